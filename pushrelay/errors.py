@@ -1,0 +1,17 @@
+"""What the relay answers when it does not do what it was asked."""
+
+
+class Refused(Exception):
+    """A request that is not carried out; nothing of it was.
+
+    `status` is the HTTP status, `error` a word for programs, `message` a sentence for people that says what to do.
+    """
+
+    def __init__(self, status: int, error: str, message: str):
+        super().__init__(message)
+        self.status = status
+        self.error = error
+        self.message = message
+
+    def body(self) -> dict[str, str]:
+        return {"error": self.error, "message": self.message}

@@ -1,0 +1,189 @@
+"""Every setting in one table, read from `[relay]` in an INI file, then `RELAY_*`, then flags."""
+
+import argparse
+import configparser
+import difflib
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+
+class SettingsError(ValueError):
+    """A setting nobody can work with. The text says what to write instead."""
+
+
+class Setting(NamedTuple):
+    """One row of the table: `parse` raises ValueError with the end of the sentence "NAME must be …"."""
+
+    name: str
+    default: Any
+    parse: Callable[[str], Any]
+    help: str
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A parser for whole numbers from low to high."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or len(text) > 18 or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """A parser for times in seconds, fractions allowed."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise ValueError(f"a number of seconds from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def switch(text: str) -> bool:
+    """A parser for yes and no, in the words that INI files use."""
+    try:
+        return configparser.ConfigParser.BOOLEAN_STATES[text.lower()]
+    except KeyError:
+        raise ValueError("yes or no") from None
+
+
+def address(text: str) -> str:
+    """A parser for what to listen on: a host name or an IP address, without a port."""
+    if not text or any(c.isspace() or c in "/@[]" for c in text) or (":" in text and text.count(":") < 2):
+        raise ValueError("a host name or an address such as 127.0.0.1, ::1 or 0.0.0.0; the port has its own setting")
+    return text
+
+
+TABLE = (
+    Setting("host", "127.0.0.1", address, "the address to listen on; 0.0.0.0 for every network this machine is in"),
+    Setting("port", 8080, whole(0, 65535), "the TCP port to listen on; 0 lets the system choose one"),
+    Setting("ping_interval", 25.0, seconds(0.1, 3600), "seconds between two pings to a client"),
+    Setting("ping_timeout", 20.0, seconds(0.1, 3600), "seconds a client has to answer a ping"),
+    Setting("max_body", 1_000_000, whole(1024, 1 << 30), "bytes that the body of one push may have"),
+    Setting("max_message", 100_000, whole(1024, 1 << 30), "bytes that one message from a browser may have"),
+    Setting("max_id_length", 256, whole(1, 4096), "characters that a destination's name may have"),
+    Setting("max_ids", 100, whole(1, 1_000_000), "destinations that one socket may register"),
+    Setting("socket_push", False, switch, "yes: any connected browser may push to any destination, without PHP"),
+)
+NAMES = {setting.name: setting for setting in TABLE}
+DEFAULT_FILE = pathlib.Path(__file__).resolve().parent.parent / "wsgi.ini"
+
+
+class Settings:
+    """The settings in force, one attribute for each row of the table; `file` is the INI file they came from."""
+
+    host: str
+    port: int
+    ping_interval: float
+    ping_timeout: float
+    max_body: int
+    max_message: int
+    max_id_length: int
+    max_ids: int
+    socket_push: bool
+
+    def __init__(self, file: pathlib.Path | None = None, **values: Any):
+        self.file = file
+        for setting in TABLE:
+            setattr(self, setting.name, values.pop(setting.name, setting.default))
+        if values:
+            raise SettingsError(unknown("the settings", next(iter(values))))
+
+
+def load(environ: Mapping[str, str] = os.environ, flags: Mapping[str, str] | None = None) -> Settings:
+    """Read the three sources, the later over the earlier, and check them. Raises SettingsError."""
+    flags = dict(flags or {})
+    named = flags.pop("config", None) or environ.get("RELAY_CONFIG")
+    file = pathlib.Path(named) if named else DEFAULT_FILE
+    values: dict[str, Any] = {}
+    for source, name, text in (*_from_file(file, must_exist=bool(named)), *_from_environ(environ), *_from_flags(flags)):
+        values[name] = _parsed(source, name, text)
+    return Settings(file if file.exists() else None, **values)
+
+
+def unknown(where: str, name: str) -> str:
+    """The sentence for a name that is in no row of the table."""
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), NAMES, 1)
+    hint = f"did you mean {near[0]}?" if near else "take it out"
+    return f"{where}: there is no setting called {name}; {hint} (python relay.py --help lists them all)"
+
+
+def _parsed(source: str, name: str, text: str) -> Any:
+    if name not in NAMES:
+        raise SettingsError(unknown(source, name))
+    try:
+        return NAMES[name].parse(text.strip())
+    except ValueError as error:
+        raise SettingsError(f"{source}: {name} must be {error}, not {text.strip()!r}") from None
+
+
+def _from_file(file: pathlib.Path, must_exist: bool) -> Iterable[tuple[str, str, str]]:
+    if not file.exists() and not must_exist:
+        return []
+    # wsgi.ini also speaks to containers that have their own use for %, so nothing is interpolated here.
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsError(f"{file}: cannot be read ({reason}); --config names the file with the settings") from None
+    except configparser.Error as error:
+        raise SettingsError(f"{file}: {' '.join(str(error).split())}; correct that line") from None
+    if not parser.has_section("relay"):
+        return []
+    return [(f"{file}, [relay]", name, text) for name, text in parser.items("relay")]
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
+    mine = {k: v for k, v in environ.items() if k.startswith("RELAY_") and k != "RELAY_CONFIG"}
+    return [(f"{key} in the environment", key[6:].lower(), text) for key, text in mine.items()]
+
+
+def _from_flags(flags: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
+    return [(f"--{name.replace('_', '-')}", name, text) for name, text in flags.items()]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one sentence, as everywhere else."""
+
+    def error(self, message: str) -> None:
+        raise SettingsError(f"{message} (python relay.py --help lists the flags)")
+
+
+def parse_flags(argv: list[str]) -> tuple[dict[str, str], bool]:
+    """The flags given on the command line as {name: text}, and whether `--check` is among them.
+
+    `--help` prints and ends the process. Raises SettingsError for a flag that does not exist.
+    """
+    parser = _Parser(
+        prog="python relay.py",
+        allow_abbrev=False,
+        description="Takes a POST from PHP and puts it in front of the right browsers, at once.",
+        epilog="The same names work in [relay] of the INI file, and as RELAY_NAME in the environment.",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="the INI file to read [relay] from (default: wsgi.ini beside relay.py)"
+    )
+    parser.add_argument("--check", action="store_true", help="check the settings, print what is open to whom, and end")
+    for setting in TABLE:
+        spellings = dict.fromkeys((f"--{setting.name.replace('_', '-')}", f"--{setting.name}"))
+        default = (
+            {True: "yes", False: "no"}.get(setting.default, setting.default)
+            if isinstance(setting.default, bool)
+            else setting.default
+        )
+        parser.add_argument(*spellings, metavar="VALUE", dest=setting.name, help=f"{setting.help} (default: {default})")
+    given, rest = parser.parse_known_args(argv)
+    if rest:
+        raise SettingsError(unknown("the command line", rest[0].lstrip("-").partition("=")[0]))
+    flags = {name: text for name, text in vars(given).items() if name != "check" and text is not None}
+    return flags, given.check

@@ -1,0 +1,280 @@
+"""The relay: PHP posts to /push, and the browsers that registered that destination have it at once.
+
+`python relay.py` serves; `relay:app` is the same as a WSGI app. Importing starts nothing.
+"""
+
+import errno
+import json
+import signal
+import sys
+from functools import wraps
+from typing import Any, NoReturn
+
+
+def stop_with(message: str) -> NoReturn:
+    """End the process because it cannot start: one sentence, exit code 2."""
+    sys.stderr.write(f"relay: {message}\n")
+    raise SystemExit(2)
+
+
+try:
+    from flask import Flask, Response, render_template, request
+    from flask_socketio import SocketIO, emit, join_room, leave_room, rooms
+    from werkzeug.exceptions import HTTPException
+
+    from pushrelay.access import may_push, open_to, origin_allowed
+    from pushrelay.broker import MemoryBroker, Publication
+    from pushrelay.errors import Refused
+    from pushrelay.fallback import FallbackServer
+    from pushrelay.packets import INVALID, Packet
+    from pushrelay.pushes import Push, checked, destinations_of, read_push
+    from pushrelay.settings import SettingsError, load, parse_flags
+except ModuleNotFoundError as missing:
+    if __name__ != "__main__":
+        raise
+    stop_with(
+        f"the Python package {missing.name} is missing: run  pip install -r requirements.txt  in this Python's venv"
+    )
+
+try:
+    # Flags are this program's own; an app that another server imports has its settings from the file and RELAY_*.
+    flags, check_only = parse_flags(sys.argv[1:]) if __name__ == "__main__" else ({}, False)
+    settings = load(flags=flags)
+except SettingsError as error:
+    if __name__ != "__main__":
+        raise
+    stop_with(str(error))
+
+app = Flask(__name__)
+socketio = SocketIO(
+    app,
+    async_mode="threading",
+    async_handlers=False,  # one browser's events are handled in the order in which it sent them
+    manage_session=False,
+    serializer=Packet,
+    cors_allowed_origins=origin_allowed,
+    ping_interval=settings.ping_interval,
+    ping_timeout=settings.ping_timeout,
+    max_http_buffer_size=settings.max_message,
+)
+
+
+def client_script_at_socketio(wsgi_app):
+    """Serve the client where Socket.IO servers serve it; the engine would take that path for one of its own."""
+
+    def serve(environ, start_response):
+        if environ.get("PATH_INFO") == "/socket.io/socket.io.js":
+            environ["PATH_INFO"] = "/static/relay.js"
+        return wsgi_app(environ, start_response)
+
+    return serve
+
+
+app.wsgi_app = client_script_at_socketio(app.wsgi_app)
+
+
+def room_of(destination: str) -> str:
+    """The Socket.IO room of a destination. No sid holds a colon, so no destination is ever taken for one."""
+    return f"to:{destination}"
+
+
+def deliver(publication: Publication, skip_sid: str | None) -> int:
+    """Hand a publication to the sockets that registered its destination; returns how many those are."""
+    room = room_of(publication.destination)
+    sids = [sid for sid, _ in socketio.server.manager.get_participants("/", room) if sid != skip_sid]
+    if sids:
+        message = {"data": publication.data, "id": publication.position, "destination": publication.destination}
+        socketio.emit(publication.event, message, to=room, skip_sid=skip_sid)
+    return len(sids)
+
+
+broker = MemoryBroker(deliver)
+
+
+def publish(push: Push) -> list[dict[str, Any]]:
+    """Publish to each destination of a push; returns what the publisher is told about each."""
+    answers = []
+    for destination in push.destinations:
+        position, connections = broker.publish(destination, push.event, push.data, push.skip_sid)
+        answers.append({"destination": destination, "id": position, "connections": connections})
+    return answers
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Response(text, status, mimetype="application/json")
+
+
+@app.post("/push")
+def push_route() -> Response:
+    may_push(request.environ)
+    push = read_push(request.environ, settings)
+    answers = publish(push)
+    return json_response(answers if push.several else answers[0])
+
+
+@app.post("/")
+def push_at_root() -> Response:
+    """The seed's own address. PHP prints what it gets back, so the body is empty and the facts are headers."""
+    may_push(request.environ)
+    answers = publish(read_push(request.environ, settings, seed=True))
+    facts = {
+        "Relay-Id": ", ".join(answer["id"] for answer in answers),
+        "Relay-Connections": ", ".join(str(answer["connections"]) for answer in answers),
+    }
+    return Response(b"", 200, facts, mimetype="text/plain")
+
+
+@app.get("/")
+def demo() -> str:
+    return render_template("demo.html")
+
+
+@app.get("/health/live")
+def live() -> Response:
+    return json_response({"live": True})
+
+
+@app.errorhandler(Refused)
+def refused(error: Refused) -> Response:
+    return json_response(error.body(), error.status)
+
+
+HELP = {
+    404: "there is nothing here: POST pushes to /push, and connect with Socket.IO at /socket.io/",
+    405: "this address does not take that method: the Allow header says which it takes",
+    500: "the relay failed at this, and its log says why: the request may be sent again",
+}
+
+
+@app.errorhandler(HTTPException)
+def http_error(error: HTTPException) -> Response:
+    response = error.get_response()
+    name = error.name.lower().replace(" ", "_")
+    message = HELP.get(error.code, error.description)
+    response.data = json_response({"error": name, "message": message}).data
+    response.content_type = "application/json"
+    return response
+
+
+def answering(handler):
+    """Make a handler's result the acknowledgement; a refusal is an event where no acknowledgement was asked for."""
+
+    @wraps(handler)
+    def answer(message: Any, wants_answer: bool) -> dict[str, Any]:
+        try:
+            return {"ok": True, **handler(message)}
+        except Refused as error:
+            refusal = {"ok": False, **error.body()}
+        except Exception:
+            app.logger.exception("the handler of %s failed", handler.__name__)
+            message = "the relay failed at this; its log says why"
+            refusal = {"ok": False, "error": "internal_server_error", "message": message}
+        if not wants_answer:
+            emit("relay_error", refusal)
+        return refusal
+
+    return answer
+
+
+def fields_of(message: Any, example: str) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        raise Refused(400, "invalid_message", f"send an object such as {example}")
+    return message
+
+
+@socketio.on("register")
+@answering
+def on_register(message: Any) -> dict[str, Any]:
+    fields = fields_of(message, '{id: "42"}')
+    if "id" not in fields:
+        raise Refused(400, "missing_id", 'say what to register: {id: "42"}, or a list of ids')
+    ids = destinations_of(fields["id"], settings, settings.max_ids)
+    held = set(rooms()) - {request.sid}
+    if len(held.union(map(room_of, ids))) > settings.max_ids:
+        raise Refused(400, "too_many_ids", f"a socket registers {settings.max_ids} ids at most (setting max_ids)")
+    for each in ids:
+        join_room(room_of(each))
+    # There is no history yet, so what came before cannot be had, and `since` is answered as it must be then.
+    return {"ids": {each: {"position": broker.position(each), "recovered": False, "replayed": 0} for each in ids}}
+
+
+@socketio.on("unregister")
+@answering
+def on_unregister(message: Any) -> dict[str, Any]:
+    fields = fields_of(message, '{id: "42"}')
+    if "id" not in fields:
+        raise Refused(400, "missing_id", 'say what to unregister: {id: "42"}, or a list of ids')
+    for each in destinations_of(fields["id"], settings, settings.max_ids):
+        leave_room(room_of(each))
+    return {}
+
+
+@socketio.on("push")
+@answering
+def on_push(message: Any) -> dict[str, Any]:
+    fields = fields_of(message, '{destination: "42", data: "hello"}')
+    if not settings.socket_push:
+        raise Refused(403, "not_allowed", "pages may not push here (setting socket_push); let your server push for it")
+    several = isinstance(fields.get("destination"), list)
+    answers = publish(checked(fields, several, settings))
+    return {"answers": answers} if several else answers[0]
+
+
+@socketio.on(INVALID)
+@answering
+def on_invalid(why: Any) -> NoReturn:
+    raise Refused(400, "invalid_packet", f"this is not a Socket.IO packet that the relay can read: {why}")
+
+
+@socketio.on("*")
+def on_unknown(event: str, message: Any, wants_answer: bool) -> dict[str, Any]:
+    @answering
+    def refuse(_: Any) -> NoReturn:
+        raise Refused(400, "unknown_event", f"the relay knows register, unregister and push, not {event[:50]!r}")
+
+    return refuse(message, wants_answer)
+
+
+def banner(port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    url = f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{port}"
+    lines = [
+        f"The relay serves on {url}",
+        *(f"  {line}" for line in open_to(settings)),
+        f"Open {url}/?id=demo and try:",
+        f"  curl -d destination=demo -d data=hello {url}/push",
+    ]
+    return "\n".join(lines)
+
+
+def stop(*_: Any) -> NoReturn:
+    raise SystemExit(0)
+
+
+def main() -> None:
+    if check_only:
+        print(f"The settings are sound ({settings.file or 'no file, all defaults'}).", *open_to(settings), sep="\n  ")
+        return
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        server = FallbackServer(app, settings.host, settings.port, settings.max_body)
+    except OSError as error:
+        stop_with(cannot_listen(error))
+    print(banner(server.port), flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.close()
+
+
+def cannot_listen(error: OSError) -> str:
+    where = f"{settings.host} port {settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is taken by another program: stop that one, or choose another port with --port"
+    return f"cannot listen on {where}: {error.strerror}; choose others with --host and --port"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""What the tests share: a relay that really runs, clients that really connect, and a browser."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+import socketio
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEADLINE = 20.0  # seconds until a condition that does not come true fails its test
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def need(condition, what):
+    """Skip the test where something it needs is not on this machine; in CI nothing may be skipped."""
+    if not condition:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is not on this machine")
+
+
+def wait_for(condition, what="the condition", deadline=DEADLINE):
+    """Wait until condition() is true, and return what it gave."""
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        if result := condition():
+            return result
+        time.sleep(0.01)
+    raise AssertionError(f"{what} did not come true within {deadline:g} s")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Relay:
+    """A relay in a process of its own. Settings are given as their flags; port 0 unless told otherwise."""
+
+    def __init__(self, log, **settings):
+        self.settings = {"port": 0, **settings}
+        self.log = log
+        self.start()
+
+    def start(self):
+        """Start it, again on its port where it had one, and wait until it says that it serves."""
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
+        command = [sys.executable, str(ROOT / "relay.py"), *flags]
+        output = self.log.open("ab")
+        seen = output.tell()
+        self.process = subprocess.Popen(command, stdout=output, stderr=output, env=clean_environ(), cwd=self.log.parent)
+        output.close()
+        wait_for(lambda: b"serves on" in self.log.read_bytes()[seen:] or self.process.poll() is not None, "the start")
+        assert self.process.poll() is None, self.log.read_text()
+        line = next(li for li in self.log.read_bytes()[seen:].decode().splitlines() if "serves on" in li)
+        self.url = line.split()[-1]
+        self.port = self.settings["port"] = urllib.parse.urlsplit(self.url).port
+
+    def stop(self):
+        """SIGTERM, as systemd does it; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(DEADLINE)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def request(self, method, path, body=None, headers=None):
+        """One HTTP request; returns (status, headers, body as bytes)."""
+        request = urllib.request.Request(self.url + path, body, headers or {}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read()
+
+    def push(self, destination, data, **fields):
+        """Push by form, as PHP does; returns the answer read from its JSON."""
+        form = urllib.parse.urlencode({"destination": destination, "data": data, **fields}).encode()
+        status, _, body = self.request("POST", "/push", form)
+        assert status == 200, body
+        return json.loads(body)
+
+    def push_json(self, **fields):
+        """Push by JSON; returns the status and the answer."""
+        body = json.dumps(fields).encode()
+        status, _, answer = self.request("POST", "/push", body, {"Content-Type": "application/json"})
+        return status, json.loads(answer)
+
+
+def clean_environ():
+    return {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+
+
+@pytest.fixture(scope="session")
+def relay(tmp_path_factory):
+    """One relay for all tests that only push and listen; whoever stops it starts its own by `start_relay`."""
+    relay = Relay(tmp_path_factory.mktemp("relay") / "log")
+    yield relay
+    assert relay.stop() == 0, relay.log.read_text()
+    assert "Traceback" not in relay.log.read_text(), relay.log.read_text()
+
+
+@pytest.fixture
+def start_relay(tmp_path):
+    """Starts relays that end with the test: start_relay(ping_interval=1)."""
+    with contextlib.ExitStack() as started:
+
+        def start(**settings):
+            relay = Relay(tmp_path / f"log{time.monotonic_ns()}", **settings)
+            started.callback(relay.kill)
+            return relay
+
+        yield start
+
+
+class Client:
+    """python-socketio's client: registered for its ids, keeping what arrives as a list of (event, message)."""
+
+    def __init__(self, url, *ids, transport="websocket", headers=None):
+        self.got = []
+        self.socket = socketio.Client(reconnection=False)
+        self.socket.on("*", lambda event, message=None: self.got.append((event, message)))
+        self.socket.connect(url, transports=[transport], headers=headers or {}, wait_timeout=DEADLINE)
+        if ids:
+            answer = self.call("register", {"id": list(ids)})
+            assert answer["ok"], answer
+
+    def call(self, event, message=None):
+        return self.socket.call(event, message, timeout=DEADLINE)
+
+    def wait(self, count):
+        """Wait until at least `count` messages are there; returns all of them."""
+        wait_for(lambda: len(self.got) >= count, f"message {count}, got {self.got!r:.300}")
+        return self.got
+
+    def data(self, count):
+        return [message["data"] for _, message in self.wait(count)]
+
+    def drop(self):
+        """Go away at once: disconnect() would wait for seconds for a WebSocket's last words."""
+        with contextlib.suppress(OSError, AttributeError):
+            if self.socket.transport() == "websocket":
+                self.socket.eio.ws.sock.shutdown(socket.SHUT_RDWR)
+            else:
+                self.socket.eio.disconnect(abort=True)
+
+
+@pytest.fixture
+def connect(request):
+    """Connects clients that end with the test: connect(relay.url, "42")."""
+    clients = []
+
+    def connect(url, *ids, **options):
+        clients.append(Client(url, *ids, **options))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.drop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, headless."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    executable = shutil.which("chromium")
+    need(executable, "Chromium (apt-get install chromium)")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser):
+    """A browser profile of its own; pages opened in it fail the test with their errors if they have any."""
+    context = browser.new_context()
+    context.set_default_timeout(DEADLINE * 1000)
+    errors = []
+    context.on("weberror", lambda error: errors.append(str(error.error)))
+    yield context
+    context.close()
+    assert not errors, errors

@@ -1,0 +1,552 @@
+"""The browser client, static/relay.js, in real Chromium."""
+
+import contextlib
+import gzip
+import http.server
+import json
+import re
+import signal
+import socket
+import socketserver
+import threading
+
+import pytest
+from conftest import ROOT, wait_for
+
+SCRIPT = ROOT / "static" / "relay.js"
+TRANSPORTS = ["websocket", "polling"]
+HANDSHAKE = '0{"sid":"e","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":100000}'
+
+# What the tests look at afterwards: `relay`, and all that it said, in order.
+LISTEN = """
+var seen = [], keep = (what) => (...args) => seen.push([what, ...args]);
+function listen(relay) {
+  for (const what of ["status", "error", "push"]) relay.on(what, keep(what));
+  return relay;
+}
+"""
+
+
+class Page:
+    """A page on another port of the relay's host, as Apache would serve it, with the script tag that people embed."""
+
+    def __init__(self, page, site):
+        self.page = page
+        self.site = site
+
+    def open(self, url, script="/static/relay.js", before=""):
+        html = f'<!doctype html><script>{before}</script><script src="{url}{script}"></script><script>{LISTEN}</script>'
+        self.site.html = html.encode()
+        self.page.goto(self.site.url)
+        return self
+
+    def run(self, javascript):
+        """The value of an expression, or of a function called; a promise that does not settle fails the test."""
+        late = "new Promise((_, reject) => setTimeout(() => reject(new Error('no answer')), 10000))"
+        value = f"(async () => {{ const it = ({javascript}); return typeof it === 'function' ? it() : it; }})()"
+        return self.page.evaluate(f"() => Promise.race([{value}, {late}])")
+
+    def connect(self, options="{}", ids='"42"'):
+        """Connect, register, and wait until the registration is answered."""
+        self.run(f"() => {{ window.relay = listen(Relay.connect(undefined, {options})); }}")
+        return self.run(f"() => relay.register({ids})") if ids else self.until("relay.status === 'online'")
+
+    def until(self, javascript):
+        try:
+            return self.page.wait_for_function(javascript).json_value()
+        except Exception as error:
+            raise AssertionError(f"{javascript}; seen: {self.run('seen')!r:.1000}") from error
+
+    def seen(self, what):
+        return [rest for kind, *rest in self.run("seen") if kind == what]
+
+    def pushed(self, count):
+        """The data of the pushes, once there are this many."""
+        self.until(f"seen.filter(([what]) => what === 'push').length >= {count}")
+        return [data for data, *_ in self.seen("push")]
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(self.server.html)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def page(context):
+    with Server(("127.0.0.1", 0), Site) as site:
+        yield Page(context.new_page(), site)
+
+
+@pytest.fixture
+def proxy():
+    """Starts proxies before a relay: proxy(relay.url, prefix="/relay", websocket=False) -> the url to use."""
+    with contextlib.ExitStack() as started:
+
+        def start(target, prefix="", websocket=True):
+            port = int(target.rsplit(":", 1)[1])
+
+            class Handler(socketserver.StreamRequestHandler):
+                def handle(self):
+                    head = b""
+                    while line := self.rfile.readline():
+                        if line.lower().startswith(b"connection: keep-alive"):
+                            line = b"Connection: close\r\n"
+                        head += line
+                        if line == b"\r\n":
+                            break
+                    outside = not head.split(b" ")[1:2] or not head.split(b" ")[1].startswith(prefix.encode())
+                    if outside or (not websocket and b"upgrade: websocket" in head.lower()):
+                        self.wfile.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                        return
+                    with socket.create_connection(("127.0.0.1", port)) as upstream:
+                        upstream.sendall(head.replace(prefix.encode(), b"", 1))
+                        threading.Thread(target=self.back, args=(upstream,), daemon=True).start()
+                        with contextlib.suppress(OSError):
+                            while data := self.rfile.read1(65536):
+                                upstream.sendall(data)
+
+                def back(self, upstream):
+                    with contextlib.suppress(OSError):
+                        while data := upstream.recv(65536):
+                            self.connection.sendall(data)
+                        self.connection.shutdown(socket.SHUT_RDWR)
+
+            return started.enter_context(Server(("127.0.0.1", 0), Handler)).url + prefix
+
+        yield start
+
+
+@pytest.fixture
+def fake(page):
+    """A page whose server is in the test: it sends what a relay seldom does. `fake.send` is to the last socket."""
+
+    class Fake:
+        def __init__(self):
+            self.sockets = []
+            self.got = []
+            self.answer = '40{"sid":"s"}'
+
+        def accept(self, ws):
+            self.sockets.append(ws)
+            ws.on_message(self.receive)
+            ws.send(HANDSHAKE)
+
+        def receive(self, message):
+            self.got.append(message)
+            if message == "40":
+                self.send(self.answer)
+
+        def send(self, packet):
+            self.sockets[-1].send(packet)
+
+        def event(self, *args):
+            self.send("42" + json.dumps(args))
+
+        def connected(self, count):
+            wait_for(lambda: page.run("1") and len(self.sockets) >= count, f"connection {count}")
+
+    fake = Fake()
+    page.page.route_web_socket(re.compile("socket.io"), fake.accept)
+    return fake
+
+
+def options(transport):
+    return json.dumps({"transports": [transport]})
+
+
+def test_the_script_fits_in_6_kb():
+    assert len(gzip.compress(SCRIPT.read_bytes(), 9)) < 6 * 1024
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_200_pushes_arrive_in_order(relay, page, transport):
+    answer = page.open(relay.url).connect(options(transport), '["ordered", 42]')
+    assert answer["ok"] and set(answer["ids"]) == {"ordered", "42"}
+    assert page.run("relay.transport") == transport and page.run("relay.sid")
+    for n in range(200):
+        assert relay.push("ordered", n)["connections"] == 1
+    assert page.pushed(200) == [str(n) for n in range(200)]
+    assert page.seen("status") == [["connecting"], ["online"]]
+    info = page.seen("push")[0][1]
+    assert info["destination"] == "ordered" and info["event"] == "push" and info["id"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_any_text_arrives_as_it_is(relay, page, transport):
+    page.open(relay.url).connect(options(transport), '"text"')
+    text = 'ü 😀 "\\\n\0 \x1e ' + "x" * 65536
+    relay.push_json(destination="text", data=text)
+    relay.push_json(destination="text", data={"a": [None, 1.5]})
+    assert page.pushed(2) == [text, {"a": [None, 1.5]}]
+
+
+def test_where_websocket_is_refused_long_polling_takes_over_at_once(relay, page, proxy):
+    page.open(proxy(relay.url, websocket=False)).connect(ids='"refused"')
+    relay.push("refused", "hello")
+    assert page.pushed(1) == ["hello"]
+    assert page.run("relay.transport") == "polling"
+    assert page.seen("status") == [["connecting"], ["online"]]
+
+
+@pytest.mark.parametrize("missing", ["undefined", "function () { throw new DOMException('insecure'); }"])
+def test_where_there_is_no_websocket_long_polling_takes_over(relay, page, missing):
+    page.open(relay.url, before=f"window.WebSocket = {missing};").connect()
+    assert page.run("relay.transport") == "polling"
+
+
+def test_where_websocket_hangs_long_polling_takes_over_after_the_timeout(relay, page):
+    page.page.route_web_socket(re.compile("socket.io"), lambda ws: None)
+    page.open(relay.url).connect("{timeout: 300}")
+    assert page.run("relay.transport") == "polling"
+
+
+@pytest.mark.parametrize("script", ["/static/relay.js?v=1", "/socket.io/socket.io.js"])
+def test_the_server_is_found_under_a_path_prefix(relay, page, proxy, script):
+    page.open(proxy(relay.url, prefix="/relay"), script)
+    page.connect()
+    assert page.run("relay.transport") == "websocket"
+    page.run("() => new Promise((done) => { window.socket = io(); socket.on('connect', done); })")
+    assert page.run("socket.connected && socket.id")
+
+
+def test_a_url_may_be_given_and_a_bad_one_is_a_clear_error(relay, page):
+    page.open(relay.url)
+    for url in (relay.url, relay.url + "/", relay.url[len("http:") :], relay.url.replace("http", "ws")):
+        assert page.run(f"() => Relay.connect('{url}').register('42')")["ok"], url
+    attempt = "() => {{ try {{ Relay.connect({}) }} catch (error) {{ return error.message }} }}"
+    for url in ("example.com:8080", "", "ftp://example.com", "http://"):
+        assert f'"{url}" is not a' in page.run(attempt.format(f"'{url}'"))
+    assert "polling" in page.run(attempt.format("'/', {transports: ['tcp']}"))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_server_that_comes_back_is_found_again_and_all_is_registered(start_relay, page, transport):
+    relay = start_relay()
+    page.open(relay.url).connect(options(transport), '"a"')
+    page.run("() => relay.register(['b', 'c'])")
+    page.run("() => relay.register('gone')")
+    page.run("() => relay.unregister('gone')")
+    relay.kill()
+    page.until("relay.status === 'offline' && relay.transport === null && relay.sid === null")
+    page.run("() => { window.late = relay.register('d'); }")
+    relay.start()
+    assert page.run("() => late")["ok"]
+    for each in "abcd":
+        assert relay.push(each, each)["connections"] == 1
+    assert page.pushed(4) == list("abcd")
+    assert relay.push("gone", "x")["connections"] == 0
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_server_that_falls_silent_is_noticed(start_relay, page, transport):
+    relay = start_relay(ping_interval=0.3, ping_timeout=0.5)
+    page.open(relay.url).connect(f"{{transports: ['{transport}'], timeout: 500}}")
+    page.page.wait_for_timeout(1500)  # not waiting for a condition: nothing may happen while pings are answered
+    assert page.seen("status") == [["connecting"], ["online"]]
+    relay.process.send_signal(signal.SIGSTOP)
+    page.until("relay.status === 'offline'")
+    relay.process.send_signal(signal.SIGCONT)
+    page.until("relay.status === 'online'")
+    wait_for(lambda: relay.push("42", "hello")["connections"] >= 1, "the registration")
+    assert page.pushed(1)[0] == "hello"
+
+
+def test_the_network_coming_back_ends_the_wait(start_relay, page):
+    relay = start_relay()
+    page.open(relay.url).connect("{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
+    relay.kill()
+    page.until("relay.status === 'offline'")
+    relay.start()
+    page.run("() => { dispatchEvent(new Event('online')); }")
+    page.until("relay.status === 'online'")
+    relay.kill()
+    page.until("relay.status === 'offline'")
+    relay.start()
+    page.run("() => { document.dispatchEvent(new Event('visibilitychange')); }")
+    page.until("relay.status === 'online'")
+
+
+def test_a_refused_registration_rejects_and_is_an_error_event_and_is_not_repeated(relay, page, context):
+    page.open(relay.url).connect()
+    refused = "() => relay.register('x'.repeat(300)).catch(({code, message}) => ({code, message, real: true}))"
+    answer = page.run(refused)
+    assert answer["code"] and "256" in answer["message"]
+    page.run("() => { relay.register(undefined); }")  # nobody handles this one; `context` fails on page errors
+    page.until("seen.filter(([what]) => what === 'error').length === 2")
+    first, second = page.seen("error")
+    assert first == [{"error": answer["code"], "message": answer["message"]}]
+    assert second[0]["error"] == "missing_id"
+
+
+def test_a_refusal_that_nobody_listens_to_is_a_warning(relay, page):
+    warnings = []
+    page.page.on("console", lambda message: warnings.append((message.type, message.text)))
+    page.open(relay.url).run("() => { Relay.connect().push('42', 'hello'); }")
+    wait_for(lambda: page.run("1") and warnings, "the warning")
+    assert warnings[0][0] == "warning" and "socket_push" in warnings[0][1]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_page_may_push_where_the_relay_lets_it(start_relay, page, transport):
+    relay = start_relay(socket_push="yes")
+    page.open(relay.url)
+    answers = page.run(
+        f"""() => {{
+          window.relay = listen(Relay.connect(undefined, {options(transport)}));
+          relay.on("news", keep("news"));
+          relay.register("42");
+          const pushes = [...Array(40).keys()].map((n) => relay.push("42", n));
+          return Promise.all([...pushes, relay.push("42", {{a: "ü"}}, "news")]);
+        }}"""
+    )
+    assert [answer["connections"] for answer in answers] == [1] * 41
+    assert page.pushed(40) == list(range(40))
+    page.until("seen.some(([what]) => what === 'news')")
+    [[data, info]] = page.seen("news")
+    assert data == {"a": "ü"} and info["event"] == "news"
+
+
+def test_a_handler_that_throws_stops_nothing_and_is_not_hidden(relay, page):
+    errors = []
+    page.page.on("console", lambda message: errors.append(message.text))
+    page.open(relay.url)
+    page.run("() => { window.relay = Relay.connect().on('push', () => { throw new Error('mine'); }); listen(relay); }")
+    page.run("() => relay.register('throws')")
+    relay.push("throws", 1)
+    relay.push("throws", 2)
+    assert page.pushed(2) == ["1", "2"]
+    wait_for(lambda: page.run("1") and sum("mine" in text for text in errors) == 2, "both errors on the console")
+
+
+def test_names_that_javascript_knows_are_names_like_any_other(fake, page, relay):
+    page.open(relay.url)
+    page.run(
+        """() => {
+          window.relay = listen(Relay.connect());
+          for (const name of ["__proto__", "constructor"]) relay.on(name, keep(name));
+        }"""
+    )
+    page.until("relay.status === 'online'")
+    for event in ("toString", "__proto__", "constructor", "status", "error"):
+        fake.event(event, {"data": event, "id": "e:1", "destination": "42"})
+    assert page.pushed(2) == ["status", "error"]
+    assert [info["event"] for _, info in page.seen("push")] == ["status", "error"]
+    assert page.seen("__proto__")[0][0] == "__proto__" and page.seen("constructor")[0][0] == "constructor"
+    assert page.seen("status") == [["connecting"], ["online"]] and page.seen("error") == []
+
+
+def test_off_takes_a_handler_away(fake, page, relay):
+    page.open(relay.url).connect(ids=None)
+    page.run("() => { const gone = keep('gone'); relay.on('push', gone).off('push', gone).off('never', gone); }")
+    fake.event("push", {"data": 1})
+    assert page.pushed(1) == [1] and page.seen("gone") == []
+
+
+def test_a_server_that_drains_says_when_to_come_back(fake, page, relay):
+    page.open(relay.url).connect("{reconnectDelay: 1e8, reconnectDelayMax: 1e8}", ids=None)
+    fake.event("relay_drain", {"reconnect_in_ms": 1e7})
+    page.until("relay.status === 'offline'")
+    page.run("() => { dispatchEvent(new Event('online')); }")  # would end a wait of our own, but not this one
+    assert page.run("relay.status") == "offline" and len(fake.sockets) == 1
+    page.run("() => { relay.close(); listen(window.relay = Relay.connect()); }")
+    fake.connected(2)
+    page.until("relay.status === 'online'")
+    fake.event("relay_drain", {"reconnect_in_ms": 200})
+    fake.connected(3)
+    page.until("relay.status === 'online'")
+    assert page.seen("error") == []
+
+
+@pytest.mark.parametrize("packet", ["41", "1", "not Engine.IO", "42[", "42{}", '42["relay_drain"]', "4"])
+def test_a_connection_that_the_server_ends_or_garbles_is_made_again(fake, page, relay, packet):
+    page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
+    fake.send(packet) if packet != "4" else fake.sockets[-1].close()
+    fake.connected(2)
+    page.until("relay.status === 'online'")
+
+
+def test_what_is_not_for_us_is_ignored(fake, page, relay):
+    page.open(relay.url).connect(ids=None)
+    for packet in (
+        b"binary",
+        "6",
+        '42/other,["push",{}]',
+        '451-["push",{"_placeholder":true,"num":0}]',
+        "bAAAA",
+        "439[]",
+    ):
+        fake.send(packet)
+    fake.send('427["push",{"data":1}]')  # asks for an acknowledgement
+    assert page.pushed(1) == [1]
+    wait_for(lambda: page.run("1") and "437[]" in fake.got, "the acknowledgement")
+    assert len(fake.sockets) == 1
+
+
+def test_a_server_that_refuses_the_connection_is_an_error_event_and_is_asked_again(fake, page, relay):
+    fake.answer = '44{"message":"no room"}'
+    page.open(relay.url).run("() => { window.relay = listen(Relay.connect(undefined, {reconnectDelay: 10})); }")
+    page.until("seen.some(([what]) => what === 'error')")
+    assert page.seen("error")[0] == [{"error": "connect_error", "message": "no room"}]
+    fake.answer = '40{"sid":"s"}'
+    page.until("relay.status === 'online'")
+
+
+def test_an_answer_that_was_cut_off_comes_after_the_reconnect_or_says_so(fake, page, relay):
+    page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
+    page.run(
+        "() => { relay.register('42').then(keep('answer')); relay.push('42', 1).catch((e) => keep('cut')(e.code)); }"
+    )
+    wait_for(lambda: page.run("1") and len(fake.got) == 3, "both to be sent")
+    fake.send("41")
+    fake.connected(2)
+    wait_for(lambda: page.run("1") and fake.got[-1].endswith('["register",{"id":"42"}]'), "the registration")
+    number = re.match(r"42(\d+)", fake.got[-1])[1]
+    fake.send(f'43{number}[{{"ok":true}}]')
+    page.until("seen.some(([what]) => what === 'answer')")
+    assert page.seen("answer") == [[{"ok": True}]] and page.seen("cut") == [["disconnected"]]
+
+
+def test_a_registration_refused_after_a_reconnect_is_an_error_event_and_tried_again(fake, page, relay):
+    def answer(message, receive=fake.receive):
+        receive(message)
+        if match := re.match(r'42(\d+)\["register"', message):
+            refused = len(fake.sockets) == 2
+            body = {"ok": False, "error": "expired", "message": "too old"} if refused else {"ok": True}
+            fake.send(f"43{match[1]}[{json.dumps(body)}]")
+
+    fake.receive = answer
+    page.open(relay.url).connect("{reconnectDelay: 10}")
+    fake.send("41")
+    page.until("seen.some(([what]) => what === 'error')")
+    assert page.seen("error") == [[{"error": "expired", "message": "too old"}]]
+    fake.send("41")
+    fake.connected(3)
+    wait_for(lambda: page.run("1") and sum("register" in message for message in fake.got) == 3, "the third")
+
+
+def test_a_later_register_of_the_same_id_takes_the_place_of_the_earlier(fake, page, relay):
+    page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
+    page.run("() => { relay.register(['a', 1], {token: 'old'}); }")
+    wait_for(lambda: page.run("1") and len(fake.got) == 2, "the first")
+    fake.send('430[{"ok":true}]')
+    page.run("() => { relay.register('1', {token: 'new'}); }")
+    wait_for(lambda: page.run("1") and len(fake.got) == 3, "the second")
+    fake.send('431[{"ok":true}]')
+    fake.send("41")
+    wait_for(lambda: page.run("1") and len(fake.got) == 6, "both again")
+    assert [json.loads(re.sub(r"^42\d+", "", packet)) for packet in fake.got[4:]] == [
+        ["register", {"token": "old", "id": "a"}],
+        ["register", {"token": "new", "id": "1"}],
+    ]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_close_ends_it_at_once_and_rejects_who_still_waits(relay, page, transport):
+    page.open(relay.url).connect(options(transport), '"closes"')
+    page.run("() => relay.close()")
+    assert page.run("relay.status") == "offline"
+    wait_for(lambda: relay.push("closes", "x")["connections"] == 0, "the server to know")
+    codes = page.run(
+        """async () => {
+          const code = (promise) => promise.then(() => "resolved", (error) => error.code);
+          const early = Relay.connect();
+          const waiting = [early.register("a"), early.push("a", 1)];
+          early.close();
+          return Promise.all([...waiting, relay.register("a"), relay.push("a", 1)].map(code));
+        }"""
+    )
+    assert codes == ["closed"] * 4
+
+
+def test_the_seeds_snippet_runs_unchanged_and_survives_a_restart(start_relay, page):
+    relay = start_relay()
+    page.open(relay.url, "/socket.io/socket.io.js")
+    page.run(
+        f"""() => {{
+          var socket = io.connect('{relay.url}');
+          socket.on('push', function (d) {{ seen.push(['push', d.data, d]); }});
+          socket.emit('register', {{id: 12345}});
+        }}"""
+    )
+    wait_for(lambda: relay.push("12345", "first")["connections"], "the registration")
+    page.pushed(1)
+    relay.kill()
+    relay.start()
+    wait_for(lambda: relay.push("12345", "second")["connections"], "the registration after the restart")
+    page.until("seen.some(([, data]) => data === 'second')")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_io_does_what_pages_written_for_socket_io_client_use(start_relay, page, transport):
+    relay = start_relay()
+    page.open(relay.url)
+    page.run(
+        f"""() => {{
+          window.socket = io({{transports: ['{transport}'], reconnectDelay: 10, autoConnect: false}});
+          for (const what of ["connect", "disconnect", "push"]) socket.on(what, keep(what));
+          socket.on("connect_error", (error) => keep("connect_error")(error instanceof Error));
+          socket.once("push", keep("once"));
+          socket.emit("register", {{id: ["io", 7]}}, keep("answer"));
+          socket.connect();
+        }}"""
+    )
+    page.until("seen.some(([what]) => what === 'answer')")
+    assert page.seen("answer")[0][0]["ok"] and page.run("socket.connected && typeof socket.id === 'string'")
+    relay.push("io", 1)
+    relay.push("7", 2)
+    assert [message["data"] for message in page.pushed(2)] == ["1", "2"]
+    assert len(page.seen("once")) == 1 and len(page.seen("connect")) == 1
+    relay.kill()
+    page.until("seen.some(([what]) => what === 'connect_error')")
+    assert page.seen("connect_error")[0] == [True] and not page.run("socket.connected || socket.id")
+    relay.start()
+    wait_for(lambda: relay.push("io", 3)["connections"] == 1, "the registration")
+    page.run("() => { socket.disconnect(); }")
+    wait_for(lambda: relay.push("io", 3)["connections"] == 0, "the server to know")
+    assert [reason for [reason] in page.seen("disconnect")][1:] == ["io client disconnect"]
+    page.run("() => { socket.connect(); }")
+    page.until("socket.connected")
+    assert relay.push("io", 4)["connections"] == 0, "another user's page must not have the last one's id"
+
+
+def test_io_answers_the_server_and_warns_of_refusals(fake, page, relay):
+    warnings = []
+    page.page.on("console", lambda message: warnings.append(message.text))
+    page.open(relay.url).run("() => { window.socket = io().on('ask', (n, answer) => answer(n + 1)); }")
+    page.until("socket.connected")
+    fake.send('425["ask",1]')
+    wait_for(lambda: page.run("1") and "435[2]" in fake.got, "the acknowledgement")
+    page.run("() => { socket.emit('ask', 1, () => { throw new Error('mine'); }); }")
+    wait_for(lambda: page.run("1") and fake.got[-1] == '420["ask",1]', "the question")
+    fake.send("430[]")
+    wait_for(lambda: page.run("1") and any("mine" in text for text in warnings), "the error on the console")
+    assert page.run("socket.connected") and len(fake.sockets) == 1
+    fake.event("relay_error", {"ok": False, "error": "expired", "message": "too old"})
+    wait_for(lambda: page.run("1") and any("too old" in text for text in warnings), "the warning")
+    assert "namespace" in page.run(
+        "() => { try { io(location.origin + '/chat') } catch (error) { return error.message } }"
+    )
+
+
+def test_a_page_that_has_its_own_io_keeps_it(relay, page):
+    page.open(relay.url, before="window.io = 'mine';")
+    assert page.run("io") == "mine" and page.run("typeof Relay.connect") == "function"

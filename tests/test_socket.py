@@ -1,0 +1,259 @@
+"""The Socket.IO side: register, unregister and push, as browsers send them."""
+
+import contextlib
+import http.client
+import itertools
+import json
+import threading
+import urllib.parse
+
+import pytest
+from conftest import DEADLINE, wait_for
+
+TRANSPORTS = ["websocket", "polling"]
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request):
+    return request.param
+
+
+def test_a_push_reaches_python_socketios_client(relay, connect, transport):
+    client = connect(relay.url, f"python-{transport}", transport=transport)
+    relay.push(f"python-{transport}", "hello 👍")
+    assert client.data(1) == ["hello 👍"]
+
+
+def test_several_sockets_hold_one_id_and_one_socket_several(relay, connect):
+    both, one = connect(relay.url, "shared", "own"), connect(relay.url, "shared")
+    assert relay.push("shared", 1)["connections"] == 2
+    assert relay.push("own", 2)["connections"] == 1
+    assert both.data(2) == ["1", "2"]
+    assert one.data(1) == ["1"]
+
+
+def test_an_id_given_as_a_number_is_the_same_as_its_text(relay, connect):
+    client = connect(relay.url)
+    assert set(client.call("register", {"id": 12345})["ids"]) == {"12345"}
+    assert set(client.call("register", {"id": 678.0})["ids"]) == {"678"}
+    relay.push("12345", "text")
+    assert relay.push_json(destination=678, data="number")[1]["connections"] == 1
+    assert client.data(2) == ["text", "number"]
+
+
+def test_register_answers_with_the_position_of_each_id(relay, connect):
+    position = relay.push("positioned", "x")["id"]
+    epoch = position.split(":")[0]
+    answer = connect(relay.url).call("register", {"id": ["positioned", "positioned-new"]})
+    assert answer == {
+        "ok": True,
+        "ids": {
+            "positioned": {"position": position, "recovered": False, "replayed": 0},
+            "positioned-new": {"position": f"{epoch}:0", "recovered": False, "replayed": 0},
+        },
+    }
+
+
+def test_registering_twice_delivers_once(relay, connect):
+    client = connect(relay.url, "twice", "twice")
+    client.call("register", {"id": "twice"})
+    assert relay.push("twice", "first")["connections"] == 1
+    relay.push("twice", "second")
+    assert client.data(2) == ["first", "second"]
+
+
+def test_an_unregistered_id_gets_nothing_more(relay, connect):
+    client = connect(relay.url, "leave", "stay")
+    assert client.call("unregister", {"id": "leave"}) == {"ok": True}
+    assert relay.push("leave", "gone")["connections"] == 0
+    relay.push("stay", "here")
+    assert client.data(1) == ["here"]
+
+
+def test_a_client_that_left_is_not_counted(relay, connect):
+    client = connect(relay.url, "left")
+    client.drop()
+    wait_for(lambda: relay.push("left", "x")["connections"] == 0, "the count without it")
+
+
+@pytest.mark.parametrize("wrap", ["{}", "to:{}", "/{}", "{},"])
+def test_a_sid_is_no_destination(relay, connect, wrap):
+    client = connect(relay.url, "victim")
+    stranger = connect(relay.url)
+    destination = wrap.format(client.socket.get_sid())
+    assert stranger.call("register", {"id": destination})["ok"]
+    assert relay.push(destination, "to the sid")["connections"] == 1
+    relay.push("victim", "to the id")
+    assert client.data(1) == ["to the id"]
+
+
+@pytest.mark.parametrize("name", ["__proto__", "constructor", "/", "*", "None", "to:x", " ", "ü👍", "a,b", "push"])
+def test_any_text_is_a_destination(relay, connect, name):
+    client = connect(relay.url, name)
+    assert relay.push(name, "x") == {"destination": name, "id": client.wait(1)[0][1]["id"], "connections": 1}
+
+
+REFUSED = [
+    ("register", None, "invalid_message"),
+    ("register", "42", "invalid_message"),
+    ("register", [], "invalid_message"),
+    ("register", {}, "missing_id"),
+    ("register", {"id": None}, "invalid_destination"),
+    ("register", {"id": ""}, "missing_destination"),
+    ("register", {"id": []}, "missing_destination"),
+    ("register", {"id": True}, "invalid_destination"),
+    ("register", {"id": {"a": 1}}, "invalid_destination"),
+    ("register", {"id": "a\nb"}, "invalid_destination"),
+    ("register", {"id": "a" * 257}, "invalid_destination"),
+    ("register", {"id": list(range(101))}, "too_many_destinations"),
+    ("unregister", {}, "missing_id"),
+    ("unregister", 5, "invalid_message"),
+    ("push", {"destination": "a", "data": 1}, "not_allowed"),
+    ("chat", {"text": "hi"}, "unknown_event"),
+]
+
+
+@pytest.mark.parametrize(("event", "message", "error"), REFUSED)
+def test_a_refusal_is_acknowledged_with_its_reason(relay, connect, event, message, error):
+    client = connect(relay.url)
+    answer = client.call(event, message)
+    assert (answer["ok"], answer["error"]) == (False, error)
+    assert len(answer["message"]) > 15
+    assert client.call("register", {"id": "afterwards"})["ok"]
+    assert client.got == [], "who asked for an acknowledgement gets no relay_error too"
+
+
+@pytest.mark.parametrize(("event", "message", "error"), REFUSED)
+def test_a_refusal_comes_as_relay_error_where_no_answer_was_asked_for(relay, connect, event, message, error):
+    client = connect(relay.url)
+    client.socket.emit(event, message)
+    name, refusal = client.wait(1)[0]
+    assert (name, refusal["ok"], refusal["error"]) == ("relay_error", False, error)
+
+
+def test_a_socket_registers_a_bounded_number_of_ids(start_relay, connect):
+    client = connect(start_relay(max_ids=3).url, 1, 2)
+    assert client.call("register", {"id": [2, 3, 4]})["error"] == "too_many_ids"
+    assert client.call("register", {"id": [2, 3]})["ok"]
+    client.call("unregister", {"id": 1})
+    assert client.call("register", {"id": 4})["ok"]
+
+
+def test_a_page_may_push_where_the_setting_allows_it(start_relay, connect):
+    relay = start_relay(socket_push="yes")
+    sender, receiver = connect(relay.url), connect(relay.url, "friend")
+    answer = sender.call("push", {"destination": "friend", "data": {"hi": 1}, "event": "chat"})
+    assert (answer["ok"], answer["connections"]) == (True, 1)
+    assert receiver.wait(1) == [("chat", {"data": {"hi": 1}, "id": answer["id"], "destination": "friend"})]
+    assert [a["destination"] for a in sender.call("push", {"destination": ["x", "y"], "data": 1})["answers"]] == [
+        "x",
+        "y",
+    ]
+    assert sender.call("push", {"destination": "friend"})["error"] == "missing_data"
+    assert sender.call("push", {"destination": "friend", "data": 1, "event": "connect"})["error"] == "invalid_event"
+    assert sender.call("push", {"destination": "friend", "data": 1, "evnet": "x"})["error"] == "unknown_field"
+
+
+UNREADABLE = [
+    "",
+    "2",
+    "2{",
+    "2{}",
+    "2[]",
+    "2[5]",
+    "2[null,1]",
+    "4{}",
+    "51-[]",
+    "6",
+    "9",
+    "x",
+    "2" + "[" * 50_000,
+    b"bytes",
+]
+
+
+@pytest.mark.parametrize("packet", UNREADABLE, ids=lambda packet: repr(packet[:12]))
+def test_a_packet_nobody_can_read_is_answered_and_the_relay_serves_on(relay, connect, transport, packet):
+    client = connect(relay.url, "unreadable", transport=transport)
+    client.socket.eio.send(packet)
+    name, refusal = client.wait(1)[0]
+    assert (name, refusal["ok"], refusal["error"]) == ("relay_error", False, "invalid_packet")
+    relay.push("unreadable", "still here")
+    assert client.wait(2)[1][1]["data"] == "still here"
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        (None, True),
+        ("http://127.0.0.1", True),
+        ("https://127.0.0.1:8443", True),
+        ("http://localhost", True),
+        ("http://localhost.", True),
+        ("http://127.0.0.1.evil.example", False),
+        ("http://localhost.evil.example", False),
+        ("http://evil.example", False),
+        ("http://evil.example#127.0.0.1", False),
+        ("http://127.0.0.1@evil.example", False),
+        ("http://evil@127.0.0.1", False),
+        ("file://127.0.0.1", False),
+        ("127.0.0.1", False),
+        ("http://", False),
+        ("http://127.0.0.1:port", False),
+        ("null", False),
+    ],
+)
+def test_only_pages_of_the_relays_own_host_connect(relay, transport, origin, allowed):
+    headers = {} if origin is None else {"Origin": origin}
+    assert (handshake(relay, transport, headers) in (101, 200)) == allowed
+
+
+def handshake(relay, transport, headers):
+    """Ask for a Socket.IO connection with these headers; returns the HTTP status of the answer."""
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE)
+    path = f"/socket.io/?EIO=4&transport={transport}"
+    connection.request("GET", path, headers={**headers, **(upgrade if transport == "websocket" else {})})
+    with contextlib.closing(connection):
+        return connection.getresponse().status
+
+
+def test_the_host_name_of_the_request_is_the_relays_own(relay, transport):
+    host = {"Host": "www.shop.example:8080"}
+    assert handshake(relay, transport, {**host, "Origin": "https://WWW.shop.example"}) in (101, 200)
+    assert handshake(relay, transport, {**host, "Origin": "https://shop.example"}) in (400, 403)
+
+
+def test_200_clients_get_exactly_their_own_2000_pushes_in_order(relay, connect):
+    ids = [f"crowd-{n}" for n in range(200)]
+    transports = itertools.cycle(TRANSPORTS)
+    clients = {each: connect(relay.url, each, transport=next(transports)) for each in ids}
+    failures = []
+
+    def publisher(number):
+        # Each publisher has ids of its own, so the order in which it pushed is the order to arrive.
+        for round_ in range(10):
+            for each in ids[number::8]:
+                if relay.push(each, f"{each}/{round_}")["connections"] != 1:
+                    failures.append(each)
+
+    threads = [threading.Thread(target=publisher, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(6 * DEADLINE)
+    assert not failures
+    for each, client in clients.items():
+        assert client.data(10) == [f"{each}/{round_}" for round_ in range(10)]
+
+
+def test_form_encoding_of_the_destination_is_undone(relay, connect):
+    client = connect(relay.url, "a+b &=é")
+    body = f"destination={urllib.parse.quote('a+b &=é')}&data=x".encode()
+    assert json.loads(relay.request("POST", "/push", body)[2])["connections"] == 1
+    client.wait(1)

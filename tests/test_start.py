@@ -1,0 +1,181 @@
+"""Starting and stopping: what `python relay.py` says, and what makes it stop with a sentence instead."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import DEADLINE, ROOT, clean_environ, free_port
+
+from pushrelay.settings import TABLE, SettingsError, load, parse_flags
+
+
+def run(*flags, env=None, python=(sys.executable,), cwd=None):
+    command = [*python, str(ROOT / "relay.py"), *flags]
+    environ = {**clean_environ(), **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environ, cwd=cwd)
+
+
+def assert_stops_with_a_sentence(ran, *words):
+    assert ran.returncode == 2, ran
+    assert ran.stdout == "" and "Traceback" not in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1, ran.stderr
+    for word in words:
+        assert word in ran.stderr
+
+
+def test_the_start_tells_the_address_and_a_line_to_try(start_relay):
+    relay = start_relay()
+    said = relay.log.read_text()
+    assert f"http://127.0.0.1:{relay.port}" in said
+    assert "programs on this machine" in said
+    line = next(line.strip() for line in said.splitlines() if line.strip().startswith("curl "))
+    ran = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert '"destination":"demo"' in ran.stdout
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_cleanly_and_at_once_with_clients_connected(start_relay, connect, sent):
+    relay = start_relay()
+    connect(relay.url, "a")
+    connect(relay.url, "b", transport="polling")
+    start = time.monotonic()
+    relay.process.send_signal(sent)
+    assert relay.process.wait(DEADLINE) == 0
+    assert time.monotonic() - start < 2
+    assert "Traceback" not in relay.log.read_text()
+
+
+def test_it_starts_again_on_its_port_at_once(start_relay, connect):
+    relay = start_relay()
+    connect(relay.url, "a")
+    relay.stop()
+    relay.start()
+    assert relay.push("a", "x")["connections"] == 0
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        assert_stops_with_a_sentence(run("--port", port), port, "taken", "--port")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--port", "http"], ["--port", "whole number", "'http'"]),
+        (["--port", "70000"], ["--port", "65535"]),
+        (["--port", "-1"], ["--port"]),
+        (["--port"], ["--port"]),
+        (["--prot", "80"], ["prot", "did you mean port"]),
+        (["--ping-interval", "nan"], ["--ping-interval", "seconds"]),
+        (["--ping_timeout=0"], ["--ping-timeout", "seconds"]),
+        (["--socket-push", "perhaps"], ["--socket-push", "yes or no"]),
+        (["--host", "http://example.com"], ["--host", "address"]),
+        (["--host", "no-such-host.invalid"], ["no-such-host.invalid", "--host"]),
+        (["--host", "192.0.2.1"], ["192.0.2.1", "--host"]),
+        (["serve"], ["serve", "--help"]),
+        (["--config", "/no/such/file.ini"], ["/no/such/file.ini", "--config"]),
+    ],
+)
+def test_a_bad_flag_stops_the_start(flags, words):
+    assert_stops_with_a_sentence(run(*flags), *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[relay]\nport = eighty\n", ["port", "whole number"]),
+        ("[relay]\nhistori_size = 5\n", ["histori_size", "--help"]),
+        ("[relay]\nporto = 5\n", ["porto", "did you mean port"]),
+        ("port = 80\n", ["section"]),
+        ("[relay]\nport = 80\nport = 81\n", ["port", "already exists"]),
+        ("[relay]\n\xff", ["UTF-8"]),
+    ],
+)
+def test_a_bad_line_in_the_ini_file_stops_the_start(tmp_path, text, words):
+    file = tmp_path / "bad.ini"
+    file.write_bytes(text.encode("latin-1"))
+    assert_stops_with_a_sentence(run("--check", "--config", str(file)), "bad.ini", *words)
+
+
+@pytest.mark.parametrize(("name", "value"), [("RELAY_PORT", "x"), ("RELAY_PROT", "80"), ("RELAY_", "1")])
+def test_a_bad_variable_stops_the_start(name, value):
+    assert_stops_with_a_sentence(run("--check", env={name: value}), name)
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path):
+    file = tmp_path / "my.ini"
+    file.write_text("[uwsgi]\nlogto = %n\n[relay]\nport = 1\nhost = 127.0.0.2\nmax_ids = 7\n")
+    environ = {"RELAY_CONFIG": str(file), "RELAY_PORT": "2", "RELAY_HOST": "127.0.0.3", "OTHER_PORT": "4"}
+    settings = load(environ, {"port": "3"})
+    assert (settings.port, settings.host, settings.max_ids) == (3, "127.0.0.3", 7)
+    assert settings.file == file
+
+
+def test_the_file_beside_relay_py_is_read_from_any_folder(tmp_path):
+    assert str(ROOT / "wsgi.ini") in run("--check", cwd=tmp_path).stdout
+
+
+def test_every_setting_has_its_default_when_nothing_is_said(tmp_path):
+    file = tmp_path / "empty.ini"
+    file.touch()
+    settings = load({"RELAY_CONFIG": str(file)})
+    assert {setting.name: getattr(settings, setting.name) for setting in TABLE} == {s.name: s.default for s in TABLE}
+
+
+def test_settings_that_do_not_exist_are_refused_in_every_spelling():
+    with pytest.raises(SettingsError, match="no setting called nothing"):
+        parse_flags(["--nothing=1"])
+    with pytest.raises(SettingsError, match="must be"):
+        load({}, {"port": "٨٠"})
+
+
+def test_help_lists_every_setting():
+    ran = run("--help")
+    assert ran.returncode == 0
+    for setting in TABLE:
+        assert f"--{setting.name.replace('_', '-')}" in ran.stdout
+
+
+def test_check_says_what_is_open_to_whom_and_starts_nothing():
+    port = free_port()
+    ran = run("--check", "--port", str(port))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "push" in ran.stdout and "register" in ran.stdout
+    with socket.socket() as s:
+        assert s.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_check_tells_of_other_machines_where_the_relay_is_open_to_them():
+    assert "other machines" in run("--check", "--host", "0.0.0.0").stdout
+    assert "other machines" not in run("--check").stdout
+
+
+def test_a_missing_dependency_is_named_with_what_to_do():
+    # -S leaves the site-packages out, as in a Python where nothing was installed.
+    ran = run(python=(sys.executable, "-S"), env={"PYTHONPATH": ""})
+    assert_stops_with_a_sentence(ran, "flask", "pip install -r requirements.txt")
+
+
+def test_importing_the_app_starts_nothing():
+    code = (
+        "import os, sys, threading; before = len(os.listdir('/proc/self/fd')); import relay;"
+        "assert threading.active_count() == 1, threading.enumerate();"
+        "assert len(os.listdir('/proc/self/fd')) == before; assert relay.app.url_map"
+    )
+    environ = {**clean_environ(), "PYTHONPATH": str(ROOT)}
+    files = sorted(os.listdir(ROOT))
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=DEADLINE, env=environ, cwd=ROOT)
+    assert sorted(set(os.listdir(ROOT)) - {"__pycache__"}) == sorted(set(files) - {"__pycache__"})
+
+
+def test_nothing_in_the_package_knows_of_flask_or_of_the_app():
+    for file in (ROOT / "pushrelay").glob("*.py"):
+        for line in file.read_text().splitlines():
+            assert not line.lstrip().startswith(("import flask", "from flask", "import relay", "from relay")), file
