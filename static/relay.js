@@ -223,8 +223,9 @@
         const answer = this._acks.get(id);
         this._acks.delete(id);
         if (answer) answer(...body);
-      } else if (type === "2" && body[0] === "relay_drain") this._drop("transport close", null, body[1].reconnect_in_ms);
-      else if (type === "2") {
+      } else if (type === "2" && body[0] === "relay_drain") {
+        this._drop("transport close", null, body[1].reconnect_in_ms);
+      } else if (type === "2") {
         const wire = this._wire;
         this._event(body, id && ((...args) => wire === this._wire && wire.send("43" + id + JSON.stringify(args))));
       }
