@@ -183,13 +183,17 @@ def fields_of(message: Any, example: str) -> dict[str, Any]:
     return message
 
 
+def ids_of(message: Any) -> list[str]:
+    fields = fields_of(message, '{id: "42"}')
+    if "id" not in fields:
+        raise Refused(400, "missing_id", 'say which id you mean: {id: "42"}, or a list of ids')
+    return destinations_of(fields["id"], settings, settings.max_ids)
+
+
 @socketio.on("register")
 @answering
 def on_register(message: Any) -> dict[str, Any]:
-    fields = fields_of(message, '{id: "42"}')
-    if "id" not in fields:
-        raise Refused(400, "missing_id", 'say what to register: {id: "42"}, or a list of ids')
-    ids = destinations_of(fields["id"], settings, settings.max_ids)
+    ids = ids_of(message)
     held = set(rooms()) - {request.sid}
     if len(held.union(map(room_of, ids))) > settings.max_ids:
         raise Refused(400, "too_many_ids", f"a socket registers {settings.max_ids} ids at most (setting max_ids)")
@@ -202,10 +206,7 @@ def on_register(message: Any) -> dict[str, Any]:
 @socketio.on("unregister")
 @answering
 def on_unregister(message: Any) -> dict[str, Any]:
-    fields = fields_of(message, '{id: "42"}')
-    if "id" not in fields:
-        raise Refused(400, "missing_id", 'say what to unregister: {id: "42"}, or a list of ids')
-    for each in destinations_of(fields["id"], settings, settings.max_ids):
+    for each in ids_of(message):
         leave_room(room_of(each))
     return {}
 
