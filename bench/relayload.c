@@ -1,0 +1,735 @@
+/* relayload: load for a server that takes a push over HTTP and hands it to Socket.IO clients. Linux only (epoll).
+ *
+ *   relayload listen HOST PORT CLIENTS PREFIX SAMEID SECONDS [REGJSON]
+ *       Opens CLIENTS WebSocket clients (Engine.IO 4), each registered as PREFIX<i>, or all as PREFIX when SAMEID is 1.
+ *       Prints "ready ..." once all are there, then counts pushes for SECONDS and prints the figures.
+ *       REGJSON is what `register` is sent with instead of {"id":"%s"}; its %s is the id.
+ *       EXPECT=n      stop after n pushes, before SECONDS are over
+ *       INFLIGHT=n    connections being opened at a time (64)
+ *       RAW=/path%d   plain WebSocket subscribers of some other server: no Socket.IO, every message is a push
+ *       SIGUSR1       print the figures so far, and count from zero again
+ *
+ *   relayload push HOST PORT PATH COUNT THREADS KEEPALIVE PREFIX NDEST [RATE]
+ *       Sends COUNT form-encoded POSTs to the destinations PREFIX<k mod NDEST> (PREFIX when NDEST is 0), as fast as
+ *       THREADS connections carry them, or RATE a second in all. KEEPALIVE 0 opens a connection for each, as PHP does.
+ *       PAD=text      more data in each push
+ *       HDR=lines     more request headers, each ending in \r\n
+ *
+ * A push carries the time it was sent as T<nanoseconds>E, on the clock that listen reads on the same machine; that is
+ * how long a delivery took. A reply's time runs from before the sending (the connecting, when KEEPALIVE is 0) to its
+ * last byte.
+ *
+ * Known for what it is: "ready" counts a client when its `register` is sent, not when it is answered; fragmented
+ * messages are not put together (no server fragments one this short); ids and PAD go out as they are, not escaped.
+ *
+ * Build: cc -O2 -Wall -Wextra -pthread -o relayload relayload.c
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+
+#define SECOND 1000000000ull              /* in nanoseconds */
+#define PATIENCE (30 * SECOND)            /* without a new connection: those still pending will not come */
+#define ANSWER_SECONDS 20                 /* a reply that takes longer is an error; or a hung server hangs the run */
+#define CONNECTIONS_PER_ADDRESS 2000      /* see open_socket() */
+#define MAX_MESSAGE ((size_t)16 << 20)    /* bytes; beyond it the server talks nonsense */
+#define MAX_THREADS 256
+
+static const char *host, *prefix;
+static int port;
+static struct sockaddr_in server;
+
+/* ---- both: small things ---- */
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
+}
+
+static void die(const char *what)
+{
+    fprintf(stderr, "relayload: %s\n", what);
+    exit(2);
+}
+
+static void *allocate(void *old, size_t bytes)
+{
+    void *memory = realloc(old, bytes);
+    if (!memory)
+        die("out of memory");
+    return memory;
+}
+
+/* snprintf that does not cut: what does not fit ends the program. Returns the length written. */
+static size_t format(char *out, size_t size, const char *pattern, ...) __attribute__((format(printf, 3, 4)));
+
+static size_t format(char *out, size_t size, const char *pattern, ...)
+{
+    va_list values;
+    va_start(values, pattern);
+    int length = vsnprintf(out, size, pattern, values);
+    va_end(values);
+    if (length < 0 || (size_t)length >= size)
+        die("an argument is too long");
+    return (size_t)length;
+}
+
+/* Put value in the place of the first `mark` of a template from the command line, which may not be a printf format. */
+static void fill(char *out, size_t size, const char *template, const char *mark, const char *value)
+{
+    const char *at = strstr(template, mark);
+    if (at)
+        format(out, size, "%.*s%s%s", (int)(at - template), template, value, at + strlen(mark));
+    else
+        format(out, size, "%s", template);
+}
+
+static const char *environment(const char *name, const char *otherwise)
+{
+    const char *value = getenv(name);
+    return value ? value : otherwise;
+}
+
+/* ---- both: times taken, in microseconds, all kept and sorted at the end ---- */
+
+struct samples {
+    uint32_t *us;
+    size_t count, room;
+};
+
+static void add_sample(struct samples *s, uint64_t ns)
+{
+    if (s->count == s->room) {
+        s->room = s->room ? s->room * 2 : 1 << 12;
+        s->us = allocate(s->us, s->room * sizeof *s->us);
+    }
+    uint64_t us = ns / 1000;
+    s->us[s->count++] = us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_samples(const char *name, struct samples *s)
+{
+    if (!s->count)
+        return;
+    qsort(s->us, s->count, sizeof *s->us, by_size);
+    printf(" %s p50 %u p95 %u p99 %u max %u", name, s->us[s->count / 2], s->us[s->count * 95 / 100],
+           s->us[s->count * 99 / 100], s->us[s->count - 1]);
+}
+
+/* ---- both: connections ---- */
+
+static void set_server(const char *host_argument, const char *port_argument)
+{
+    host = host_argument;
+    port = atoi(port_argument);
+    server.sin_family = AF_INET;
+    server.sin_port = htons((uint16_t)port);
+    if (inet_pton(AF_INET, host, &server.sin_addr) != 1 || port < 1 || port > 65535)
+        die("HOST is an IPv4 address, PORT a number up to 65535");
+    signal(SIGPIPE, SIG_IGN); /* a server that hangs up is an error to count, not an end */
+}
+
+/* On loopback every 2,000 connections come from an address of their own (127.<pid>.x.y): thousands of ports in
+ * TIME_WAIT behind one address make connect() itself slow, and that would be measured as the server's. */
+static void choose_own_address(int fd)
+{
+    static atomic_long opened;
+    long block = atomic_fetch_add(&opened, 1) / CONNECTIONS_PER_ADDRESS;
+    if (ntohl(server.sin_addr.s_addr) >> 24 != 127)
+        return;
+    uint32_t ip = 127u << 24 | ((uint32_t)getpid() & 0xff) << 16 | (((uint32_t)block + 1) & 0xffff);
+    struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(ip)};
+    int on = 1;
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&own, sizeof own))
+        perror("bind"); /* goes on: the kernel chooses an address then */
+}
+
+/* Returns a connected socket, or -1. It blocks: on one machine a connect takes microseconds, or the backlog is full. */
+static int open_socket(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+    if (fd < 0)
+        return -1;
+    choose_own_address(fd);
+    if (connect(fd, (struct sockaddr *)&server, sizeof server)) {
+        close(fd);
+        return -1;
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    return fd;
+}
+
+/* ---- listen ---- */
+
+enum state { AWAITS_UPGRADE, AWAITS_OPEN, AWAITS_NAMESPACE, READY, DEAD };
+
+struct client {
+    int fd;
+    enum state state;
+    long number;
+    unsigned char *in; /* what has arrived and is not yet a whole frame */
+    size_t len, cap;
+};
+
+static const char *raw_path, *registration;
+static bool same_id;
+static long clients, opened, pending; /* pending: opened, and neither ready nor dead yet */
+static long ready, dead, pushes, others, pings;
+static uint64_t first_push, last_push; /* when, in ns */
+static struct samples deliveries;
+static volatile sig_atomic_t figures_wanted;
+
+static void ask_for_figures(int signal_number)
+{
+    (void)signal_number;
+    figures_wanted = 1;
+}
+
+static void settle(struct client *c, enum state state)
+{
+    if (c->state != READY && c->state != DEAD)
+        pending--;
+    c->state = state;
+    if (state == READY)
+        ready++;
+    else
+        dead++;
+}
+
+static void drop(struct client *c)
+{
+    if (c->state == DEAD)
+        return;
+    settle(c, DEAD);
+    close(c->fd);
+}
+
+/* A client's frame (RFC 6455, 5.2). The mask is a constant, which does no harm here, but not 0, which a server might
+ * take a short cut for. A socket that does not take it all at once means a server that does not read: drop it. */
+static void send_frame(struct client *c, int opcode, const char *payload, size_t size)
+{
+    static const unsigned char mask[4] = {0x12, 0x34, 0x56, 0x78};
+    unsigned char frame[1024] = {(unsigned char)(0x80 | opcode)};
+    size_t head = size < 126 ? 2 : 4;
+    if (head + 4 + size > sizeof frame)
+        die("a message to send is too long");
+    if (size < 126) {
+        frame[1] = (unsigned char)(0x80 | size);
+    } else {
+        frame[1] = 0x80 | 126;
+        frame[2] = (unsigned char)(size >> 8);
+        frame[3] = (unsigned char)size;
+    }
+    memcpy(frame + head, mask, 4);
+    head += 4;
+    for (size_t i = 0; i < size; i++)
+        frame[head + i] = (unsigned char)payload[i] ^ mask[i & 3];
+    if (write(c->fd, frame, head + size) != (ssize_t)(head + size))
+        drop(c);
+}
+
+static void send_text(struct client *c, const char *text)
+{
+    send_frame(c, 1, text, strlen(text));
+}
+
+static void register_client(struct client *c)
+{
+    char id[128], fields[512], message[600];
+    if (same_id)
+        format(id, sizeof id, "%s", prefix);
+    else
+        format(id, sizeof id, "%s%ld", prefix, c->number);
+    fill(fields, sizeof fields, registration, "%s", id);
+    format(message, sizeof message, "42[\"register\",%s]", fields);
+    send_text(c, message);
+    if (c->state != DEAD)
+        settle(c, READY);
+}
+
+/* Reads the number of T<ns>E; 0 when the text holds none. */
+static uint64_t stamp_in(const unsigned char *text, size_t size)
+{
+    const unsigned char *end = text + size;
+    for (const unsigned char *at = text; (at = memchr(at, 'T', (size_t)(end - at)));) {
+        uint64_t ns = 0;
+        for (at++; at < end && *at >= '0' && *at <= '9'; at++)
+            ns = ns * 10 + (uint64_t)(*at - '0');
+        if (at < end && *at == 'E' && ns)
+            return ns;
+    }
+    return 0;
+}
+
+static void count_push(const unsigned char *text, size_t size)
+{
+    uint64_t now = now_ns(), sent = stamp_in(text, size);
+    if (!pushes++)
+        first_push = now;
+    last_push = now;
+    if (sent && sent <= now)
+        add_sample(&deliveries, now - sent);
+}
+
+static bool is_push(const unsigned char *text, size_t size)
+{
+    if (raw_path)
+        return true;
+    return size > 9 && !memcmp(text, "42", 2) && memmem(text, size < 40 ? size : 40, "[\"push\"", 7);
+}
+
+static void on_message(struct client *c, const unsigned char *text, size_t size)
+{
+    if (size == 0)
+        return;
+    if (is_push(text, size)) {
+        count_push(text, size);
+    } else if (text[0] == '2') {
+        pings++;
+        send_text(c, "3");
+    } else if (c->state == AWAITS_OPEN && text[0] == '0') {
+        c->state = AWAITS_NAMESPACE;
+        send_text(c, "40");
+    } else if (c->state == AWAITS_NAMESPACE && size >= 2 && !memcmp(text, "40", 2)) {
+        register_client(c);
+    } else if (c->state == AWAITS_NAMESPACE && size >= 2 && !memcmp(text, "44", 2)) {
+        drop(c); /* refused by the server */
+    } else {
+        others++;
+    }
+}
+
+/* Finds the payload of the frame at `p`, of which `have` bytes are there. False: more bytes are needed. */
+static bool whole_frame(const unsigned char *p, size_t have, size_t *head, size_t *size)
+{
+    if (have < 2)
+        return false;
+    size_t bytes = (p[1] & 127) == 126 ? 2 : (p[1] & 127) == 127 ? 8 : 0;
+    *head = 2 + bytes;
+    *size = bytes ? 0 : p[1] & 127;
+    if (have < *head)
+        return false;
+    for (size_t i = 0; i < bytes; i++)
+        *size = *size << 8 | p[2 + i];
+    return *size > MAX_MESSAGE || have - *head >= *size;
+}
+
+static void on_frame(struct client *c, int opcode, const unsigned char *payload, size_t size)
+{
+    if (opcode == 1 || opcode == 2)
+        on_message(c, payload, size);
+    else if (opcode == 8)
+        drop(c);
+    else if (opcode == 9)
+        send_frame(c, 10, (const char *)payload, size < 126 ? size : 0);
+}
+
+/* Returns the length of the server's answer to the upgrade, 0 while it is not all there. */
+static size_t take_upgrade(struct client *c)
+{
+    static int told;
+    unsigned char *end = memmem(c->in, c->len, "\r\n\r\n", 4);
+    if (!end)
+        return 0;
+    if (memcmp(c->in, "HTTP/1.1 101", 12)) {
+        if (told++ < 3)
+            fprintf(stderr, "no upgrade: %.*s\n", c->len < 120 ? (int)c->len : 120, (char *)c->in);
+        drop(c);
+        return 0;
+    }
+    if (raw_path)
+        settle(c, READY);
+    else
+        c->state = AWAITS_OPEN;
+    return (size_t)(end + 4 - c->in);
+}
+
+/* Takes whole frames out of what has arrived. */
+static void take_in(struct client *c)
+{
+    size_t at = 0, head, size;
+    if (c->state == AWAITS_UPGRADE && !(at = take_upgrade(c)))
+        return;
+    while (c->state != DEAD && whole_frame(c->in + at, c->len - at, &head, &size)) {
+        if (size > MAX_MESSAGE) {
+            drop(c);
+            return;
+        }
+        on_frame(c, c->in[at] & 15, c->in + at + head, size);
+        at += head + size;
+    }
+    c->len -= at;
+    memmove(c->in, c->in + at, c->len);
+}
+
+static void read_client(struct client *c)
+{
+    while (c->state != DEAD) {
+        if (c->cap - c->len < 2048) {
+            c->cap = c->cap ? c->cap * 2 : 4096;
+            c->in = allocate(c->in, c->cap);
+        }
+        size_t room = c->cap - c->len;
+        ssize_t got = read(c->fd, c->in + c->len, room);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (got <= 0) {
+            drop(c);
+            return;
+        }
+        c->len += (size_t)got;
+        take_in(c);
+        if ((size_t)got < room) /* the socket is empty; were it not, epoll would say so again */
+            return;
+    }
+}
+
+static void open_client(struct client *c, int poll)
+{
+    char request[512], path[256] = "/socket.io/?EIO=4&transport=websocket", number[32];
+    c->number = opened++;
+    c->state = AWAITS_UPGRADE;
+    pending++;
+    c->fd = open_socket();
+    if (c->fd < 0) {
+        if (!dead)
+            perror("connect");
+        settle(c, DEAD);
+        return;
+    }
+    fcntl(c->fd, F_SETFL, O_NONBLOCK);
+    format(number, sizeof number, "%ld", same_id ? 0 : c->number);
+    if (raw_path)
+        fill(path, sizeof path, raw_path, "%d", number);
+    size_t length = format(request, sizeof request,
+                           "GET %s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+                           path, host, port);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+    if (write(c->fd, request, length) != (ssize_t)length || epoll_ctl(poll, EPOLL_CTL_ADD, c->fd, &event))
+        drop(c);
+}
+
+static void read_clients(int poll)
+{
+    struct epoll_event events[512];
+    int count = epoll_wait(poll, events, 512, 100); /* ms; a signal ends it early with -1, which is as good as none */
+    for (int i = 0; i < count; i++)
+        read_client(events[i].data.ptr);
+}
+
+static void print_deliveries(void)
+{
+    double seconds = (double)(last_push - first_push) / SECOND;
+    printf("pushes %ld in %.3fs (%.0f/s) dead %ld others %ld pings %ld", pushes, seconds,
+           seconds > 0 ? (double)pushes / seconds : 0, dead, others, pings);
+    print_samples("latency_us", &deliveries);
+    printf("\n");
+    fflush(stdout);
+    pushes = others = pings = 0;
+    deliveries.count = 0;
+    first_push = last_push = 0;
+}
+
+static void allow_many_files(void)
+{
+    struct rlimit files = {200000, 200000};
+    if (!setrlimit(RLIMIT_NOFILE, &files) || getrlimit(RLIMIT_NOFILE, &files))
+        return;
+    files.rlim_cur = files.rlim_max; /* not root: as far as the hard limit goes */
+    setrlimit(RLIMIT_NOFILE, &files);
+}
+
+/* Opens all clients and brings them to where they are ready. Returns when, in ns. */
+static void connect_clients(struct client *all, int poll)
+{
+    int inflight = atoi(environment("INFLIGHT", "64"));
+    uint64_t began = now_ns(), newest = began;
+    while (opened < clients || (pending && now_ns() - newest < PATIENCE)) {
+        while (opened < clients && pending < inflight) {
+            open_client(&all[opened], poll);
+            newest = now_ns();
+        }
+        read_clients(poll);
+        if (opened < clients && now_ns() - newest > PATIENCE)
+            break; /* every one in flight hangs */
+    }
+    double seconds = (double)(now_ns() - began) / SECOND;
+    printf("ready %ld/%ld dead %ld in %.2fs (%.0f/s)\n", ready, clients, dead, seconds, (double)ready / seconds);
+    fflush(stdout);
+}
+
+static int listen_main(int argc, char **argv)
+{
+    set_server(argv[2], argv[3]);
+    clients = atol(argv[4]);
+    prefix = argv[5];
+    same_id = atoi(argv[6]);
+    registration = argc > 8 ? argv[8] : "{\"id\":\"%s\"}";
+    raw_path = getenv("RAW");
+    long expect = atol(environment("EXPECT", "0"));
+    struct client *all = calloc((size_t)(clients > 0 ? clients : 1), sizeof *all);
+    int poll = epoll_create1(0);
+    if (!all || poll < 0)
+        die("cannot start: out of memory or files");
+    allow_many_files();
+    signal(SIGUSR1, ask_for_figures);
+
+    connect_clients(all, poll);
+    uint64_t end = now_ns() + (uint64_t)(atof(argv[7]) * SECOND);
+    while (now_ns() < end && !(expect && pushes >= expect)) {
+        read_clients(poll);
+        if (figures_wanted) {
+            figures_wanted = 0;
+            print_deliveries();
+        }
+    }
+    print_deliveries();
+    return 0;
+}
+
+/* ---- push ---- */
+
+enum { UNKNOWN = -1, CHUNKED = -2 }; /* instead of a Content-Length */
+
+struct answer {
+    char bytes[8192]; /* what has been read of it; of a longer one, the head or its end */
+    size_t len;
+    size_t body;   /* bytes of the body read so far */
+    long expected; /* bytes of the body that are to come, UNKNOWN or CHUNKED */
+    bool head_read, complete, good, closes;
+};
+
+struct pusher {
+    pthread_t thread;
+    int fd; /* -1 when not connected */
+    long ok, errors;
+    struct samples replies;
+};
+
+static const char *path, *pad, *headers;
+static atomic_long next_push;
+static long count, destinations;
+static int keep;
+static double rate;
+static uint64_t began;
+
+static void disconnect(struct pusher *p)
+{
+    if (p->fd >= 0)
+        close(p->fd);
+    p->fd = -1;
+}
+
+static bool connected(struct pusher *p)
+{
+    struct timeval patience = {.tv_sec = ANSWER_SECONDS};
+    if (p->fd >= 0)
+        return true;
+    p->fd = open_socket();
+    if (p->fd >= 0)
+        setsockopt(p->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    return p->fd >= 0;
+}
+
+/* Looks for a header's name (with its colon and space) in a NUL-terminated head; returns where its value starts. */
+static const char *header(const char *head, const char *name)
+{
+    const char *at = strcasestr(head, name);
+    return at ? at + strlen(name) : NULL;
+}
+
+static void read_head(struct answer *a)
+{
+    char *end = memmem(a->bytes, a->len, "\r\n\r\n", 4);
+    if (!end)
+        return;
+    end[2] = 0; /* the head is text now, its last line with its line end; the body is counted, not read */
+    const char *length = header(a->bytes, "\r\ncontent-length:");
+    a->head_read = true;
+    a->good = end - a->bytes > 12 && a->bytes[9] == '2';
+    a->closes = header(a->bytes, "\r\nconnection: close\r\n");
+    a->expected = length ? atol(length) : header(a->bytes, "\r\ntransfer-encoding: chunked\r\n") ? CHUNKED : UNKNOWN;
+    a->body = a->len - (size_t)(end + 4 - a->bytes);
+    memmove(a->bytes, end + 4, a->body);
+    a->len = a->body;
+}
+
+static bool body_complete(const struct answer *a)
+{
+    if (a->expected == CHUNKED)
+        return a->len >= 5 && !memcmp(a->bytes + a->len - 5, "0\r\n\r\n", 5);
+    return a->expected >= 0 && a->body >= (size_t)a->expected;
+}
+
+/* Reads until the answer is complete, the connection ends, or nothing came for ANSWER_SECONDS. */
+static void read_answer(int fd, struct answer *a)
+{
+    a->len = a->body = 0;
+    a->expected = UNKNOWN;
+    a->head_read = a->complete = a->good = a->closes = false;
+    while (!a->complete) {
+        if (a->len == sizeof a->bytes) {
+            if (!a->head_read)
+                return; /* a head that long is nothing that we know */
+            memmove(a->bytes, a->bytes + a->len - 4, 4); /* enough to see a chunked body's end */
+            a->len = 4;
+        }
+        ssize_t got = read(fd, a->bytes + a->len, sizeof a->bytes - a->len);
+        if (got <= 0) {
+            a->complete = got == 0 && a->head_read && a->expected == UNKNOWN; /* it ends where the connection ends */
+            a->closes = true;
+            return;
+        }
+        a->len += (size_t)got;
+        if (a->head_read)
+            a->body += (size_t)got;
+        else
+            read_head(a);
+        a->complete = a->head_read && body_complete(a);
+    }
+}
+
+/* Sends one request and reads its answer. A kept connection that the server had closed meanwhile gets a second try. */
+static bool exchange(struct pusher *p, const char *request, size_t length)
+{
+    struct answer a;
+    for (int attempt = 0; attempt < 2; attempt++) {
+        if (!connected(p))
+            return false;
+        bool sent = write(p->fd, request, length) == (ssize_t)length;
+        if (sent)
+            read_answer(p->fd, &a);
+        if (!sent || !keep || !a.complete || a.closes)
+            disconnect(p);
+        if (sent && (a.head_read || a.len || !keep))
+            return a.good && a.complete;
+    }
+    return false;
+}
+
+static void wait_until_due(long k)
+{
+    if (rate <= 0)
+        return;
+    uint64_t due = began + (uint64_t)((double)k * SECOND / rate);
+    struct timespec t = {.tv_sec = (time_t)(due / SECOND), .tv_nsec = (long)(due % SECOND)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+        ;
+}
+
+static size_t build_request(char *out, size_t size, long k, uint64_t sent)
+{
+    char body[4096], number[32] = "";
+    if (destinations)
+        format(number, sizeof number, "%ld", k % destinations);
+    size_t length =
+        format(body, sizeof body, "destination=%s%s&data=T%lluE%s", prefix, number, (unsigned long long)sent, pad);
+    return format(out, size,
+                  "POST %s HTTP/1.1\r\nHost: %s:%d\r\n%sContent-Type: application/x-www-form-urlencoded\r\n"
+                  "Content-Length: %zu\r\n%s\r\n%s",
+                  path, host, port, headers, length, keep ? "" : "Connection: close\r\n", body);
+}
+
+static void *run_pusher(void *argument)
+{
+    struct pusher *p = argument;
+    char request[8192];
+    for (long k; (k = atomic_fetch_add(&next_push, 1)) < count;) {
+        wait_until_due(k);
+        uint64_t sent = now_ns();
+        size_t length = build_request(request, sizeof request, k, sent);
+        bool good = exchange(p, request, length);
+        add_sample(&p->replies, now_ns() - sent);
+        if (good)
+            p->ok++;
+        else
+            p->errors++;
+    }
+    disconnect(p);
+    return NULL;
+}
+
+static void print_replies(struct pusher *pushers, int threads, double seconds)
+{
+    struct samples all = {0};
+    long ok = 0, errors = 0;
+    for (int i = 0; i < threads; i++) {
+        ok += pushers[i].ok;
+        errors += pushers[i].errors;
+        for (size_t k = 0; k < pushers[i].replies.count; k++)
+            add_sample(&all, (uint64_t)pushers[i].replies.us[k] * 1000);
+    }
+    printf("posted %ld ok %ld err %ld in %.3fs (%.0f/s)", count, ok, errors, seconds, (double)count / seconds);
+    print_samples("http_us", &all);
+    printf("\n");
+}
+
+static int push_main(int argc, char **argv)
+{
+    static struct pusher pushers[MAX_THREADS];
+    set_server(argv[2], argv[3]);
+    path = argv[4];
+    count = atol(argv[5]);
+    int threads = atoi(argv[6]);
+    keep = atoi(argv[7]);
+    prefix = argv[8];
+    destinations = atol(argv[9]);
+    rate = argc > 10 ? atof(argv[10]) : 0;
+    pad = environment("PAD", "");
+    headers = environment("HDR", "");
+    if (threads < 1 || threads > MAX_THREADS || destinations < 0)
+        die("THREADS is a number from 1 to 256, NDEST is 0 or more");
+
+    began = now_ns();
+    for (int i = 0; i < threads; i++) {
+        pushers[i].fd = -1;
+        if (pthread_create(&pushers[i].thread, NULL, run_pusher, &pushers[i]))
+            die("cannot start a thread");
+    }
+    for (int i = 0; i < threads; i++)
+        pthread_join(pushers[i].thread, NULL);
+    print_replies(pushers, threads, (double)(now_ns() - began) / SECOND);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc >= 8 && !strcmp(argv[1], "listen"))
+        return listen_main(argc, argv);
+    if (argc >= 10 && !strcmp(argv[1], "push"))
+        return push_main(argc, argv);
+    fprintf(stderr, "usage: see the head of relayload.c\n");
+    return 2;
+}

@@ -1,0 +1,201 @@
+"""The servers under test: what each needs, how it is started, watched through /proc and stopped. Linux only."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "relay-bench"
+CFLAGS = ["-O2", "-Wall", "-Wextra", "-pthread"]
+SOCKET_IO = "socket.io@4.8"
+START = 20.0  # seconds a server has to listen
+STOP = 10.0  # seconds a server has to go when told, before it is killed
+
+
+class Failed(Exception):
+    """What a server, or something a benchmark needs, did not do; the message is for the reader of the table."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One of the servers that are compared."""
+
+    name: str
+    label: str
+    command: str  # with {port}, {dir} (a temporary folder), {cache}, {bench} and {threads}
+    push_path: str
+    thread_per_client: bool  # such a server gets fewer clients
+
+
+KINDS = {
+    kind.name: kind
+    for kind in [
+        Kind("relay", "the relay", "", "/push", False),  # its command is relay_command()
+        Kind("seed", "Node.js, socket.io", "node {cache}/seed.js {port}", "/", False),
+        Kind("werkzeug", "stock, Werkzeug", "{cache}/venv/bin/python {bench}/stock.py {port}", "/", True),
+        Kind(
+            "gunicorn",
+            "stock, gunicorn",
+            "{cache}/venv/bin/python -m gunicorn --worker-class gthread --threads {threads} "
+            "--worker-connections {threads} --graceful-timeout 1 --chdir {bench} --bind 127.0.0.1:{port} stock:app",
+            "/",
+            True,
+        ),
+    ]
+}
+
+
+def prepare(kinds: list[str]) -> None:
+    """Bring into the cache what these servers and the load need; what is there and still right is kept."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    load, source = CACHE / "relayload", HERE / "relayload.c"
+    if not load.exists() or load.stat().st_mtime < source.stat().st_mtime:
+        run_tool("cc", *CFLAGS, "-o", load, source)
+    if "seed" in kinds:
+        if not (CACHE / "node_modules/socket.io").exists():
+            run_tool("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", CACHE, SOCKET_IO)
+        shutil.copy(HERE / "seed.js", CACHE)  # Node looks for modules beside the file that asks for them
+    if {"werkzeug", "gunicorn"} & set(kinds):
+        prepare_venv()
+
+
+def prepare_venv() -> pathlib.Path:
+    """A venv with bench/requirements.txt; returns its Python."""
+    wanted = b"".join(file.read_bytes() for file in (HERE / "requirements.txt", ROOT / "requirements.txt"))
+    stamp, digest = CACHE / "venv/requirements", hashlib.sha256(wanted).hexdigest()
+    if not stamp.exists() or stamp.read_text() != digest:
+        run_tool(sys.executable, "-m", "venv", CACHE / "venv")
+        install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", HERE / "requirements.txt"]
+        run_tool(CACHE / "venv/bin/python", *install)
+        stamp.write_text(digest)
+    return CACHE / "venv/bin/python"
+
+
+def run_tool(*command: object) -> None:
+    try:
+        ran = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    except FileNotFoundError as missing:
+        raise Failed(f"{command[0]} is not on this machine") from missing
+    if ran.returncode:
+        raise Failed(f"{shlex.join(map(str, command))} failed:\n{(ran.stdout + ran.stderr)[-2000:]}")
+
+
+def relay_command() -> str:
+    """`python relay.py` in the project's venv where there is one, its store in the temporary folder if it keeps one."""
+    own = ROOT / ".venv/bin/python"
+    python = str(own) if own.exists() else sys.executable
+    told = subprocess.run([python, str(ROOT / "relay.py"), "--help"], capture_output=True, text=True)
+    store = " --broker sqlite:{dir}/relay.db" if "--broker" in told.stdout else ""
+    return f"{shlex.quote(python)} {shlex.quote(str(ROOT / 'relay.py'))} --port {{port}}{store}"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """A server on a free port, in a session of its own: whatever it starts is counted, and ends, with it."""
+
+    def __init__(self, kind: Kind, command: str, threads: int):
+        self.kind = kind
+        self.command = command or kind.command
+        self.threads_allowed = threads
+        self.port = free_port()
+        self.dir = tempfile.mkdtemp(prefix="relay-bench-")
+        self.process = None
+
+    def __enter__(self) -> "Server":
+        try:
+            self._start()
+            self._wait_until_it_listens()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self) -> None:
+        names = {"port": self.port, "dir": self.dir, "cache": CACHE, "bench": HERE, "threads": self.threads_allowed}
+        argv = [part.format(**names) for part in shlex.split(self.command)]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+        with open(os.path.join(self.dir, "log"), "wb") as log:
+            options = {"cwd": self.dir, "stdout": log, "stderr": log, "env": environ, "start_new_session": True}
+            try:
+                self.process = subprocess.Popen(argv, **options)
+            except OSError as error:
+                raise Failed(f"cannot be started: {error}") from error
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + START
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError as error:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise Failed(f"did not start: {self.last_words()}") from error
+            time.sleep(0.05)
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = pathlib.Path(self.dir, "log").read_text(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else "it said nothing"
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def _sum(self, of_pid) -> float:
+        """Add up a figure over the processes of its session (gunicorn has a worker besides the one started)."""
+        total = 0
+        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if os.getsid(int(folder.name)) == self.process.pid:
+                    total += of_pid(folder)
+            except (ProcessLookupError, FileNotFoundError, TypeError):
+                continue  # gone since it was listed, or a zombie, which has no memory to tell of
+        return total
+
+    def memory(self) -> float:
+        """Resident memory in KiB."""
+        return self._sum(lambda folder: status_number(folder, "VmRSS"))
+
+    def threads(self) -> float:
+        return self._sum(lambda folder: status_number(folder, "Threads"))
+
+    def cpu(self) -> float:
+        """Seconds of CPU used so far, in steps of a clock tick (10 ms)."""
+        return self._sum(cpu_ticks) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> None:
+        """SIGTERM; then, to it and whatever it started, SIGKILL."""
+        if self.process:
+            for sent in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(self.process.pid, sent)
+                    self.process.wait(STOP)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def status_number(folder: pathlib.Path, name: str) -> int:
+    return int(re.search(rf"^{name}:\s+(\d+)", (folder / "status").read_text(), re.M)[1])
+
+
+def cpu_ticks(folder: pathlib.Path) -> int:
+    fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])

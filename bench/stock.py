@@ -1,0 +1,27 @@
+"""What the relay is measured against: the same service in stock Flask-SocketIO, threading mode, nothing tuned.
+
+`python stock.py PORT` serves on Werkzeug; `gunicorn -k gthread --threads N stock:app` on gunicorn.
+"""
+
+import sys
+
+from flask import Flask, request
+from flask_socketio import SocketIO, join_room
+
+app = Flask(__name__)
+socketio = SocketIO(app, async_mode="threading")
+
+
+@socketio.on("register")
+def register(message):
+    join_room(str(message["id"]))
+
+
+@app.post("/")
+def push():
+    socketio.emit("push", {"data": request.form["data"]}, to=request.form["destination"])
+    return ""
+
+
+if __name__ == "__main__":
+    socketio.run(app, "127.0.0.1", int(sys.argv[1]), allow_unsafe_werkzeug=True)

@@ -1,0 +1,104 @@
+"""The benchmark: its load generator compiles cleanly, a small run has every figure, and nothing stays behind."""
+
+import json
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import DEADLINE, ROOT, clean_environ, need, wait_for
+
+BENCH = ROOT / "bench"
+FIGURES = {
+    *("kept", "new", "fanout", "connects", "memory", "threads", "idle_cpu", "unicast", "leave_cpu"),
+    *("reply_p50", "reply_p99", "delivery_p50", "delivery_p99"),
+}
+
+
+class Compare:
+    """bench/compare.py, whose processes are known by a word in the environment that they inherit."""
+
+    def __init__(self, word):
+        self.word = word
+
+    def start(self, *flags):
+        command = [sys.executable, str(BENCH / "compare.py"), *flags]
+        environ = {**clean_environ(), "BENCH_TEST": self.word}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+
+    def run(self, *flags):
+        """Returns what it printed; it must succeed."""
+        process = self.start(*flags)
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.terminate()
+        assert process.returncode == 0, err
+        return out
+
+    def processes(self):
+        """The command lines of what it started and has not ended."""
+        return [line for line in map(self._command_if_ours, pathlib.Path("/proc").glob("[0-9]*")) if line]
+
+    def _command_if_ours(self, folder):
+        try:
+            if f"BENCH_TEST={self.word}".encode() in (folder / "environ").read_bytes():
+                return (folder / "cmdline").read_text(errors="replace").replace("\0", " ")
+        except OSError:
+            pass  # gone meanwhile, or another user's
+        return ""
+
+
+@pytest.fixture
+def compare(tmp_path):
+    compare = Compare(str(tmp_path))
+    yield compare
+    assert not compare.processes()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools():
+    need(sys.platform == "linux", "Linux (the benchmark reads /proc)")
+    need(shutil.which("cc"), "a C compiler (apt-get install gcc libc6-dev)")
+
+
+def need_node():
+    need(shutil.which("node") and shutil.which("npm"), "Node with npm (apt-get install nodejs npm)")
+
+
+def test_the_load_generator_compiles_without_a_warning(tmp_path):
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    command = ["cc", *flags, "-o", str(tmp_path / "relayload"), str(BENCH / "relayload.c")]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0 and ran.stderr == "", ran.stderr
+
+
+def test_a_small_run_gives_all_figures_of_both_servers(compare, tmp_path):
+    need_node()
+    file = tmp_path / "result.json"
+    printed = compare.run("--quick", "--clients=50", "--rounds=1", "--servers=relay,seed", f"--json={file}")
+    result = json.loads(file.read_text())
+    assert result["failures"] == {}
+    for server in ("relay", "seed"):
+        assert set(result["medians"][server]) == FIGURES
+    assert "| the relay (50 clients) | Node.js, socket.io (50 clients) |" in printed
+    assert compare.run(f"--from={file}") == printed
+
+
+def test_a_server_that_fails_is_a_line_and_not_the_end(compare, tmp_path):
+    need_node()
+    file = tmp_path / "result.json"
+    broken = shlex.join([sys.executable, "-c", "raise SystemExit('no such luck')"])
+    flags = ("--quick", "--clients=20", "--rounds=1", "--servers=relay,seed", "--only=push", f"--json={file}")
+    assert "- the relay: round 1: did not start: no such luck" in compare.run(*flags, "--relay", broken)
+    assert set(json.loads(file.read_text())["medians"]["seed"]) == {"kept", "new"}
+
+
+def test_a_run_that_is_stopped_leaves_no_process_behind(compare):
+    process = compare.start("--clients=50", "--rounds=1", "--servers=relay", "--only=many")
+    wait_for(lambda: any("relayload listen" in line for line in compare.processes()), "the clients' start", 60)
+    process.terminate()
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1
