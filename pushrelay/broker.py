@@ -1,11 +1,13 @@
 """Publications: what a push becomes, numbered within its destination and handed to who registered it."""
 
+import json
 import secrets
 import threading
-import zlib
 from collections.abc import Callable
+from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two seldom meet
 
 
@@ -16,6 +18,12 @@ class Publication(NamedTuple):
     position: str  # epoch:offset, the `id` that clients and publishers see
     event: str
     data: Any
+
+    def as_event(self) -> str:
+        """The Socket.IO event that brings it to a browser: a JSON array of its name and one object."""
+        data = quote(self.data) if isinstance(self.data, str) else _encode(self.data)
+        message = f'{{"data":{data},"id":"{self.position}","destination":{quote(self.destination)}}}'
+        return f"[{quote(self.event)},{message}]"
 
 
 class MemoryBroker:
@@ -43,4 +51,4 @@ class MemoryBroker:
         return f"{self.epoch}:{self._offsets.get(destination, 0)}"
 
     def _lock(self, destination: str) -> threading.Lock:
-        return self._locks[zlib.crc32(destination.encode()) % STRIPES]
+        return self._locks[hash(destination) % STRIPES]

@@ -4,8 +4,9 @@ import io
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
@@ -14,7 +15,7 @@ from werkzeug.http import parse_options_header
 from .errors import Refused
 from .settings import Settings
 
-FIELDS = ("destination", "data", "event", "except")
+FIELDS = frozenset(("destination", "data", "event", "except"))
 LATER = ("ttl", "id", "wait")
 MAX_DESTINATIONS = 1000  # one push to more is better sent as a topic that all of them register
 MAX_EVENT_LENGTH = 100
@@ -44,9 +45,7 @@ def read_push(environ: dict[str, Any], settings: Settings, seed: bool = False) -
     `seed` is for the server's root, whose first clients sent forms without saying so: there a body of any other
     type is read as a form, and fields that the relay does not know are passed over.
     """
-    kind, _, parameters = environ.get("CONTENT_TYPE", "").lower().partition(";")
-    kind = kind.strip()
-    _check_charset(parameters)
+    kind = _kind_of(environ.get("CONTENT_TYPE", ""))
     if kind == _JSON:
         fields, several = _json_fields(_text(_body(environ, settings.max_body), "invalid_json"))
     elif kind == _MULTIPART:
@@ -61,20 +60,20 @@ def read_push(environ: dict[str, Any], settings: Settings, seed: bool = False) -
 
 def checked(fields: dict[str, Any], several: bool, settings: Settings, known_only: bool = True) -> Push:
     """The push that these fields ask for. Raises Refused (400) with the first field that cannot be taken."""
-    if known_only:
-        _check_names(fields)
+    if known_only and not fields.keys() <= FIELDS:
+        _refuse_names(fields.keys() - FIELDS)
     if "destination" not in fields:
         _bad("missing_destination", "say who is to get this: a field destination, with the id that the page registered")
     if "data" not in fields:
         _bad("missing_data", "say what to deliver: a field data (an empty string is fine)")
     _check_data(fields["data"])
     skip_sid = fields.get("except")
-    if not isinstance(skip_sid, str | None):
+    if skip_sid is not None and not isinstance(skip_sid, str):
         _bad("invalid_except", "except is a socket's sid, a string")
     return Push(
         destinations_of(fields["destination"], settings),
         several,
-        event_of(fields.get("event", "push")),
+        event_of(fields["event"]) if "event" in fields else "push",
         fields["data"],
         skip_sid or None,
     )
@@ -82,12 +81,13 @@ def checked(fields: dict[str, Any], several: bool, settings: Settings, known_onl
 
 def destinations_of(value: Any, settings: Settings, most: int = MAX_DESTINATIONS) -> list[str]:
     """One id, or a list of at most `most`, as strings, each once and in their order. Raises Refused (400)."""
-    ids = value if isinstance(value, list) else [value]
-    if not ids:
+    if not isinstance(value, list):
+        return [_destination(value, settings.max_id_length)]
+    if not value:
         _bad("missing_destination", "the list of destinations is empty: name at least one")
-    if len(ids) > most:
-        _bad("too_many_destinations", f"{len(ids)} destinations at once are too many: {most} at most")
-    return list(dict.fromkeys(_destination(each, settings.max_id_length) for each in ids))
+    if len(value) > most:
+        _bad("too_many_destinations", f"{len(value)} destinations at once are too many: {most} at most")
+    return list(dict.fromkeys(_destination(each, settings.max_id_length) for each in value))
 
 
 def event_of(value: Any) -> str:
@@ -100,13 +100,8 @@ def event_of(value: Any) -> str:
 
 
 def _destination(value: Any, longest: int) -> str:
-    # JavaScript has one kind of number: 42 and 42.0 are the same id there, and so they are here.
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = _decimal(value)
     if not isinstance(value, str):
-        _bad("invalid_destination", f"a destination is a string or a whole number, not {_kind(value)}")
+        value = _decimal(value)
     if not value:
         _bad("missing_destination", "the destination is empty: name the id that the page registered")
     if len(value) > longest:
@@ -116,15 +111,21 @@ def _destination(value: Any, longest: int) -> str:
     return value
 
 
-def _decimal(value: int) -> str:
+def _decimal(value: Any) -> str:
+    # JavaScript has one kind of number: 42 and 42.0 are the same id there, and so they are here.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        _bad("invalid_destination", f"a destination is a string or a whole number, not {_kind(value)}")
     # Python itself refuses to write out integers of more than some 4,300 digits.
-    return (
-        str(value) if abs(value) < 10**40 else _bad("invalid_destination", "this number is too long for a destination")
-    )
+    if abs(value) >= 10**40:
+        _bad("invalid_destination", "this number is too long for a destination")
+    return str(value)
 
 
 def _is_clean(text: str) -> bool:
-    return not _CONTROL.search(text) and not _LONE_SURROGATE.search(text)
+    # What is printable is clean, and that is asked fastest; spaces other than the plain one, say, are clean as well.
+    return text.isprintable() or not (_CONTROL.search(text) or _LONE_SURROGATE.search(text))
 
 
 def _kind(value: Any) -> str:
@@ -136,24 +137,22 @@ def _bad(error: str, message: str) -> NoReturn:
     raise Refused(400, error, message)
 
 
-def _check_names(fields: dict[str, Any]) -> None:
-    for name in fields:
-        if name in FIELDS:
-            continue
-        if name in LATER:
-            _bad("unsupported_field", f"this version of the relay cannot do {name} yet: leave the field out")
-        if name.startswith("data["):
-            _bad(
-                "invalid_data",
-                "data came as an array of form fields: send json_encode($data), or the whole push as JSON",
-            )
-        _bad("unknown_field", f"there is no field {name[:50]!r}; the fields are {', '.join(FIELDS)}")
+def _refuse_names(names: set[str]) -> NoReturn:
+    name = min(names)
+    if name in LATER:
+        _bad("unsupported_field", f"this version of the relay cannot do {name} yet: leave the field out")
+    if name.startswith("data["):
+        _bad("invalid_data", "data came as an array of form fields: send json_encode($data), or the whole push as JSON")
+    _bad("unknown_field", f"there is no field {name[:50]!r}; the fields are destination, data, event and except")
 
 
-def _check_charset(parameters: str) -> None:
+@lru_cache(maxsize=256)
+def _kind_of(content_type: str) -> str:
+    kind, _, parameters = content_type.lower().partition(";")
     charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters)
     if charset and charset[1] not in ("utf-8", "utf8", "us-ascii"):
         raise Refused(415, "unsupported_media_type", f"send the push in UTF-8, not in {charset[1][:40]}")
+    return kind.strip()
 
 
 def _body(environ: dict[str, Any], limit: int) -> bytes:
@@ -204,7 +203,7 @@ def _no_constant(word: str) -> NoReturn:
 
 def _check_data(data: Any) -> None:
     """Refuse what Python reads but no browser could: 1e999, half a surrogate pair, nesting without end."""
-    if isinstance(data, str) and not _LONE_SURROGATE.search(data):
+    if isinstance(data, str) and (data.isascii() or not _LONE_SURROGATE.search(data)):
         return
     try:
         json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8")
@@ -217,12 +216,20 @@ def _check_data(data: Any) -> None:
 
 
 def _form_pairs(text: str) -> list[tuple[str, str]]:
+    """The fields of a form (WHATWG URL, "application/x-www-form-urlencoded parsing"), decoded strictly."""
+    if text.count("&") > _MOST_FIELDS:
+        _bad("invalid_form", f"the form has too many fields: {_MOST_FIELDS} at most")
+    pairs = []
     try:
-        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+        for pair in text.split("&"):
+            name, _, value = pair.partition("=")
+            if "%" in pair or "+" in pair:
+                name, value = unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")
+            if pair:
+                pairs.append((name, value))
     except UnicodeDecodeError:
         _bad("invalid_form", "a %-sequence in the form is not UTF-8")
-    except ValueError:
-        _bad("invalid_form", f"the form has too many fields: {_MOST_FIELDS} at most")
+    return pairs
 
 
 def _multipart_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:

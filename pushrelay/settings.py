@@ -48,6 +48,17 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def one_of(*words: str) -> Callable[[str], str]:
+    """A parser for one of some words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(" or ".join(words))
+        return text
+
+    return parse
+
+
 def switch(text: str) -> bool:
     """A parser for yes and no, in the words that INI files use."""
     try:
@@ -57,7 +68,9 @@ def switch(text: str) -> bool:
 
 
 def address(text: str) -> str:
-    """A parser for what to listen on: a host name or an IP address, without a port."""
+    """A parser for what to listen on: a host name or an IP address, without a port, or `unix:` and a path."""
+    if text.startswith("unix:") and len(text) > 5:
+        return text
     if not text or any(c.isspace() or c in "/@[]" for c in text) or (":" in text and text.count(":") < 2):
         raise ValueError("a host name or an address such as 127.0.0.1, ::1 or 0.0.0.0; the port has its own setting")
     return text
@@ -66,13 +79,26 @@ def address(text: str) -> str:
 TABLE = (
     Setting("host", "127.0.0.1", address, "the address to listen on; 0.0.0.0 for every network this machine is in"),
     Setting("port", 8080, whole(0, 65535), "the TCP port to listen on; 0 lets the system choose one"),
+    Setting(
+        "server", "auto", one_of("auto", "own", "werkzeug"), "own; or werkzeug, where there is no epoll; auto decides"
+    ),
+    Setting("threads", 8, whole(2, 64), "threads that handle requests and events, at most"),
     Setting("ping_interval", 25.0, seconds(0.1, 3600), "seconds between two pings to a client"),
     Setting("ping_timeout", 20.0, seconds(0.1, 3600), "seconds a client has to answer a ping"),
     Setting("max_body", 1_000_000, whole(1024, 1 << 30), "bytes that the body of one push may have"),
+    Setting("body_timeout", 60.0, seconds(0.1, 3600), "seconds within which a request's body must be complete"),
+    Setting("max_header", 32768, whole(1024, 1 << 20), "bytes that the header of a request may have"),
+    Setting("header_timeout", 10.0, seconds(0.1, 3600), "seconds within which a request's header must be complete"),
+    Setting("idle_timeout", 75.0, seconds(0.1, 3600), "seconds that a connection may wait for its next request"),
+    Setting("send_timeout", 60.0, seconds(0.1, 3600), "seconds that a client may take nothing of its response"),
+    Setting(
+        "max_outbox", 1 << 20, whole(65536, 1 << 30), "bytes that may wait for one client before it is closed as slow"
+    ),
     Setting("max_message", 100_000, whole(1024, 1 << 30), "bytes that one message from a browser may have"),
     Setting("max_id_length", 256, whole(1, 4096), "characters that a destination's name may have"),
     Setting("max_ids", 100, whole(1, 1_000_000), "destinations that one socket may register"),
     Setting("socket_push", False, switch, "yes: any connected browser may push to any destination, without PHP"),
+    Setting("access_log", False, switch, "yes: write a line for each HTTP request to the standard error output"),
 )
 NAMES = {setting.name: setting for setting in TABLE}
 DEFAULT_FILE = pathlib.Path(__file__).resolve().parent.parent / "wsgi.ini"
@@ -83,13 +109,22 @@ class Settings:
 
     host: str
     port: int
+    server: str
+    threads: int
     ping_interval: float
     ping_timeout: float
     max_body: int
+    body_timeout: float
+    max_header: int
+    header_timeout: float
+    idle_timeout: float
+    send_timeout: float
+    max_outbox: int
     max_message: int
     max_id_length: int
     max_ids: int
     socket_push: bool
+    access_log: bool
 
     def __init__(self, file: pathlib.Path | None = None, **values: Any):
         self.file = file

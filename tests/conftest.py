@@ -111,22 +111,28 @@ def clean_environ():
     return {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
 
 
+@pytest.fixture(scope="session", params=["own", "werkzeug"])
+def server(request):
+    """Which server the relay runs on: what it promises holds on both."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def relay(tmp_path_factory):
+def relay(tmp_path_factory, server):
     """One relay for all tests that only push and listen; whoever stops it starts its own by `start_relay`."""
-    relay = Relay(tmp_path_factory.mktemp("relay") / "log")
+    relay = Relay(tmp_path_factory.mktemp("relay") / "log", server=server)
     yield relay
     assert relay.stop() == 0, relay.log.read_text()
     assert "Traceback" not in relay.log.read_text(), relay.log.read_text()
 
 
 @pytest.fixture
-def start_relay(tmp_path):
+def start_relay(tmp_path, server):
     """Starts relays that end with the test: start_relay(ping_interval=1)."""
     with contextlib.ExitStack() as started:
 
         def start(**settings):
-            relay = Relay(tmp_path / f"log{time.monotonic_ns()}", **settings)
+            relay = Relay(tmp_path / f"log{time.monotonic_ns()}", **{"server": server, **settings})
             started.callback(relay.kill)
             return relay
 
@@ -201,3 +207,23 @@ def context(browser):
     yield context
     context.close()
     assert not errors, errors
+
+
+@pytest.fixture
+def serve():
+    """Serves WSGI apps inside this process; gives a client of each: serve(app, limits=…)."""
+    from wire import Client as WireClient
+
+    from pushrelay.server import Server
+
+    with contextlib.ExitStack() as stack:
+
+        def start(app, **options):
+            server = Server(app, "127.0.0.1", 0, **options)
+            server.start()
+            stack.callback(server.close)
+            client = WireClient(server)
+            stack.callback(client.close)
+            return client
+
+        yield start

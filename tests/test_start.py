@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import DEADLINE, ROOT, clean_environ, free_port
+from conftest import DEADLINE, ROOT, clean_environ, free_port, wait_for
 
 from pushrelay.settings import TABLE, SettingsError, load, parse_flags
 
@@ -179,3 +179,23 @@ def test_nothing_in_the_package_knows_of_flask_or_of_the_app():
     for file in (ROOT / "pushrelay").glob("*.py"):
         for line in file.read_text().splitlines():
             assert not line.lstrip().startswith(("import flask", "from flask", "import relay", "from relay")), file
+
+
+def test_it_serves_on_a_unix_socket(tmp_path, start_relay):
+    path = tmp_path / "relay.sock"
+    relay = start_relay(server="own", host=f"unix:{path}")
+    line = next(line.strip() for line in relay.log.read_text().splitlines() if line.strip().startswith("curl "))
+    ran = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert '"destination":"demo"' in ran.stdout, ran
+    relay.stop()
+    assert not path.exists()
+
+
+def test_a_line_for_each_request_is_written_where_the_setting_asks_for_it(start_relay):
+    relay = start_relay(server="own", access_log="yes")
+    relay.push("logged", "x")
+    wait_for(lambda: '"POST /push HTTP/1.1" 200' in relay.log.read_text(), "the line")
+
+
+def test_the_start_says_when_it_runs_on_werkzeug(start_relay, server):
+    assert ("runs on Werkzeug" in start_relay().log.read_text()) == (server == "werkzeug")

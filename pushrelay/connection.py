@@ -1,0 +1,283 @@
+"""One TCP connection: read by the thread that owns it, written by any, and closed by its owner alone.
+
+An owner is the thread to which the poller gave the connection's event. Until it arms the connection again nobody else
+runs it. Everybody else may only add to the outbox, or say that the connection is to end.
+"""
+
+import collections
+import contextlib
+import itertools
+import logging
+import socket
+import struct
+import threading
+from typing import Any, Protocol
+
+from .poller import HANGUP, IN, OUT, Poller
+
+log = logging.getLogger("pushrelay.connection")
+
+# What one read takes at most. A push is a few hundred bytes; a large body is not read in tiny pieces either.
+READ_BYTES = 65536
+# The kernel takes 1,024 buffers in one call (IOV_MAX); most clients that lag are behind by a few dozen frames.
+GATHER = 64
+
+FINISHED = "finished"
+TRANSPORT_CLOSE = "transport close"
+TRANSPORT_ERROR = "transport error"
+SLOW = "slow"
+PING_TIMEOUT = "ping timeout"
+# Nobody reads any more: what lies in the kernel's buffer is thrown away with the connection, not kept for minutes.
+_ABRUPT = {SLOW, PING_TIMEOUT, TRANSPORT_ERROR}
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Receiver(Protocol):
+    """What is spoken on a connection. All but `expired` is called by the connection's owner."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came in."""
+
+    def ended(self) -> None:
+        """The other side will send no more."""
+
+    def proceed(self) -> None:
+        """What was in the way is gone: all that waited has been sent, or somebody called `run_soon`."""
+
+    def lost(self, reason: str) -> None:
+        """The connection is over. Called once, last."""
+
+    def expired(self) -> None:
+        """The connection's deadline has passed; any thread."""
+
+
+class Connection:
+    """A non-blocking socket on the poller, with an outbox for what the kernel does not take at once."""
+
+    __slots__ = (
+        "_again",
+        "_finishing",
+        "_lock",
+        "_nudged",
+        "_outbox",
+        "_owned",
+        "_reading",
+        "_reason",
+        "_watched",
+        "backlog",
+        "deadline",
+        "fd",
+        "peer",
+        "poller",
+        "receiver",
+        "sock",
+    )
+
+    def __init__(self, poller: Poller, sock: socket.socket, peer: Any = None):
+        self.sock = sock
+        self.peer = peer  # the address at the other end, as accept() gives it
+        self.fd = sock.fileno()
+        self.receiver: Any = None
+        self.deadline = 0.0  # monotonic; 0 for none. Who put the connection on the poller looks at it
+        self.poller = poller
+        # Sending. The lock is held while something is sent, which cannot block, and never while anything else is done.
+        self._lock = threading.Lock()
+        self._outbox: collections.deque[bytes | memoryview] | None = None
+        self.backlog = 0  # bytes in the outbox; a frame shared with others counts in full
+        # Who has it.
+        self._owned = False
+        self._again = False  # something came for the owner while it was busy
+        self._nudged = False  # somebody wants the receiver to proceed
+        self._watched = False
+        self._reading = True
+        # How it ends.
+        self._finishing = False  # when the outbox is empty
+        self._reason: str | None = None  # at once
+
+    def fileno(self) -> int:
+        return self.fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over, or about to be."""
+        return self._reason is not None
+
+    # Any thread may call these.
+
+    def write(self, data: bytes, limit: int = 0) -> bool:
+        """Send bytes, or keep in the outbox what the kernel does not take. False where the connection is over.
+
+        Never blocks. With a `limit`, in bytes, the connection ends as `slow` when more than that would be waiting.
+        """
+        with self._lock:
+            if self._reason is not None or self._finishing:
+                return False
+            if self._outbox is None:
+                try:
+                    sent = self.sock.send(data)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    self._abort(TRANSPORT_ERROR)
+                    return False
+                if sent == len(data):
+                    return True
+                self._outbox = collections.deque((memoryview(data)[sent:],))
+                self.backlog = len(data) - sent
+                if not self._owned:
+                    self._arm()
+            else:
+                self._outbox.append(data)
+                self.backlog += len(data)
+            if limit and self.backlog > limit:
+                self._abort(SLOW)
+                return False
+            return True
+
+    def finish(self) -> None:
+        """End the connection when all that was written has been sent."""
+        with self._lock:
+            self._finishing = True
+            if self._outbox is None and self._reason is None:
+                self._abort(FINISHED)
+
+    def abort(self, reason: str) -> None:
+        """End the connection now. What is in the outbox is lost."""
+        with self._lock:
+            if self._reason is None:
+                self._abort(reason)
+
+    def abort_later(self, seconds: float, reason: str) -> None:
+        """End the connection after some seconds, if it has not ended by then."""
+        self.poller.call_later(seconds, self.abort, reason)
+
+    def read_on(self, reading: bool) -> None:
+        """Stop or resume reading. While stopped, not even the other side's end is noticed."""
+        with self._lock:
+            self._reading = reading
+            if not self._owned and self._watched and self._reason is None:
+                self._arm()
+
+    def shut_down(self) -> None:
+        """Tell the other side that nothing more will come, and go on reading."""
+        with self._lock:
+            if self._reason is None:
+                try:
+                    self.sock.shutdown(socket.SHUT_WR)
+                except OSError:
+                    self._abort(TRANSPORT_ERROR)
+
+    def run_soon(self) -> None:
+        """Let the receiver proceed on a thread of the poller, though no event came."""
+        self._nudged = True
+        self.poller.run_soon(self)
+
+    def stuck(self) -> None:
+        """The watchdog says that whoever runs this is taking long; the receiver may want to know."""
+        heard = getattr(self.receiver, "stuck", None)
+        if heard is not None:
+            heard()
+
+    # The owner's part.
+
+    def run(self) -> None:
+        """Handle what happened, and everything that happens meanwhile; then arm the connection again, or close it."""
+        with self._lock:
+            if self._owned:
+                self._again = True
+                return
+            self._owned = True
+        while True:
+            if self._reason is None:
+                self._take_turn()
+            with self._lock:
+                if self._reason is not None:
+                    break
+                if not self._again:
+                    self._arm()
+                    self._owned = False
+                    return
+                self._again = False
+        self._close()
+
+    def _take_turn(self) -> None:
+        try:
+            if self._outbox is not None or self._nudged:
+                self._go_on()
+            if not self._reading or self._reason is not None:
+                return
+            try:
+                data = self.sock.recv(READ_BYTES)
+            except BlockingIOError:
+                return
+            if data:
+                self.receiver.received(data)
+            else:
+                self.receiver.ended()
+        except OSError:
+            self.abort(TRANSPORT_ERROR)
+        except Exception:
+            log.exception("%r failed; its connection is closed", self.receiver)
+            self.abort(TRANSPORT_ERROR)
+
+    def _go_on(self) -> None:
+        if self._outbox is not None:
+            self.flush()
+        if self._outbox is None and self._reason is None:
+            self._nudged = False
+            self.receiver.proceed()
+
+    def flush(self) -> None:
+        with self._lock:
+            outbox = self._outbox
+            while outbox and self._reason is None:
+                try:
+                    sent = self.sock.sendmsg(itertools.islice(outbox, GATHER))
+                except BlockingIOError:
+                    return
+                except OSError:
+                    self._abort(TRANSPORT_ERROR)
+                    return
+                self.backlog -= sent
+                while sent:
+                    first = outbox.popleft()
+                    if len(first) > sent:
+                        outbox.appendleft(memoryview(first)[sent:])
+                        break
+                    sent -= len(first)
+            self._outbox = None
+            if self._finishing and self._reason is None:
+                self._abort(FINISHED)
+
+    def _close(self) -> None:
+        """Only the owner comes here, once; it stays the owner, so that nobody is after it.
+
+        The reason was set under the lock, and who sends looks at it under the lock: nobody is in a `send` whose file
+        descriptor could become another connection's.
+        """
+        if self._reason in _ABRUPT:
+            # A Unix socket has no such thing, and a dead one needs none.
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._outbox, self.backlog = None, 0
+        receiver, self.receiver = self.receiver, None
+        try:
+            receiver.lost(self._reason)
+        except Exception:
+            log.exception("%r failed while its connection was closed", receiver)
+        self.poller.retire(self.sock)
+
+    # With the lock held.
+
+    def _abort(self, reason: str) -> None:
+        self._reason = reason
+        if not self._owned:
+            self.poller.run_soon(self)
+
+    def _arm(self) -> None:
+        events = (IN | HANGUP if self._reading else 0) | (OUT if self._outbox is not None else 0)
+        if self._watched:
+            self.poller.rearm(self.fd, events)
+        else:
+            self._watched = True
+            self.poller.watch(self, events)

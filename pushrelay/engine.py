@@ -1,0 +1,438 @@
+"""An Engine.IO server whose sessions cost no thread: `engineio.Server`, on the poller.
+
+It answers for all that python-socketio asks of engineio's server and takes the same options. Under `pushrelay.server`
+polls are parked and WebSockets live on the poller. Under another WSGI server a poll holds that server's thread while it
+waits, and so does a WebSocket (see `foreign.py`).
+"""
+
+import io
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import engineio
+import socketio
+from engineio.packet import Packet
+
+from .connection import TRANSPORT_ERROR
+from .foreign import ForeignPoll, serve_foreign
+from .heartbeat import Heartbeat
+from .http1 import KEY, Conversation
+from .message import OPEN, Message, data_of, payload, split_payload
+from .poller import Poller
+from .session import Link, Session
+from .websocket import NORMAL, HandshakeError, close_frame, handshake
+
+
+class Answer(NamedTuple):
+    """A response that is complete."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+# Of what the server has to say to one client, so much may wait. A page that is slow for some seconds is within it; one
+# that does not read at all costs no more than this, and gets the rest from history when it is back.
+OUTBOX_BYTES = 1024 * 1024
+# A WebSocket that was opened to take over from polling does so within a round trip or two.
+UPGRADE_SECONDS = 10.0
+# The protocol's own errors, as the reference server numbers and words them.
+TRANSPORT_UNKNOWN = (0, "Transport unknown")
+SESSION_UNKNOWN = (1, "Session ID unknown")
+BAD_HANDSHAKE_METHOD = (2, "Bad handshake method")
+BAD_REQUEST = (3, "Bad request")
+FORBIDDEN = (4, "Forbidden")
+UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
+
+# Of the environ, what no handler needs once the session is open; it is kept as long as the session.
+_DROPPED = {
+    KEY,
+    "wsgi.input",
+    "RAW_URI",
+    "REQUEST_URI",
+    "HTTP_CONNECTION",
+    "HTTP_UPGRADE",
+    "HTTP_ACCEPT",
+    "HTTP_ACCEPT_ENCODING",
+    "HTTP_CACHE_CONTROL",
+    "HTTP_PRAGMA",
+    "HTTP_SEC_WEBSOCKET_KEY",
+    "HTTP_SEC_WEBSOCKET_VERSION",
+    "HTTP_SEC_WEBSOCKET_EXTENSIONS",
+    "werkzeug.socket",
+    "werkzeug.request",
+    "gunicorn.socket",
+}
+_NO_INPUT = io.BytesIO()
+
+
+class Rejected(Exception):
+    """A request that the protocol does not allow."""
+
+    def __init__(self, error: tuple[int, str], status: str = "400 Bad Request"):
+        super().__init__(error[1])
+        self.code, self.message = error
+        self.status = status
+
+    def answer(self) -> Answer:
+        body = Packet.json.dumps({"code": self.code, "message": self.message}, separators=(",", ":")).encode()
+        return Answer(self.status, [("Content-Type", "application/json")], body)
+
+
+def install(**options: Any) -> None:
+    """Let every `socketio.Server` made from now on run on this Engine, so also Flask-SocketIO's.
+
+    `options` are the Engine's own, which Flask-SocketIO would not let pass.
+    """
+    engine = partial(Engine, **options)
+    socketio.Server._engineio_server_class = lambda _: engine  # the hook by which its AsyncServer has its own engine
+
+
+class Engine(engineio.Server):
+    """`engineio.Server` with sessions on the poller. Its options, and `outbox_bytes`: what may wait for one client."""
+
+    _default_monitor_clients = False  # the heartbeat does it
+
+    def __init__(self, outbox_bytes: int = OUTBOX_BYTES, **options: Any):
+        options["async_mode"] = "threading"
+        super().__init__(**options)
+        self.outbox_bytes = outbox_bytes
+        self._poller: Poller | None = None
+        self._own_poller = False
+        self._heartbeat: Heartbeat | None = None
+        self._start_lock = threading.Lock()
+        self._last_words: dict[str, list[Message]] = {}  # for who polls once more after the server closed its session
+        self._open_text = self._open_packet()
+
+    # What the sessions need.
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        if self._heartbeat is None:
+            self.start(None)
+        assert self._heartbeat is not None
+        return self._heartbeat
+
+    def start(self, poller: Poller | None) -> None:
+        """Run on this poller; without one, on one of its own. The first request does this; then it changes nothing."""
+        with self._start_lock:
+            if self._heartbeat is None:
+                self._own_poller = poller is None
+                self._poller = poller or Poller(threads=2)
+                self._poller.start()
+                self._heartbeat = Heartbeat(self._poller, self.ping_interval, self.ping_timeout)
+
+    def dispatch(self, sid: str, packet: str | bytes) -> None:
+        """Hand a message to the app, on this thread: one client's messages are handled in their order."""
+        handler = self.handlers.get("message")
+        if handler is None:
+            return
+        try:
+            handler(sid, data_of(packet) if isinstance(packet, str) else packet)
+        except Exception:
+            self.logger.exception("message handler error")
+
+    def ended(self, session: Session, reason: str) -> None:
+        """A session was closed; called once for each."""
+        self.sockets.pop(session.sid, None)
+        self.heartbeat.end()
+        if session.connected:
+            self._trigger_event("disconnect", session.sid, reason, run_async=False)
+
+    def leave_word(self, sid: str, messages: list[Message]) -> None:
+        """Keep what a client that polls is to hear when it comes next, for as long as it may take to come."""
+        self._last_words[sid] = messages
+        assert self._poller is not None
+        self._poller.call_later(self.ping_timeout, self._last_words.pop, sid, None)
+
+    # engineio.Server's methods.
+
+    def send_packet(self, sid: str, pkt: Packet) -> None:
+        """Send an engineio packet. It is encoded once, to however many it is sent."""
+        session = self.sockets.get(sid)
+        if session is None:
+            self.logger.warning("Cannot send to sid %s", sid)
+            return
+        message = getattr(pkt, "message", None)
+        if message is None:
+            message = pkt.message = Message(pkt.encode())
+        session.send(message)
+
+    def disconnect(self, sid: str | None = None) -> None:
+        """Close one session, or all of them."""
+        sessions = list(self.sockets.values()) if sid is None else [self.sockets.get(sid)]
+        for session in sessions:
+            if session is not None:
+                session.close(reason=self.reason.SERVER_DISCONNECT)
+
+    def shutdown(self) -> None:
+        """Stop what runs in the background. Sessions stay as they are; the server that carries them ends them."""
+        super().shutdown()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        if self._own_poller and self._poller is not None:
+            self._poller.close()
+
+    def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """The WSGI application. Of a request that was parked or became a WebSocket, the return value says nothing."""
+        try:
+            self._check_origin(environ)
+            answer = self._route(environ, start_response)
+        except Rejected as rejected:
+            answer = rejected.answer()
+        except HandshakeError as error:
+            answer = Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
+        if not isinstance(answer, Answer):
+            return answer
+        status, headers, body = answer
+        body, encoding = self._compressed(environ, body)
+        start_response(status, headers + encoding + self._cors_headers(environ))
+        return [body]
+
+    # Requests.
+
+    def _check_origin(self, environ: dict[str, Any]) -> None:
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is None or self.cors_allowed_origins == []:
+            return
+        allowed = self._cors_allowed_origins(environ)
+        if allowed is not None and origin not in allowed:
+            self._log_error_once(f"{origin} is not an accepted origin.", "bad-origin")
+            raise Rejected((FORBIDDEN[0], "Not an accepted origin."), "403 Forbidden")
+
+    def _route(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        if method == "OPTIONS":
+            return Answer("200 OK", [("Content-Type", "text/plain")], b"OK")
+        query = read_query(environ.get("QUERY_STRING", ""))
+        transport, sid = query.get("transport"), query.get("sid")
+        if transport not in self.transports:
+            raise Rejected(TRANSPORT_UNKNOWN)
+        if "j" in query:
+            raise Rejected((BAD_REQUEST[0], "JSONP is not offered"))
+        conversation: Conversation | None = environ.get(KEY)
+        if self._heartbeat is None:
+            self.start(conversation.connection.poller if conversation is not None else None)
+        if sid is None:
+            self._check_handshake(method, query)
+            return self._open(environ, start_response, transport, conversation)
+        session = self.sockets.get(sid)
+        if session is None or self._is_overdue(session):
+            return self._last_word(sid)
+        if not session.connected:
+            raise Rejected(BAD_REQUEST)
+        if transport == "websocket":
+            return self._begin_upgrade(session, environ, start_response, conversation)
+        if session.upgraded:
+            raise Rejected(BAD_REQUEST)
+        if method == "GET":
+            return self._answer_poll(session, environ, conversation)
+        if method == "POST":
+            return self._answer_post(session, environ)
+        raise Rejected(BAD_REQUEST)
+
+    def _check_handshake(self, method: str, query: dict[str, str]) -> None:
+        if method != "GET":
+            raise Rejected(BAD_HANDSHAKE_METHOD)
+        if query.get("EIO") != "4":
+            raise Rejected(UNSUPPORTED_VERSION)
+
+    def _is_overdue(self, session: Session) -> bool:
+        """Whether its time is up, though the heartbeat has not come round to it yet."""
+        if not 0 < session.pong_due <= time.monotonic():
+            return False
+        session.miss_ping()
+        return True
+
+    def _last_word(self, sid: str) -> Answer:
+        messages = self._last_words.pop(sid, None)
+        if messages is None:
+            raise Rejected(SESSION_UNKNOWN)
+        return self._payload_answer(messages)
+
+    # The handshake.
+
+    def _open_packet(self) -> str:
+        """The first packet of every session, with `%s` for its sid and its upgrades."""
+        interval = round((self.ping_interval + self.ping_interval_grace_period) * 1000)
+        return (
+            f'{OPEN}{{"sid":"%s","upgrades":%s,"pingTimeout":{round(self.ping_timeout * 1000)},'
+            f'"pingInterval":{interval},"maxPayload":{self.max_http_buffer_size}}}'
+        )
+
+    def _open(
+        self, environ: dict[str, Any], start_response: Callable[..., Any], transport: str, conversation: Any
+    ) -> Answer | Iterable[bytes]:
+        head = handshake(environ) if transport == "websocket" else b""
+        sid = self.generate_id()
+        session = Session(self, sid)
+        upgrades = '["websocket"]' if self._offers_upgrade(transport) else "[]"
+        session.send(Message(self._open_text % (sid, upgrades)))
+        self.sockets[sid] = session
+        refusal = self._trigger_event("connect", sid, _kept(environ, sid), run_async=False)
+        if refusal is not None and refusal is not True:
+            self.sockets.pop(sid, None)
+            denied = self._unauthorized(refusal or None)
+            return Answer(denied["status"], denied["headers"], denied["response"])
+        session.connected = True
+        self.heartbeat.begin(session)
+        if transport == "websocket":
+            return self._open_websocket(session, environ, start_response, conversation, head)
+        return self._payload_answer(session.poll(lambda: None) or [], self._cookie_headers(sid))
+
+    def _open_websocket(
+        self,
+        session: Session,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+        conversation: Conversation | None,
+        head: bytes,
+    ) -> Iterable[bytes]:
+        if conversation is None:
+            return serve_foreign(self, session, environ, start_response, opening=True)
+        link = Link(session, self.max_http_buffer_size)
+        link.connection = conversation.connection
+        # The answer to the handshake and the first packets leave in one piece.
+        conversation.upgrade(link, head + b"".join([message.frame for message in session.begin_on(link)]))
+        return ()
+
+    def _offers_upgrade(self, transport: str) -> bool:
+        return self.allow_upgrades and transport == "polling" and "websocket" in self.transports
+
+    def _cookie_headers(self, sid: str) -> list[tuple[str, str]]:
+        if not self.cookie:
+            return []
+        cookie = self.cookie
+        attributes = cookie if isinstance(cookie, dict) else {"name": cookie, "path": "/", "SameSite": "Lax"}
+        return [("Set-Cookie", self._generate_sid_cookie(sid, attributes))]
+
+    # Polling.
+
+    def _payload_answer(self, messages: list[Message], headers: list[tuple[str, str]] | None = None) -> Answer:
+        kind = ("Content-Type", "text/plain; charset=UTF-8")
+        return Answer("200 OK", [kind, *(headers or ())], payload(messages))
+
+    def _answer_poll(
+        self, session: Session, environ: dict[str, Any], conversation: Conversation | None
+    ) -> Answer | Iterable[bytes]:
+        poll = ForeignPoll() if conversation is None else ParkedPoll(self, session, environ, conversation)
+        try:
+            messages = session.poll(poll.park)
+        except ValueError:
+            raise Rejected(BAD_REQUEST) from None
+        if messages is None:
+            if conversation is not None:
+                return ()
+            messages = poll.wait()
+        return self._payload_answer(messages)
+
+    def _answer_post(self, session: Session, environ: dict[str, Any]) -> Answer:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        if length > self.max_http_buffer_size:
+            session.close(abort=True, reason=TRANSPORT_ERROR)
+            message = f"a payload has {self.max_http_buffer_size} bytes at most"
+            raise Rejected((BAD_REQUEST[0], message), "413 Content Too Large")
+        try:
+            session.post(split_payload(environ["wsgi.input"].read(length)))
+        except ValueError:
+            session.close(abort=True, reason=TRANSPORT_ERROR)
+            raise Rejected(BAD_REQUEST) from None
+        return Answer("200 OK", [("Content-Type", "text/plain; charset=UTF-8")], b"ok")
+
+    def poll_answer(self, environ: dict[str, Any], messages: list[Message]) -> Answer:
+        """The whole answer to a GET that was parked."""
+        status, headers, body = self._payload_answer(messages)
+        body, encoding = self._compressed(environ, body)
+        return Answer(status, headers + encoding + self._cors_headers(environ), body)
+
+    def _compressed(self, environ: dict[str, Any], body: bytes) -> tuple[bytes, list[tuple[str, str]]]:
+        if not self.http_compression or len(body) < self.compression_threshold:
+            return body, []
+        for coding in environ.get("HTTP_ACCEPT_ENCODING", "").split(","):
+            name = coding.partition(";")[0].strip()
+            if name in self.compression_methods:
+                body = self._gzip(body) if name == "gzip" else self._deflate(body)
+                return body, [("Content-Encoding", name), ("Vary", "Accept-Encoding")]
+        return body, []
+
+    # The move from polling to WebSocket.
+
+    def _begin_upgrade(
+        self,
+        session: Session,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+        conversation: Conversation | None,
+    ) -> Iterable[bytes]:
+        head = handshake(environ)
+        if conversation is None:
+            return serve_foreign(self, session, environ, start_response, opening=False)
+        link = Link(session, self.max_http_buffer_size)
+        link.connection = conversation.connection
+        if session.probe(link):
+            conversation.upgrade(link, head)
+            assert self._poller is not None
+            self._poller.call_later(UPGRADE_SECONDS, _end_idle_probe, session, link)
+        else:
+            # The reference server also takes the WebSocket first and closes it then.
+            conversation.upgrade(link, head + close_frame(NORMAL))
+            link.connection.finish()
+        return ()
+
+
+class ParkedPoll:
+    """A GET on our own server that waits for something to say, and no thread with it."""
+
+    __slots__ = ("_conversation", "_engine", "_environ", "_session")
+
+    def __init__(self, engine: Engine, session: Session, environ: dict[str, Any], conversation: Conversation):
+        self._engine = engine
+        self._session = session
+        self._environ = environ
+        self._conversation = conversation
+
+    def park(self) -> "ParkedPoll":
+        self._conversation.park(self._lost)
+        return self
+
+    def answer(self, messages: list[Message]) -> None:
+        """Answer it, from any thread."""
+        self._conversation.answer(*self._engine.poll_answer(self._environ, messages))
+
+    def _lost(self) -> None:
+        self._session.poll_lost(self)
+
+
+def _end_idle_probe(session: Session, link: Link) -> None:
+    if session.link is not link.connection:
+        link.close(NORMAL)
+
+
+def _kept(environ: dict[str, Any], sid: str) -> dict[str, Any]:
+    """The environ as it is kept for the session. Equal strings of different clients become one."""
+    kept = {
+        key: sys.intern(value) if type(value) is str else value for key, value in environ.items() if key not in _DROPPED
+    }
+    kept["wsgi.input"] = _NO_INPUT
+    kept["pushrelay.sid"] = sid
+    return kept
+
+
+def read_query(text: str) -> dict[str, str]:
+    """The first value of each parameter."""
+    if "sid=" not in text and len(text) < 64:
+        return _read_short_query(text)
+    return _parse_query(text)
+
+
+def _parse_query(text: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
+
+
+# All WebSocket clients connect with the same few words.
+_read_short_query = lru_cache(maxsize=64)(_parse_query)

@@ -1,0 +1,105 @@
+"""The Engine under another WSGI server, which knows nothing of parked requests: they hold that server's thread.
+
+A WebSocket goes through simple-websocket there, as in stock Flask-SocketIO. Sending to it may block the sender for as
+long as its client does not read, which is why the relay's own server is the better place.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .connection import FINISHED, TRANSPORT_CLOSE, TRANSPORT_ERROR
+from .message import Message
+from .session import Session
+from .websocket import TEXT, HandshakeError
+
+
+class ForeignPoll:
+    """A GET that waits in its server's thread until there is something to say."""
+
+    def __init__(self) -> None:
+        self._answered = threading.Event()
+        self._messages: list[Message] = []
+
+    def park(self) -> "ForeignPoll":
+        return self
+
+    def answer(self, messages: list[Message]) -> None:
+        self._messages = messages
+        self._answered.set()
+
+    def wait(self) -> list[Message]:
+        """The messages; the heartbeat sees to it that there are some in time."""
+        self._answered.wait()
+        return self._messages
+
+
+class ForeignLink:
+    """A WebSocket that simple-websocket holds: link and connection in one."""
+
+    def __init__(self, session: Session, websocket: Any):
+        self._session = session
+        self._websocket = websocket
+        self._lock = threading.Lock()  # simple-websocket's own sending is not safe between threads
+        self._reason = FINISHED
+        self.connection = self.receiver = self
+
+    def write(self, frame: bytes, limit: int = 0) -> bool:
+        """Send one of our frames; simple-websocket builds its own, so this gives it what is in it."""
+        length = frame[1]
+        payload = frame[{126: 4, 127: 10}.get(length, 2) :]
+        data: str | bytes = payload.decode("utf-8") if frame[0] & 0x0F == TEXT else payload
+        try:
+            with self._lock:
+                self._websocket.send(data)
+        except Exception:  # whatever the container's socket raises: the client is gone
+            self.abort(TRANSPORT_ERROR)
+            return False
+        return True
+
+    def close(self, code: int) -> None:
+        self.abort(FINISHED)
+
+    def abort(self, reason: str) -> None:
+        self._reason = reason
+        self._websocket.close()
+
+    def serve(self) -> None:
+        """Read until the client is gone."""
+        session = self._session
+        while not session.closed:
+            packet = self._websocket.wait()
+            if packet is None:
+                break
+            if session.link is self:
+                session.receive(packet)
+            elif not session.receive_probe(self, packet):
+                break
+
+
+def serve_foreign(
+    engine: Any, session: Session, environ: dict[str, Any], start_response: Callable[..., Any], opening: bool
+) -> Iterable[bytes]:
+    """Speak WebSocket in the calling thread until the client is gone.
+
+    Raises HandshakeError where simple-websocket is not installed.
+    """
+    transport = engine._async["websocket"]
+    if transport is None:
+        raise HandshakeError("400 Bad Request", "WebSocket is not available here: install simple-websocket")
+
+    def run(websocket: Any) -> None:
+        link = ForeignLink(session, websocket)
+        try:
+            if opening:
+                for message in session.begin_on(link):
+                    link.write(message.frame)
+            if opening or session.probe(link):
+                link.serve()
+        except ValueError:
+            session.close(reason=TRANSPORT_ERROR)
+        except Exception:
+            engine.logger.debug("a foreign WebSocket ended", exc_info=True)
+        session.link_lost(link, TRANSPORT_CLOSE)
+
+    return transport(run, engine)(environ, start_response)

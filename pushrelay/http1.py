@@ -1,0 +1,325 @@
+"""HTTP/1.1 on one connection: each request to the app, each answer back, in order.
+
+An app may also *park* its request: it returns, no thread waits, and whoever has something to say answers later. Or it
+takes the connection over for another protocol. Both are what the Engine needs, and it finds them in the environ under
+`pushrelay.http`.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .connection import SLOW, TRANSPORT_CLOSE, Connection
+from .request import Parser, Refused, Request
+from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, plain_answer
+
+log = logging.getLogger("pushrelay.http")
+
+KEY = "pushrelay.http"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# What a client may send ahead while its request is being answered; beyond it nothing is read.
+EARLY_BYTES = 65536
+# A request that might block the last free thread is looked at again after so many seconds.
+WAIT_SECONDS = 0.02
+# After a refusal the client is still sending. It is read and thrown away for this long, and so much of it, because
+# closing at once makes the kernel reset the connection and the answer is lost on its way (RFC 9112, 9.6).
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+
+
+class Conversation:
+    """The receiver of a connection that speaks HTTP."""
+
+    __slots__ = (
+        "_app",
+        "_busy",
+        "_early",
+        "_ended",
+        "_expired",
+        "_limits",
+        "_lock",
+        "_on_lost",
+        "_parked",
+        "_parser",
+        "_refused",
+        "_request",
+        "_response",
+        "_server",
+        "_taken",
+        "connection",
+    )
+
+    def __init__(self, connection: Connection, server: Any):
+        self.connection = connection
+        self._server = server
+        self._app = server.app
+        self._limits = server.limits
+        self._parser: Parser = server.parser(connection)
+        self._refused: Refused | None = None  # answered after the requests that came before it
+        self._ended = False  # the client sends no more
+        self._expired = False
+        self._taken = False  # another protocol is spoken from here on
+        # The request that is being answered.
+        self._request: Request | None = None
+        self._response: Response | None = None
+        self._busy = False  # its answer is not complete, though no thread is at it
+        self._parked = False  # it is not the app's return that answers it
+        self._on_lost: Callable[[], None] | None = None  # tells who parked it that nobody waits any more
+        self._early = b""  # what came in meanwhile
+        self._lock = threading.Lock()  # over `_busy` and `_early`, which another thread's answer() changes
+        connection.deadline = time.monotonic() + server.limits.header_timeout
+
+    # The receiver.
+
+    def received(self, data: bytes) -> None:
+        if self._busy:
+            with self._lock:
+                if self._busy:
+                    self._keep_for_later(data)
+                    return
+        self._feed(data)
+        self._serve()
+
+    def proceed(self) -> None:
+        if self._expired and not self._busy:
+            self._give_up()
+            return
+        if self._busy and not self._parked:
+            if self._response is not None:
+                self._pump(self._response)
+            else:
+                self._busy = False
+        if not self._busy:
+            self._read_early()
+            self._serve()
+
+    def ended(self) -> None:
+        self._ended = True
+        if self._on_lost is not None:
+            self.connection.abort(TRANSPORT_CLOSE)
+        elif self._busy:
+            self.connection.read_on(False)  # it may have said all it had to say, and still read the answer
+        else:
+            self.connection.finish()
+
+    def expired(self) -> None:
+        if self._busy or self.connection.backlog:
+            self.connection.abort(SLOW)
+        else:
+            self._expired = True
+            self.connection.run_soon()
+
+    def lost(self, reason: str) -> None:
+        self._server.forget(self.connection)
+        self._parser.close()
+        on_lost, self._on_lost = self._on_lost, None
+        response, self._response = self._response, None
+        self._request = None
+        if on_lost is not None:
+            on_lost()
+        elif response is not None:
+            response.close()
+
+    def stuck(self) -> None:
+        """The watchdog's thread: the app is taking long over the request."""
+        request = self._request
+        if request is not None:
+            self._server.note_slow(request.environ["PATH_INFO"])
+
+    # What the app may do, while it handles the request.
+
+    def park(self, on_lost: Callable[[], None]) -> None:
+        """Leave the request without an answer until `answer` is called; `on_lost` is, if the client goes away first."""
+        self._on_lost = on_lost
+        self._parked = self._busy = True
+        self.connection.deadline = 0.0
+
+    def upgrade(self, receiver: Any, head: bytes) -> Connection:
+        """Send `head` and speak another protocol from here on; its receiver is the connection's."""
+        self._taken = True
+        connection = self.connection
+        connection.deadline = 0.0
+        connection.receiver = receiver
+        self._server.forget(connection)
+        connection.write(head)
+        return connection
+
+    # Any thread.
+
+    def answer(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer the request that was parked. To be called once; no harm if the client is gone."""
+        request, response = self._request, self._response
+        if request is None or response is None:
+            return
+        self._on_lost = None
+        response.start(status, headers)
+        response.send_whole(body)
+        self._finish_request(request, response)
+        with self._lock:
+            self._busy = False
+            more = bool(self._early or self._ended or self._parser.requests or self._refused)
+        if more:
+            self.connection.run_soon()
+
+    # How it goes on.
+
+    def _keep_for_later(self, data: bytes) -> None:
+        self._early += data
+        if len(self._early) >= EARLY_BYTES:
+            self.connection.read_on(False)
+
+    def _read_early(self) -> None:
+        with self._lock:
+            early, self._early = self._early, b""
+        if len(early) >= EARLY_BYTES:
+            self.connection.read_on(True)
+        if early:
+            self._feed(early)
+
+    def _feed(self, data: bytes) -> None:
+        parser, before = self._parser, self._parser.phase
+        try:
+            parser.feed(data)
+        except Refused as refused:
+            self._refused = refused
+        if parser.phase != before:
+            limits = self._limits
+            seconds = {"header": limits.header_timeout, "body": limits.body_timeout}.get(parser.phase, 0.0)
+            self.connection.deadline = time.monotonic() + seconds
+
+    def _serve(self) -> None:
+        """Answer what is complete, until an answer has to wait for something."""
+        requests = self._parser.requests
+        while requests and not self._busy and not self.connection.closed:
+            if self._server.has_to_wait(requests[0].environ["PATH_INFO"]):
+                self.connection.poller.call_later(WAIT_SECONDS, self.connection.run_soon)
+                return
+            self._answer(requests.popleft())
+            if self._taken:
+                return
+            if self.connection.backlog > AHEAD_BYTES and not self._parked:
+                self._busy = True
+        if self._busy or self.connection.closed:
+            return
+        if self._refused is not None:
+            self._refuse(self._refused)
+        elif self._parser.wants_continue:
+            self._parser.wants_continue = False
+            if self._parser.phase == "body":
+                self.connection.write(CONTINUE)
+        elif self._ended:
+            self.connection.finish()
+
+    def _answer(self, request: Request) -> None:
+        environ = request.environ
+        environ[KEY] = self
+        self.connection.deadline = 0.0  # the app may take its time
+        self._request, self._parked = request, False
+        self._response = response = Response(self.connection, request, self._limits.send_timeout)
+        try:
+            result = self._app(environ, response.start)
+            if self._parked or self._taken:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+                if self._taken:
+                    self._hand_over()
+            elif response.deliver(result):
+                self._finish_request(request, response)
+            else:
+                self._stall()
+        except Exception:
+            self._fail(response)
+
+    def _pump(self, response: Response) -> None:
+        """Go on with an answer that was too much to send at once."""
+        request = self._request
+        try:
+            if request is not None and not response.pump():
+                self._stall()
+                return
+        except Exception:
+            self._fail(response)
+        self._busy = False
+        if request is not None:
+            self._finish_request(request, response)
+
+    def _stall(self) -> None:
+        self._busy = True
+        self.connection.deadline = time.monotonic() + self._limits.send_timeout
+
+    def _finish_request(self, request: Request, response: Response) -> None:
+        self._request = self._response = None
+        if self._server.access_log is not None:
+            self._server.log_access(request, response)
+        if request.spilled:
+            request.environ["wsgi.input"].close()
+        if request.keep_alive and not self._server.closing:
+            self.connection.deadline = time.monotonic() + self._limits.idle_timeout
+        else:
+            self.connection.finish()
+
+    def _fail(self, response: Response) -> None:
+        log.exception("the app failed")
+        response.close()
+        if not response.head_sent:
+            self.connection.write(plain_answer("500 Internal Server Error", INTERNAL_ERROR))
+        self.connection.finish()
+
+    def _hand_over(self) -> None:
+        """Give what came behind the request to the receiver of the new protocol."""
+        rest = self._parser.upgrade_rest
+        self._parser.close()
+        self._request = self._response = None
+        if rest:
+            self.connection.receiver.received(rest)
+
+    def _give_up(self) -> None:
+        """The deadline has passed: say so to who is in the middle of a request, and leave who is not."""
+        if self._parser.phase == "idle":
+            self.connection.finish()
+        else:
+            what = f"{self._parser.phase}_timeout"
+            seconds = getattr(self._limits, what)
+            message = f"the request must be complete within {seconds:g} seconds (setting {what})"
+            self._refuse(Refused("408 Request Timeout", "request_timeout", message))
+
+    def _refuse(self, refused: Refused) -> None:
+        connection = self.connection
+        self._refused = None
+        self._parser.close()
+        connection.write(plain_answer(refused.status, refused.body))
+        connection.receiver = lingering = Lingering(connection, self._server)
+        if not connection.backlog:
+            lingering.proceed()
+
+
+class Lingering:
+    """What is spoken after a refusal: nothing. It reads until the client has read the answer and closes."""
+
+    __slots__ = ("_left", "_server", "connection")
+
+    def __init__(self, connection: Connection, server: Any):
+        self.connection = connection
+        self._server = server
+        self._left = LINGER_BYTES
+        connection.deadline = time.monotonic() + LINGER_SECONDS
+
+    def received(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self.connection.finish()
+
+    def proceed(self) -> None:
+        self.connection.shut_down()
+
+    def ended(self) -> None:
+        self.connection.finish()
+
+    def expired(self) -> None:
+        self.connection.abort(TRANSPORT_CLOSE)
+
+    def lost(self, reason: str) -> None:
+        self._server.forget(self.connection)

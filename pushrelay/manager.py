@@ -1,0 +1,247 @@
+"""Who is in which Socket.IO room, and how a publication gets to them: packet and frame built once for all.
+
+python-socketio's own manager walks every room of the server when a client leaves, which costs 10,000 leaving clients
+ten seconds; this one knows the rooms of each.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import engineio.json
+import socketio
+from socketio import packet as sio
+
+from .message import MESSAGE, Message
+
+# Made once: json.dumps makes a new encoder for every call that does not want its default separators.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_EVENT = f"{MESSAGE}{sio.EVENT}"
+_NOTHING: dict[Any, Any] = {}
+
+
+class RoomManager(socketio.Manager):
+    """A `client_manager` for socketio.Server on our Engine. Any thread may call it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # `rooms[namespace][room][sid]` is the Engine.IO sid, as in the base class. A client's own room, which has its
+        # sid for a name, is not stored: who is in `rooms[namespace][None]` is in it.
+        self._lock = threading.RLock()  # over all three
+        self._sids: dict[str, dict[str, str]] = {}  # [namespace][eio_sid]: the way back
+        self._rooms_of: dict[str, dict[str, set[Any]]] = {}  # [namespace][sid]: the rooms it is in, its own not
+
+    def set_server(self, server: Any) -> None:
+        super().set_server(server)
+        server.eio.on("message", self.receive)
+
+    # Delivery.
+
+    def deliver(
+        self, event: str, data: Any, room: Any, namespace: str = "/", skip_sid: str | list[str] | None = None
+    ) -> int:
+        """Emit an event to a room, or with None to everyone; returns the number of clients it was handed to."""
+        eio_sids = self._recipients(self._members(namespace, room), skip_sid)
+        if eio_sids:
+            for message in self._messages(event, data, namespace):
+                self._hand_out(message, eio_sids)
+        return len(eio_sids)
+
+    def deliver_text(self, text: str, room: str, skip_sid: str | None = None) -> int:
+        """The same in namespace "/" for an event that is written already: a JSON array of its name and its argument."""
+        members = self.rooms.get("/", _NOTHING).get(room)
+        if not members:
+            return 0
+        eio_sids = self._recipients(members, skip_sid)
+        self._hand_out(Message(_EVENT + text), eio_sids)
+        return len(eio_sids)
+
+    def _recipients(self, members: dict[str, str], skip_sid: str | list[str] | None) -> list[str]:
+        """The Engine.IO sids of these clients, those to be skipped left out."""
+        if not skip_sid:
+            return list(members.values())
+        skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
+        return [eio_sid for sid, eio_sid in list(members.items()) if sid not in skipped]
+
+    def _hand_out(self, message: Message, eio_sids: list[str]) -> None:
+        sockets = self.server.eio.sockets
+        for eio_sid in eio_sids:
+            session = sockets.get(eio_sid)
+            if session is not None:
+                session.send(message)
+            else:  # Flask-SocketIO's test client, which has no session and listens here; or one just closed
+                self.server._send_eio_packet(eio_sid, message.to_packet())
+
+    def emit(
+        self,
+        event: str,
+        data: Any,
+        namespace: str,
+        room: Any = None,
+        skip_sid: Any = None,
+        callback: Any = None,
+        to: Any = None,
+        **options: Any,
+    ) -> None:
+        """socketio's emit. With a callback each recipient has a packet of its own, so that goes the usual way."""
+        if callback:
+            super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, to=to, **options)
+        else:
+            self.deliver(event, data, to or room, namespace, skip_sid)
+
+    def _messages(self, event: str, data: Any, namespace: str) -> list[Message]:
+        """The Engine.IO messages for an event: one, and one for each binary attachment."""
+        arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
+        if namespace == "/" and self.json is engineio.json:  # not where the app brought a JSON module of its own
+            try:
+                return [Message(_EVENT + _encode([event, *arguments]))]
+            except TypeError:
+                pass  # it holds bytes, which become attachments
+        encoded = self.server.packet_class(sio.EVENT, namespace=namespace, data=[event, *arguments]).encode()
+        parts = encoded if isinstance(encoded, list) else [encoded]
+        return [Message(MESSAGE + part if isinstance(part, str) else part) for part in parts]
+
+    # Receiving.
+
+    def receive(self, eio_sid: str, data: Any) -> None:
+        """Handle a Socket.IO packet. A client that sends what is none is closed (Socket.IO protocol, revision 5)."""
+        try:
+            if isinstance(data, str) and data[:1] == "0" and eio_sid not in self.server._binary_packet:
+                packet = self.server.packet_class(encoded_packet=data)
+                if packet.packet_type == sio.CONNECT:  # the app's packet class may have found that it is none
+                    self._connect_client(eio_sid, packet)
+                    return
+            self.server._handle_eio_message(eio_sid, data)
+        except ValueError:
+            self.server.logger.info("an invalid packet from %s", eio_sid)
+            self.server.eio.disconnect(eio_sid)
+        if eio_sid not in self.server.eio.sockets:
+            self._see_off(eio_sid)
+
+    def _see_off(self, eio_sid: str) -> None:
+        """Its session was closed while its packet was handled, so what that entered it into has to be left."""
+        for namespace in list(self._sids):
+            if eio_sid in self._sids.get(namespace, ()):
+                self.server._handle_disconnect(eio_sid, namespace, self.server.reason.TRANSPORT_CLOSE)
+
+    def _connect_client(self, eio_sid: str, packet: Any) -> None:
+        """Let a client into a namespace. Where no handler has a say in it, the shortest way is taken."""
+        server, namespace = self.server, packet.namespace or "/"
+        if not self._is_known(namespace):
+            error = {"message": "Invalid namespace"}
+            server._send_packet(eio_sid, server.packet_class(sio.CONNECT_ERROR, data=error, namespace=namespace))
+        elif server.always_connect or self._has_connect_handler(namespace):
+            server._handle_connect(eio_sid, namespace, packet.data)
+        elif (sid := self._enter_namespace(eio_sid, namespace)) is not None:
+            prefix = "" if namespace == "/" else namespace + ","
+            server.eio.sockets[eio_sid].send(Message(f'{MESSAGE}{sio.CONNECT}{prefix}{{"sid":"{sid}"}}'))
+
+    def _is_known(self, namespace: str) -> bool:
+        server = self.server
+        return (
+            namespace in server.handlers
+            or namespace in server.namespace_handlers
+            or server.namespaces == "*"
+            or namespace in server.namespaces
+        )
+
+    def _has_connect_handler(self, namespace: str) -> bool:
+        server = self.server
+        return bool(server.namespace_handlers) or any(
+            "connect" in server.handlers.get(name, ()) for name in (namespace, "*")
+        )
+
+    # Rooms: the base class's methods, which socketio.Server calls.
+
+    def _members(self, namespace: str, room: Any) -> dict[str, str]:
+        """The clients in a room, or in any of a list of them: their sids and Engine.IO sids."""
+        rooms = self.rooms.get(namespace, {})
+        if not isinstance(room, str) and hasattr(room, "__len__"):
+            members: dict[str, str] = {}
+            for each in room:
+                members.update(self._members(namespace, each))
+            return members
+        if room in rooms:
+            return rooms[room]
+        eio_sid = rooms.get(None, {}).get(room)
+        return {} if eio_sid is None else {room: eio_sid}
+
+    def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
+        yield from list(self._members(namespace, room).items())
+
+    def count(self, room: Any, namespace: str = "/") -> int:
+        """How many clients are in a room."""
+        return len(self._members(namespace, room))
+
+    def _enter_namespace(self, eio_sid: str, namespace: str) -> str | None:
+        """Register a client; None where it is in this namespace already, or gone."""
+        sid = self.server.eio.generate_id()
+        with self._lock:
+            sids = self._sids.setdefault(namespace, {})
+            if eio_sid in sids or eio_sid not in self.server.environ:
+                return None
+            sids[eio_sid] = sid
+            self.rooms.setdefault(namespace, {}).setdefault(None, {})[sid] = eio_sid
+        return sid
+
+    def pre_connect(self, eio_sid: str, namespace: str) -> str | None:
+        sid = self._enter_namespace(eio_sid, namespace)
+        if sid is not None:
+            with self._lock:
+                self.pending_connect.setdefault(namespace, []).append(sid)
+        return sid
+
+    def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
+        return self._sids.get(namespace, {}).get(eio_sid)
+
+    def eio_sid_from_sid(self, sid: str, namespace: str) -> str | None:
+        return self.rooms.get(namespace, {}).get(None, {}).get(sid)
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        with self._lock:
+            rooms = self.rooms.get(namespace)
+            if rooms is None or sid not in rooms[None]:
+                raise ValueError("sid is not connected to requested namespace")
+            if sid == room:
+                return
+            if room in rooms[None]:
+                raise ValueError("cannot enter a sid room")
+            rooms.setdefault(room, {})[sid] = rooms[None][sid]
+            self._rooms_of.setdefault(namespace, {}).setdefault(sid, set()).add(room)
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        with self._lock:
+            rooms = self.rooms.get(namespace, {})
+            if rooms.get(room, {}).pop(sid, None) is None or room is None:
+                return
+            self._rooms_of[namespace][sid].discard(room)
+            if not rooms[room]:
+                del rooms[room]
+
+    def basic_disconnect(self, sid: str, namespace: str, **options: Any) -> None:
+        """Forget a client; costs what its own rooms cost."""
+        with self._lock:
+            for room in list(self._rooms_of.get(namespace, {}).get(sid, ())):
+                self.basic_leave_room(sid, namespace, room)
+            self._rooms_of.get(namespace, {}).pop(sid, None)
+            eio_sid = self.rooms.get(namespace, {}).get(None, {}).pop(sid, None)
+            if eio_sid is not None:
+                self._sids[namespace].pop(eio_sid, None)
+                self._drop_if_empty(namespace)
+            self.callbacks.pop(sid, None)
+            for pending in (self.pending_connect, self.pending_disconnect):
+                if sid in pending.get(namespace, ()):
+                    pending[namespace].remove(sid)
+                    if not pending[namespace]:
+                        del pending[namespace]
+
+    def _drop_if_empty(self, namespace: str) -> None:
+        if not self.rooms[namespace][None]:
+            for each in (self.rooms, self._sids, self._rooms_of):
+                each.pop(namespace, None)
+
+    def get_rooms(self, sid: str, namespace: str) -> list[Any]:
+        if self.eio_sid_from_sid(sid, namespace) is None:
+            return []
+        return [sid, *self._rooms_of.get(namespace, {}).get(sid, ())]

@@ -1,0 +1,261 @@
+"""The server: listens, accepts, and lets the poller's threads speak HTTP with who comes."""
+
+import contextlib
+import gc
+import logging
+import os
+import socket
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .connection import Connection
+from .http1 import Conversation
+from .poller import IN, Poller
+from .request import Limits, Parser, Remembered, Request
+from .response import FileWrapper, Response
+
+log = logging.getLogger("pushrelay.server")
+access_logger = logging.getLogger("pushrelay.access")
+
+BACKLOG = 4096  # connections that wait to be accepted; after a restart every browser is back at once
+# Accepted at a time, so that a storm of connections does not keep those that are there from their turn.
+ACCEPT_AT_ONCE = 64
+# With no file descriptor left, accepting is tried again after so many seconds.
+ACCEPT_PAUSE = 0.2
+FIRST_SYSTEMD_FD = 3  # sd_listen_fds(3)
+# For so long a path is held to be slow after it blocked a thread, and so many paths are remembered.
+SLOW_SECONDS = 5.0
+SLOW_PATHS = 256
+# Objects until the collector looks at the youngest; Python's own 700 would have it look all the time while thousands
+# of clients connect. What ends here dies by its reference count: connections, parsers and sessions leave no cycles.
+GC_THRESHOLD = 50_000
+
+
+class Server:
+    """Serves a WSGI app over HTTP/1.1 on one address.
+
+    `host` is a name, an IPv4 or IPv6 address, or `unix:PATH`; with LISTEN_FDS from systemd its socket is taken
+    instead. The constructor binds and listens, so `port` is the real one also where 0 was asked for; no thread runs
+    before `start` or `serve_forever`. Raises OSError where it cannot listen.
+    """
+
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        threads: int = 8,
+        limits: Limits | None = None,
+        access_log: bool = False,
+        poller: Poller | None = None,
+    ):
+        self.app = app
+        self.limits = limits or Limits()
+        self.access_log = access_logger if access_log else None
+        self.poller = poller or Poller(threads)
+        self.closing = False
+        self._socket, self._path = _listening_socket(host, port)
+        name = self._socket.getsockname()
+        self.host, self.port = name[:2] if isinstance(name, tuple) else (host, 0)
+        self._base = self._shared_environ()
+        self._remembered: Remembered = {}
+        self._connections: set[Connection] = set()  # those that speak HTTP
+        self._slow: dict[str, float] = {}  # paths that blocked a thread, and until when that counts
+        self._listener: _Listener | None = None
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Begin to serve, on threads of the poller; returns at once."""
+        self.poller.start()
+        self._listener = _Listener(self, self._socket)
+        self.poller.watch(self._listener, IN)
+        self._sweep()
+
+    def serve_forever(self) -> None:
+        """Serve until `close` is called, or an exception such as KeyboardInterrupt comes up in this thread."""
+        _tune_collector()
+        self.start()
+        self._closed.wait()
+
+    def close(self) -> None:
+        """Stop listening, end every connection, and wait for the threads that are not inside a handler."""
+        if self.closing:
+            return
+        self.closing = True
+        self._closed.set()
+        self.poller.close()
+        for connection in {*self._connections, *self.poller.sources()} - {self._listener}:
+            connection.sock.close()
+        self._connections.clear()
+        self._socket.close()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+    # For conversations.
+
+    def parser(self, connection: Connection) -> Parser:
+        """A parser for this connection's requests."""
+        peer = connection.peer
+        known = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if isinstance(peer, tuple) else {}
+        return Parser(self._base, known, self.limits, self._remembered)
+
+    def forget(self, connection: Connection) -> None:
+        """The connection no longer speaks HTTP."""
+        self._connections.discard(connection)
+
+    def log_access(self, request: Request, response: Response) -> None:
+        environ = request.environ
+        access_logger.info(
+            '%s "%s %s %s" %s %d',
+            environ.get("REMOTE_ADDR") or "-",
+            environ["REQUEST_METHOD"],
+            environ["RAW_URI"].encode("unicode_escape").decode(),
+            environ["SERVER_PROTOCOL"],
+            (response.status or "-")[:3],
+            response.sent,
+        )
+
+    def note_slow(self, path: str) -> None:
+        """A request for this path has blocked a thread."""
+        if len(self._slow) >= SLOW_PATHS:
+            self._slow.clear()
+        self._slow[path] = time.monotonic() + SLOW_SECONDS
+
+    def has_to_wait(self, path: str) -> bool:
+        """Whether a request has to wait for a thread: only one is left, and requests for its path block.
+
+        So many slow requests cannot take all threads, and what is quick is always quick.
+        """
+        return bool(self._slow) and self.poller.is_short() and self._slow.get(path, 0.0) > time.monotonic()
+
+    def welcome(self, sock: socket.socket, peer: Any) -> None:
+        """Take a connection in. It may have been talking before it was accepted, so it is looked at right away."""
+        sock.setblocking(False)
+        connection = Connection(self.poller, sock, peer)
+        connection.receiver = Conversation(connection, self)
+        self._connections.add(connection)
+        self.poller.run_soon(connection)
+
+    def _shared_environ(self) -> dict[str, Any]:
+        return {
+            "SERVER_NAME": self.host,
+            "SERVER_PORT": str(self.port),
+            "SCRIPT_NAME": "",
+            "REMOTE_ADDR": "",  # a Unix socket's peer has none
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+        }
+
+    def _sweep(self) -> None:
+        """End the connections whose deadline has passed."""
+        if self.closing:
+            return
+        now = time.monotonic()
+        for connection in list(self._connections):
+            receiver = connection.receiver
+            if 0 < connection.deadline < now and receiver is not None:
+                connection.deadline = 0.0
+                receiver.expired()
+        limits = self.limits
+        shortest = min(limits.header_timeout, limits.body_timeout, limits.idle_timeout, limits.send_timeout)
+        self.poller.call_later(min(1.0, shortest / 4), self._sweep)
+
+
+class _Listener:
+    """The source that accepts."""
+
+    def __init__(self, server: Server, sock: socket.socket):
+        self._server = server
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._full = False  # it has been said that there are no file descriptors left
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def run(self) -> None:
+        server = self._server
+        try:
+            for _ in range(ACCEPT_AT_ONCE):
+                server.welcome(*self._sock.accept())
+            self._full = False
+        except (BlockingIOError, ConnectionAbortedError):
+            self._full = False
+        except OSError as error:
+            self._complain(error)
+            server.poller.call_later(ACCEPT_PAUSE, self._rearm)
+            return
+        self._rearm()
+
+    def _rearm(self) -> None:
+        if not self._server.closing:
+            self._server.poller.rearm(self._fd, IN)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._full and not self._server.closing:
+            log.error("cannot accept connections: %s; raise the limit on open files (ulimit -n)", error.strerror)
+        self._full = True
+
+
+def _listening_socket(host: str, port: int) -> tuple[socket.socket, str]:
+    """The socket to accept on, and the path to remove at the end where it is a Unix socket of our own."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and int(os.environ.get("LISTEN_FDS", "0")) > 0:
+        sock, path = socket.socket(fileno=FIRST_SYSTEMD_FD), ""
+    elif host.startswith("unix:"):
+        path = host.removeprefix("unix:")
+        sock = _bind_unix(path)
+    else:
+        sock, path = _bind_tcp(host, port), ""
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    if sock.family != socket.AF_UNIX:
+        # Accepted sockets inherit it. A push is one small packet that is not to wait for the last one's ACK.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock, path
+
+
+def _bind_tcp(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_unix(path: str) -> socket.socket:
+    """Bind a Unix socket; one that a relay left behind when it was killed is replaced, one in use is not."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(path):
+                    os.unlink(path)
+        sock.bind(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _tune_collector() -> None:
+    """What is here when serving begins stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)

@@ -1,0 +1,299 @@
+"""One Engine.IO client (Engine.IO protocol, revision 4): what waits for it, and by which way it goes.
+
+A session begins over long polling or over a WebSocket, may move from the first to the second, and is closed once.
+It has no thread: it is what the threads that handle its connections do with it.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .connection import PING_TIMEOUT, SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR, Connection
+from .message import CLOSE, CLOSE_MESSAGE, MESSAGE, NOOP, NOOP_MESSAGE, PING, PONG, PROBE_ANSWER, UPGRADE, Message
+from .websocket import NORMAL, PROTOCOL_ERROR, WebSocket
+
+CLIENT_DISCONNECT = "client disconnect"
+SERVER_DISCONNECT = "server disconnect"
+# A client that was told to close a WebSocket has so many seconds to do its part.
+CLOSE_SECONDS = 3.0
+
+
+class Session:
+    """What the Engine keeps for a client. Any thread may send to it and close it."""
+
+    __slots__ = (
+        "_buffer",
+        "_engine",
+        "_lock",
+        "_poll",
+        "_posting",
+        "_probe",
+        "_state",
+        "_waiting",
+        "closed",
+        "connected",
+        "link",
+        "pong_due",
+        "sid",
+        "upgrading",
+    )
+
+    def __init__(self, engine: Any, sid: str):
+        self.sid = sid
+        self._engine = engine
+        self._state: dict[Any, Any] | None = None  # what the app keeps for it, made when it is first asked for
+        # The way out: `link` once there is a WebSocket. Before that messages wait in the buffer for the next poll.
+        self.link: Any = None
+        self._lock = threading.Lock()  # over all that follows, and over the move from polling to the WebSocket
+        self._buffer: list[Message] | None = []
+        self._waiting = 0  # bytes in the buffer; a message shared with others counts in full
+        self._poll: Any = None  # the GET that is parked until there is something to say
+        self._posting = False  # a POST is being read
+        # The move to a WebSocket.
+        self._probe: Any = None  # the link that tries
+        self.upgrading = False  # it was probed: polls are sent back at once
+        # How long it lives.
+        self.connected = False  # the app has let it in
+        self.closed = False
+        self.pong_due = 0.0  # monotonic: by when a ping must have been answered; 0 while none is under way
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether it is on a WebSocket, from the start or since. engineio's name for it."""
+        return self.link is not None
+
+    @property
+    def session(self) -> dict[Any, Any]:
+        """What `get_session` gives. engineio's name for it."""
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @session.setter
+    def session(self, state: dict[Any, Any]) -> None:
+        self._state = state
+
+    # Sending.
+
+    def send(self, message: Message) -> None:
+        """Send a message, or keep it for the client's next poll. Never blocks; a closed session sends nothing."""
+        link = self.link
+        if link is None:
+            link = self._keep(message)
+        if link is not None:
+            link.write(message.frame, self._engine.outbox_bytes)
+
+    def _keep(self, message: Message) -> Connection | None:
+        """Answer the parked poll with the message, or keep it. Returns the WebSocket if there is one after all."""
+        with self._lock:
+            if self.link is not None or self.closed or self._buffer is None:
+                return self.link
+            self._buffer.append(message)
+            self._waiting += message.size
+            slow = self._waiting > self._engine.outbox_bytes
+            poll, self._poll = self._poll, None
+            messages = self._take_buffer() if poll is not None else []
+        if poll is not None:
+            poll.answer(messages)
+        elif slow:
+            self.close(abort=True, reason=SLOW)
+        return None
+
+    def _take_buffer(self) -> list[Message]:
+        messages, self._buffer = self._buffer or [], []
+        self._waiting = 0
+        return messages
+
+    # Polling.
+
+    def poll(self, park: Callable[[], Any]) -> list[Message] | None:
+        """What a GET is answered with; None where it was parked, which `park()` does and gives what answers it.
+
+        Raises ValueError where another GET is parked already: the protocol wants the session closed then.
+        """
+        with self._lock:
+            if self._poll is None:
+                if self._buffer:
+                    return self._take_buffer()
+                if self.upgrading or self.closed or self.link is not None:
+                    return [NOOP_MESSAGE]
+                self._poll = park()
+                return None
+        self.close(reason=TRANSPORT_ERROR)
+        raise ValueError("two polls at the same time")
+
+    def poll_lost(self, poll: Any) -> None:
+        """The client hung up on the GET that was parked."""
+        with self._lock:
+            if self._poll is not poll:
+                return
+            self._poll = None
+        self.close(abort=True, reason=TRANSPORT_CLOSE)
+
+    def post(self, packets: list[str | bytes]) -> None:
+        """Take the packets of one POST, in order. Raises ValueError, with the session closed, if one is invalid."""
+        with self._lock:
+            overlapping, self._posting = self._posting, True
+        try:
+            if overlapping:
+                raise ValueError("two POSTs at the same time")
+            for packet in packets:
+                if self.closed:
+                    break
+                self.receive(packet)
+        except ValueError:
+            self.close(abort=True, reason=TRANSPORT_ERROR)
+            raise
+        finally:
+            self._posting = False
+
+    # Receiving.
+
+    def receive(self, packet: str | bytes) -> None:
+        """Handle one packet on this thread. Raises ValueError where a client may not send such a packet."""
+        kind = packet[:1]
+        if kind == MESSAGE or isinstance(packet, bytes):
+            self._engine.dispatch(self.sid, packet)
+        elif kind == PONG:
+            if self.pong_due:
+                self._engine.heartbeat.begin(self)
+        elif kind == CLOSE:
+            self.close(abort=True, reason=CLIENT_DISCONNECT)
+        elif kind not in (UPGRADE, NOOP):
+            raise ValueError("an invalid packet")
+
+    def miss_ping(self) -> None:
+        """The client has not answered a ping in time."""
+        self.close(abort=True, reason=PING_TIMEOUT)
+
+    # WebSocket.
+
+    def begin_on(self, link: Any) -> list[Message]:
+        """Take the WebSocket on which the session opens; returns what has been waiting for it and is to go first."""
+        with self._lock:
+            self.link = link.connection
+            messages = self._take_buffer()
+            self._buffer = None
+        return messages
+
+    def probe(self, link: Any) -> bool:
+        """Let a WebSocket try to take over. False where one has, or is about to."""
+        with self._lock:
+            if self._probe is not None or self.link is not None or self.closed:
+                return False
+            self._probe = link
+            return True
+
+    def receive_probe(self, link: Any, packet: str | bytes) -> bool:
+        """What comes on a WebSocket that has not taken over yet. False where the link has no future."""
+        if self._probe is not link:
+            return False
+        if packet == PING + "probe":
+            with self._lock:
+                self.upgrading = True
+                poll, self._poll = self._poll, None
+            link.connection.write(PROBE_ANSWER.frame)
+            if poll is not None:
+                poll.answer([NOOP_MESSAGE])
+            return True
+        if packet == UPGRADE and self.upgrading:
+            return self._move_to(link)
+        return False
+
+    def _move_to(self, link: Any) -> bool:
+        with self._lock:
+            if self.closed:
+                return False
+            # What waits goes out before anyone who finds `link` set can send.
+            for message in self._take_buffer():
+                link.connection.write(message.frame, self._engine.outbox_bytes)
+            self.link = link.connection
+            self._buffer, self._probe, self.upgrading = None, None, False
+            poll, self._poll = self._poll, None
+        if poll is not None:
+            poll.answer([NOOP_MESSAGE])
+        return True
+
+    def link_lost(self, link: Any, reason: str) -> None:
+        """A WebSocket of this session is gone."""
+        with self._lock:
+            if self._probe is link:
+                self._probe, self.upgrading = None, False
+                return
+        if self.link is link.connection:
+            self.close(abort=True, reason=reason)
+
+    # The end.
+
+    def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
+        """Close the session, once, and tell the app. With `abort` the client is told as little as possible.
+
+        `wait` is there for engineio's sake: nothing here waits.
+        """
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+            poll, self._poll = self._poll, None
+            probe, self._probe = self._probe, None
+        reason = reason or SERVER_DISCONNECT
+        self._engine.ended(self, reason)
+        if self.link is not None:
+            self._end_link(reason)
+        elif poll is not None:
+            poll.answer([NOOP_MESSAGE] if abort else [*self._take_buffer(), CLOSE_MESSAGE])
+        elif reason == SERVER_DISCONNECT:
+            self._engine.leave_word(self.sid, [*self._take_buffer(), CLOSE_MESSAGE])
+        if probe is not None:
+            probe.close(NORMAL)
+        self._buffer, self._state = None, None
+
+    def _end_link(self, reason: str) -> None:
+        receiver = self.link.receiver
+        if reason in (PING_TIMEOUT, SLOW) or receiver is None:
+            self.link.abort(reason)
+        else:
+            receiver.close(PROTOCOL_ERROR if reason == TRANSPORT_ERROR else NORMAL)
+
+
+class Link:
+    """The receiver of a connection that speaks WebSocket: between the frames and the session."""
+
+    __slots__ = ("_session", "_socket", "connection")
+
+    def __init__(self, session: Session, limit: int):
+        self._session = session
+        self._socket = WebSocket(limit)
+        self.connection: Any = None
+
+    def received(self, data: bytes) -> None:
+        socket, session = self._socket, self._session
+        try:
+            for packet in socket.receive(data):
+                if session.link is self.connection:
+                    session.receive(packet)
+                elif not session.receive_probe(self, packet):
+                    self.close(NORMAL)
+        except ValueError:
+            session.close(reason=TRANSPORT_ERROR)
+        if socket.output:
+            self.connection.write(socket.take_output())
+        if socket.close_code is not None:
+            self.connection.finish()
+
+    def close(self, code: int) -> None:
+        """Begin to close; the client has a few seconds to answer before its connection is cut. Any thread."""
+        self.connection.write(self._socket.begin_close(code))
+        self.connection.abort_later(CLOSE_SECONDS, TRANSPORT_CLOSE)
+
+    def ended(self) -> None:
+        self.connection.finish()
+
+    def proceed(self) -> None:
+        """Nothing was waiting for the outbox."""
+
+    def expired(self) -> None:
+        """It has no deadline: the heartbeat ends it."""
+
+    def lost(self, reason: str) -> None:
+        self._session.link_lost(self, reason if reason in (SLOW, TRANSPORT_ERROR) else TRANSPORT_CLOSE)

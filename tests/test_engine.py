@@ -1,0 +1,461 @@
+"""Engine.IO 4 and Socket.IO 5 on our engine, checked against the protocols' texts over real sockets."""
+
+import json
+import socket
+import threading
+import time
+
+import engineio
+import pytest
+import socketio
+from conftest import DEADLINE, wait_for
+
+from pushrelay import engine
+from pushrelay.engine import Engine
+from pushrelay.manager import RoomManager
+
+INTERVAL, TIMEOUT = 0.3, 0.2
+POLLING = "/engine.io/?EIO=4&transport=polling"
+WEBSOCKET = "/engine.io/?EIO=4&transport=websocket"
+
+
+class Echo:
+    """An Engine.IO server that sends back what it gets, and what it has seen."""
+
+    def __init__(self, serve, **options):
+        self.eio = Engine(ping_interval=INTERVAL, ping_timeout=TIMEOUT, **options)
+        self.gone = []
+        self.eio.on("connect", lambda sid, environ: None)
+        self.eio.on("message", lambda sid, data: self.eio.send(sid, data))
+        self.eio.on("disconnect", lambda sid, reason: self.gone.append((sid, reason)))
+        self.client = serve(engineio.WSGIApp(self.eio))
+
+    def get(self, sid, extra=""):
+        status, _, body = self.client.request("GET", f"{POLLING}&sid={sid}{extra}")
+        return status, body.decode()
+
+    def post(self, sid, body):
+        status, _, answer = self.client.request("POST", f"{POLLING}&sid={sid}", body)
+        return status, answer.decode()
+
+    def open(self):
+        status, _, body = self.client.request("GET", POLLING)
+        assert status == 200
+        return json.loads(body[1:])["sid"]
+
+    def open_websocket(self):
+        client = self.client.websocket(WEBSOCKET)
+        assert client.receive().startswith("0")
+        return client
+
+    def upgrading(self):
+        """A polling session and a WebSocket that is about to take over."""
+        sid = self.open()
+        client = self.client.websocket(f"{WEBSOCKET}&sid={sid}")
+        client.send("2probe")
+        assert client.receive() == "3probe"
+        return sid, client
+
+
+@pytest.fixture
+def echo(serve):
+    return Echo(serve)
+
+
+def in_background(function, *args):
+    """Run a request meanwhile; gives a function that waits for its result."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function(*args)))
+    thread.start()
+
+    def result():
+        thread.join(DEADLINE)
+        return results[0]
+
+    return result
+
+
+def is_parked(echo, sid):
+    return lambda: echo.eio.sockets[sid]._poll is not None
+
+
+# The handshake.
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_the_handshake_tells_all_that_a_client_must_know(echo, transport):
+    if transport == "polling":
+        packet = echo.client.request("GET", POLLING)[2].decode()
+    else:
+        packet = echo.client.websocket(WEBSOCKET).receive()
+    assert packet[0] == "0"
+    opened = json.loads(packet[1:])
+    assert opened.pop("sid")
+    upgrades = ["websocket"] if transport == "polling" else []
+    assert opened == {"upgrades": upgrades, "pingInterval": 300, "pingTimeout": 200, "maxPayload": 1000000}
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "code"),
+    [
+        ("GET", "transport=polling", 5),
+        ("GET", "EIO=abc&transport=polling", 5),
+        ("GET", "EIO=3&transport=polling", 5),
+        ("GET", "EIO=4", 0),
+        ("GET", "EIO=4&transport=abc", 0),
+        ("POST", "EIO=4&transport=polling", 2),
+        ("PUT", "EIO=4&transport=polling", 2),
+        ("GET", "EIO=4&transport=polling&sid=unknown", 1),
+        ("GET", "EIO=4&transport=websocket", 3),
+        ("GET", "EIO=4&transport=polling&j=0", 3),
+    ],
+)
+def test_a_handshake_that_the_protocol_refuses_is_a_400_that_says_why(echo, method, query, code):
+    status, headers, body = echo.client.request(method, f"/engine.io/?{query}")
+    answer = json.loads(body)
+    assert (status, answer["code"], headers["Content-Type"]) == (400, code, "application/json")
+    assert answer["message"]
+
+
+@pytest.mark.parametrize("query", ["transport=websocket", "EIO=abc&transport=websocket", "EIO=4", "EIO=4&transport=x"])
+def test_a_websocket_handshake_that_the_protocol_refuses_fails(echo, query):
+    assert " 400 " in echo.client.websocket(f"/engine.io/?{query}").status
+
+
+def test_a_foreign_origin_is_refused_and_an_allowed_one_has_its_headers(serve):
+    echo = Echo(serve, cors_allowed_origins=lambda origin, environ: origin == "http://good")
+    status, headers, _ = echo.client.request("GET", POLLING, headers={"Origin": "http://good"})
+    assert (status, headers["Access-Control-Allow-Origin"]) == (200, "http://good")
+    status, _, body = echo.client.request("GET", POLLING, headers={"Origin": "http://bad"})
+    assert (status, json.loads(body)["code"]) == (403, 4)
+
+
+def test_an_app_that_refuses_a_client_answers_401(echo):
+    echo.eio.on("connect", lambda sid, environ: False)
+    assert echo.client.request("GET", POLLING)[0] == 401
+    assert " 401 " in echo.client.websocket(WEBSOCKET).status
+    assert not echo.eio.sockets and not echo.gone
+
+
+# Messages.
+
+
+@pytest.mark.parametrize("payload", ["4hello", "4test1\x1e4test2\x1e4test3", "4hello\x1ebAQIDBA=="])
+def test_polling_carries_text_and_binary_several_in_one_payload(echo, payload):
+    sid = echo.open()
+    assert echo.post(sid, payload) == (200, "ok")
+    assert echo.get(sid) == (200, payload)
+
+
+@pytest.mark.parametrize("message", ["4hello", "4ä€😀", b"\x01\x02\x03\x04", "4" + "x" * 70_000])
+def test_websocket_carries_text_and_binary(echo, message):
+    client = echo.open_websocket()
+    client.send(message)
+    assert client.receive() == message
+
+
+@pytest.mark.parametrize("payload", ["abc", "", "4a\x1e", "b!!!", "2"])
+def test_an_invalid_payload_closes_the_session(echo, payload):
+    sid = echo.open()
+    assert echo.post(sid, payload)[0] == 400
+    assert echo.get(sid)[0] == 400
+    assert echo.gone == [(sid, "transport error")]
+
+
+@pytest.mark.parametrize("packet", ["abc", "", "2", "0"])
+def test_an_invalid_packet_closes_the_websocket(echo, packet):
+    client = echo.open_websocket()
+    client.send(packet)
+    assert client.receive() is None
+    wait_for(lambda: not echo.eio.sockets)
+
+
+def test_a_second_poll_closes_the_session(echo):
+    sid = echo.open()
+    first = in_background(echo.get, sid)
+    wait_for(is_parked(echo, sid))
+    assert echo.get(sid, "&t=burst")[0] == 400
+    assert first() == (200, "1")
+    assert echo.get(sid)[0] == 400
+
+
+def test_a_message_that_is_too_large_closes_the_session(serve):
+    echo = Echo(serve, max_http_buffer_size=1000)
+    sid = echo.open()
+    assert echo.post(sid, "4" + "x" * 1000)[0] == 413
+    assert echo.get(sid)[0] == 400
+    client = echo.open_websocket()
+    client.send("4" + "x" * 1000)
+    assert client.frame() == (8, (1009).to_bytes(2, "big") + b"a message has 1000 bytes at most")
+
+
+# Heartbeat.
+
+
+def test_a_client_that_answers_pings_over_polling_stays(echo):
+    sid = echo.open()
+    for _ in range(3):
+        assert echo.get(sid) == (200, "2")
+        assert echo.post(sid, "3") == (200, "ok")
+    assert not echo.gone
+
+
+def test_a_client_that_answers_pings_over_a_websocket_stays(echo):
+    client = echo.open_websocket()
+    for _ in range(3):
+        assert client.frame() == (1, b"2")
+        client.send("3")
+    assert not echo.gone
+
+
+def test_a_polling_client_that_is_silent_is_gone_after_interval_and_timeout(echo):
+    sid = echo.open()
+    time.sleep(INTERVAL + TIMEOUT)
+    assert echo.get(sid)[0] == 400
+    assert echo.gone == [(sid, "ping timeout")]
+
+
+def test_a_half_open_websocket_is_gone_after_interval_and_timeout_and_leaves_nothing(echo):
+    client = echo.open_websocket()
+    start = time.monotonic()
+    wait_for(lambda: echo.gone, "the end of the session")
+    assert time.monotonic() - start < INTERVAL + TIMEOUT + 0.2
+    assert not echo.eio.sockets
+    assert client.receive() is None
+
+
+# Closing.
+
+
+def test_a_client_that_closes_over_polling_gets_its_poll_back(echo):
+    sid = echo.open()
+    poll = in_background(echo.get, sid)
+    wait_for(is_parked(echo, sid))
+    assert echo.post(sid, "1")[0] == 200
+    assert poll() == (200, "6")
+    assert echo.get(sid)[0] == 400
+    assert echo.gone == [(sid, "client disconnect")]
+
+
+def test_a_client_that_closes_over_websocket_is_closed(echo):
+    client = echo.open_websocket()
+    client.send("1")
+    assert client.receive() is None
+    wait_for(lambda: [reason for _, reason in echo.gone] == ["client disconnect"])
+
+
+def test_a_client_that_the_server_disconnects_hears_everything_first(echo):
+    sid = echo.open()
+    echo.eio.send(sid, "last words")
+    echo.eio.disconnect(sid)
+    assert echo.get(sid) == (200, "4last words\x1e1")
+    assert echo.get(sid)[0] == 400
+    client = echo.open_websocket()
+    echo.eio.disconnect()
+    assert client.frame() == (8, (1000).to_bytes(2, "big"))
+
+
+def test_hanging_up_on_a_parked_poll_ends_the_session(echo):
+    sid = echo.open()
+    sock = echo.client.connect()
+    sock.sendall(f"GET {POLLING}&sid={sid} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    wait_for(is_parked(echo, sid))
+    sock.close()
+    wait_for(lambda: echo.gone == [(sid, "transport close")])
+
+
+def test_a_client_is_counted_as_gone_once_however_many_say_so(echo):
+    client = echo.open_websocket()
+    session = next(iter(echo.eio.sockets.values()))
+    threads = [threading.Thread(target=session.close) for _ in range(8)]
+    client.sock.close()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_for(lambda: echo.gone)
+    assert len(echo.gone) == 1
+
+
+# The upgrade.
+
+
+def test_an_upgrade_moves_the_session_and_ends_its_polls(echo):
+    sid, client = echo.upgrading()
+    assert echo.get(sid) == (200, "6")
+    client.send("5")
+    client.send("4hello")
+    assert client.receive() == "4hello"
+    assert echo.eio.transport(sid) == "websocket"
+
+
+def test_a_parked_poll_is_sent_back_when_a_websocket_probes(echo):
+    sid = echo.open()
+    poll = in_background(echo.get, sid)
+    wait_for(is_parked(echo, sid))
+    client = echo.client.websocket(f"{WEBSOCKET}&sid={sid}")
+    client.send("2probe")
+    assert poll() == (200, "6")
+
+
+def test_what_is_sent_during_an_upgrade_arrives_once_and_in_order(echo):
+    sid, client = echo.upgrading()
+    for number in range(3):
+        echo.eio.send(sid, f"a{number}")
+    client.send("5")
+    wait_for(lambda: echo.eio.sockets[sid].upgraded)
+    echo.eio.send(sid, "b")
+    assert [client.receive() for _ in range(4)] == ["4a0", "4a1", "4a2", "4b"]
+
+
+def test_after_the_upgrade_polls_and_other_websockets_are_refused(echo):
+    sid, client = echo.upgrading()
+    client.send("5")
+    wait_for(lambda: echo.eio.sockets[sid].upgraded)
+    assert echo.get(sid)[0] == 400
+    assert echo.client.websocket(f"{WEBSOCKET}&sid={sid}").receive() is None
+    client.send("4hello")
+    assert client.receive() == "4hello"
+
+
+def test_a_probe_that_breaks_off_leaves_the_session_polling(echo):
+    sid, client = echo.upgrading()
+    client.close()
+    wait_for(lambda: echo.eio.sockets[sid]._probe is None)
+    assert echo.post(sid, "4still here") == (200, "ok")
+    assert echo.get(sid) == (200, "4still here")
+
+
+# Bounds.
+
+
+def test_a_client_that_does_not_read_is_closed_as_slow_and_its_outbox_bounded(serve):
+    echo = Echo(serve, outbox_bytes=100_000)
+    client = echo.open_websocket()
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sid, session = next(iter(echo.eio.sockets.items()))
+    connection = session.link
+
+    def push():
+        for _ in range(50):  # at once: before its ping times out
+            echo.eio.send(sid, "x" * 50_000)
+            assert connection.backlog <= 100_000 + 50_010
+        return echo.gone
+
+    wait_for(push, "the end of the slow client")
+    assert echo.gone == [(sid, "slow")]
+
+
+def test_a_poller_that_does_not_come_back_is_closed_as_slow(serve):
+    echo = Echo(serve, outbox_bytes=10_000)
+    sid = echo.open()
+    for _ in range(20):
+        echo.eio.send(sid, "x" * 1000)
+    assert echo.gone == [(sid, "slow")]
+
+
+# Socket.IO on it.
+
+
+@pytest.fixture
+def sio(serve, monkeypatch):
+    monkeypatch.setattr(socketio.Server, "_engineio_server_class", lambda _: Engine)
+    server = socketio.Server(
+        client_manager=RoomManager(), async_handlers=False, ping_interval=INTERVAL, ping_timeout=TIMEOUT
+    )
+
+    def back(sid, *args):
+        server.emit("message-back", args, to=sid)
+
+    def custom_back(sid, *args):
+        server.emit("message-back", args, to=sid, namespace="/custom")
+
+    server.on("connect", lambda sid, environ, auth: server.emit("auth", auth or {}, to=sid))
+    server.on("connect", lambda sid, environ, auth: server.emit("auth", auth or {}, to=sid, namespace="/custom"),
+              namespace="/custom")  # fmt: skip
+    server.on("message", back)
+    server.on("message", custom_back, namespace="/custom")
+    server.on("message-with-ack", lambda sid, *args: args)
+    server.client = serve(socketio.WSGIApp(server))
+    return server
+
+
+def socket_io(sio, connect="40"):
+    client = sio.client.websocket("/socket.io/?EIO=4&transport=websocket")
+    client.receive()
+    client.send(connect)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("connect", "prefix", "auth"),
+    [
+        ("40", "40", '42["auth",{}]'),
+        ('40{"token":"123"}', "40", '42["auth",{"token":"123"}]'),
+        ("40/custom,", "40/custom,", '42/custom,["auth",{}]'),
+        ('40/custom,{"token":"abc"}', "40/custom,", '42/custom,["auth",{"token":"abc"}]'),
+    ],
+)
+def test_a_client_connects_to_a_namespace_with_or_without_auth(sio, connect, prefix, auth):
+    client = socket_io(sio, connect)
+    first, second = client.receive(), client.receive()
+    opened, greeting = (first, second) if first.startswith(prefix) else (second, first)
+    assert list(json.loads(opened.removeprefix(prefix))) == ["sid"]
+    assert greeting == auth
+
+
+def test_a_namespace_that_is_not_there_is_refused_by_name(sio):
+    assert socket_io(sio, "40/random").receive() == '44/random,{"message":"Invalid namespace"}'
+
+
+@pytest.mark.parametrize("packet", ["4abc", "4", "49"])
+def test_what_is_no_socket_io_packet_closes_the_client(sio, packet):
+    assert socket_io(sio, packet).receive() is None
+
+
+def test_messages_acknowledgements_and_attachments_go_both_ways(sio):
+    client = socket_io(sio)
+    client.receive(), client.receive()
+    client.send('42["message",1,"2",{"3":[true]}]')
+    assert client.receive() == '42["message-back",1,"2",{"3":[true]}]'
+    client.send('42456["message-with-ack",1,"2",{"3":[false]}]')
+    assert client.receive() == '43456[1,"2",{"3":[false]}]'
+    client.send('452-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]')
+    client.send(b"\x01\x02\x03")
+    client.send(b"\x04\x05\x06")
+    back = '452-["message-back",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
+    assert [client.receive() for _ in range(3)] == [back, b"\x01\x02\x03", b"\x04\x05\x06"]
+
+
+def test_leaving_one_namespace_leaves_the_others_open(sio):
+    client = socket_io(sio)
+    client.receive(), client.receive()
+    client.send("40/custom,")
+    client.receive(), client.receive()
+    client.send("41/custom,")
+    client.send('42["message","still here"]')
+    assert client.receive() == '42["message-back","still here"]'
+
+
+def test_a_publication_is_one_frame_for_all_and_a_gone_client_is_in_no_room(sio):
+    clients = [socket_io(sio) for _ in range(3)]
+    for client in clients:
+        client.receive(), client.receive()
+    manager = sio.manager
+    for sid, _ in manager.get_participants("/", None):
+        sio.enter_room(sid, "news")
+    assert manager.deliver("push", {"data": "ä"}, "news") == 3
+    assert {client.receive() for client in clients} == {'42["push",{"data":"\\u00e4"}]'}
+    clients.pop().close()
+    wait_for(lambda: manager.count("news") == 2)
+    sid = next(iter(manager.get_participants("/", "news")))[0]
+    assert manager.deliver("push", 1, ["news", sid], skip_sid=sid) == 1
+    for client in clients:
+        client.close()
+    wait_for(lambda: not manager.rooms and not manager._sids and not manager._rooms_of and not sio.environ)
+
+
+def test_the_engine_is_found_by_socketio_after_install(monkeypatch):
+    monkeypatch.setattr(socketio.Server, "_engineio_server_class", None)
+    engine.install()
+    assert isinstance(socketio.Server().eio, Engine)

@@ -1,0 +1,212 @@
+"""Threads that share one epoll set."""
+
+import socket
+import threading
+import time
+
+import pytest
+from conftest import wait_for
+from wire import open_fds
+
+from pushrelay.connection import Connection
+from pushrelay.poller import IN, Poller
+
+
+@pytest.fixture
+def poller():
+    poller = Poller(threads=4)
+    poller.start()
+    yield poller
+    poller.close()
+
+
+class Source:
+    """A socket that notes what it reads, and may block while it does."""
+
+    def __init__(self, poller, delay=0.0):
+        self.poller, self.delay = poller, delay
+        self.near, self.far = socket.socketpair()
+        self.near.setblocking(False)
+        self.got, self.running, self.most = [], 0, 0
+        poller.watch(self, IN)
+
+    def fileno(self):
+        return self.near.fileno()
+
+    def run(self):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        time.sleep(self.delay)
+        self.got.append(self.near.recv(100))
+        self.running -= 1
+        self.poller.rearm(self.near.fileno(), IN)
+
+
+class Echo:
+    """A receiver that sends back what it gets."""
+
+    def __init__(self, connection):
+        self.connection, self.ends = connection, []
+
+    def received(self, data):
+        self.connection.write(data)
+
+    def ended(self):
+        self.connection.finish()
+
+    def proceed(self):
+        pass
+
+    def lost(self, reason):
+        self.ends.append(reason)
+
+
+def connection(poller):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.settimeout(10)
+    made = Connection(poller, near)
+    made.receiver = Echo(made)
+    poller.run_soon(made)
+    return made, far
+
+
+def test_a_poller_that_was_not_started_has_no_thread_and_no_descriptor():
+    threads, descriptors = threading.active_count(), open_fds()
+    Poller()
+    # Not ==: a thread of the test before may leave meanwhile.
+    assert threading.active_count() <= threads and open_fds() <= descriptors
+
+
+def test_one_source_is_run_by_one_thread_at_a_time(poller):
+    source = Source(poller, delay=0.01)
+    for _ in range(5):
+        source.far.send(b"x")
+        time.sleep(0.003)
+    wait_for(lambda: sum(map(len, source.got)) == 5)
+    assert source.most == 1
+
+
+def test_a_stuck_handler_stalls_nobody(poller):
+    stuck, other = Source(poller, delay=0.5), Source(poller)
+    stuck.far.send(b"x")
+    wait_for(lambda: stuck.running)
+    start = time.monotonic()
+    other.far.send(b"x")
+    wait_for(lambda: other.got)
+    assert time.monotonic() - start < 0.1
+
+
+def test_threads_are_added_up_to_the_limit_and_no_further(poller):
+    sources = [Source(poller, delay=0.2) for _ in range(6)]
+    for source in sources:
+        source.far.send(b"x")
+    wait_for(lambda: poller.thread_count() == 4)
+    wait_for(lambda: all(source.got for source in sources))
+    assert poller.thread_count() == 4
+
+
+def test_threads_without_work_leave(monkeypatch):
+    monkeypatch.setattr("pushrelay.poller.IDLE_SECONDS", 0.05)
+    poller = Poller(threads=4)
+    poller.start()
+    source = Source(poller, delay=0.05)
+    source.far.send(b"x")
+    wait_for(lambda: poller.thread_count() > 1)
+    wait_for(lambda: poller.thread_count() == 1)
+    source.far.send(b"y")
+    wait_for(lambda: b"y" in source.got)
+    poller.close()
+
+
+def test_timers_come_in_their_order_and_not_early(poller):
+    seen, start = [], time.monotonic()
+    for delay in (0.06, 0.02, 0.04):
+        poller.call_later(delay, lambda delay=delay: seen.append((delay, time.monotonic() - start)))
+    cancelled = poller.call_later(0.03, seen.append, None)
+    cancelled.cancel()
+    wait_for(lambda: len(seen) == 3)
+    assert [delay for delay, _ in seen] == [0.02, 0.04, 0.06]
+    assert all(after >= delay for delay, after in seen)
+
+
+def test_a_handler_that_raises_harms_nobody_else(poller):
+    poller.call_later(0, lambda: 1 / 0)
+    seen = []
+    poller.call_later(0.01, seen.append, 1)
+    wait_for(lambda: seen)
+
+
+def test_an_idle_poller_uses_no_cpu(poller):
+    time.sleep(0.2)  # the time after which the watchdog dozes
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.015
+
+
+def test_a_connection_answers_and_ends_with_the_other_side(poller):
+    made, far = connection(poller)
+    far.send(b"hello")
+    assert far.recv(100) == b"hello"
+    far.close()
+    wait_for(lambda: made.receiver is None)
+    wait_for(lambda: made.sock.fileno() == -1)
+
+
+def test_what_does_not_fit_waits_in_order_and_arrives_whole(poller):
+    made, far = connection(poller)
+    sent = [bytes([number]) * 100_000 for number in range(20)]
+    for each in sent:
+        assert made.write(each)
+    assert made.backlog
+    made.finish()
+    got = b""
+    while piece := far.recv(65536):
+        got += piece
+    assert got == b"".join(sent)
+
+
+def test_an_outbox_over_its_limit_ends_the_connection_as_slow(poller):
+    made, _far = connection(poller)
+    echo = made.receiver
+    while made.write(b"x" * 100_000, limit=300_000):
+        assert made.backlog <= 400_000
+    wait_for(lambda: echo.ends == ["slow"])
+    assert not made.write(b"more")
+
+
+def test_a_descriptor_that_is_used_again_never_brings_another_connections_bytes(poller):
+    """Connections are aborted by others while they are spoken to; each answer is to who asked."""
+    stop, wrong = time.monotonic() + 1.0, []
+
+    def come_and_go(number):
+        mark = f"<{number}>".encode()
+        while time.monotonic() < stop:
+            made, far = connection(poller)
+            far.send(mark)
+            threading.Thread(target=made.abort, args=("done",)).start()
+            try:
+                data = far.recv(100)
+            except OSError:
+                data = b""
+            if data not in (mark, b""):
+                wrong.append(data)
+            far.close()
+
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_closing_gives_every_descriptor_back():
+    descriptors = open_fds()
+    poller = Poller()
+    poller.start()
+    made, far = connection(poller)
+    far.close()
+    wait_for(lambda: made.sock.fileno() == -1)
+    poller.close()
+    assert open_fds() <= descriptors
