@@ -4,13 +4,10 @@
 """
 
 import errno
-import json
 import logging
 import signal
 import sys
 from functools import wraps
-from http import HTTPStatus
-from json.encoder import encode_basestring as quote
 from typing import Any, NoReturn
 
 
@@ -27,11 +24,14 @@ try:
 
     from pushrelay import serving
     from pushrelay.access import may_push, open_to, origin_allowed
-    from pushrelay.broker import MemoryBroker, Publication
-    from pushrelay.errors import Refused
+    from pushrelay.broker import open_broker
+    from pushrelay.errors import Refused, bad
     from pushrelay.packets import INVALID, Packet
-    from pushrelay.pushes import Push, checked, destinations_of, read_push
+    from pushrelay.publication import Publication, StoreError
+    from pushrelay.publisher import Publisher, answer_of, drafts_of, encode, offset_of, refusal, store_away
+    from pushrelay.pushes import checked, destinations_of
     from pushrelay.settings import SettingsError, load, parse_flags
+    from pushrelay.upkeep import Upkeep
 except ModuleNotFoundError as missing:
     if __name__ != "__main__":
         raise
@@ -78,19 +78,28 @@ socketio = SocketIO(
 def front(wsgi_app: Any) -> Any:
     """The app as a server calls it, with a shorter way for pushes and one for the client's script.
 
-    A push is answered on the bare environ, by the function behind its view; from here to the view and back Flask takes
+    A push is answered on the bare environ, by what the view calls as well; from here to the view and back Flask takes
     longer than all the rest of a push. Whoever hooks functions into Flask's way has them called: then it is taken.
     """
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
+        upkeep.start()
         path = environ["PATH_INFO"]
-        if path == "/push" and environ["REQUEST_METHOD"] == "POST" and not is_hooked():
-            return push_lane(environ, start_response)
+        if environ["REQUEST_METHOD"] == "POST" and (path == "/push" or path == "/") and not is_hooked():
+            return push_lane(environ, start_response, seed=path == "/")
         if path == "/socket.io/socket.io.js":  # where Socket.IO servers have it; the engine would take it for its own
             environ["PATH_INFO"] = "/static/relay.js"
         return wsgi_app(environ, start_response)
 
-    return serve
+    def serve_or_say_why_not(environ: dict[str, Any], start_response: Any) -> Any:
+        try:
+            return serve(environ, start_response)
+        except StoreError as error:
+            status, headers, body = refusal(store_away(error))
+            start_response(status, headers)
+            return [body]
+
+    return serve_or_say_why_not
 
 
 app.wsgi_app = front(app.wsgi_app)
@@ -100,14 +109,16 @@ def is_hooked() -> bool:
     return bool(app.before_request_funcs or app.after_request_funcs or app.teardown_request_funcs)
 
 
-def push_lane(environ: dict[str, Any], start_response: Any) -> Any:
+def push_lane(environ: dict[str, Any], start_response: Any, seed: bool) -> Any:
     try:
-        status, body = answer_push(environ)
+        answer = publisher.answer(environ, seed, serving.parking(environ))
     except Exception:
         app.logger.exception("a push failed")
         return http_error(InternalServerError())(environ, start_response)
-    start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-    return [body]
+    if answer is None:  # it waits for an acknowledgement, and no thread with it
+        return ()
+    start_response(answer.status, answer.headers)
+    return [answer.body]
 
 
 def room_of(destination: str) -> str:
@@ -120,60 +131,50 @@ def deliver(publication: Publication, skip_sid: str | None) -> int:
     return manager.deliver_text(publication.as_event(), room_of(publication.destination), skip_sid)
 
 
-broker = MemoryBroker(deliver)
-
-
-def publish(push: Push) -> list[dict[str, Any]]:
-    """Publish to each destination of a push; returns what the publisher is told about each."""
-    answers = []
-    for destination in push.destinations:
-        position, connections = broker.publish(destination, push.event, push.data, push.skip_sid)
-        answers.append({"destination": destination, "id": position, "connections": connections})
-    return answers
-
-
-def encode(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def encode_answer(answer: dict[str, Any]) -> str:
-    """The same as encode() makes of it, in a tenth of the time."""
-    return (
-        f'{{"destination":{quote(answer["destination"])},"id":"{answer["id"]}","connections":{answer["connections"]}}}'
+try:
+    broker = open_broker(
+        settings.broker,
+        deliver,
+        durability=settings.durability,
+        history_size=settings.history_size,
+        history_ttl=settings.history_ttl,
+        history_bytes=settings.history_bytes,
     )
+except ValueError as error:
+    stop_with(str(error))
+publisher = Publisher(broker, settings)
+upkeep = Upkeep(broker)
 
 
 def json_response(value: Any, status: int = 200) -> Response:
     return Response(encode(value), status, mimetype="application/json")
 
 
-def answer_push(environ: dict[str, Any]) -> tuple[str, bytes]:
-    """What a POST to /push is answered with, whichever way it came: HTTP status and JSON."""
-    try:
-        may_push(environ)
-        push = read_push(environ, settings)
-    except Refused as error:
-        return f"{error.status} {HTTPStatus(error.status).phrase}", encode(error.body()).encode()
-    answers = [encode_answer(answer) for answer in publish(push)]
-    return "200 OK", (f"[{','.join(answers)}]" if push.several else answers[0]).encode()
-
-
 @app.post("/push")
 def push_route() -> Response:
-    status, body = answer_push(request.environ)
-    return Response(body, status, mimetype="application/json")
+    status, headers, body = publisher.answer(request.environ)
+    return Response(body, status, headers)
 
 
 @app.post("/")
 def push_at_root() -> Response:
-    """The seed's own address. PHP prints what it gets back, so the body is empty and the facts are headers."""
+    """The seed's own address."""
+    status, headers, body = publisher.answer(request.environ, seed=True)
+    return Response(body, status, headers)
+
+
+@app.get("/history")
+def history() -> Response:
+    """What is kept of a destination, and the position now."""
     may_push(request.environ)
-    answers = publish(read_push(request.environ, settings, seed=True))
-    facts = {
-        "Relay-Id": ", ".join(answer["id"] for answer in answers),
-        "Relay-Connections": ", ".join(str(answer["connections"]) for answer in answers),
-    }
-    return Response(b"", 200, facts, mimetype="text/plain")
+    destination = destinations_of(request.args.get("destination", ""), settings)[0]
+    kept = broker.history(destination, request.args.get("since"))
+    publications = [
+        {"id": each.position, "event": each.event, "data": each.data, "created": each.created, "expires": each.expires}
+        for each in kept.publications
+    ]
+    answer = {"destination": destination, "position": kept.position, "recovered": kept.recovered}
+    return json_response({**answer, "publications": publications})
 
 
 @app.get("/")
@@ -186,9 +187,22 @@ def live() -> Response:
     return json_response({"live": True})
 
 
+@app.get("/health/ready")
+def ready() -> Response:
+    """Whether a push would be taken."""
+    if upkeep.trouble:
+        return json_response({"ready": False, "reason": upkeep.trouble}, 503)
+    return json_response({"ready": True})
+
+
 @app.errorhandler(Refused)
 def refused(error: Refused) -> Response:
     return json_response(error.body(), error.status)
+
+
+@app.errorhandler(StoreError)
+def store_error(error: StoreError) -> Response:
+    return refused(store_away(error))
 
 
 HELP = {
@@ -212,45 +226,91 @@ def answering(handler):
     """Make a handler's result the acknowledgement; a refusal is an event where no acknowledgement was asked for."""
 
     @wraps(handler)
-    def answer(message: Any, wants_answer: bool) -> dict[str, Any]:
+    def answered(message: Any, wants_answer: bool) -> dict[str, Any]:
         try:
             return {"ok": True, **handler(message)}
         except Refused as error:
-            refusal = {"ok": False, **error.body()}
+            refused = error
+        except StoreError as error:
+            refused = store_away(error)
         except Exception:
             app.logger.exception("the handler of %s failed", handler.__name__)
-            refusal = {"ok": False, "error": "internal_server_error", "message": HELP[500]}
+            refused = Refused(500, "internal_server_error", HELP[500])
+        answer = {"ok": False, **refused.body()}
         if not wants_answer:
-            emit("relay_error", refusal)
-        return refusal
+            emit("relay_error", answer)
+        return answer
 
-    return answer
+    return answered
 
 
 def fields_of(message: Any, example: str) -> dict[str, Any]:
     if not isinstance(message, dict):
-        raise Refused(400, "invalid_message", f"send an object such as {example}")
+        bad("invalid_message", f"send an object such as {example}")
     return message
 
 
 def ids_of(message: Any) -> list[str]:
     fields = fields_of(message, '{id: "42"}')
     if "id" not in fields:
-        raise Refused(400, "missing_id", 'say which id you mean: {id: "42"}, or a list of ids')
+        bad("missing_id", 'say which id you mean: {id: "42"}, or a list of ids')
     return destinations_of(fields["id"], settings, settings.max_ids)
+
+
+def since_of(since: Any, ids: list[str]) -> dict[str, str | None]:
+    """For each id, from where on it is to be replayed. Raises Refused."""
+    if since is None or since == "acked":
+        return dict.fromkeys(ids, since)
+    if isinstance(since, str):
+        if len(ids) > 1:
+            bad("invalid_since", "a position is one id's: for several ids, since is an object, a position for each")
+        return {ids[0]: since}
+    if not isinstance(since, dict) or not all(each is None or isinstance(each, str) for each in since.values()):
+        bad("invalid_since", 'since is a position, "acked", or an object with one of these for each id')
+    return {each: since.get(each) for each in ids}
+
+
+def recover(destination: str, since: str | None) -> dict[str, Any]:
+    """Replay to the socket that asks what it missed, and let it into the room; what it is told about this id."""
+    sid, room = request.sid, room_of(destination)
+    if room in rooms():  # it has had all since it registered first
+        return {"position": broker.position(destination), "recovered": since is not None, "replayed": 0}
+    recovery = broker.recover(
+        destination,
+        since,
+        send=lambda publication: manager.send_text(publication.as_event(), sid),
+        join=lambda: join_room(room),
+        pace=lambda: manager.pace(sid),
+    )
+    return recovery._asdict()
 
 
 @socketio.on("register")
 @answering
 def on_register(message: Any) -> dict[str, Any]:
     ids = ids_of(message)
+    since = since_of(message.get("since"), ids)
     held = set(rooms()) - {request.sid}
     if len(held.union(map(room_of, ids))) > settings.max_ids:
-        raise Refused(400, "too_many_ids", f"a socket registers {settings.max_ids} ids at most (setting max_ids)")
-    for each in ids:
-        join_room(room_of(each))
-    # There is no history yet, so what came before cannot be had, and `since` is answered as it must be then.
-    return {"ids": {each: {"position": broker.position(each), "recovered": False, "replayed": 0} for each in ids}}
+        bad("too_many_ids", f"a socket registers {settings.max_ids} ids at most (setting max_ids)")
+    return {"ids": {each: recover(each, since[each]) for each in ids}}
+
+
+@socketio.on("ack")
+@answering
+def on_ack(message: Any) -> dict[str, Any]:
+    """All up to this position has been dealt with, for every socket that asks for what is not acknowledged."""
+    destination, position = ids_of(message)[0], message.get("position")
+    if room_of(destination) not in rooms():
+        bad("not_registered", "register an id before you acknowledge what came for it")
+    if not isinstance(position, str):
+        bad("invalid_position", "position is the id of the publication that is acknowledged")
+    try:
+        broker.ack(destination, position)
+    except ValueError as error:
+        bad("invalid_position", str(error))
+    publisher.waiters.note(destination, offset_of(position))
+    return {}
 
 
 @socketio.on("unregister")
@@ -267,22 +327,25 @@ def on_push(message: Any) -> dict[str, Any]:
     fields = fields_of(message, '{destination: "42", data: "hello"}')
     if not settings.socket_push:
         raise Refused(403, "not_allowed", "pages may not push here (setting socket_push); let your server push for it")
-    several = isinstance(fields.get("destination"), list)
-    answers = publish(checked(fields, several, settings))
-    return {"answers": answers} if several else answers[0]
+    push = checked(fields, settings)
+    if push.wait:
+        bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")
+    receipts = broker.publish(drafts_of(push))
+    answers = [answer_of(each, receipt) for each, receipt in zip(push.destinations, receipts, strict=True)]
+    return {"answers": answers} if push.several else answers[0]
 
 
 @socketio.on(INVALID)
 @answering
 def on_invalid(why: Any) -> NoReturn:
-    raise Refused(400, "invalid_packet", f"this is not a Socket.IO packet that the relay can read: {why}")
+    bad("invalid_packet", f"this is not a Socket.IO packet that the relay can read: {why}")
 
 
 @socketio.on("*")
 def on_unknown(event: str, message: Any, wants_answer: bool) -> dict[str, Any]:
     @answering
     def refuse(_: Any) -> NoReturn:
-        raise Refused(400, "unknown_event", f"the relay knows register, unregister and push, not {event[:50]!r}")
+        bad("unknown_event", f"the relay knows register, unregister, ack and push, not {event[:50]!r}")
 
     return refuse(message, wants_answer)
 
@@ -321,11 +384,15 @@ def main() -> None:
         server = serving.make_server(app, settings)
     except OSError as error:
         stop_with(cannot_listen(error))
-    print(banner(server.port), flush=True)
     try:
+        upkeep.start()
+        print(banner(server.port), flush=True)
         server.serve_forever()
+    except StoreError as error:
+        stop_with(str(error))
     finally:
         server.close()
+        upkeep.close()
 
 
 if __name__ == "__main__":

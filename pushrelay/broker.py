@@ -1,54 +1,401 @@
-"""Publications: what a push becomes, numbered within its destination and handed to who registered it."""
+"""The broker: numbers publications, stores them, hands them out in order, and replays what somebody missed.
 
-import json
+`Broker` is the interface, and what all stores have in common; its subclasses are the stores. A publication is stored
+in a transaction that it shares with whatever waits (commits.py), queued with others of its stripe in the order of the
+offsets, and handed out by whoever holds the stripe (handout.py).
+"""
+
+import contextlib
+import logging
 import secrets
-import threading
-from collections.abc import Callable
-from json.encoder import encode_basestring as quote
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+from .commits import Commits, Job
+from .handout import Item, Stripe, Tap
+from .publication import (
+    Draft,
+    History,
+    Kept,
+    Publication,
+    Receipt,
+    Recovery,
+    StoreError,
+    Tip,
+    decode,
+    offset_in,
+    position_of,
+)
+
+log = logging.getLogger("relay.broker")
+
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two seldom meet
+SWEEP_EVERY = 64  # publications between two sweeps; each sweep can drop more than that
+TAIL = 8  # publications that may be sent to a newcomer while others wait
+CLOSED = "the relay's store is closed: send it again once the relay is back"
+ROUNDS = 4  # tries to get the tail that short before the others have to wait for it
 
 
-class Publication(NamedTuple):
-    """One push to one destination."""
-
-    destination: str
-    position: str  # epoch:offset, the `id` that clients and publishers see
-    event: str
-    data: Any
-
-    def as_event(self) -> str:
-        """The Socket.IO event that brings it to a browser: a JSON array of its name and one object."""
-        data = quote(self.data) if isinstance(self.data, str) else _encode(self.data)
-        message = f'{{"data":{data},"id":"{self.position}","destination":{quote(self.destination)}}}'
-        return f"[{quote(self.event)},{message}]"
+def new_epoch() -> str:
+    """A random word; 40 bits, so that a store made anew is never taken for the one before."""
+    return secrets.token_hex(5)
 
 
-class MemoryBroker:
-    """Numbers publications and delivers them. It keeps no history: what nobody was there for is gone.
+class Broker:
+    """Publications of all destinations. Every method may be called by any thread.
 
-    `deliver(publication, skip_sid)` hands one publication to the sockets of its destination and returns how
-    many those were. It is called under the destination's lock, so offsets reach every client in their order.
+    `deliver(publication, skip_sid)` hands one publication to the sockets of its destination and returns how many
+    those were. It is called by one thread at a time for each destination, in the order of the offsets, and must not
+    call the broker itself.
+
+    History keeps `history_size` publications of a destination, each `history_ttl` seconds at most, and
+    `history_bytes` in all. `clock` gives the seconds since 1970.
     """
 
-    def __init__(self, deliver: Callable[[Publication, str | None], int]):
-        self.epoch = secrets.token_hex(4)  # another one after a restart, when the offsets begin anew
-        self._deliver = deliver
-        self._offsets: dict[str, int] = {}  # of each destination's last publication
-        self._locks = [threading.Lock() for _ in range(STRIPES)]
+    FORGET_AFTER = 86_400.0  # seconds without any history after which a destination's offset is forgotten
+    KEY_TTL = 300.0  # seconds in which an idempotency key is known
+    MAX_KEYS = 1_000_000  # keys that are known at once: clocks that are set back must not make them pile up
+    SWEEP_SECONDS = 0.0015  # what one call of sweep() takes at most, as long as the disk keeps up
 
-    def publish(self, destination: str, event: str, data: Any, skip_sid: str | None = None) -> tuple[str, int]:
-        """Number one publication and deliver it. Returns its position and the number of sockets it went to."""
-        with self._lock(destination):
-            offset = self._offsets[destination] = self._offsets.get(destination, 0) + 1
-            position = f"{self.epoch}:{offset}"
-            return position, self._deliver(Publication(destination, position, event, data), skip_sid)
+    def __init__(
+        self,
+        deliver: Callable[[Publication, str | None], int],
+        *,
+        history_size: int = 100,
+        history_ttl: float = 3600.0,
+        history_bytes: int = 256 << 20,
+        clock: Callable[[], float] = time.time,
+    ):
+        self.history_size = history_size
+        self.history_ttl = history_ttl
+        self.history_bytes = history_bytes
+        self.epoch = ""  # of the store, once it is open
+        self._deliver = deliver
+        self._clock = clock
+
+        self._commits = Commits(self._run)
+        self._closed = True
+
+        # Only the thread in the transaction changes these two; all threads read them.
+        self._committing: dict[str, int] = {}  # destination: its first offset that is not in its stripe's queue yet
+        self._placed: list[Item] = []  # what this transaction stores, in order
+
+        # Items with a key, from their transaction until `connections` is final and stored.
+        self._keyed: dict[str, Item] = {}
+        self._stripes = [Stripe() for _ in range(STRIPES)]
+        self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
+
+    # What the relay calls.
+
+    def start(self) -> None:
+        """Open the store. Raises StoreError with what is wrong and what to do."""
+        self._open()
+        self._closed = False
+
+    def publish(self, drafts: list[Draft]) -> list[Receipt]:
+        """Store all drafts in one transaction, then hand each one out; returns their receipts in the same order.
+
+        Raises StoreError, and ValueError for data that is not JSON; then nothing was stored, nothing was handed out
+        and no offset was used. A draft whose key was used within KEY_TTL seconds is answered with the first receipt.
+        """
+        items = [Item(draft) for draft in drafts]
+        self._commits.together(lambda: self._store(items, self._clock()))
+        try:
+            self._hand_out(items)
+        finally:
+            self._settle_keys(items)
+        self._unswept += len(items)
+        if self._unswept >= SWEEP_EVERY:
+            self._sweep_along()
+        return [item.receipt() for item in items]
+
+    def recover(
+        self,
+        destination: str,
+        since: str | None,
+        send: Callable[[Publication], Any],
+        join: Callable[[], Any],
+        pace: Callable[[], Any] = lambda: None,
+    ) -> Recovery:
+        """Send a newcomer what came after `since`, then let it join, with no gap and no overlap to what is live.
+
+        `send(publication)` is called for each one missed, in order. `join()` is called once, at the moment from which
+        on deliver() has to reach the newcomer. Neither may block. `pace()` is called between sends while nobody waits
+        for them, and may block until the newcomer has read. `since` is a position, "acked" for the one that was
+        acknowledged last, or None to join only. What cannot be replayed wholly is not replayed at all.
+        Raises StoreError where the history cannot be read; then join() was not called.
+        """
+        stripe, tap = self._stripe(destination), Tap()
+        with stripe.lock:
+            stripe.open_tap(destination, tap)
+        try:
+            with stripe.lock:
+                tap.reached = self._reached(destination)
+                stripe.drain(self._deliver)
+            missed = None if since is None else self._missed(destination, since, tap.reached)
+            send_on = None if missed is None else send
+            for publication in missed or ():
+                send(publication)
+                pace()
+            for _ in range(ROUNDS):
+                if len(tap) > TAIL:
+                    tap.empty(send_on)
+                    pace()
+            with stripe.lock:
+                tap.empty(send_on)
+                join()
+            return Recovery(position_of(self.epoch, tap.reached), missed is not None, len(missed or ()) + tap.sent)
+        finally:
+            with stripe.lock:
+                stripe.close_tap(destination, tap)
+
+    def history(self, destination: str, since: str | None = None, limit: int | None = None) -> History:
+        """What is kept after `since` (a position, "acked", or None for all), the oldest `limit` of it."""
+        after = 0 if since is None else self._after(destination, since)
+        kept, tip = self._read(destination, after or 0)
+        whole = since is None or (after is not None and self._live(kept, tip, after) is not None)
+        now = self._clock()
+        live = [each for each in kept if each.expires > now][-self.history_size or len(kept) :]
+        publications = [self._publication(destination, each) for each in live[:limit]]
+        return History(publications, position_of(self.epoch, tip.offset), whole)
 
     def position(self, destination: str) -> str:
-        """The position of the destination's last publication; offset 0 where there was none."""
-        return f"{self.epoch}:{self._offsets.get(destination, 0)}"
+        """The position of the last publication. Where there was none, the one from which counting will go on."""
+        return position_of(self.epoch, self._tip(destination).offset)
 
-    def _lock(self, destination: str) -> threading.Lock:
-        return self._locks[hash(destination) % STRIPES]
+    def ack(self, destination: str, position: str) -> None:
+        """Acknowledge all up to a position; an earlier one than acknowledged before changes nothing.
+
+        Raises ValueError with a sentence for what is not a position of this destination, and StoreError.
+        """
+        offset, tip = offset_in(position, self.epoch), self._tip(destination)
+        if offset is None:
+            raise ValueError("this is no position of this relay's store: acknowledge the id that came with the push")
+        if offset > tip.offset:
+            raise ValueError("nothing was pushed at this position yet: acknowledge the id that came with the push")
+        if offset > tip.acked:
+            self._commits.together(lambda: self._store_ack(destination, offset))
+
+    def acked(self, destination: str) -> str:
+        """The position acknowledged last; where there is none, the one before the first publication."""
+        return position_of(self.epoch, self._tip(destination).acked)
+
+    def sweep(self) -> bool:
+        """Drop a little of what no bound allows any more; returns whether there is more. Raises StoreError."""
+        return self._commits.together(self._sweep)
+
+    def close(self) -> None:
+        """Wait for the transaction under way, and close the store. What comes later gets StoreError."""
+        self._commits.alone(self._close_once)
+
+    def _close_once(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    # Commits.
+
+    def _run(self, jobs: list[Job]) -> None:
+        """Do the work of all jobs in one transaction, and queue what it stored; either all of it or nothing."""
+        committed = False
+        try:
+            self._transact(jobs)
+            for item in self._placed:
+                self._stripe(item.draft.destination).queue.append(item)
+            committed = True
+        except StoreError:
+            raise
+        except Exception as error:
+            log.exception("the store failed")
+            raise StoreError(f"the store failed ({error!r}): the log says more") from error
+        finally:
+            for item in () if committed else self._placed:
+                self._keyed.pop(item.key or "", None)
+            self._placed = []
+            self._committing.clear()
+
+    def _transact(self, jobs: list[Job]) -> None:
+        if self._closed:
+            raise StoreError(CLOSED)
+        self._begin()
+        try:
+            for job in jobs:
+                job.result = job.work()
+            self._commit()
+        except BaseException:
+            self._rollback()
+            raise
+
+    def _place(self, item: Item, offset: int, now: float, expires: float) -> None:
+        """Called by _store() for each item that it stores: give it its offset, and keep it for handing out."""
+        draft = item.draft
+        item.offset = offset
+        item.position = position = f"{self.epoch}:{offset}"
+        item.publication = Publication(draft.destination, position, draft.event, draft.data, now, expires)
+        self._committing.setdefault(draft.destination, offset)
+        self._placed.append(item)
+        if item.key is not None:
+            self._keyed[item.key] = item
+
+    def _repeats(self, item: Item, now: float) -> bool:
+        """Called by _store() for each item with a key: whether that was used before, and the item is answered by it."""
+        first = self._keyed.get(item.key)
+        if first is not None:
+            item.first = first
+            return True
+        found = self._find_key(item.key, now)
+        if found is None:
+            return False
+        item.position, item.connections = position_of(self.epoch, found[0]), found[1]
+        return True
+
+    def _lifetime(self, draft: Draft) -> tuple[float, bool]:
+        """Seconds for which a draft is kept, and whether its end is its publisher's wish and no loss."""
+        if draft.ttl is None or draft.ttl > self.history_ttl:
+            return (self.history_ttl if self.history_size else 0.0), False
+        return (draft.ttl if self.history_size else 0.0), draft.ttl == 0 or self.history_size > 0
+
+    # Handing out.
+
+    def _stripe(self, destination: str) -> Stripe:
+        return self._stripes[hash(destination) % STRIPES]
+
+    def _hand_out(self, items: list[Item]) -> None:
+        """Return when all items are handed out, by this thread or by another that was quicker.
+
+        So it is with those that they repeat: the same destination, the same stripe, and earlier in its queue.
+        """
+        if len(items) == 1:
+            stripes: Iterable[Stripe] = (self._stripe(items[0].draft.destination),)
+        else:
+            stripes = {id(s): s for s in (self._stripe(item.draft.destination) for item in items)}.values()
+        for stripe in stripes:
+            with stripe.lock:
+                stripe.drain(self._deliver)
+
+    def _settle_keys(self, items: list[Item]) -> None:
+        """Store what the publishers of keys are told, for who repeats them after a restart."""
+        firsts = [item for item in items if item.key is not None and item.publication is not None]
+        counted = [item for item in firsts if item.connections]
+        if counted:
+            # They are accepted whether this works or not; where it fails, a repeat is told of no connections.
+            with contextlib.suppress(StoreError):
+                self._commits.together(lambda: self._store_connections(counted))
+        for item in firsts:
+            del self._keyed[item.key]
+
+    def _sweep_along(self) -> None:
+        """Sweep on behalf of what was published, so long that no flood of pushes outruns it."""
+        steps, self._unswept = 8 * (self._unswept // SWEEP_EVERY), 0
+        with contextlib.suppress(StoreError):  # this thread's own push is stored, and that is what it is told
+            while steps > 0 and self.sweep():
+                steps -= 1
+
+    # Recovery.
+
+    def _reached(self, destination: str) -> int:
+        """The offset up to which all is in the stripe's queue or was handed out. The caller holds the stripe's lock.
+
+        What is being committed counts as not there yet, though it may be in the store already: it will come through
+        the queue. The order matters: the store is asked first, so that what it does not say is committed later.
+        """
+        offset = self._tip(destination).offset
+        first = self._committing.get(destination)
+        return offset if first is None else min(offset, first - 1)
+
+    def _missed(self, destination: str, since: str, reached: int) -> list[Publication] | None:
+        """What came after a position, up to `reached`; None where not all of it can be had."""
+        after = self._after(destination, since)
+        if after is None:
+            return None
+        live = self._live(*self._read(destination, after), after)
+        if live is None:
+            return None
+        return [self._publication(destination, each) for each in live if each.offset <= reached]
+
+    def _after(self, destination: str, since: str) -> int | None:
+        """The offset that `since` stands for; None where it is no position of this store."""
+        return self._tip(destination).acked if since == "acked" else offset_in(since, self.epoch)
+
+    def _live(self, kept: list[Kept], tip: Tip, after: int) -> list[Kept] | None:
+        """What of `kept`, all that came after an offset, may still be had; None where something is missing."""
+        if not tip.trimmed <= after <= tip.offset:
+            return None
+        now = self._clock()
+        live = [each for each in kept if each.expires > now]
+        lost = len(live) > self.history_size or any(each.expires <= now and not each.own for each in kept)
+        return None if lost else live
+
+    def _publication(self, destination: str, kept: Kept) -> Publication:
+        position = position_of(self.epoch, kept.offset)
+        return Publication(destination, position, kept.event, decode(kept.text), kept.created, kept.expires)
+
+    # What a store does. All but the first four are called by one thread at a time, between _begin() and _commit().
+
+    def _open(self) -> None:
+        """Open the store and set `epoch`. Raises StoreError."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+    def _tip(self, destination: str) -> Tip:
+        """Where a destination stands, by what is committed. Raises StoreError."""
+        raise NotImplementedError
+
+    def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
+        """What is kept after an offset, in order, and a tip that knows of all that was trimmed before it was read."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        raise NotImplementedError
+
+    def _commit(self) -> None:
+        raise NotImplementedError
+
+    def _rollback(self) -> None:
+        """Undo all since _begin(), which may have failed itself. Raises nothing."""
+        raise NotImplementedError
+
+    def _store(self, items: list[Item], now: float) -> None:
+        """Store items: ask _repeats() about those with a key, and call _place() for each that is stored."""
+        raise NotImplementedError
+
+    def _find_key(self, key: str, now: float) -> tuple[int, int] | None:
+        """The offset and the connections stored for an idempotency key, unless it is older than KEY_TTL."""
+        raise NotImplementedError
+
+    def _store_connections(self, items: list[Item]) -> None:
+        raise NotImplementedError
+
+    def _store_ack(self, destination: str, offset: int) -> None:
+        """Move the acknowledged offset of a destination forward to this one, never back."""
+        raise NotImplementedError
+
+    def _sweep(self) -> bool:
+        """Drop a little of what no bound allows; returns whether there is more."""
+        raise NotImplementedError
+
+
+def open_broker(url: str, deliver: Callable[[Publication, str | None], int], **options: Any) -> Broker:
+    """The broker that a setting names, not started: no file is opened and no thread runs before start().
+
+    `options` are those of Broker, and `durability` for SQLite: "process" or "power". Raises ValueError with what to
+    write instead.
+    """
+    durability = options.pop("durability", "process")
+    if durability not in ("process", "power"):
+        raise ValueError(f"durability is process or power, not {durability!r}")
+    kind, _, rest = url.partition(":")
+    if url == "memory:":
+        from .broker_memory import MemoryBroker
+
+        return MemoryBroker(deliver, **options)
+    if kind == "sqlite" and rest and not rest.startswith("//"):
+        from .broker_sqlite import SQLiteBroker
+
+        return SQLiteBroker(rest, deliver, durability=durability, **options)
+    raise ValueError(
+        f"broker is memory: or sqlite:FILE, such as sqlite:relay.db or sqlite:/var/lib/relay.db, not {url!r}"
+    )

@@ -1,5 +1,7 @@
 """What the relay answers when it does not do what it was asked."""
 
+from typing import NoReturn
+
 
 class Refused(Exception):
     """A request that is not carried out; nothing of it was.
@@ -15,3 +17,8 @@ class Refused(Exception):
 
     def body(self) -> dict[str, str]:
         return {"error": self.error, "message": self.message}
+
+
+def bad(error: str, message: str) -> NoReturn:
+    """Refuse bad input."""
+    raise Refused(400, error, message)

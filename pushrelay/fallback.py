@@ -24,6 +24,14 @@ class StockManager(socketio.Manager):
             self.emit(event, argument, "/", room=room, skip_sid=skip_sid)
         return len(sids)
 
+    def send_text(self, text: str, sid: str) -> None:
+        """An event, as above, to one client."""
+        event, argument = json.loads(text)
+        self.emit(event, argument, "/", room=sid)
+
+    def pace(self, sid: str) -> None:
+        """Nothing: the stock engine's queues have no bound."""
+
 
 class FallbackServer:
     """Serves a WSGI app on one address until it is closed. `port` is the one in use, also where 0 was asked for."""

@@ -6,6 +6,7 @@ ten seconds; this one knows the rooms of each.
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from .message import MESSAGE, Message
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _EVENT = f"{MESSAGE}{sio.EVENT}"
+# A replay waits so long for a client whose outbox is half full. One that reads nothing at all is closed as slow then.
+PACE_SECONDS = 5.0
 _NOTHING: dict[Any, Any] = {}
 
 
@@ -56,6 +59,19 @@ class RoomManager(socketio.Manager):
         eio_sids = self._recipients(members, skip_sid)
         self._hand_out(Message(_EVENT + text), eio_sids)
         return len(eio_sids)
+
+    def send_text(self, text: str, sid: str) -> None:
+        """An event, as above, to one client."""
+        eio_sid = self.eio_sid_from_sid(sid, "/")
+        if eio_sid is not None:
+            self._hand_out(Message(_EVENT + text), [eio_sid])
+
+    def pace(self, sid: str) -> None:
+        """Wait until a client that is being sent much has read some of it, but not for long: see PACE_SECONDS."""
+        session = self.server.eio.sockets.get(self.eio_sid_from_sid(sid, "/"))
+        limit, end = self.server.eio.outbox_bytes // 2, time.monotonic() + PACE_SECONDS
+        while session is not None and session.backlog > limit and not session.closed and time.monotonic() < end:
+            time.sleep(0.002)
 
     def _recipients(self, members: dict[str, str], skip_sid: str | list[str] | None) -> list[str]:
         """The Engine.IO sids of these clients, those to be skipped left out."""

@@ -63,6 +63,11 @@ class Session:
         return self.link is not None
 
     @property
+    def backlog(self) -> int:
+        """Bytes that wait for the client, over what the kernel has taken."""
+        return self._waiting if self.link is None else self.link.backlog
+
+    @property
     def session(self) -> dict[Any, Any]:
         """What `get_session` gives. engineio's name for it."""
         if self._state is None:

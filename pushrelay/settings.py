@@ -48,6 +48,14 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def broker_url(text: str) -> str:
+    """A parser for the kinds of broker; the broker itself looks at what comes behind the colon."""
+    kind, _, rest = text.partition(":")
+    if text != "memory:" and (kind != "sqlite" or not rest or rest.startswith("//")):
+        raise ValueError("memory:, or sqlite: and a file, such as sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
+    return text
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     """A parser for one of some words."""
 
@@ -83,6 +91,12 @@ TABLE = (
         "server", "auto", one_of("auto", "own", "werkzeug"), "own; or werkzeug, where there is no epoll; auto decides"
     ),
     Setting("threads", 8, whole(2, 64), "threads that handle requests and events, at most"),
+    Setting("broker", "sqlite:relay.db", broker_url, "where publications are kept: sqlite:FILE, or memory:"),
+    Setting("durability", "process", one_of("process", "power"), "what a stored push outlives: process; power, synced"),
+    Setting("history_size", 100, whole(0, 100_000), "publications that are kept of each destination"),
+    Setting("history_ttl", 3600.0, seconds(0, 366 * 86400), "seconds that a publication is kept"),
+    Setting("history_bytes", 256 << 20, whole(1 << 20, 1 << 40), "bytes that all that is kept may take"),
+    Setting("max_waiting", 1000, whole(0, 100_000), "pushes that may wait for an acknowledgement at a time"),
     Setting("ping_interval", 25.0, seconds(0.1, 3600), "seconds between two pings to a client"),
     Setting("ping_timeout", 20.0, seconds(0.1, 3600), "seconds a client has to answer a ping"),
     Setting("max_body", 1_000_000, whole(1024, 1 << 30), "bytes that the body of one push may have"),
@@ -111,6 +125,12 @@ class Settings:
     port: int
     server: str
     threads: int
+    broker: str
+    durability: str
+    history_size: int
+    history_ttl: float
+    history_bytes: int
+    max_waiting: int
     ping_interval: float
     ping_timeout: float
     max_body: int

@@ -56,7 +56,7 @@ class Relay:
     """A relay in a process of its own. Settings are given as their flags; port 0 unless told otherwise."""
 
     def __init__(self, log, **settings):
-        self.settings = {"port": 0, **settings}
+        self.settings = {"port": 0, "broker": f"sqlite:{log}.db", **settings}
         self.log = log
         self.start()
 

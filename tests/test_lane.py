@@ -7,6 +7,7 @@ from test_http import FORM, JSON, REFUSED, TEXTS, multipart
 from werkzeug.test import Client, EnvironBuilder
 
 import relay as relay_app
+from pushrelay.broker import open_broker
 
 TAKEN = [(name, FORM, f"destination=a&data={name}".encode()) for name in TEXTS if name.isalpha()]
 TAKEN += [
@@ -26,8 +27,12 @@ def push(headers, body, remote="127.0.0.1"):
 
 @pytest.fixture(autouse=True)
 def nothing_pushed_before(monkeypatch):
-    """Offsets begin anew, so that the answers to a push sent twice can be the same."""
-    monkeypatch.setattr(relay_app.broker, "_offsets", {})
+    """A broker of its own for each test, so that the answers to a push sent twice can be the same."""
+    broker = open_broker("memory:", relay_app.deliver)
+    broker.start()
+    broker.epoch = "epoch"
+    monkeypatch.setattr(relay_app.publisher, "_broker", broker)
+    monkeypatch.setattr(relay_app.upkeep, "start", lambda: None)
 
 
 @pytest.fixture
@@ -72,10 +77,7 @@ def test_both_refuse_who_is_not_local(flasks_way, monkeypatch):
 
 
 def test_both_say_the_same_when_the_relay_fails(monkeypatch):
-    def fail(*_):
-        raise RuntimeError("for the test")
-
-    monkeypatch.setattr(relay_app.broker, "publish", fail)
+    monkeypatch.setattr(relay_app.publisher, "_broker", None)
     quick = push(FORM, b"destination=a&data=x")
     monkeypatch.setitem(relay_app.app.before_request_funcs, None, [lambda: None])
     assert push(FORM, b"destination=a&data=x") == quick

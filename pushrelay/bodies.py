@@ -1,0 +1,183 @@
+"""The body of a push: read, bounded, and taken apart into fields, whichever way it was written."""
+
+import io
+import json
+import re
+from functools import lru_cache
+from typing import Any, NoReturn
+from urllib.parse import unquote_plus
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
+
+from .errors import Refused, bad
+
+MAX_PUSHES = 1000  # in a batch, and destinations in one push: more is better sent as a topic, or in several batches
+_MOST_FIELDS = MAX_PUSHES + 100
+_FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
+_LINES = "application/x-ndjson"
+
+Fields = dict[str, Any]
+
+
+def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Fields | list[Fields | Refused]:
+    """The fields of a push, or those of each push in a batch; one that cannot be read stands as the Refused it gets.
+
+    `max_body` is in bytes. `seed` is for the server's root, whose first clients sent forms without saying so: there a
+    body of any other type is read as a form. Raises Refused (400, 413, 415) where the body as a whole cannot be read.
+    """
+    kind = _kind_of(environ.get("CONTENT_TYPE", ""))
+    if kind == _JSON:
+        return _json_body(_text(_body(environ, max_body), "invalid_json"))
+    if kind == _LINES:
+        return _lines(_text(_body(environ, max_body), "invalid_json"))
+    if kind == _MULTIPART:
+        return _form_fields(_multipart_pairs(_body(environ, max_body), environ["CONTENT_TYPE"]))
+    if kind in (_FORM, "") or seed:
+        return _form_fields(_form_pairs(_text(_body(environ, max_body), "invalid_form")))
+    message = f"send the push as a form ({_FORM}), as JSON ({_JSON}) or as {_LINES}, not as {kind}"
+    raise Refused(415, "unsupported_media_type", message)
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", float: "a fraction"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+@lru_cache(maxsize=256)
+def _kind_of(content_type: str) -> str:
+    kind, _, parameters = content_type.lower().partition(";")
+    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters)
+    if charset and charset[1] not in ("utf-8", "utf8", "us-ascii"):
+        raise Refused(415, "unsupported_media_type", f"send the push in UTF-8, not in {charset[1][:40]}")
+    return kind.strip()
+
+
+def _body(environ: dict[str, Any], limit: int) -> bytes:
+    """The whole body, at most `limit` bytes of it: a larger one is refused before it is read."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length:
+        if not (length.isascii() and length.isdigit()):
+            bad("invalid_length", "Content-Length is a number of bytes")
+        if len(length) > 18 or int(length) > limit:
+            _too_large(limit)
+        body = environ["wsgi.input"].read(int(length))
+        if len(body) < int(length):
+            bad("incomplete_body", f"the body ended after {len(body)} of {length} bytes: send all of it")
+        return body
+    if not environ.get("wsgi.input_terminated"):
+        return b""
+    body = environ["wsgi.input"].read(limit + 1)
+    return body if len(body) <= limit else _too_large(limit)
+
+
+def _too_large(limit: int) -> NoReturn:
+    message = f"the body of a push has {limit} bytes at most (setting max_body): send less, or raise the setting"
+    raise Refused(413, "too_large", message)
+
+
+def _text(body: bytes, error: str) -> str:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        bad(error, f"the body is not UTF-8: byte {wrong.start} cannot be there")
+
+
+def _json_body(text: str) -> Fields | list[Fields | Refused]:
+    value = _json(text)
+    if isinstance(value, list):
+        _check_size(len(value))
+        return [each if isinstance(each, dict) else _no_object(each) for each in value]
+    if not isinstance(value, dict):
+        raise _no_object(value)
+    return value
+
+
+def _lines(text: str) -> list[Fields | Refused]:
+    """A push a line (newline-delimited JSON); empty lines are passed over, and a bad one fails alone."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    _check_size(len(lines))
+    pushes: list[Fields | Refused] = []
+    for line in lines:
+        try:
+            value = _json(line)
+            pushes.append(value if isinstance(value, dict) else _no_object(value))
+        except Refused as refused:
+            pushes.append(refused)
+    return pushes
+
+
+def _check_size(count: int) -> None:
+    if count > MAX_PUSHES:
+        bad("too_many_pushes", f"{count} pushes in one batch are too many: {MAX_PUSHES} at most")
+
+
+def _no_object(value: Any) -> Refused:
+    return Refused(400, "invalid_json", f"a push is a JSON object with destination and data, not {kind_of(value)}")
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        bad("invalid_json", "the JSON is nested too deeply")
+    except ValueError as wrong:
+        bad("invalid_json", f"the body is not JSON: {wrong}")
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is JavaScript, not JSON")
+
+
+def _form_pairs(text: str) -> list[tuple[str, str]]:
+    """The fields of a form (WHATWG URL, "application/x-www-form-urlencoded parsing"), decoded strictly."""
+    if text.count("&") > _MOST_FIELDS:
+        bad("invalid_form", f"the form has too many fields: {_MOST_FIELDS} at most")
+    pairs = []
+    try:
+        for pair in text.split("&"):
+            name, _, value = pair.partition("=")
+            if "%" in pair or "+" in pair:
+                name, value = unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")
+            if pair:
+                pairs.append((name, value))
+    except UnicodeDecodeError:
+        bad("invalid_form", "a %-sequence in the form is not UTF-8")
+    return pairs
+
+
+def _multipart_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:
+    # Werkzeug replaces what is not UTF-8 without a word, so the body is checked as a whole first.
+    _text(body, "invalid_form")
+    kind, options = parse_options_header(content_type)
+    parser = FormDataParser(silent=False, max_form_parts=_MOST_FIELDS)
+    try:
+        _, fields, files = parser.parse(io.BytesIO(body), kind, len(body), options)
+    except (ValueError, HTTPException):
+        bad(
+            "invalid_form",
+            f"the multipart form cannot be read: check its boundary, and send {_MOST_FIELDS} fields at most",
+        )
+    if files:
+        bad("invalid_form", "files cannot be pushed: send text, and where to fetch the file")
+    return list(fields.items(multi=True))
+
+
+def _form_fields(pairs: list[tuple[str, str]]) -> Fields:
+    """The fields of a form. PHP writes a list as destination[], as destination[0] or by repeating the name."""
+    fields: Fields = {}
+    destinations = []
+    several = False
+    for name, value in pairs:
+        if name == "destination" or name.startswith("destination["):
+            several = several or name != "destination" or bool(destinations)
+            destinations.append(value)
+        elif name in fields:
+            bad("invalid_form", f"the field {name[:50]!r} is there twice: send it once")
+        else:
+            fields[name] = value
+    if destinations:
+        fields["destination"] = destinations if several else destinations[0]
+    return fields

@@ -1,0 +1,390 @@
+"""`sqlite:FILE`: publications in an SQLite database. A push that was answered outlives the process."""
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from . import sqlite_file
+from .broker import CLOSED, Broker
+from .commits import Job
+from .handout import Item
+from .publication import Kept, StoreError, Tip
+
+log = logging.getLogger("relay.broker")
+
+SPOTS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
+GRAIN = 60.0  # seconds that what expired may lie on the disk: sweeping looks at a destination no more often
+TRIM_EVERY = 16  # offsets between two trims of a destination: a trim costs as much for one row as for sixteen
+CHECK_EVERY = 64  # transactions between two looks at the files
+EVICT = 16  # publications that one destination loses at a time where all take too much room
+EXPIRE = 256  # the oldest of a destination that are looked at together; what expired behind them can wait
+MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none
+
+_FIND = "SELECT id, offset, trimmed, acked, due FROM destinations WHERE name = ?"
+_NEWEST = "SELECT offset, trimmed FROM publications WHERE destination = ? ORDER BY offset DESC LIMIT 1"
+_FLOOR = "SELECT value FROM meta WHERE name = 'floor'"
+_INSERT = (
+    "INSERT INTO publications (destination, offset, created, expires, own, trimmed, event, data) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_READ = (
+    "SELECT offset, event, data, created, expires, own FROM publications "
+    "WHERE destination = ? AND offset > ? ORDER BY offset"
+)
+
+
+class _Spot(NamedTuple):
+    """Where a destination stands, as the writer knows it."""
+
+    id: int
+    offset: int
+    trimmed: int
+    acked: int
+    due: float
+
+
+class SQLiteBroker(Broker):
+    """A broker whose store is one file. One connection writes, a few read, and no other relay may use the file.
+
+    `durability`: "process" outlives the end of the process, however it ends; "power" the end of the machine.
+    """
+
+    BUSY_SECONDS = 2.0  # how long to wait for other programs that lock the file
+    WAL_PAGES = 4000  # 16 MiB: the more, the fewer times a page that changes often is copied into the file (measured)
+    WAL_BYTES = 48 << 20  # where readers kept it from being begun anew, writing waits for them
+
+    def __init__(self, path: str, deliver: Any, *, durability: str = "process", **options: Any):
+        super().__init__(deliver, **options)
+        if self.history_bytes < MIN_BYTES:
+            raise ValueError(f"history_bytes is {MIN_BYTES} at least, not {self.history_bytes}")
+        self.path = os.path.realpath(path)  # one file has one lock, whatever links lead to it
+        self._synchronous = "FULL" if durability == "power" else "NORMAL"
+        self._trim_every = max(TRIM_EVERY, self.history_size // 8)
+
+        self._lock: sqlite3.Connection | None = None
+        self._writer: sqlite3.Connection | None = None  # of the thread in the transaction
+        self._readers: sqlite_file.Readers | None = None
+        self._inode = 0  # of the file that is open: somebody may put another in its place
+        self._pages = 0  # how many the store may use
+        self._until_check = CHECK_EVERY  # transactions
+        self._broken = False  # an error was one that a connection may not survive: open the file anew
+
+        # What is committed. Replaced and never changed, so that all threads may read it.
+        self._spots: dict[str, _Spot] = {}
+        self._staged: dict[str, _Spot] = {}  # what this transaction makes of it
+
+    # Opening and closing.
+
+    def _open(self) -> None:
+        sqlite_file.check_folder(self.path)
+        self._lock = sqlite_file.lock(self.path, self.BUSY_SECONDS)
+        try:
+            self._open_file()
+        except BaseException:
+            self._close()
+            raise
+
+    def _open_file(self) -> None:
+        sqlite_file.create(self.path)
+        try:
+            self._writer = writer = sqlite_file.connect(self.path, self.BUSY_SECONDS)
+            writer.execute(f"PRAGMA synchronous={self._synchronous}")
+            writer.execute(f"PRAGMA wal_autocheckpoint={self.WAL_PAGES}")
+            sqlite_file.migrate(writer, self.path)
+            (self.epoch,) = writer.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
+            self._pages = self.history_bytes // writer.execute("PRAGMA page_size").fetchone()[0]
+        except sqlite3.Error as error:
+            raise sqlite_file.explain(error, self.path) from error
+        self._inode = os.stat(self.path).st_ino
+        self._readers = sqlite_file.Readers(self.path, self.BUSY_SECONDS)
+        self._spots = {}
+        self._broken = False
+
+    def _reopen(self) -> None:
+        log.warning("opening %s anew", self.path)
+        self._close_file()
+        self._open_file()
+
+    def _close_file(self) -> None:
+        if self._readers is not None:
+            self._readers.close()
+            self._readers = None
+        if self._writer is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.close()
+            self._writer = None
+
+    def _close(self) -> None:
+        self._close_file()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # The transaction.
+
+    def _begin(self) -> None:
+        self._staged = {}
+        self._until_check -= 1
+        try:
+            if not self._until_check:
+                self._check_files()
+            if self._broken:
+                self._reopen()
+            self._writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _transact(self, jobs: list[Job]) -> None:
+        try:
+            super()._transact(jobs)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _commit(self) -> None:
+        self._writer.execute("COMMIT")
+        self._spots.update(self._staged)
+        while len(self._spots) > SPOTS:
+            del self._spots[next(iter(self._spots))]
+
+    def _rollback(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._writer is not None and self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        self._broken = self._broken or sqlite_file.code_of(error) in sqlite_file.BREAKING
+        return sqlite_file.explain(error, self.path)
+
+    def _check_files(self) -> None:
+        """See whether the file is still the one that was opened, and whether the WAL has grown too long."""
+        self._until_check = CHECK_EVERY
+        try:
+            self._broken = self._broken or os.stat(self.path).st_ino != self._inode
+            if os.stat(f"{self.path}-wal").st_size > self.WAL_BYTES:
+                # Waits for those who read now. Who begins to read meanwhile reads the file, so the wait is short.
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except OSError:
+            self._broken = True
+
+    # Storing.
+
+    def _store(self, items: list[Item], now: float) -> None:
+        rows: list[tuple[Any, ...]] = []
+        for item in items:
+            if item.key is not None and self._repeats(item, now):
+                continue
+            draft = item.draft
+            seconds, own = self._lifetime(draft)
+            expires = now + seconds
+            look = expires + GRAIN if seconds > 0 else now + self.FORGET_AFTER
+            id_, offset, trimmed, acked, due = self._spot(draft.destination, look)
+            offset += 1
+            self._place(item, offset, now, expires)
+            if not offset % self._trim_every:
+                self._insert(rows)
+                trimmed = self._trim(id_, trimmed, now)
+            if seconds > 0:
+                rows.append((id_, offset, now, expires, own, trimmed, draft.event, item.text))
+                due = self._due_by(id_, due, look)
+            else:
+                trimmed = trimmed if own else offset
+                self._writer.execute(
+                    "UPDATE destinations SET offset = ?, trimmed = ? WHERE id = ?", (offset, trimmed, id_)
+                )
+            self._staged[draft.destination] = _Spot(id_, offset, trimmed, acked, due)
+            if item.key is not None:
+                self._store_key(item.key, offset, now)
+        self._insert(rows)
+
+    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
+        """Insert publications and empty the list of them."""
+        if len(rows) == 1:
+            self._writer.execute(_INSERT, rows[0])
+        elif rows:
+            self._writer.executemany(_INSERT, rows)
+        rows.clear()
+
+    def _spot(self, name: str, due: float) -> _Spot:
+        """Where a destination stands in this transaction; if it is new, it is made, and due for sweeping then."""
+        spot = self._staged.get(name) or self._spots.get(name) or self._find(self._writer, name)
+        if spot is None:
+            (floor,) = self._writer.execute(_FLOOR).fetchone()
+            row = (name, floor, floor, floor, due)
+            insert = "INSERT INTO destinations (name, offset, trimmed, acked, due) VALUES (?, ?, ?, ?, ?)"
+            spot = _Spot(self._writer.execute(insert, row).lastrowid, *row[1:])
+        return spot
+
+    @staticmethod
+    def _find(connection: sqlite3.Connection, name: str) -> _Spot | None:
+        found = connection.execute(_FIND, (name,)).fetchone()
+        if found is None:
+            return None
+        id_, offset, trimmed, acked, due = found
+        newest = connection.execute(_NEWEST, (id_,)).fetchone() or (0, 0)
+        return _Spot(id_, max(offset, newest[0]), max(trimmed, newest[1]), acked, due)
+
+    def _due_by(self, id_: int, due: float, latest: float) -> float:
+        """See that sweeping looks at a destination by this time; returns when it will."""
+        if due <= latest:
+            return due
+        self._writer.execute("UPDATE destinations SET due = ? WHERE id = ?", (latest, id_))
+        return latest
+
+    def _trim(self, id_: int, trimmed: int, now: float) -> int:
+        """Make room for one more publication of a destination; returns the highest offset lost to a bound."""
+        newest = "SELECT offset FROM publications WHERE destination = ? ORDER BY offset DESC LIMIT 1 OFFSET ?"
+        last = self._writer.execute(newest, (id_, max(self.history_size - 1, 0))).fetchone()
+        if last is None:
+            return trimmed
+        lost = "SELECT max(offset) FROM publications WHERE destination = ? AND offset <= ? AND (expires > ? OR NOT own)"
+        (highest,) = self._writer.execute(lost, (id_, *last, now)).fetchone()
+        self._writer.execute("DELETE FROM publications WHERE destination = ? AND offset <= ?", (id_, *last))
+        return max(trimmed, highest or 0)
+
+    def _store_ack(self, destination: str, offset: int) -> None:
+        spot = self._staged.get(destination) or self._spots.get(destination) or self._find(self._writer, destination)
+        if spot is None or spot.acked >= offset:
+            return
+        self._writer.execute("UPDATE destinations SET acked = ? WHERE id = ?", (offset, spot.id))
+        self._staged[destination] = spot._replace(acked=offset)
+
+    # Idempotency keys.
+
+    def _find_key(self, key: str, now: float) -> tuple[int, int] | None:
+        select = "SELECT offset, connections FROM keys WHERE key = ? AND created > ?"
+        return self._writer.execute(select, (key, now - self.KEY_TTL)).fetchone()
+
+    def _store_key(self, key: str, offset: int, now: float) -> None:
+        # OR REPLACE: one that was used long ago may not be swept yet.
+        insert = "INSERT OR REPLACE INTO keys (key, offset, connections, created) VALUES (?, ?, 0, ?)"
+        self._writer.execute(insert, (key, offset, now))
+
+    def _store_connections(self, items: list[Item]) -> None:
+        rows = [(item.connections, item.key) for item in items]
+        self._writer.executemany("UPDATE keys SET connections = ? WHERE key = ?", rows)
+
+    # Reading.
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        readers = self._readers
+        if readers is None:
+            raise StoreError(
+                CLOSED if self._closed else f"{self.path}: it cannot be opened now; the next push says why"
+            )
+        try:
+            with readers.snapshot() as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _tip(self, destination: str) -> Tip:
+        spot = self._spots.get(destination)
+        if spot is not None:
+            return Tip(spot.offset, spot.trimmed, spot.acked)
+        with self._snapshot() as connection:
+            return self._tip_by(connection, self._find(connection, destination))
+
+    def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
+        with self._snapshot() as connection:
+            spot = self._find(connection, destination)
+            rows = connection.execute(_READ, (spot.id, since)).fetchall() if spot else ()
+            return [Kept(*row) for row in rows], self._tip_by(connection, spot)
+
+    @staticmethod
+    def _tip_by(connection: sqlite3.Connection, spot: _Spot | None) -> Tip:
+        if spot is not None:
+            return Tip(spot.offset, spot.trimmed, spot.acked)
+        (floor,) = connection.execute(_FLOOR).fetchone()
+        return Tip(floor, floor, floor)
+
+    # Sweeping.
+
+    def _sweep(self) -> bool:
+        end, now = time.monotonic() + self.SWEEP_SECONDS, self._clock()
+        while self._sweep_destination(now) or self._sweep_keys(now):
+            if time.monotonic() > end:
+                return True
+        return False
+
+    def _sweep_destination(self, now: float) -> bool:
+        """Look at the destination that is due next, or whose history is the oldest where all take too much room."""
+        over = self._is_over()
+        first = self._writer.execute("SELECT name, due, quiet FROM destinations ORDER BY due LIMIT 1").fetchone()
+        if first is None or (first[1] > now and not over):
+            return self._sweep_future(now)
+        name, due, quiet = first
+        spot = self._spot(name, now)
+        oldest = "SELECT offset, own, expires FROM publications WHERE destination = ? ORDER BY offset LIMIT ?"
+        rows = self._writer.execute(oldest, (spot.id, EVICT if over else EXPIRE)).fetchall()
+        gone = [row for row in rows if row[2] <= now]
+        if over and not gone and not self._due_of(spot.id, now) > due:
+            gone = [(offset, False, expires) for offset, _, expires in rows]
+            if not gone:
+                quiet = spot.offset  # there is nothing but its name, and no room for that
+        self._drop(name, spot, gone, quiet, now)
+        return True
+
+    def _is_over(self) -> bool:
+        (count,) = self._writer.execute("PRAGMA page_count").fetchone()
+        if count <= self._pages:
+            return False
+        return count - self._writer.execute("PRAGMA freelist_count").fetchone()[0] > self._pages
+
+    def _due_of(self, id_: int, now: float) -> float:
+        """When a destination's oldest publication expires, and GRAIN; 0 where it has no history.
+
+        A clock that was set back leaves expiries in a far future: look again after one history_ttl all the same.
+        """
+        first = "SELECT expires FROM publications WHERE destination = ? ORDER BY offset LIMIT 1"
+        found = self._writer.execute(first, (id_,)).fetchone()
+        return min(found[0], now + self.history_ttl) + GRAIN if found else 0.0
+
+    def _drop(self, name: str, spot: _Spot, gone: list[tuple[int, bool, float]], quiet: int | None, now: float) -> None:
+        """Drop publications of a destination, and see when to look at it again. Where it had none: forget it.
+
+        It is forgotten where a whole FORGET_AFTER lies between two looks, and nothing was pushed between them.
+        """
+        rows = [(spot.id, offset) for offset, _, _ in gone]
+        self._writer.executemany("DELETE FROM publications WHERE destination = ? AND offset = ?", rows)
+        trimmed = max([spot.trimmed, *(offset for offset, own, _ in gone if not own)])
+        due = self._due_of(spot.id, now)
+        if not due and not gone and quiet == spot.offset:
+            self._forget(name, spot)
+            return
+        quiet, due = (None, due) if due else (spot.offset, now + self.FORGET_AFTER)
+        self._writer.execute(
+            "UPDATE destinations SET offset = ?, trimmed = ?, due = ?, quiet = ? WHERE id = ?",
+            (spot.offset, trimmed, due, quiet, spot.id),
+        )
+        self._staged[name] = spot._replace(trimmed=trimmed, due=due)
+
+    def _forget(self, name: str, spot: _Spot) -> None:
+        """Forget a destination. Those that are made later count on from its offset, so no position comes twice."""
+        self._writer.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'floor'", (spot.offset,))
+        self._writer.execute("DELETE FROM destinations WHERE id = ?", (spot.id,))
+        self._staged.pop(name, None)
+        self._spots.pop(name, None)
+
+    def _sweep_future(self, now: float) -> bool:
+        """Make a destination due that a clock since set back made due in a far future."""
+        horizon = now + self.FORGET_AFTER + self.history_ttl + GRAIN
+        last = self._writer.execute("SELECT id, name, due FROM destinations ORDER BY due DESC LIMIT 1").fetchone()
+        if last is None or last[2] <= horizon:
+            return False
+        spot = self._spot(last[1], now)
+        self._staged[last[1]] = spot._replace(due=self._due_by(spot.id, spot.due, now))
+        return True
+
+    def _sweep_keys(self, now: float) -> bool:
+        """Forget some of the oldest keys."""
+        ends = self._writer.execute("SELECT (SELECT min(id) FROM keys), (SELECT max(id) FROM keys)").fetchone()
+        if ends[0] is None:
+            return False
+        crowded = ends[1] - ends[0] >= self.MAX_KEYS
+        delete = "DELETE FROM keys WHERE id < ? AND (created <= ? OR ?)"
+        return self._writer.execute(delete, (ends[0] + 64, now - self.KEY_TTL, crowded)).rowcount > 0

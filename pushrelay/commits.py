@@ -1,0 +1,73 @@
+"""Commits that are shared: who finds the store busy waits, and the next one to write takes along all that waits."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .publication import StoreError
+
+T = TypeVar("T")
+
+
+class Job:
+    """Work that waits for its transaction."""
+
+    __slots__ = ("error", "result", "settled", "work")
+
+    def __init__(self, work: Callable[[], Any]):
+        self.work = work
+        self.result: Any = None
+        self.error: StoreError | None = None
+        self.settled = False
+
+
+class Commits:
+    """Has `transact(jobs)` called by one thread at a time, with all the jobs that came while it was busy.
+
+    It does the work of all of them or, raising StoreError, of none.
+    """
+
+    def __init__(self, transact: Callable[[list[Job]], None]):
+        self._transact = transact
+        self._turn = threading.Condition()  # guards the two below
+        self._waiting: list[Job] = []  # for the next transaction
+        self._busy = False  # a thread is in the transaction
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Do work inside a transaction, together with what else waits for one; returns what work returned.
+
+        No thread is asked to do so for the others: whoever waits and finds the store free does it for all.
+        """
+        job = Job(work)
+        with self._turn:
+            self._waiting.append(job)
+            while self._busy and not job.settled:
+                self._turn.wait()
+            if not job.settled:
+                self._busy = True
+                jobs, self._waiting = self._waiting, []
+        if not job.settled:
+            self._lead(jobs)
+        if job.error is not None:
+            raise StoreError(*job.error.args) from job.error  # one exception must not be raised by many threads
+        return job.result
+
+    def alone(self, work: Callable[[], Any]) -> None:
+        """Do work while there is no transaction."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._busy)
+            work()
+
+    def _lead(self, jobs: list[Job]) -> None:
+        error: StoreError | None = StoreError("the relay was interrupted: send it again")
+        try:
+            self._transact(jobs)
+            error = None
+        except StoreError as caught:
+            error = caught
+        finally:
+            with self._turn:
+                for job in jobs:
+                    job.error, job.settled = error, True
+                self._busy = False
+                self._turn.notify_all()

@@ -1,0 +1,103 @@
+"""Handing out in order: what is stored goes through the queue of its destination's stripe, one at a time.
+
+A newcomer opens a tap on it: what is handed out from then on is kept for it. Then it has all the time it needs to
+read and send what came before, and takes what the tap holds, the last of it while nothing is handed out.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .publication import Draft, Publication, Receipt, encode
+
+log = logging.getLogger("relay.broker")
+
+
+class Item:
+    """One draft on its way through the broker."""
+
+    __slots__ = ("connections", "draft", "first", "key", "offset", "position", "publication", "text")
+
+    def __init__(self, draft: Draft):
+        self.draft = draft
+        self.text = encode(draft.data)
+        for text in (self.text, draft.destination, draft.event):
+            if not text.isascii():
+                text.encode()  # half a surrogate pair fails here, and not in a transaction that others share
+        self.key: str | None = None  # unique in the whole store, as the draft's is only for its destination
+        if draft.key is not None:
+            self.key = f"{len(draft.destination)}:{draft.destination}{draft.key}"
+            self.key.encode()
+        self.first: Item | None = None  # the item that this one repeats, still on its way
+        self.offset = 0
+        self.position = ""
+        self.publication: Publication | None = None  # None where it repeats an earlier one
+        self.connections = 0
+
+    def receipt(self) -> Receipt:
+        """What the publisher is told, once the item or the one that it repeats is handed out."""
+        first = self.first
+        if first is not None:
+            return Receipt(first.position, first.connections, True)
+        return Receipt(self.position, self.connections, self.publication is None)
+
+
+class Tap:
+    """What is handed out while a newcomer is still busy with what it missed."""
+
+    __slots__ = ("items", "reached", "sent")
+
+    def __init__(self) -> None:
+        self.items: deque[Item] = deque()
+        self.reached = 0  # the offset up to which the newcomer has all, or does without
+        self.sent = 0  # how many it was sent
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def empty(self, send: Callable[[Publication], Any] | None) -> None:
+        """Send what is there beyond `reached`. What comes meanwhile is left for the next time: it might not end."""
+        for _ in range(len(self.items)):
+            item = self.items.popleft()
+            if item.offset <= self.reached:
+                continue
+            self.reached = item.offset
+            if send is not None:
+                send(item.publication)
+                self.sent += 1
+
+
+class Stripe:
+    """The destinations that share one lock: what is stored and not yet handed out, and who listens in."""
+
+    __slots__ = ("lock", "queue", "taps")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # held by whoever calls one of the methods
+        self.queue: deque[Item] = deque()  # appended to without the lock, in the order of the offsets
+        self.taps: dict[str, list[Tap]] = {}
+
+    def drain(self, deliver: Callable[[Publication, str | None], int]) -> None:
+        """Hand out what the queue holds."""
+        queue = self.queue
+        while queue:
+            item = queue.popleft()
+            if self.taps:
+                for tap in self.taps.get(item.draft.destination, ()):
+                    tap.items.append(item)
+            try:
+                item.connections = deliver(item.publication, item.draft.skip_sid)
+            except Exception:
+                # It is stored, so it is accepted, and who did not get it recovers it.
+                log.exception("handing out to %.80r failed", item.draft.destination)
+
+    def open_tap(self, destination: str, tap: Tap) -> None:
+        self.taps.setdefault(destination, []).append(tap)
+
+    def close_tap(self, destination: str, tap: Tap) -> None:
+        taps = self.taps[destination]
+        taps.remove(tap)
+        if not taps:
+            del self.taps[destination]

@@ -1,0 +1,98 @@
+"""Publications and what is said about them: drafts, receipts, positions, recoveries."""
+
+import json
+from json.encoder import encode_basestring as quote
+from typing import Any, NamedTuple
+
+
+class StoreError(Exception):
+    """The store did not take it, or cannot be read. The text is for people: what happened and what to do."""
+
+
+class Draft(NamedTuple):
+    """What a publisher asks for: one push to one destination."""
+
+    destination: str
+    data: Any  # any JSON value; a string stays the string it is
+    event: str = "push"
+    ttl: float | None = None  # seconds in history; None: as long as the broker keeps any; 0: not kept
+    key: str | None = None  # idempotency key, this destination's own: a repeated one is answered, not pushed
+    skip_sid: str | None = None  # the socket that shall not get it
+
+
+class Publication(NamedTuple):
+    """One push to one destination, as it was stored."""
+
+    destination: str
+    position: str  # epoch:offset, the `id` that clients and publishers see
+    event: str
+    data: Any
+    created: float  # seconds since 1970, as all times that outlive the process
+    expires: float  # the same; `created` where it is not kept
+
+    def as_event(self) -> str:
+        """The Socket.IO event that brings it to a browser: a JSON array of its name and one object."""
+        data = quote(self.data) if isinstance(self.data, str) else encode(self.data)
+        message = f'{{"data":{data},"id":"{self.position}","destination":{quote(self.destination)}}}'
+        return f"[{quote(self.event)},{message}]"
+
+
+class Receipt(NamedTuple):
+    """What a publisher is told about one draft."""
+
+    position: str
+    connections: int  # sockets of this node that it was handed to
+    repeated: bool = False  # the key was used before: this is what the first push was told
+
+
+class Recovery(NamedTuple):
+    """How a newcomer stands: all up to `position` it has or cannot have, all after it comes live."""
+
+    position: str
+    recovered: bool  # nothing is missing since the position it came with; False where it came with none
+    replayed: int
+
+
+class History(NamedTuple):
+    """What is kept of a destination."""
+
+    publications: list[Publication]  # the oldest first
+    position: str  # of the last publication there was, kept or not
+    recovered: bool  # nothing is missing since the position that was asked for
+
+
+class Kept(NamedTuple):
+    """One publication as it lies in a store."""
+
+    offset: int
+    event: str
+    text: str  # the data as JSON
+    created: float
+    expires: float
+    own: bool  # it expires when its publisher wished, and is then no loss
+
+
+class Tip(NamedTuple):
+    """Where a destination stands."""
+
+    offset: int  # of its last publication
+    trimmed: int  # the highest offset that was lost to a bound: who needs it cannot recover
+    acked: int  # acknowledged up to here
+
+
+# allow_nan: what JSON has no word for no browser could read. Not ASCII only: other scripts would take twice the room.
+encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+decode = json.JSONDecoder().decode
+
+
+def position_of(epoch: str, offset: int) -> str:
+    return f"{epoch}:{offset}"
+
+
+def offset_in(position: str, epoch: str) -> int | None:
+    """The offset in a position of this epoch; None for another epoch's and for what is no position at all."""
+    its_epoch, _, digits = position.rpartition(":")
+    # Nineteen digits hold every offset a store can; int() itself would also read "+1", " 1" and "1_0".
+    if its_epoch != epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 19:
+        return None
+    return int(digits)

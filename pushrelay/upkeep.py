@@ -1,0 +1,59 @@
+"""The broker's life beside the requests: opened with the first of them, swept every second, closed at the end."""
+
+import logging
+import threading
+
+from .broker import Broker
+from .publication import StoreError
+
+log = logging.getLogger("relay.broker")
+
+EVERY = 1.0  # seconds between two sweeps where there is nothing to drop
+AGAIN = 0.05  # seconds until the next step where there is more
+
+
+class Upkeep:
+    """Opens a broker when it is first needed, so that a process may fork before, and sweeps it until it is closed."""
+
+    def __init__(self, broker: Broker):
+        self.broker = broker
+        self.trouble: str | None = None  # why the store cannot be written, while that is so
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Open the store, once. Raises StoreError; may be called again then."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None:
+                self.broker.start()
+                self._thread = threading.Thread(target=self._run, name="broker-upkeep", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        pause = EVERY
+        while not self._ended.wait(pause):
+            try:
+                pause = AGAIN if self.broker.sweep() else EVERY
+                self._note(None)
+            except StoreError as error:
+                pause = EVERY
+                self._note(str(error))
+
+    def _note(self, trouble: str | None) -> None:
+        """Log where the trouble begins and where it ends, and nothing between."""
+        if trouble and not self.trouble:
+            log.error("pushes are refused: %s", trouble)
+        elif self.trouble and not trouble:
+            log.error("the store is back: pushes are taken again")
+        self.trouble = trouble
+
+    def close(self) -> None:
+        """Stop sweeping, and close the store."""
+        self._ended.set()
+        with self._lock:
+            if self._thread is not None:
+                self._thread.join(5)
+                self.broker.close()
