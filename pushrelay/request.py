@@ -102,6 +102,7 @@ class Parser:
         self.wants_continue = False
         self._llhttp: Any = httptools.HttpRequestParser(self)
         self._fed = 0  # bytes in the last call of feed
+        self._completed = False  # a request ended in this call of feed
         self._stand_in = False  # the header under way is the one that `_upgraded` makes up
         self._forget()
 
@@ -124,10 +125,12 @@ class Parser:
             self._header_bytes = data
         else:
             self._header_bytes = b""
+        self._completed = False
         rest: bytes | None = data
         while rest is not None:  # not a call in itself: a client may send hundreds of upgrades in one packet
             rest = self._parse(rest)
-        if self.phase == "header":
+        # Where this held requests before the one that begins here, nobody knows how much of it is the header's.
+        if self.phase == "header" and not self._completed:
             self._seen += len(data)
             if self._seen > self._limits.max_header:
                 raise self._header_too_large()
@@ -262,6 +265,7 @@ class Parser:
             self._remember(request)
             self._header_bytes = b""
         self.requests.append(request)
+        self._completed = True
         self._forget()
 
     # The header.

@@ -1,6 +1,7 @@
 """What somebody who means harm may send, and what it must not do."""
 
 import socket
+import threading
 
 import pytest
 from conftest import DEADLINE
@@ -50,3 +51,16 @@ def test_a_packet_full_of_upgrade_requests_is_answered_to_the_last(relay):
     upgrade = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     answer = ask(relay, upgrade * 800 + LAST)
     assert answer.count(b"HTTP/1.1 200 OK") == 801
+
+
+def test_requests_that_follow_one_another_without_a_pause_are_all_answered(relay):
+    push = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: 125\r\n\r\ndestination=nobody&data=" + b"x" * 101
+    with connect_to(relay) as sock:
+        threading.Thread(target=sock.sendall, args=(push * 2000 + LAST,)).start()
+        assert read_all(sock).count(b"HTTP/1.1 200 OK") == 2001
+
+
+def test_a_header_without_end_is_refused_also_behind_other_requests(relay):
+    live = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = ask(relay, live + live + b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000)
+    assert [answer.count(status) for status in (b" 200 OK", b" 431 ")] == [2, 1]
