@@ -1,10 +1,16 @@
 """What somebody who means harm may send, and what it must not do."""
 
+import json
+import os
+import pathlib
 import socket
+import struct
 import threading
+import time
 
 import pytest
-from conftest import DEADLINE
+from conftest import DEADLINE, wait_for
+from crowd import open_websocket
 
 LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -64,3 +70,42 @@ def test_a_header_without_end_is_refused_also_behind_other_requests(relay):
     live = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     answer = ask(relay, live + live + b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000)
     assert [answer.count(status) for status in (b" 200 OK", b" 431 ")] == [2, 1]
+
+
+def cpu_seconds(relay):
+    """What the relay's process has used of the CPUs so far."""
+    fields = pathlib.Path(f"/proc/{relay.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_share(relay, seconds=1.0):
+    before = cpu_seconds(relay)
+    time.sleep(seconds)
+    return (cpu_seconds(relay) - before) / seconds
+
+
+def open_polling(relay, *ids):
+    """A long-polling session that holds these ids: its query."""
+    query = "/socket.io/?EIO=4&transport=polling"
+    sid = json.loads(relay.request("GET", query)[2][1:])["sid"]
+    query += f"&sid={sid}"
+    relay.request("POST", query, b"40\x1e42" + json.dumps(["register", {"id": list(ids)}]).encode())
+    relay.request("GET", query)
+    return query
+
+
+def test_a_poll_that_breaks_off_behind_bytes_nobody_reads_costs_no_cpu(relay):
+    with connect_to(relay) as sock:
+        sock.sendall(f"GET {open_polling(relay)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        sock.sendall(b"x" * 200_000)
+        wait_for(lambda: cpu_share(relay, 0.1) == 0, "a quiet relay")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert cpu_share(relay) < 0.3
+
+
+def test_a_client_that_ends_its_side_and_does_not_read_costs_no_cpu(relay):
+    with open_websocket(relay.port, "half", buffer=4096) as sock:
+        for _ in range(12):  # more than the kernel takes, less than the outbox may hold
+            relay.push("half", "x" * 80_000)
+        sock.shutdown(socket.SHUT_WR)
+        assert cpu_share(relay) < 0.3
