@@ -1,5 +1,6 @@
 """What somebody who means harm may send, and what it must not do."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -109,3 +110,37 @@ def test_a_client_that_ends_its_side_and_does_not_read_costs_no_cpu(relay):
             relay.push("half", "x" * 80_000)
         sock.shutdown(socket.SHUT_WR)
         assert cpu_share(relay) < 0.3
+
+
+def is_open(sock):
+    """Whether the other side has not closed, found out without reading anything."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
+
+
+def test_a_last_answer_that_nobody_reads_is_given_up(start_relay):
+    relay = start_relay(send_timeout=0.5, idle_timeout=0.5, max_body=20_000_000, max_outbox=40_000_000)
+    query = open_polling(relay, "unread")
+    with connect_to(relay, buffer=4096) as sock:
+        sock.sendall(f"GET {query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        relay.push("unread", "x" * 15_000_000)
+        wait_for(lambda: not is_open(sock), "the end of the connection")
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("part", [b"GET /hea", b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\ndest"])
+def test_a_request_that_comes_too_slowly_is_a_408_also_behind_another(start_relay, behind, part):
+    relay = start_relay(header_timeout=0.4, body_timeout=0.4)
+    with connect_to(relay) as sock:
+        sock.sendall(behind + part)
+        feet = threading.Thread(target=drip, args=(sock,))
+        feet.start()
+        assert b" 408 " in read_all(sock)
+        feet.join()
+
+
+def drip(sock):
+    """Send a byte now and then, until the other side has had enough."""
+    with contextlib.suppress(OSError):
+        for _ in range(100):
+            sock.sendall(b"x")
+            time.sleep(0.1)
