@@ -63,6 +63,11 @@ class Session:
         return self.link is not None
 
     @property
+    def outbox_bytes(self) -> int:
+        """How much may wait for this client."""
+        return self._engine.outbox_bytes
+
+    @property
     def session(self) -> dict[Any, Any]:
         """What `get_session` gives. engineio's name for it."""
         if self._state is None:
@@ -90,7 +95,7 @@ class Session:
                 return self.link
             self._buffer.append(message)
             self._waiting += message.size
-            slow = self._waiting > self._engine.outbox_bytes
+            slow = self._waiting > self.outbox_bytes
             poll, self._poll = self._poll, None
             messages = self._take_buffer() if poll is not None else []
         if poll is not None:
@@ -192,7 +197,7 @@ class Session:
             with self._lock:
                 self.upgrading = True
                 poll, self._poll = self._poll, None
-            link.connection.write(PROBE_ANSWER.frame)
+            link.connection.write(PROBE_ANSWER.frame, self.outbox_bytes)
             if poll is not None:
                 poll.answer([NOOP_MESSAGE])
             return True
@@ -277,7 +282,8 @@ class Link:
         except ValueError:
             session.close(reason=TRANSPORT_ERROR)
         if socket.output:
-            self.connection.write(socket.take_output())
+            # A client that asks for pongs and does not read them is as slow as any other.
+            self.connection.write(socket.take_output(), session.outbox_bytes)
         if socket.close_code is not None:
             self.connection.finish()
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from conftest import DEADLINE, wait_for
-from crowd import open_websocket
+from crowd import UPGRADE, frame, open_websocket
 
 LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -144,3 +144,35 @@ def drip(sock):
         for _ in range(100):
             sock.sendall(b"x")
             time.sleep(0.1)
+
+
+def rss(relay):
+    """Bytes of memory that the relay's process holds."""
+    status = pathlib.Path(f"/proc/{relay.process.pid}/statm").read_text()
+    return int(status.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("upgrading", [False, True], ids=["ping frames", "probes"])
+def test_a_client_that_asks_and_asks_and_never_reads_is_closed(start_relay, upgrading):
+    relay = start_relay(max_outbox=65536)
+    sock = half_upgraded(relay) if upgrading else open_websocket(relay.port, "deaf", buffer=4096)
+    before = rss(relay)
+    questions = (frame("2probe") if upgrading else frame(b"x" * 125, opcode=9)) * 500
+    with sock:
+        sock.settimeout(None)
+        with pytest.raises(ConnectionError):
+            for _ in range(60_000_000 // len(questions)):
+                sock.sendall(questions)
+    assert rss(relay) - before < 15_000_000
+
+
+def half_upgraded(relay):
+    """A WebSocket that asks to take over from a polling session."""
+    sock = connect_to(relay, buffer=4096)
+    sock.sendall(UPGRADE.replace(b"websocket HTTP", b"websocket&" + sid_of(open_polling(relay)) + b" HTTP"))
+    assert b" 101 " in sock.recv(1000)
+    return sock
+
+
+def sid_of(query):
+    return query[query.index("sid=") :].encode()
