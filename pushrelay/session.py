@@ -91,7 +91,7 @@ class Session:
     def _keep(self, message: Message) -> Connection | None:
         """Answer the parked poll with the message, or keep it. Returns the WebSocket if there is one after all."""
         with self._lock:
-            if self.link is not None or self.closed or self._buffer is None:
+            if self.link is not None or self.closed or self._buffer is None or self._waiting > self.outbox_bytes:
                 return self.link
             self._buffer.append(message)
             self._waiting += message.size
@@ -101,7 +101,8 @@ class Session:
         if poll is not None:
             poll.answer(messages)
         elif slow:
-            self.close(abort=True, reason=SLOW)
+            # Not here: whoever sends may hold locks that what the app does about a disconnect needs.
+            self._engine.close_soon(self, SLOW)
         return None
 
     def _take_buffer(self) -> list[Message]:

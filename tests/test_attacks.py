@@ -176,3 +176,32 @@ def half_upgraded(relay):
 
 def sid_of(query):
     return query[query.index("sid=") :].encode()
+
+
+def test_a_slow_poller_may_be_published_to_from_the_handler_of_its_end(start_relay):
+    relay = start_relay(program="tests/busy_relay.py", max_outbox=65536)
+    open_polling(relay, "leavers")
+    for _ in range(3):
+        relay.push("leavers", "x" * 60_000)
+    wait_for(lambda: relay.push("leavers", "still there?")["connections"] == 0, "its end")
+
+
+def test_pings_do_not_wait_for_what_the_app_does_when_clients_are_gone(start_relay):
+    relay = start_relay(program="tests/busy_relay.py", ping_interval=0.5, ping_timeout=0.5)
+    silent = [open_websocket(relay.port, "dawdle") for _ in range(6)]
+    with open_websocket(relay.port, "other") as other, contextlib.ExitStack() as stack:
+        for sock in silent:
+            stack.enter_context(sock)
+        times = []
+        while relay.push("dawdle", "x")["connections"]:
+            if frame_of(other) == "2":
+                times.append(time.monotonic())
+                other.sendall(frame("3"))
+        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert gaps and max(gaps) < 0.9, gaps
+
+
+def frame_of(sock):
+    """One short frame's text."""
+    length = sock.recv(2, socket.MSG_WAITALL)[1]
+    return sock.recv(length, socket.MSG_WAITALL).decode()
