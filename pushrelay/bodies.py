@@ -162,7 +162,10 @@ def _multipart_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:
         )
     if files:
         bad("invalid_form", "files cannot be pushed: send text, and where to fetch the file")
-    return list(fields.items(multi=True))
+    pairs = list(fields.items(multi=True))
+    if any(name is None for name, _ in pairs):
+        bad("invalid_form", "a part of the multipart form has no name")
+    return pairs
 
 
 def _form_fields(pairs: list[tuple[str, str]]) -> Fields:

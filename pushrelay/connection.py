@@ -8,6 +8,7 @@ import collections
 import contextlib
 import itertools
 import logging
+import os
 import socket
 import struct
 import threading
@@ -152,7 +153,7 @@ class Connection:
         self.poller.call_later(seconds, self.abort, reason)
 
     def read_on(self, reading: bool) -> None:
-        """Stop or resume reading. While stopped, not even the other side's end is noticed."""
+        """Stop or resume reading. While stopped, the other side's end is not noticed, only that it broke off."""
         with self._lock:
             self._reading = reading
             if not self._owned and self._watched and self._reason is None:
@@ -204,7 +205,10 @@ class Connection:
         try:
             if self._outbox is not None or self._nudged:
                 self._go_on()
-            if not self._reading or self._reason is not None:
+            if self._reason is not None:
+                return
+            if not self._reading:
+                self._look_for_an_error()
                 return
             try:
                 data = self.sock.recv(READ_BYTES)
@@ -213,12 +217,19 @@ class Connection:
             if data:
                 self.receiver.received(data)
             else:
+                self._reading = False  # the end would be an event again and again
                 self.receiver.ended()
         except OSError:
             self.abort(TRANSPORT_ERROR)
         except Exception:
             log.exception("%r failed; its connection is closed", self.receiver)
             self.abort(TRANSPORT_ERROR)
+
+    def _look_for_an_error(self) -> None:
+        """A reset is told also to who does not read, at once and for ever."""
+        error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
 
     def _go_on(self) -> None:
         if self._outbox is not None:

@@ -137,6 +137,11 @@ class Engine(engineio.Server):
         except Exception:
             self.logger.exception("message handler error")
 
+    def close_soon(self, session: Session, reason: str) -> None:
+        """Close a session on a thread of the poller."""
+        assert self._poller is not None
+        self._poller.call_later(0, session.close, False, True, reason)
+
     def ended(self, session: Session, reason: str) -> None:
         """A session was closed; called once for each."""
         self.sockets.pop(session.sid, None)

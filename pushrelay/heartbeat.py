@@ -55,13 +55,18 @@ class Heartbeat:
                 self._timer.cancel()
 
     def _tick(self) -> None:
-        now = time.monotonic()
         with self._lock:
-            to_ping, late = self._take_due(now)
-        for session in to_ping:
-            session.send(PING_MESSAGE)
-        for session in late:
-            session.miss_ping()
+            to_ping, late = self._take_due(time.monotonic())
+        try:
+            for session in to_ping:
+                session.send(PING_MESSAGE)
+        finally:
+            # What the app does when a client is gone may take long, and the others' pings must not wait for it.
+            for session in late:
+                self._poller.call_later(0, session.miss_ping)
+            self._go_on()
+
+    def _go_on(self) -> None:
         with self._lock:
             heads = [queue[0][0] for queue in (self._pings, self._pongs) if queue]
             self._timer = None

@@ -185,9 +185,13 @@ class Conversation:
         except Refused as refused:
             self._refused = refused
         if parser.phase != before:
-            limits = self._limits
-            seconds = {"header": limits.header_timeout, "body": limits.body_timeout}.get(parser.phase, 0.0)
-            self.connection.deadline = time.monotonic() + seconds
+            self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        """Give the client the time that what it is at may take."""
+        limits, phase = self._limits, self._parser.phase
+        seconds = {"header": limits.header_timeout, "body": limits.body_timeout}.get(phase, limits.idle_timeout)
+        self.connection.deadline = time.monotonic() + seconds
 
     def _serve(self) -> None:
         """Answer what is complete, until an answer has to wait for something."""
@@ -257,16 +261,21 @@ class Conversation:
         if request.spilled:
             request.environ["wsgi.input"].close()
         if request.keep_alive and not self._server.closing:
-            self.connection.deadline = time.monotonic() + self._limits.idle_timeout
+            self._set_deadline()  # it may have sent the beginning of its next request already
         else:
-            self.connection.finish()
+            self._finish()
+
+    def _finish(self) -> None:
+        """End the connection when its answer has been sent, for which the client is not waited for without end."""
+        self.connection.deadline = time.monotonic() + self._limits.send_timeout
+        self.connection.finish()
 
     def _fail(self, response: Response) -> None:
         log.exception("the app failed")
         response.close()
         if not response.head_sent:
             self.connection.write(plain_answer("500 Internal Server Error", INTERNAL_ERROR))
-        self.connection.finish()
+        self._finish()
 
     def _hand_over(self) -> None:
         """Give what came behind the request to the receiver of the new protocol."""

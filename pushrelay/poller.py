@@ -258,8 +258,9 @@ class Poller:
                     ready.append(source)
                 elif fd == self._bell:
                     self._silence_bell()
-        if self._timers:
-            self._take_due()
+            # Still with the lock: the lead may have been handed on meanwhile, and the next leader has to see them.
+            if self._timers:
+                self._take_due()
         if self._dozing:
             self._alarm.set()
 

@@ -102,6 +102,7 @@ class Parser:
         self.wants_continue = False
         self._llhttp: Any = httptools.HttpRequestParser(self)
         self._fed = 0  # bytes in the last call of feed
+        self._completed = False  # a request ended in this call of feed
         self._stand_in = False  # the header under way is the one that `_upgraded` makes up
         self._forget()
 
@@ -124,14 +125,12 @@ class Parser:
             self._header_bytes = data
         else:
             self._header_bytes = b""
-        self._fed = len(data)
-        try:
-            self._llhttp.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._upgraded(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            raise self._refused or bad_request(f"this is not HTTP/1.1: {error}") from None
-        if self.phase == "header":
+        self._completed = False
+        rest: bytes | None = data
+        while rest is not None:  # not a call in itself: a client may send hundreds of upgrades in one packet
+            rest = self._parse(rest)
+        # Where this held requests before the one that begins here, nobody knows how much of it is the header's.
+        if self.phase == "header" and not self._completed:
             self._seen += len(data)
             if self._seen > self._limits.max_header:
                 raise self._header_too_large()
@@ -139,6 +138,17 @@ class Parser:
     def close(self) -> None:
         """Read no more. It and llhttp know each other, which would leave them to the garbage collector."""
         self._llhttp = None
+
+    def _parse(self, data: bytes) -> bytes | None:
+        """Feed llhttp. Returns what is to be fed next, where a request that asked for an upgrade is over."""
+        self._fed = len(data)
+        try:
+            self._llhttp.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._upgraded(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            raise self._refused or bad_request(f"this is not HTTP/1.1: {error}") from None
+        return None
 
     def _recognize(self, data: bytes) -> bool:
         """Take a whole request whose header was read before. False where it has to be parsed."""
@@ -168,7 +178,7 @@ class Parser:
         message = f"the header has {self._limits.max_header} bytes at most (setting max_header)"
         return Refused("431 Request Header Fields Too Large", "header_too_large", message)
 
-    def _upgraded(self, rest: bytes) -> None:
+    def _upgraded(self, rest: bytes) -> bytes | None:
         """llhttp takes a request with `Upgrade` for the last one of HTTP, and leaves its body to what comes next.
 
         Only a WebSocket handshake is. In front of anything else stands a new parser that was not told of the upgrade,
@@ -178,17 +188,18 @@ class Parser:
             self.upgrade_rest = rest
             self._complete()
             self.requests[-1].keep_alive = False  # nothing of HTTP can follow, also where the upgrade is refused
-            return
+            return None
         framing = (
             "Transfer-Encoding: chunked"
             if "HTTP_TRANSFER_ENCODING" in self._environ
             else (f"Content-Length: {self._environ.get('CONTENT_LENGTH') or 0}")
         )
+        self._header_bytes = b""  # it began with another request
         self._llhttp = httptools.HttpRequestParser(self)
         self._stand_in = True
         self._llhttp.feed_data(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode())
         self.phase = "body" if self._environ else "idle"
-        self.feed(rest)
+        return rest or None
 
     # Called by httptools. What these raise ends the parsing, so a refusal is noted before.
 
@@ -254,6 +265,7 @@ class Parser:
             self._remember(request)
             self._header_bytes = b""
         self.requests.append(request)
+        self._completed = True
         self._forget()
 
     # The header.

@@ -68,6 +68,11 @@ class Session:
         return self._waiting if self.link is None else self.link.backlog
 
     @property
+    def outbox_bytes(self) -> int:
+        """How much may wait for this client."""
+        return self._engine.outbox_bytes
+
+    @property
     def session(self) -> dict[Any, Any]:
         """What `get_session` gives. engineio's name for it."""
         if self._state is None:
@@ -91,17 +96,18 @@ class Session:
     def _keep(self, message: Message) -> Connection | None:
         """Answer the parked poll with the message, or keep it. Returns the WebSocket if there is one after all."""
         with self._lock:
-            if self.link is not None or self.closed or self._buffer is None:
+            if self.link is not None or self.closed or self._buffer is None or self._waiting > self.outbox_bytes:
                 return self.link
             self._buffer.append(message)
             self._waiting += message.size
-            slow = self._waiting > self._engine.outbox_bytes
+            slow = self._waiting > self.outbox_bytes
             poll, self._poll = self._poll, None
             messages = self._take_buffer() if poll is not None else []
         if poll is not None:
             poll.answer(messages)
         elif slow:
-            self.close(abort=True, reason=SLOW)
+            # Not here: whoever sends may hold locks that what the app does about a disconnect needs.
+            self._engine.close_soon(self, SLOW)
         return None
 
     def _take_buffer(self) -> list[Message]:
@@ -197,7 +203,7 @@ class Session:
             with self._lock:
                 self.upgrading = True
                 poll, self._poll = self._poll, None
-            link.connection.write(PROBE_ANSWER.frame)
+            link.connection.write(PROBE_ANSWER.frame, self.outbox_bytes)
             if poll is not None:
                 poll.answer([NOOP_MESSAGE])
             return True
@@ -282,7 +288,8 @@ class Link:
         except ValueError:
             session.close(reason=TRANSPORT_ERROR)
         if socket.output:
-            self.connection.write(socket.take_output())
+            # A client that asks for pongs and does not read them is as slow as any other.
+            self.connection.write(socket.take_output(), session.outbox_bytes)
         if socket.close_code is not None:
             self.connection.finish()
 

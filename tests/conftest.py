@@ -55,7 +55,8 @@ def free_port():
 class Relay:
     """A relay in a process of its own. Settings are given as their flags; port 0 unless told otherwise."""
 
-    def __init__(self, log, **settings):
+    def __init__(self, log, program="relay.py", **settings):
+        self.program = program
         self.settings = {"port": 0, "broker": f"sqlite:{log}.db", **settings}
         self.log = log
         self.start()
@@ -63,7 +64,7 @@ class Relay:
     def start(self):
         """Start it, again on its port where it had one, and wait until it says that it serves."""
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
-        command = [sys.executable, str(ROOT / "relay.py"), *flags]
+        command = [sys.executable, str(ROOT / self.program), *flags]
         output = self.log.open("ab")
         seen = output.tell()
         self.process = subprocess.Popen(command, stdout=output, stderr=output, env=clean_environ(), cwd=self.log.parent)

@@ -1,0 +1,39 @@
+"""The relay with an app that takes its time: `python tests/busy_relay.py --port=0`, with the relay's settings.
+
+GET /sleep?SECONDS sleeps; a client that leaves is published to the destination "leavers", or where it has registered
+"dawdle" its end takes half a second.
+"""
+
+import os
+import pathlib
+import sys
+import time
+
+for flag in sys.argv[1:]:
+    name, _, value = flag.removeprefix("--").partition("=")
+    os.environ["RELAY_" + name.upper().replace("-", "_")] = value
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import flask  # noqa: E402
+import flask_socketio  # noqa: E402
+
+import relay  # noqa: E402
+
+
+@relay.app.get("/sleep")
+def sleep():
+    time.sleep(float(flask.request.query_string))
+    return "slept"
+
+
+@relay.socketio.on("disconnect")
+def on_disconnect(reason):
+    if relay.room_of("dawdle") in flask_socketio.rooms():
+        time.sleep(0.5)
+    else:
+        relay.broker.publish("leavers", "push", reason)
+
+
+server = relay.serving.make_server(relay.app, relay.settings)
+print(relay.banner(server.port), flush=True)
+server.serve_forever()

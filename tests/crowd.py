@@ -1,0 +1,189 @@
+"""Thousands of clients in one process, for the tests: they register one id each and keep what they are pushed.
+
+All of it is asyncio on raw sockets: a client of a real library costs so much that the relay would never be busy.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+
+PATH = "/socket.io/?EIO=4&transport="
+UPGRADE = (
+    f"GET {PATH}websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+).encode()
+AT_ONCE = 100  # clients that connect at the same time
+
+
+def frame(text, opcode=1, final=True):
+    """A client's frame, with a mask of zeros, under which the text stays as it is."""
+    payload = text.encode() if isinstance(text, str) else text
+    size = len(payload)
+    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    if size > 65535:
+        length = b"\xff" + size.to_bytes(8, "big")
+    return bytes(((0x80 if final else 0) | opcode,)) + length + b"\0\0\0\0" + payload
+
+
+def event(name, message, number=""):
+    return f"42{number}" + json.dumps([name, message])
+
+
+def open_websocket(port, *ids, buffer=0, before=None):
+    """A plain socket that has shaken hands, registered these ids and read the answers, and reads no more."""
+    sock = socket.socket()
+    sock.settimeout(20)
+    if buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    if before is not None:
+        before(sock)
+    sock.connect(("127.0.0.1", port))
+    sock.sendall(UPGRADE + frame("40") + frame(event("register", {"id": list(ids)}, 1)))
+    got = b""
+    while b'"ok":true' not in got:
+        piece = sock.recv(65536)
+        assert piece, f"the relay closed: {got!r}"
+        got += piece
+    return sock
+
+
+class Member:
+    """One client of a crowd."""
+
+    def __init__(self, port, name):
+        self.port = port
+        self.name = name
+        self.got = []  # the `data` of each push, as it came
+        self.lost = False
+        self.heard = None  # called with each push
+        self._reader = self._writer = None
+
+    async def _connect(self):
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+
+    def take(self, packet):
+        """Handle a Socket.IO message; pushes are kept."""
+        if packet.startswith('42["push",'):
+            self.got.append(json.loads(packet[2:])[1]["data"])
+            if self.heard is not None:
+                self.heard(self)
+
+    async def run(self):
+        """Read until the connection ends."""
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await self.listen()
+        self.lost = True
+
+    def drop(self):
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+
+class WebSocketMember(Member):
+    async def open(self):
+        await self._connect()
+        self._writer.write(UPGRADE + frame("40") + frame(event("register", {"id": self.name}, 1)))
+        assert b" 101 " in await self._reader.readuntil(b"\r\n\r\n")
+        while not (packet := await self._packet()).startswith("431"):
+            self.take(packet)
+        assert '"ok":true' in packet, packet
+
+    async def _packet(self):
+        head = await self._reader.readexactly(2)
+        size = head[1]
+        if size > 125:
+            size = int.from_bytes(await self._reader.readexactly(2 if size == 126 else 8), "big")
+        payload = await self._reader.readexactly(size)
+        if head[0] & 0x0F != 1:
+            raise EOFError("closed")
+        return payload.decode()
+
+    async def listen(self):
+        with contextlib.suppress(EOFError):
+            while True:
+                packet = await self._packet()
+                if packet == "2":
+                    self._writer.write(frame("3"))
+                else:
+                    self.take(packet)
+
+
+class PollingMember(Member):
+    """Long-polls, one request after the other on one connection."""
+
+    async def open(self):
+        await self._connect()
+        self._path = PATH + "polling"
+        self._path += "&sid=" + json.loads((await self._request("GET"))[1:])["sid"]
+        await self._request("POST", "40\x1e" + event("register", {"id": self.name}, 1))
+        seen = ""
+        while '431[{"ok":true' not in seen:
+            seen += await self._request("GET")
+
+    async def _request(self, method, body=""):
+        head = f"{method} {self._path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._writer.write((head + body).encode())
+        return await read_answer(self._reader)
+
+    async def listen(self):
+        while True:
+            for packet in (await self._request("GET")).split("\x1e"):
+                if packet == "2":
+                    await self._request("POST", "3")
+                else:
+                    self.take(packet)
+
+
+async def read_answer(reader):
+    """The body of one answer with a Content-Length; raises ConnectionError for what is not a 200."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    body = await reader.readexactly(int(length[15:]))
+    if b" 200 " not in head[:15]:
+        raise ConnectionError(body.decode())
+    return body.decode()
+
+
+class Pusher:
+    """Pushes on one connection."""
+
+    async def open(self, port):
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
+        return self
+
+    async def push(self, destination, data):
+        body = f"destination={destination}&data={data}".encode()
+        head = f"POST /push HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        self._writer.write(head + body)
+        return json.loads(await read_answer(self._reader))
+
+
+@contextlib.asynccontextmanager
+async def crowd(port, websockets, polling=0):
+    """That many clients, connected and registered as client-0, client-1 and so on; they leave at once at the end."""
+    members = [WebSocketMember(port, f"client-{n}") for n in range(websockets)]
+    members += [PollingMember(port, f"client-{websockets + n}") for n in range(polling)]
+    doors = asyncio.Semaphore(AT_ONCE)
+
+    async def enter(member):
+        async with doors:
+            await member.open()
+
+    tasks = []
+    try:
+        await asyncio.gather(*(enter(member) for member in members))
+        tasks = [asyncio.create_task(member.run()) for member in members]
+        yield members
+    finally:
+        for member in members:
+            member.drop()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition, what, deadline=60.0):
+    """conftest's wait_for, for asyncio."""
+    end = asyncio.get_running_loop().time() + deadline
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, f"{what} did not come true within {deadline:g} s"
+        await asyncio.sleep(0.02)

@@ -1,0 +1,207 @@
+"""What somebody who means harm may send, and what it must not do."""
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import struct
+import threading
+import time
+
+import pytest
+from conftest import DEADLINE, wait_for
+from crowd import UPGRADE, frame, open_websocket
+
+LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The relay's own server alone: what is attacked here is its engine."""
+    return "own"
+
+
+def connect_to(relay, buffer=0):
+    """A plain connection; with a small `buffer` little is taken of what is not read."""
+    sock = socket.socket()
+    sock.settimeout(DEADLINE)
+    if buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    sock.connect(("127.0.0.1", relay.port))
+    return sock
+
+
+def read_all(sock):
+    pieces = []
+    while piece := sock.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def ask(relay, data, shut=False):
+    """Send these bytes, and read until the relay closes."""
+    with connect_to(relay) as sock:
+        sock.sendall(data)
+        if shut:
+            sock.shutdown(socket.SHUT_WR)
+        return read_all(sock)
+
+
+def test_a_part_of_a_multipart_form_without_a_name_is_refused(relay):
+    body = b'--b\r\nContent-Disposition: form-data; nam="data"\r\n\r\nx\r\n--b--\r\n'
+    status, _, answer = relay.request("POST", "/push", body, {"Content-Type": "multipart/form-data; boundary=b"})
+    assert (status, b"has no name" in answer) == (400, True)
+
+
+def test_a_packet_full_of_upgrade_requests_is_answered_to_the_last(relay):
+    upgrade = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    answer = ask(relay, upgrade * 800 + LAST)
+    assert answer.count(b"HTTP/1.1 200 OK") == 801
+
+
+def test_requests_that_follow_one_another_without_a_pause_are_all_answered(relay):
+    push = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: 125\r\n\r\ndestination=nobody&data=" + b"x" * 101
+    with connect_to(relay) as sock:
+        threading.Thread(target=sock.sendall, args=(push * 2000 + LAST,)).start()
+        assert read_all(sock).count(b"HTTP/1.1 200 OK") == 2001
+
+
+def test_a_header_without_end_is_refused_also_behind_other_requests(relay):
+    live = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = ask(relay, live + live + b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000)
+    assert [answer.count(status) for status in (b" 200 OK", b" 431 ")] == [2, 1]
+
+
+def cpu_seconds(relay):
+    """What the relay's process has used of the CPUs so far."""
+    fields = pathlib.Path(f"/proc/{relay.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_share(relay, seconds=1.0):
+    before = cpu_seconds(relay)
+    time.sleep(seconds)
+    return (cpu_seconds(relay) - before) / seconds
+
+
+def open_polling(relay, *ids):
+    """A long-polling session that holds these ids: its query."""
+    query = "/socket.io/?EIO=4&transport=polling"
+    sid = json.loads(relay.request("GET", query)[2][1:])["sid"]
+    query += f"&sid={sid}"
+    relay.request("POST", query, b"40\x1e42" + json.dumps(["register", {"id": list(ids)}]).encode())
+    relay.request("GET", query)
+    return query
+
+
+def test_a_poll_that_breaks_off_behind_bytes_nobody_reads_costs_no_cpu(relay):
+    with connect_to(relay) as sock:
+        sock.sendall(f"GET {open_polling(relay)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        sock.sendall(b"x" * 200_000)
+        wait_for(lambda: cpu_share(relay, 0.1) == 0, "a quiet relay")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert cpu_share(relay) < 0.3
+
+
+def test_a_client_that_ends_its_side_and_does_not_read_costs_no_cpu(relay):
+    with open_websocket(relay.port, "half", buffer=4096) as sock:
+        for _ in range(12):  # more than the kernel takes, less than the outbox may hold
+            relay.push("half", "x" * 80_000)
+        sock.shutdown(socket.SHUT_WR)
+        assert cpu_share(relay) < 0.3
+
+
+def is_open(sock):
+    """Whether the other side has not closed, found out without reading anything."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
+
+
+def test_a_last_answer_that_nobody_reads_is_given_up(start_relay):
+    relay = start_relay(send_timeout=0.5, idle_timeout=0.5, max_body=20_000_000, max_outbox=40_000_000)
+    query = open_polling(relay, "unread")
+    with connect_to(relay, buffer=4096) as sock:
+        sock.sendall(f"GET {query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        relay.push("unread", "x" * 15_000_000)
+        wait_for(lambda: not is_open(sock), "the end of the connection")
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("part", [b"GET /hea", b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\ndest"])
+def test_a_request_that_comes_too_slowly_is_a_408_also_behind_another(start_relay, behind, part):
+    relay = start_relay(header_timeout=0.4, body_timeout=0.4)
+    with connect_to(relay) as sock:
+        sock.sendall(behind + part)
+        feet = threading.Thread(target=drip, args=(sock,))
+        feet.start()
+        assert b" 408 " in read_all(sock)
+        feet.join()
+
+
+def drip(sock):
+    """Send a byte now and then, until the other side has had enough."""
+    with contextlib.suppress(OSError):
+        for _ in range(100):
+            sock.sendall(b"x")
+            time.sleep(0.1)
+
+
+def rss(relay):
+    """Bytes of memory that the relay's process holds."""
+    status = pathlib.Path(f"/proc/{relay.process.pid}/statm").read_text()
+    return int(status.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("upgrading", [False, True], ids=["ping frames", "probes"])
+def test_a_client_that_asks_and_asks_and_never_reads_is_closed(start_relay, upgrading):
+    relay = start_relay(max_outbox=65536)
+    sock = half_upgraded(relay) if upgrading else open_websocket(relay.port, "deaf", buffer=4096)
+    before = rss(relay)
+    questions = (frame("2probe") if upgrading else frame(b"x" * 125, opcode=9)) * 500
+    with sock:
+        sock.settimeout(None)
+        with pytest.raises(ConnectionError):
+            for _ in range(60_000_000 // len(questions)):
+                sock.sendall(questions)
+    assert rss(relay) - before < 15_000_000
+
+
+def half_upgraded(relay):
+    """A WebSocket that asks to take over from a polling session."""
+    sock = connect_to(relay, buffer=4096)
+    sock.sendall(UPGRADE.replace(b"websocket HTTP", b"websocket&" + sid_of(open_polling(relay)) + b" HTTP"))
+    assert b" 101 " in sock.recv(1000)
+    return sock
+
+
+def sid_of(query):
+    return query[query.index("sid=") :].encode()
+
+
+def test_a_slow_poller_may_be_published_to_from_the_handler_of_its_end(start_relay):
+    relay = start_relay(program="tests/busy_relay.py", max_outbox=65536)
+    open_polling(relay, "leavers")
+    for _ in range(3):
+        relay.push("leavers", "x" * 60_000)
+    wait_for(lambda: relay.push("leavers", "still there?")["connections"] == 0, "its end")
+
+
+def test_pings_do_not_wait_for_what_the_app_does_when_clients_are_gone(start_relay):
+    relay = start_relay(program="tests/busy_relay.py", ping_interval=0.5, ping_timeout=0.5)
+    silent = [open_websocket(relay.port, "dawdle") for _ in range(6)]
+    with open_websocket(relay.port, "other") as other, contextlib.ExitStack() as stack:
+        for sock in silent:
+            stack.enter_context(sock)
+        times = []
+        while relay.push("dawdle", "x")["connections"]:
+            if frame_of(other) == "2":
+                times.append(time.monotonic())
+                other.sendall(frame("3"))
+        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert gaps and max(gaps) < 0.9, gaps
+
+
+def frame_of(sock):
+    """One short frame's text."""
+    length = sock.recv(2, socket.MSG_WAITALL)[1]
+    return sock.recv(length, socket.MSG_WAITALL).decode()
