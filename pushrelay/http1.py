@@ -190,7 +190,9 @@ class Conversation:
     def _set_deadline(self) -> None:
         """Give the client the time that what it is at may take."""
         limits, phase = self._limits, self._parser.phase
-        seconds = {"header": limits.header_timeout, "body": limits.body_timeout}.get(phase, limits.idle_timeout)
+        seconds = limits.idle_timeout
+        if phase != "idle":
+            seconds = limits.header_timeout if phase == "header" else limits.body_timeout
         self.connection.deadline = time.monotonic() + seconds
 
     def _serve(self) -> None:
