@@ -17,10 +17,8 @@ from crowd import UPGRADE, frame, open_websocket
 LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
-@pytest.fixture(scope="session")
-def server():
-    """The relay's own server alone: what is attacked here is its engine."""
-    return "own"
+# The relay's own server alone: what is attacked here is its engine.
+pytestmark = pytest.mark.parametrize("server", ["own"], indirect=True, scope="session")
 
 
 def connect_to(relay, buffer=0):
@@ -303,3 +301,19 @@ def test_a_client_that_registers_and_leaves_at_once_is_no_error(start_relay):
     wait_for(lambda: relay.push("59-0", "x")["connections"] == 0, "the end of the last")
     log = relay.log.read_text()
     assert "Traceback" not in log, log[-2000:]
+
+
+def test_requests_behind_a_parked_poll_are_kept_as_bytes_and_answered_after_it(start_relay):
+    relay = start_relay()
+    query = open_polling(relay, "polled")
+    with contextlib.ExitStack() as stack:
+        last = stack.enter_context(connect_to(relay))
+        last.sendall(f"GET {query} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + LIVE * 1500 + LAST)
+        before = rss(relay)
+        for _ in range(50):
+            sock = stack.enter_context(connect_to(relay))
+            head = f"GET {open_polling(relay)} HTTP/1.1\r\nHost: x\r\n\r\n"
+            sock.sendall(head.encode() + b"GET / HTTP/1.1\r\nHost:\r\n\r\n" * 2400)
+        assert rss(relay) - before < 30_000_000
+        relay.push("polled", "x")
+        assert read_all(last).count(b"HTTP/1.1 200 OK") == 1502
