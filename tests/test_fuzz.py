@@ -118,10 +118,8 @@ def test_any_body_is_a_push_or_refused_in_words(data, content_type):
 # A relay that runs.
 
 
-@pytest.fixture(scope="session")
-def server():
-    """The relay's own server alone: it is what is new."""
-    return "own"
+# The relay's own server alone: it is what is new.
+own_server = pytest.mark.parametrize("server", ["own"], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +158,7 @@ def send_all(sock, data):
         sock.shutdown(socket.SHUT_WR)
 
 
+@own_server
 @live
 @given(data=fuzzed(REQUESTS))
 def test_a_relay_answers_or_closes_whatever_requests_come(target, data):
@@ -167,12 +166,14 @@ def test_a_relay_answers_or_closes_whatever_requests_come(target, data):
     assert re.match(rb"(HTTP/1\.1 \d\d\d [A-Z]|$)", got), got
 
 
+@own_server
 @live
 @given(data=fuzzed(FRAMES))
 def test_a_relay_answers_or_closes_whatever_frames_come(target, data):
     tell(target, open_websocket(target.port, "a"), data)
 
 
+@own_server
 @live
 @given(packets=st.lists(fuzzed(as_bytes(PACKETS)), min_size=1, max_size=3))
 def test_a_relay_answers_or_closes_whatever_packets_come(target, packets):
@@ -180,6 +181,7 @@ def test_a_relay_answers_or_closes_whatever_packets_come(target, packets):
         tell(target, open_websocket(target.port, "a"), b"".join(frame(b"4" + packet) for packet in packets))
 
 
+@own_server
 @live
 @given(data=fuzzed([*as_bytes(PACKETS), b"4", b"\x1e", b"3", b"bQUJD"]))
 def test_a_relay_answers_or_refuses_whatever_payload_comes(target, data):
@@ -190,6 +192,7 @@ def test_a_relay_answers_or_refuses_whatever_payload_comes(target, data):
     target.request("POST", path, b"1")  # Engine.IO's close
 
 
+@own_server
 @live
 @given(data=fuzzed(PUSHES), content_type=st.sampled_from(TYPES))
 def test_a_relay_delivers_or_refuses_whatever_push_comes(target, data, content_type):
