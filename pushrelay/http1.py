@@ -23,6 +23,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EARLY_BYTES = 65536
 # A request that might block the last free thread is looked at again after so many seconds.
 WAIT_SECONDS = 0.02
+# What is parsed at a time.
+PIECE_BYTES = 8192
 # After a refusal the client is still sending. It is read and thrown away for this long, and so much of it, because
 # closing at once makes the kernel reset the connection and the answer is lost on its way (RFC 9112, 9.6).
 LINGER_SECONDS = 2.0
@@ -74,13 +76,13 @@ class Conversation:
     # The receiver.
 
     def received(self, data: bytes) -> None:
-        if self._busy:
+        if self._waits():
             with self._lock:
-                if self._busy:
+                if self._waits():
                     self._keep_for_later(data)
                     return
-        self._feed(data)
-        self._serve()
+        self._early = data
+        self._read_early()
 
     def proceed(self) -> None:
         if self._expired and not self._busy:
@@ -92,14 +94,14 @@ class Conversation:
             else:
                 self._busy = False
         if not self._busy:
-            self._read_early()
             self._serve()
+            self._read_early()
 
     def ended(self) -> None:
         self._ended = True
         if self._on_lost is not None:
             self.connection.abort(TRANSPORT_CLOSE)
-        elif self._busy:
+        elif self._waits():
             self.connection.read_on(False)  # it may have said all it had to say, and still read the answer
         else:
             self.connection.finish()
@@ -170,13 +172,24 @@ class Conversation:
         if len(self._early) >= EARLY_BYTES:
             self.connection.read_on(False)
 
+    def _waits(self) -> bool:
+        """Whether a request has not been answered yet, so that what comes behind it has to wait."""
+        return self._busy or bool(self._parser.requests)
+
     def _read_early(self) -> None:
-        with self._lock:
-            early, self._early = self._early, b""
-        if len(early) >= EARLY_BYTES:
+        """Read what came, in pieces: no more requests are made of it than are answered, as each takes up a KiB."""
+        was_full = len(self._early) >= EARLY_BYTES
+        while self._early and not self._waits() and not self.connection.closed:
+            if self.connection.receiver is not self:
+                rest, self._early = self._early, b""
+                self.connection.receiver.received(rest)
+                return
+            with self._lock:
+                piece, self._early = self._early[:PIECE_BYTES], self._early[PIECE_BYTES:]
+            self._feed(piece)
+            self._serve()
+        if was_full and len(self._early) < EARLY_BYTES and not self._ended:
             self.connection.read_on(True)
-        if early:
-            self._feed(early)
 
     def _feed(self, data: bytes) -> None:
         parser, before = self._parser, self._parser.phase
@@ -190,7 +203,9 @@ class Conversation:
     def _set_deadline(self) -> None:
         """Give the client the time that what it is at may take."""
         limits, phase = self._limits, self._parser.phase
-        seconds = {"header": limits.header_timeout, "body": limits.body_timeout}.get(phase, limits.idle_timeout)
+        seconds = limits.idle_timeout
+        if phase != "idle":
+            seconds = limits.header_timeout if phase == "header" else limits.body_timeout
         self.connection.deadline = time.monotonic() + seconds
 
     def _serve(self) -> None:
@@ -209,6 +224,8 @@ class Conversation:
             return
         if self._refused is not None:
             self._refuse(self._refused)
+        elif self._early:
+            return
         elif self._parser.wants_continue:
             self._parser.wants_continue = False
             if self._parser.phase == "body":

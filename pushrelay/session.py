@@ -96,13 +96,15 @@ class Session:
     def _keep(self, message: Message) -> Connection | None:
         """Answer the parked poll with the message, or keep it. Returns the WebSocket if there is one after all."""
         with self._lock:
-            if self.link is not None or self.closed or self._buffer is None or self._waiting > self.outbox_bytes:
+            if self.link is not None or self.closed or self._buffer is None:
                 return self.link
             self._buffer.append(message)
             self._waiting += message.size
             slow = self._waiting > self.outbox_bytes
             poll, self._poll = self._poll, None
             messages = self._take_buffer() if poll is not None else []
+            if slow and poll is None:
+                self._buffer = None  # from here on it gets nothing: what came behind a gap would hide the gap
         if poll is not None:
             poll.answer(messages)
         elif slow:
@@ -213,7 +215,7 @@ class Session:
 
     def _move_to(self, link: Any) -> bool:
         with self._lock:
-            if self.closed:
+            if self.closed or self._buffer is None:
                 return False
             # What waits goes out before anyone who finds `link` set can send.
             for message in self._take_buffer():

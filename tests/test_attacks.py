@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import socket
 import struct
 import threading
@@ -16,10 +17,8 @@ from crowd import UPGRADE, frame, open_websocket
 LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
-@pytest.fixture(scope="session")
-def server():
-    """The relay's own server alone: what is attacked here is its engine."""
-    return "own"
+# The relay's own server alone: what is attacked here is its engine.
+pytestmark = pytest.mark.parametrize("server", ["own"], indirect=True, scope="session")
 
 
 def connect_to(relay, buffer=0):
@@ -205,3 +204,116 @@ def frame_of(sock):
     """One short frame's text."""
     length = sock.recv(2, socket.MSG_WAITALL)[1]
     return sock.recv(length, socket.MSG_WAITALL).decode()
+
+
+CHUNKED = b"POST /push HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        CHUNKED + b"1 \r\nx\r\n0\r\n\r\n",
+        CHUNKED + b" 1\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"+1\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"0x1\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"1_0\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"1\rx\r\n0\r\n\r\n",
+        CHUNKED + b"1\r\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"1\r\nx0\r\n\r\n",
+        CHUNKED + b"\r\n1\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b"1;\nx\r\n0\r\n\r\n",
+        CHUNKED + b"1;a\0b\r\nx\r\n0\r\n\r\n",
+        CHUNKED + b'1;a="b\r\n"\r\nx\r\n0\r\n\r\n',
+        CHUNKED + b"FFFFFFFFFFFFFFFFF\r\n",
+        CHUNKED + b"1\r\nx\r\n0\r\nContent-Length: 5\r\n\r\n",
+        CHUNKED + b"0\r\nA: b\rc\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\x0bchunked\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 0, 0\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n",
+        b"GET /health\0/live HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\nA\0: y\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n",
+        b"GET /health/live HTTP/1.1 \r\nHost: x\r\n\r\n",
+        b"GET\t/health/live HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+def test_behind_a_request_with_two_meanings_nothing_is_read(relay, data):
+    answer = ask(relay, LIVE + data + LIVE, shut=True)
+    assert [answer.count(status) for status in (b"HTTP/1.1 200", b"HTTP/1.1 400")] == [1, 1]
+    assert answer.endswith(b"}") and b'"bad_request"' in answer
+
+
+@pytest.mark.parametrize("data", [b"GET /health/live\r\n\r\n", b"GET /health/live HTTP/0.9\r\nHost: x\r\n\r\n"])
+def test_http_0_9_is_not_spoken(relay, data):
+    assert ask(relay, data + LIVE).startswith(b"HTTP/1.1 505 ")
+
+
+def test_the_host_of_a_whole_address_is_the_one_that_counts(relay):
+    path = b"/socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: good.example\r\nOrigin: http://good.example\r\n"
+    end = b"Connection: close\r\n\r\n"
+    assert ask(relay, b"GET " + path + end).startswith(b"HTTP/1.1 200")
+    assert ask(relay, b"GET http://evil.example" + path + end).startswith(b"HTTP/1.1 403")
+
+
+def test_pipelined_requests_of_all_kinds_keep_their_order(relay):
+    form = b"destination=order&data=x"
+    push = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(form), form)
+    chunked = CHUNKED + b"%x;why=not\r\n%b\r\n0\r\nTrailer: x\r\n\r\n" % (len(form), form)
+    head = b"HEAD /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    nowhere = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = ask(relay, push + LIVE + chunked + head + nowhere + push + LAST)
+    kinds = re.findall(rb'HTTP/1.1 (404|200)|:(\d+)","connections"', answer)
+    assert [status or b"push" for status, _ in kinds] == [
+        *(b"200", b"push", b"200", b"200", b"push", b"200", b"404", b"200", b"push", b"200")
+    ]
+
+
+def test_a_chunk_extension_without_end_costs_no_memory_and_ends_in_time(start_relay):
+    relay = start_relay(body_timeout=0.5)
+    with connect_to(relay) as sock:
+        sock.sendall(CHUNKED + b"1;")
+        before = rss(relay)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                sock.sendall(b"a" * 65536)
+                assert rss(relay) - before < 10_000_000
+        feet = threading.Thread(target=drip, args=(sock,))
+        feet.start()
+        with contextlib.suppress(ConnectionError):
+            assert b" 408 " in read_all(sock)
+        feet.join()
+
+
+def test_a_client_that_registers_and_leaves_at_once_is_no_error(start_relay):
+    relay = start_relay(ping_interval=1, ping_timeout=1)
+    for number in range(60):
+        query = open_polling(relay)
+        poll, post = connect_to(relay), connect_to(relay)
+        body = "42" + json.dumps(["register", {"id": [f"{number}-{n}" for n in range(100)]}])
+        head = f" {query} HTTP/1.1\r\nHost: x\r\nContent-Length: "
+        poll.sendall(f"GET{head}0\r\n\r\n".encode())
+        post.sendall(f"POST{head}{len(body)}\r\n\r\n{body}".encode())
+        poll.close()
+        post.close()
+    wait_for(lambda: relay.push("59-0", "x")["connections"] == 0, "the end of the last")
+    log = relay.log.read_text()
+    assert "Traceback" not in log, log[-2000:]
+
+
+def test_requests_behind_a_parked_poll_are_kept_as_bytes_and_answered_after_it(start_relay):
+    relay = start_relay()
+    query = open_polling(relay, "polled")
+    with contextlib.ExitStack() as stack:
+        last = stack.enter_context(connect_to(relay))
+        last.sendall(f"GET {query} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + LIVE * 1500 + LAST)
+        before = rss(relay)
+        for _ in range(50):
+            sock = stack.enter_context(connect_to(relay))
+            head = f"GET {open_polling(relay)} HTTP/1.1\r\nHost: x\r\n\r\n"
+            sock.sendall(head.encode() + b"GET / HTTP/1.1\r\nHost:\r\n\r\n" * 2400)
+        assert rss(relay) - before < 30_000_000
+        relay.push("polled", "x")
+        assert read_all(last).count(b"HTTP/1.1 200 OK") == 1502

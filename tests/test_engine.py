@@ -351,7 +351,7 @@ def test_a_poller_that_does_not_come_back_is_closed_as_slow(serve):
     sid = echo.open()
     for _ in range(20):
         echo.eio.send(sid, "x" * 1000)
-    assert echo.gone == [(sid, "slow")]
+    wait_for(lambda: echo.gone == [(sid, "slow")])
 
 
 # Socket.IO on it.

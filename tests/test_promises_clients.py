@@ -24,10 +24,8 @@ FULL_SIZE = os.environ.get("FULL_SIZE") == "1"
 MEGABYTE = 1 << 20
 
 
-@pytest.fixture(scope="session")
-def server():
-    """The relay's own server alone: stock Flask-SocketIO cannot do any of this."""
-    return "own"
+# The relay's own server alone: stock Flask-SocketIO cannot do any of this.
+pytestmark = pytest.mark.parametrize("server", ["own"], indirect=True, scope="session")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,128 @@
+"""What holds for any bytes at all that a parser is fed; test_fuzz.py and fuzz_parsers.py find the bytes.
+
+Each check fails by an exception that the parser does not declare, or by an AssertionError.
+"""
+
+import io
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pushrelay.errors import Refused as PushRefused  # noqa: E402
+from pushrelay.message import Message, data_of, split_payload  # noqa: E402
+from pushrelay.packets import INVALID, Packet  # noqa: E402
+from pushrelay.pushes import Push, read_push  # noqa: E402
+from pushrelay.request import Limits, Parser, Refused  # noqa: E402
+from pushrelay.settings import Settings  # noqa: E402
+from pushrelay.websocket import WebSocket  # noqa: E402
+
+# The header's limit is out of the way: where a header is counted, it matters how it was cut.
+LIMITS = Limits(max_header=1 << 20, max_body=4000, spill_bytes=1000)
+MESSAGE_LIMIT = 4000
+SETTINGS = Settings(max_body=4000)
+
+
+def pieces(data, cuts):
+    """The data cut before each of these positions."""
+    edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts} - {0}), len(data)]
+    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False) if start < end]
+
+
+def bytewise(data):
+    return [data[n : n + 1] for n in range(len(data))]
+
+
+def read_http(parts, remembered=None):
+    """The requests that come of it, and the status it was refused with if it was."""
+    parser = Parser({}, {}, LIMITS, {} if remembered is None else remembered)
+    refused = None
+    for part in parts:
+        try:
+            parser.feed(part)
+        except Refused as error:
+            assert json.loads(error.body)["message"]
+            refused = error.status
+            break
+        if parser.upgrade_rest is not None:  # the rest is another protocol's
+            break
+    return [_request(each) for each in parser.requests], refused
+
+
+def _request(request):
+    environ = dict(request.environ)
+    with environ.pop("wsgi.input") as body:
+        environ["body"] = body.read()
+    assert len(environ["body"]) <= LIMITS.max_body
+    assert (
+        environ.get("CONTENT_LENGTH") in (None, str(len(environ["body"])))
+        or "HTTP_UPGRADE" in environ
+        or (int(environ["CONTENT_LENGTH"]) == len(environ["body"]))
+    )
+    return environ, request.version, request.keep_alive, request.spilled
+
+
+def check_http(data, cuts):
+    """However the bytes are cut, and whether or not their header was seen before: the same requests come of them."""
+    whole = read_http([data])
+    assert read_http(pieces(data, cuts)) == whole
+    assert read_http(bytewise(data)) == whole
+    remembered = {}
+    assert read_http([data], remembered) == read_http([data], remembered) == whole
+
+
+def read_websocket(parts):
+    socket, messages = WebSocket(MESSAGE_LIMIT), []
+    for part in parts:
+        messages += socket.receive(part)
+        assert len(socket._buffer) <= 139 + len(part), "only the beginning of a header is kept"
+        if socket._partial is not None:
+            assert socket._partial.tell() <= MESSAGE_LIMIT
+    for message in messages:
+        assert len(message if isinstance(message, bytes) else message.encode()) <= MESSAGE_LIMIT
+    return messages, socket.output, socket.close_code
+
+
+def check_websocket(data, cuts):
+    """However the bytes are cut, the same messages, pongs and close code come of them."""
+    whole = read_websocket([data])
+    assert read_websocket(pieces(data, cuts)) == whole
+    assert read_websocket(bytewise(data)) == whole
+
+
+def check_payload(data):
+    """A polling payload is refused by a ValueError, or its packets are read to the end."""
+    try:
+        packets = split_payload(data)
+    except ValueError:
+        return
+    for packet in packets:
+        check_packet(data_of(packet) if isinstance(packet, str) and packet[:1] == "4" else packet)
+
+
+def check_packet(data):
+    """A Socket.IO packet is one that a client may send, or the event that stands for what nobody can read."""
+    packet = Packet(encoded_packet=data)
+    if packet.packet_type == 2:
+        name, *rest = packet.data
+        assert isinstance(name, str) and len(rest) == 2 and isinstance(rest[1], bool)
+        if name == INVALID and not isinstance(data, str):
+            assert packet.namespace is None
+        return
+    assert packet.packet_type in (0, 1, 3)
+
+
+def check_push(data, content_type):
+    """A push is refused in words, or it can be sent to browsers just as it was read."""
+    environ = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": str(len(data)), "wsgi.input": io.BytesIO(data)}
+    try:
+        push = read_push(environ, SETTINGS)
+    except PushRefused as refused:
+        assert refused.status in (400, 413, 415) and refused.message
+        json.dumps(refused.body(), ensure_ascii=False).encode("utf-8")
+        return
+    assert isinstance(push, Push) and push.destinations
+    assert all(each and each.encode("utf-8") for each in push.destinations)
+    Message("42" + json.dumps([push.event, push.data], ensure_ascii=False, allow_nan=False))
