@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from pushrelay.errors import Refused as PushRefused  # noqa: E402
 from pushrelay.message import Message, data_of, split_payload  # noqa: E402
 from pushrelay.packets import INVALID, Packet  # noqa: E402
-from pushrelay.pushes import Push, read_push  # noqa: E402
+from pushrelay.pushes import Push, read_pushes  # noqa: E402
 from pushrelay.request import Limits, Parser, Refused  # noqa: E402
 from pushrelay.settings import Settings  # noqa: E402
 from pushrelay.websocket import WebSocket  # noqa: E402
@@ -118,11 +118,15 @@ def check_push(data, content_type):
     """A push is refused in words, or it can be sent to browsers just as it was read."""
     environ = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": str(len(data)), "wsgi.input": io.BytesIO(data)}
     try:
-        push = read_push(environ, SETTINGS)
+        read = read_pushes(environ, SETTINGS)
     except PushRefused as refused:
         assert refused.status in (400, 413, 415) and refused.message
         json.dumps(refused.body(), ensure_ascii=False).encode("utf-8")
         return
-    assert isinstance(push, Push) and push.destinations
-    assert all(each and each.encode("utf-8") for each in push.destinations)
-    Message("42" + json.dumps([push.event, push.data], ensure_ascii=False, allow_nan=False))
+    for push in read if isinstance(read, list) else [read]:
+        if isinstance(push, PushRefused):
+            assert push.status == 400 and push.message
+            continue
+        assert isinstance(push, Push) and push.destinations
+        assert all(each and each.encode("utf-8") for each in push.destinations)
+        Message("42" + json.dumps([push.event, push.data], ensure_ascii=False, allow_nan=False))
