@@ -275,13 +275,16 @@ def recover(destination: str, since: str | None) -> dict[str, Any]:
     sid, room = request.sid, room_of(destination)
     if room in rooms():  # it has had all since it registered first
         return {"position": broker.position(destination), "recovered": since is not None, "replayed": 0}
-    recovery = broker.recover(
-        destination,
-        since,
-        send=lambda publication: manager.send_text(publication.as_event(), sid),
-        join=lambda: join_room(room),
-        pace=lambda: manager.pace(sid),
-    )
+    try:
+        recovery = broker.recover(
+            destination,
+            since,
+            send=lambda publication: manager.send_text(publication.as_event(), sid),
+            join=lambda: join_room(room),
+            pace=lambda: manager.pace(sid),
+        )
+    except ValueError:  # python-socketio's word for a room that nobody can enter any more
+        bad("disconnected", "the socket was closed while it registered")
     return recovery._asdict()
 
 

@@ -18,6 +18,7 @@ import flask  # noqa: E402
 import flask_socketio  # noqa: E402
 
 import relay  # noqa: E402
+from pushrelay.publication import Draft  # noqa: E402
 
 
 @relay.app.get("/sleep")
@@ -31,7 +32,7 @@ def on_disconnect(reason):
     if relay.room_of("dawdle") in flask_socketio.rooms():
         time.sleep(0.5)
     else:
-        relay.broker.publish("leavers", "push", reason)
+        relay.broker.publish([Draft("leavers", reason)])
 
 
 server = relay.serving.make_server(relay.app, relay.settings)
