@@ -14,6 +14,7 @@ import engineio.json
 import socketio
 from socketio import packet as sio
 
+from .connection import SLOW
 from .message import MESSAGE, Message
 
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.
@@ -70,7 +71,9 @@ class RoomManager(socketio.Manager):
         """Wait until a client that is being sent much has read some of it, but not for long: see PACE_SECONDS."""
         session = self.server.eio.sockets.get(self.eio_sid_from_sid(sid, "/"))
         limit, end = self.server.eio.outbox_bytes // 2, time.monotonic() + PACE_SECONDS
-        while session is not None and session.backlog > limit and not session.closed and time.monotonic() < end:
+        while session is not None and session.backlog > limit and session.flush() > limit:
+            if time.monotonic() > end:
+                session.close(abort=True, reason=SLOW)
             time.sleep(0.002)
 
     def _recipients(self, members: dict[str, str], skip_sid: str | list[str] | None) -> list[str]:

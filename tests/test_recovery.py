@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import select
 import socket
 import threading
 import time
@@ -10,6 +11,8 @@ import time
 import pytest
 from conftest import DEADLINE, wait_for
 from listeners import Wire
+
+own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
 
 
 @pytest.fixture
@@ -186,8 +189,9 @@ def test_nothing_is_missing_or_twice_where_pushes_come_during_the_replay(relay, 
         assert [each["id"] for each in events] == [later(first, n) for n in range(1, total)]
 
 
+@own_server_only
 def test_a_large_replay_reaches_a_slow_reader_whole(start_relay, wire):
-    relay = start_relay(server="own")
+    relay = start_relay()
     ids = [relay.push("large", f"{number}" + "x" * 65536)["id"] for number in range(100)]
     client = wire(relay.port, buffer=262144)
     client.emit("register", {"id": "large", "since": later(ids[0], -1)})
@@ -199,6 +203,19 @@ def test_a_large_replay_reaches_a_slow_reader_whole(start_relay, wire):
     assert all(len(each["data"]) > 65536 for each in events)
     _, answer = client.until_answer()
     assert answer["ids"]["large"] == {"position": ids[-1], "recovered": True, "replayed": 100}
+
+
+@own_server_only
+def test_who_does_not_read_its_replay_is_closed_and_others_are_served(start_relay, wire):
+    relay = start_relay(max_outbox=65536, threads=4)
+    first = [relay.push("unread", "x" * 100_000)["id"] for _ in range(60)][0]
+    client = wire(relay.port, buffer=4096)
+    client.emit("register", {"id": "unread", "since": first})
+    wait_for(lambda: relay.push("other", "x")["connections"] == 0, "a push meanwhile", 2)
+    relay.push("unread", "pushes go on")
+    ended = select.poll()
+    ended.register(client.socket, 0)  # nothing but the connection's end
+    assert ended.poll(15_000), "it was not closed"
 
 
 def test_positions_outlive_a_restart(start_relay, wire):
@@ -432,8 +449,9 @@ def open_push(relay, destination, wait):
     return sock
 
 
+@own_server_only
 def test_200_pushes_that_wait_hold_no_thread(start_relay, wire):
-    relay = start_relay(server="own", threads=4)
+    relay = start_relay(threads=4)
     client = wire(relay.port)
     client.call("register", {"id": "held"})
     waiting = [open_push(relay, "held", 25) for _ in range(200)]
@@ -449,8 +467,9 @@ def test_200_pushes_that_wait_hold_no_thread(start_relay, wire):
         sock.close()
 
 
+@own_server_only
 def test_more_waiting_pushes_than_the_setting_allows_are_refused_and_a_place_is_free_again(start_relay, wire):
-    relay = start_relay(server="own", max_waiting=3)
+    relay = start_relay(max_waiting=3)
     waiting = [open_push(relay, "full", 25) for _ in range(3)]
 
     def kept():
@@ -533,8 +552,9 @@ def test_a_batch_as_a_whole_is_bounded(relay):
     assert status == 200 and [each["id"] for each in answers] == [later(answers[0]["id"], n) for n in range(1000)]
 
 
+@own_server_only
 def test_a_batch_is_stored_wholly_or_not_at_all(start_relay):
-    relay = start_relay(server="own")
+    relay = start_relay()
     items = [{"destination": f"whole-{n}", "data": "x" * 500} for n in range(900)]
     relay.push("whole-0", "first")
     for after in (0.005, 0.02):
