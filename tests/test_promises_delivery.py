@@ -246,6 +246,46 @@ def test_retries_with_a_key_are_one_push_each_though_the_relay_is_killed(start_r
         assert mine == [f"{number}-{count}" for count in range(60)]
 
 
+# Power cuts.
+
+
+@pytest.fixture
+def sync_log(tmp_path, monkeypatch):
+    """Where relays started from now on write how long each file was when it was synced; see synced.c."""
+    need(shutil.which("cc"), "a C compiler (apt-get install gcc libc6-dev)")
+    library = tmp_path / "synced.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(HERE / "synced.c"), "-ldl"], check=True)
+    monkeypatch.setenv("SYNC_LOG", str(tmp_path / "synced"))
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    return tmp_path / "synced"
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_with_durability_power_nothing_answered_is_lost_with_what_was_not_synced(
+    start_relay, tmp_path, sync_log, durability
+):
+    file, wal = tmp_path / "power.db", tmp_path / "power.db-wal"
+    relay = start_relay(broker=f"sqlite:{file}", durability=durability, **LONG)
+    publishers = Publishers(relay, 8)
+    wait_for(lambda: publishers.count() > 1000, "some pushes")
+    relay.kill()
+    publishers.end()
+    # The WAL is appended to until it is 16 MiB long, and the database itself not written before: so the last sync's
+    # length of the WAL is what the power cut leaves.
+    assert wal.stat().st_size < 12 << 20
+    lines = [line.split(" ", 1) for line in sync_log.read_text().splitlines()]
+    sizes = [int(size) for size, path in lines if path == str(wal)]
+    os.truncate(wal, sizes[-1] if sizes else 0)
+    relay.start()
+    there = {each["id"] for destination in DESTINATIONS for each in kept(relay, destination)}
+    missing = [id_ for ids in publishers.accepted.values() for id_ in ids if id_ not in there]
+    if durability == "power":
+        assert not missing
+        report(f"{publishers.count()} pushes answered over {len(sizes)} syncs of the WAL")
+    else:
+        assert missing, "the cut takes nothing, so it proves nothing"
+
+
 # Networks that go away.
 
 
