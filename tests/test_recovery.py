@@ -218,6 +218,20 @@ def test_who_does_not_read_its_replay_is_closed_and_others_are_served(start_rela
     assert ended.poll(15_000), "it was not closed"
 
 
+@own_server_only
+def test_many_who_do_not_read_their_replay_keep_nobody_waiting(start_relay, wire):
+    relay = start_relay(threads=4)
+    first = [relay.push("unread", "x" * 100_000)["id"] for _ in range(80)][0]
+    for client in [wire(relay.port, buffer=4096) for _ in range(12)]:
+        client.emit("register", {"id": "unread", "since": first})
+    end, slowest = time.monotonic() + 2, 0.0
+    while time.monotonic() < end:
+        start = time.monotonic()
+        relay.push("other", "x")
+        slowest = max(slowest, time.monotonic() - start)
+    assert slowest < 1.5
+
+
 def test_positions_outlive_a_restart(start_relay, wire):
     relay = start_relay()
     ids = pushed(relay, "restart", 3)
