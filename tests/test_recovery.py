@@ -232,6 +232,7 @@ def test_many_who_do_not_read_their_replay_keep_nobody_waiting(start_relay, wire
     assert slowest < 1.5
 
 
+@own_server_only
 def test_positions_outlive_a_restart(start_relay, wire):
     relay = start_relay()
     ids = pushed(relay, "restart", 3)
@@ -243,6 +244,7 @@ def test_positions_outlive_a_restart(start_relay, wire):
     assert answer["ids"]["restart"]["recovered"] is True
 
 
+@own_server_only
 def test_without_a_file_a_restart_is_another_epoch(start_relay, wire):
     relay = start_relay(broker="memory:")
     position = pushed(relay, "memory", 2)[0]
@@ -269,6 +271,7 @@ def test_who_asks_for_what_is_not_acknowledged_gets_that(relay, wire):
     assert answer["ids"]["acked-new"]["recovered"] is True
 
 
+@own_server_only
 def test_an_acknowledgement_moves_forward_only_and_outlives_a_restart(start_relay, wire):
     relay = start_relay()
     ids = pushed(relay, "forward", 5)
@@ -373,6 +376,7 @@ def test_the_field_goes_before_the_header(relay):
     assert relay.push("both", 1, id="header")["id"] == later(first["id"])
 
 
+@own_server_only
 def test_a_repeat_after_a_restart_is_answered_as_the_first(start_relay, wire):
     relay = start_relay()
     wire(relay.port).call("register", {"id": "again"})
