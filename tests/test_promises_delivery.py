@@ -365,7 +365,9 @@ def test_clients_whose_network_was_gone_miss_nothing(start_relay, follow, pages,
         clients = listening(followers, browsers)
         all_there(clients, publishers)
         all_there(listening(untouched), publishers)
-        assert all(len(answers) > 1 for *_, answers in clients), "the clients did not notice"
+        # What was missed comes before the answer to the registration, so that may still be on its way.
+        wait_for(lambda: all(len(answers) > 1 for *_, answers in clients), "the clients' registrations anew")
+        assert all(answer["recovered"] for *_, answers in clients for answer in answers[1:])
         assert all(len(each.answers) == 1 for each in untouched)
         report(f"{publishers.count()} pushes, {len(clients)} clients, p99 {1000 * p99(publishers.seconds):.0f} ms")
 
@@ -394,7 +396,7 @@ def test_a_crowd_that_comes_back_at_once_is_recovered_while_pushes_go_on(start_r
         f"pushes, median {1000 * sorted(publishers.seconds)[publishers.count() // 2]:.1f} ms, "
         f"p99 {1000 * p99(publishers.seconds):.1f} ms"
     )
-    assert p99(publishers.seconds) < 0.5
+    assert p99(publishers.seconds) < (0.2 if FULL_SIZE else 0.5)
 
 
 # Stores in trouble.
