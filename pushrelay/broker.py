@@ -84,6 +84,7 @@ class Broker:
         # Items with a key, from their transaction until `connections` is final and stored.
         self._keyed: dict[str, Item] = {}
         self._stripes = [Stripe() for _ in range(STRIPES)]
+        self._failed_last = False  # the last transaction that should have stored something did not
         self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
 
     # What the relay calls.
@@ -182,7 +183,14 @@ class Broker:
         return position_of(self.epoch, self._tip(destination).acked)
 
     def sweep(self) -> bool:
-        """Drop a little of what no bound allows any more; returns whether there is more. Raises StoreError."""
+        """Drop a little of what no bound allows any more; returns whether there is more.
+
+        Raises StoreError where the store takes nothing: a full disk is not noticed by who only reads, so after a
+        failure something is written to see whether it is over.
+        """
+        if self._failed_last:
+            self._commits.together(self._probe)
+            self._failed_last = False
         return self._commits.together(self._sweep)
 
     def close(self) -> None:
@@ -204,14 +212,18 @@ class Broker:
             for item in self._placed:
                 self._stripe(item.draft.destination).queue.append(item)
             committed = True
+            if self._placed:
+                self._failed_last = False
         except StoreError:
             raise
         except Exception as error:
             log.exception("the store failed")
             raise StoreError(f"the store failed ({error!r}): the log says more") from error
         finally:
-            for item in () if committed else self._placed:
-                self._keyed.pop(item.key or "", None)
+            if not committed:
+                self._failed_last = True
+                for item in self._placed:
+                    self._keyed.pop(item.key or "", None)
             self._placed = []
             self._committing.clear()
 
@@ -376,6 +388,9 @@ class Broker:
     def _sweep(self) -> bool:
         """Drop a little of what no bound allows; returns whether there is more."""
         raise NotImplementedError
+
+    def _probe(self) -> None:
+        """Write something as large as a push. Nothing, where a store that can begin a transaction can write as well."""
 
 
 def open_broker(url: str, deliver: Callable[[Publication, str | None], int], **options: Any) -> Broker:

@@ -304,6 +304,10 @@ class SQLiteBroker(Broker):
 
     # Sweeping.
 
+    def _probe(self) -> None:
+        # It stays: what is written and deleted in one transaction SQLite does not write at all.
+        self._writer.execute("REPLACE INTO meta VALUES ('probe', zeroblob(32768))")
+
     def _sweep(self) -> bool:
         end, now = time.monotonic() + self.SWEEP_SECONDS, self._clock()
         while self._sweep_destination(now) or self._sweep_keys(now):

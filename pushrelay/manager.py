@@ -14,6 +14,7 @@ import engineio.json
 import socketio
 from socketio import packet as sio
 
+from .connection import SLOW
 from .message import MESSAGE, Message
 
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.
@@ -25,10 +26,14 @@ _NOTHING: dict[Any, Any] = {}
 
 
 class RoomManager(socketio.Manager):
-    """A `client_manager` for socketio.Server on our Engine. Any thread may call it."""
+    """A `client_manager` for socketio.Server on our Engine. Any thread may call it.
 
-    def __init__(self) -> None:
+    `pacers`: threads that may wait in pace() at a time; the others must be left for everybody else.
+    """
+
+    def __init__(self, pacers: int = 1) -> None:
         super().__init__()
+        self._pacers = threading.BoundedSemaphore(pacers)
         # `rooms[namespace][room][sid]` is the Engine.IO sid, as in the base class. A client's own room, which has its
         # sid for a name, is not stored: who is in `rooms[namespace][None]` is in it.
         self._lock = threading.RLock()  # over all three
@@ -67,10 +72,25 @@ class RoomManager(socketio.Manager):
             self._hand_out(Message(_EVENT + text), [eio_sid])
 
     def pace(self, sid: str) -> None:
-        """Wait until a client that is being sent much has read some of it, but not for long: see PACE_SECONDS."""
+        """Wait until a client that is being sent much has read some of it, but not for long: see PACE_SECONDS.
+
+        Where too many wait already it does not: that client is closed as slow if it does not keep up, and comes back.
+        """
         session = self.server.eio.sockets.get(self.eio_sid_from_sid(sid, "/"))
-        limit, end = self.server.eio.outbox_bytes // 2, time.monotonic() + PACE_SECONDS
-        while session is not None and session.backlog > limit and not session.closed and time.monotonic() < end:
+        limit = self.server.eio.outbox_bytes // 2
+        if session is None or session.backlog <= limit or session.flush() <= limit:
+            return
+        if self._pacers.acquire(blocking=False):
+            try:
+                self._wait_for(session, limit)
+            finally:
+                self._pacers.release()
+
+    def _wait_for(self, session: Any, limit: int) -> None:
+        end = time.monotonic() + PACE_SECONDS
+        while session.flush() > limit:
+            if time.monotonic() > end:
+                session.close(abort=True, reason=SLOW)
             time.sleep(0.002)
 
     def _recipients(self, members: dict[str, str], skip_sid: str | list[str] | None) -> list[str]:

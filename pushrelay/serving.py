@@ -27,7 +27,7 @@ def make_manager(settings: Settings) -> Any:
     from .manager import RoomManager
 
     install(outbox_bytes=settings.max_outbox)
-    return RoomManager()
+    return RoomManager(pacers=settings.threads // 2)
 
 
 def make_server(app: Callable[..., Any], settings: Settings) -> Any:

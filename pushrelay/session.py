@@ -93,6 +93,18 @@ class Session:
         if link is not None:
             link.write(message.frame, self._engine.outbox_bytes)
 
+    def flush(self) -> int:
+        """Send of what waits as much as the kernel takes; returns the bytes left, 0 where the client is gone.
+
+        For who sends much while it handles this client's own event: it holds the connection, so nobody else sends.
+        """
+        link = self.link
+        if self.closed or (link is not None and link.closed):
+            return 0
+        if link is not None:
+            link.flush()
+        return self.backlog
+
     def _keep(self, message: Message) -> Connection | None:
         """Answer the parked poll with the message, or keep it. Returns the WebSocket if there is one after all."""
         with self._lock:
