@@ -55,6 +55,7 @@ function showConnection(relay) {
   let awaySince = 0; // by performance.now(); 0 while it is not away
   let tried = false; // then "connecting" is one more try, and nothing changes on the page: no flicker
   let sentence = "Whatever is pushed to this id appears on this page at once.";
+  const missed = { recovered: "Nothing was missed.", lost: "What was pushed meanwhile is no longer kept." };
   const show = (status, text, why) => {
     $("state").dataset.status = status;
     $("state").textContent = text;
@@ -69,10 +70,9 @@ function showConnection(relay) {
       awaySince = performance.now();
       return show("offline", "Offline", "The relay does not answer. This page tries again by itself.");
     }
-    const missed = { recovered: " Nothing was missed.", lost: " What was pushed meanwhile is no longer kept." }[status] || "";
-    if (awaySince) sentence = `Back by itself after ${Math.ceil((performance.now() - awaySince) / 1000)} s.${missed}`;
+    if (awaySince) sentence = `Back by itself after ${Math.ceil((performance.now() - awaySince) / 1000)} s.`;
     awaySince = 0;
-    show("online", "Online", sentence);
+    show("online", "Online", [sentence, missed[status]].join(" "));
   };
   relay.on("status", onStatus);
   relay.on("error", ({ error, message }) => note(message || error, "error"));

@@ -4,90 +4,87 @@
 
   const DEFAULTS = {
     transports: ["websocket", "polling"],
-    timeout: 10000, // for each transport
+    timeout: 10000, // for each
     reconnectDelay: 1000,
     reconnectDelayMax: 30000,
   };
 
-  // Bundles and modules do not know where they came from: the page's server, then.
-  const script = document.currentScript && document.currentScript.src;
-  const place = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)\.js/.exec(script);
+  // Bundles and modules do not know: the page's server, then.
+  const { src } = document.currentScript || {};
+  const place = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)\.js/.exec(src);
   const HOME = place ? place[1] : location.origin + "/";
 
-  const refusal = (error, message) => ({ ok: false, error, message });
-  const CUT = refusal("disconnected", "connection lost before the answer");
-  const CLOSED = refusal("closed", "close() or unregister() before the answer");
+  const CUT = { ok: false, error: "disconnected", message: "connection lost before the answer" };
+  const CLOSED = { ok: false, error: "closed", message: "close() or unregister() before the answer" };
 
   const isObject = (value) => typeof value === "object" && value !== null;
-  const isRefused = (body) => isObject(body) && body.ok === false;
-  const asList = (ids) => (Array.isArray(ids) ? ids : [ids]);
+  const isRefused = (body) => body && body.ok === false;
+  const listOf = (ids) => [].concat(ids).map((id) => (typeof id === "number" ? String(id) : id));
 
-  function websocket(url, receive, end) {
+  function websocket(wire, url) {
     const ws = new WebSocket(url.replace("http", "ws") + "?EIO=4&transport=websocket");
-    ws.binaryType = "arraybuffer";
-    ws.onmessage = (event) => receive(event.data);
-    ws.onclose = () => end("transport close"); // after errors, too
-    return { open() {}, send: (packet) => ws.send(packet), close: () => ws.close() };
+    ws.onmessage = (event) => wire.receive(event.data);
+    ws.onclose = () => wire.end("transport close"); // after errors, too
+    wire.send = (packet) => ws.send(packet);
+    wire.close = () => ws.close();
   }
 
-  function polling(url, receive, end) {
+  function polling(wire, url) {
     const polls = new AbortController(); // a POST may finish after close()
     const outbox = [];
-    let session = "";
-    let limit = Infinity; // bytes of a POST
     let posting = false;
 
     async function request(options) {
-      const query = "?EIO=4&transport=polling&t=" + Math.random() + session; // some proxies cache any GET
-      const response = await fetch(url + query, { credentials: "include", cache: "no-store", ...options });
+      const query = "?EIO=4&transport=polling&t=" + Math.random(); // some proxies cache any GET
+      const session = wire.sid ? "&sid=" + encodeURIComponent(wire.sid) : "";
+      const response = await fetch(url + query + session, { credentials: "include", ...options });
       if (!response.ok) throw new Error("HTTP " + response.status);
       return response.text();
     }
 
     async function poll() {
-      while (!polls.signal.aborted) (await request({ signal: polls.signal })).split("\x1e").forEach(receive);
+      while (!polls.signal.aborted) (await request({ signal: polls.signal })).split("\x1e").forEach(wire.receive);
     }
 
     async function post() {
       if (posting) return; // two could overtake each other
       posting = true;
-      await null; // what is sent in one turn travels together
-      while (outbox.length) {
-        let n = 1;
-        let size = outbox[0].length * 3; // UTF-8 at most
-        while (n < outbox.length && n < 16 && (size += outbox[n].length * 3 + 1) <= limit) n++; // 16: python-engineio's
-        await request({ method: "POST", body: outbox.splice(0, n).join("\x1e") });
-      }
+      while (outbox.length) await request({ method: "POST", body: outbox.shift() });
       posting = false;
     }
 
-    const fail = (error) => end("transport error", error);
-    const send = (packet) => {
+    const fail = (error) => wire.end("transport error", error);
+    wire.send = (packet) => {
       outbox.push(packet);
       post().catch(fail);
     };
-    poll().catch(fail);
-    return {
-      open({ sid, maxPayload }) {
-        session = "&sid=" + encodeURIComponent(sid);
-        limit = maxPayload || limit;
-      },
-      send,
-      close() {
-        polls.abort();
-        if (session) send("1"); // or the server keeps the session until its ping times out
-      },
+    wire.close = () => {
+      polls.abort();
+      if (wire.sid) wire.send("1"); // or the session lasts until its ping times out
     };
+    poll().catch(fail);
   }
 
-  const TRANSPORTS = { websocket, polling };
-
-  // Not thrown again: from another origin's script the page would see a bare "Script error."
-  function call(fn, self, args) {
+  /** Whether a handler did well. Thrown again, errors from another origin's script would be a bare "Script error." */
+  async function call(fn, self, args) {
     try {
-      fn.apply(self, args);
+      await fn.apply(self, args);
+      return true;
     } catch (error) {
       console.error(error);
+    }
+  }
+
+  /** What this tab's next page resumes from: id -> position. Writes one, or reads all. Storage may be denied or full. */
+  function tabPositions(url, id, position) {
+    try {
+      const all = new Map(JSON.parse(sessionStorage.getItem(url)));
+      if (!id) return all;
+      all.delete(id); // the newest last
+      if (position) all.set(id, position);
+      sessionStorage.setItem(url, JSON.stringify([...all].slice(-100)));
+    } catch (error) {
+      return new Map();
     }
   }
 
@@ -112,20 +109,17 @@
       return this;
     }
 
-    /** Whether anybody listened. */
     _fire(name, ...args) {
-      const handlers = this._handlers.get(name) || [];
-      for (const { fn, once } of handlers) {
+      return (this._handlers.get(name) || []).map(({ fn, once }) => {
         if (once) this.off(name, fn);
-        call(fn, this, args);
-      }
-      return handlers.length > 0;
+        return call(fn, this, args);
+      });
     }
   }
 
   const live = new Set(); // started and not closed
 
-  /** A Socket.IO connection, kept up from _start() to close(). Subclasses add _changed() and _event(). */
+  /** A Socket.IO connection, kept up from _start() to close(). Subclasses add _changed(), _recovery() and _event(). */
   class Connection extends Emitter {
     constructor(url, options) {
       super();
@@ -134,9 +128,6 @@
       this.transport = null; // its name, while online
       this._url = url;
       this._options = { ...DEFAULTS, ...options };
-      const { transports } = this._options;
-      if (!transports.length || transports.some((name) => !DEFAULTS.transports.includes(name)))
-        throw new Error('transports: ["websocket", "polling"], or one of them');
 
       this._wire = null; // the transport, also while it opens
       this._timer = 0; // until online: the time-out; then: the ping is overdue
@@ -147,10 +138,14 @@
       this._failures = 0;
       this._since = 0;
 
-      this._acks = new Map(); // id -> answer(body)
-      this._nextAck = 0;
-      this._buffer = []; // {text, answer} sent while not online
-      this._registrations = new Set(); // {ids: string -> as given, payload, answer, answered}
+      this._sent = 0; // packets
+      this._answers = new Map(); // number of a packet -> answer(body)
+      this._buffer = []; // packets sent while not online
+      this._registrations = new Set(); // {ids, payload, inbox, answer until there was one}
+
+      this._positions = new Map(); // id -> that of the last publication handed over
+      this._recovering = 0; // registrations
+      this._inboxes = new Map(); // id -> {well: so far, done: a promise of that, handled: position}
     }
 
     _start() {
@@ -173,131 +168,179 @@
     /** Always WebSocket first, or a restart would leave pages on long polling. */
     _try([name, ...others]) {
       const wire = (this._wire = { name, close() {} });
-      const end = (reason, error) => {
+      wire.receive = (packet) => this._wire === wire && this._packet(packet);
+      wire.end = (reason, error) => {
         if (this._wire !== wire) return;
-        if (this.status === "online" || !others.length) return this._drop(reason, error);
+        if (this.transport || !others.length) return this._drop(reason, error);
         this._hangUp();
         this._try(others);
       };
-      this._timer = setTimeout(end, this._options.timeout, "timeout");
+      this._timer = setTimeout(wire.end, this._options.timeout, "timeout");
       try {
-        const receive = (packet) => this._wire === wire && this._packet(packet, end);
-        Object.assign(wire, TRANSPORTS[name](this._url, receive, end));
+        (name === "polling" ? polling : websocket)(wire, this._url);
       } catch (error) {
-        end("transport error", error); // no WebSocket, or ws: from https:
+        wire.end("transport error", error); // no WebSocket, or ws: from https:
       }
     }
 
-    _packet(packet, end) {
-      if (this.status === "online") this._listen(end);
-      if (typeof packet !== "string" || /^[36b]/.test(packet)) return;
-      const text = packet.slice(1);
+    /** Engine.IO's packets, "4" being a message, which is a packet of Socket.IO. */
+    _packet(packet) {
+      if (this.transport) this._listen();
+      const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
+      const { end } = this._wire;
       try {
-        if (packet[0] === "4") this._message(text, end);
-        else if (packet[0] === "2") this._wire.send("3" + text);
-        else if (packet[0] === "0") {
-          const handshake = JSON.parse(text);
-          this._patience = handshake.pingInterval + handshake.pingTimeout;
-          this._wire.open(handshake);
+        const body = json && JSON.parse(json);
+        if (type === "0") {
+          this._patience = body.pingInterval + body.pingTimeout;
+          this._wire.sid = body.sid;
           this._wire.send("40");
-        } else throw new Error("not Engine.IO"); // a captive portal, to be polled no further
+        } else if (type === "1") end("transport close");
+        else if (type === "2") this._wire.send("3");
+        else if (type === "40") this._welcome(body);
+        else if (type === "41") this._drop("io server disconnect");
+        else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", ...body }));
+        else if (type === "43") {
+          const answer = this._answers.get(+id);
+          this._answers.delete(+id);
+          if (answer) answer(...body);
+        } else if (type && body[0] === "relay_drain") this._drop("transport close", null, body[1].reconnect_in_ms);
+        else if (type) this._take(body);
+        else if (!/^([3-6b]|\[object)/.test(packet)) throw new Error("not Engine.IO"); // nor what we ignore
       } catch (error) {
-        end(packet === "1" ? "transport close" : "parse error", error);
+        end("parse error", error);
       }
     }
 
-    _listen(end) {
+    _listen() {
       this._heard = Date.now();
       clearTimeout(this._timer);
-      this._timer = setTimeout(end, this._patience, "ping timeout");
+      this._timer = setTimeout(this._wire.end, this._patience, "ping timeout");
     }
 
-    // Binary events and other namespaces match nothing.
-    _message(text, end) {
-      const [, type, id, json] = /^([0-4])(\d*)([[{].*)?$/s.exec(text) || [];
-      const body = json && JSON.parse(json);
-      if (type === "0") this._welcome(body, end);
-      else if (type === "1") this._drop("io server disconnect");
-      else if (type === "4") this._drop("connect_error", asError({ error: "connect_error", ...body }));
-      else if (type === "3") {
-        const answer = this._acks.get(id);
-        this._acks.delete(id);
-        if (answer) answer(...body);
-      } else if (type === "2" && body[0] === "relay_drain") {
-        this._drop("transport close", null, body[1].reconnect_in_ms);
-      } else if (type === "2") {
-        const wire = this._wire;
-        this._event(body, id && ((...args) => wire === this._wire && wire.send("43" + id + JSON.stringify(args))));
-      }
-    }
-
-    _welcome({ sid }, end) {
+    _welcome({ sid }) {
       this.sid = sid;
       this.transport = this._wire.name;
       this._since = Date.now();
       this.status = "online";
-      this._listen(end);
+      this._listen();
+      this._recovering = 0;
       // Registrations first: a page hears what it pushes to itself.
       this._registrations.forEach((registration) => this._register(registration));
-      this._buffer.splice(0).forEach(({ text, answer }) => this._transmit(text, answer));
+      this._buffer.splice(0).forEach((packet) => this._wire.send(packet));
       this._changed();
     }
 
-    /** Now or once online; answer() gets the server's, or CUT. */
+    /** Now or once online; answer() gets the server's, or CUT or CLOSED. */
     _send(args, answer) {
-      this._transmit(JSON.stringify(args), answer);
+      const number = answer ? this._sent++ : "";
+      const packet = "42" + number + JSON.stringify(args);
+      if (answer) this._answers.set(number, answer);
+      if (this.transport) this._wire.send(packet);
+      else this._buffer.push(packet);
     }
 
-    _transmit(text, answer) {
-      if (this.status !== "online") return this._buffer.push({ text, answer });
-      const id = answer ? String(this._nextAck++) : "";
-      if (answer) this._acks.set(id, answer);
-      this._wire.send("42" + id + text);
+    _answerAll(body) {
+      const answers = [...this._answers.values()];
+      this._answers.clear();
+      answers.forEach((answer) => answer(body));
     }
 
     /** Registers now and after every reconnect, unless the first answer is no. */
-    _remember(ids, payload, answer) {
+    _remember({ id, since, inbox, ...payload }, answer) {
+      const ids = listOf(id);
       this._forget(ids); // an old token must not come back
-      const byName = new Map(asList(ids).map((id) => [String(id), id]));
-      const registration = { ids: byName, payload, answer, answered: false };
+      if (since !== undefined) ids.forEach((id) => this._reach(id, isObject(since) ? since[id] : since));
+      const registration = { ids, payload, inbox, answer };
       this._registrations.add(registration);
-      if (this.status === "online") this._register(registration);
+      if (this.transport) this._register(registration);
     }
 
     _register(registration) {
-      const ids = [...registration.ids.values()];
-      this._send(["register", { ...registration.payload, id: ids.length > 1 ? ids : ids[0] }], (body) => {
-        if (body === CUT) return; // the next connection asks again
-        const { answer, answered } = registration;
-        registration.answered = true;
-        if (!answered && isRefused(body)) this._registrations.delete(registration);
-        if (!answered) answer(body);
-        else if (isRefused(body)) this._event(["relay_error", body]); // kept: next time may go better
+      const { ids, payload, inbox } = registration;
+      const before = {}; // id -> position
+      for (const id of ids) {
+        if (inbox && !(this._inboxes.get(id) || {}).well) {
+          this._inboxes.set(id, { well: true });
+          this._reach(id, "acked"); // what was handed over beyond that comes again
+        }
+        before[id] = this._positions.get(id);
+      }
+      const known = ids.some((id) => before[id]);
+      if (known) this._recovering++;
+      const since = inbox ? "acked" : known ? before : undefined;
+      this._send(["register", { ...payload, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
+        if (body === CUT || body === CLOSED) return; // the next connection asks again
+        const { answer } = registration;
+        registration.answer = null;
+        if (!isRefused(body)) this._registered(body.ids || {}, before, known);
+        else if (answer) this._registrations.delete(registration);
+        else this._event(["relay_error", body]); // kept: next time may go better
+        if (answer) answer(body);
       });
     }
 
-    _unregister(payload, answer) {
-      this._forget(payload.id, CLOSED);
-      const done = { ok: true }; // the server forgets whoever leaves
-      if (this.status !== "online") answer(done);
-      else this._send(["unregister", payload], (body) => answer(body === CUT ? done : body));
+    _registered(ids, before, known) {
+      const lost = [];
+      for (const id in ids) {
+        const { position, recovered } = ids[id];
+        if (before[id] && !recovered) lost.push(id);
+        if (this._positions.get(id) === before[id]) this._reach(id, position); // or a push was quicker
+      }
+      this._recovery(lost.length ? "lost" : known && !--this._recovering && "recovered", lost);
+    }
+
+    /** Hands each publication over once: a replay may hold what is here already. */
+    _take(body) {
+      const { id, destination } = body[1] || {};
+      const [epoch, offset] = String(id).split(":");
+      const [lastEpoch, lastOffset] = String(this._positions.get(destination)).split(":");
+      const isNew = epoch !== lastEpoch || !(+offset <= lastOffset);
+      if (isNew && offset) this._reach(destination, id);
+      const handlers = isNew ? this._event(body) : [];
+
+      const inbox = this._inboxes.get(destination);
+      if (inbox) inbox.done = Promise.all([inbox.done || true, ...handlers]).then((done) => this._handled(inbox, done, body[1]));
+    }
+
+    /** Acknowledges up to the first failure, as a position stands for all before it. */
+    _handled(inbox, done, { id, destination }) {
+      inbox.well = done.every(Boolean);
+      if (inbox.well) {
+        inbox.handled = id;
+        setTimeout(() => inbox.handled === id && this._send(["ack", { id: destination, position: id }])); // once a turn
+      }
+      return inbox.well;
+    }
+
+    _reach(id, position) {
+      this._positions.set(id, position);
+    }
+
+    _unregister(id, answer) {
+      const ids = listOf(id);
+      this._forget(ids, CLOSED);
+      for (const id of ids) {
+        this._reach(id, null);
+        this._inboxes.delete(id);
+      }
+      this._send(["unregister", { id }], answer);
     }
 
     /** Who waits for an answer goes on waiting, unless there is a `last` one. */
     _forget(ids, last) {
       for (const registration of this._registrations) {
-        if (!registration.answered && !last) continue;
-        asList(ids).forEach((id) => registration.ids.delete(String(id)));
-        if (registration.ids.size) continue;
+        if (registration.answer && !last) continue;
+        registration.ids = registration.ids.filter((id) => !ids.includes(id));
+        if (registration.ids.length) continue;
         this._registrations.delete(registration);
-        if (!registration.answered) registration.answer(last);
+        if (registration.answer) registration.answer(last);
       }
     }
 
     _drop(reason, error, delay) {
       const { reconnectDelay, reconnectDelayMax } = this._options;
       // Throwing us out soon is a failure, too.
-      if (this.status === "online" && Date.now() - this._since > reconnectDelayMax) this._failures = 0;
+      if (this.transport && Date.now() - this._since > reconnectDelayMax) this._failures = 0;
       this._drained = delay >= 0;
       const backOff = Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** this._failures++);
       this._retry = setTimeout(() => this._open(), this._drained ? delay : backOff); // first: a handler may close()
@@ -305,13 +348,11 @@
     }
 
     _leave(reason, error) {
-      const acks = this._acks;
-      this._acks = new Map();
+      const before = this.transport;
       this._hangUp();
       this.sid = this.transport = null;
-      const before = this.status;
       this.status = "offline";
-      acks.forEach((answer) => answer(CUT));
+      if (before) this._answerAll(CUT);
       this._changed(before, reason, error);
     }
 
@@ -324,37 +365,45 @@
 
     /** The network or the page is back: sit out no wait. */
     _wake() {
-      if (this.status === "online" && Date.now() - this._heard > this._patience) this._drop("ping timeout");
+      if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
       if (this._retry && !this._drained) this._open();
     }
 
     close() {
       if (!live.delete(this)) return;
       clearTimeout(this._retry);
-      const waiting = [...this._registrations, ...this._buffer];
-      this._registrations.clear(); // who connects again may be somebody else
+      this._registrations.forEach(({ ids }) => this._forget(ids, CLOSED)); // who connects next may be somebody else
       this._buffer = [];
+      this._answerAll(CLOSED);
       this._leave("io client disconnect");
-      waiting.forEach(({ answered, answer }) => !answered && answer && answer(CLOSED));
     }
   }
 
   const wakeAll = () => live.forEach((connection) => connection._wake());
-  addEventListener("online", wakeAll);
-  addEventListener("pageshow", wakeAll); // from the back-forward cache
-  document.addEventListener("visibilitychange", () => document.hidden || wakeAll());
+  // pageshow: from the back-forward cache
+  for (const name of ["online", "pageshow", "visibilitychange"]) addEventListener(name, wakeAll, true);
 
   class Relay extends Connection {
+    constructor(url, options) {
+      super(url, options);
+      this._positions = tabPositions(url);
+    }
+
     static connect(url, options) {
       return new Relay((url === undefined ? HOME : locate(url)) + "socket.io/", options)._start();
     }
 
-    register(ids, { token, since } = {}) {
-      return this._promise((answer) => this._remember(ids, { token, since }, answer));
+    register(id, { token, since, inbox } = {}) {
+      return this._promise((answer) => this._remember({ id, token, since, inbox }, answer));
     }
 
     unregister(ids) {
-      return this._promise((answer) => this._unregister({ id: ids }, answer));
+      return this._promise((answer) => this._unregister(ids, answer));
+    }
+
+    _reach(id, position) {
+      super._reach(id, position);
+      tabPositions(this._url, id, position);
     }
 
     /** Never sent again: it might arrive twice. */
@@ -375,7 +424,7 @@
 
     _report({ code, name, message }) {
       if (code === "closed") return; // the page's doing
-      if (!this._fire("error", { error: code || name, message })) console.warn("relay:", message);
+      if (!this._fire("error", { error: code || name, message }).length) console.warn("relay:", message);
     }
 
     _changed(before, reason, error) {
@@ -383,19 +432,23 @@
       if (reason === "connect_error") this._report(error); // it said no; being away is status
     }
 
-    _event([name, body], acknowledge) {
-      if (name === "relay_error") return this._report(asError(body));
-      const { data, id, destination } = isObject(body) ? body : { data: body };
+    _recovery(status, ids) {
+      if (status) this._fire("status", status, ids);
+    }
+
+    _event([name, body]) {
+      if (name === "relay_error") return [this._report(asError(body))];
+      const { data, id, destination } = body;
       const ours = name === "status" || name === "error" || name === "*"; // names of our own
-      for (const heard of [ours ? "push" : name, "*"]) this._fire(heard, data, { id, destination, event: name });
-      if (acknowledge) acknowledge();
+      const handlers = [ours ? "push" : name, "*"].map((it) => this._fire(it, data, { id, destination, event: name }));
+      return [].concat(...handlers);
     }
   }
 
   /** What pages use of socket.io-client. */
   class Socket extends Connection {
     get connected() {
-      return this.status === "online";
+      return this.transport !== null;
     }
 
     get id() {
@@ -417,51 +470,47 @@
       const answer = fn && ((...body) => call(fn, this, body));
       const refused = (body) => isRefused(body) && this._event(["relay_error", body]);
       const [payload] = args;
-      if (name === "register" && isObject(payload)) this._remember(payload.id, payload, answer || refused);
-      else if (name === "unregister" && isObject(payload)) this._unregister(payload, answer || refused);
+      if (name === "register" && payload) this._remember(payload, answer || refused);
+      else if (name === "unregister" && payload) this._unregister(payload.id, answer || refused);
       else this._send([name, ...args], answer);
       return this;
     }
 
     _changed(before, reason, error) {
       if (this.connected) this._fire("connect");
-      else if (before === "online") this._fire("disconnect", reason);
+      else if (before) this._fire("disconnect", reason);
       else if (reason && live.has(this)) this._fire("connect_error", error || new Error(reason));
     }
 
-    _event([name, ...args], acknowledge) {
-      if (acknowledge) args.push(acknowledge);
+    _recovery(status, ids) {
+      if (status === "lost") console.warn("relay: lost", ids);
+    }
+
+    _event([name, ...args]) {
       const ours = /^(connect|connect_error|disconnect)$/.test(name);
-      if (!this._fire(ours ? "push" : name, ...args) && name === "relay_error") console.warn("relay:", args[0].message);
+      const handlers = this._fire(ours ? "push" : name, ...args);
+      if (!handlers.length && name === "relay_error") console.warn("relay:", args[0].message);
+      return handlers;
     }
   }
 
-  // A url's path is the namespace there.
   function io(url, options) {
     if (isObject(url)) return io(undefined, url);
-    const { path, autoConnect, ...others } = options || {};
+    const { path = "socket.io/", autoConnect, ...others } = options || {};
     const base = url ? locate(url) : HOME;
-    const { origin, pathname } = new URL(base);
-    if (url && pathname !== "/") throw new Error(`io("${url}"): there is no namespace but "/"`);
-    const socket = new Socket(path ? origin + path.replace(/\/*$/, "/") : base + "socket.io/", others);
+    const socket = new Socket(locate(new URL(path, base).href), others);
     return autoConnect === false ? socket : socket.connect();
   }
 
   io.connect = io;
 
   function locate(url) {
-    try {
-      if (!/^((http|ws)s?:\/)?\//.test(url)) throw url; // not "example.com:8080"
-      const { protocol, host, pathname } = new URL(url, location.href);
-      return protocol.replace("ws", "http") + "//" + host + pathname.replace(/\/*$/, "/");
-    } catch (error) {
-      throw new Error(`"${url}" is not a url like "https://example.com" or "/relay"`);
-    }
+    if (!/^((http|ws)s?:\/)?\//.test(url)) throw new Error(`"${url}" is not a url like "https://example.com" or "/relay"`);
+    return new URL(url.replace(/^ws/, "http"), location.href).href.replace(/\/*([?#].*)?$/, "/");
   }
 
-  function asError(body) {
-    const { error, message } = isObject(body) ? body : {};
-    return Object.assign(new Error(message || "refused"), { code: error || "refused" });
+  function asError({ error = "refused", message = error }) {
+    return Object.assign(new Error(message), { code: error });
   }
 
   window.Relay = Relay;

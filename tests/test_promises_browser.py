@@ -1,0 +1,388 @@
+"""What is promised to a page in Chromium that was away: nothing is missing, nothing comes twice, all is in order."""
+
+import contextlib
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+import websocket
+from conftest import CHROMIUM_FLAGS, DEADLINE, need, wait_for
+from test_relay_js import TRANSPORTS, Server, Site
+
+PINGS = {"ping_interval": 0.5, "ping_timeout": 0.5}  # a dead network is noticed within a second
+LONG = {"history_size": 10_000}  # a slow machine may stay away for long
+
+# A page that writes down all it is handed, for the test and for the page after it.
+HTML = """<!doctype html><title>the page</title><script src="{url}/static/relay.js"></script><script>
+const log = (key, value) => {{
+  const all = JSON.parse(localStorage.getItem(key)) || [];
+  localStorage.setItem(key, JSON.stringify([...all, value]));
+}};
+const relay = Relay.connect(undefined, {options});
+relay.on("push", (data) => log({key}, data)).on("status", (...status) => log("status", status));
+const registered = relay.register("42");
+addEventListener("pageshow", ({{persisted}}) => persisted && log("life", "persisted"));
+for (const what of ["freeze", "resume"]) document.addEventListener(what, () => log("life", what));
+</script>"""
+
+
+def html(url, options="{}", key="pushes"):
+    return HTML.format(url=url, options=options, key=json.dumps(key))
+
+
+class Tab:
+    """A page on another port of the relay's host. What it was handed is in its localStorage, over all its pages."""
+
+    def __init__(self, page, site, url, options="{}", key="pushes"):
+        self.page = page
+        self.site = site
+        self.html = html(url, options, key)
+        self.key = key
+
+    def open(self):
+        self.site.html = self.html.encode()
+        self.page.goto(self.site.url)
+        self.online()
+
+    def leave(self):
+        """To another page of the same site, where there is no relay."""
+        self.site.html = b"<!doctype html><title>another page</title>"
+        self.page.goto(self.site.url + "/another")
+        self.site.html = self.html.encode()
+
+    def back(self):
+        self.page.go_back()
+        self.online()
+
+    def online(self):
+        self.page.wait_for_function("typeof registered === 'object' && registered.then(() => true)")
+
+    def stored(self, key):
+        return json.loads(self.page.evaluate(f"localStorage.getItem('{key}')") or "[]")
+
+    def pushes(self, last):
+        """All that was handed over, once the last push is there."""
+        wait_for(lambda: last in self.stored(self.key), f"push {last}, got {self.stored(self.key)!r:.500}")
+        return self.stored(self.key)
+
+    def statuses(self):
+        return [status for status, *_ in self.stored("status")]
+
+
+class Chromium:
+    """Chromium without Playwright, which has every page believe that it is in front: a hidden one can be frozen.
+
+    It has a page, and a reader: a tab of the same site that knows what the page wrote down, whatever state that is in.
+    """
+
+    def __init__(self, executable, profile, site):
+        self.site = site
+        flags = [*CHROMIUM_FLAGS, "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={profile}"]
+        self.process = subprocess.Popen([executable, *flags, "about:blank"], stderr=subprocess.DEVNULL)
+        endpoint = profile / "DevToolsActivePort"
+        wait_for(lambda: endpoint.exists() and endpoint.read_text().count("\n"), "Chromium")
+        port, path = endpoint.read_text().split()
+        self.socket = websocket.create_connection(f"ws://127.0.0.1:{port}{path}", DEADLINE, suppress_origin=True)
+        self.calls = 0
+        self.page = self.reader = None
+
+    def call(self, method, session=None, **params):
+        """One command of the DevTools protocol, to the page unless told otherwise."""
+        self.calls += 1
+        session = {} if method.startswith("Target.") else {"sessionId": session or self.page}
+        self.socket.send(json.dumps({"id": self.calls, "method": method, "params": params, **session}))
+        while (answer := json.loads(self.socket.recv())).get("id") != self.calls:
+            pass
+        return answer["result"]
+
+    def tab(self, url):
+        target = self.call("Target.createTarget", url=url)["targetId"]
+        return target, self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+
+    def open_page(self, url):
+        self.site.html = b"<!doctype html><title>reader</title>"
+        self.reader_target, self.reader = self.tab(self.site.url + "/reader")
+        wait_for(lambda: self.evaluate("document.title", self.reader) == "reader", "the reader")
+        self.site.html = html(url, "{reconnectDelay: 100}").encode()
+        _, self.page = self.tab(self.site.url)
+        wait_for(lambda: "online" in str(self.stored("status")), "the page")
+
+    def show_reader(self):
+        self.call("Target.activateTarget", targetId=self.reader_target)
+
+    def evaluate(self, expression, session=None):
+        return self.call("Runtime.evaluate", session, expression=expression)["result"].get("value")
+
+    def stored(self, key):
+        return json.loads(self.evaluate(f"localStorage.getItem('{key}')", self.reader) or "[]")
+
+    def pushes(self, last):
+        wait_for(lambda: last in self.stored("pushes"), f"push {last}, got {self.stored('pushes')!r:.500}")
+        return self.stored("pushes")
+
+    def close(self):
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait(DEADLINE)
+
+
+class Publisher:
+    """Pushes 0, 1, 2 … until it is told to stop, each until it is accepted."""
+
+    def __init__(self, relay):
+        self.relay = relay
+        self.count = 0
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        while not self.stopping.wait(0.02):
+            with contextlib.suppress(OSError, http.client.HTTPException):  # a relay that is being killed
+                self.relay.push("42", str(self.count), id=f"push {self.count}")
+                self.count += 1
+
+    def reaches(self, count):
+        wait_for(lambda: self.count >= count or not self.thread.is_alive(), f"push {count}")
+        assert self.thread.is_alive(), "a push was refused"
+
+    def during(self, pushes=12):
+        """Wait until some more have been accepted."""
+        self.reaches(self.count + pushes)
+
+    def stop(self):
+        """The last that was pushed, and all."""
+        self.stopping.set()
+        self.thread.join(DEADLINE)
+        return str(self.count - 1), [str(n) for n in range(self.count)]
+
+
+class Network(Server):
+    """A way to the relay that can go dead: then it takes what comes and delivers nothing, and closes nothing."""
+
+    def __init__(self, port):
+        self.port = port
+        self.up = threading.Event()
+        self.up.set()
+        super().__init__(("127.0.0.1", 0), None)
+
+    def finish_request(self, request, _):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)) as upstream:
+            back = threading.Thread(target=self.carry, args=(upstream, request), daemon=True)
+            back.start()
+            self.carry(request, upstream)
+            back.join(DEADLINE)
+
+    def carry(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not self.up.is_set():
+                    self.up.wait(DEADLINE)
+                    source.close()  # it comes back to connections that are long dead
+                    break
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def site():
+    with Server(("127.0.0.1", 0), Site) as site:
+        yield site
+
+
+@pytest.fixture
+def open_tab(context, site):
+    def open_tab(url, options="{}", **named):
+        tab = Tab(context.new_page(), site, url, options, **named)
+        tab.open()
+        return tab
+
+    return open_tab
+
+
+@pytest.fixture
+def chromium(site, tmp_path):
+    executable = shutil.which("chromium")
+    need(executable, "Chromium (apt-get install chromium)")
+    with contextlib.closing(Chromium(executable, tmp_path / "profile", site)) as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def publish():
+    publishers = []
+
+    def publish(relay):
+        publishers.append(Publisher(relay))
+        return publishers[-1]
+
+    yield publish
+    for publisher in publishers:
+        publisher.stop()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_page_whose_network_was_dead_for_a_while_has_all_once_and_in_order(start_relay, open_tab, publish, transport):
+    relay = start_relay(**LONG, **PINGS)
+    with Network(relay.port) as network:
+        tab = open_tab(network.url, f'{{transports: ["{transport}"], timeout: 1000, reconnectDelay: 100}}')
+        publisher = publish(relay)
+        publisher.during()
+        network.up.clear()
+        tab.page.wait_for_function("relay.status === 'offline'")
+        publisher.during()
+        network.up.set()
+        tab.page.wait_for_function("relay.status === 'online'")
+        publisher.during()
+        last, everything = publisher.stop()
+        assert tab.pushes(last) == everything
+        assert "recovered" in tab.statuses() and "lost" not in tab.statuses()
+
+
+def test_a_page_that_chromium_takes_offline_has_all_once_and_in_order(start_relay, open_tab, publish, context):
+    relay = start_relay(**LONG, **PINGS)
+    tab = open_tab(relay.url, "{transports: ['polling'], timeout: 1000, reconnectDelay: 100}")
+    publisher = publish(relay)
+    publisher.during()
+    context.set_offline(True)
+    tab.page.wait_for_function("relay.status === 'offline'")
+    publisher.during()
+    context.set_offline(False)
+    publisher.during()
+    last, everything = publisher.stop()
+    assert tab.pushes(last) == everything
+
+
+def test_a_page_whose_relay_was_killed_under_load_has_all_once_and_in_order(start_relay, open_tab, publish):
+    relay = start_relay(**LONG)
+    tab = open_tab(relay.url, "{reconnectDelay: 100, reconnectDelayMax: 500}")
+    publisher = publish(relay)
+    for _ in range(3):
+        publisher.during()
+        relay.kill()
+        relay.start()
+    publisher.during()
+    last, everything = publisher.stop()
+    assert tab.pushes(last) == everything
+    assert "lost" not in tab.statuses()
+
+
+def test_a_page_that_is_left_and_comes_back_has_all_once_and_in_order(start_relay, open_tab, publish):
+    relay = start_relay(**LONG)
+    tab = open_tab(relay.url)
+    publisher = publish(relay)
+    for _ in range(2):
+        publisher.during()
+        tab.leave()
+        publisher.during()
+        tab.back()
+        publisher.during()
+        tab.page.reload()
+    last, everything = publisher.stop()
+    assert tab.pushes(last) == everything
+
+
+@pytest.mark.parametrize("pings", [{}, PINGS], ids=["connected", "dropped"])
+def test_a_page_that_was_frozen_has_all_once_and_in_order(start_relay, chromium, publish, pings):
+    """As it is behind other tabs, or under the lid of a laptop: for a while nothing in the page runs."""
+    relay = start_relay(**LONG, **pings)
+    chromium.open_page(relay.url)
+    publisher = publish(relay)
+    publisher.during()
+    chromium.show_reader()  # pages are frozen while they are hidden
+    chromium.call("Page.setWebLifecycleState", state="frozen")
+    wait_for(lambda: chromium.stored("life") == ["freeze"], "the freeze")
+    before = chromium.stored("pushes")
+    until = time.monotonic() + sum(pings.values()) + 1
+    wait_for(lambda: time.monotonic() > until, "the end of the freeze")
+    assert chromium.stored("pushes") == before
+    chromium.call("Page.setWebLifecycleState", state="active")
+    publisher.during()
+    last, everything = publisher.stop()
+    assert chromium.pushes(last) == everything
+
+
+def test_a_page_from_the_back_forward_cache_has_all_once_and_in_order(start_relay, chromium, publish):
+    relay = start_relay(**LONG)
+    chromium.open_page(relay.url)
+    publisher = publish(relay)
+    publisher.during()
+    chromium.show_reader()
+    chromium.site.html = b"<!doctype html><title>another</title>"
+    chromium.call("Page.navigate", url=chromium.site.url + "/another")
+    wait_for(lambda: chromium.evaluate("document.title") == "another", "the other page")
+    publisher.during()
+    chromium.evaluate("history.back()")
+    wait_for(lambda: "persisted" in chromium.stored("life"), "the page as it was")
+    publisher.during()
+    last, everything = publisher.stop()
+    assert chromium.pushes(last) == everything
+
+
+def test_where_history_is_too_short_a_page_is_told_that_it_lost_something(start_relay, open_tab):
+    relay = start_relay(history_size=5)
+    tab = open_tab(relay.url)
+    relay.push("42", "before")
+    tab.pushes("before")
+    tab.leave()
+    for n in range(6):
+        relay.push("42", n)
+    tab.back()
+    assert ["lost", ["42"]] in tab.stored("status") and "recovered" not in tab.statuses()
+    relay.push("42", "after")
+    assert tab.pushes("after") == ["before", "after"], "a part of what was missed would look like all of it"
+
+
+def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, context, site):
+    relay = start_relay()
+    first = open_tab(relay.url, key="first")
+    second = open_tab(relay.url, key="second")
+    relay.push("42", "1")
+    assert first.pushes("1") == second.pushes("1") == ["1"]
+    second.leave()
+    relay.push("42", "2")
+    first.pushes("2")
+    site.html = second.html.replace('"second"', '"duplicate"').encode()
+    with context.expect_page() as opened:  # a tab opened by a script begins with a copy of its opener's sessionStorage
+        second.page.evaluate("void open('/duplicate')")
+    duplicate = Tab(opened.value, site, relay.url, key="duplicate")
+    second.site.html = second.html.encode()
+    assert duplicate.pushes("2") == ["2"]
+    second.back()
+    assert second.pushes("2") == ["1", "2"] and first.stored("first") == ["1", "2"]
+
+
+def test_an_inbox_goes_on_where_it_was_acknowledged_in_whichever_tab(start_relay, open_tab, context):
+    relay = start_relay()
+    relay.push("mail", "0")
+    inbox = """() => {
+      window.relay2 = Relay.connect().on("push", async (data) => {
+        await new Promise((done) => setTimeout(done, 10));
+        if (data === window.bad) throw new Error(data);
+        log("mail", data);
+      });
+      return relay2.register("mail", {inbox: true});
+    }"""
+    first = open_tab(relay.url)
+    first.page.evaluate(inbox)
+    relay.push("mail", "1")
+    wait_for(lambda: first.stored("mail") == ["0", "1"], "both")
+    first.page.evaluate("window.bad = '2'")
+    relay.push("mail", "2")
+    relay.push("mail", "3")
+    wait_for(lambda: first.stored("mail") == ["0", "1", "3"], "the third")
+    first.page.close()
+    second = open_tab(relay.url)
+    answer = second.page.evaluate(inbox)
+    assert answer["ids"]["mail"]["recovered"] and answer["ids"]["mail"]["replayed"] == 2
+    wait_for(lambda: second.stored("mail") == ["0", "1", "3", "2", "3"], "both again")
+    wait_for(
+        lambda: second.page.evaluate("relay.register('mail', {since: 'acked'})")["ids"]["mail"]["replayed"] == 0,
+        "the acknowledgement",
+    )
