@@ -41,7 +41,7 @@ class MemoryBroker:
 
     def publish(self, destination: str, event: str, data: Any, skip_sid: str | None = None) -> tuple[str, int]:
         """Number one publication and deliver it. Returns its position and the number of sockets it went to."""
-        with self._lock(destination):
+        with self._locks[hash(destination) % STRIPES]:
             offset = self._offsets[destination] = self._offsets.get(destination, 0) + 1
             position = f"{self.epoch}:{offset}"
             return position, self._deliver(Publication(destination, position, event, data), skip_sid)
@@ -49,6 +49,3 @@ class MemoryBroker:
     def position(self, destination: str) -> str:
         """The position of the destination's last publication; offset 0 where there was none."""
         return f"{self.epoch}:{self._offsets.get(destination, 0)}"
-
-    def _lock(self, destination: str) -> threading.Lock:
-        return self._locks[hash(destination) % STRIPES]
