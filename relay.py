@@ -128,7 +128,7 @@ def room_of(destination: str) -> str:
 
 def deliver(publication: Publication, skip_sid: str | None) -> int:
     """Hand a publication to the sockets that registered its destination; returns how many those are."""
-    return manager.deliver_text(publication.as_event(), room_of(publication.destination), skip_sid)
+    return manager.deliver_text(publication.as_event, room_of(publication.destination), skip_sid)
 
 
 try:

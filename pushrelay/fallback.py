@@ -5,6 +5,7 @@ It takes a thread for each connection and four for each WebSocket client.
 
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import socketio
@@ -16,11 +17,11 @@ BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects e
 class StockManager(socketio.Manager):
     """python-socketio's manager, with the one method that the relay's own has and this one has not."""
 
-    def deliver_text(self, text: str, room: str, skip_sid: str | None = None) -> int:
-        """Emit an event, given as the JSON array of its name and its argument; returns the number of recipients."""
+    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
+        """Emit an event that `write()` gives as the JSON array of its name and its argument; returns to how many."""
         sids = [sid for sid, _ in self.get_participants("/", room) if sid != skip_sid]
         if sids:
-            event, argument = json.loads(text)
+            event, argument = json.loads(write())
             self.emit(event, argument, "/", room=room, skip_sid=skip_sid)
         return len(sids)
 

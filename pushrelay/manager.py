@@ -7,7 +7,7 @@ ten seconds; this one knows the rooms of each.
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import engineio.json
@@ -56,13 +56,17 @@ class RoomManager(socketio.Manager):
                 self._hand_out(message, eio_sids)
         return len(eio_sids)
 
-    def deliver_text(self, text: str, room: str, skip_sid: str | None = None) -> int:
-        """The same in namespace "/" for an event that is written already: a JSON array of its name and its argument."""
+    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
+        """The same in namespace "/" for an event that `write()` gives as the JSON array of its name and its argument.
+
+        It is called where there is somebody to write to, and once.
+        """
         members = self.rooms.get("/", _NOTHING).get(room)
         if not members:
             return 0
         eio_sids = self._recipients(members, skip_sid)
-        self._hand_out(Message(_EVENT + text), eio_sids)
+        if eio_sids:
+            self._hand_out(Message(_EVENT + write()), eio_sids)
         return len(eio_sids)
 
     def send_text(self, text: str, sid: str) -> None:

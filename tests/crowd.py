@@ -4,6 +4,7 @@ All of it is asyncio on raw sockets: a client of a real library costs so much th
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import json
 import socket
@@ -187,3 +188,9 @@ async def until(condition, what, deadline=60.0):
     while not condition():
         assert asyncio.get_running_loop().time() < end, f"{what} did not come true within {deadline:g} s"
         await asyncio.sleep(0.02)
+
+
+def run(coroutine):
+    """Run it in a thread of its own: Playwright keeps an event loop in the main one once a browser was started."""
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()

@@ -18,7 +18,7 @@ import time
 
 import pytest
 from conftest import wait_for
-from crowd import Pusher, crowd, open_websocket, until
+from crowd import Pusher, crowd, open_websocket, run, until
 
 FULL_SIZE = os.environ.get("FULL_SIZE") == "1"
 MEGABYTE = 1 << 20
@@ -78,7 +78,7 @@ def is_sound(relay):
 def test_thousands_of_clients_get_exactly_their_pushes_from_16_threads(start_relay):
     websockets, polling = (8000, 2000) if FULL_SIZE else (1600, 400)
     relay = start_relay(threads=14)
-    asyncio.run(push_to_a_crowd(relay, websockets, polling))
+    run(push_to_a_crowd(relay, websockets, polling))
     is_sound(relay)
 
 
@@ -112,7 +112,7 @@ async def push_to_a_crowd(relay, websockets, polling, rounds=3):
 
 def test_30_handlers_that_sleep_two_seconds_do_not_delay_pushes(start_relay):
     relay = start_relay(program="tests/busy_relay.py", threads=14)
-    times, most = asyncio.run(push_beside_sleepers(relay, sleepers=30, seconds=2))
+    times, most = run(push_beside_sleepers(relay, sleepers=30, seconds=2))
     report(f"beside 30 sleeping handlers: {in_ms(times)}, {most} threads at most")
     assert statistics.median(times) < 0.010
     assert most <= 16
@@ -195,7 +195,7 @@ def witness(relay, work, seconds=0.0):
     """What a client that reads notices of the `work` in another thread: how long its own pushes take."""
     worker = threading.Thread(target=work)
     worker.start()
-    times = asyncio.run(watch(relay, worker, time.monotonic() + seconds))
+    times = run(watch(relay, worker, time.monotonic() + seconds))
     worker.join()
     return times
 
@@ -250,7 +250,7 @@ def test_pollers_that_are_cut_off_are_gone_in_time_and_leave_nothing(start_relay
     relay = start_relay(ping_interval=1, ping_timeout=1, idle_timeout=1)
     relay.push("client-0", "x")
     before = wait_for(lambda: settled(lambda: fds(relay)), "a quiet relay")
-    asyncio.run(cut_pollers_off(relay))
+    run(cut_pollers_off(relay))
     wait_for(lambda: fds(relay) <= before, "their descriptors' end", 4)
     is_sound(relay)
 
@@ -281,7 +281,7 @@ def settled(measure):
 def test_rounds_of_clients_that_come_and_go_leave_nothing(start_relay):
     rounds, count = (50, 1000) if FULL_SIZE else (10, 300)
     relay = start_relay(threads=14)
-    memory = asyncio.run(come_and_go(relay, rounds, count))
+    memory = run(come_and_go(relay, rounds, count))
     middle, late = memory[rounds // 2], memory[-1]
     report(f"{rounds} rounds of {count}: {', '.join(f'{each / MEGABYTE:.1f}' for each in memory[:: rounds // 10])} MiB")
     assert late < 1.1 * middle
