@@ -4,7 +4,6 @@
 """
 
 import errno
-import json
 import logging
 import signal
 import sys
@@ -27,7 +26,7 @@ try:
 
     from pushrelay import serving
     from pushrelay.access import may_push, open_to, origin_allowed
-    from pushrelay.broker import MemoryBroker, Publication
+    from pushrelay.broker import MemoryBroker, Publication, encode
     from pushrelay.errors import Refused
     from pushrelay.packets import INVALID, Packet
     from pushrelay.pushes import Push, checked, destinations_of, read_push
@@ -130,10 +129,6 @@ def publish(push: Push) -> list[dict[str, Any]]:
         position, connections = broker.publish(destination, push.event, push.data, push.skip_sid)
         answers.append({"destination": destination, "id": position, "connections": connections})
     return answers
-
-
-def encode(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def encode_answer(answer: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# Made once: json.dumps makes a new encoder for every call that does not want its default separators.
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two seldom meet
 
 
@@ -21,7 +22,7 @@ class Publication(NamedTuple):
 
     def as_event(self) -> str:
         """The Socket.IO event that brings it to a browser: a JSON array of its name and one object."""
-        data = quote(self.data) if isinstance(self.data, str) else _encode(self.data)
+        data = quote(self.data) if isinstance(self.data, str) else encode(self.data)
         message = f'{{"data":{data},"id":"{self.position}","destination":{quote(self.destination)}}}'
         return f"[{quote(self.event)},{message}]"
 
