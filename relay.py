@@ -27,8 +27,8 @@ try:
     from pushrelay.broker import open_broker
     from pushrelay.errors import Refused, bad
     from pushrelay.packets import INVALID, Packet
-    from pushrelay.publication import Publication, StoreError
-    from pushrelay.publisher import Publisher, answer_of, drafts_of, encode, offset_of, refusal, store_away
+    from pushrelay.publication import Publication, StoreError, encode, offset_of
+    from pushrelay.publisher import Publisher, answer_of, drafts_of, refusal, store_away
     from pushrelay.pushes import checked, destinations_of
     from pushrelay.settings import SettingsError, load, parse_flags
     from pushrelay.upkeep import Upkeep

@@ -40,6 +40,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -726,6 +727,8 @@ static int push_main(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    /* A benchmark that is stopped while it starts us has no handle to end us by. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (argc >= 8 && !strcmp(argv[1], "listen"))
         return listen_main(argc, argv);
     if (argc >= 10 && !strcmp(argv[1], "push"))

@@ -55,8 +55,7 @@ def may_push(environ: dict[str, Any]) -> None:
     if not is_local(environ):
         message = "only programs on the relay's own machine may push, at its own address and not through a proxy"
         raise Refused(401, "not_local", message)
-    origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and not origin_allowed(origin, environ):
+    if not origin_allowed(environ.get("HTTP_ORIGIN"), environ):
         message = "a page of another host may not push; let your server push for it"
         raise Refused(403, "origin_not_allowed", message)
 

@@ -24,6 +24,7 @@ from .heartbeat import Heartbeat
 from .http1 import KEY, Conversation
 from .message import OPEN, Message, data_of, payload, split_payload
 from .poller import Poller
+from .serving import SOCKET_KEY
 from .session import Link, Session
 from .websocket import NORMAL, HandshakeError, close_frame, handshake
 
@@ -424,7 +425,7 @@ def _kept(environ: dict[str, Any], sid: str) -> dict[str, Any]:
         key: sys.intern(value) if type(value) is str else value for key, value in environ.items() if key not in _DROPPED
     }
     kept["wsgi.input"] = _NO_INPUT
-    kept["pushrelay.sid"] = sid
+    kept[SOCKET_KEY] = sid
     return kept
 
 

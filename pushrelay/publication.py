@@ -80,6 +80,7 @@ class Tip(NamedTuple):
     acked: int  # acknowledged up to here
 
 
+# Made once: json.dumps makes a new encoder for every call that does not want its default separators.
 # allow_nan: what JSON has no word for no browser could read. Not ASCII only: other scripts would take twice the room.
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 decode = json.JSONDecoder().decode
@@ -87,6 +88,11 @@ decode = json.JSONDecoder().decode
 
 def position_of(epoch: str, offset: int) -> str:
     return f"{epoch}:{offset}"
+
+
+def offset_of(position: str) -> int:
+    """The offset in a position of this store's own."""
+    return int(position.rpartition(":")[2])
 
 
 def offset_in(position: str, epoch: str) -> int | None:

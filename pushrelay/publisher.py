@@ -1,6 +1,5 @@
 """A push over HTTP, from the request to the answer: may they, what do they ask, publish it, say what became of it."""
 
-import json
 from http import HTTPStatus
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 from .access import may_push
 from .broker import Broker
 from .errors import Refused, bad
-from .publication import Draft, Receipt, StoreError
+from .publication import Draft, Receipt, StoreError, encode, offset_of
 from .pushes import Push, read_pushes
 from .settings import Settings
 from .waiters import Held, Waiter, Waiters
@@ -93,15 +92,6 @@ def drafts_of(push: Push) -> list[Draft]:
 def answer_of(destination: str, receipt: Receipt) -> dict[str, Any]:
     """What the publisher is told about one destination."""
     return {"destination": destination, "id": receipt.position, "connections": receipt.connections}
-
-
-def offset_of(position: str) -> int:
-    """The offset in a position of this store's own."""
-    return int(position.rpartition(":")[2])
-
-
-def encode(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def store_away(error: StoreError) -> Refused:

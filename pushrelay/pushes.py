@@ -1,6 +1,5 @@
 """What a push asks for: its fields checked, before anything is done about it."""
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any, NoReturn
 
 from .bodies import MAX_PUSHES, Fields, kind_of, read_body
 from .errors import Refused, bad
+from .publication import encode
 from .settings import Settings
 
 FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
@@ -192,7 +192,7 @@ def _check_data(data: Any) -> None:
     if isinstance(data, str) and (data.isascii() or not _LONE_SURROGATE.search(data)):
         return
     try:
-        json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        encode(data).encode()
     except UnicodeEncodeError:
         bad("invalid_data", "data holds half of a surrogate pair, which is no character: send whole Unicode text")
     except RecursionError:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import Refused
-from .publication import Receipt
+from .publication import Receipt, offset_of
 
 
 class Waiter:
@@ -28,8 +28,7 @@ class Waiter:
         with self._lock:
             self._answer = answer
             self._targets = {
-                each: int(receipt.position.rpartition(":")[2])
-                for each, receipt in zip(self.destinations, receipts, strict=True)
+                each: offset_of(receipt.position) for each, receipt in zip(self.destinations, receipts, strict=True)
             }
             for destination, offset in self._seen:
                 self._count(destination, offset)
