@@ -28,7 +28,7 @@ try:
     from pushrelay.errors import Refused, bad
     from pushrelay.packets import INVALID, Packet
     from pushrelay.publication import Publication, StoreError, encode, offset_of
-    from pushrelay.publisher import Publisher, answer_of, drafts_of, refusal, store_away
+    from pushrelay.publisher import Answer, Publisher, refusal, store_away
     from pushrelay.pushes import checked, destinations_of
     from pushrelay.settings import SettingsError, load, parse_flags
     from pushrelay.upkeep import Upkeep
@@ -95,9 +95,7 @@ def front(wsgi_app: Any) -> Any:
         try:
             return serve(environ, start_response)
         except StoreError as error:
-            status, headers, body = refusal(store_away(error))
-            start_response(status, headers)
-            return [body]
+            return answered_by(refusal(store_away(error)), start_response)
 
     return serve_or_say_why_not
 
@@ -111,13 +109,16 @@ def is_hooked() -> bool:
 
 def push_lane(environ: dict[str, Any], start_response: Any, seed: bool) -> Any:
     try:
-        answer = publisher.answer(environ, seed, serving.parking(environ))
+        answer = publisher.answer(environ, seed, environ.get("pushrelay.http"))
     except Exception:
         app.logger.exception("a push failed")
         return http_error(InternalServerError())(environ, start_response)
-    if answer is None:  # it waits for an acknowledgement, and no thread with it
-        return ()
-    start_response(answer.status, answer.headers)
+    # None: it is answered when it is stored, or acknowledged, and no thread waits for that.
+    return () if answer is None else answered_by(answer, start_response)
+
+
+def answered_by(answer: Answer, start_response: Any) -> list[bytes]:
+    start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
     return [answer.body]
 
 
@@ -333,8 +334,7 @@ def on_push(message: Any) -> dict[str, Any]:
     push = checked(fields, settings)
     if push.wait:
         bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")
-    receipts = broker.publish(drafts_of(push))
-    answers = [answer_of(each, receipt) for each, receipt in zip(push.destinations, receipts, strict=True)]
+    answers = publisher.publish(push)
     return {"answers": answers} if push.several else answers[0]
 
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from .commits import Commits, Job
@@ -100,16 +100,46 @@ class Broker:
         Raises StoreError, and ValueError for data that is not JSON; then nothing was stored, nothing was handed out
         and no offset was used. A draft whose key was used within KEY_TTL seconds is answered with the first receipt.
         """
-        items = [Item(draft) for draft in drafts]
+        items = [Item(*draft) for draft in drafts]
+        self.publish_items(items)
+        return [item.receipt() for item in items]
+
+    def publish_items(self, items: list[Item]) -> None:
+        """The same for items made of drafts; they have their receipts then."""
+        if items:
+            self.store(items)
+            self.hand_out(items)
+            self.sweep_along(len(items))
+
+    # Its steps, for who has something to do between them.
+
+    def store(self, items: list[Item]) -> None:
+        """Store all of them in one transaction. Raises StoreError; then nothing was."""
         self._commits.together(lambda: self._store(items, self._clock()))
+
+    def hand_out(self, items: list[Item]) -> None:
+        """Return when all are handed out, by this thread or by another that was quicker; they have receipts then.
+
+        So it is with those that they repeat: the same destination, the same stripe, and earlier in its queue.
+        """
         try:
-            self._hand_out(items)
+            for item in items:
+                stripe = self._stripe(item.destination)
+                with stripe.lock:
+                    if stripe.queue:
+                        stripe.drain(self._deliver)
         finally:
             self._settle_keys(items)
-        self._unswept += len(items)
-        if self._unswept >= SWEEP_EVERY:
-            self._sweep_along()
-        return [item.receipt() for item in items]
+
+    def sweep_along(self, count: int) -> None:
+        """Sweep on behalf of what was published, so long that no flood of pushes outruns it."""
+        self._unswept += count
+        if self._unswept < SWEEP_EVERY:
+            return
+        steps, self._unswept = 8 * (self._unswept // SWEEP_EVERY), 0
+        with contextlib.suppress(StoreError):  # what was published is stored, and that is what its publisher is told
+            while steps > 0 and self.sweep():
+                steps -= 1
 
     def recover(
         self,
@@ -210,7 +240,7 @@ class Broker:
         try:
             self._transact(jobs)
             for item in self._placed:
-                self._stripe(item.draft.destination).queue.append(item)
+                self._stripe(item.destination).queue.append(item)
             committed = True
             if self._placed:
                 self._failed_last = False
@@ -241,11 +271,10 @@ class Broker:
 
     def _place(self, item: Item, offset: int, now: float, expires: float) -> None:
         """Called by _store() for each item that it stores: give it its offset, and keep it for handing out."""
-        draft = item.draft
         item.offset = offset
         item.position = position = f"{self.epoch}:{offset}"
-        item.publication = Publication(draft.destination, position, draft.event, draft.data, now, expires)
-        self._committing.setdefault(draft.destination, offset)
+        item.publication = Publication._make((item.destination, position, item.event, item.data, now, expires))
+        self._committing.setdefault(item.destination, offset)
         self._placed.append(item)
         if item.key is not None:
             self._keyed[item.key] = item
@@ -262,33 +291,22 @@ class Broker:
         item.position, item.connections = position_of(self.epoch, found[0]), found[1]
         return True
 
-    def _lifetime(self, draft: Draft) -> tuple[float, bool]:
-        """Seconds for which a draft is kept, and whether its end is its publisher's wish and no loss."""
-        if draft.ttl is None or draft.ttl > self.history_ttl:
+    def _lifetime(self, ttl: float | None) -> tuple[float, bool]:
+        """Seconds for which a draft of this ttl is kept, and whether its end is its publisher's wish and no loss."""
+        if ttl is None or ttl > self.history_ttl:
             return (self.history_ttl if self.history_size else 0.0), False
-        return (draft.ttl if self.history_size else 0.0), draft.ttl == 0 or self.history_size > 0
+        return (ttl if self.history_size else 0.0), ttl == 0 or self.history_size > 0
 
     # Handing out.
 
     def _stripe(self, destination: str) -> Stripe:
         return self._stripes[hash(destination) % STRIPES]
 
-    def _hand_out(self, items: list[Item]) -> None:
-        """Return when all items are handed out, by this thread or by another that was quicker.
-
-        So it is with those that they repeat: the same destination, the same stripe, and earlier in its queue.
-        """
-        if len(items) == 1:
-            stripes: Iterable[Stripe] = (self._stripe(items[0].draft.destination),)
-        else:
-            stripes = {id(s): s for s in (self._stripe(item.draft.destination) for item in items)}.values()
-        for stripe in stripes:
-            with stripe.lock:
-                stripe.drain(self._deliver)
-
     def _settle_keys(self, items: list[Item]) -> None:
         """Store what the publishers of keys are told, for who repeats them after a restart."""
         firsts = [item for item in items if item.key is not None and item.publication is not None]
+        if not firsts:
+            return
         counted = [item for item in firsts if item.connections]
         if counted:
             # They are accepted whether this works or not; where it fails, a repeat is told of no connections.
@@ -296,13 +314,6 @@ class Broker:
                 self._commits.together(lambda: self._store_connections(counted))
         for item in firsts:
             del self._keyed[item.key]
-
-    def _sweep_along(self) -> None:
-        """Sweep on behalf of what was published, so long that no flood of pushes outruns it."""
-        steps, self._unswept = 8 * (self._unswept // SWEEP_EVERY), 0
-        with contextlib.suppress(StoreError):  # this thread's own push is stored, and that is what it is told
-            while steps > 0 and self.sweep():
-                steps -= 1
 
     # Recovery.
 

@@ -65,20 +65,20 @@ class MemoryBroker(Broker):
         for item in items:
             if item.key is not None and self._repeats(item, now):
                 continue
-            name = item.draft.destination
+            name = item.destination
             found = self._destinations.get(name)
             if found is None:
                 found = self._destinations[name] = _Destination(self._floor)
                 self._bytes += OVERHEAD + len(name)
             found.offset += 1
-            seconds, own = self._lifetime(item.draft)
+            seconds, own = self._lifetime(item.ttl)
             self._place(item, found.offset, now, now + seconds)
-            self._keep(found, item, Kept(found.offset, item.draft.event, item.text, now, now + seconds, own))
+            self._keep(found, item, Kept._make((found.offset, item.event, item.text, now, now + seconds, own)))
             if item.key is not None:
                 self._keys[item.key] = (item.offset, 0, now)
 
     def _keep(self, found: _Destination, item: Item, kept: Kept) -> None:
-        name = item.draft.destination
+        name = item.destination
         if kept.expires > kept.created:
             self._quiet.pop(name, None)
             found.kept.append(kept)

@@ -177,25 +177,26 @@ class SQLiteBroker(Broker):
         for item in items:
             if item.key is not None and self._repeats(item, now):
                 continue
-            draft = item.draft
-            seconds, own = self._lifetime(draft)
+            seconds, own = self._lifetime(item.ttl)
             expires = now + seconds
             look = expires + GRAIN if seconds > 0 else now + self.FORGET_AFTER
-            id_, offset, trimmed, acked, due = self._spot(draft.destination, look)
+            name = item.destination
+            id_, offset, trimmed, acked, due = self._staged.get(name) or self._spots.get(name) or self._spot(name, look)
             offset += 1
             self._place(item, offset, now, expires)
             if not offset % self._trim_every:
                 self._insert(rows)
                 trimmed = self._trim(id_, trimmed, now)
             if seconds > 0:
-                rows.append((id_, offset, now, expires, own, trimmed, draft.event, item.text))
-                due = self._due_by(id_, due, look)
+                rows.append((id_, offset, now, expires, own, trimmed, item.event, item.text))
+                if due > look:
+                    due = self._due_by(id_, due, look)
             else:
                 trimmed = trimmed if own else offset
                 self._writer.execute(
                     "UPDATE destinations SET offset = ?, trimmed = ? WHERE id = ?", (offset, trimmed, id_)
                 )
-            self._staged[draft.destination] = _Spot(id_, offset, trimmed, acked, due)
+            self._staged[name] = _Spot._make((id_, offset, trimmed, acked, due))
             if item.key is not None:
                 self._store_key(item.key, offset, now)
         self._insert(rows)

@@ -8,27 +8,52 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from json.encoder import encode_basestring as quote
 from typing import Any
 
-from .publication import Draft, Publication, Receipt, encode
+from .publication import Publication, Receipt, encode
 
 log = logging.getLogger("relay.broker")
 
 
 class Item:
-    """One draft on its way through the broker."""
+    """One draft on its way through the broker, made of its fields. Raises ValueError for data that is not JSON."""
 
-    __slots__ = ("connections", "draft", "first", "key", "offset", "position", "publication", "text")
+    __slots__ = (
+        "connections",
+        "data",
+        "destination",
+        "event",
+        "first",
+        "key",
+        "offset",
+        "position",
+        "publication",
+        "skip_sid",
+        "text",
+        "ttl",
+    )
 
-    def __init__(self, draft: Draft):
-        self.draft = draft
-        self.text = encode(draft.data)
-        for text in (self.text, draft.destination, draft.event):
-            if not text.isascii():
-                text.encode()  # half a surrogate pair fails here, and not in a transaction that others share
+    def __init__(
+        self,
+        destination: str,
+        data: Any,
+        event: str = "push",
+        ttl: float | None = None,
+        key: str | None = None,
+        skip_sid: str | None = None,
+    ):
+        self.destination = destination
+        self.data = data
+        self.event = event
+        self.ttl = ttl
+        self.skip_sid = skip_sid
+        self.text = text = quote(data) if type(data) is str else encode(data)
+        if not (text.isascii() and destination.isascii() and event.isascii()):
+            f"{text}{destination}{event}".encode()  # half a surrogate pair fails here, not in what others share
         self.key: str | None = None  # unique in the whole store, as the draft's is only for its destination
-        if draft.key is not None:
-            self.key = f"{len(draft.destination)}:{draft.destination}{draft.key}"
+        if key is not None:
+            self.key = f"{len(destination)}:{destination}{key}"
             self.key.encode()
         self.first: Item | None = None  # the item that this one repeats, still on its way
         self.offset = 0
@@ -38,10 +63,8 @@ class Item:
 
     def receipt(self) -> Receipt:
         """What the publisher is told, once the item or the one that it repeats is handed out."""
-        first = self.first
-        if first is not None:
-            return Receipt(first.position, first.connections, True)
-        return Receipt(self.position, self.connections, self.publication is None)
+        told = self.first or self
+        return Receipt(told.position, told.connections, self.publication is None)
 
 
 class Tap:
@@ -85,13 +108,13 @@ class Stripe:
         while queue:
             item = queue.popleft()
             if self.taps:
-                for tap in self.taps.get(item.draft.destination, ()):
+                for tap in self.taps.get(item.destination, ()):
                     tap.items.append(item)
             try:
-                item.connections = deliver(item.publication, item.draft.skip_sid)
+                item.connections = deliver(item.publication, item.skip_sid)
             except Exception:
                 # It is stored, so it is accepted, and who did not get it recovers it.
-                log.exception("handing out to %.80r failed", item.draft.destination)
+                log.exception("handing out to %.80r failed", item.destination)
 
     def open_tap(self, destination: str, tap: Tap) -> None:
         self.taps.setdefault(destination, []).append(tap)

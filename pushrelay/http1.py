@@ -8,7 +8,7 @@ takes the connection over for another protocol. Both are what the Engine needs, 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .connection import SLOW, TRANSPORT_CLOSE, Connection
@@ -81,8 +81,14 @@ class Conversation:
                 if self._waits():
                     self._keep_for_later(data)
                     return
-        self._early = data
-        self._read_early()
+        request = self._parser.recognize(data)
+        if request is None or self._server.has_to_wait(request.environ["PATH_INFO"]):
+            self._early = data
+            self._read_early()
+            return
+        self._answer(request)
+        if self.connection.backlog > AHEAD_BYTES and not self._parked:
+            self._busy = True
 
     def proceed(self) -> None:
         if self._expired and not self._busy:
@@ -132,8 +138,11 @@ class Conversation:
 
     # What the app may do, while it handles the request.
 
-    def park(self, on_lost: Callable[[], None]) -> None:
-        """Leave the request without an answer until `answer` is called; `on_lost` is, if the client goes away first."""
+    def park(self, on_lost: Callable[[], None] | None = None) -> None:
+        """Leave the request without an answer until `answer` is called; `on_lost` is, if the client goes away first.
+
+        Without it a client that has said all it has to say, and has closed its half of the connection, is answered.
+        """
         self._on_lost = on_lost
         self._parked = self._busy = True
         self.connection.deadline = 0.0
@@ -150,7 +159,7 @@ class Conversation:
 
     # Any thread.
 
-    def answer(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
+    def answer(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Answer the request that was parked. To be called once; no harm if the client is gone."""
         request, response = self._request, self._response
         if request is None or response is None:

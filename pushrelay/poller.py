@@ -50,7 +50,7 @@ class Source(Protocol):
 
 
 class Timer:
-    """A call that is due at a time on the monotonic clock."""
+    """A call that is due at a time on the monotonic clock, or when there is nothing else to do."""
 
     __slots__ = ("_args", "_callback", "deadline")
 
@@ -92,6 +92,7 @@ class Poller:
         self._epoll: select.epoll | None = None
         self._sources: dict[int, Source] = {}
         self._ready: collections.deque[Source | Timer] = collections.deque()
+        self._afterwards: collections.deque[Timer] = collections.deque()  # before it waits again
         self._retired: list[socket.socket] = []  # to be closed while no event is in anybody's hands
         self._polling = threading.Lock()  # held from closing what is retired until events have become sources
         self._waiting = False  # the leader is about to wait, or waits, and has to be woken
@@ -136,6 +137,11 @@ class Poller:
     def run_soon(self, source: Source) -> None:
         """Let a thread run the source, as if an event had come for it. Any thread may call this."""
         self._ready.append(source)
+        self.wake()
+
+    def call_afterwards(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call back once, when the events that are at hand have been handled. Any thread may call this."""
+        self._afterwards.append(Timer(0.0, callback, args))
         self.wake()
 
     def watch(self, source: Source, events: int) -> None:
@@ -226,11 +232,14 @@ class Poller:
     def _lead(self, me: _Worker) -> None:
         ready = self._ready
         while self._leader is me:
-            if not ready:
-                self._poll()
-                continue
             try:
-                source = ready.popleft()
+                if ready:
+                    source = ready.popleft()
+                elif self._afterwards:
+                    source = self._afterwards.popleft()
+                else:
+                    self._poll()
+                    continue
             except IndexError:  # a thread that had been stuck, not yet aware that it lost the lead, took it
                 continue
             self._turns += 1
@@ -248,7 +257,7 @@ class Poller:
             self._bury()
             # From here on others ring the bell; what they left before that is seen by looking once more.
             self._waiting = True
-            timeout = 0 if self._ready or self._retired else self._until_next_timer()
+            timeout = 0 if self._ready or self._retired or self._afterwards else self._until_next_timer()
             events = self._epoll.poll(timeout, BATCH)
             self._waiting = False
             sources, ready = self._sources, self._ready
@@ -301,7 +310,7 @@ class Poller:
         """Hand the lead over when the leader has been busy with one thing for a whole tick."""
         seen, quiet, brisk = -1, 0, False
         while not self._stopped:
-            time.sleep(2 * TICK if brisk else TICK)
+            time.sleep(8 * TICK if brisk else TICK)
             turns = self._turns
             brisk = turns - seen > BRISK_TURNS
             if self._waiting:

@@ -1,5 +1,6 @@
 """A push over HTTP, from the request to the answer: may they, what do they ask, publish it, say what became of it."""
 
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
@@ -7,18 +8,25 @@ from typing import Any, NamedTuple
 from .access import may_push
 from .broker import Broker
 from .errors import Refused, bad
-from .publication import Draft, Receipt, StoreError, encode, offset_of
+from .gathering import Gathering
+from .handout import Item
+from .publication import StoreError, encode, offset_of
 from .pushes import Push, read_pushes
 from .settings import Settings
 from .waiters import Held, Waiter, Waiters
+
+Pushes = Push | list[Push | Refused]  # a request's push, or its batch
 
 
 class Answer(NamedTuple):
     """A whole response."""
 
     status: str
-    headers: list[tuple[str, str]]
+    headers: Sequence[tuple[str, str]]  # without Content-Length
     body: bytes
+
+
+_JSON_HEADERS = (("Content-Type", "application/json"),)
 
 
 class Publisher:
@@ -27,71 +35,105 @@ class Publisher:
     def __init__(self, broker: Broker, settings: Settings):
         self.waiters = Waiters(settings.max_waiting)
         self._broker = broker
+        self._gathering = Gathering(broker)
         self._settings = settings
 
-    def answer(self, environ: dict[str, Any], seed: bool = False, parking: Any = None) -> Answer | None:
+    def answer(self, environ: dict[str, Any], seed: bool = False, conversation: Any = None) -> Answer | None:
         """What a POST to /push is answered with, or at the server's root (`seed`).
 
-        With `parking` (see serving.Parking) a push that waits holds no thread: it is answered through that, and None is
-        returned. Without, it waits in this thread.
+        With a `conversation` (see http1.Conversation) no thread waits for the store or for an acknowledgement: the
+        request is answered through that, and None is returned.
         """
         try:
             may_push(environ)
             pushes = read_pushes(environ, self._settings, seed)
-            if isinstance(pushes, list):
-                return self._batch(pushes, seed)
-            if pushes.wait:
-                return self._wait(pushes, seed, parking)
-            return _written(pushes, self._broker.publish(drafts_of(pushes)), seed)
+            if seed and isinstance(pushes, list):
+                bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
+            if conversation is None:
+                return self._publish_here(pushes, seed)
+            return self._publish_soon(pushes, seed, conversation)
         except Refused as error:
             return refusal(error)
         except StoreError as error:
             return refusal(store_away(error))
 
-    def _batch(self, pushes: list[Push | Refused], seed: bool) -> Answer:
-        """Publish all that can be taken in one transaction, and answer each on its own."""
-        if seed:
-            bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
-        drafts = [draft for push in pushes if isinstance(push, Push) for draft in drafts_of(push)]
-        receipts = iter(self._broker.publish(drafts) if drafts else ())
-        answers = []
-        for push in pushes:
-            if isinstance(push, Push):
-                answers.append(_json_of(push, [next(receipts) for _ in push.destinations]))
-            else:
-                answers.append(encode(push.body()))
-        return _json_answer(f"[{','.join(answers)}]")
+    def publish(self, push: Push) -> list[dict[str, Any]]:
+        """Publish in this thread, without regard to `wait`; what the publisher is told about each destination."""
+        items = items_of(push)
+        self._broker.publish_items(items)
+        receipts = [item.receipt() for item in items]
+        return [
+            {"destination": item.destination, "id": receipt.position, "connections": receipt.connections}
+            for item, receipt in zip(items, receipts, strict=True)
+        ]
 
-    def _wait(self, push: Push, seed: bool, parking: Any) -> Answer | None:
-        waiter = self.waiters.enter(push.destinations)
+    def _publish_here(self, pushes: Pushes, seed: bool) -> Answer:
+        """Publish, and wait, in this thread."""
+        items = items_of(pushes)
+        if isinstance(pushes, list) or not pushes.wait:
+            self._broker.publish_items(items)
+            return _written(pushes, items, seed)
+        waiter, held = self.waiters.enter(pushes.destinations), Held()
         try:
-            receipts = self._broker.publish(drafts_of(push))
-            self._note_repeats(waiter, receipts)
+            self._broker.publish_items(items)
+            self._expect(waiter, items, held.answer)
         except BaseException:
             waiter.finish()
             raise
-        if parking is None:
-            held = Held()
-            waiter.expect(receipts, held.answer)
-            return _written(push, receipts, seed, held.wait(waiter, push.wait))
-        answer = parking.begin(push.wait, waiter.finish)
-        waiter.expect(receipts, lambda acked: answer(*_written(push, receipts, seed, acked)))
+        return _written(pushes, items, seed, held.wait(waiter, pushes.wait))
+
+    def _publish_soon(self, pushes: Pushes, seed: bool, conversation: Any) -> Answer | None:
+        """Park the request, publish together with what else has come, and answer it then."""
+        items = items_of(pushes)
+        if not items:
+            return _written(pushes, items, seed)
+        self._gathering.check_room()
+        if isinstance(pushes, Push) and pushes.wait:
+            self._wait(pushes, seed, conversation, items)
+            return None
+
+        def told(error: StoreError | None) -> None:
+            conversation.answer(*(refusal(store_away(error)) if error else _written(pushes, items, seed)))
+
+        conversation.park()
+        self._gathering.add(items, told, conversation.connection.poller)
         return None
 
-    def _note_repeats(self, waiter: Waiter, receipts: list[Receipt]) -> None:
-        """A push that is repeated may have been acknowledged before it is asked about again."""
+    def _wait(self, push: Push, seed: bool, conversation: Any, items: list[Item]) -> None:
+        """The same for a push that waits for an acknowledgement."""
+        waiter = self.waiters.enter(push.destinations)
+        poller = conversation.connection.poller
+
+        def told(error: StoreError | None) -> None:
+            if error is not None:
+                waiter.finish()
+                conversation.answer(*refusal(store_away(error)))
+                return
+            timer = poller.call_later(push.wait, waiter.finish)
+
+            def answer(acked: dict[str, int]) -> None:
+                timer.cancel()
+                conversation.answer(*_written(push, items, seed, acked))
+
+            self._expect(waiter, items, answer)
+
+        conversation.park(waiter.finish)
+        self._gathering.add(items, told, poller)
+
+    def _expect(self, waiter: Waiter, items: list[Item], answer: Callable[[dict[str, int]], None]) -> None:
+        receipts = [item.receipt() for item in items]
         for destination, receipt in zip(waiter.destinations, receipts, strict=True):
-            if receipt.repeated:
+            if receipt.repeated:  # it may have been acknowledged before it is asked about again
                 waiter.note(destination, offset_of(self._broker.acked(destination)))
+        waiter.expect(receipts, answer)
 
 
-def drafts_of(push: Push) -> list[Draft]:
-    return [Draft(each, push.data, push.event, push.ttl, push.key, push.skip_sid) for each in push.destinations]
-
-
-def answer_of(destination: str, receipt: Receipt) -> dict[str, Any]:
-    """What the publisher is told about one destination."""
-    return {"destination": destination, "id": receipt.position, "connections": receipt.connections}
+def items_of(pushes: Pushes) -> list[Item]:
+    """What is to be published, in order; nothing for the items of a batch that are refused."""
+    if isinstance(pushes, Push):
+        push = pushes
+        return [Item(each, push.data, push.event, push.ttl, push.key, push.skip_sid) for each in push.destinations]
+    return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
 
 def store_away(error: StoreError) -> Refused:
@@ -103,28 +145,43 @@ def refusal(error: Refused) -> Answer:
 
 
 def _json_answer(text: str, status: str = "200 OK") -> Answer:
-    body = text.encode()
-    return Answer(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))], body)
+    return Answer(status, _JSON_HEADERS, text.encode())
 
 
-def _written(push: Push, receipts: list[Receipt], seed: bool, acked: dict[str, int] | None = None) -> Answer:
+def _written(pushes: Pushes, items: list[Item], seed: bool, acked: dict[str, int] | None = None) -> Answer:
+    """The answer to pushes that were published as these items."""
+    if isinstance(pushes, list):
+        return _json_answer(f"[{','.join(_each_written(pushes, items))}]")
     if not seed:
-        return _json_answer(_json_of(push, receipts, acked))
+        return _json_answer(_json_of(pushes, items, acked))
     # PHP prints what it gets back, so the body is empty and the facts are headers.
+    receipts = [item.receipt() for item in items]
     facts = [
         ("Relay-Id", ", ".join(receipt.position for receipt in receipts)),
         ("Relay-Connections", ", ".join(str(receipt.connections) for receipt in receipts)),
     ]
     if acked is not None:
-        facts.append(("Relay-Acked", ", ".join(str(acked[each]) for each in push.destinations)))
-    return Answer("200 OK", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "0"), *facts], b"")
+        facts.append(("Relay-Acked", ", ".join(str(acked[each]) for each in pushes.destinations)))
+    return Answer("200 OK", (("Content-Type", "text/plain; charset=utf-8"), *facts), b"")
 
 
-def _json_of(push: Push, receipts: list[Receipt], acked: dict[str, int] | None = None) -> str:
-    """The same as encode() would make of answer_of(), in a tenth of the time."""
+def _each_written(pushes: list[Push | Refused], items: list[Item]) -> Iterator[str]:
+    """The answers to a batch: each push's own."""
+    left = iter(items)
+    for push in pushes:
+        if isinstance(push, Push):
+            yield _json_of(push, [next(left) for _ in push.destinations])
+        else:
+            yield encode(push.body())
+
+
+def _json_of(push: Push, items: list[Item], acked: dict[str, int] | None = None) -> str:
+    """The same as encode() would make of publish()'s answers, in a tenth of the time."""
     answers = []
-    for destination, receipt in zip(push.destinations, receipts, strict=True):
-        more = "" if acked is None else f',"acked":{acked[destination]}'
-        facts = f'"id":"{receipt.position}","connections":{receipt.connections}{more}'
-        answers.append(f'{{"destination":{quote(destination)},{facts}}}')
+    for item in items:
+        told = item.first or item
+        more = "" if acked is None else f',"acked":{acked[item.destination]}'
+        answers.append(
+            f'{{"destination":{quote(item.destination)},"id":"{told.position}","connections":{told.connections}{more}}}'
+        )
     return f"[{','.join(answers)}]" if push.several else answers[0]

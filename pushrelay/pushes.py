@@ -44,7 +44,7 @@ def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False)
     body = read_body(environ, settings.max_body, seed)
     header = environ.get("HTTP_IDEMPOTENCY_KEY")
     if not isinstance(body, list):
-        return checked(_with_key(body, header), settings, known_only=not seed)
+        return checked(body if header is None else _with_key(body, header), settings, known_only=not seed)
     pushes: list[Push | Refused] = []
     for number, fields in enumerate(body):
         try:

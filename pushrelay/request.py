@@ -69,6 +69,8 @@ def environ_key(name: bytes) -> str:
 # A program that pushes sends the same header again and again, so what a header was read as is kept: by its very bytes,
 # for a parser between two requests, and only where the body is as long as it says and came along. These are bounds of
 # what a server remembers; a header of such a size costs some 2 KiB.
+# What others work out of the header can be kept with it, in a dict that its environs share under MEMO.
+MEMO = "pushrelay.memo"
 REMEMBERED_BYTES = 1024
 REMEMBERED_HEADERS = 256
 # By the header's bytes: the environ, the version, whether the connection goes on, and the length of the body.
@@ -120,7 +122,9 @@ class Parser:
     def feed(self, data: bytes) -> None:
         """Read on. May complete several requests."""
         if self.phase == "idle":
-            if self._recognize(data):
+            request = self.recognize(data)
+            if request is not None:
+                self.requests.append(request)
                 return
             self._header_bytes = data
         else:
@@ -150,17 +154,16 @@ class Parser:
             raise self._refused or bad_request(f"this is not HTTP/1.1: {error}") from None
         return None
 
-    def _recognize(self, data: bytes) -> bool:
-        """Take a whole request whose header was read before. False where it has to be parsed."""
+    def recognize(self, data: bytes) -> Request | None:
+        """A whole request between two others, whose header was read before. None where it has to be fed."""
         end = data.find(b"\r\n\r\n", 0, REMEMBERED_BYTES) + 4
         known = self._remembered.get(data[:end])
-        if known is None or len(data) - end != known[3]:
-            return False
+        if known is None or len(data) - end != known[3] or self.phase != "idle":
+            return None
         environ = known[0].copy()
         environ.update(self._peer)
-        environ["wsgi.input"] = io.BytesIO(data[end:] if known[3] else b"")
-        self.requests.append(Request(environ, known[1], known[2]))
-        return True
+        environ["wsgi.input"] = io.BytesIO(data[end:])
+        return Request(environ, known[1], known[2])
 
     def _remember(self, request: Request) -> None:
         """Keep what the header was read as, if all of the request came at once and nothing else with it."""
@@ -172,6 +175,7 @@ class Parser:
             if len(self._remembered) >= REMEMBERED_HEADERS:
                 self._remembered.clear()
             kept = {name: value for name, value in environ.items() if name != "wsgi.input"}
+            kept[MEMO] = {}
             self._remembered[data[:end]] = (kept, request.version, request.keep_alive, self._body_size)
 
     def _header_too_large(self) -> Refused:

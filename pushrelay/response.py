@@ -4,7 +4,7 @@ import json
 import re
 import select
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ class _Head(NamedTuple):
     left: int
     chunked: bool
     keep_alive: bool
+    is_plain: bool  # behind it comes the whole body as it is
 
 
 class _Heads:
@@ -73,34 +74,22 @@ _heads = _Heads()
 class Response:
     """The answer to one request. `start` is the app's start_response, `deliver` and `pump` send what it returned."""
 
-    __slots__ = (
-        "_chunked",
-        "_close",
-        "_connection",
-        "_headers",
-        "_iterator",
-        "_left",
-        "_request",
-        "_send_timeout",
-        "head_sent",
-        "sent",
-        "status",
-    )
+    # What each begins with. On the class: most answers never change the half of it.
+    status: str | None = None
+    _headers: Sequence[tuple[str, str]] = ()
+    head_sent = False
+    sent = 0  # bytes of the body
+    _chunked = False
+    _left = -1  # bytes of the body that are still to come; -1 where the app did not say
+    _iterator: Any = None
+    _close: Callable[[], Any] | None = None  # the iterable's own, to be called once
 
     def __init__(self, connection: Connection, request: Request, send_timeout: float):
         self._connection = connection
         self._request = request
         self._send_timeout = send_timeout
-        self.status: str | None = None
-        self._headers: list[tuple[str, str]] = []
-        self.head_sent = False
-        self.sent = 0  # bytes of the body
-        self._chunked = False
-        self._left = -1  # bytes of the body that are still to come; -1 where the app did not say
-        self._iterator: Any = None
-        self._close: Callable[[], Any] | None = None  # the iterable's own, to be called once
 
-    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+    def start(self, status: str, headers: Sequence[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
         """WSGI's start_response. Nothing is sent before the first byte of the body (PEP 3333)."""
         if exc_info is not None:
             try:
@@ -123,11 +112,10 @@ class Response:
 
     def deliver(self, result: Iterable[bytes]) -> bool:
         """Send what the app returned. False where `pump` has to go on once the client has taken some of it."""
-        self._close = getattr(result, "close", None)
         if type(result) is list and len(result) == 1 and not self.head_sent:
             self.send_whole(result[0])
-            self.close()
             return True
+        self._close = getattr(result, "close", None)
         self._iterator = iter(result)
         return self.pump()
 
@@ -147,6 +135,11 @@ class Response:
     def send_whole(self, body: bytes) -> None:
         """Send head and body at once, in one packet if they fit."""
         head = self._head(len(body))
+        self.head_sent = True
+        if head.is_plain:
+            self.sent = len(body)
+            self._connection.write(head.data + body)
+            return
         if self._bodyless():
             body = b""
         if self._left >= 0:
@@ -154,11 +147,10 @@ class Response:
             self._left -= len(body)
         elif self._chunked:  # the app asked for no such thing, but it may have called write() before
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
-        self.head_sent = True
         self.sent = len(body)
         if self._left > 0 and not self._bodyless():
             self._request.keep_alive = False
-        self._connection.write(head + body)
+        self._connection.write(head.data + body)
 
     def close(self) -> None:
         """Tell the iterable that it is over, once, however that came about."""
@@ -172,7 +164,7 @@ class Response:
             raise TypeError(f"a WSGI body is made of bytes, not of {type(piece).__name__}")
         out = b""
         if not self.head_sent:
-            out = self._head(None)
+            out = self._head(None).data
             self.head_sent = True
         if not self._bodyless():
             if self._left >= 0:
@@ -196,7 +188,7 @@ class Response:
         status = self.status or ""
         return status[:3] in ("204", "304") or status[0] == "1" or self._request.environ["REQUEST_METHOD"] == "HEAD"
 
-    def _head(self, whole: int | None) -> bytes:
+    def _head(self, whole: int | None) -> _Head:
         """The head; `whole` is the body's length where all of it is here."""
         if self.status is None:
             raise AssertionError("the app returned without having called start_response")
@@ -209,13 +201,13 @@ class Response:
             request.version,
             request.environ["REQUEST_METHOD"] == "HEAD",
         )
-        known = _heads.get(key)
-        if known is None:
-            known = _heads.add(key, self._build_head(whole))
-        self._left, self._chunked, request.keep_alive = known.left, known.chunked, known.keep_alive
-        return known.data
+        head = _heads.get(key) or _heads.add(key, self._build_head(whole))
+        if not head.is_plain:
+            self._left, self._chunked = head.left, head.chunked
+        request.keep_alive = head.keep_alive
+        return head
 
-    def _build_head(self, whole: int | None) -> "_Head":
+    def _build_head(self, whole: int | None) -> _Head:
         request = self._request
         lines = [f"HTTP/1.1 {self.status}\r\n"]
         dated = False
@@ -244,7 +236,8 @@ class Response:
         # A line break inside a value would begin a header, or a body, of an attacker's choice.
         if head.count("\n") != len(lines) or head.count("\r") != len(lines) or "\0" in head:
             raise ValueError("a response header holds a line break")
-        return _Head(head.encode("latin-1"), self._left, self._chunked, request.keep_alive)
+        is_plain = whole is not None and self._left in (-1, whole) and not self._chunked and not self._bodyless()
+        return _Head(head.encode("latin-1"), self._left, self._chunked, request.keep_alive, is_plain)
 
     def _frame(self, whole: int | None, lines: list[str]) -> None:
         """Say where the body ends: by its length, by chunks, or by the end of the connection."""

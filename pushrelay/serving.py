@@ -60,33 +60,6 @@ def address(settings: Settings, port: int) -> tuple[str, str]:
     return url, f"curl {fields} {url}/push"
 
 
-class Parking:
-    """A request on our own server that is left without an answer for a while, and without a thread."""
-
-    def __init__(self, conversation: Any):
-        self._conversation = conversation
-        self._timer: Any = None
-
-    def begin(
-        self, seconds: float, time_is_up: Callable[[], None]
-    ) -> Callable[[str, list[tuple[str, str]], bytes], None]:
-        """Leave the request; returns what answers it. `time_is_up()` is called then, or when nobody waits any more."""
-        conversation = self._conversation
-        conversation.park(time_is_up)
-        self._timer = conversation.connection.poller.call_later(seconds, time_is_up)
-        return self._answer
-
-    def _answer(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
-        self._timer.cancel()
-        self._conversation.answer(status, headers, body)
-
-
-def parking(environ: dict[str, Any]) -> Parking | None:
-    """How this request can be parked; None under another server than our own."""
-    conversation = environ.get("pushrelay.http")
-    return None if conversation is None else Parking(conversation)
-
-
 def remarks(settings: Settings) -> list[str]:
     """What the start tells about the server, where that is not the usual."""
     if is_own(settings):

@@ -1,0 +1,98 @@
+"""Pushes that come at the same time share a transaction, and only one thread ever waits for the store.
+
+A push is added while its request is handled, and its request is left without an answer. When the events at hand have
+been handled, all that was added is stored, handed out, and answered. Where the store is slow or locked, the other
+threads go on, and what they bring meanwhile is the next transaction.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .broker import Broker
+from .errors import Refused
+from .handout import Item
+from .publication import StoreError
+
+log = logging.getLogger("pushrelay.gathering")
+
+MOST_AT_ONCE = 256  # publications in one transaction: the first one waits for the last
+MOST_WAITING = 4096  # pushes that wait for the store: it is locked then, and their publishers give up before long
+
+# Told that a push has its receipts, or why it was not stored.
+Told = Callable[[StoreError | None], None]
+
+
+class Gathering:
+    """Gathers what is to be published by a broker. Any thread may call its methods."""
+
+    def __init__(self, broker: Broker):
+        self._broker = broker
+        self._waiting: deque[tuple[list[Item], Told]] = deque()
+        self._called = False  # the poller is going to call `_publish`
+        self._storing = threading.Lock()  # held by the thread that is in the store
+
+    def check_room(self) -> None:
+        """Raise Refused (503) where too many pushes wait for the store."""
+        if len(self._waiting) >= MOST_WAITING:
+            message = f"the push was not taken: {MOST_WAITING} wait for the store already; send it again later"
+            raise Refused(503, "store_not_available", message)
+
+    def add(self, items: list[Item], told: Told, poller: Any) -> None:
+        """Publish these items soon. `told` is called once, by a thread of the poller."""
+        self._waiting.append((items, told))
+        self._call(poller)
+
+    def _call(self, poller: Any) -> None:
+        # Whoever adds does so before it looks, and `_publish` takes after it has reset this: nothing stays behind.
+        if not self._called:
+            self._called = True
+            poller.call_afterwards(self._publish, poller)
+
+    def _publish(self, poller: Any) -> None:
+        self._called = False
+        if not self._storing.acquire(blocking=False):
+            return  # whoever is in the store looks for more when it is done
+        try:
+            taken = self._take()
+            items = taken[0][0] if len(taken) == 1 else [item for each, _ in taken for item in each]
+            error = self._store(items)
+        finally:
+            self._storing.release()
+            if self._waiting:
+                self._call(poller)
+        if error is None:
+            self._hand_out(items)
+        for _, told in taken:
+            try:
+                told(error)
+            except Exception:
+                log.exception("a publisher could not be answered")
+        if error is None:
+            self._broker.sweep_along(len(items))
+
+    def _take(self) -> list[tuple[list[Item], Told]]:
+        waiting, taken, count = self._waiting, [], 0
+        while waiting and count < MOST_AT_ONCE:
+            each = waiting.popleft()
+            taken.append(each)
+            count += len(each[0])
+        return taken
+
+    def _store(self, items: list[Item]) -> StoreError | None:
+        try:
+            self._broker.store(items)
+        except StoreError as error:
+            return error
+        except Exception as error:
+            log.exception("publishing failed")
+            return StoreError(f"the relay failed at it ({error!r}): its log says more")
+        return None
+
+    def _hand_out(self, items: list[Item]) -> None:
+        try:
+            self._broker.hand_out(items)
+        except Exception:
+            log.exception("handing out failed")  # it is stored, and who did not get it recovers it
