@@ -83,28 +83,29 @@ def front(wsgi_app: Any) -> Any:
     """
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
-        upkeep.start()
+        try:
+            if not upkeep.started:
+                upkeep.start()
+        except StoreError as error:
+            return answered_by(refusal(store_away(error)), start_response)
         path = environ["PATH_INFO"]
-        if environ["REQUEST_METHOD"] == "POST" and (path == "/push" or path == "/") and not is_hooked():
-            return push_lane(environ, start_response, seed=path == "/")
+        if path in SEED_AT and environ["REQUEST_METHOD"] == "POST" and not is_hooked():
+            return push_lane(environ, start_response, SEED_AT[path])
         if path == "/socket.io/socket.io.js":  # where Socket.IO servers have it; the engine would take it for its own
             environ["PATH_INFO"] = "/static/relay.js"
         return wsgi_app(environ, start_response)
 
-    def serve_or_say_why_not(environ: dict[str, Any], start_response: Any) -> Any:
-        try:
-            return serve(environ, start_response)
-        except StoreError as error:
-            return answered_by(refusal(store_away(error)), start_response)
+    return serve
 
-    return serve_or_say_why_not
+
+SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the answer is the seed's there
 
 
 app.wsgi_app = front(app.wsgi_app)
 
 
 def is_hooked() -> bool:
-    return bool(app.before_request_funcs or app.after_request_funcs or app.teardown_request_funcs)
+    return app.before_request_funcs or app.after_request_funcs or app.teardown_request_funcs
 
 
 def push_lane(environ: dict[str, Any], start_response: Any, seed: bool) -> Any:

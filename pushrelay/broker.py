@@ -124,7 +124,7 @@ class Broker:
         """
         try:
             for item in items:
-                stripe = self._stripe(item.destination)
+                stripe = item.stripe or self._stripe(item.destination)
                 with stripe.lock:
                     if stripe.queue:
                         stripe.drain(self._deliver)
@@ -240,7 +240,8 @@ class Broker:
         try:
             self._transact(jobs)
             for item in self._placed:
-                self._stripe(item.destination).queue.append(item)
+                item.stripe = stripe = self._stripe(item.destination)
+                stripe.queue.append(item)
             committed = True
             if self._placed:
                 self._failed_last = False

@@ -29,9 +29,11 @@ class Commits:
 
     def __init__(self, transact: Callable[[list[Job]], None]):
         self._transact = transact
-        self._turn = threading.Condition()  # guards the two below
+        self._lock = threading.Lock()  # over the three below
+        self._turn = threading.Condition(self._lock)
         self._waiting: list[Job] = []  # for the next transaction
         self._busy = False  # a thread is in the transaction
+        self._sleepers = 0  # threads that wait for their turn
 
     def together(self, work: Callable[[], T]) -> T:
         """Do work inside a transaction, together with what else waits for one; returns what work returned.
@@ -39,10 +41,12 @@ class Commits:
         No thread is asked to do so for the others: whoever waits and finds the store free does it for all.
         """
         job = Job(work)
-        with self._turn:
+        with self._lock:
             self._waiting.append(job)
             while self._busy and not job.settled:
+                self._sleepers += 1
                 self._turn.wait()
+                self._sleepers -= 1
             if not job.settled:
                 self._busy = True
                 jobs, self._waiting = self._waiting, []
@@ -54,20 +58,25 @@ class Commits:
 
     def alone(self, work: Callable[[], Any]) -> None:
         """Do work while there is no transaction."""
-        with self._turn:
+        with self._lock:
+            self._sleepers += 1
             self._turn.wait_for(lambda: not self._busy)
+            self._sleepers -= 1
             work()
 
     def _lead(self, jobs: list[Job]) -> None:
-        error: StoreError | None = StoreError("the relay was interrupted: send it again")
+        error, done = None, False
         try:
             self._transact(jobs)
-            error = None
+            done = True
         except StoreError as caught:
-            error = caught
+            error, done = caught, True
         finally:
-            with self._turn:
+            if not done:
+                error = StoreError("the relay was interrupted: send it again")
+            with self._lock:
                 for job in jobs:
                     job.error, job.settled = error, True
                 self._busy = False
-                self._turn.notify_all()
+                if self._sleepers:
+                    self._turn.notify_all()

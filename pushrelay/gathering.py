@@ -43,29 +43,34 @@ class Gathering:
     def add(self, items: list[Item], told: Told, poller: Any) -> None:
         """Publish these items soon. `told` is called once, by a thread of the poller."""
         self._waiting.append((items, told))
-        self._call(poller)
+        # It was added before this is looked at, and `_publish` resets it before it takes: nothing stays behind.
+        if not self._called:
+            self._call(poller)
 
     def _call(self, poller: Any) -> None:
-        # Whoever adds does so before it looks, and `_publish` takes after it has reset this: nothing stays behind.
-        if not self._called:
-            self._called = True
-            poller.call_afterwards(self._publish, poller)
+        self._called = True
+        poller.call_afterwards(self._publish, poller)
 
     def _publish(self, poller: Any) -> None:
         self._called = False
         if not self._storing.acquire(blocking=False):
             return  # whoever is in the store looks for more when it is done
+        error: StoreError | None = None
         try:
-            taken = self._take()
-            items = taken[0][0] if len(taken) == 1 else [item for each, _ in taken for item in each]
-            error = self._store(items)
+            taken, items = self._take()
+            self._broker.store(items)
+        except StoreError as refused:
+            error = refused
+        except Exception as failure:
+            log.exception("storing failed")
+            error = StoreError(f"the relay failed at it ({failure!r}): its log says more")
         finally:
             self._storing.release()
             if self._waiting:
                 self._call(poller)
         if error is None:
             self._hand_out(items)
-        for _, told in taken:
+        for told in taken:
             try:
                 told(error)
             except Exception:
@@ -73,23 +78,15 @@ class Gathering:
         if error is None:
             self._broker.sweep_along(len(items))
 
-    def _take(self) -> list[tuple[list[Item], Told]]:
-        waiting, taken, count = self._waiting, [], 0
-        while waiting and count < MOST_AT_ONCE:
-            each = waiting.popleft()
-            taken.append(each)
-            count += len(each[0])
-        return taken
-
-    def _store(self, items: list[Item]) -> StoreError | None:
-        try:
-            self._broker.store(items)
-        except StoreError as error:
-            return error
-        except Exception as error:
-            log.exception("publishing failed")
-            return StoreError(f"the relay failed at it ({error!r}): its log says more")
-        return None
+    def _take(self) -> tuple[list[Told], list[Item]]:
+        waiting = self._waiting
+        taken: list[Told] = []
+        items: list[Item] = []
+        while waiting and len(items) < MOST_AT_ONCE:
+            more, told = waiting.popleft()
+            items += more
+            taken.append(told)
+        return taken, items
 
     def _hand_out(self, items: list[Item]) -> None:
         try:

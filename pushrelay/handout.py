@@ -30,6 +30,7 @@ class Item:
         "position",
         "publication",
         "skip_sid",
+        "stripe",
         "text",
         "ttl",
     )
@@ -55,6 +56,7 @@ class Item:
         if key is not None:
             self.key = f"{len(destination)}:{destination}{key}"
             self.key.encode()
+        self.stripe: Stripe | None = None  # where it is queued
         self.first: Item | None = None  # the item that this one repeats, still on its way
         self.offset = 0
         self.position = ""

@@ -18,19 +18,19 @@ class Upkeep:
     def __init__(self, broker: Broker):
         self.broker = broker
         self.trouble: str | None = None  # why the store cannot be written, while that is so
+        self.started = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
 
     def start(self) -> None:
         """Open the store, once. Raises StoreError; may be called again then."""
-        if self._thread is not None:
-            return
         with self._lock:
-            if self._thread is None:
+            if not self.started:
                 self.broker.start()
                 self._thread = threading.Thread(target=self._run, name="broker-upkeep", daemon=True)
                 self._thread.start()
+                self.started = True
 
     def _run(self) -> None:
         pause = EVERY
