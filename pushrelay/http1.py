@@ -221,10 +221,13 @@ class Conversation:
         """Answer what is complete, until an answer has to wait for something."""
         requests = self._parser.requests
         while requests and not self._busy and not self.connection.closed:
-            if self._server.has_to_wait(requests[0].environ["PATH_INFO"]):
+            path = requests[0].environ["PATH_INFO"]
+            if self._server.has_to_wait(path):
                 self.connection.poller.call_later(WAIT_SECONDS, self.connection.run_soon)
                 return
+            began = time.monotonic()
             self._answer(requests.popleft())
+            self._server.note_time(path, time.monotonic() - began)
             if self._taken:
                 return
             if self.connection.backlog > AHEAD_BYTES and not self._parked:

@@ -27,9 +27,11 @@ ACCEPT_AT_ONCE = 64
 # With no file descriptor left, accepting is tried again after so many seconds.
 ACCEPT_PAUSE = 0.2
 FIRST_SYSTEMD_FD = 3  # sd_listen_fds(3)
-# For so long a path is held to be slow after it blocked a thread, and so many paths are remembered.
+# For so long a path is held to be slow after it blocked a thread.
 SLOW_SECONDS = 5.0
-SLOW_PATHS = 256
+# A path is known to be quick once it was answered in so many seconds; so many paths are remembered, slow or quick.
+QUICK_SECONDS = 0.005
+KNOWN_PATHS = 1024
 # Objects until the collector looks at the youngest; Python's own 700 would have it look all the time while thousands
 # of clients connect. What ends here dies by its reference count: connections, parsers and sessions leave no cycles.
 GC_THRESHOLD = 50_000
@@ -65,6 +67,7 @@ class Server:
         self._remembered: Remembered = {}
         self._connections: set[Connection] = set()  # those that speak HTTP
         self._slow: dict[str, float] = {}  # paths that blocked a thread, and until when that counts
+        self._quick: set[str] = set()  # paths that were answered without blocking one
         self._listener: _Listener | None = None
         self._closed = threading.Event()
 
@@ -122,16 +125,23 @@ class Server:
 
     def note_slow(self, path: str) -> None:
         """A request for this path has blocked a thread."""
-        if len(self._slow) >= SLOW_PATHS:
+        if len(self._slow) >= KNOWN_PATHS:
             self._slow.clear()
         self._slow[path] = time.monotonic() + SLOW_SECONDS
 
-    def has_to_wait(self, path: str) -> bool:
-        """Whether a request has to wait for a thread: only one is left, and requests for its path block.
+    def note_time(self, path: str, seconds: float) -> None:
+        """A request for this path took a thread for so long."""
+        if seconds < QUICK_SECONDS and len(self._quick) < KNOWN_PATHS:
+            self._quick.add(path)
 
-        So many slow requests cannot take all threads, and what is quick is always quick.
+    def has_to_wait(self, path: str) -> bool:
+        """Whether a request has to wait for a thread: only one is left, which does nothing but what is quick.
+
+        So slow requests cannot take all threads, however many they are, and what is quick is always quick.
         """
-        return bool(self._slow) and self.poller.is_short() and self._slow.get(path, 0.0) > time.monotonic()
+        if not self.poller.is_short():
+            return False
+        return path not in self._quick or self._slow.get(path, 0.0) > time.monotonic()
 
     def welcome(self, sock: socket.socket, peer: Any) -> None:
         """Take a connection in. It may have been talking before it was accepted, so it is looked at right away."""

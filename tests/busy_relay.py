@@ -1,6 +1,6 @@
 """The relay with an app that takes its time: `python tests/busy_relay.py --port=0`, with the relay's settings.
 
-GET /sleep?SECONDS sleeps; a client that leaves is published to the destination "leavers", or where it has registered
+GET /sleep?SECONDS sleeps, and so does /sleep/ANYTHING?SECONDS; a client that leaves is published to the destination "leavers", or where it has registered
 "dawdle" its end takes half a second.
 """
 
@@ -22,7 +22,8 @@ from pushrelay.publication import Draft  # noqa: E402
 
 
 @relay.app.get("/sleep")
-def sleep():
+@relay.app.get("/sleep/<path:name>")
+def sleep(name=""):
     time.sleep(float(flask.request.query_string))
     return "slept"
 
