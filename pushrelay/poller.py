@@ -38,6 +38,8 @@ BRISK_TICK = 0.016
 DOZE_AFTER = 25
 # A thread beyond the first leaves after so many seconds without work.
 IDLE_SECONDS = 10.0
+# What was left for afterwards waits for so many events at most: some, as a handshake, take as long as ten pushes.
+PATIENCE = 16
 # Events taken at a time: enough to make the call cheap, few enough that timers are not late.
 BATCH = 256
 
@@ -93,7 +95,8 @@ class Poller:
         self._epoll: select.epoll | None = None
         self._sources: dict[int, Source] = {}
         self._ready: collections.deque[Source | Timer] = collections.deque()
-        self._afterwards: collections.deque[Timer] = collections.deque()  # before it waits again
+        self._afterwards: collections.deque[Timer] = collections.deque()  # when there is nothing ready
+        self._patience = 0  # or when there have been so many turns
         self._retired: list[socket.socket] = []  # to be closed while no event is in anybody's hands
         self._polling = threading.Lock()  # held from closing what is retired until events have become sources
         self._waiting = False  # the leader is about to wait, or waits, and has to be woken
@@ -141,7 +144,9 @@ class Poller:
         self.wake()
 
     def call_afterwards(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call back once, when the events that are at hand have been handled. Any thread may call this."""
+        """Call back once, when the events that are at hand have been handled, or some. Any thread may call this."""
+        if not self._afterwards:
+            self._patience = self._turns + PATIENCE
         self._afterwards.append(Timer(0.0, callback, args))
         self.wake()
 
@@ -234,10 +239,10 @@ class Poller:
         ready = self._ready
         while self._leader is me:
             try:
-                if ready:
-                    source = ready.popleft()
-                elif self._afterwards:
+                if self._afterwards and (not ready or self._turns >= self._patience):
                     source = self._afterwards.popleft()
+                elif ready:
+                    source = ready.popleft()
                 else:
                     self._poll()
                     continue

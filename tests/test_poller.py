@@ -130,6 +130,50 @@ def test_timers_come_in_their_order_and_not_early(poller):
     assert all(after >= delay for delay, after in seen)
 
 
+class Step:
+    """A source of no socket that notes when it is run."""
+
+    def __init__(self, order, name, then=None):
+        self.order, self.name, self.then = order, name, then
+
+    def run(self):
+        self.order.append(self.name)
+        if self.then is not None:
+            self.then()
+
+
+def test_what_is_left_for_afterwards_comes_behind_the_events_at_hand(poller):
+    order = []
+
+    def begin():
+        poller.call_afterwards(order.append, "afterwards")
+        for name in "bcd":
+            poller.run_soon(Step(order, name))
+
+    poller.run_soon(Step(order, "a", begin))
+    wait_for(lambda: len(order) == 5, "all of them")
+    assert order == ["a", "b", "c", "d", "afterwards"]
+
+
+def test_what_is_left_for_afterwards_does_not_wait_for_a_flood(poller):
+    order = []
+
+    def begin():
+        poller.call_afterwards(order.append, "afterwards")
+        for number in range(1000):
+            poller.run_soon(Step(order, number))
+
+    poller.run_soon(Step(order, "a", begin))
+    wait_for(lambda: len(order) == 1002, "all of them")
+    assert 2 < order.index("afterwards") < 50
+
+
+def test_what_another_thread_leaves_for_afterwards_wakes_an_idle_poller(poller):
+    came = threading.Event()
+    poller.call_afterwards(came.set)
+    assert came.wait(10)
+
+
 def test_a_handler_that_raises_harms_nobody_else(poller):
     poller.call_later(0, lambda: 1 / 0)
     seen = []

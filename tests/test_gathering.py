@@ -1,0 +1,226 @@
+"""Pushes that come together are stored together, and a store that is stuck holds one thread."""
+
+import http.client
+import itertools
+import json
+import queue
+import socket
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import DEADLINE, wait_for
+
+from pushrelay import gathering
+from pushrelay.broker_memory import MemoryBroker
+from pushrelay.errors import Refused
+from pushrelay.gathering import Gathering
+from pushrelay.handout import Item
+from pushrelay.publication import StoreError
+
+
+class Poller:
+    """Calls back when it is told to, on this thread."""
+
+    def __init__(self):
+        self.calls = []
+
+    def call_afterwards(self, callback, *args):
+        self.calls.append((callback, args))
+
+    def finish_batch(self):
+        while self.calls:
+            callback, args = self.calls.pop(0)
+            callback(*args)
+
+
+class Store(MemoryBroker):
+    """Counts its transactions, and can be stuck or broken."""
+
+    def __init__(self, deliver=lambda publication, skip_sid: 1):
+        super().__init__(deliver)
+        self.transactions = []
+        self.free = threading.Event()
+        self.free.set()
+        self.trouble = None
+        self.start()
+
+    def _store(self, items, now):
+        self.transactions.append([item.data for item in items])
+        assert self.free.wait(DEADLINE)
+        if self.trouble:
+            raise self.trouble
+        super()._store(items, now)
+
+
+@pytest.fixture
+def parts():
+    store, poller = Store(), Poller()
+    return store, poller, Gathering(store)
+
+
+def add(gathered, poller, told, *values):
+    items = [Item("42", value) for value in values]
+    gathered.add(items, lambda error: told.append((values, error, [item.position[-1:] for item in items])), poller)
+
+
+def test_what_comes_in_one_batch_is_one_transaction_and_answered_in_order(parts):
+    store, poller, gathered = parts
+    told = []
+    add(gathered, poller, told, "a")
+    add(gathered, poller, told, "b", "c")
+    add(gathered, poller, told, "d")
+    assert len(poller.calls) == 1 and not told
+    poller.finish_batch()
+    assert store.transactions == [["a", "b", "c", "d"]]
+    assert told == [(("a",), None, ["1"]), (("b", "c"), None, ["2", "3"]), (("d",), None, ["4"])]
+
+
+def test_while_the_store_is_stuck_others_go_on_and_what_they_bring_is_the_next_transaction(parts):
+    store, poller, gathered = parts
+    told = []
+    store.free.clear()
+    add(gathered, poller, told, "a")
+    stuck = threading.Thread(target=poller.finish_batch)
+    stuck.start()
+    wait_for(lambda: store.transactions, "the first transaction")
+    for value in "bcd":
+        add(gathered, poller, told, value)
+        poller.finish_batch()  # returns at once
+    assert store.transactions == [["a"]] and not told
+    store.free.set()
+    stuck.join(DEADLINE)
+    poller.finish_batch()
+    assert store.transactions == [["a"], ["b", "c", "d"]]
+    assert [values for values, _, _ in told] == [("a",), ("b",), ("c",), ("d",)]
+
+
+def test_a_store_that_fails_is_told_to_all_whose_pushes_were_not_stored(parts):
+    store, poller, gathered = parts
+    told = []
+    for trouble in (StoreError("the disk is full"), RuntimeError("a bug")):
+        store.trouble = trouble
+        add(gathered, poller, told, "a")
+        add(gathered, poller, told, "b")
+        poller.finish_batch()
+    store.trouble = None
+    add(gathered, poller, told, "c")
+    poller.finish_batch()
+    errors = [error for _, error, _ in told]
+    assert [isinstance(error, StoreError) for error in errors] == [True] * 4 + [False]
+    assert told[-1][2] == ["1"]  # no offset was used up
+
+
+def test_an_answer_that_fails_does_not_take_the_others_with_it(parts, caplog):
+    store, poller, gathered = parts
+    told = []
+    gathered.add([Item("42", "a")], lambda error: 1 / 0, poller)
+    add(gathered, poller, told, "b")
+    poller.finish_batch()
+    assert [values for values, _, _ in told] == [("b",)]
+    assert "could not be answered" in caplog.text
+
+
+def test_a_transaction_is_not_larger_than_its_publishers_can_wait_for(parts):
+    store, poller, gathered = parts
+    told = []
+    for value in range(gathering.MOST_AT_ONCE + 10):
+        add(gathered, poller, told, value)
+    poller.finish_batch()
+    assert [len(each) for each in store.transactions] == [gathering.MOST_AT_ONCE, 10]
+
+
+def test_nothing_is_left_behind_when_many_threads_add_at_once():
+    store, calls = Store(), queue.SimpleQueue()
+    gathered, told, count = Gathering(store), itertools.count(), 8 * 500
+
+    class Threads:
+        """A poller whose calls are made by other threads, at once."""
+
+        def call_afterwards(self, callback, *args):
+            calls.put((callback, args))
+
+    def work():
+        while (call := calls.get()) is not None:
+            call[0](*call[1])
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
+            pool.submit(lambda: [gathered.add([Item("x", n)], lambda error: next(told), Threads()) for n in range(500)])
+    wait_for(lambda: sum(map(len, store.transactions)) == count, "all pushes")
+    for _ in workers:
+        calls.put(None)
+    for worker in workers:
+        worker.join(DEADLINE)
+    assert next(told) == count
+
+
+def test_too_many_that_wait_are_refused_with_what_to_do(parts, monkeypatch):
+    store, poller, gathered = parts
+    monkeypatch.setattr(gathering, "MOST_WAITING", 2)
+    add(gathered, poller, [], "a")
+    gathered.check_room()
+    add(gathered, poller, [], "b")
+    with pytest.raises(Refused, match="later") as refused:
+        gathered.check_room()
+    assert refused.value.status == 503
+
+
+# The same over the wire.
+
+FORM = b"destination=42&data=hello"
+REQUEST = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(FORM), FORM)
+
+
+def test_a_publisher_that_closed_its_half_of_the_connection_is_answered(relay):
+    with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
+        sock.sendall(REQUEST)
+        sock.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: sock.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.") and b" 200 OK" in answer and b'"destination":"42"' in answer
+
+
+def test_pushes_one_behind_the_other_on_a_connection_are_answered_in_order(relay):
+    count = 20
+    bodies = [b"destination=line&data=%d" % n for n in range(count)]
+    requests = [b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(b), b) for b in bodies]
+    offsets = []
+    with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
+        if relay.settings["server"] == "own":
+            sock.sendall(b"".join(requests))
+            while len(offsets) < count:
+                answer = http.client.HTTPResponse(Unclosed(sock))
+                answer.begin()
+                offsets.append(int(json.loads(answer.read())["id"].rpartition(":")[2]))
+            assert offsets == list(range(offsets[0], offsets[0] + count))
+
+
+class Unclosed:
+    """A socket whose file reads a byte at a time, so that nothing of the next answer is taken along."""
+
+    def __init__(self, sock):
+        self._sock = sock
+
+    def makefile(self, mode):
+        return self._sock.makefile(mode, buffering=0)
+
+
+def test_a_locked_store_does_not_keep_anybody_from_anything_but_pushing(start_relay, tmp_path):
+    relay = start_relay(broker=f"sqlite:{tmp_path}/locked.db", threads=4)
+    relay.push("42", "before")
+    other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with ThreadPoolExecutor(12) as pool:
+        pushes = [pool.submit(relay.request, "POST", "/push", FORM) for _ in range(12)]
+        for _ in range(50):
+            assert relay.request("GET", "/health/live")[0] == 200
+        for push in pushes:
+            status, _, body = push.result(DEADLINE)
+            assert status == 503 and b"was not taken" in body
+    other.execute("ROLLBACK")
+    other.close()
+    assert relay.push("42", "after")["id"].endswith(":2")
