@@ -1,7 +1,7 @@
 """The relay with an app that takes its time: `python tests/busy_relay.py --port=0`, with the relay's settings.
 
-GET /sleep?SECONDS sleeps, and so does /sleep/ANYTHING?SECONDS; a client that leaves is published to the destination "leavers", or where it has registered
-"dawdle" its end takes half a second.
+GET /sleep?SECONDS sleeps, and so does /sleep/ANYTHING?SECONDS; a client that leaves is published to the destination
+"leavers", or where it has registered "dawdle" its end takes half a second.
 """
 
 import os
