@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import Refused
-from .request import MEMO
 from .settings import Settings
 
 # A proxy in front makes everyone look local, so a request that went through one never is.
@@ -53,17 +52,12 @@ def origin_allowed(origin: str | None, environ: dict[str, Any]) -> bool:
 
 def may_push(environ: dict[str, Any]) -> None:
     """Raise Refused unless this request may push: from this machine, and not from a foreign page in its browser."""
-    memo, peer = environ.get(MEMO), environ.get("REMOTE_ADDR")
-    if memo is not None and memo.get("may_push") == peer and peer is not None:
-        return  # the very same header was let in from there before
     if not is_local(environ):
         message = "only programs on the relay's own machine may push, at its own address and not through a proxy"
         raise Refused(401, "not_local", message)
     if not origin_allowed(environ.get("HTTP_ORIGIN"), environ):
         message = "a page of another host may not push; let your server push for it"
         raise Refused(403, "origin_not_allowed", message)
-    if memo is not None:
-        memo["may_push"] = peer
 
 
 def _host(url: str, schemes: tuple[str, ...]) -> str | None:

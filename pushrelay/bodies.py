@@ -18,8 +18,8 @@ _MOST_FIELDS = MAX_PUSHES + 100
 _FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
 _LINES = "application/x-ndjson"
 
-# What most pushes are is read at one go.
-_USUAL_FORM = re.compile("destination=([^&]*)&data=([^&]*)")
+# What most pushes are, nothing of it encoded: read at one go.
+USUAL_FORM = re.compile(rb"destination=([^&%+]+)&data=([^&%+]*)")
 
 Fields = dict[str, Any]
 
@@ -38,9 +38,14 @@ def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Fie
     if kind == _MULTIPART:
         return _form_fields(_multipart_pairs(_body(environ, max_body), environ["CONTENT_TYPE"]))
     if kind in (_FORM, "") or seed:
-        return _form(_text(_body(environ, max_body), "invalid_form"))
+        return _form_fields(_form_pairs(_text(_body(environ, max_body), "invalid_form")))
     message = f"send the push as a form ({_FORM}), as JSON ({_JSON}) or as {_LINES}, not as {kind}"
     raise Refused(415, "unsupported_media_type", message)
+
+
+def is_form(environ: dict[str, Any]) -> bool:
+    """Whether the body is a form, encoded as usual."""
+    return environ.get("CONTENT_TYPE", "") in (_FORM, "")
 
 
 def kind_of(value: Any) -> str:
@@ -132,13 +137,6 @@ def _json(text: str) -> Any:
 
 def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is JavaScript, not JSON")
-
-
-def _form(text: str) -> Fields:
-    match = _USUAL_FORM.fullmatch(text)
-    if match is None or "%" in text or "+" in text:
-        return _form_fields(_form_pairs(text))
-    return {"destination": match[1], "data": match[2]}
 
 
 def _form_pairs(text: str) -> list[tuple[str, str]]:

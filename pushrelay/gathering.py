@@ -34,9 +34,13 @@ class Gathering:
         self._called = False  # the poller is going to call `_publish`
         self._storing = threading.Lock()  # held by the thread that is in the store
 
+    def is_full(self) -> bool:
+        """Whether too many pushes wait for the store."""
+        return len(self._waiting) >= MOST_WAITING
+
     def check_room(self) -> None:
-        """Raise Refused (503) where too many pushes wait for the store."""
-        if len(self._waiting) >= MOST_WAITING:
+        """Raise Refused (503) where it is full."""
+        if self.is_full():
             message = f"the push was not taken: {MOST_WAITING} wait for the store already; send it again later"
             raise Refused(503, "store_not_available", message)
 

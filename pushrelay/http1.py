@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .connection import SLOW, TRANSPORT_CLOSE, Connection
-from .request import Parser, Refused, Request
-from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, plain_answer
+from .request import Known, Parser, Refused, Request
+from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, plain_answer, whole_head
 
 log = logging.getLogger("pushrelay.http")
 
@@ -40,6 +40,7 @@ class Conversation:
         "_early",
         "_ended",
         "_expired",
+        "_known",
         "_limits",
         "_lock",
         "_on_lost",
@@ -64,6 +65,7 @@ class Conversation:
         self._expired = False
         self._taken = False  # another protocol is spoken from here on
         # The request that is being answered.
+        self._known: Known | None = None  # where the app's shortcut took it: there is no request then, and no response
         self._request: Request | None = None
         self._response: Response | None = None
         self._busy = False  # its answer is not complete, though no thread is at it
@@ -81,14 +83,23 @@ class Conversation:
                 if self._waits():
                     self._keep_for_later(data)
                     return
-        request = self._parser.recognize(data)
-        if request is None or self._server.has_to_wait(request.environ["PATH_INFO"]):
+        known = self._parser.recognize(data)
+        if known is None or self.connection.poller.is_short():
             self._early = data
             self._read_early()
-            return
-        self._answer(request)
-        if self.connection.backlog > AHEAD_BYTES and not self._parked:
-            self._busy = True
+        elif known.take is None or not self._take(known, data):
+            self._answer(self._parser.request_of(known, data))
+            if self.connection.backlog > AHEAD_BYTES and not self._parked:
+                self._busy = True
+
+    def _take(self, known: Known, data: bytes) -> bool:
+        """Let the app's shortcut take the request."""
+        self._known = known
+        self.connection.deadline = 0.0
+        if known.take(data[len(data) - known.length :], self):
+            return True
+        self._known = None
+        return False
 
     def proceed(self) -> None:
         if self._expired and not self._busy:
@@ -124,7 +135,7 @@ class Conversation:
         self._parser.close()
         on_lost, self._on_lost = self._on_lost, None
         response, self._response = self._response, None
-        self._request = None
+        self._request = self._known = None
         if on_lost is not None:
             on_lost()
         elif response is not None:
@@ -161,13 +172,18 @@ class Conversation:
 
     def answer(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Answer the request that was parked. To be called once; no harm if the client is gone."""
-        request, response = self._request, self._response
-        if request is None or response is None:
+        known, request, response = self._known, self._request, self._response
+        if known is not None:
+            self._known = None
+            self.connection.write(whole_head(known, status, headers, len(body)) + body)
+            self._go_on(known.keep_alive)
+        elif request is not None and response is not None:
+            self._on_lost = None
+            response.start(status, headers)
+            response.send_whole(body)
+            self._finish_request(request, response)
+        else:
             return
-        self._on_lost = None
-        response.start(status, headers)
-        response.send_whole(body)
-        self._finish_request(request, response)
         with self._lock:
             self._busy = False
             more = bool(self._early or self._ended or self._parser.requests or self._refused)
@@ -236,14 +252,12 @@ class Conversation:
             return
         if self._refused is not None:
             self._refuse(self._refused)
-        elif self._early:
-            return
-        elif self._parser.wants_continue:
-            self._parser.wants_continue = False
-            if self._parser.phase == "body":
+        elif not self._early:
+            if self._parser.wants_continue and self._parser.phase == "body":
                 self.connection.write(CONTINUE)
-        elif self._ended:
-            self.connection.finish()
+            self._parser.wants_continue = False
+            if self._ended:
+                self.connection.finish()
 
     def _answer(self, request: Request) -> None:
         environ = request.environ
@@ -289,7 +303,10 @@ class Conversation:
             self._server.log_access(request, response)
         if request.spilled:
             request.environ["wsgi.input"].close()
-        if request.keep_alive and not self._server.closing:
+        self._go_on(request.keep_alive)
+
+    def _go_on(self, keep_alive: bool) -> None:
+        if keep_alive and not self._server.closing:
             self._set_deadline()  # it may have sent the beginning of its next request already
         else:
             self._finish()

@@ -9,6 +9,7 @@ import io
 import json
 import tempfile
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -69,12 +70,24 @@ def environ_key(name: bytes) -> str:
 # A program that pushes sends the same header again and again, so what a header was read as is kept: by its very bytes,
 # for a parser between two requests, and only where the body is as long as it says and came along. These are bounds of
 # what a server remembers; a header of such a size costs some 2 KiB.
-# What others work out of the header can be kept with it, in a dict that its environs share under MEMO.
-MEMO = "pushrelay.memo"
 REMEMBERED_BYTES = 1024
 REMEMBERED_HEADERS = 256
-# By the header's bytes: the environ, the version, whether the connection goes on, and the length of the body.
-Remembered = dict[bytes, tuple[dict[str, Any], str, bool, int]]
+
+
+class Known:
+    """What a header was read as."""
+
+    __slots__ = ("environ", "keep_alive", "length", "take", "version")
+
+    def __init__(self, environ: dict[str, Any], version: str, keep_alive: bool, length: int):
+        self.environ = environ  # without the body; what is the peer's is replaced for each request
+        self.version = version
+        self.keep_alive = keep_alive
+        self.length = length  # of the body
+        self.take: Any = None  # the app's shortcut for such requests (server.Shortcut), if it has one
+
+
+Remembered = dict[bytes, Known]
 
 
 class Request:
@@ -92,9 +105,20 @@ class Request:
 class Parser:
     """Bytes in, requests out. Raises Refused; what was complete before is in `requests` also then."""
 
-    def __init__(self, base: dict[str, Any], peer: dict[str, Any], limits: Limits, remembered: Remembered):
-        """`base` is what all environs of a server hold, `peer` what those of this connection do."""
+    def __init__(
+        self,
+        base: dict[str, Any],
+        peer: dict[str, Any],
+        limits: Limits,
+        remembered: Remembered,
+        shortcut: Callable[[dict[str, Any]], Any] | None = None,
+    ):
+        """`base` is what all environs of a server hold, `peer` what those of this connection do.
+
+        `shortcut(environ)` is asked for each header that is remembered: see server.Server.
+        """
         self._remembered = remembered  # shared by all parsers of a server
+        self._shortcut = shortcut
         self._base = base
         self._peer = peer
         self._limits = limits
@@ -122,9 +146,9 @@ class Parser:
     def feed(self, data: bytes) -> None:
         """Read on. May complete several requests."""
         if self.phase == "idle":
-            request = self.recognize(data)
-            if request is not None:
-                self.requests.append(request)
+            known = self.recognize(data)
+            if known is not None:
+                self.requests.append(self.request_of(known, data))
                 return
             self._header_bytes = data
         else:
@@ -154,16 +178,20 @@ class Parser:
             raise self._refused or bad_request(f"this is not HTTP/1.1: {error}") from None
         return None
 
-    def recognize(self, data: bytes) -> Request | None:
-        """A whole request between two others, whose header was read before. None where it has to be fed."""
+    def recognize(self, data: bytes) -> Known | None:
+        """Whether this is a whole request between two others, whose header was read before. None: it has to be fed."""
         end = data.find(b"\r\n\r\n", 0, REMEMBERED_BYTES) + 4
         known = self._remembered.get(data[:end])
-        if known is None or len(data) - end != known[3] or self.phase != "idle":
+        if known is None or len(data) - end != known.length or self.phase != "idle":
             return None
-        environ = known[0].copy()
+        return known
+
+    def request_of(self, known: Known, data: bytes) -> Request:
+        """The request that was recognized."""
+        environ = known.environ.copy()
         environ.update(self._peer)
-        environ["wsgi.input"] = io.BytesIO(data[end:])
-        return Request(environ, known[1], known[2])
+        environ["wsgi.input"] = io.BytesIO(data[len(data) - known.length :])
+        return Request(environ, known.version, known.keep_alive)
 
     def _remember(self, request: Request) -> None:
         """Keep what the header was read as, if all of the request came at once and nothing else with it."""
@@ -175,8 +203,9 @@ class Parser:
             if len(self._remembered) >= REMEMBERED_HEADERS:
                 self._remembered.clear()
             kept = {name: value for name, value in environ.items() if name != "wsgi.input"}
-            kept[MEMO] = {}
-            self._remembered[data[:end]] = (kept, request.version, request.keep_alive, self._body_size)
+            known = Known(kept, request.version, request.keep_alive, self._body_size)
+            known.take = self._shortcut(kept) if self._shortcut is not None else None
+            self._remembered[data[:end]] = known
 
     def _header_too_large(self) -> Refused:
         message = f"the header has {self._limits.max_header} bytes at most (setting max_header)"

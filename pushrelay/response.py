@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Any, NamedTuple
 
-from .connection import SLOW, Connection
-from .request import Request
+from .connection import SLOW
+from .request import Known, Request
 
 # An app is asked for more when less than this waits to be sent, so a slow reader costs this and one piece.
 AHEAD_BYTES = 256 * 1024
@@ -84,7 +84,7 @@ class Response:
     _iterator: Any = None
     _close: Callable[[], Any] | None = None  # the iterable's own, to be called once
 
-    def __init__(self, connection: Connection, request: Request, send_timeout: float):
+    def __init__(self, connection: Any, request: Request, send_timeout: float):
         self._connection = connection
         self._request = request
         self._send_timeout = send_timeout
@@ -134,7 +134,7 @@ class Response:
 
     def send_whole(self, body: bytes) -> None:
         """Send head and body at once, in one packet if they fit."""
-        head = self._head(len(body))
+        head = self.head(len(body))
         self.head_sent = True
         if head.is_plain:
             self.sent = len(body)
@@ -164,7 +164,7 @@ class Response:
             raise TypeError(f"a WSGI body is made of bytes, not of {type(piece).__name__}")
         out = b""
         if not self.head_sent:
-            out = self._head(None).data
+            out = self.head(None).data
             self.head_sent = True
         if not self._bodyless():
             if self._left >= 0:
@@ -188,7 +188,7 @@ class Response:
         status = self.status or ""
         return status[:3] in ("204", "304") or status[0] == "1" or self._request.environ["REQUEST_METHOD"] == "HEAD"
 
-    def _head(self, whole: int | None) -> _Head:
+    def head(self, whole: int | None) -> _Head:
         """The head; `whole` is the body's length where all of it is here."""
         if self.status is None:
             raise AssertionError("the app returned without having called start_response")
@@ -260,6 +260,16 @@ class Response:
             if not poll.poll(self._send_timeout * 1000):
                 self._connection.abort(SLOW)
             self._connection.flush()
+
+
+def whole_head(known: Known, status: str, headers: Sequence[tuple[str, str]], length: int) -> bytes:
+    """The head in front of a body that is all there, for a request that was no HEAD."""
+    head = _heads.get((status, tuple(headers), length, known.keep_alive, known.version, False))
+    if head is None:
+        response = Response(None, Request(known.environ, known.version, known.keep_alive), 0.0)
+        response.start(status, headers)
+        head = response.head(length)
+    return head.data
 
 
 def plain_answer(status: str, body: bytes, kind: str = "application/json") -> bytes:

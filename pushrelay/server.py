@@ -43,6 +43,10 @@ class Server:
     `host` is a name, an IPv4 or IPv6 address, or `unix:PATH`; with LISTEN_FDS from systemd its socket is taken
     instead. The constructor binds and listens, so `port` is the real one also where 0 was asked for; no thread runs
     before `start` or `serve_forever`. Raises OSError where it cannot listen.
+
+    `shortcut(environ)` is asked once for each header that clients send again and again. It may return a function
+    `take(body, conversation)`, which is called for the requests with this very header: it answers them through the
+    conversation, after parking it, and returns True; or it returns False, and the app is called as ever.
     """
 
     def __init__(
@@ -54,8 +58,10 @@ class Server:
         limits: Limits | None = None,
         access_log: bool = False,
         poller: Poller | None = None,
+        shortcut: Callable[[dict[str, Any]], Any] | None = None,
     ):
         self.app = app
+        self._shortcut = None if access_log else shortcut
         self.limits = limits or Limits()
         self.access_log = access_logger if access_log else None
         self.poller = poller or Poller(threads)
@@ -105,7 +111,7 @@ class Server:
         """A parser for this connection's requests."""
         peer = connection.peer
         known = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if isinstance(peer, tuple) else {}
-        return Parser(self._base, known, self.limits, self._remembered)
+        return Parser(self._base, known, self.limits, self._remembered, self._shortcut)
 
     def forget(self, connection: Connection) -> None:
         """The connection no longer speaks HTTP."""

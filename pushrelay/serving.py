@@ -30,8 +30,11 @@ def make_manager(settings: Settings) -> Any:
     return RoomManager(pacers=settings.threads // 2)
 
 
-def make_server(app: Callable[..., Any], settings: Settings) -> Any:
-    """The server, bound and listening, with `port`, `serve_forever()` and `close()`. Raises OSError."""
+def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = None) -> Any:
+    """The server, bound and listening, with `port`, `serve_forever()` and `close()`. Raises OSError.
+
+    `shortcut` is for our own server (see server.Server); others do without.
+    """
     if not is_own(settings):
         from .fallback import FallbackServer
 
@@ -47,7 +50,7 @@ def make_server(app: Callable[..., Any], settings: Settings) -> Any:
         send_timeout=settings.send_timeout,
     )
     access_logger.setLevel("INFO" if settings.access_log else "WARNING")
-    return Server(app, settings.host, settings.port, settings.threads, limits, settings.access_log)
+    return Server(app, settings.host, settings.port, settings.threads, limits, settings.access_log, shortcut=shortcut)
 
 
 def address(settings: Settings, port: int) -> tuple[str, str]:

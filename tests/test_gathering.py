@@ -184,6 +184,17 @@ def test_a_publisher_that_closed_its_half_of_the_connection_is_answered(relay):
     assert answer.startswith(b"HTTP/1.") and b" 200 OK" in answer and b'"destination":"42"' in answer
 
 
+def test_pushes_that_were_all_sent_ahead_are_answered_before_the_connection_ends(relay):
+    """The first of them expects to be told to go on, which by then it need not be."""
+    first = REQUEST.replace(b"Host: x\r\n", b"Host: x\r\nExpect: 100-continue\r\n")
+    for _ in range(3):  # the header of the others is known from the second time on
+        with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
+            sock.sendall(first + (REQUEST * 2 if relay.settings["server"] == "own" else b""))
+            sock.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: sock.recv(4096), b""))
+        assert answer.count(b" 200 OK") == (3 if relay.settings["server"] == "own" else 1)
+
+
 def test_pushes_one_behind_the_other_on_a_connection_are_answered_in_order(relay):
     count = 20
     bodies = [b"destination=line&data=%d" % n for n in range(count)]
