@@ -1,6 +1,9 @@
-"""The two ways of a push, Flask's and the shorter one: what they answer is the same to the byte."""
+"""The ways of a push, Flask's and the shorter ones: what they answer is the same to the byte."""
 
+import http.client
 import json
+import re
+import socket
 
 import pytest
 from test_http import FORM, JSON, REFUSED, TEXTS, multipart
@@ -8,6 +11,8 @@ from werkzeug.test import Client, EnvironBuilder
 
 import relay as relay_app
 from pushrelay.broker import open_broker
+from pushrelay.gathering import Gathering
+from pushrelay.server import Server
 
 TAKEN = [(name, FORM, f"destination=a&data={name}".encode()) for name in TEXTS if name.isalpha()]
 TAKEN += [
@@ -32,7 +37,8 @@ def nothing_pushed_before(monkeypatch):
     broker.start()
     broker.epoch = "epoch"
     monkeypatch.setattr(relay_app.publisher, "_broker", broker)
-    monkeypatch.setattr(relay_app.upkeep, "start", lambda: None)
+    monkeypatch.setattr(relay_app.publisher, "_gathering", Gathering(broker))
+    monkeypatch.setattr(relay_app.upkeep, "started", True)
 
 
 @pytest.fixture
@@ -82,3 +88,86 @@ def test_both_say_the_same_when_the_relay_fails(monkeypatch):
     monkeypatch.setitem(relay_app.app.before_request_funcs, None, [lambda: None])
     assert push(FORM, b"destination=a&data=x") == quick
     assert quick[0].startswith("500") and json.loads(quick[2])["error"] == "internal_server_error"
+
+
+# The third way: a header that comes again is known, and the push is taken without an environ.
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How often a push took the lane's way."""
+    calls = []
+    answer = relay_app.publisher.answer
+    monkeypatch.setattr(relay_app.publisher, "answer", lambda *args: calls.append(1) or answer(*args))
+    return calls
+
+
+@pytest.fixture
+def served():
+    server = Server(relay_app.app, port=0, threads=2, shortcut=relay_app.shortcut)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+        yield sock
+    server.close()
+
+
+def post(sock, headers, body):
+    """The answer but for what the time and the number of the push make of it."""
+    lines = [f"{name}: {value}\r\n" for name, value in {**headers, "Content-Length": len(body)}.items()]
+    sock.sendall(f"POST /push HTTP/1.1\r\nHost: x\r\n{''.join(lines)}\r\n".encode() + body)
+    answer = http.client.HTTPResponse(sock)
+    answer.begin()
+    headers = sorted((name, value) for name, value in answer.getheaders() if name != "Date")
+    return answer.status, headers, re.sub(rb"epoch:\d+", b"epoch:N", answer.read())
+
+
+@pytest.mark.parametrize(("name", "headers", "body"), CASES, ids=[case[0] for case in CASES])
+def test_a_push_whose_header_is_known_is_answered_the_same(served, name, headers, body):
+    first = post(served, headers, body)
+    assert [post(served, headers, body) for _ in range(3)] == [first] * 3
+
+
+PLAIN = b"destination=a&data=x"
+ODD = {
+    "encoded": b"destination=a&data=%41",
+    "a space": b"destination=a&data=+",
+    "not UTF-8": b"destination=a&data=\xff",
+    "a control character": b"destination=\x7f&data=x",
+    "too long": b"destination=" + b"a" * 300 + b"&data=x",
+    "no destination": b"destination=&data=x",
+    "another order": b"data=x&destination=a",
+    "another field": b"destination=a&data=x&event=b",
+    "a list": b"destination=a&destination=b&data=x",
+    "twice": b"destination=a&data=x&data=y",
+    "not a line": b"destination=a\n&data=x",
+}
+
+
+@pytest.mark.parametrize("body", ODD.values(), ids=ODD)
+def test_a_body_that_is_not_plain_takes_the_other_way_though_its_header_is_known(served, asked, body):
+    """Each stands under the very header that a plain push had before."""
+    plain = PLAIN + b"x" * (len(body) - len(PLAIN))
+    first = post(served, FORM, body)
+    assert post(served, FORM, plain)[0] == post(served, FORM, plain)[0] == 200
+    asked.clear()
+    assert post(served, FORM, plain)[0] == 200 and not asked
+    assert post(served, FORM, body) == first and asked
+
+
+def test_who_was_not_let_in_is_not_let_in_by_the_shortcut(served):
+    for _ in range(3):
+        assert post(served, {**FORM, "X-Forwarded-For": "127.0.0.1"}, PLAIN)[0] == 401
+        assert post(served, {**FORM, "Origin": "https://elsewhere.example"}, PLAIN)[0] == 403
+
+
+def test_a_repeated_key_is_one_push_though_its_header_is_known(served):
+    for _ in range(3):
+        assert post(served, {**FORM, "Idempotency-Key": "once"}, PLAIN)[0] == 200
+    assert relay_app.publisher._broker.position("a") == "epoch:1"
+
+
+def test_functions_that_are_hooked_into_flask_are_called_though_the_header_is_known(served, monkeypatch):
+    assert post(served, FORM, PLAIN)[0] == post(served, FORM, PLAIN)[0] == 200
+    calls = []
+    monkeypatch.setitem(relay_app.app.before_request_funcs, None, [lambda: calls.append(1)])
+    assert post(served, FORM, PLAIN)[0] == 200 and calls
