@@ -28,7 +28,7 @@ try:
     from pushrelay.errors import Refused, bad
     from pushrelay.packets import INVALID, Packet
     from pushrelay.publication import Publication, StoreError, encode, offset_of
-    from pushrelay.publisher import Publisher, answer_of, drafts_of, refusal, store_away
+    from pushrelay.publisher import Publisher, answer_of, drafts_of, store_away
     from pushrelay.pushes import checked, destinations_of
     from pushrelay.settings import SettingsError, load, parse_flags
     from pushrelay.upkeep import Upkeep
@@ -83,7 +83,7 @@ def front(wsgi_app: Any) -> Any:
     """
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
-        upkeep.start()
+        upkeep.see_to_it()
         path = environ["PATH_INFO"]
         if environ["REQUEST_METHOD"] == "POST" and (path == "/push" or path == "/") and not is_hooked():
             return push_lane(environ, start_response, seed=path == "/")
@@ -91,15 +91,7 @@ def front(wsgi_app: Any) -> Any:
             environ["PATH_INFO"] = "/static/relay.js"
         return wsgi_app(environ, start_response)
 
-    def serve_or_say_why_not(environ: dict[str, Any], start_response: Any) -> Any:
-        try:
-            return serve(environ, start_response)
-        except StoreError as error:
-            status, headers, body = refusal(store_away(error))
-            start_response(status, headers)
-            return [body]
-
-    return serve_or_say_why_not
+    return serve
 
 
 app.wsgi_app = front(app.wsgi_app)
@@ -202,7 +194,7 @@ def refused(error: Refused) -> Response:
 
 @app.errorhandler(StoreError)
 def store_error(error: StoreError) -> Response:
-    return refused(store_away(error))
+    return refused(store_away(error, "the history cannot be read; ask again later"))
 
 
 HELP = {
@@ -222,26 +214,32 @@ def http_error(error: HTTPException) -> Response:
     return response
 
 
-def answering(handler):
-    """Make a handler's result the acknowledgement; a refusal is an event where no acknowledgement was asked for."""
+def answering(not_done: str = "nothing was done"):
+    """Make a handler's result the acknowledgement; a refusal is an event where no acknowledgement was asked for.
 
-    @wraps(handler)
-    def answered(message: Any, wants_answer: bool) -> dict[str, Any]:
-        try:
-            return {"ok": True, **handler(message)}
-        except Refused as error:
-            refused = error
-        except StoreError as error:
-            refused = store_away(error)
-        except Exception:
-            app.logger.exception("the handler of %s failed", handler.__name__)
-            refused = Refused(500, "internal_server_error", HELP[500])
-        answer = {"ok": False, **refused.body()}
-        if not wants_answer:
-            emit("relay_error", answer)
-        return answer
+    `not_done` is what is said where the store is in trouble.
+    """
 
-    return answered
+    def decorate(handler):
+        @wraps(handler)
+        def answered(message: Any, wants_answer: bool) -> dict[str, Any]:
+            try:
+                return {"ok": True, **handler(message)}
+            except Refused as error:
+                refused = error
+            except StoreError as error:
+                refused = store_away(error, not_done)
+            except Exception:
+                app.logger.exception("the handler of %s failed", handler.__name__)
+                refused = Refused(500, "internal_server_error", HELP[500])
+            answer = {"ok": False, **refused.body()}
+            if not wants_answer:
+                emit("relay_error", answer)
+            return answer
+
+        return answered
+
+    return decorate
 
 
 def fields_of(message: Any, example: str) -> dict[str, Any]:
@@ -289,21 +287,29 @@ def recover(destination: str, since: str | None) -> dict[str, Any]:
 
 
 @socketio.on("register")
-@answering
+@answering("nothing was registered; register again later, with the last position that you have")
 def on_register(message: Any) -> dict[str, Any]:
     ids = ids_of(message)
     since = since_of(message.get("since"), ids)
     held = set(rooms()) - {request.sid}
     if len(held.union(map(room_of, ids))) > settings.max_ids:
         bad("too_many_ids", f"a socket registers {settings.max_ids} ids at most (setting max_ids)")
-    return {"ids": {each: recover(each, since[each]) for each in ids}}
+    try:
+        return {"ids": {each: recover(each, since[each]) for each in ids}}
+    except StoreError:
+        for each in {room_of(each) for each in ids} - held:  # all of them or none
+            leave_room(each)
+        raise
 
 
 @socketio.on("ack")
-@answering
+@answering("it was not acknowledged; acknowledge it again later")
 def on_ack(message: Any) -> dict[str, Any]:
     """All up to this position has been dealt with, for every socket that asks for what is not acknowledged."""
-    destination, position = ids_of(message)[0], message.get("position")
+    ids, position = ids_of(message), message.get("position")
+    if len(ids) > 1:
+        bad("invalid_id", "a position is one id's: acknowledge each id on its own")
+    destination = ids[0]
     if room_of(destination) not in rooms():
         bad("not_registered", "register an id before you acknowledge what came for it")
     if not isinstance(position, str):
@@ -312,12 +318,12 @@ def on_ack(message: Any) -> dict[str, Any]:
         broker.ack(destination, position)
     except ValueError as error:
         bad("invalid_position", str(error))
-    publisher.waiters.note(destination, offset_of(position))
+    publisher.waiters.note(destination, offset_of(position), request.sid)
     return {}
 
 
 @socketio.on("unregister")
-@answering
+@answering()
 def on_unregister(message: Any) -> dict[str, Any]:
     for each in ids_of(message):
         leave_room(room_of(each))
@@ -325,7 +331,7 @@ def on_unregister(message: Any) -> dict[str, Any]:
 
 
 @socketio.on("push")
-@answering
+@answering("the push was not taken; send it again later")
 def on_push(message: Any) -> dict[str, Any]:
     fields = fields_of(message, '{destination: "42", data: "hello"}')
     if not settings.socket_push:
@@ -339,14 +345,14 @@ def on_push(message: Any) -> dict[str, Any]:
 
 
 @socketio.on(INVALID)
-@answering
+@answering()
 def on_invalid(why: Any) -> NoReturn:
     bad("invalid_packet", f"this is not a Socket.IO packet that the relay can read: {why}")
 
 
 @socketio.on("*")
 def on_unknown(event: str, message: Any, wants_answer: bool) -> dict[str, Any]:
-    @answering
+    @answering()
     def refuse(_: Any) -> NoReturn:
         bad("unknown_event", f"the relay knows register, unregister, ack and push, not {event[:50]!r}")
 
@@ -394,6 +400,7 @@ def main() -> None:
     except StoreError as error:
         stop_with(str(error))
     finally:
+        publisher.waiters.finish()
         server.close()
         upkeep.close()
 

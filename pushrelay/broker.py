@@ -33,7 +33,7 @@ log = logging.getLogger("relay.broker")
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two seldom meet
 SWEEP_EVERY = 64  # publications between two sweeps; each sweep can drop more than that
 TAIL = 8  # publications that may be sent to a newcomer while others wait
-CLOSED = "the relay's store is closed: send it again once the relay is back"
+CLOSED = "the store is closed, until the relay is started again"
 ROUNDS = 4  # tries to get the tail that short before the others have to wait for it
 
 
@@ -76,6 +76,7 @@ class Broker:
 
         self._commits = Commits(self._run)
         self._closed = True
+        self._away = CLOSED  # why the store cannot be used, while it is not open
 
         # Only the thread in the transaction changes these two; all threads read them.
         self._committing: dict[str, int] = {}  # destination: its first offset that is not in its stripe's queue yet
@@ -91,7 +92,11 @@ class Broker:
 
     def start(self) -> None:
         """Open the store. Raises StoreError with what is wrong and what to do."""
-        self._open()
+        try:
+            self._open()
+        except StoreError as error:
+            self._away = str(error)
+            raise
         self._closed = False
 
     def publish(self, drafts: list[Draft]) -> list[Receipt]:
@@ -199,7 +204,7 @@ class Broker:
 
     def _close_once(self) -> None:
         if not self._closed:
-            self._closed = True
+            self._closed, self._away = True, CLOSED
             self._close()
 
     # Commits.
@@ -229,7 +234,7 @@ class Broker:
 
     def _transact(self, jobs: list[Job]) -> None:
         if self._closed:
-            raise StoreError(CLOSED)
+            raise StoreError(self._away)
         self._begin()
         try:
             for job in jobs:

@@ -59,7 +59,7 @@ class Commits:
             work()
 
     def _lead(self, jobs: list[Job]) -> None:
-        error: StoreError | None = StoreError("the relay was interrupted: send it again")
+        error: StoreError | None = StoreError("the relay was interrupted")
         try:
             self._transact(jobs)
             error = None

@@ -1,5 +1,6 @@
 """A push over HTTP, from the request to the answer: may they, what do they ask, publish it, say what became of it."""
 
+import contextlib
 from http import HTTPStatus
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
@@ -46,7 +47,8 @@ class Publisher:
         except Refused as error:
             return refusal(error)
         except StoreError as error:
-            return refusal(store_away(error))
+            what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
+            return refusal(store_away(error, f"{what}; send it again later"))
 
     def _batch(self, pushes: list[Push | Refused], seed: bool) -> Answer:
         """Publish all that can be taken in one transaction, and answer each on its own."""
@@ -82,7 +84,8 @@ class Publisher:
         """A push that is repeated may have been acknowledged before it is asked about again."""
         for destination, receipt in zip(waiter.destinations, receipts, strict=True):
             if receipt.repeated:
-                waiter.note(destination, offset_of(self._broker.acked(destination)))
+                with contextlib.suppress(StoreError):  # it was taken, and so it waits
+                    waiter.note(destination, offset_of(self._broker.acked(destination)), "somebody")
 
 
 def drafts_of(push: Push) -> list[Draft]:
@@ -94,8 +97,9 @@ def answer_of(destination: str, receipt: Receipt) -> dict[str, Any]:
     return {"destination": destination, "id": receipt.position, "connections": receipt.connections}
 
 
-def store_away(error: StoreError) -> Refused:
-    return Refused(503, "store_not_available", f"the push was not taken: {error}")
+def store_away(error: StoreError, not_done: str) -> Refused:
+    """The refusal where the store is in trouble: what was not done, and why; `error` says how that ends."""
+    return Refused(503, "store_not_available", f"{not_done}: {error}")
 
 
 def refusal(error: Refused) -> Answer:

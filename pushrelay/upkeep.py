@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 from .broker import Broker
 from .publication import StoreError
@@ -18,6 +19,7 @@ class Upkeep:
     def __init__(self, broker: Broker):
         self.broker = broker
         self.trouble: str | None = None  # why the store cannot be written, while that is so
+        self._next_try = 0.0  # not before then, monotonic: a try may have to wait for a lock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -29,8 +31,19 @@ class Upkeep:
         with self._lock:
             if self._thread is None:
                 self.broker.start()
+                self._note(None)
                 self._thread = threading.Thread(target=self._run, name="broker-upkeep", daemon=True)
                 self._thread.start()
+
+    def see_to_it(self) -> None:
+        """Open the store for a request. Where that fails, whatever needs the store says why, and `trouble` does."""
+        if self._thread is not None or time.monotonic() < self._next_try:
+            return
+        try:
+            self.start()
+        except StoreError as error:
+            self._note(str(error))
+            self._next_try = time.monotonic() + EVERY
 
     def _run(self) -> None:
         pause = EVERY

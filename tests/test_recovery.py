@@ -302,6 +302,8 @@ def test_only_a_registered_id_is_acknowledged(relay, wire):
     client = wire(relay.port)
     assert client.call("ack", {"id": "foreign", "position": last})[1]["error"] == "not_registered"
     assert client.call("ack", {"position": last})[1]["error"] == "missing_id"
+    client.call("register", {"id": ["foreign", "other"]})
+    assert client.call("ack", {"id": ["foreign", "other"], "position": last})[1]["error"] == "invalid_id"
     assert len(get(relay, "/history?destination=foreign&since=acked")[1]["publications"]) == 2
 
 
@@ -502,6 +504,23 @@ def test_more_waiting_pushes_than_the_setting_allows_are_refused_and_a_place_is_
     wait_for(lambda: post(relay, {"destination": "full", "data": 1, "wait": 0.01})[0] == 200, "the place of who left")
     for sock in waiting:
         sock.close()
+
+
+@own_server_only
+def test_pushes_that_wait_while_the_relay_is_stopped_are_answered(start_relay):
+    relay = start_relay()
+    waiting = [open_push(relay, "stopped", 25) for _ in range(3)]
+    wait_for(lambda: len(get(relay, "/history?destination=stopped")[1]["publications"]) == 3, "three waiting pushes")
+    relay.stop()
+    for sock in waiting:
+        answer = sock.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 200") and b'"acked":0' in answer
+        sock.close()
+
+
+def test_pushes_that_hardly_wait_are_all_answered(relay):
+    for number in range(100):
+        assert relay.push("hardly", number, wait="0.0001")["acked"] == 0
 
 
 # except.
