@@ -182,8 +182,8 @@ def live() -> Response:
 @app.get("/health/ready")
 def ready() -> Response:
     """Whether a push would be taken."""
-    if upkeep.trouble:
-        return json_response({"ready": False, "reason": upkeep.trouble}, 503)
+    if trouble := upkeep.trouble or broker.trouble:
+        return json_response({"ready": False, "reason": trouble}, 503)
     return json_response({"ready": True})
 
 

@@ -71,6 +71,7 @@ class Broker:
         self.history_ttl = history_ttl
         self.history_bytes = history_bytes
         self.epoch = ""  # of the store, once it is open
+        self.trouble: str | None = None  # why the last transaction stored nothing, until one does
         self._deliver = deliver
         self._clock = clock
 
@@ -85,7 +86,6 @@ class Broker:
         # Items with a key, from their transaction until `connections` is final and stored.
         self._keyed: dict[str, Item] = {}
         self._stripes = [Stripe() for _ in range(STRIPES)]
-        self._failed_last = False  # the last transaction that should have stored something did not
         self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
 
     # What the relay calls.
@@ -97,7 +97,7 @@ class Broker:
         except StoreError as error:
             self._away = str(error)
             raise
-        self._closed = False
+        self._closed, self.trouble = False, None
 
     def publish(self, drafts: list[Draft]) -> list[Receipt]:
         """Store all drafts in one transaction, then hand each one out; returns their receipts in the same order.
@@ -193,9 +193,9 @@ class Broker:
         Raises StoreError where the store takes nothing: a full disk is not noticed by who only reads, so after a
         failure something is written to see whether it is over.
         """
-        if self._failed_last:
+        if self.trouble:
             self._commits.together(self._probe)
-            self._failed_last = False
+            self.trouble = None
         return self._commits.together(self._sweep)
 
     def close(self) -> None:
@@ -218,15 +218,16 @@ class Broker:
                 self._stripe(item.draft.destination).queue.append(item)
             committed = True
             if self._placed:
-                self._failed_last = False
-        except StoreError:
+                self.trouble = None
+        except StoreError as error:
+            self.trouble = str(error)
             raise
         except Exception as error:
             log.exception("the store failed")
-            raise StoreError(f"the store failed ({error!r}): the log says more") from error
+            self.trouble = f"the store failed ({error!r}): the log says more"
+            raise StoreError(self.trouble) from error
         finally:
             if not committed:
-                self._failed_last = True
                 for item in self._placed:
                     self._keyed.pop(item.key or "", None)
             self._placed = []

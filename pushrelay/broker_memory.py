@@ -70,9 +70,10 @@ class MemoryBroker(Broker):
             if found is None:
                 found = self._destinations[name] = _Destination(self._floor)
                 self._bytes += OVERHEAD + len(name)
-            found.offset += 1
+            offset = found.offset + 1
             seconds, own = self._lifetime(item.draft)
-            self._place(item, found.offset, now, now + seconds)
+            self._place(item, offset, now, now + seconds)  # first: see _reached(), which this thread does not wait for
+            found.offset = offset
             self._keep(found, item, Kept(found.offset, item.draft.event, item.text, now, now + seconds, own))
             if item.key is not None:
                 self._keys[item.key] = (item.offset, 0, now)

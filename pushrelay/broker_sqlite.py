@@ -110,7 +110,7 @@ class SQLiteBroker(Broker):
         self._broken = self._is_locked = False
 
     def _reopen(self) -> None:
-        log.warning("opening %s anew", self.path)
+        log.info("opening %s anew", self.path)
         self._close_file()
         try:
             sqlite_file.check_folder(self.path)

@@ -496,7 +496,7 @@ def test_a_store_that_another_program_locks_is_told_and_comes_back_by_itself(sta
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     assert "lock" in refused(relay)
-    wait_for(lambda: ready(relay)[0] == 503, "the health check to tell")
+    assert ready(relay)[0] == 503 and "lock" in ready(relay)[1]["reason"]
     assert len(kept(relay, "trouble")) == 1, "reading goes on meanwhile"
     other.execute("ROLLBACK")
     other.close()
