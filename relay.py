@@ -27,7 +27,7 @@ try:
     from pushrelay.broker import open_broker
     from pushrelay.errors import Refused, bad
     from pushrelay.packets import INVALID, Packet
-    from pushrelay.publication import Publication, StoreError, encode, offset_of
+    from pushrelay.publication import Publication, StoreError, encode, offset_in, offset_of
     from pushrelay.publisher import Publisher, answer_of, drafts_of, store_away
     from pushrelay.pushes import checked, destinations_of
     from pushrelay.settings import SettingsError, load, parse_flags
@@ -111,6 +111,9 @@ def push_lane(environ: dict[str, Any], start_response: Any, seed: bool) -> Any:
         return ()
     start_response(answer.status, answer.headers)
     return [answer.body]
+
+
+HAD = "relay.had"  # in the environ that is a socket's own: the position of each id that it was recovered from
 
 
 def room_of(destination: str) -> str:
@@ -271,8 +274,13 @@ def since_of(since: Any, ids: list[str]) -> dict[str, str | None]:
 def recover(destination: str, since: str | None) -> dict[str, Any]:
     """Replay to the socket that asks what it missed, and let it into the room; what it is told about this id."""
     sid, room = request.sid, room_of(destination)
-    if room in rooms():  # it has had all since it registered first
+    if since == "acked":
+        since = broker.acked(destination)
+    held = room in rooms()
+    if held and (since is None or has_had(destination, since)):
         return {"position": broker.position(destination), "recovered": since is not None, "replayed": 0}
+    if held:  # it asks for more than it has had: all of that in order, and so what came live once more
+        leave(destination)
     try:
         recovery = broker.recover(
             destination,
@@ -283,7 +291,27 @@ def recover(destination: str, since: str | None) -> dict[str, Any]:
         )
     except ValueError:  # python-socketio's word for a room that nobody can enter any more
         bad("disconnected", "the socket was closed while it registered")
+    except StoreError:
+        if held:
+            join_room(room)
+        raise
+    if recovery.recovered:
+        request.environ.setdefault(HAD, {})[destination] = since
     return recovery._asdict()
+
+
+def leave(destination: str) -> None:
+    leave_room(room_of(destination))
+    request.environ.get(HAD, {}).pop(destination, None)
+
+
+def has_had(destination: str, since: str) -> bool:
+    """Whether a socket that is registered was sent all that came after a position."""
+    first, last = request.environ.get(HAD, {}).get(destination), broker.position(destination)
+    offset = offset_in(since, broker.epoch)
+    if offset is None or offset > offset_of(last):
+        return False
+    return since == last or (first is not None and offset >= offset_of(first))
 
 
 @socketio.on("register")
@@ -297,8 +325,9 @@ def on_register(message: Any) -> dict[str, Any]:
     try:
         return {"ids": {each: recover(each, since[each]) for each in ids}}
     except StoreError:
-        for each in {room_of(each) for each in ids} - held:  # all of them or none
-            leave_room(each)
+        for each in ids:  # all of them or none
+            if room_of(each) not in held:
+                leave(each)
         raise
 
 
@@ -326,7 +355,7 @@ def on_ack(message: Any) -> dict[str, Any]:
 @answering()
 def on_unregister(message: Any) -> dict[str, Any]:
     for each in ids_of(message):
-        leave_room(room_of(each))
+        leave(each)
     return {}
 
 

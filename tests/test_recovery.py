@@ -161,6 +161,24 @@ def test_registering_twice_does_not_replay_twice(relay, wire):
     assert [each["data"] for each in client.events(1)] == ["x"]
 
 
+def test_who_is_registered_and_asks_for_more_than_it_has_had_gets_all_of_it(relay, wire):
+    ids = pushed(relay, "more", 4)
+    client = wire(relay.port)
+    assert client.call("register", {"id": "more"})[1]["ids"]["more"]["recovered"] is False
+    ids.append(relay.push("more", "live")["id"])
+    assert client.call("register", {"id": "more", "since": ids[-1]})[1]["ids"]["more"]["replayed"] == 0
+    for since, missed in ((ids[2], ids[3:]), (ids[0], ids[1:]), (ids[1], []), (later(ids[0], -1), ids), ("acked", [])):
+        events, answer = client.call("register", {"id": "more", "since": since})
+        assert [each["id"] for each in events] == missed
+        assert answer["ids"]["more"] == {"position": ids[-1], "recovered": True, "replayed": len(missed)}
+    assert client.call("register", {"id": "more", "since": later(ids[-1])})[1]["ids"]["more"]["recovered"] is False
+    assert relay.push("more", "x")["connections"] == 1
+    assert [each["data"] for each in client.events(1)] == ["x"]
+    client.call("unregister", {"id": "more"})
+    relay.push("more", "missed")
+    assert client.call("register", {"id": "more", "since": ids[-1]})[1]["ids"]["more"]["replayed"] == 2
+
+
 def test_an_id_named_twice_is_replayed_once(relay, wire):
     ids = pushed(relay, "7", 3)
     events, _ = wire(relay.port).call("register", {"id": ["7", 7, 7.0], "since": {"7": ids[0]}})
