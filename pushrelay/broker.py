@@ -56,7 +56,8 @@ class Broker:
     FORGET_AFTER = 86_400.0  # seconds without any history after which a destination's offset is forgotten
     KEY_TTL = 300.0  # seconds in which an idempotency key is known
     MAX_KEYS = 1_000_000  # keys that are known at once: clocks that are set back must not make them pile up
-    SWEEP_SECONDS = 0.0015  # what one call of sweep() takes at most, as long as the disk keeps up
+    SWEEP_SECONDS = 0.0015  # what one call of sweep() takes at most, as long as the disk and the other threads let it
+    SWEEP_LEAST = 16  # looks that it takes all the same where there is too much: more than is published meanwhile
 
     def __init__(
         self,

@@ -121,9 +121,10 @@ class MemoryBroker(Broker):
             found.acked = max(found.acked, offset)
 
     def _sweep(self) -> bool:
-        end, now = time.monotonic() + self.SWEEP_SECONDS, self._clock()
+        end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
         while self._sweep_history(now) or self._sweep_name(now) or self._sweep_key(now):
-            if time.monotonic() > end:
+            looks += 1
+            if time.monotonic() > end and (looks >= self.SWEEP_LEAST or self._bytes <= self.history_bytes):
                 return True
         return False
 

@@ -329,9 +329,10 @@ class SQLiteBroker(Broker):
         self._writer.execute("REPLACE INTO meta VALUES ('probe', zeroblob(32768))")
 
     def _sweep(self) -> bool:
-        end, now = time.monotonic() + self.SWEEP_SECONDS, self._clock()
+        end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
         while self._sweep_destination(now) or self._sweep_keys(now):
-            if time.monotonic() > end:
+            looks += 1
+            if time.monotonic() > end and (looks >= self.SWEEP_LEAST or not self._is_over()):
                 return True
         return False
 
