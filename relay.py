@@ -27,8 +27,8 @@ try:
     from pushrelay.broker import open_broker
     from pushrelay.errors import Refused, bad
     from pushrelay.packets import INVALID, Packet
-    from pushrelay.publication import Publication, StoreError, encode, offset_of
-    from pushrelay.publisher import Answer, Publisher, refusal, store_away
+    from pushrelay.publication import Publication, StoreError, encode, offset_in, offset_of
+    from pushrelay.publisher import Answer, Publisher, store_away
     from pushrelay.pushes import checked, destinations_of
     from pushrelay.settings import SettingsError, load, parse_flags
     from pushrelay.upkeep import Upkeep
@@ -83,11 +83,8 @@ def front(wsgi_app: Any) -> Any:
     """
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
-        try:
-            if not upkeep.started:
-                upkeep.start()
-        except StoreError as error:
-            return answered_by(refusal(store_away(error)), start_response)
+        if not upkeep.started:
+            upkeep.see_to_it()
         path = environ["PATH_INFO"]
         if path in SEED_AT and environ["REQUEST_METHOD"] == "POST" and not is_hooked():
             return push_lane(environ, start_response, SEED_AT[path])
@@ -129,6 +126,9 @@ def shortcut(environ: dict[str, Any]) -> Any:
         return None
     take = publisher.shortcut(environ)
     return take and (lambda body, conversation: upkeep.started and not is_hooked() and take(body, conversation))
+
+
+HAD = "relay.had"  # in the environ that is a socket's own: the position of each id that it was recovered from
 
 
 def room_of(destination: str) -> str:
@@ -200,8 +200,8 @@ def live() -> Response:
 @app.get("/health/ready")
 def ready() -> Response:
     """Whether a push would be taken."""
-    if upkeep.trouble:
-        return json_response({"ready": False, "reason": upkeep.trouble}, 503)
+    if trouble := upkeep.trouble or broker.trouble:
+        return json_response({"ready": False, "reason": trouble}, 503)
     return json_response({"ready": True})
 
 
@@ -212,7 +212,7 @@ def refused(error: Refused) -> Response:
 
 @app.errorhandler(StoreError)
 def store_error(error: StoreError) -> Response:
-    return refused(store_away(error))
+    return refused(store_away(error, "the history cannot be read; ask again later"))
 
 
 HELP = {
@@ -232,26 +232,32 @@ def http_error(error: HTTPException) -> Response:
     return response
 
 
-def answering(handler):
-    """Make a handler's result the acknowledgement; a refusal is an event where no acknowledgement was asked for."""
+def answering(not_done: str = "nothing was done"):
+    """Make a handler's result the acknowledgement; a refusal is an event where no acknowledgement was asked for.
 
-    @wraps(handler)
-    def answered(message: Any, wants_answer: bool) -> dict[str, Any]:
-        try:
-            return {"ok": True, **handler(message)}
-        except Refused as error:
-            refused = error
-        except StoreError as error:
-            refused = store_away(error)
-        except Exception:
-            app.logger.exception("the handler of %s failed", handler.__name__)
-            refused = Refused(500, "internal_server_error", HELP[500])
-        answer = {"ok": False, **refused.body()}
-        if not wants_answer:
-            emit("relay_error", answer)
-        return answer
+    `not_done` is what is said where the store is in trouble.
+    """
 
-    return answered
+    def decorate(handler):
+        @wraps(handler)
+        def answered(message: Any, wants_answer: bool) -> dict[str, Any]:
+            try:
+                return {"ok": True, **handler(message)}
+            except Refused as error:
+                refused = error
+            except StoreError as error:
+                refused = store_away(error, not_done)
+            except Exception:
+                app.logger.exception("the handler of %s failed", handler.__name__)
+                refused = Refused(500, "internal_server_error", HELP[500])
+            answer = {"ok": False, **refused.body()}
+            if not wants_answer:
+                emit("relay_error", answer)
+            return answer
+
+        return answered
+
+    return decorate
 
 
 def fields_of(message: Any, example: str) -> dict[str, Any]:
@@ -283,8 +289,13 @@ def since_of(since: Any, ids: list[str]) -> dict[str, str | None]:
 def recover(destination: str, since: str | None) -> dict[str, Any]:
     """Replay to the socket that asks what it missed, and let it into the room; what it is told about this id."""
     sid, room = request.sid, room_of(destination)
-    if room in rooms():  # it has had all since it registered first
+    if since == "acked":
+        since = broker.acked(destination)
+    held = room in rooms()
+    if held and (since is None or has_had(destination, since)):
         return {"position": broker.position(destination), "recovered": since is not None, "replayed": 0}
+    if held:  # it asks for more than it has had: all of that in order, and so what came live once more
+        leave(destination)
     try:
         recovery = broker.recover(
             destination,
@@ -295,25 +306,54 @@ def recover(destination: str, since: str | None) -> dict[str, Any]:
         )
     except ValueError:  # python-socketio's word for a room that nobody can enter any more
         bad("disconnected", "the socket was closed while it registered")
+    except StoreError:
+        if held:
+            join_room(room)
+        raise
+    if recovery.recovered:
+        request.environ.setdefault(HAD, {})[destination] = since
     return recovery._asdict()
 
 
+def leave(destination: str) -> None:
+    leave_room(room_of(destination))
+    request.environ.get(HAD, {}).pop(destination, None)
+
+
+def has_had(destination: str, since: str) -> bool:
+    """Whether a socket that is registered was sent all that came after a position."""
+    first, last = request.environ.get(HAD, {}).get(destination), broker.position(destination)
+    offset = offset_in(since, broker.epoch)
+    if offset is None or offset > offset_of(last):
+        return False
+    return since == last or (first is not None and offset >= offset_of(first))
+
+
 @socketio.on("register")
-@answering
+@answering("nothing was registered; register again later, with the last position that you have")
 def on_register(message: Any) -> dict[str, Any]:
     ids = ids_of(message)
     since = since_of(message.get("since"), ids)
     held = set(rooms()) - {request.sid}
     if len(held.union(map(room_of, ids))) > settings.max_ids:
         bad("too_many_ids", f"a socket registers {settings.max_ids} ids at most (setting max_ids)")
-    return {"ids": {each: recover(each, since[each]) for each in ids}}
+    try:
+        return {"ids": {each: recover(each, since[each]) for each in ids}}
+    except StoreError:
+        for each in ids:  # all of them or none
+            if room_of(each) not in held:
+                leave(each)
+        raise
 
 
 @socketio.on("ack")
-@answering
+@answering("it was not acknowledged; acknowledge it again later")
 def on_ack(message: Any) -> dict[str, Any]:
     """All up to this position has been dealt with, for every socket that asks for what is not acknowledged."""
-    destination, position = ids_of(message)[0], message.get("position")
+    ids, position = ids_of(message), message.get("position")
+    if len(ids) > 1:
+        bad("invalid_id", "a position is one id's: acknowledge each id on its own")
+    destination = ids[0]
     if room_of(destination) not in rooms():
         bad("not_registered", "register an id before you acknowledge what came for it")
     if not isinstance(position, str):
@@ -322,20 +362,20 @@ def on_ack(message: Any) -> dict[str, Any]:
         broker.ack(destination, position)
     except ValueError as error:
         bad("invalid_position", str(error))
-    publisher.waiters.note(destination, offset_of(position))
+    publisher.waiters.note(destination, offset_of(position), request.sid)
     return {}
 
 
 @socketio.on("unregister")
-@answering
+@answering()
 def on_unregister(message: Any) -> dict[str, Any]:
     for each in ids_of(message):
-        leave_room(room_of(each))
+        leave(each)
     return {}
 
 
 @socketio.on("push")
-@answering
+@answering("the push was not taken; send it again later")
 def on_push(message: Any) -> dict[str, Any]:
     fields = fields_of(message, '{destination: "42", data: "hello"}')
     if not settings.socket_push:
@@ -348,14 +388,14 @@ def on_push(message: Any) -> dict[str, Any]:
 
 
 @socketio.on(INVALID)
-@answering
+@answering()
 def on_invalid(why: Any) -> NoReturn:
     bad("invalid_packet", f"this is not a Socket.IO packet that the relay can read: {why}")
 
 
 @socketio.on("*")
 def on_unknown(event: str, message: Any, wants_answer: bool) -> dict[str, Any]:
-    @answering
+    @answering()
     def refuse(_: Any) -> NoReturn:
         bad("unknown_event", f"the relay knows register, unregister, ack and push, not {event[:50]!r}")
 
@@ -403,6 +443,7 @@ def main() -> None:
     except StoreError as error:
         stop_with(str(error))
     finally:
+        publisher.waiters.finish()
         server.close()
         upkeep.close()
 

@@ -33,7 +33,7 @@ log = logging.getLogger("relay.broker")
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two seldom meet
 SWEEP_EVERY = 64  # publications between two sweeps; each sweep can drop more than that
 TAIL = 8  # publications that may be sent to a newcomer while others wait
-CLOSED = "the relay's store is closed: send it again once the relay is back"
+CLOSED = "the store is closed, until the relay is started again"
 ROUNDS = 4  # tries to get the tail that short before the others have to wait for it
 
 
@@ -56,7 +56,8 @@ class Broker:
     FORGET_AFTER = 86_400.0  # seconds without any history after which a destination's offset is forgotten
     KEY_TTL = 300.0  # seconds in which an idempotency key is known
     MAX_KEYS = 1_000_000  # keys that are known at once: clocks that are set back must not make them pile up
-    SWEEP_SECONDS = 0.0015  # what one call of sweep() takes at most, as long as the disk keeps up
+    SWEEP_SECONDS = 0.0015  # what one call of sweep() takes at most, as long as the disk and the other threads let it
+    SWEEP_LEAST = 16  # looks that it takes all the same where there is too much: more than is published meanwhile
 
     def __init__(
         self,
@@ -71,11 +72,13 @@ class Broker:
         self.history_ttl = history_ttl
         self.history_bytes = history_bytes
         self.epoch = ""  # of the store, once it is open
+        self.trouble: str | None = None  # why the last transaction stored nothing, until one does
         self._deliver = deliver
         self._clock = clock
 
         self._commits = Commits(self._run)
         self._closed = True
+        self._away = CLOSED  # why the store cannot be used, while it is not open
 
         # Only the thread in the transaction changes these two; all threads read them.
         self._committing: dict[str, int] = {}  # destination: its first offset that is not in its stripe's queue yet
@@ -84,15 +87,18 @@ class Broker:
         # Items with a key, from their transaction until `connections` is final and stored.
         self._keyed: dict[str, Item] = {}
         self._stripes = [Stripe() for _ in range(STRIPES)]
-        self._failed_last = False  # the last transaction that should have stored something did not
         self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
 
     # What the relay calls.
 
     def start(self) -> None:
         """Open the store. Raises StoreError with what is wrong and what to do."""
-        self._open()
-        self._closed = False
+        try:
+            self._open()
+        except StoreError as error:
+            self._away = str(error)
+            raise
+        self._closed, self.trouble = False, None
 
     def publish(self, drafts: list[Draft]) -> list[Receipt]:
         """Store all drafts in one transaction, then hand each one out; returns their receipts in the same order.
@@ -218,9 +224,9 @@ class Broker:
         Raises StoreError where the store takes nothing: a full disk is not noticed by who only reads, so after a
         failure something is written to see whether it is over.
         """
-        if self._failed_last:
+        if self.trouble:
             self._commits.together(self._probe)
-            self._failed_last = False
+            self.trouble = None
         return self._commits.together(self._sweep)
 
     def close(self) -> None:
@@ -229,7 +235,7 @@ class Broker:
 
     def _close_once(self) -> None:
         if not self._closed:
-            self._closed = True
+            self._closed, self._away = True, CLOSED
             self._close()
 
     # Commits.
@@ -244,15 +250,16 @@ class Broker:
                 stripe.queue.append(item)
             committed = True
             if self._placed:
-                self._failed_last = False
-        except StoreError:
+                self.trouble = None
+        except StoreError as error:
+            self.trouble = str(error)
             raise
         except Exception as error:
             log.exception("the store failed")
-            raise StoreError(f"the store failed ({error!r}): the log says more") from error
+            self.trouble = f"the store failed ({error!r}): the log says more"
+            raise StoreError(self.trouble) from error
         finally:
             if not committed:
-                self._failed_last = True
                 for item in self._placed:
                     self._keyed.pop(item.key or "", None)
             self._placed = []
@@ -260,7 +267,7 @@ class Broker:
 
     def _transact(self, jobs: list[Job]) -> None:
         if self._closed:
-            raise StoreError(CLOSED)
+            raise StoreError(self._away)
         self._begin()
         try:
             for job in jobs:

@@ -70,10 +70,11 @@ class MemoryBroker(Broker):
             if found is None:
                 found = self._destinations[name] = _Destination(self._floor)
                 self._bytes += OVERHEAD + len(name)
-            found.offset += 1
+            offset = found.offset + 1
             seconds, own = self._lifetime(item.ttl)
-            self._place(item, found.offset, now, now + seconds)
-            self._keep(found, item, Kept._make((found.offset, item.event, item.text, now, now + seconds, own)))
+            self._place(item, offset, now, now + seconds)  # first: see _reached(), which this thread does not wait for
+            found.offset = offset
+            self._keep(found, item, Kept._make((offset, item.event, item.text, now, now + seconds, own)))
             if item.key is not None:
                 self._keys[item.key] = (item.offset, 0, now)
 
@@ -120,9 +121,10 @@ class MemoryBroker(Broker):
             found.acked = max(found.acked, offset)
 
     def _sweep(self) -> bool:
-        end, now = time.monotonic() + self.SWEEP_SECONDS, self._clock()
+        end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
         while self._sweep_history(now) or self._sweep_name(now) or self._sweep_key(now):
-            if time.monotonic() > end:
+            looks += 1
+            if time.monotonic() > end and (looks >= self.SWEEP_LEAST or self._bytes <= self.history_bytes):
                 return True
         return False
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from . import sqlite_file
-from .broker import CLOSED, Broker
+from .broker import Broker, new_epoch
 from .commits import Job
 from .handout import Item
 from .publication import Kept, StoreError, Tip
@@ -54,6 +54,7 @@ class SQLiteBroker(Broker):
     """
 
     BUSY_SECONDS = 2.0  # how long to wait for other programs that lock the file
+    IMPATIENT_SECONDS = 0.02  # the same, while one does so for longer than that
     WAL_PAGES = 4000  # 16 MiB: the more, the fewer times a page that changes often is copied into the file (measured)
     WAL_BYTES = 48 << 20  # where readers kept it from being begun anew, writing waits for them
 
@@ -62,7 +63,7 @@ class SQLiteBroker(Broker):
         if self.history_bytes < MIN_BYTES:
             raise ValueError(f"history_bytes is {MIN_BYTES} at least, not {self.history_bytes}")
         self.path = os.path.realpath(path)  # one file has one lock, whatever links lead to it
-        self._synchronous = "FULL" if durability == "power" else "NORMAL"
+        self._durability = durability
         self._trim_every = max(TRIM_EVERY, self.history_size // 8)
 
         self._lock: sqlite3.Connection | None = None
@@ -71,6 +72,7 @@ class SQLiteBroker(Broker):
         self._inode = 0  # of the file that is open: somebody may put another in its place
         self._pages = 0  # how many the store may use
         self._until_check = CHECK_EVERY  # transactions
+        self._is_locked = False  # another program's lock was waited for in vain, so the next try is a short one
         self._broken = False  # an error was one that a connection may not survive: open the file anew
 
         # What is committed. Replaced and never changed, so that all threads may read it.
@@ -92,9 +94,12 @@ class SQLiteBroker(Broker):
         sqlite_file.create(self.path)
         try:
             self._writer = writer = sqlite_file.connect(self.path, self.BUSY_SECONDS)
-            writer.execute(f"PRAGMA synchronous={self._synchronous}")
             writer.execute(f"PRAGMA wal_autocheckpoint={self.WAL_PAGES}")
             sqlite_file.migrate(writer, self.path)
+            if sqlite_file.mark_open(writer, self._durability, new_epoch()):
+                log.warning(
+                    "%s: the machine went down with it open; who comes back is told of what may be lost", self.path
+                )
             (self.epoch,) = writer.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
             self._pages = self.history_bytes // writer.execute("PRAGMA page_size").fetchone()[0]
         except sqlite3.Error as error:
@@ -102,12 +107,17 @@ class SQLiteBroker(Broker):
         self._inode = os.stat(self.path).st_ino
         self._readers = sqlite_file.Readers(self.path, self.BUSY_SECONDS)
         self._spots = {}
-        self._broken = False
+        self._broken = self._is_locked = False
 
     def _reopen(self) -> None:
-        log.warning("opening %s anew", self.path)
+        log.info("opening %s anew", self.path)
         self._close_file()
-        self._open_file()
+        try:
+            sqlite_file.check_folder(self.path)
+            self._open_file()
+        except StoreError as error:
+            self._away = str(error)
+            raise
 
     def _close_file(self) -> None:
         if self._readers is not None:
@@ -119,6 +129,9 @@ class SQLiteBroker(Broker):
             self._writer = None
 
     def _close(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(sqlite3.Error):
+                sqlite_file.mark_closed(self._writer)
         self._close_file()
         if self._lock is not None:
             self._lock.close()
@@ -135,8 +148,17 @@ class SQLiteBroker(Broker):
             if self._broken:
                 self._reopen()
             self._writer.execute("BEGIN IMMEDIATE")
+            if self._is_locked:
+                self._be_patient(True)
         except sqlite3.Error as error:
+            if sqlite_file.code_of(error) == sqlite3.SQLITE_BUSY:
+                self._be_patient(False)
             raise self._failed(error) from error
+
+    def _be_patient(self, patient: bool) -> None:
+        """Wait for other programs' locks, or do not: where one lasts, all threads would soon wait for it at once."""
+        self._is_locked = not patient
+        sqlite_file.wait_for_locks(self._writer, self.BUSY_SECONDS if patient else self.IMPATIENT_SECONDS)
 
     def _transact(self, jobs: list[Job]) -> None:
         try:
@@ -274,9 +296,7 @@ class SQLiteBroker(Broker):
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
         readers = self._readers
         if readers is None:
-            raise StoreError(
-                CLOSED if self._closed else f"{self.path}: it cannot be opened now; the next push says why"
-            )
+            raise StoreError(self._away)
         try:
             with readers.snapshot() as connection:
                 yield connection
@@ -310,9 +330,10 @@ class SQLiteBroker(Broker):
         self._writer.execute("REPLACE INTO meta VALUES ('probe', zeroblob(32768))")
 
     def _sweep(self) -> bool:
-        end, now = time.monotonic() + self.SWEEP_SECONDS, self._clock()
+        end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
         while self._sweep_destination(now) or self._sweep_keys(now):
-            if time.monotonic() > end:
+            looks += 1
+            if time.monotonic() > end and (looks >= self.SWEEP_LEAST or not self._is_over()):
                 return True
         return False
 

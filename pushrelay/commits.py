@@ -73,7 +73,7 @@ class Commits:
             error, done = caught, True
         finally:
             if not done:
-                error = StoreError("the relay was interrupted: send it again")
+                error = StoreError("the relay was interrupted")
             with self._lock:
                 for job in jobs:
                     job.error, job.settled = error, True

@@ -41,7 +41,7 @@ class Gathering:
     def check_room(self) -> None:
         """Raise Refused (503) where it is full."""
         if self.is_full():
-            message = f"the push was not taken: {MOST_WAITING} wait for the store already; send it again later"
+            message = f"the push was not taken; send it again later: {MOST_WAITING} wait for the store already"
             raise Refused(503, "store_not_available", message)
 
     def add(self, items: list[Item], told: Told, poller: Any) -> None:

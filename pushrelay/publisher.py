@@ -1,5 +1,6 @@
 """A push over HTTP, from the request to the answer: may they, what do they ask, publish it, say what became of it."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from json.encoder import encode_basestring as quote
@@ -57,7 +58,7 @@ class Publisher:
         except Refused as error:
             return refusal(error)
         except StoreError as error:
-            return refusal(store_away(error))
+            return _not_taken(error, pushes)
 
     def shortcut(self, environ: dict[str, Any]) -> Callable[[bytes, Any], bool] | None:
         """What takes the pushes that come with this very header (see server.Server); None where there is no such thing.
@@ -90,7 +91,7 @@ class Publisher:
                 if error is None:
                     conversation.answer("200 OK", _JSON_HEADERS, _json_of_item(item).encode())
                 else:
-                    conversation.answer(*refusal(store_away(error)))
+                    conversation.answer(*_not_taken(error))
 
             conversation.park()
             gathering.add([item], told, conversation.connection.poller)
@@ -134,7 +135,7 @@ class Publisher:
             return None
 
         def told(error: StoreError | None) -> None:
-            conversation.answer(*(refusal(store_away(error)) if error else _written(pushes, items, seed)))
+            conversation.answer(*(_not_taken(error, pushes) if error else _written(pushes, items, seed)))
 
         conversation.park()
         self._gathering.add(items, told, conversation.connection.poller)
@@ -148,7 +149,7 @@ class Publisher:
         def told(error: StoreError | None) -> None:
             if error is not None:
                 waiter.finish()
-                conversation.answer(*refusal(store_away(error)))
+                conversation.answer(*_not_taken(error))
                 return
             timer = poller.call_later(push.wait, waiter.finish)
 
@@ -165,7 +166,8 @@ class Publisher:
         receipts = [item.receipt() for item in items]
         for destination, receipt in zip(waiter.destinations, receipts, strict=True):
             if receipt.repeated:  # it may have been acknowledged before it is asked about again
-                waiter.note(destination, offset_of(self._broker.acked(destination)))
+                with contextlib.suppress(StoreError):  # it was taken, and so it waits
+                    waiter.note(destination, offset_of(self._broker.acked(destination)), "somebody")
         waiter.expect(receipts, answer)
 
 
@@ -177,12 +179,18 @@ def items_of(pushes: Pushes) -> list[Item]:
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
 
-def store_away(error: StoreError) -> Refused:
-    return Refused(503, "store_not_available", f"the push was not taken: {error}")
+def store_away(error: StoreError, not_done: str) -> Refused:
+    """The refusal where the store is in trouble: what was not done, and why; `error` says how that ends."""
+    return Refused(503, "store_not_available", f"{not_done}: {error}")
 
 
 def refusal(error: Refused) -> Answer:
     return _json_answer(encode(error.body()), f"{error.status} {HTTPStatus(error.status).phrase}")
+
+
+def _not_taken(error: StoreError, pushes: Pushes | None = None) -> Answer:
+    what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
+    return refusal(store_away(error, f"{what}; send it again later"))
 
 
 def _json_answer(text: str, status: str = "200 OK") -> Answer:

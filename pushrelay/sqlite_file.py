@@ -143,6 +143,44 @@ def connect(path: str, seconds: float) -> sqlite3.Connection:
     return connection
 
 
+def wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
+    """How long to wait from now on for other programs' locks."""
+    connection.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
+
+
+def mark_open(connection: sqlite3.Connection, durability: str, new_epoch: str) -> bool:
+    """Note in the file that a relay works with it; take a new epoch where the last one may have ended with a loss.
+
+    With durability "process" the machine going down takes the last publications with it, and their offsets are given
+    out again: a position of before would then stand for another publication, and who came with it would miss that.
+    Returns whether it was so.
+    """
+    (was,) = connection.execute("SELECT coalesce(max(value), '') FROM meta WHERE name = 'open'").fetchone()
+    boot = _boot()
+    lost = was not in ("", boot)
+    connection.execute("PRAGMA synchronous=FULL")  # the note is worth something once it is on the disk
+    connection.execute("BEGIN IMMEDIATE")
+    if lost:
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (new_epoch,))
+    connection.execute("REPLACE INTO meta VALUES ('open', ?)", (boot if durability == "process" else "",))
+    connection.execute("COMMIT")
+    connection.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
+    return lost
+
+
+def mark_closed(connection: sqlite3.Connection) -> None:
+    """Note that nothing is under way. Closing the connection then brings all to the disk."""
+    connection.execute("UPDATE meta SET value = '' WHERE name = 'open'")
+
+
+def _boot() -> str:
+    """A word that is another one each time the machine starts; where the system has none, always the same."""
+    try:
+        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
 def migrate(connection: sqlite3.Connection, path: str) -> None:
     """Bring the file to the newest version, all steps or none. Raises StoreError for a version yet unknown."""
     connection.execute("BEGIN IMMEDIATE")

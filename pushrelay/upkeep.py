@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 from .broker import Broker
 from .publication import StoreError
@@ -19,6 +20,7 @@ class Upkeep:
         self.broker = broker
         self.trouble: str | None = None  # why the store cannot be written, while that is so
         self.started = False
+        self._next_try = 0.0  # not before then, monotonic: a try may have to wait for a lock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -28,9 +30,20 @@ class Upkeep:
         with self._lock:
             if not self.started:
                 self.broker.start()
+                self._note(None)
                 self._thread = threading.Thread(target=self._run, name="broker-upkeep", daemon=True)
                 self._thread.start()
                 self.started = True
+
+    def see_to_it(self) -> None:
+        """Open the store for a request. Where that fails, whatever needs the store says why, and `trouble` does."""
+        if self.started or time.monotonic() < self._next_try:
+            return
+        try:
+            self.start()
+        except StoreError as error:
+            self._note(str(error))
+            self._next_try = time.monotonic() + EVERY
 
     def _run(self) -> None:
         pause = EVERY

@@ -16,9 +16,10 @@ class Waiter:
         self._waiters = waiters
         self._lock = threading.Lock()  # over all that follows
         self._targets: dict[str, int] | None = None  # the offset to be acknowledged, once they are known
-        self._seen: list[tuple[str, int]] = []  # what was acknowledged before that
-        self._acked = dict.fromkeys(destinations, 0)  # how many clients did
+        self._seen: list[tuple[str, int, str]] = []  # what was acknowledged before that
+        self._acked: dict[str, set[str]] = {each: set() for each in destinations}  # by whom
         self._answer: Callable[[dict[str, int]], None] | None = None
+        self._is_over = False  # the time was up, or nobody waits any more, maybe before there was an answer to give
 
     def expect(self, receipts: list[Receipt], answer: Callable[[dict[str, int]], None]) -> None:
         """Wait for these publications, one for each destination; `answer(acked)` is called once, by whichever thread.
@@ -30,19 +31,19 @@ class Waiter:
             self._targets = {
                 each: offset_of(receipt.position) for each, receipt in zip(self.destinations, receipts, strict=True)
             }
-            for destination, offset in self._seen:
-                self._count(destination, offset)
-            done = self._is_done()
+            for noted in self._seen:
+                self._count(*noted)
+            done = self._is_over or self._is_done()
         if done:
             self.finish()
 
-    def note(self, destination: str, offset: int) -> None:
+    def note(self, destination: str, offset: int, sid: str) -> None:
         """A client acknowledged all up to an offset of one of its destinations."""
         with self._lock:
             if self._targets is None:
-                self._seen.append((destination, offset))
+                self._seen.append((destination, offset, sid))
                 return
-            self._count(destination, offset)
+            self._count(destination, offset, sid)
             done = self._is_done()
         if done:
             self.finish()
@@ -50,14 +51,16 @@ class Waiter:
     def finish(self) -> None:
         """Answer now, unless that was done: all is acknowledged, or the time is up, or nobody waits any more."""
         with self._lock:
+            self._is_over = True
             answer, self._answer = self._answer, None
+            acked = {each: len(sids) for each, sids in self._acked.items()}
         self._waiters.leave(self)
         if answer is not None:
-            answer(self._acked)
+            answer(acked)
 
-    def _count(self, destination: str, offset: int) -> None:
+    def _count(self, destination: str, offset: int, sid: str) -> None:
         if self._targets is not None and offset >= self._targets[destination]:
-            self._acked[destination] += 1
+            self._acked[destination].add(sid)  # who goes on and acknowledges more is still one
 
     def _is_done(self) -> bool:
         return all(self._acked.values())
@@ -95,12 +98,19 @@ class Waiters:
                 if not self._by_destination[each]:
                     del self._by_destination[each]
 
-    def note(self, destination: str, offset: int) -> None:
+    def note(self, destination: str, offset: int, sid: str) -> None:
         """A client acknowledged all up to an offset of this destination."""
         with self._lock:
             waiting = list(self._by_destination.get(destination, ()))
         for waiter in waiting:
-            waiter.note(destination, offset)
+            waiter.note(destination, offset, sid)
+
+    def finish(self) -> None:
+        """Answer all that wait, because the relay ends: they were taken."""
+        with self._lock:
+            waiting = set().union(*self._by_destination.values())
+        for waiter in waiting:
+            waiter.finish()
 
     def __len__(self) -> int:
         return self._count

@@ -1,4 +1,4 @@
-// The relay's browser client (MIT); see docs/socket-api.md. It speaks Engine.IO 4 and Socket.IO 5.
+// The relay's browser client (MIT): docs/socket-api.md. It speaks Engine.IO 4 and Socket.IO 5.
 (() => {
   "use strict";
 
@@ -9,7 +9,7 @@
     reconnectDelayMax: 30000,
   };
 
-  // Bundles and modules do not know: the page's server, then.
+  // Modules do not know: the page's server, then.
   const { src } = document.currentScript || {};
   const place = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)\.js/.exec(src);
   const HOME = place ? place[1] : location.origin + "/";
@@ -47,7 +47,7 @@
     }
 
     async function post() {
-      if (posting) return; // two could overtake each other
+      if (posting) return; // two could overtake
       posting = true;
       while (outbox.length) await request({ method: "POST", body: outbox.shift() });
       posting = false;
@@ -60,12 +60,12 @@
     };
     wire.close = () => {
       polls.abort();
-      if (wire.sid) wire.send("1"); // or the session lasts until its ping times out
+      if (wire.sid) wire.send("1"); // or it lasts until its ping times out
     };
     poll().catch(fail);
   }
 
-  /** Whether a handler did well. Thrown again, errors from another origin's script would be a bare "Script error." */
+  /** Whether a handler did well. Thrown again, errors would be a bare "Script error." on other origins. */
   async function call(fn, self, args) {
     try {
       await fn.apply(self, args);
@@ -75,7 +75,7 @@
     }
   }
 
-  /** What this tab's next page resumes from: id -> position. Writes one, or reads all. Storage may be denied or full. */
+  /** What this tab's next page resumes from: id -> position. Writes one, or reads all. It may be denied or full. */
   function tabPositions(url, id, position) {
     try {
       const all = new Map(JSON.parse(sessionStorage.getItem(url)));
@@ -248,7 +248,7 @@
     /** Registers now and after every reconnect, unless the first answer is no. */
     _remember({ id, since, inbox, ...payload }, answer) {
       const ids = listOf(id);
-      this._forget(ids); // an old token must not come back
+      this._forget(ids); // no old token comes back
       if (since !== undefined) ids.forEach((id) => this._reach(id, isObject(since) ? since[id] : since));
       const registration = { ids, payload, inbox, answer };
       this._registrations.add(registration);
@@ -269,7 +269,8 @@
       if (known) this._recovering++;
       const since = inbox ? "acked" : known ? before : undefined;
       this._send(["register", { ...payload, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
-        if (body === CUT || body === CLOSED) return; // the next connection asks again
+        if (body === CUT || body === CLOSED) return; // the next connection asks
+        if (body.error === "store_not_available") return this._drop(body.error);
         const { answer } = registration;
         registration.answer = null;
         if (!isRefused(body)) this._registered(body.ids || {}, before, known);
@@ -339,7 +340,7 @@
 
     _drop(reason, error, delay) {
       const { reconnectDelay, reconnectDelayMax } = this._options;
-      // Throwing us out soon is a failure, too.
+      // Throwing us out soon is a failure.
       if (this.transport && Date.now() - this._since > reconnectDelayMax) this._failures = 0;
       this._drained = delay >= 0;
       const backOff = Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** this._failures++);

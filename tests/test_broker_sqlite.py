@@ -13,6 +13,7 @@ import time
 import pytest
 from conftest import DEADLINE, ROOT, need, wait_for
 
+from pushrelay import sqlite_file
 from pushrelay.broker import open_broker
 from pushrelay.publication import Draft, StoreError
 
@@ -183,6 +184,46 @@ def test_with_durability_power_what_was_accepted_survives_a_power_failure(cut, o
     broker.close()
 
 
+def end_of_the_machine(path, copy):
+    """What is there when the machine comes up again: the files as they are, written by a relay of another boot."""
+    for suffix in ("", "-wal"):
+        if os.path.exists(f"{path}{suffix}"):
+            shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        connection.execute("UPDATE meta SET value = 'an earlier boot' WHERE name = 'open' AND value != ''")
+
+
+def test_positions_from_before_the_machine_went_down_are_not_taken_for_new_ones(path, open_at, tmp_path):
+    before = open_at(path)
+    push(before, "seen")
+    copy = tmp_path / "after.db"
+    end_of_the_machine(path, copy)
+    seen = push(before, "seen, and lost with the machine")[0].position
+    after = open_at(copy)
+    push(after, "the same offset", "and one more")
+    assert after.position("42").endswith(":3") and seen.endswith(":2")
+    recovery = after.recover("42", seen, pytest.fail, lambda: None)
+    assert recovery.recovered is False and recovery.position == after.position("42")
+    assert data(after)[0] == "seen"
+
+
+@pytest.mark.parametrize("how", ["closed", "killed", "power"])
+def test_positions_stay_where_nothing_can_have_been_lost(path, open_at, tmp_path, how):
+    if how == "killed":
+        with publisher(path) as (_, log):
+            pass
+        epoch = open_at(path).epoch
+        assert {line.partition(":")[0] for line in accepted(log)} == {epoch}
+        return
+    broker = open_at(path, durability="power" if how == "power" else "process")
+    position = push(broker, "x")[0].position
+    if how == "closed":
+        broker.close()
+    copy = tmp_path / "copy.db"
+    end_of_the_machine(path, copy)
+    assert open_at(copy).position("42") == position
+
+
 def test_durability_power_syncs_each_commit_and_process_does_not(path, open_at):
     for durability, synchronous in (("power", 2), ("process", 1)):
         broker = open_at(path.with_name(durability), durability=durability)
@@ -247,6 +288,33 @@ def test_a_newer_relays_file_is_refused(path, open_at):
     before = path.read_bytes()
     assert "newer relay" in refusal(path)
     assert path.read_bytes() == before
+
+
+def test_an_older_relays_file_is_brought_to_the_newest_version_with_all_that_is_in_it(path, open_at, monkeypatch):
+    broker = open_at(path)
+    push(broker, "kept")
+    position = broker.position("42")
+    broker.close()
+    steps = (*sqlite_file.MIGRATIONS, "ALTER TABLE keys ADD COLUMN note TEXT;\nCREATE TABLE more (id INTEGER);\n")
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", steps)
+    broker = open_at(path)
+    assert (data(broker), broker.position("42")) == (["kept"], position)
+    assert broker._writer.execute("PRAGMA user_version").fetchone() == (2,)
+    assert broker._writer.execute("SELECT count(*) FROM more").fetchone() == (0,)
+    push(broker, "new")
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(path, open_at, monkeypatch):
+    broker = open_at(path)
+    push(broker, "kept")
+    broker.close()
+    steps = sqlite_file.MIGRATIONS
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*steps, "CREATE TABLE more (id INTEGER);\nDROP TABLE nothing;\n"))
+    assert "nothing" in refusal(path)
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", steps)
+    broker = open_at(path)
+    assert data(broker) == ["kept"]
+    assert broker._writer.execute("SELECT count(*) FROM sqlite_master WHERE name = 'more'").fetchone() == (0,)
 
 
 def test_another_programs_file_is_refused_and_left_alone(path):
@@ -343,6 +411,25 @@ def test_another_program_that_locks_the_file_is_waited_for_and_named(path, open_
         other.execute("ROLLBACK")
     assert push(broker, "y")[0].position == f"{broker.epoch}:1"
     assert data(broker) == ["y"]
+
+
+def test_a_lock_that_lasts_is_waited_for_once_and_not_by_every_push(path, open_at):
+    broker = open_at(path)
+    broker.BUSY_SECONDS = 1.0
+    broker._be_patient(True)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        for number in range(11):
+            with pytest.raises(StoreError, match="another program holds a lock"):
+                push(broker, number)
+        assert 1.0 <= time.monotonic() - begun < 2.5
+        other.execute("ROLLBACK")
+        push(broker, "y")
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.3, other.execute, ["ROLLBACK"]).start()
+        push(broker, "z")  # a lock that is short is waited for again
+    assert data(broker) == ["y", "z"]
 
 
 def test_a_disk_that_becomes_read_only_is_named_and_it_goes_on_afterwards(disk, open_at):

@@ -9,7 +9,7 @@ import threading
 
 import parser_checks as checks
 import pytest
-from conftest import wait_for
+from conftest import fds, wait_for
 from crowd import UPGRADE, event, frame, open_websocket
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -132,16 +132,6 @@ def target(relay):
     assert relay.push("a", "x")["connections"] == 0
     assert len(os.listdir(f"/proc/{relay.process.pid}/task")) <= 12
     assert "Traceback" not in relay.log.read_text(), relay.log.read_text()
-
-
-def fds(relay):
-    """How many are open, but those of the store, which opens more when several read at once, and keeps them."""
-    folder = f"/proc/{relay.process.pid}/fd"
-    targets = []
-    for fd in os.listdir(folder):
-        with contextlib.suppress(FileNotFoundError):
-            targets.append(os.readlink(f"{folder}/{fd}"))
-    return sum(".db" not in target for target in targets)
 
 
 def tell(relay, sock, data):

@@ -17,7 +17,7 @@ import threading
 import time
 
 import pytest
-from conftest import wait_for
+from conftest import fds, wait_for
 from crowd import Pusher, crowd, open_websocket, run, until
 
 FULL_SIZE = os.environ.get("FULL_SIZE") == "1"
@@ -43,10 +43,6 @@ def proc(relay, name):
 
 def threads(relay):
     return len(list(proc(relay, "task").iterdir()))
-
-
-def fds(relay):
-    return len(list(proc(relay, "fd").iterdir()))
 
 
 def rss(relay):
@@ -112,7 +108,7 @@ async def push_to_a_crowd(relay, websockets, polling, rounds=3):
 
 @pytest.mark.parametrize("paths", [1, 30])
 def test_30_handlers_that_sleep_two_seconds_do_not_delay_pushes(start_relay, paths):
-    relay = start_relay(program="tests/busy_relay.py", threads=13)
+    relay = start_relay(program="tests/busy_relay.py", threads=13)  # the three others: main, watchdog, upkeep
     times, most = run(push_beside_sleepers(relay, [f"/sleep/{n % paths}?2" for n in range(30)]))
     report(f"beside 30 sleeping handlers on {paths} paths: {in_ms(times)}, {most} threads at most")
     assert statistics.median(times) < 0.010

@@ -21,7 +21,7 @@ import time
 
 import pytest
 from conftest import DEADLINE, need, wait_for
-from listeners import Follower
+from listeners import Follower, Wire
 from test_start import assert_stops_with_a_sentence, run
 
 HERE = pathlib.Path(__file__).parent
@@ -496,7 +496,7 @@ def test_a_store_that_another_program_locks_is_told_and_comes_back_by_itself(sta
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     assert "lock" in refused(relay)
-    wait_for(lambda: ready(relay)[0] == 503, "the health check to tell")
+    assert ready(relay)[0] == 503 and "lock" in ready(relay)[1]["reason"]
     assert len(kept(relay, "trouble")) == 1, "reading goes on meanwhile"
     other.execute("ROLLBACK")
     other.close()
@@ -524,6 +524,46 @@ def test_a_store_that_cannot_be_read_is_told_and_comes_back_by_itself(start_rela
     )
     taken.append(answer["id"])
     assert set(taken) <= {each["id"] for each in kept(relay, "trouble")}
+
+
+def test_what_a_store_in_trouble_did_not_do_is_said_as_it_is(start_relay, tmp_path):
+    file = tmp_path / "away" / "relay.db"
+    file.parent.mkdir()
+    relay = start_relay(broker=f"sqlite:{file}", socket_push="yes")
+    client = Wire(relay.port)
+    position = relay.push("known", "x")["id"]
+    client.call("register", {"id": ["known", "kept"]})
+    file.parent.rename(tmp_path / "elsewhere")
+    wait_for(lambda: refused(relay), "the relay to notice")
+
+    def said(event, message):
+        events, answer = client.call(event, message)
+        assert (events, answer["ok"], answer["error"]) == ([], False, "store_not_available"), answer
+        assert str(file) in answer["message"] and "there is no folder" in answer["message"]
+        return answer["message"]
+
+    assert said("register", {"id": ["new", "known", "newer"]}).startswith("nothing was registered; register again")
+    assert said("register", {"id": ["known", "unknown"], "since": "acked"}).startswith("nothing was registered")
+    assert said("ack", {"id": "known", "position": position}).startswith("it was not acknowledged; acknowledge it")
+    assert said("push", {"destination": "known", "data": 1}).startswith("the push was not taken; send it again")
+    assert client.call("unregister", {"id": "kept"})[1] == {"ok": True}
+    assert refused(relay).startswith("the push was not taken; send it again later: ")
+    answers = {
+        "/push": relay.request(
+            "POST", "/push", b'[{"destination":"a","data":1}]', {"Content-Type": "application/json"}
+        ),
+        "/history": relay.request("GET", "/history?destination=unknown"),
+    }
+    assert {status for status, *_ in answers.values()} == {503}
+    messages = {path: json.loads(body)["message"] for path, (_, _, body) in answers.items()}
+    assert messages["/push"].startswith("the batch was not taken, none of it; send it again")
+    assert messages["/history"].startswith("the history cannot be read; ask again")
+
+    (tmp_path / "elsewhere").rename(file.parent)
+    wait_for(lambda: refused(relay, "back") is None, "the store")
+    assert [relay.push(each, "y")["connections"] for each in ("known", "kept", "new", "newer")] == [1, 0, 0, 0]
+    assert client.call("ack", {"id": "known", "position": position})[1] == {"ok": True}
+    client.close()
 
 
 def test_a_damaged_file_stops_the_start(tmp_path):

@@ -161,6 +161,24 @@ def test_registering_twice_does_not_replay_twice(relay, wire):
     assert [each["data"] for each in client.events(1)] == ["x"]
 
 
+def test_who_is_registered_and_asks_for_more_than_it_has_had_gets_all_of_it(relay, wire):
+    ids = pushed(relay, "more", 4)
+    client = wire(relay.port)
+    assert client.call("register", {"id": "more"})[1]["ids"]["more"]["recovered"] is False
+    ids.append(relay.push("more", "live")["id"])
+    assert client.call("register", {"id": "more", "since": ids[-1]})[1]["ids"]["more"]["replayed"] == 0
+    for since, missed in ((ids[2], ids[3:]), (ids[0], ids[1:]), (ids[1], []), (later(ids[0], -1), ids), ("acked", [])):
+        events, answer = client.call("register", {"id": "more", "since": since})
+        assert [each["id"] for each in events] == missed
+        assert answer["ids"]["more"] == {"position": ids[-1], "recovered": True, "replayed": len(missed)}
+    assert client.call("register", {"id": "more", "since": later(ids[-1])})[1]["ids"]["more"]["recovered"] is False
+    assert relay.push("more", "x")["connections"] == 1
+    assert [each["data"] for each in client.events(1)] == ["x"]
+    client.call("unregister", {"id": "more"})
+    relay.push("more", "missed")
+    assert client.call("register", {"id": "more", "since": ids[-1]})[1]["ids"]["more"]["replayed"] == 2
+
+
 def test_an_id_named_twice_is_replayed_once(relay, wire):
     ids = pushed(relay, "7", 3)
     events, _ = wire(relay.port).call("register", {"id": ["7", 7, 7.0], "since": {"7": ids[0]}})
@@ -302,6 +320,8 @@ def test_only_a_registered_id_is_acknowledged(relay, wire):
     client = wire(relay.port)
     assert client.call("ack", {"id": "foreign", "position": last})[1]["error"] == "not_registered"
     assert client.call("ack", {"position": last})[1]["error"] == "missing_id"
+    client.call("register", {"id": ["foreign", "other"]})
+    assert client.call("ack", {"id": ["foreign", "other"], "position": last})[1]["error"] == "invalid_id"
     assert len(get(relay, "/history?destination=foreign&since=acked")[1]["publications"]) == 2
 
 
@@ -502,6 +522,23 @@ def test_more_waiting_pushes_than_the_setting_allows_are_refused_and_a_place_is_
     wait_for(lambda: post(relay, {"destination": "full", "data": 1, "wait": 0.01})[0] == 200, "the place of who left")
     for sock in waiting:
         sock.close()
+
+
+@own_server_only
+def test_pushes_that_wait_while_the_relay_is_stopped_are_answered(start_relay):
+    relay = start_relay()
+    waiting = [open_push(relay, "stopped", 25) for _ in range(3)]
+    wait_for(lambda: len(get(relay, "/history?destination=stopped")[1]["publications"]) == 3, "three waiting pushes")
+    relay.stop()
+    for sock in waiting:
+        answer = sock.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 200") and b'"acked":0' in answer
+        sock.close()
+
+
+def test_pushes_that_hardly_wait_are_all_answered(relay):
+    for number in range(100):
+        assert relay.push("hardly", number, wait="0.0001")["acked"] == 0
 
 
 # except.

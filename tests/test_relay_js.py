@@ -470,6 +470,20 @@ def test_a_registration_refused_after_a_reconnect_is_an_error_event_and_tried_ag
     wait_for(lambda: page.run("1") and sum("register" in message for message in fake.got) == 3, "the third")
 
 
+def test_a_registration_is_tried_again_until_the_relay_has_its_store_back(fake, page, relay):
+    def answer(message, receive=fake.receive):
+        receive(message)
+        if match := re.match(r'42(\d+)\["register"', message):
+            away = {"ok": False, "error": "store_not_available", "message": "the disk is full"}
+            fake.send(f"43{match[1]}[{json.dumps(away if len(fake.sockets) < 3 else {'ok': True})}]")
+
+    fake.receive = answer
+    page.open(relay.url)
+    assert page.connect("{reconnectDelay: 10}") == {"ok": True}
+    assert page.seen("error") == [] and len(fake.sockets) == 3
+    assert page.run("relay.status") == "online"
+
+
 def test_a_later_register_of_the_same_id_takes_the_place_of_the_earlier(fake, page, relay):
     page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
     page.run("() => { relay.register(['a', 1], {token: 'old'}); }")

@@ -175,6 +175,40 @@ def test_importing_the_app_starts_nothing():
     assert sorted(set(os.listdir(ROOT)) - {"__pycache__"}) == sorted(set(files) - {"__pycache__"})
 
 
+NOT_OPEN = """
+import os, sys, time
+os.environ["RELAY_BROKER"] = f"sqlite:{sys.argv[1]}/relay.db"
+import relay
+client = relay.app.test_client()
+
+def show(*answers):
+    for answer in answers:
+        print(answer.status_code, answer.json or answer.content_type, flush=True)
+
+push = {"destination": "a", "data": "x"}
+show(client.get("/"), client.get("/socket.io/socket.io.js"), client.get("/health/live"))
+show(client.get("/health/ready"), client.post("/push", data=push), client.get("/history?destination=a"))
+os.mkdir(sys.argv[1])
+end = time.monotonic() + 10
+while client.post("/push", data=push).status_code != 200 and time.monotonic() < end:
+    time.sleep(0.1)
+show(client.get("/health/ready"), client.post("/push", data=push))
+relay.upkeep.close()
+"""
+
+
+def test_under_another_server_a_store_that_cannot_be_opened_is_told_and_tried_again(tmp_path):
+    folder = tmp_path / "none"
+    ran = subprocess.run(
+        [sys.executable, "-c", NOT_OPEN, str(folder)], cwd=ROOT, env=clean_environ(), capture_output=True, text=True
+    )
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 8, ran.stderr
+    assert [line[:3] for line in lines] == ["200", "200", "200", "503", "503", "503", "200", "200"], lines
+    assert all(f"there is no folder {folder}" in line for line in lines[3:6])
+    assert ran.stderr.count("pushes are refused") == 1 and "the store is back" in ran.stderr
+
+
 def test_nothing_in_the_package_knows_of_flask_or_of_the_app():
     for file in (ROOT / "pushrelay").glob("*.py"):
         for line in file.read_text().splitlines():
