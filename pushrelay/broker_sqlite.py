@@ -6,13 +6,15 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
 
 from . import sqlite_file
 from .broker import Broker, new_epoch
 from .commits import Job
 from .handout import Item
-from .publication import Kept, StoreError, Tip
+from .journal import Journal
+from .publication import Kept, StoreError, Tip, decode
 
 log = logging.getLogger("relay.broker")
 
@@ -75,9 +77,18 @@ class SQLiteBroker(Broker):
         self._is_locked = False  # another program's lock was waited for in vain, so the next try is a short one
         self._broken = False  # an error was one that a connection may not survive: open the file anew
 
-        # What is committed. Replaced and never changed, so that all threads may read it.
+        # What is accepted. Replaced and never changed, so that all threads may read it.
         self._spots: dict[str, _Spot] = {}
         self._staged: dict[str, _Spot] = {}  # what this transaction makes of it
+
+        # With durability "process": what is in SQLite's open transaction is in the journal as well (journal.py).
+        self._journal: Journal | None = None
+        self._entries: list[str] = []  # what this transaction adds to it, as JSON
+        self._settles = True  # this transaction is to be SQLite's as well
+        self._unsettled = 0  # transactions that are in the journal, and not committed
+        self._recent: list[Item] = []  # what these stored, which no reader finds in the file
+        self._is_lost = False  # they are not in SQLite's open transaction either: it failed
+        self._lost_spots: dict[str, _Spot] = {}  # how things stood then, but for the ids of what was new
 
     # Opening and closing.
 
@@ -96,18 +107,45 @@ class SQLiteBroker(Broker):
             self._writer = writer = sqlite_file.connect(self.path, self.BUSY_SECONDS)
             writer.execute(f"PRAGMA wal_autocheckpoint={self.WAL_PAGES}")
             sqlite_file.migrate(writer, self.path)
+            left = self._open_journal(self._epoch_in_file())
             if sqlite_file.mark_open(writer, self._durability, new_epoch()):
                 log.warning(
                     "%s: the machine went down with it open; who comes back is told of what may be lost", self.path
                 )
-            (self.epoch,) = writer.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
+            self.epoch = self._epoch_in_file()
             self._pages = self.history_bytes // writer.execute("PRAGMA page_size").fetchone()[0]
+            self._take_over(left)
         except sqlite3.Error as error:
             raise sqlite_file.explain(error, self.path) from error
         self._inode = os.stat(self.path).st_ino
         self._readers = sqlite_file.Readers(self.path, self.BUSY_SECONDS)
-        self._spots = {}
         self._broken = self._is_locked = False
+
+    def _epoch_in_file(self) -> str:
+        return self._writer.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
+
+    def _open_journal(self, epoch: str) -> list[bytes]:
+        """Open the journal; returns what a relay that did not end well has left in it."""
+        path = f"{self.path}-recent"
+        if self._durability == "power" and not os.path.exists(path):
+            return []
+        self._journal = Journal(path)
+        return self._journal.read(epoch)
+
+    def _take_over(self, left: list[bytes]) -> None:
+        """Commit what was left in the journal, and begin a new one."""
+        self._spots, self._staged = {}, {}
+        if left:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._replay(left)
+            self._writer.execute("COMMIT")
+            self._spots, self._staged = {}, {}
+        if self._durability == "power":
+            self._close_journal(remove=True)
+        else:
+            self._journal.begin(self.epoch)
+        self._unsettled, self._recent = 0, []
+        self._is_lost, self._lost_spots = False, {}
 
     def _reopen(self) -> None:
         log.info("opening %s anew", self.path)
@@ -119,7 +157,13 @@ class SQLiteBroker(Broker):
             self._away = str(error)
             raise
 
+    def _close_journal(self, remove: bool = False) -> None:
+        if self._journal is not None:
+            self._journal.close(remove)
+            self._journal = None
+
     def _close_file(self) -> None:
+        self._close_journal()
         if self._readers is not None:
             self._readers.close()
             self._readers = None
@@ -131,7 +175,11 @@ class SQLiteBroker(Broker):
     def _close(self) -> None:
         if self._writer is not None:
             with contextlib.suppress(sqlite3.Error):
+                if self._writer.in_transaction:
+                    self._settle()
                 sqlite_file.mark_closed(self._writer)
+                if not self._unsettled:
+                    self._close_journal(remove=True)
         self._close_file()
         if self._lock is not None:
             self._lock.close()
@@ -141,16 +189,23 @@ class SQLiteBroker(Broker):
 
     def _begin(self) -> None:
         self._staged = {}
+        self._entries = []
+        self._settles = self._journal is None
         self._until_check -= 1
         try:
-            if not self._until_check:
+            if self._until_check <= 0:
                 self._check_files()
             if self._broken:
                 self._reopen()
-            self._writer.execute("BEGIN IMMEDIATE")
-            if self._is_locked:
-                self._be_patient(True)
+            if not self._writer.in_transaction:
+                self._writer.execute("BEGIN IMMEDIATE")
+                if self._is_locked:
+                    self._be_patient(True)
+                if self._is_lost:
+                    self._replay(self._journal.read(self.epoch))
+                    self._is_lost, self._lost_spots = False, {}
         except sqlite3.Error as error:
+            self._rollback()
             if sqlite_file.code_of(error) == sqlite3.SQLITE_BUSY:
                 self._be_patient(False)
             raise self._failed(error) from error
@@ -167,15 +222,71 @@ class SQLiteBroker(Broker):
             raise self._failed(error) from error
 
     def _commit(self) -> None:
-        self._writer.execute("COMMIT")
+        payload = b"" if self._settles else f"[{','.join(self._entries)}]".encode()
+        if self._settles or not self._journal.has_room(len(payload)):
+            self._settle()
+        elif self._entries:
+            self._recent += self._placed
+            self._journal.put(payload)
+            self._unsettled += 1
         self._spots.update(self._staged)
         while len(self._spots) > SPOTS:
             del self._spots[next(iter(self._spots))]
+
+    def _settle(self) -> None:
+        """Commit all that was accepted since the last time."""
+        self._writer.execute("COMMIT")
+        if self._unsettled:
+            self._journal.begin(self.epoch)
+            self._unsettled, self._recent = 0, []
+
+    def _settle_now(self) -> None:
+        self._settles = True
+
+    def settle(self) -> None:
+        """Commit what is only in the journal."""
+        if self._unsettled:
+            self._commits.together(self._settle_now)
 
     def _rollback(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             if self._writer is not None and self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+        if self._unsettled and not self._is_lost:
+            self._is_lost, self._lost_spots, self._spots = True, self._spots, {}
+
+    def _replay(self, payloads: list[bytes]) -> None:
+        """Do again what the journal holds; what was committed all the same stays as it is."""
+        for payload in payloads:
+            rows: list[tuple[Any, ...]] = []
+            for kind, *fields in decode(payload.decode()):
+                if kind == "publication":
+                    self._store_again(rows, *fields)
+                elif kind == "ack":
+                    self._store_ack(*fields)
+                else:
+                    self._writer.execute("UPDATE keys SET connections = ? WHERE key = ?", fields)
+            self._insert(rows)
+        self._spots.update(self._staged)
+        self._staged, self._entries = {}, []
+
+    def _store_again(
+        self,
+        rows: list[tuple[Any, ...]],
+        name: str,
+        offset: int,
+        created: float,
+        expires: float,
+        own: int,
+        event: str,
+        text: str,
+        key: str | None = None,
+    ) -> None:
+        spot = self._spot(name, self._look(created, expires))
+        if offset > spot.offset:
+            self._put(rows, name, spot, offset, created, expires, own, event, text)
+        if key is not None and self._find_key(key, created) is None:
+            self._store_key(key, offset, created)
 
     def _failed(self, error: sqlite3.Error) -> StoreError:
         self._broken = self._broken or sqlite_file.code_of(error) in sqlite_file.BREAKING
@@ -184,8 +295,12 @@ class SQLiteBroker(Broker):
     def _check_files(self) -> None:
         """See whether the file is still the one that was opened, and whether the WAL has grown too long."""
         self._until_check = CHECK_EVERY
+        if self._writer is not None and self._writer.in_transaction:
+            self._settle()
         try:
             self._broken = self._broken or os.stat(self.path).st_ino != self._inode
+            if self._journal is not None and os.stat(f"{self.path}-recent").st_ino != self._journal.inode:
+                self._broken = True
             if os.stat(f"{self.path}-wal").st_size > self.WAL_BYTES:
                 # Waits for those who read now. Who begins to read meanwhile reads the file, so the wait is short.
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -196,32 +311,60 @@ class SQLiteBroker(Broker):
 
     def _store(self, items: list[Item], now: float) -> None:
         rows: list[tuple[Any, ...]] = []
+        usual, usual_times = self._lifetime(None), ""
         for item in items:
             if item.key is not None and self._repeats(item, now):
                 continue
-            seconds, own = self._lifetime(item.ttl)
-            expires = now + seconds
-            look = expires + GRAIN if seconds > 0 else now + self.FORGET_AFTER
-            name = item.destination
-            id_, offset, trimmed, acked, due = self._staged.get(name) or self._spots.get(name) or self._spot(name, look)
-            offset += 1
+            seconds, own = usual if item.ttl is None else self._lifetime(item.ttl)
+            expires, name = now + seconds, item.destination
+            spot = self._staged.get(name) or self._spots.get(name) or self._spot(name, self._look(now, expires))
+            offset = spot.offset + 1
             self._place(item, offset, now, expires)
-            if not offset % self._trim_every:
-                self._insert(rows)
-                trimmed = self._trim(id_, trimmed, now)
-            if seconds > 0:
-                rows.append((id_, offset, now, expires, own, trimmed, item.event, item.text))
-                if due > look:
-                    due = self._due_by(id_, due, look)
-            else:
-                trimmed = trimmed if own else offset
-                self._writer.execute(
-                    "UPDATE destinations SET offset = ?, trimmed = ? WHERE id = ?", (offset, trimmed, id_)
-                )
-            self._staged[name] = _Spot._make((id_, offset, trimmed, acked, due))
+            self._put(rows, name, spot, offset, now, expires, own, item.event, item.text)
             if item.key is not None:
                 self._store_key(item.key, offset, now)
+            if not self._settles:
+                if item.ttl is None:
+                    times = usual_times = usual_times or f"{now},{expires}"  # writing numbers is slow
+                else:
+                    times = f"{now},{expires}"
+                key = "" if item.key is None else "," + quote(item.key)
+                self._entries.append(
+                    f'["publication",{quote(name)},{offset},{times},{1 if own else 0},'
+                    f"{quote(item.event)},{quote(item.text)}{key}]"
+                )
         self._insert(rows)
+
+    def _put(
+        self,
+        rows: list[tuple[Any, ...]],
+        name: str,
+        spot: _Spot,
+        offset: int,
+        created: float,
+        expires: float,
+        own: int,
+        event: str,
+        text: str,
+    ) -> None:
+        """Store one publication; those that are kept are added to the rows, which are to be inserted together."""
+        id_, _, trimmed, acked, due = spot
+        if not offset % self._trim_every:
+            self._insert(rows)
+            trimmed = self._trim(id_, trimmed, created)
+        if expires > created:
+            rows.append((id_, offset, created, expires, own, trimmed, event, text))
+            look = expires + GRAIN
+            if due > look:
+                due = self._due_by(id_, due, look)
+        else:
+            trimmed = trimmed if own else offset
+            self._writer.execute("UPDATE destinations SET offset = ?, trimmed = ? WHERE id = ?", (offset, trimmed, id_))
+        self._staged[name] = _Spot._make((id_, offset, trimmed, acked, due))
+
+    def _look(self, created: float, expires: float) -> float:
+        """When sweeping has to look at a destination of which this is the first publication."""
+        return expires + GRAIN if expires > created else created + self.FORGET_AFTER
 
     def _insert(self, rows: list[tuple[Any, ...]]) -> None:
         """Insert publications and empty the list of them."""
@@ -239,6 +382,7 @@ class SQLiteBroker(Broker):
             row = (name, floor, floor, floor, due)
             insert = "INSERT INTO destinations (name, offset, trimmed, acked, due) VALUES (?, ?, ?, ?, ?)"
             spot = _Spot(self._writer.execute(insert, row).lastrowid, *row[1:])
+        self._staged[name] = spot
         return spot
 
     @staticmethod
@@ -274,6 +418,7 @@ class SQLiteBroker(Broker):
             return
         self._writer.execute("UPDATE destinations SET acked = ? WHERE id = ?", (offset, spot.id))
         self._staged[destination] = spot._replace(acked=offset)
+        self._entries.append(f'["ack",{quote(destination)},{offset}]')
 
     # Idempotency keys.
 
@@ -289,6 +434,7 @@ class SQLiteBroker(Broker):
     def _store_connections(self, items: list[Item]) -> None:
         rows = [(item.connections, item.key) for item in items]
         self._writer.executemany("UPDATE keys SET connections = ? WHERE key = ?", rows)
+        self._entries += [f'["connections",{item.connections},{quote(item.key)}]' for item in items]
 
     # Reading.
 
@@ -304,17 +450,27 @@ class SQLiteBroker(Broker):
             raise self._failed(error) from error
 
     def _tip(self, destination: str) -> Tip:
-        spot = self._spots.get(destination)
+        spot = self._spots.get(destination) or self._lost_spots.get(destination)
         if spot is not None:
             return Tip(spot.offset, spot.trimmed, spot.acked)
+        self.settle()  # its spot is no longer at hand
         with self._snapshot() as connection:
             return self._tip_by(connection, self._find(connection, destination))
 
     def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
+        recent = self._recent  # first: what is committed meanwhile is in both then
         with self._snapshot() as connection:
             spot = self._find(connection, destination)
             rows = connection.execute(_READ, (spot.id, since)).fetchall() if spot else ()
-            return [Kept(*row) for row in rows], self._tip_by(connection, spot)
+            tip = self._tip_by(connection, spot)
+        kept = [Kept(*row) for row in rows]
+        for item in recent:
+            if item.destination == destination and item.offset > tip.offset:
+                seconds, own = self._lifetime(item.ttl)
+                tip = tip._replace(offset=item.offset, trimmed=tip.trimmed if seconds or own else item.offset)
+                if seconds and item.offset > since:
+                    kept.append(Kept(item.offset, item.event, item.text, *item.publication[4:], own))
+        return kept, tip
 
     @staticmethod
     def _tip_by(connection: sqlite3.Connection, spot: _Spot | None) -> Tip:
@@ -326,10 +482,12 @@ class SQLiteBroker(Broker):
     # Sweeping.
 
     def _probe(self) -> None:
+        self._settles = True
         # It stays: what is written and deleted in one transaction SQLite does not write at all.
         self._writer.execute("REPLACE INTO meta VALUES ('probe', zeroblob(32768))")
 
     def _sweep(self) -> bool:
+        self._settles = self._settles or not self._unsettled
         end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
         while self._sweep_destination(now) or self._sweep_keys(now):
             looks += 1

@@ -50,6 +50,7 @@ class Upkeep:
         while not self._ended.wait(pause):
             try:
                 pause = AGAIN if self.broker.sweep() else EVERY
+                self.broker.settle()
                 self._note(None)
             except StoreError as error:
                 pause = EVERY

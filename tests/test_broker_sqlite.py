@@ -186,7 +186,7 @@ def test_with_durability_power_what_was_accepted_survives_a_power_failure(cut, o
 
 def end_of_the_machine(path, copy):
     """What is there when the machine comes up again: the files as they are, written by a relay of another boot."""
-    for suffix in ("", "-wal"):
+    for suffix in ("", "-wal", "-recent"):
         if os.path.exists(f"{path}{suffix}"):
             shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
     with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as connection:
@@ -231,7 +231,7 @@ def test_durability_power_syncs_each_commit_and_process_does_not(path, open_at):
 
 
 def test_what_waits_for_a_commit_shares_the_next_one(path, open_at):
-    broker = open_at(path)
+    broker = open_at(path, durability="power")
     commits, first, go_on = [], threading.Event(), threading.Event()
 
     def slow_commit(sql):
@@ -426,6 +426,7 @@ def test_a_lock_that_lasts_is_waited_for_once_and_not_by_every_push(path, open_a
         assert 1.0 <= time.monotonic() - begun < 2.5
         other.execute("ROLLBACK")
         push(broker, "y")
+        broker.settle()  # it has a lock of its own until then
         other.execute("BEGIN IMMEDIATE")
         threading.Timer(0.3, other.execute, ["ROLLBACK"]).start()
         push(broker, "z")  # a lock that is short is waited for again
@@ -457,6 +458,7 @@ def test_a_disk_that_becomes_read_only_is_named_and_it_goes_on_afterwards(disk, 
 def test_a_file_that_is_damaged_is_named_and_a_new_one_taken_once_it_is_moved_away(path, open_at):
     broker = open_at(path)
     push(broker, *range(1000))
+    broker.settle()
     broker._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     epoch = broker.epoch
     with path.open("r+b") as file:

@@ -1,0 +1,236 @@
+"""What was accepted and not committed yet, in a file beside the database."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+
+import pytest
+from conftest import need
+
+from pushrelay.broker import open_broker
+from pushrelay.journal import SIZE, Journal
+from pushrelay.publication import Draft, StoreError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "recent"
+
+
+def test_what_was_put_in_is_there_for_who_opens_the_file(path):
+    journal = Journal(path)
+    assert journal.read("epoch") == []
+    journal.begin("epoch")
+    for payload in (b"a", b"bb" * 500, b"c"):
+        journal.put(payload)
+    assert Journal(path).read("epoch") == [b"a", b"bb" * 500, b"c"]  # it was not closed: as after kill -9
+
+
+def test_after_a_commit_nothing_of_before_is_read_again(path):
+    journal = Journal(path)
+    journal.begin("epoch")
+    for _ in range(5):
+        journal.put(b"before")
+    journal.begin("epoch")
+    assert Journal(path).read("epoch") == []
+    journal.put(b"now..!")  # as long as what stood there, and behind it the old ones begin
+    assert Journal(path).read("epoch") == [b"now..!"]
+
+
+def test_what_belongs_to_another_store_is_not_read(path):
+    journal = Journal(path)
+    journal.begin("one")
+    journal.put(b"x")
+    assert Journal(path).read("another") == []
+
+
+def test_a_record_that_was_cut_off_ends_the_reading(path):
+    journal = Journal(path)
+    journal.begin("epoch")
+    journal.put(b"whole")
+    end = journal._end
+    journal.put(b"cut off")
+    whole = path.read_bytes()
+    for cut in range(end, journal._end):
+        path.write_bytes(whole[:cut] + bytes(SIZE - cut))
+        assert Journal(path).read("epoch") == [b"whole"]
+    for at in range(end, journal._end):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert Journal(path).read("epoch") == [b"whole"]
+
+
+def test_reading_goes_on_where_it_ended(path):
+    journal = Journal(path)
+    journal.begin("epoch")
+    journal.put(b"a")
+    again = Journal(path)
+    again.read("epoch")
+    again.put(b"b")
+    assert Journal(path).read("epoch") == [b"a", b"b"]
+
+
+def test_garbage_is_no_journal(path):
+    for garbage in (b"", b"x" * 10, os.urandom(SIZE), bytes(SIZE)):
+        path.write_bytes(garbage)
+        journal = Journal(path)
+        assert journal.read("epoch") == []
+        journal.begin("epoch")
+        journal.put(b"x")
+        assert Journal(path).read("epoch") == [b"x"]
+
+
+def test_it_says_when_it_is_full(path):
+    journal = Journal(path)
+    journal.begin("epoch")
+    count = 0
+    while journal.has_room(1000):
+        journal.put(b"x" * 1000)
+        count += 1
+    assert SIZE - 2000 < count * 1008 < SIZE
+    assert Journal(path).read("epoch") == [b"x" * 1000] * count
+
+
+def test_its_file_is_for_its_owner_alone_and_goes_when_it_is_told_to(path):
+    journal = Journal(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    journal.close(remove=True)
+    assert not path.exists()
+
+
+def test_a_place_where_it_cannot_be_is_named(tmp_path):
+    with pytest.raises(StoreError, match="nowhere"):
+        Journal(tmp_path / "nowhere" / "recent")
+
+
+# With the database.
+
+
+@pytest.fixture
+def open_at():
+    with contextlib.ExitStack() as opened:
+
+        def open_at(path, **options):
+            broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 1, **options)
+            broker.start()
+            opened.callback(broker.close)
+            return broker
+
+        yield open_at
+
+
+def killed(path, copy):
+    """A copy of a store as kill -9 leaves it now."""
+    for suffix in ("", "-wal", "-recent"):
+        if os.path.exists(f"{path}{suffix}"):
+            shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    return copy
+
+
+def history(broker, destination="42"):
+    return [(each.position, each.event, each.data, each.created) for each in broker.history(destination).publications]
+
+
+def committed(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT count(*) FROM publications").fetchone()[0]
+
+
+def test_a_kill_between_two_commits_loses_nothing(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db", history_size=8)
+    broker.publish([Draft("42", "settled")])
+    broker.settle()
+    broker.publish([Draft("42", {"ä": [1, None, "\n"]}, "order"), Draft("new", "x", key="once")])
+    broker.publish([Draft("42", n) for n in range(40)])
+    broker.publish([Draft("fleeting", "not kept", ttl=0), Draft("fleeting", "kept", ttl=100)])
+    broker.ack("42", f"{broker.epoch}:7")
+    assert committed(tmp_path / "relay.db") == 1
+    again = open_at(killed(tmp_path / "relay.db", tmp_path / "copy.db"), history_size=8)
+    for destination in ("42", "new", "fleeting"):
+        assert history(again, destination) == history(broker, destination)
+        assert again.position(destination) == broker.position(destination)
+    assert again.acked("42") == f"{broker.epoch}:7"
+    [receipt] = again.publish([Draft("new", "x", key="once")])
+    assert (receipt.position, receipt.connections, receipt.repeated) == (f"{broker.epoch}:1", 1, True)
+    assert again.publish([Draft("42", "next")])[0].position == f"{broker.epoch}:43"
+
+
+def test_a_kill_after_the_commit_and_before_the_journal_is_empty_brings_nothing_twice(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("42", n) for n in range(20)] + [Draft("42", "k", key="key"), Draft("0", "x", ttl=0)])
+    broker.ack("42", f"{broker.epoch}:3")
+    before = (tmp_path / "relay.db-recent").read_bytes()
+    broker.settle()
+    copy = killed(tmp_path / "relay.db", tmp_path / "copy.db")
+    (tmp_path / "copy.db-recent").write_bytes(before)
+    again = open_at(copy)
+    assert history(again) == history(broker)
+    assert again.position("0") == broker.position("0")
+    assert again.acked("42") == f"{broker.epoch}:3"
+
+
+def test_what_is_not_committed_is_read_by_everybody(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db", history_size=5)
+    broker.publish([Draft("42", n) for n in range(3)])
+    broker.settle()
+    broker.publish([Draft("42", n) for n in range(3, 5)] + [Draft("other", "x")])
+    got = []
+    recovery = broker.recover("42", f"{broker.epoch}:2", got.append, lambda: None)
+    assert [each.data for each in got] == [2, 3, 4] and recovery.recovered
+    assert [each.data for each in broker.history("42").publications] == [0, 1, 2, 3, 4]
+    assert broker.history("42", f"{broker.epoch}:5").recovered
+    assert not broker.history("42", f"{broker.epoch}:6").recovered
+    assert committed(tmp_path / "relay.db") == 3
+
+
+def test_what_does_not_fit_is_committed_at_once(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("42", "small")])
+    assert committed(tmp_path / "relay.db") == 0
+    broker.publish([Draft("42", "x" * SIZE)])
+    assert committed(tmp_path / "relay.db") == 2
+
+
+def test_a_transaction_that_fails_takes_nothing_with_it_that_was_accepted(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("42", "before"), Draft("new", "x")])
+    broker._writer.execute("PRAGMA max_page_count=20")
+    with pytest.raises(StoreError, match="full"):
+        broker.publish([Draft("42", "y" * 200_000)])
+    assert [each.data for each in broker.history("42").publications] == ["before"]
+    assert broker.position("new") == f"{broker.epoch}:1"
+    broker._writer.execute("PRAGMA max_page_count=100000")
+    assert broker.publish([Draft("new", "after")])[0].position == f"{broker.epoch}:2"
+    broker.settle()
+    assert [each.data for each in broker.history("42").publications] == ["before"]
+    assert [each.data for each in broker.history("new").publications] == ["x", "after"]
+
+
+def test_with_durability_power_there_is_none_and_what_one_left_is_taken_over(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("42", "left")])
+    copy = killed(tmp_path / "relay.db", tmp_path / "copy.db")
+    again = open_at(copy, durability="power")
+    assert [each.data for each in again.history("42").publications] == ["left"]
+    again.publish([Draft("42", "more")])
+    assert committed(copy) == 2
+    assert not os.path.exists(f"{copy}-recent")
+
+
+def test_a_store_that_was_closed_leaves_no_journal(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("42", "x")])
+    broker.close()
+    assert committed(tmp_path / "relay.db") == 1
+    assert not (tmp_path / "relay.db-recent").exists()
+
+
+def test_a_journal_that_was_removed_is_noticed(tmp_path, open_at):
+    need(os.name == "posix", "a system that removes files in use")
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("42", 0)])
+    (tmp_path / "relay.db-recent").unlink()
+    for number in range(1, 130):
+        broker.publish([Draft("42", number)])
+    assert (tmp_path / "relay.db-recent").exists()
+    assert [each.data for each in broker.history("42").publications] == list(range(30, 130))
