@@ -29,6 +29,8 @@ MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size w
 _FIND = "SELECT id, offset, trimmed, acked, due FROM destinations WHERE name = ?"
 _NEWEST = "SELECT offset, trimmed FROM publications WHERE destination = ? ORDER BY offset DESC LIMIT 1"
 _FLOOR = "SELECT value FROM meta WHERE name = 'floor'"
+_NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM destinations"
+_NEW = "INSERT INTO destinations (id, name, offset, trimmed, acked, due) VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT = (
     "INSERT INTO publications (destination, offset, created, expires, own, trimmed, event, data) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -87,6 +89,10 @@ class SQLiteBroker(Broker):
         self._settles = True  # this transaction is to be SQLite's as well
         self._unsettled = 0  # transactions that are in the journal, and not committed
         self._recent: list[Item] = []  # what these stored, which no reader finds in the file
+        self._rows: list[tuple[Any, ...]] = []  # publications that SQLite does not know yet; many at once are cheaper
+        self._new: list[tuple[Any, ...]] = []  # and destinations
+        self._floor = 0  # what the file says, and where destinations begin that are new
+        self._next_id = 1
         self._is_lost = False  # they are not in SQLite's open transaction either: it failed
         self._lost_spots: dict[str, _Spot] = {}  # how things stood then, but for the ids of what was new
 
@@ -134,12 +140,13 @@ class SQLiteBroker(Broker):
 
     def _take_over(self, left: list[bytes]) -> None:
         """Commit what was left in the journal, and begin a new one."""
-        self._spots, self._staged = {}, {}
+        self._forget_staged()
+        self._spots = {}
         if left:
             self._writer.execute("BEGIN IMMEDIATE")
             self._replay(left)
+            self._flush()
             self._writer.execute("COMMIT")
-            self._spots, self._staged = {}, {}
         if self._durability == "power":
             self._close_journal(remove=True)
         else:
@@ -230,12 +237,13 @@ class SQLiteBroker(Broker):
             self._journal.put(payload)
             self._unsettled += 1
         self._spots.update(self._staged)
-        while len(self._spots) > SPOTS:
-            del self._spots[next(iter(self._spots))]
 
     def _settle(self) -> None:
         """Commit all that was accepted since the last time."""
+        self._flush()
         self._writer.execute("COMMIT")
+        while len(self._spots) > SPOTS:  # not before: of what SQLite does not know the spots are needed
+            del self._spots[next(iter(self._spots))]
         if self._unsettled:
             self._journal.begin(self.epoch)
             self._unsettled, self._recent = 0, []
@@ -249,30 +257,37 @@ class SQLiteBroker(Broker):
             self._commits.together(self._settle_now)
 
     def _rollback(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            if self._writer is not None and self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
         if self._unsettled and not self._is_lost:
             self._is_lost, self._lost_spots, self._spots = True, self._spots, {}
+        try:
+            if self._writer is not None and self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            self._forget_staged()
+        except sqlite3.Error:
+            self._broken = True
+
+    def _forget_staged(self) -> None:
+        """Begin anew with what the file says."""
+        self._rows, self._new, self._staged = [], [], {}
+        if self._writer is not None:
+            (self._floor,) = self._writer.execute(_FLOOR).fetchone()
+            (self._next_id,) = self._writer.execute(_NEXT_ID).fetchone()
 
     def _replay(self, payloads: list[bytes]) -> None:
         """Do again what the journal holds; what was committed all the same stays as it is."""
         for payload in payloads:
-            rows: list[tuple[Any, ...]] = []
             for kind, *fields in decode(payload.decode()):
                 if kind == "publication":
-                    self._store_again(rows, *fields)
+                    self._store_again(*fields)
                 elif kind == "ack":
                     self._store_ack(*fields)
                 else:
                     self._writer.execute("UPDATE keys SET connections = ? WHERE key = ?", fields)
-            self._insert(rows)
         self._spots.update(self._staged)
         self._staged, self._entries = {}, []
 
     def _store_again(
         self,
-        rows: list[tuple[Any, ...]],
         name: str,
         offset: int,
         created: float,
@@ -284,7 +299,7 @@ class SQLiteBroker(Broker):
     ) -> None:
         spot = self._spot(name, self._look(created, expires))
         if offset > spot.offset:
-            self._put(rows, name, spot, offset, created, expires, own, event, text)
+            self._put(name, spot, offset, created, expires, own, event, text)
         if key is not None and self._find_key(key, created) is None:
             self._store_key(key, offset, created)
 
@@ -310,7 +325,6 @@ class SQLiteBroker(Broker):
     # Storing.
 
     def _store(self, items: list[Item], now: float) -> None:
-        rows: list[tuple[Any, ...]] = []
         usual, usual_times = self._lifetime(None), ""
         for item in items:
             if item.key is not None and self._repeats(item, now):
@@ -320,7 +334,7 @@ class SQLiteBroker(Broker):
             spot = self._staged.get(name) or self._spots.get(name) or self._spot(name, self._look(now, expires))
             offset = spot.offset + 1
             self._place(item, offset, now, expires)
-            self._put(rows, name, spot, offset, now, expires, own, item.event, item.text)
+            self._put(name, spot, offset, now, expires, own, item.event, item.text)
             if item.key is not None:
                 self._store_key(item.key, offset, now)
             if not self._settles:
@@ -333,11 +347,9 @@ class SQLiteBroker(Broker):
                     f'["publication",{quote(name)},{offset},{times},{1 if own else 0},'
                     f"{quote(item.event)},{quote(item.text)}{key}]"
                 )
-        self._insert(rows)
 
     def _put(
         self,
-        rows: list[tuple[Any, ...]],
         name: str,
         spot: _Spot,
         offset: int,
@@ -347,18 +359,18 @@ class SQLiteBroker(Broker):
         event: str,
         text: str,
     ) -> None:
-        """Store one publication; those that are kept are added to the rows, which are to be inserted together."""
+        """Store one publication."""
         id_, _, trimmed, acked, due = spot
         if not offset % self._trim_every:
-            self._insert(rows)
             trimmed = self._trim(id_, trimmed, created)
         if expires > created:
-            rows.append((id_, offset, created, expires, own, trimmed, event, text))
+            self._rows.append((id_, offset, created, expires, own, trimmed, event, text))
             look = expires + GRAIN
             if due > look:
                 due = self._due_by(id_, due, look)
         else:
             trimmed = trimmed if own else offset
+            self._flush()
             self._writer.execute("UPDATE destinations SET offset = ?, trimmed = ? WHERE id = ?", (offset, trimmed, id_))
         self._staged[name] = _Spot._make((id_, offset, trimmed, acked, due))
 
@@ -366,22 +378,23 @@ class SQLiteBroker(Broker):
         """When sweeping has to look at a destination of which this is the first publication."""
         return expires + GRAIN if expires > created else created + self.FORGET_AFTER
 
-    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
-        """Insert publications and empty the list of them."""
-        if len(rows) == 1:
-            self._writer.execute(_INSERT, rows[0])
-        elif rows:
-            self._writer.executemany(_INSERT, rows)
-        rows.clear()
+    def _flush(self) -> None:
+        """Give SQLite what was left for later."""
+        if self._new:
+            self._writer.executemany(_NEW, self._new)
+            self._new = []
+        if self._rows:
+            self._writer.executemany(_INSERT, self._rows)
+            self._rows = []
 
     def _spot(self, name: str, due: float) -> _Spot:
         """Where a destination stands in this transaction; if it is new, it is made, and due for sweeping then."""
         spot = self._staged.get(name) or self._spots.get(name) or self._find(self._writer, name)
         if spot is None:
-            (floor,) = self._writer.execute(_FLOOR).fetchone()
-            row = (name, floor, floor, floor, due)
-            insert = "INSERT INTO destinations (name, offset, trimmed, acked, due) VALUES (?, ?, ?, ?, ?)"
-            spot = _Spot(self._writer.execute(insert, row).lastrowid, *row[1:])
+            floor = self._floor
+            spot = _Spot(self._next_id, floor, floor, floor, due)
+            self._next_id += 1
+            self._new.append((spot.id, name, floor, floor, floor, due))
         self._staged[name] = spot
         return spot
 
@@ -398,11 +411,13 @@ class SQLiteBroker(Broker):
         """See that sweeping looks at a destination by this time; returns when it will."""
         if due <= latest:
             return due
+        self._flush()
         self._writer.execute("UPDATE destinations SET due = ? WHERE id = ?", (latest, id_))
         return latest
 
     def _trim(self, id_: int, trimmed: int, now: float) -> int:
         """Make room for one more publication of a destination; returns the highest offset lost to a bound."""
+        self._flush()
         newest = "SELECT offset FROM publications WHERE destination = ? ORDER BY offset DESC LIMIT 1 OFFSET ?"
         last = self._writer.execute(newest, (id_, max(self.history_size - 1, 0))).fetchone()
         if last is None:
@@ -416,6 +431,7 @@ class SQLiteBroker(Broker):
         spot = self._staged.get(destination) or self._spots.get(destination) or self._find(self._writer, destination)
         if spot is None or spot.acked >= offset:
             return
+        self._flush()
         self._writer.execute("UPDATE destinations SET acked = ? WHERE id = ?", (offset, spot.id))
         self._staged[destination] = spot._replace(acked=offset)
         self._entries.append(f'["ack",{quote(destination)},{offset}]')
@@ -472,11 +488,10 @@ class SQLiteBroker(Broker):
                     kept.append(Kept(item.offset, item.event, item.text, *item.publication[4:], own))
         return kept, tip
 
-    @staticmethod
-    def _tip_by(connection: sqlite3.Connection, spot: _Spot | None) -> Tip:
+    def _tip_by(self, connection: sqlite3.Connection, spot: _Spot | None) -> Tip:
         if spot is not None:
             return Tip(spot.offset, spot.trimmed, spot.acked)
-        (floor,) = connection.execute(_FLOOR).fetchone()
+        floor = max(self._floor, connection.execute(_FLOOR).fetchone()[0])
         return Tip(floor, floor, floor)
 
     # Sweeping.
@@ -488,6 +503,7 @@ class SQLiteBroker(Broker):
 
     def _sweep(self) -> bool:
         self._settles = self._settles or not self._unsettled
+        self._flush()
         end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
         while self._sweep_destination(now) or self._sweep_keys(now):
             looks += 1
@@ -549,7 +565,8 @@ class SQLiteBroker(Broker):
 
     def _forget(self, name: str, spot: _Spot) -> None:
         """Forget a destination. Those that are made later count on from its offset, so no position comes twice."""
-        self._writer.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'floor'", (spot.offset,))
+        self._floor = max(self._floor, spot.offset)
+        self._writer.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (self._floor,))
         self._writer.execute("DELETE FROM destinations WHERE id = ?", (spot.id,))
         self._staged.pop(name, None)
         self._spots.pop(name, None)

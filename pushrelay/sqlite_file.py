@@ -58,7 +58,7 @@ _HELP = {
     sqlite3.SQLITE_READONLY: "it cannot be written: make the file and its folder writable for the relay's user",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: make the file and its folder writable for the relay's user",
     sqlite3.SQLITE_PERM: "it cannot be opened: make the file and its folder writable for the relay's user",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: move it away with its -wal, -shm and -recent, and the relay makes a new one",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: move it away with its -wal, -shm, -recent, and the relay makes a new one",
     sqlite3.SQLITE_NOTADB: "it is no SQLite database: move it away, or name another file in the setting broker",
     sqlite3.SQLITE_IOERR: "the disk refuses to write or read it (full, over quota, or failing): see to the disk",
 }

@@ -196,7 +196,7 @@ def test_a_transaction_that_fails_takes_nothing_with_it_that_was_accepted(tmp_pa
     broker.publish([Draft("42", "before"), Draft("new", "x")])
     broker._writer.execute("PRAGMA max_page_count=20")
     with pytest.raises(StoreError, match="full"):
-        broker.publish([Draft("42", "y" * 200_000)])
+        broker.publish([Draft("42", "y" * SIZE)])
     assert [each.data for each in broker.history("42").publications] == ["before"]
     assert broker.position("new") == f"{broker.epoch}:1"
     broker._writer.execute("PRAGMA max_page_count=100000")
@@ -204,6 +204,26 @@ def test_a_transaction_that_fails_takes_nothing_with_it_that_was_accepted(tmp_pa
     broker.settle()
     assert [each.data for each in broker.history("42").publications] == ["before"]
     assert [each.data for each in broker.history("new").publications] == ["x", "after"]
+
+
+def test_what_was_accepted_and_cannot_be_committed_stays_and_is_committed_later(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    broker._writer.execute("PRAGMA max_page_count=20")
+    broker.publish([Draft("42", n) for n in range(3)] + [Draft("42", "y" * 200_000)])
+    for _ in range(3):
+        with pytest.raises(StoreError, match="full"):
+            broker.settle()
+        with pytest.raises(StoreError, match="full"):
+            broker.publish([Draft("42", "refused")] * 100)
+            broker.settle()
+        assert [len(str(each.data)) for each in broker.history("42").publications] == [1, 1, 1, 200_000]
+        assert broker.position("42") == f"{broker.epoch}:4"
+    again = open_at(killed(tmp_path / "relay.db", tmp_path / "copy.db"))
+    assert history(again) == history(broker)
+    broker._writer.execute("PRAGMA max_page_count=100000")
+    assert broker.publish([Draft("42", "after")])[0].position == f"{broker.epoch}:5"
+    broker.settle()
+    assert committed(tmp_path / "relay.db") == 5
 
 
 def test_with_durability_power_there_is_none_and_what_one_left_is_taken_over(tmp_path, open_at):
