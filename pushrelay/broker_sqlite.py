@@ -82,6 +82,7 @@ class SQLiteBroker(Broker):
         # What is accepted. Replaced and never changed, so that all threads may read it.
         self._spots: dict[str, _Spot] = {}
         self._staged: dict[str, _Spot] = {}  # what this transaction makes of it
+        self._has_all = False  # the spots are those of all destinations: one that is not there is new
 
         # With durability "process": what is in SQLite's open transaction is in the journal as well (journal.py).
         self._journal: Journal | None = None
@@ -147,6 +148,7 @@ class SQLiteBroker(Broker):
             self._replay(left)
             self._flush()
             self._writer.execute("COMMIT")
+        self._load_spots()
         if self._durability == "power":
             self._close_journal(remove=True)
         else:
@@ -163,6 +165,14 @@ class SQLiteBroker(Broker):
         except StoreError as error:
             self._away = str(error)
             raise
+
+    def _load_spots(self) -> None:
+        """Have the spots of all destinations at hand, where those are not too many."""
+        self._spots, self._staged = {}, {}
+        self._has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= SPOTS
+        if self._has_all:
+            for (name,) in self._writer.execute("SELECT name FROM destinations").fetchall():
+                self._spots[name] = self._find_in(self._writer, name)
 
     def _close_journal(self, remove: bool = False) -> None:
         if self._journal is not None:
@@ -243,6 +253,7 @@ class SQLiteBroker(Broker):
         self._flush()
         self._writer.execute("COMMIT")
         while len(self._spots) > SPOTS:  # not before: of what SQLite does not know the spots are needed
+            self._has_all = False
             del self._spots[next(iter(self._spots))]
         if self._unsettled:
             self._journal.begin(self.epoch)
@@ -258,6 +269,7 @@ class SQLiteBroker(Broker):
 
     def _rollback(self) -> None:
         if self._unsettled and not self._is_lost:
+            self._has_all = False
             self._is_lost, self._lost_spots, self._spots = True, self._spots, {}
         try:
             if self._writer is not None and self._writer.in_transaction:
@@ -389,7 +401,7 @@ class SQLiteBroker(Broker):
 
     def _spot(self, name: str, due: float) -> _Spot:
         """Where a destination stands in this transaction; if it is new, it is made, and due for sweeping then."""
-        spot = self._staged.get(name) or self._spots.get(name) or self._find(self._writer, name)
+        spot = self._known(name)
         if spot is None:
             floor = self._floor
             spot = _Spot(self._next_id, floor, floor, floor, due)
@@ -398,8 +410,13 @@ class SQLiteBroker(Broker):
         self._staged[name] = spot
         return spot
 
+    def _known(self, name: str) -> _Spot | None:
+        """Where a destination stands in this transaction; None where it is new."""
+        spot = self._staged.get(name) or self._spots.get(name)
+        return spot if spot is not None or self._has_all else self._find_in(self._writer, name)
+
     @staticmethod
-    def _find(connection: sqlite3.Connection, name: str) -> _Spot | None:
+    def _find_in(connection: sqlite3.Connection, name: str) -> _Spot | None:
         found = connection.execute(_FIND, (name,)).fetchone()
         if found is None:
             return None
@@ -428,7 +445,7 @@ class SQLiteBroker(Broker):
         return max(trimmed, highest or 0)
 
     def _store_ack(self, destination: str, offset: int) -> None:
-        spot = self._staged.get(destination) or self._spots.get(destination) or self._find(self._writer, destination)
+        spot = self._known(destination)
         if spot is None or spot.acked >= offset:
             return
         self._flush()
@@ -469,14 +486,16 @@ class SQLiteBroker(Broker):
         spot = self._spots.get(destination) or self._lost_spots.get(destination)
         if spot is not None:
             return Tip(spot.offset, spot.trimmed, spot.acked)
+        if self._has_all:
+            return Tip(self._floor, self._floor, self._floor)
         self.settle()  # its spot is no longer at hand
         with self._snapshot() as connection:
-            return self._tip_by(connection, self._find(connection, destination))
+            return self._tip_by(connection, self._find_in(connection, destination))
 
     def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
         recent = self._recent  # first: what is committed meanwhile is in both then
         with self._snapshot() as connection:
-            spot = self._find(connection, destination)
+            spot = self._find_in(connection, destination)
             rows = connection.execute(_READ, (spot.id, since)).fetchall() if spot else ()
             tip = self._tip_by(connection, spot)
         kept = [Kept(*row) for row in rows]
