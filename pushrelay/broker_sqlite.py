@@ -20,8 +20,8 @@ log = logging.getLogger("relay.broker")
 
 SPOTS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
 GRAIN = 60.0  # seconds that what expired may lie on the disk: sweeping looks at a destination no more often
-TRIM_EVERY = 16  # offsets between two trims of a destination: a trim costs as much for one row as for sixteen
-CHECK_EVERY = 64  # transactions between two looks at the files
+TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for all of them
+CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
 EVICT = 16  # publications that one destination loses at a time where all take too much room
 EXPIRE = 256  # the oldest of a destination that are looked at together; what expired behind them can wait
 MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none
@@ -68,7 +68,7 @@ class SQLiteBroker(Broker):
             raise ValueError(f"history_bytes is {MIN_BYTES} at least, not {self.history_bytes}")
         self.path = os.path.realpath(path)  # one file has one lock, whatever links lead to it
         self._durability = durability
-        self._trim_every = max(TRIM_EVERY, self.history_size // 8)
+        self._trim_every = max(TRIM_EVERY, self.history_size // 4)
 
         self._lock: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None  # of the thread in the transaction
@@ -260,7 +260,7 @@ class SQLiteBroker(Broker):
             self._unsettled, self._recent = 0, []
 
     def _settle_now(self) -> None:
-        self._settles = True
+        self._settles, self._until_check = True, 0
 
     def settle(self) -> None:
         """Commit what is only in the journal."""
