@@ -79,7 +79,7 @@ class SQLiteBroker(Broker):
         self._is_locked = False  # another program's lock was waited for in vain, so the next try is a short one
         self._broken = False  # an error was one that a connection may not survive: open the file anew
 
-        # What is accepted. Replaced and never changed, so that all threads may read it.
+        # What is accepted. Each spot is replaced and never changed, so that all threads may read it.
         self._spots: dict[str, _Spot] = {}
         self._staged: dict[str, _Spot] = {}  # what this transaction makes of it
         self._has_all = False  # the spots are those of all destinations: one that is not there is new
@@ -268,8 +268,8 @@ class SQLiteBroker(Broker):
             self._commits.together(self._settle_now)
 
     def _rollback(self) -> None:
+        self._has_all = False  # what was forgotten is there again
         if self._unsettled and not self._is_lost:
-            self._has_all = False
             self._is_lost, self._lost_spots, self._spots = True, self._spots, {}
         try:
             if self._writer is not None and self._writer.in_transaction:

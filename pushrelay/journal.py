@@ -33,7 +33,7 @@ class Journal:
         try:
             fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                os.posix_fallocate(fd, 0, SIZE)  # where the disk is full it is said now, and not by a signal later
+                _fill(fd)
                 self._map = mmap.mmap(fd, SIZE)
                 self.inode = os.fstat(fd).st_ino
             finally:
@@ -89,3 +89,13 @@ class Journal:
 
     def _set_seed(self) -> None:
         self._seed = zlib.crc32(self._generation.to_bytes(8, "little"))
+
+
+def _fill(fd: int) -> None:
+    """Give the file its room on the disk: where that is full it is said now, and not by a signal later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, SIZE)
+    else:  # macOS
+        missing = SIZE - os.fstat(fd).st_size
+        if missing > 0:
+            os.pwrite(fd, bytes(missing), SIZE - missing)

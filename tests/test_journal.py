@@ -226,6 +226,23 @@ def test_what_was_accepted_and_cannot_be_committed_stays_and_is_committed_later(
     assert committed(tmp_path / "relay.db") == 5
 
 
+def test_what_was_to_be_forgotten_is_there_when_that_fails(tmp_path, open_at):
+    now = [1_000_000.0]
+    broker = open_at(tmp_path / "relay.db", clock=lambda: now[0], history_ttl=10)
+    broker.publish([Draft("42", "x")])
+    broker.settle()
+    now[0] += 1000
+    broker.sweep()
+    commit, broker._settle = broker._settle, lambda: 1 / 0
+    now[0] += 2 * broker.FORGET_AFTER
+    with pytest.raises(StoreError):
+        broker.sweep()  # it would have been forgotten by this
+    broker._settle = commit
+    assert broker.publish([Draft("42", "y")])[0].position == f"{broker.epoch}:2"
+    broker.settle()
+    assert [each.data for each in broker.history("42").publications] == ["y"]
+
+
 def test_with_durability_power_there_is_none_and_what_one_left_is_taken_over(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "left")])
