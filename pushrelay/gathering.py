@@ -19,7 +19,9 @@ from .publication import StoreError
 log = logging.getLogger("pushrelay.gathering")
 
 MOST_AT_ONCE = 256  # publications in one transaction: the first one waits for the last
-MOST_WAITING = 4096  # pushes that wait for the store: it is locked then, and their publishers give up before long
+# What may wait for the store: where that is locked for longer, publishers give up before it is their turn.
+MOST_WAITING = 4096  # pushes
+MOST_BYTES = 64 << 20  # of data, as JSON
 
 # Told that a push has its receipts, or why it was not stored.
 Told = Callable[[StoreError | None], None]
@@ -31,21 +33,24 @@ class Gathering:
     def __init__(self, broker: Broker):
         self._broker = broker
         self._waiting: deque[tuple[list[Item], Told]] = deque()
+        self._bytes = 0  # of data in it, where it is much; about, as threads add to it at the same time
         self._called = False  # the poller is going to call `_publish`
         self._storing = threading.Lock()  # held by the thread that is in the store
 
     def is_full(self) -> bool:
         """Whether too many pushes wait for the store."""
-        return len(self._waiting) >= MOST_WAITING
+        return len(self._waiting) >= MOST_WAITING or self._bytes >= MOST_BYTES
 
     def check_room(self) -> None:
         """Raise Refused (503) where it is full."""
         if self.is_full():
-            message = f"the push was not taken; send it again later: {MOST_WAITING} wait for the store already"
+            message = "the push was not taken; send it again later: too many wait for the store already"
             raise Refused(503, "store_not_available", message)
 
     def add(self, items: list[Item], told: Told, poller: Any) -> None:
         """Publish these items soon. `told` is called once, by a thread of the poller."""
+        if len(items) > 1 or len(items[0].text) > 1000:
+            self._bytes += sum(len(item.text) for item in items)
         self._waiting.append((items, told))
         # It was added before this is looked at, and `_publish` resets it before it takes: nothing stays behind.
         if not self._called:
@@ -90,6 +95,8 @@ class Gathering:
             more, told = waiting.popleft()
             items += more
             taken.append(told)
+        if not waiting:
+            self._bytes = 0
         return taken, items
 
     def _hand_out(self, items: list[Item]) -> None:

@@ -65,7 +65,8 @@ class Publisher:
 
         It knows plain forms of a destination and data, and leaves all others to answer(), which says the same of them.
         """
-        if "HTTP_IDEMPOTENCY_KEY" in environ or not is_form(environ):
+        too_large = int(environ.get("CONTENT_LENGTH") or 0) > self._settings.max_body
+        if too_large or "HTTP_IDEMPOTENCY_KEY" in environ or not is_form(environ):
             return None
         let_in: set[str] = set()  # addresses from which this header was let in
         longest, gathering = self._settings.max_id_length, self._gathering

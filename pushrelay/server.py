@@ -61,7 +61,7 @@ class Server:
         shortcut: Callable[[dict[str, Any]], Any] | None = None,
     ):
         self.app = app
-        self._shortcut = None if access_log else shortcut
+        self._shortcut = None if access_log else shortcut  # the log is of requests, of which a shortcut makes none
         self.limits = limits or Limits()
         self.access_log = access_logger if access_log else None
         self.poller = poller or Poller(threads)

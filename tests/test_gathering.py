@@ -170,6 +170,18 @@ def test_too_many_that_wait_are_refused_with_what_to_do(parts, monkeypatch):
     assert refused.value.status == 503
 
 
+def test_much_data_that_waits_is_refused_before_the_memory_is_full(parts, monkeypatch):
+    store, poller, gathered = parts
+    monkeypatch.setattr(gathering, "MOST_BYTES", 10_000)
+    add(gathered, poller, [], *["x" * 900] * 10)
+    gathered.check_room()
+    add(gathered, poller, [], "x" * 2000)
+    with pytest.raises(Refused):
+        gathered.check_room()
+    poller.finish_batch()
+    gathered.check_room()
+
+
 # The same over the wire.
 
 FORM = b"destination=42&data=hello"
@@ -208,6 +220,16 @@ def test_pushes_one_behind_the_other_on_a_connection_are_answered_in_order(relay
                 answer.begin()
                 offsets.append(int(json.loads(answer.read())["id"].rpartition(":")[2]))
             assert offsets == list(range(offsets[0], offsets[0] + count))
+
+
+def test_a_push_that_is_too_large_is_refused_also_where_its_header_is_known(start_relay):
+    relay = start_relay(max_body=1024)
+    body = b"destination=42&data=" + b"x" * 1024
+    request = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    for _ in range(4):
+        with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
+            sock.sendall(request)
+            assert b" 413 " in sock.recv(4096)
 
 
 class Unclosed:
