@@ -82,7 +82,7 @@ class SQLiteBroker(Broker):
         # What is accepted. Each spot is replaced and never changed, so that all threads may read it.
         self._spots: dict[str, _Spot] = {}
         self._staged: dict[str, _Spot] = {}  # what this transaction makes of it
-        self._has_all = False  # the spots are those of all destinations: one that is not there is new
+        self._whole: dict[str, _Spot] | None = None  # the spots, where all destinations have one: others are new
 
         # With durability "process": what is in SQLite's open transaction is in the journal as well (journal.py).
         self._journal: Journal | None = None
@@ -142,7 +142,7 @@ class SQLiteBroker(Broker):
     def _take_over(self, left: list[bytes]) -> None:
         """Commit what was left in the journal, and begin a new one."""
         self._forget_staged()
-        self._spots = {}
+        self._whole, self._spots = None, {}
         if left:
             self._writer.execute("BEGIN IMMEDIATE")
             self._replay(left)
@@ -168,11 +168,14 @@ class SQLiteBroker(Broker):
 
     def _load_spots(self) -> None:
         """Have the spots of all destinations at hand, where those are not too many."""
-        self._spots, self._staged = {}, {}
-        self._has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= SPOTS
-        if self._has_all:
+        spots: dict[str, _Spot] = {}
+        has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= SPOTS
+        if has_all:
             for (name,) in self._writer.execute("SELECT name FROM destinations").fetchall():
-                self._spots[name] = self._find_in(self._writer, name)
+                spots[name] = self._find_in(self._writer, name)
+        # Not before they are complete: others read them meanwhile, where the file is opened anew.
+        self._spots, self._staged = spots, {}
+        self._whole = spots if has_all else None
 
     def _close_journal(self, remove: bool = False) -> None:
         if self._journal is not None:
@@ -191,12 +194,12 @@ class SQLiteBroker(Broker):
             self._writer = None
 
     def _close(self) -> None:
-        if self._writer is not None:
+        if self._readers is not None:  # else it was never wholly open: what is in the journal may be nowhere else
             with contextlib.suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._settle()
-                sqlite_file.mark_closed(self._writer)
                 if not self._unsettled:
+                    sqlite_file.mark_closed(self._writer)
                     self._close_journal(remove=True)
         self._close_file()
         if self._lock is not None:
@@ -227,6 +230,9 @@ class SQLiteBroker(Broker):
             if sqlite_file.code_of(error) == sqlite3.SQLITE_BUSY:
                 self._be_patient(False)
             raise self._failed(error) from error
+        except BaseException:
+            self._rollback()
+            raise
 
     def _be_patient(self, patient: bool) -> None:
         """Wait for other programs' locks, or do not: where one lasts, all threads would soon wait for it at once."""
@@ -254,7 +260,7 @@ class SQLiteBroker(Broker):
         self._flush()
         self._writer.execute("COMMIT")
         while len(self._spots) > SPOTS:  # not before: of what SQLite does not know the spots are needed
-            self._has_all = False
+            self._whole = None
             del self._spots[next(iter(self._spots))]
         if self._unsettled:
             self._journal.begin(self.epoch)
@@ -269,7 +275,7 @@ class SQLiteBroker(Broker):
             self._commits.together(self._settle_now)
 
     def _rollback(self) -> None:
-        self._has_all = False  # what was forgotten is there again
+        self._whole = None  # what was forgotten is there again
         if self._unsettled and not self._is_lost:
             self._is_lost, self._lost_spots, self._spots = True, self._spots, {}
         try:
@@ -414,7 +420,7 @@ class SQLiteBroker(Broker):
     def _known(self, name: str) -> _Spot | None:
         """Where a destination stands in this transaction; None where it is new."""
         spot = self._staged.get(name) or self._spots.get(name)
-        return spot if spot is not None or self._has_all else self._find_in(self._writer, name)
+        return spot if spot is not None or self._whole is not None else self._find_in(self._writer, name)
 
     @staticmethod
     def _find_in(connection: sqlite3.Connection, name: str) -> _Spot | None:
@@ -484,11 +490,12 @@ class SQLiteBroker(Broker):
             raise self._failed(error) from error
 
     def _tip(self, destination: str) -> Tip:
-        spot = self._spots.get(destination) or self._lost_spots.get(destination)
+        floor, spots = self._floor, self._spots  # the floor first: where this one is made meanwhile, it is no higher
+        spot = spots.get(destination) or self._lost_spots.get(destination)
         if spot is not None:
             return Tip(spot.offset, spot.trimmed, spot.acked)
-        if self._has_all:
-            return Tip(self._floor, self._floor, self._floor)
+        if self._whole is spots:
+            return Tip(floor, floor, floor)
         self.settle()  # its spot is no longer at hand
         with self._snapshot() as connection:
             return self._tip_by(connection, self._find_in(connection, destination))
@@ -500,8 +507,11 @@ class SQLiteBroker(Broker):
             rows = connection.execute(_READ, (spot.id, since)).fetchall() if spot else ()
             tip = self._tip_by(connection, spot)
         kept = [Kept(*row) for row in rows]
-        for item in recent:
-            if item.destination == destination and item.offset > tip.offset:
+        mine = [item for item in recent if item.destination == destination]
+        if mine and spot is None:  # it is new: it began before its first one, wherever others would begin by now
+            tip = Tip(*[mine[0].offset - 1] * 3)
+        for item in mine:
+            if item.offset > tip.offset:
                 seconds, own = self._lifetime(item.ttl)
                 tip = tip._replace(offset=item.offset, trimmed=tip.trimmed if seconds or own else item.offset)
                 if seconds and item.offset > since:
@@ -585,6 +595,7 @@ class SQLiteBroker(Broker):
 
     def _forget(self, name: str, spot: _Spot) -> None:
         """Forget a destination. Those that are made later count on from its offset, so no position comes twice."""
+        self._settles = True  # a floor that somebody was told of must not be lost with this process
         self._floor = max(self._floor, spot.offset)
         self._writer.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (self._floor,))
         self._writer.execute("DELETE FROM destinations WHERE id = ?", (spot.id,))

@@ -49,8 +49,7 @@ class Gathering:
 
     def add(self, items: list[Item], told: Told, poller: Any) -> None:
         """Publish these items soon. `told` is called once, by a thread of the poller."""
-        if len(items) > 1 or len(items[0].text) > 1000:
-            self._bytes += sum(len(item.text) for item in items)
+        self._bytes += _size_of(items)
         self._waiting.append((items, told))
         # It was added before this is looked at, and `_publish` resets it before it takes: nothing stays behind.
         if not self._called:
@@ -95,6 +94,7 @@ class Gathering:
             more, told = waiting.popleft()
             items += more
             taken.append(told)
+            self._bytes -= _size_of(more)
         if not waiting:
             self._bytes = 0
         return taken, items
@@ -104,3 +104,10 @@ class Gathering:
             self._broker.hand_out(items)
         except Exception:
             log.exception("handing out failed")  # it is stored, and who did not get it recovers it
+
+
+def _size_of(items: list[Item]) -> int:
+    """The data of a push in bytes, about; 0 where it is little, and there are too few for that to be much."""
+    if len(items) == 1 and len(items[0].text) <= 1000:
+        return 0
+    return sum(len(item.text) for item in items)

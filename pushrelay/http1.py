@@ -78,9 +78,10 @@ class Conversation:
     # The receiver.
 
     def received(self, data: bytes) -> None:
-        if self._waits():
+        # Where there is something early and no request is waited for any more, proceed() is about to be called.
+        if self._waits() or self._early:
             with self._lock:
-                if self._waits():
+                if self._waits() or self._early:
                     self._keep_for_later(data)
                     return
         known = self._parser.recognize(data)

@@ -182,6 +182,19 @@ def test_much_data_that_waits_is_refused_before_the_memory_is_full(parts, monkey
     gathered.check_room()
 
 
+def test_data_that_is_stored_no_longer_counts_though_other_pushes_always_wait(parts, monkeypatch):
+    store, poller, gathered = parts
+    monkeypatch.setattr(gathering, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(gathering, "MOST_AT_ONCE", 1)
+    add(gathered, poller, [], "x" * 2000)
+    for _ in range(20):
+        add(gathered, poller, [], "x" * 2000)
+        gathered.check_room()
+        callback, args = poller.calls.pop(0)
+        callback(*args)
+    assert len(store.transactions) == 20
+
+
 # The same over the wire.
 
 FORM = b"destination=42&data=hello"

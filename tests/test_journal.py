@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 from conftest import need
 
+from pushrelay import sqlite_file
 from pushrelay.broker import open_broker
 from pushrelay.journal import SIZE, Journal
 from pushrelay.publication import Draft, StoreError
@@ -226,6 +227,44 @@ def test_what_was_accepted_and_cannot_be_committed_stays_and_is_committed_later(
     assert committed(tmp_path / "relay.db") == 5
 
 
+def test_what_is_new_and_not_committed_is_read_while_another_is_forgotten(tmp_path, open_at):
+    now = [1_000_000.0]
+    broker = open_at(tmp_path / "relay.db", clock=lambda: now[0], history_ttl=10)
+    broker.publish([Draft("42", n) for n in range(5)])
+    broker.settle()
+    now[0] += 1000
+    broker.sweep()
+    now[0] += 2 * broker.FORGET_AFTER
+    broker.publish([Draft("new", "x")])
+    seen, update = [], broker._commit
+
+    def look_and_commit():
+        seen.append(broker.history("new", f"{broker.epoch}:0"))
+        update()
+
+    broker._commit = look_and_commit
+    broker.sweep()
+    seen.append(broker.history("new", f"{broker.epoch}:0"))
+    assert [([each.data for each in one.publications], one.recovered) for one in seen] == [(["x"], True)] * 2
+
+
+def test_who_was_told_where_a_new_destination_begins_can_rely_on_it_after_a_kill(tmp_path, open_at):
+    now = [1_000_000.0]
+    broker = open_at(tmp_path / "relay.db", clock=lambda: now[0], history_ttl=10)
+    broker.publish([Draft("42", n) for n in range(5)])
+    broker.settle()
+    now[0] += 1000
+    broker.sweep()
+    now[0] += 2 * broker.FORGET_AFTER
+    broker.publish([Draft("another", "x")])
+    broker.sweep()  # forgets 42
+    told = broker.position("new")
+    again = open_at(killed(tmp_path / "relay.db", tmp_path / "copy.db"), clock=lambda: now[0], history_ttl=10)
+    again.publish([Draft("new", n) for n in range(7)])
+    history = again.history("new", told)
+    assert history.recovered and [each.data for each in history.publications] == list(range(7))
+
+
 def test_what_was_to_be_forgotten_is_there_when_that_fails(tmp_path, open_at):
     now = [1_000_000.0]
     broker = open_at(tmp_path / "relay.db", clock=lambda: now[0], history_ttl=10)
@@ -241,6 +280,61 @@ def test_what_was_to_be_forgotten_is_there_when_that_fails(tmp_path, open_at):
     assert broker.publish([Draft("42", "y")])[0].position == f"{broker.epoch}:2"
     broker.settle()
     assert [each.data for each in broker.history("42").publications] == ["y"]
+
+
+def test_a_start_that_fails_leaves_the_journal_for_the_next_one(tmp_path, open_at, monkeypatch):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft(f"{n}", "x" * 100) for n in range(1000)] + [Draft("fleeting", "x", ttl=0)])
+    copy = killed(tmp_path / "relay.db", tmp_path / "copy.db")
+    connect = sqlite_file.connect
+
+    def connect_to_a_full_disk(*args):
+        connection = connect(*args)
+        connection.execute("PRAGMA max_page_count=20")
+        return connection
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="full"):
+        patch.setattr(sqlite_file, "connect", connect_to_a_full_disk)
+        open_at(copy)
+    again = open_at(copy)
+    assert [len(history(again, f"{n}")) for n in range(1000)] == [1] * 1000
+    assert again.position("fleeting") == f"{broker.epoch}:1"
+
+
+def test_what_was_accepted_is_there_when_the_file_is_opened_anew_before_a_commit(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("42", "settled")])
+    broker.settle()
+    broker.publish([Draft("42", "recent")])
+    broker._readers.close()
+    with pytest.raises(StoreError), broker._snapshot():
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN  # as who reads gets it, with no file descriptor left
+        raise error
+    assert broker.publish([Draft("42", "after")])[0].position == f"{broker.epoch}:3"
+    assert [each.data for each in broker.history("42").publications] == ["settled", "recent", "after"]
+
+
+def test_a_position_is_never_a_lower_one_while_the_file_is_opened_anew(tmp_path, open_at, monkeypatch):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("41", "x"), Draft("42", "x")])
+    broker.settle()
+    told, find = [], broker._find_in
+
+    def ask():
+        with contextlib.suppress(StoreError):  # it may say that it does not know yet
+            told.append(broker.position("42"))
+
+    def find_and_ask(connection, name):
+        if connection is broker._writer:
+            ask()
+        return find(connection, name)
+
+    monkeypatch.setattr(broker, "_find_in", find_and_ask)
+    broker._broken = True
+    broker.publish([Draft("43", "x")])
+    ask()
+    assert set(told) == {f"{broker.epoch}:1"}
 
 
 def test_with_durability_power_there_is_none_and_what_one_left_is_taken_over(tmp_path, open_at):

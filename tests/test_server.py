@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wire import error_of, open_fds, read_all
 
+from pushrelay.http1 import KEY, Conversation
 from pushrelay.request import Limits
 from pushrelay.server import Server
 
@@ -67,6 +68,45 @@ def test_requests_in_one_packet_are_answered_in_order_on_one_connection(serve):
     assert [part in answer for part in (b"GET /a? ", b"POST /b? two", b"GET /c? ")] == [True] * 3
     assert answer.index(b"/a?") < answer.index(b"/b?") < answer.index(b"/c?")
     assert answer.count(b"Connection: close") == 1
+
+
+def test_what_comes_in_the_moment_of_an_answer_waits_for_what_came_before():
+    def app(environ, start_response):
+        conversation = environ[KEY]
+        conversation.park()
+        parked.append((environ["PATH_INFO"], conversation))
+        return ()
+
+    class Wire:
+        """A connection whose owner reads on, and proceeds when it is told to."""
+
+        peer, backlog, closed, deadline, receiver = None, 0, False, 0.0, None
+        soon = False
+
+        def write(self, data):
+            written.append(body_of(data))
+
+        def run_soon(self):
+            self.soon = True
+
+    parked, written, wire = [], [], Wire()
+    server = Server(app, port=0)
+    wire.poller = server.poller
+    server.poller.is_short = lambda: False
+    wire.receiver = conversation = Conversation(wire, server)
+    try:
+        for n in range(3):
+            if n == 2:
+                parked[0][1].answer("200 OK", TEXT, b"/0")  # by another thread, as the owner is about to read
+            conversation.received(request(f"GET /{n} HTTP/1.1", "Host: x"))
+        for n in (1, 2):
+            assert wire.soon
+            conversation.proceed()
+            assert parked[-1][0] == f"/{n}"
+            conversation.answer("200 OK", TEXT, b"/%d" % n)
+        assert written == [b"/0", b"/1", b"/2"]
+    finally:
+        server.close()
 
 
 def test_a_request_that_comes_a_byte_at_a_time_is_one_request(serve):
