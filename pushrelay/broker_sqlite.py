@@ -184,7 +184,7 @@ class SQLiteBroker(Broker):
 
     def _close_file(self) -> None:
         self._close_journal()
-        self._has_all, self._spots, self._lost_spots = False, {}, {}  # what it says counts, once it is open again
+        self._whole, self._spots, self._lost_spots = None, {}, {}  # what it says counts, once it is open again
         if self._readers is not None:
             self._readers.close()
             self._readers = None
