@@ -4,26 +4,23 @@ import contextlib
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from json.encoder import encode_basestring as quote
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import sqlite_file
-from .broker import Broker, new_epoch
+from .broker import new_epoch
 from .commits import Job
 from .handout import Item
 from .journal import Journal
 from .publication import Kept, StoreError, Tip, decode
+from .sqlite_sweep import GRAIN, Spot, Sweeping
 
 log = logging.getLogger("relay.broker")
 
 SPOTS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
-GRAIN = 60.0  # seconds that what expired may lie on the disk: sweeping looks at a destination no more often
 TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for all of them
 CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
-EVICT = 16  # publications that one destination loses at a time where all take too much room
-EXPIRE = 256  # the oldest of a destination that are looked at together; what expired behind them can wait
 MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none
 
 _FIND = "SELECT id, offset, trimmed, acked, due FROM destinations WHERE name = ?"
@@ -41,17 +38,7 @@ _READ = (
 )
 
 
-class _Spot(NamedTuple):
-    """Where a destination stands, as the writer knows it."""
-
-    id: int
-    offset: int
-    trimmed: int
-    acked: int
-    due: float
-
-
-class SQLiteBroker(Broker):
+class SQLiteBroker(Sweeping):
     """A broker whose store is one file. One connection writes, a few read, and no other relay may use the file.
 
     `durability`: "process" outlives the end of the process, however it ends; "power" the end of the machine.
@@ -80,9 +67,9 @@ class SQLiteBroker(Broker):
         self._broken = False  # an error was one that a connection may not survive: open the file anew
 
         # What is accepted. Each spot is replaced and never changed, so that all threads may read it.
-        self._spots: dict[str, _Spot] = {}
-        self._staged: dict[str, _Spot] = {}  # what this transaction makes of it
-        self._whole: dict[str, _Spot] | None = None  # the spots, where all destinations have one: others are new
+        self._spots: dict[str, Spot] = {}
+        self._staged: dict[str, Spot] = {}  # what this transaction makes of it
+        self._whole: dict[str, Spot] | None = None  # the spots, where all destinations have one: others are new
 
         # With durability "process": what is in SQLite's open transaction is in the journal as well (journal.py).
         self._journal: Journal | None = None
@@ -95,7 +82,7 @@ class SQLiteBroker(Broker):
         self._floor = 0  # what the file says, and where destinations begin that are new
         self._next_id = 1
         self._is_lost = False  # they are not in SQLite's open transaction either: it failed
-        self._lost_spots: dict[str, _Spot] = {}  # how things stood then, but for the ids of what was new
+        self._lost_spots: dict[str, Spot] = {}  # how things stood then, but for the ids of what was new
 
     # Opening and closing.
 
@@ -168,7 +155,7 @@ class SQLiteBroker(Broker):
 
     def _load_spots(self) -> None:
         """Have the spots of all destinations at hand, where those are not too many."""
-        spots: dict[str, _Spot] = {}
+        spots: dict[str, Spot] = {}
         has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= SPOTS
         if has_all:
             for (name,) in self._writer.execute("SELECT name FROM destinations").fetchall():
@@ -370,7 +357,7 @@ class SQLiteBroker(Broker):
     def _put(
         self,
         name: str,
-        spot: _Spot,
+        spot: Spot,
         offset: int,
         created: float,
         expires: float,
@@ -391,7 +378,7 @@ class SQLiteBroker(Broker):
             trimmed = trimmed if own else offset
             self._flush()
             self._writer.execute("UPDATE destinations SET offset = ?, trimmed = ? WHERE id = ?", (offset, trimmed, id_))
-        self._staged[name] = _Spot._make((id_, offset, trimmed, acked, due))
+        self._staged[name] = Spot._make((id_, offset, trimmed, acked, due))
 
     def _look(self, created: float, expires: float) -> float:
         """When sweeping has to look at a destination of which this is the first publication."""
@@ -406,30 +393,30 @@ class SQLiteBroker(Broker):
             self._writer.executemany(_INSERT, self._rows)
             self._rows = []
 
-    def _spot(self, name: str, due: float) -> _Spot:
+    def _spot(self, name: str, due: float) -> Spot:
         """Where a destination stands in this transaction; if it is new, it is made, and due for sweeping then."""
         spot = self._known(name)
         if spot is None:
             floor = self._floor
-            spot = _Spot(self._next_id, floor, floor, floor, due)
+            spot = Spot(self._next_id, floor, floor, floor, due)
             self._next_id += 1
             self._new.append((spot.id, name, floor, floor, floor, due))
         self._staged[name] = spot
         return spot
 
-    def _known(self, name: str) -> _Spot | None:
+    def _known(self, name: str) -> Spot | None:
         """Where a destination stands in this transaction; None where it is new."""
         spot = self._staged.get(name) or self._spots.get(name)
         return spot if spot is not None or self._whole is not None else self._find_in(self._writer, name)
 
     @staticmethod
-    def _find_in(connection: sqlite3.Connection, name: str) -> _Spot | None:
+    def _find_in(connection: sqlite3.Connection, name: str) -> Spot | None:
         found = connection.execute(_FIND, (name,)).fetchone()
         if found is None:
             return None
         id_, offset, trimmed, acked, due = found
         newest = connection.execute(_NEWEST, (id_,)).fetchone() or (0, 0)
-        return _Spot(id_, max(offset, newest[0]), max(trimmed, newest[1]), acked, due)
+        return Spot(id_, max(offset, newest[0]), max(trimmed, newest[1]), acked, due)
 
     def _due_by(self, id_: int, due: float, latest: float) -> float:
         """See that sweeping looks at a destination by this time; returns when it will."""
@@ -518,105 +505,13 @@ class SQLiteBroker(Broker):
                     kept.append(Kept(item.offset, item.event, item.text, *item.publication[4:], own))
         return kept, tip
 
-    def _tip_by(self, connection: sqlite3.Connection, spot: _Spot | None) -> Tip:
+    def _tip_by(self, connection: sqlite3.Connection, spot: Spot | None) -> Tip:
         if spot is not None:
             return Tip(spot.offset, spot.trimmed, spot.acked)
         floor = max(self._floor, connection.execute(_FLOOR).fetchone()[0])
         return Tip(floor, floor, floor)
 
-    # Sweeping.
-
     def _probe(self) -> None:
         self._settles = True
         # It stays: what is written and deleted in one transaction SQLite does not write at all.
         self._writer.execute("REPLACE INTO meta VALUES ('probe', zeroblob(32768))")
-
-    def _sweep(self) -> bool:
-        self._settles = self._settles or not self._unsettled
-        self._flush()
-        end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
-        while self._sweep_destination(now) or self._sweep_keys(now):
-            looks += 1
-            if time.monotonic() > end and (looks >= self.SWEEP_LEAST or not self._is_over()):
-                return True
-        return False
-
-    def _sweep_destination(self, now: float) -> bool:
-        """Look at the destination that is due next, or whose history is the oldest where all take too much room."""
-        over = self._is_over()
-        first = self._writer.execute("SELECT name, due, quiet FROM destinations ORDER BY due LIMIT 1").fetchone()
-        if first is None or (first[1] > now and not over):
-            return self._sweep_future(now)
-        name, due, quiet = first
-        spot = self._spot(name, now)
-        oldest = "SELECT offset, own, expires FROM publications WHERE destination = ? ORDER BY offset LIMIT ?"
-        rows = self._writer.execute(oldest, (spot.id, EVICT if over else EXPIRE)).fetchall()
-        gone = [row for row in rows if row[2] <= now]
-        if over and not gone and not self._due_of(spot.id, now) > due:
-            gone = [(offset, False, expires) for offset, _, expires in rows]
-            if not gone:
-                quiet = spot.offset  # there is nothing but its name, and no room for that
-        self._drop(name, spot, gone, quiet, now)
-        return True
-
-    def _is_over(self) -> bool:
-        (count,) = self._writer.execute("PRAGMA page_count").fetchone()
-        if count <= self._pages:
-            return False
-        return count - self._writer.execute("PRAGMA freelist_count").fetchone()[0] > self._pages
-
-    def _due_of(self, id_: int, now: float) -> float:
-        """When a destination's oldest publication expires, and GRAIN; 0 where it has no history.
-
-        A clock that was set back leaves expiries in a far future: look again after one history_ttl all the same.
-        """
-        first = "SELECT expires FROM publications WHERE destination = ? ORDER BY offset LIMIT 1"
-        found = self._writer.execute(first, (id_,)).fetchone()
-        return min(found[0], now + self.history_ttl) + GRAIN if found else 0.0
-
-    def _drop(self, name: str, spot: _Spot, gone: list[tuple[int, bool, float]], quiet: int | None, now: float) -> None:
-        """Drop publications of a destination, and see when to look at it again. Where it had none: forget it.
-
-        It is forgotten where a whole FORGET_AFTER lies between two looks, and nothing was pushed between them.
-        """
-        rows = [(spot.id, offset) for offset, _, _ in gone]
-        self._writer.executemany("DELETE FROM publications WHERE destination = ? AND offset = ?", rows)
-        trimmed = max([spot.trimmed, *(offset for offset, own, _ in gone if not own)])
-        due = self._due_of(spot.id, now)
-        if not due and not gone and quiet == spot.offset:
-            self._forget(name, spot)
-            return
-        quiet, due = (None, due) if due else (spot.offset, now + self.FORGET_AFTER)
-        self._writer.execute(
-            "UPDATE destinations SET offset = ?, trimmed = ?, due = ?, quiet = ? WHERE id = ?",
-            (spot.offset, trimmed, due, quiet, spot.id),
-        )
-        self._staged[name] = spot._replace(trimmed=trimmed, due=due)
-
-    def _forget(self, name: str, spot: _Spot) -> None:
-        """Forget a destination. Those that are made later count on from its offset, so no position comes twice."""
-        self._settles = True  # a floor that somebody was told of must not be lost with this process
-        self._floor = max(self._floor, spot.offset)
-        self._writer.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (self._floor,))
-        self._writer.execute("DELETE FROM destinations WHERE id = ?", (spot.id,))
-        self._staged.pop(name, None)
-        self._spots.pop(name, None)
-
-    def _sweep_future(self, now: float) -> bool:
-        """Make a destination due that a clock since set back made due in a far future."""
-        horizon = now + self.FORGET_AFTER + self.history_ttl + GRAIN
-        last = self._writer.execute("SELECT id, name, due FROM destinations ORDER BY due DESC LIMIT 1").fetchone()
-        if last is None or last[2] <= horizon:
-            return False
-        spot = self._spot(last[1], now)
-        self._staged[last[1]] = spot._replace(due=self._due_by(spot.id, spot.due, now))
-        return True
-
-    def _sweep_keys(self, now: float) -> bool:
-        """Forget some of the oldest keys."""
-        ends = self._writer.execute("SELECT (SELECT min(id) FROM keys), (SELECT max(id) FROM keys)").fetchone()
-        if ends[0] is None:
-            return False
-        crowded = ends[1] - ends[0] >= self.MAX_KEYS
-        delete = "DELETE FROM keys WHERE id < ? AND (created <= ? OR ?)"
-        return self._writer.execute(delete, (ends[0] + 64, now - self.KEY_TTL, crowded)).rowcount > 0
