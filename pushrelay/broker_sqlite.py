@@ -474,6 +474,9 @@ class SQLiteBroker(Sweeping):
             with readers.snapshot() as connection:
                 yield connection
         except sqlite3.Error as error:
+            if sqlite_file.code_of(error) == sqlite3.SQLITE_CANTOPEN:
+                # As with no file descriptor left: who writes has the file open, and opening it anew would fail too.
+                raise sqlite_file.explain(error, self.path) from error
             raise self._failed(error) from error
 
     def _tip(self, destination: str) -> Tip:

@@ -521,3 +521,20 @@ def test_the_file_is_for_its_owner_only(path, open_at):
     push(open_at(path), "secret")
     for name in ("relay.db", "relay.db-wal"):
         assert (path.parent / name).stat().st_mode & 0o077 == 0
+
+
+def test_pushes_are_taken_though_who_reads_finds_no_file_descriptor_left(path, open_at, monkeypatch):
+    broker = open_at(path)
+    push(broker, "before")
+
+    def cannot(*_):
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_file, "connect", cannot)
+        with pytest.raises(StoreError, match="opened"):
+            broker.history("42")
+        push(broker, "meanwhile")
+    assert data(broker) == ["before", "meanwhile"]

@@ -308,8 +308,8 @@ def test_what_was_accepted_is_there_when_the_file_is_opened_anew_before_a_commit
     broker.publish([Draft("42", "recent")])
     broker._readers.close()
     with pytest.raises(StoreError), broker._snapshot():
-        error = sqlite3.OperationalError("unable to open database file")
-        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN  # as who reads gets it, with no file descriptor left
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
         raise error
     assert broker.publish([Draft("42", "after")])[0].position == f"{broker.epoch}:3"
     assert [each.data for each in broker.history("42").publications] == ["settled", "recent", "after"]
