@@ -481,12 +481,12 @@ class SQLiteBroker(Sweeping):
 
     def _tip(self, destination: str) -> Tip:
         floor, spots = self._floor, self._spots  # the floor first: where this one is made meanwhile, it is no higher
+        # What is not committed has a spot: they are thrown out where all is.
         spot = spots.get(destination) or self._lost_spots.get(destination)
         if spot is not None:
             return Tip(spot.offset, spot.trimmed, spot.acked)
         if self._whole is spots:
             return Tip(floor, floor, floor)
-        self.settle()  # its spot is no longer at hand
         with self._snapshot() as connection:
             return self._tip_by(connection, self._find_in(connection, destination))
 

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 from conftest import need
 
-from pushrelay import sqlite_file
+from pushrelay import broker_sqlite, sqlite_file
 from pushrelay.broker import open_broker
 from pushrelay.journal import SIZE, Journal
 from pushrelay.publication import Draft, StoreError
@@ -182,6 +182,23 @@ def test_what_is_not_committed_is_read_by_everybody(tmp_path, open_at):
     assert broker.history("42", f"{broker.epoch}:5").recovered
     assert not broker.history("42", f"{broker.epoch}:6").recovered
     assert committed(tmp_path / "relay.db") == 3
+
+
+def test_where_a_destination_stands_is_known_without_a_commit_however_many_there_are(tmp_path, open_at, monkeypatch):
+    monkeypatch.setattr(broker_sqlite, "SPOTS", 10)
+    broker = open_at(tmp_path / "relay.db")
+    for n in range(50):
+        broker.publish([Draft(str(n), "x"), Draft("always", n)])
+        if n % 7 == 0:
+            broker.settle()
+    broker.settle()
+    broker.publish([Draft("3", "y"), Draft("new", "z")])
+    before = committed(tmp_path / "relay.db")
+    for n in range(50):
+        assert broker.position(str(n)) == f"{broker.epoch}:{2 if n == 3 else 1}"
+    assert broker.position("always") == f"{broker.epoch}:50"
+    assert (broker.position("new"), broker.position("newer")) == (f"{broker.epoch}:1", f"{broker.epoch}:0")
+    assert committed(tmp_path / "relay.db") == before
 
 
 def test_what_does_not_fit_is_committed_at_once(tmp_path, open_at):
