@@ -174,6 +174,19 @@ def test_what_another_thread_leaves_for_afterwards_wakes_an_idle_poller(poller):
     assert came.wait(10)
 
 
+def test_what_is_left_for_afterwards_in_the_moment_before_it_waits_is_not_left_behind(poller):
+    came, bury = threading.Event(), poller._bury
+
+    def bury_and_leave():  # the leader has seen that there is nothing to do, and is not waiting yet
+        bury()
+        poller._bury = bury
+        poller.call_afterwards(came.set)
+
+    poller._bury = bury_and_leave
+    poller.wake()
+    assert came.wait(10)
+
+
 def test_a_handler_that_raises_harms_nobody_else(poller):
     poller.call_later(0, lambda: 1 / 0)
     seen = []
