@@ -1,9 +1,9 @@
 """A journal: what was accepted and is not committed to the database yet, in a file beside it.
 
 A commit of SQLite writes each page that it changes, and a push changes a page that is its destination's own: one commit
-for each push is most of what a push costs. So pushes are put into this journal, and their changes are left in an open
-transaction, of which one commit in a second is enough. The file is mapped into memory: what was put there is the
-kernel's, and outlives this process however that ends. It does not outlive the machine.
+for each push is the largest part of what a push costs. So pushes are put into this journal, and their changes are left
+in an open transaction, of which one commit in a second is enough. The file is mapped into memory: what was put there is
+the kernel's, and outlives this process however that ends. It does not outlive the machine.
 
 The file is a header (magic, generation, epoch of the store) and records (length, CRC-32 of generation and payload,
 payload). A new generation begins with each commit, so that nothing older is ever read again.

@@ -84,7 +84,7 @@ class Known:
         self.version = version
         self.keep_alive = keep_alive
         self.length = length  # of the body
-        self.take: Any = None  # the app's shortcut for such requests (server.Shortcut), if it has one
+        self.take: Any = None  # the app's shortcut for such requests, if it has one: see server.Server
 
 
 Remembered = dict[bytes, Known]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import socket
@@ -194,6 +195,32 @@ def connect(request):
     yield connect
     for client in clients:
         client.drop()
+
+
+@pytest.fixture
+def many_files():
+    """Let this process, and the relay it starts, have as many files open as the system allows."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def open_at():
+    """Opens SQLite brokers that are closed with the test: open_at(path, history_size=5)."""
+    from pushrelay.broker import open_broker  # here: programs that tests start import this file, and not the relay
+
+    with contextlib.ExitStack() as opened:
+
+        def open_at(path, **options):
+            broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 1, **options)
+            broker.BUSY_SECONDS = 0.1
+            broker.start()
+            opened.callback(broker.close)
+            return broker
+
+        yield open_at
 
 
 @pytest.fixture(scope="session")

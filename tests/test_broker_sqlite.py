@@ -76,21 +76,6 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def open_at():
-    """Opens brokers that are closed with the test: open_at(path, history_size=5)."""
-    with contextlib.ExitStack() as opened:
-
-        def open_at(path, **options):
-            broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 1, **options)
-            broker.BUSY_SECONDS = 0.1
-            broker.start()
-            opened.callback(broker.close)
-            return broker
-
-        yield open_at
-
-
-@pytest.fixture
 def disk(tmp_path):
     """A disk of 2 MiB: mounted here, gone with the test."""
     folder = tmp_path / "disk"

@@ -9,7 +9,6 @@ import pytest
 from conftest import need
 
 from pushrelay import broker_sqlite, sqlite_file
-from pushrelay.broker import open_broker
 from pushrelay.journal import SIZE, Journal
 from pushrelay.publication import Draft, StoreError
 
@@ -105,19 +104,6 @@ def test_a_place_where_it_cannot_be_is_named(tmp_path):
 
 
 # With the database.
-
-
-@pytest.fixture
-def open_at():
-    with contextlib.ExitStack() as opened:
-
-        def open_at(path, **options):
-            broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 1, **options)
-            broker.start()
-            opened.callback(broker.close)
-            return broker
-
-        yield open_at
 
 
 def killed(path, copy):
@@ -244,14 +230,20 @@ def test_what_was_accepted_and_cannot_be_committed_stays_and_is_committed_later(
     assert committed(tmp_path / "relay.db") == 5
 
 
-def test_what_is_new_and_not_committed_is_read_while_another_is_forgotten(tmp_path, open_at):
-    now = [1_000_000.0]
-    broker = open_at(tmp_path / "relay.db", clock=lambda: now[0], history_ttl=10)
+def forgetting(open_at, path, now):
+    """A broker that would forget destination 42, of five publications, at its next sweep."""
+    broker = open_at(path, clock=lambda: now[0], history_ttl=10)
     broker.publish([Draft("42", n) for n in range(5)])
     broker.settle()
     now[0] += 1000
     broker.sweep()
     now[0] += 2 * broker.FORGET_AFTER
+    return broker
+
+
+def test_what_is_new_and_not_committed_is_read_while_another_is_forgotten(tmp_path, open_at):
+    now = [1_000_000.0]
+    broker = forgetting(open_at, tmp_path / "relay.db", now)
     broker.publish([Draft("new", "x")])
     seen, update = [], broker._commit
 
@@ -267,12 +259,7 @@ def test_what_is_new_and_not_committed_is_read_while_another_is_forgotten(tmp_pa
 
 def test_who_was_told_where_a_new_destination_begins_can_rely_on_it_after_a_kill(tmp_path, open_at):
     now = [1_000_000.0]
-    broker = open_at(tmp_path / "relay.db", clock=lambda: now[0], history_ttl=10)
-    broker.publish([Draft("42", n) for n in range(5)])
-    broker.settle()
-    now[0] += 1000
-    broker.sweep()
-    now[0] += 2 * broker.FORGET_AFTER
+    broker = forgetting(open_at, tmp_path / "relay.db", now)
     broker.publish([Draft("another", "x")])
     broker.sweep()  # forgets 42
     told = broker.position("new")

@@ -9,7 +9,6 @@ import ctypes
 import itertools
 import os
 import pathlib
-import resource
 import socket
 import statistics
 import struct
@@ -25,16 +24,10 @@ MEGABYTE = 1 << 20
 
 
 # The relay's own server alone: stock Flask-SocketIO cannot do any of this.
-pytestmark = pytest.mark.parametrize("server", ["own"], indirect=True, scope="session")
-
-
-@pytest.fixture(autouse=True)
-def many_files():
-    """Let this process, and the relay it starts, have as many files open as the system allows."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+pytestmark = [
+    pytest.mark.parametrize("server", ["own"], indirect=True, scope="session"),
+    pytest.mark.usefixtures("many_files"),
+]
 
 
 def proc(relay, name):

@@ -3,7 +3,6 @@
 The same at full size, by hand: FULL_SIZE=1 pytest tests/test_promises_cost.py -s
 """
 
-import contextlib
 import http.client
 import itertools
 import json
@@ -14,7 +13,6 @@ import time
 import pytest
 from test_promises_delivery import FULL_SIZE, report
 
-from pushrelay.broker import open_broker
 from pushrelay.publication import Draft
 
 
@@ -22,19 +20,6 @@ from pushrelay.publication import Draft
 def server():
     """The relay's own server: the store under it is what is asked about."""
     return "own"
-
-
-@pytest.fixture
-def open_at():
-    with contextlib.ExitStack() as opened:
-
-        def open_at(path, **options):
-            broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 0, **options)
-            broker.start()
-            opened.callback(broker.close)
-            return broker
-
-        yield open_at
 
 
 def seconds(work):

@@ -29,20 +29,13 @@ FULL_SIZE = os.environ.get("FULL_SIZE") == "1"
 DESTINATIONS = [f"dest-{n}" for n in range(5)]
 LONG = {"history_size": 100_000, "history_ttl": 3600}
 
+pytestmark = pytest.mark.usefixtures("many_files")
+
 
 @pytest.fixture(scope="session")
 def server():
     """The relay's own server: what is promised here is the broker's, and stock Flask-SocketIO has it by the same."""
     return "own"
-
-
-@pytest.fixture(autouse=True)
-def many_files():
-    """Let this process, and the relay it starts, have as many files open as the system allows."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def report(text):
