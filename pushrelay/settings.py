@@ -3,10 +3,13 @@
 import argparse
 import configparser
 import difflib
+import ipaddress
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 
 class SettingsError(ValueError):
@@ -20,6 +23,7 @@ class Setting(NamedTuple):
     default: Any
     parse: Callable[[str], Any]
     help: str
+    secret: bool = False  # its value is never written anywhere
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -84,6 +88,77 @@ def address(text: str) -> str:
     return text
 
 
+class Key(NamedTuple):
+    """One key that pushes may come with. `name` is for the log."""
+
+    name: str
+    key: str
+
+
+def keys(text: str) -> tuple[Key, ...]:
+    """A parser for keys, each with a name before a colon or without: `web:KEY, KEY`."""
+    found = []
+    for number, each in enumerate(_listed(text), 1):
+        name, colon, key = each.rpartition(":")
+        name = name if colon else f"key{number}"
+        # RFC 6750, 2.1: what an Authorization header can carry, in so far as nobody takes it for something else.
+        if not re.fullmatch(r"[\w.-]{1,32}", name, re.ASCII) or not re.fullmatch(r"[!-~]{8,200}", key):
+            raise ValueError("keys of 8 to 200 visible characters, separated by commas, with names or without: web:KEY")
+        found.append(Key(name, key))
+    if len({key.name for key in found}) < len(found) or len({key.key for key in found}) < len(found):
+        raise ValueError("keys of which no two are the same, nor their names")
+    return tuple(found)
+
+
+def secrets(text: str) -> tuple[str, ...]:
+    """A parser for what tokens are signed with: one secret, or several."""
+    found = _listed(text)
+    if not all(8 <= len(each) <= 1000 for each in found):
+        raise ValueError("secrets of 8 characters or more, separated by commas")
+    return tuple(found)
+
+
+def networks(text: str) -> tuple[Any, ...]:
+    """A parser for addresses and networks, such as 10.0.0.5 or 10.0.0.0/8."""
+    try:
+        return tuple(ipaddress.ip_network(each) for each in _listed(text))
+    except ValueError:
+        raise ValueError("addresses or networks such as 127.0.0.1, ::1, 10.0.0.0/8") from None
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """A parser for where pages may come from: `same-host`, origins, `https://*.example.com`, or `*` alone."""
+    found = [each.lower().removesuffix("/") for each in _listed(text)]
+    pattern = r"same-host|https?://(\*\.)?([\w-]+(\.[\w-]+)*|\[[\da-f:.]+\])(:\d{1,5})?"
+    if found != ["*"] and (not found or not all(re.fullmatch(pattern, each, re.ASCII) for each in found)):
+        raise ValueError("same-host, origins such as https://example.com or https://*.example.com, or * alone")
+    return tuple(found)
+
+
+def http_url(text: str) -> str:
+    """A parser for an address that the relay asks; empty for none."""
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.username is None
+    except ValueError:
+        sound = False
+    if text and (not sound or parts.fragment or not re.fullmatch(r"[!-~]+", text)):
+        raise ValueError("a URL such as http://127.0.0.1/relay-auth.php, or empty")
+    return text
+
+
+def cookie_name(text: str) -> str:
+    """A parser for the name of a cookie; empty for none (RFC 6265, 4.1.1)."""
+    if text and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
+        raise ValueError("the name of a cookie, such as PHPSESSID, or empty")
+    return text
+
+
+def _listed(text: str) -> list[str]:
+    """What is separated by commas, spaces or the ends of lines."""
+    return text.replace(",", " ").split()
+
+
 TABLE = (
     Setting("host", "127.0.0.1", address, "the address to listen on; 0.0.0.0 for every network this machine is in"),
     Setting("port", 8080, whole(0, 65535), "the TCP port to listen on; 0 lets the system choose one"),
@@ -96,6 +171,24 @@ TABLE = (
     Setting("history_size", 100, whole(0, 100_000), "publications that are kept of each destination"),
     Setting("history_ttl", 3600.0, seconds(0, 366 * 86400), "seconds that a publication is kept"),
     Setting("history_bytes", 256 << 20, whole(1 << 20, 1 << 40), "bytes that all that is kept may take"),
+    Setting(
+        "push_keys", (), keys, "keys that let programs elsewhere push: KEY, or name:KEY, several with commas", True
+    ),
+    Setting("push_rate", 0, whole(0, 10_000_000), "pushes a second that each key may send; 0: as many as it likes"),
+    Setting("secret", (), secrets, "what tokens for register are signed with (HS256); several for a change", True),
+    Setting("id_cookie", "", cookie_name, "the cookie whose value is a browser's id, registered as me: PHPSESSID"),
+    Setting("auth_url", "", http_url, "the URL that is asked, with the browser's cookies, which ids it may register"),
+    Setting("auth_timeout", 3.0, seconds(0.1, 60), "seconds that auth_url has to answer"),
+    Setting("auth_concurrency", 4, whole(1, 64), "questions to auth_url at a time"),
+    Setting("auth_cache", 10.0, seconds(0, 3600), "seconds that an answer of auth_url counts for the same cookies"),
+    Setting("origins", ("same-host",), origins, "whose pages may connect: same-host, origins, or *"),
+    Setting("trusted_proxies", (), networks, "addresses of proxies whose X-Forwarded-For is believed"),
+    Setting("demo", False, switch, "yes: the demo page is for everybody, not only for callers on this machine"),
+    Setting("drain_spread", 5.0, seconds(0, 300), "seconds over which clients come back after the relay was stopped"),
+    Setting("max_connections", 20_000, whole(1, 1_000_000), "clients that may be connected at a time"),
+    Setting("max_per_address", 1000, whole(1, 1_000_000), "of these from one address, this machine's own not counted"),
+    Setting("register_timeout", 120.0, seconds(0.1, 86400), "seconds within which a client must register something"),
+    Setting("max_event_rate", 100, whole(1, 1_000_000), "events a second that one client may send, in the long run"),
     Setting("max_waiting", 1000, whole(0, 100_000), "pushes that may wait for an acknowledgement at a time"),
     Setting("ping_interval", 25.0, seconds(0.1, 3600), "seconds between two pings to a client"),
     Setting("ping_timeout", 20.0, seconds(0.1, 3600), "seconds a client has to answer a ping"),
@@ -130,6 +223,22 @@ class Settings:
     history_size: int
     history_ttl: float
     history_bytes: int
+    push_keys: tuple[Key, ...]
+    push_rate: int
+    secret: tuple[str, ...]
+    id_cookie: str
+    auth_url: str
+    auth_timeout: float
+    auth_concurrency: int
+    auth_cache: float
+    origins: tuple[str, ...]
+    trusted_proxies: tuple[Any, ...]
+    demo: bool
+    drain_spread: float
+    max_connections: int
+    max_per_address: int
+    register_timeout: float
+    max_event_rate: int
     max_waiting: int
     ping_interval: float
     ping_timeout: float
@@ -152,6 +261,16 @@ class Settings:
             setattr(self, setting.name, values.pop(setting.name, setting.default))
         if values:
             raise SettingsError(unknown("the settings", next(iter(values))))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise SettingsError for what no two settings may say."""
+        cookies = next((name for name in ("id_cookie", "auth_url") if getattr(self, name)), None)
+        if cookies and self.origins == ("*",):
+            raise SettingsError(
+                f"origins = * and {cookies} cannot be together: any website could connect with your visitors' cookies "
+                "and read what is theirs; list the origins of your own pages"
+            )
 
 
 def load(environ: Mapping[str, str] = os.environ, flags: Mapping[str, str] | None = None) -> Settings:
@@ -178,7 +297,8 @@ def _parsed(source: str, name: str, text: str) -> Any:
     try:
         return NAMES[name].parse(text.strip())
     except ValueError as error:
-        raise SettingsError(f"{source}: {name} must be {error}, not {text.strip()!r}") from None
+        given = "" if NAMES[name].secret else f", not {text.strip()!r}"
+        raise SettingsError(f"{source}: {name} must be {error}{given}") from None
 
 
 def _from_file(file: pathlib.Path, must_exist: bool) -> Iterable[tuple[str, str, str]]:
@@ -214,6 +334,15 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message} (python relay.py --help lists the flags)")
 
 
+def _written(default: Any) -> str:
+    """A default as somebody would write it."""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, tuple):
+        return ", ".join(default) or "none"
+    return "none" if default == "" else str(default)
+
+
 def parse_flags(argv: list[str]) -> tuple[dict[str, str], bool]:
     """The flags given on the command line as {name: text}, and whether `--check` is among them.
 
@@ -231,12 +360,8 @@ def parse_flags(argv: list[str]) -> tuple[dict[str, str], bool]:
     parser.add_argument("--check", action="store_true", help="check the settings, print what is open to whom, and end")
     for setting in TABLE:
         spellings = dict.fromkeys((f"--{setting.name.replace('_', '-')}", f"--{setting.name}"))
-        default = (
-            {True: "yes", False: "no"}.get(setting.default, setting.default)
-            if isinstance(setting.default, bool)
-            else setting.default
-        )
-        parser.add_argument(*spellings, metavar="VALUE", dest=setting.name, help=f"{setting.help} (default: {default})")
+        about = f"{setting.help} (default: {_written(setting.default)})"
+        parser.add_argument(*spellings, metavar="VALUE", dest=setting.name, help=about)
     given, rest = parser.parse_known_args(argv)
     if rest:
         raise SettingsError(unknown("the command line", rest[0].lstrip("-").partition("=")[0]))
