@@ -58,6 +58,9 @@ class Member:
         self.got = []  # the `data` of each push, as it came
         self.lost = False
         self.heard = None  # called with each push
+        self.register = {"id": name}
+        self.answer = None  # to the registration
+        self.noted = None  # called with it
         self._reader = self._writer = None
 
     async def _connect(self):
@@ -69,6 +72,16 @@ class Member:
             self.got.append(json.loads(packet[2:])[1]["data"])
             if self.heard is not None:
                 self.heard(self)
+
+    def _take_or_note(self, packet):
+        """The same while the answer to the registration is waited for."""
+        if packet.startswith("431"):
+            self.answer = json.loads(packet[3:])[0]
+            assert self.answer["ok"], packet
+            if self.noted is not None:
+                self.noted(self.answer)
+        else:
+            self.take(packet)
 
     async def run(self):
         """Read until the connection ends."""
@@ -84,11 +97,10 @@ class Member:
 class WebSocketMember(Member):
     async def open(self):
         await self._connect()
-        self._writer.write(UPGRADE + frame("40") + frame(event("register", {"id": self.name}, 1)))
+        self._writer.write(UPGRADE + frame("40") + frame(event("register", self.register, 1)))
         assert b" 101 " in await self._reader.readuntil(b"\r\n\r\n")
-        while not (packet := await self._packet()).startswith("431"):
-            self.take(packet)
-        assert '"ok":true' in packet, packet
+        while self.answer is None:
+            self._take_or_note(await self._packet())
 
     async def _packet(self):
         head = await self._reader.readexactly(2)
@@ -117,10 +129,10 @@ class PollingMember(Member):
         await self._connect()
         self._path = PATH + "polling"
         self._path += "&sid=" + json.loads((await self._request("GET"))[1:])["sid"]
-        await self._request("POST", "40\x1e" + event("register", {"id": self.name}, 1))
-        seen = ""
-        while '431[{"ok":true' not in seen:
-            seen += await self._request("GET")
+        await self._request("POST", "40\x1e" + event("register", self.register, 1))
+        while self.answer is None:
+            for packet in (await self._request("GET")).split("\x1e"):
+                self._take_or_note(packet)
 
     async def _request(self, method, body=""):
         head = f"{method} {self._path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
