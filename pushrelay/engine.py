@@ -103,9 +103,9 @@ class Engine(engineio.Server):
         options["async_mode"] = "threading"
         super().__init__(**options)
         self.outbox_bytes = outbox_bytes
-        self._poller: Poller | None = None
+        self._poller: Any = None  # from start() on
         self._own_poller = False
-        self._heartbeat: Heartbeat | None = None
+        self._heartbeat: Any = None  # the same
         self._start_lock = threading.Lock()
         self._last_words: dict[str, list[Message]] = {}  # for who polls once more after the server closed its session
         self._open_text = self._open_packet()
@@ -116,7 +116,6 @@ class Engine(engineio.Server):
     def heartbeat(self) -> Heartbeat:
         if self._heartbeat is None:
             self.start(None)
-        assert self._heartbeat is not None
         return self._heartbeat
 
     def start(self, poller: Poller | None) -> None:
@@ -140,7 +139,6 @@ class Engine(engineio.Server):
 
     def close_soon(self, session: Session, reason: str) -> None:
         """Close a session on a thread of the poller."""
-        assert self._poller is not None
         self._poller.call_later(0, session.close, False, True, reason)
 
     def ended(self, session: Session, reason: str) -> None:
@@ -153,7 +151,6 @@ class Engine(engineio.Server):
     def leave_word(self, sid: str, messages: list[Message]) -> None:
         """Keep what a client that polls is to hear when it comes next, for as long as it may take to come."""
         self._last_words[sid] = messages
-        assert self._poller is not None
         self._poller.call_later(self.ping_timeout, self._last_words.pop, sid, None)
 
     # engineio.Server's methods.
@@ -382,7 +379,6 @@ class Engine(engineio.Server):
         link.connection = conversation.connection
         if session.probe(link):
             conversation.upgrade(link, head)
-            assert self._poller is not None
             self._poller.call_later(UPGRADE_SECONDS, _end_idle_probe, session, link)
         else:
             # The reference server also takes the WebSocket first and closes it then.

@@ -92,7 +92,7 @@ class Poller:
             raise ValueError("the poller needs two threads at least: one that polls while the other is stuck")
         self.threads = threads
         # What the leader works on.
-        self._epoll: select.epoll | None = None
+        self._epoll: Any = None  # from start() on
         self._sources: dict[int, Source] = {}
         self._ready: collections.deque[Source | Timer] = collections.deque()
         self._afterwards: collections.deque[Timer] = collections.deque()  # when there is nothing ready
@@ -152,14 +152,12 @@ class Poller:
 
     def watch(self, source: Source, events: int) -> None:
         """Arm a source that is new to the poller for one event."""
-        assert self._epoll is not None, "start() comes first"
         fd = source.fileno()
         self._sources[fd] = source
         self._epoll.register(fd, events | select.EPOLLONESHOT)
 
     def rearm(self, fd: int, events: int) -> None:
         """Arm a watched source again. Its own lock must make sure that it was not retired in between."""
-        assert self._epoll is not None, "start() comes first"
         self._epoll.modify(fd, events | select.EPOLLONESHOT)
 
     def retire(self, sock: socket.socket) -> None:

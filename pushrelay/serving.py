@@ -58,7 +58,7 @@ def address(settings: Settings, port: int) -> tuple[str, str]:
     fields = "-d destination=demo -d data=hello"
     if settings.host.startswith("unix:"):
         return settings.host, f"curl --unix-socket {settings.host.removeprefix('unix:')} {fields} http://localhost/push"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  # nosec B104: not bound
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     return url, f"curl {fields} {url}/push"
 

@@ -60,7 +60,7 @@ def accept_key(key: str) -> bytes:
             raise ValueError("not 16 bytes")
     except ValueError:
         raise HandshakeError("400 Bad Request", "Sec-WebSocket-Key must be 16 bytes in base64") from None
-    return base64.b64encode(hashlib.sha1(raw + _GUID).digest())
+    return base64.b64encode(hashlib.sha1(raw + _GUID, usedforsecurity=False).digest())
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
