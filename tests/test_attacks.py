@@ -317,3 +317,24 @@ def test_requests_behind_a_parked_poll_are_kept_as_bytes_and_answered_after_it(s
         assert rss(relay) - before < 30_000_000
         relay.push("polled", "x")
         assert read_all(last).count(b"HTTP/1.1 200 OK") == 1502
+
+
+@pytest.mark.parametrize("end", [b"\r\nInjected: yes", b"\nInjected: yes", b"\rInjected: yes"])
+def test_no_line_of_an_answer_or_of_the_log_is_a_strangers(start_relay, end):
+    relay = start_relay(access_log="yes")
+    encoded = b"".join(b"%%%02x" % byte for byte in end)
+    for request in (
+        b"GET /x%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % encoded,
+        b"GET /history?destination=a&since=%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % encoded,
+        b"GET /health/live HTTP/1.1\r\nHost: x%b\r\nConnection: close\r\n\r\n" % end.strip(b"\r\n"),
+        b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nOrigin: http://x%b\r\n\r\n" % encoded,
+    ):
+        head = ask(relay, request, shut=True).partition(b"\r\n\r\n")[0]
+        assert head.startswith(b"HTTP/1.1 ") and b"injected" not in head.lower()
+    form = b"destination=a%b&data=x%b" % (encoded, encoded)
+    push = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(form),
+        form,
+    )
+    assert ask(relay, push).startswith(b"HTTP/1.1 400 ")
+    assert not any(line.startswith("Injected") for line in relay.log.read_text().splitlines())

@@ -139,6 +139,15 @@ def test_a_socket_registers_a_bounded_number_of_ids(start_relay, connect):
     assert client.call("register", {"id": 4})["ok"]
 
 
+def test_10_000_ids_are_not_registered_on_one_socket(relay, connect):
+    client = connect(relay.url)
+    assert client.call("register", {"id": list(range(10_000))})["error"] == "too_many_destinations"
+    for first in range(0, 10_000, 100):
+        answer = client.call("register", {"id": list(range(first, first + 100))})
+        assert answer["ok"] if first == 0 else answer["error"] == "too_many_ids"
+    assert [relay.push(number, "x")["connections"] for number in (0, 99, 100, 9_999)] == [1, 1, 0, 0]
+
+
 def test_a_page_may_push_where_the_setting_allows_it(start_relay, connect):
     relay = start_relay(socket_push="yes")
     sender, receiver = connect(relay.url), connect(relay.url, "friend")
@@ -164,6 +173,8 @@ UNREADABLE = [
     "2[null,1]",
     "4{}",
     "51-[]",
+    "5999999999999999999-" + '["register",{"_placeholder":true,"num":0}]',
+    '62147483647-["x"]',
     "6",
     "9",
     "x",
