@@ -114,7 +114,7 @@ def served():
 def post(sock, headers, body):
     """The answer but for what the time and the number of the push make of it."""
     lines = [f"{name}: {value}\r\n" for name, value in {**headers, "Content-Length": len(body)}.items()]
-    sock.sendall(f"POST /push HTTP/1.1\r\nHost: x\r\n{''.join(lines)}\r\n".encode() + body)
+    sock.sendall(f"POST /push HTTP/1.1\r\nHost: localhost\r\n{''.join(lines)}\r\n".encode() + body)
     answer = http.client.HTTPResponse(sock)
     answer.begin()
     headers = sorted((name, value) for name, value in answer.getheaders() if name != "Date")
