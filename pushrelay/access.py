@@ -20,7 +20,7 @@ log = logging.getLogger("pushrelay.keys")
 # A proxy in front makes everyone look local, so a request that went through one never is. These are the names under
 # which proxies, load balancers and CDNs tell whom they forward, in a WSGI server's spelling, one a line.
 _FORWARDED = re.compile(
-    r"\nHTTP\w*?(?:FORWARDED|_VIA$|CLIENT_?IP|REAL_?IP|CONNECTING_?IP|USER_?IP|ORIGINAL_|CDN_|ENVOY"
+    r"\nHTTP\w*?(?:FORWARDED|_VIA$|CLIENT_?IP|REAL_?IP|CONNECTI(?:NG|ON)_?IP|USER_?IP|ORIGINAL_|CDN_|ENVOY"
     r"|(?:REMOTE|SRC|SOURCE|ORIGINATING)_?(?:IP|ADDR))",
     re.MULTILINE,
 )

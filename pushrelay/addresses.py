@@ -8,7 +8,7 @@ import socket
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 MOST_HOPS = 32  # entries of X-Forwarded-For that are looked at: nobody has so many proxies of their own
 _PORT = r"(?::\d{1,5})?"
-_HOP = re.compile(rf"\[([^\]]+)\]{_PORT}|([\d.]+){_PORT}|([\da-fA-F:.]{2, 45})", re.ASCII)
+_HOP = re.compile(rf"\[([^\]]{{2,60}})\]{_PORT}|([\d.]+){_PORT}|([\da-fA-F:.]{{2,45}})", re.ASCII)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -126,7 +126,9 @@ def test_a_last_answer_that_nobody_reads_is_given_up(start_relay):
 
 
 @pytest.mark.parametrize("behind", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
-@pytest.mark.parametrize("part", [b"GET /hea", b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\ndest"])
+@pytest.mark.parametrize(
+    "part", [b"GET /hea", b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\ndest"]
+)
 def test_a_request_that_comes_too_slowly_is_a_408_also_behind_another(start_relay, behind, part):
     relay = start_relay(header_timeout=0.4, body_timeout=0.4)
     with connect_to(relay) as sock:

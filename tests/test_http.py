@@ -270,7 +270,8 @@ def test_a_body_that_would_be_refused_is_not_asked_for(relay):
 
 
 def test_a_body_that_fits_is_asked_for_once(relay):
-    head = "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    head = "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\nConnection: close\r\n"
+    head += "Expect: 100-continue\r\n\r\n"
     with socket.create_connection(("127.0.0.1", relay.port), 5) as s:
         s.sendall(head.encode())
         assert s.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
