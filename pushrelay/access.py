@@ -1,5 +1,6 @@
 """Who may come in: who pushes, from where a client comes, whose pages connect, who sees the demo page."""
 
+import functools
 import hashlib
 import hmac
 import logging
@@ -20,7 +21,7 @@ log = logging.getLogger("pushrelay.keys")
 # A proxy in front makes everyone look local, so a request that went through one never is. These are the names under
 # which proxies, load balancers and CDNs tell whom they forward, in a WSGI server's spelling, one a line.
 _FORWARDED = re.compile(
-    r"\nHTTP\w*?(?:FORWARDED|_VIA$|CLIENT_?IP|REAL_?IP|CONNECTI(?:NG|ON)_?IP|USER_?IP|ORIGINAL_|CDN_|ENVOY"
+    r"^HTTP\w*?(?:FORWARDED|_VIA$|CLIENT_?IP|REAL_?IP|CONNECTI(?:NG|ON)_?IP|USER_?IP|ORIGINAL_|CDN_|ENVOY"
     r"|(?:REMOTE|SRC|SOURCE|ORIGINATING)_?(?:IP|ADDR))",
     re.MULTILINE,
 )
@@ -129,7 +130,7 @@ class Access:
         if peer is None or (peer and not is_loopback(peer)):  # a Unix socket's peer has no address
             return _ELSEWHERE
         # All names at once: this is asked for every push, and a look at each costs several times as much.
-        if _FORWARDED.search("\n" + "\n".join(environ)) and not self._is_forwarded_from_here(environ, peer):
+        if _is_forwarded("\n".join(environ)) and not self._is_forwarded_from_here(environ, peer):
             return _PROXIED
         if peer and not names_this_machine(environ.get("HTTP_HOST", "")):
             return _NAMED
@@ -139,7 +140,7 @@ class Access:
         """Whether a proxy that is believed says that a program on this machine asked it, and it is nobody else."""
         if _CHAIN not in environ or not self._is_trusted(ip_of(peer)):
             return False
-        if any(_FORWARDED.match("\n" + name) and name not in _BESIDE for name in environ):
+        if any(name not in _BESIDE and _FORWARDED.search(name) for name in environ):
             return False
         hops = hops_of(environ[_CHAIN]) + ([ip_of(environ[_REAL_IP])] if _REAL_IP in environ else [])
         hosts = environ.get(_ASKED_HOST, "").split(",")
@@ -195,6 +196,11 @@ class WrongKeys:
             untold, self._untold = self._untold, 0
         others = f", and {untold} more since this was last told" if untold else ""
         log.warning("a wrong key from %s%s (setting push_keys)", address, others)
+
+
+@functools.lru_cache(maxsize=64)  # most requests have the same few names
+def _is_forwarded(names: str) -> bool:
+    return _FORWARDED.search(names) is not None
 
 
 def _digest(key: str) -> bytes:
