@@ -3,7 +3,6 @@
 `python relay.py` serves; `relay:app` is the same as a WSGI app. Importing starts nothing.
 """
 
-import errno
 import logging
 import signal
 import sys
@@ -20,16 +19,16 @@ def stop_with(message: str) -> NoReturn:
 try:
     from flask import Flask, Response, render_template, request
     from flask_socketio import SocketIO, emit, join_room, leave_room, rooms
-    from werkzeug.exceptions import HTTPException, InternalServerError
+    from werkzeug.exceptions import HTTPException
 
-    from pushrelay import serving
-    from pushrelay.access import may_push, open_to, origin_allowed
+    from pushrelay import headers, serving
+    from pushrelay.access import Access
     from pushrelay.broker import open_broker
-    from pushrelay.errors import Refused, bad
+    from pushrelay.errors import HELP, Refused, bad
     from pushrelay.packets import INVALID, Packet
     from pushrelay.publication import Publication, StoreError, encode, offset_in, offset_of
-    from pushrelay.publisher import Answer, Publisher, store_away
-    from pushrelay.pushes import checked, destinations_of
+    from pushrelay.publisher import Answer, Publisher, refusal, store_away
+    from pushrelay.pushes import asked_of, checked, destinations_of
     from pushrelay.settings import SettingsError, load, parse_flags
     from pushrelay.upkeep import Upkeep
 except ModuleNotFoundError as missing:
@@ -44,6 +43,7 @@ try:
     flags, check_only = parse_flags(sys.argv[1:]) if __name__ == "__main__" else ({}, False)
     settings = load(flags=flags)
     manager = serving.make_manager(settings)
+    access = Access(settings)
 except SettingsError as error:
     if __name__ != "__main__":
         raise
@@ -51,13 +51,17 @@ except SettingsError as error:
 
 
 class RelayApp(Flask):
-    """Flask, with a lighter context for what happens all the time."""
+    """Flask, with a lighter context for what happens all the time, and a header that every answer has."""
 
     def create_url_adapter(self, request: Any) -> Any:
         """No route is looked up for a Socket.IO event: it has none, and looking costs more than most handlers."""
         if request is not None and serving.is_socket(request.environ):
             return None
         return super().create_url_adapter(request)
+
+    def process_response(self, response: Response) -> Response:
+        response.headers.set(*headers.NO_SNIFFING)
+        return super().process_response(response)
 
 
 app = RelayApp(__name__)
@@ -68,7 +72,7 @@ socketio = SocketIO(
     manage_session=False,
     client_manager=manager,
     serializer=Packet,
-    cors_allowed_origins=origin_allowed,
+    cors_allowed_origins=access.origin_allowed,
     ping_interval=settings.ping_interval,
     ping_timeout=settings.ping_timeout,
     max_http_buffer_size=settings.max_message,
@@ -110,7 +114,7 @@ def push_lane(environ: dict[str, Any], start_response: Any, seed: bool) -> Any:
         answer = publisher.answer(environ, seed, environ.get("pushrelay.http"))
     except Exception:
         app.logger.exception("a push failed")
-        return http_error(InternalServerError())(environ, start_response)
+        answer = refusal(Refused(500, "internal_server_error", HELP[500]))
     # None: it is answered when it is stored, or acknowledged, and no thread waits for that.
     return () if answer is None else answered_by(answer, start_response)
 
@@ -152,12 +156,17 @@ try:
     )
 except ValueError as error:
     stop_with(str(error))
-publisher = Publisher(broker, settings)
+publisher = Publisher(broker, settings, access)
 upkeep = Upkeep(broker)
 
 
-def json_response(value: Any, status: int = 200) -> Response:
-    return Response(encode(value), status, mimetype="application/json")
+def rooms_of(destination: str) -> list[str]:
+    """All rooms whose sockets hold a destination."""
+    return [room_of(destination)]
+
+
+def json_response(value: Any, status: int = 200, more: Any = ()) -> Response:
+    return Response(encode(value), status, more, mimetype="application/json")
 
 
 @app.post("/push")
@@ -176,20 +185,35 @@ def push_at_root() -> Response:
 @app.get("/history")
 def history() -> Response:
     """What is kept of a destination, and the position now."""
-    may_push(request.environ)
-    destination = destinations_of(request.args.get("destination", ""), settings)[0]
-    kept = broker.history(destination, request.args.get("since"))
-    publications = [
-        {"id": each.position, "event": each.event, "data": each.data, "created": each.created, "expires": each.expires}
-        for each in kept.publications
-    ]
-    answer = {"destination": destination, "position": kept.position, "recovered": kept.recovered}
-    return json_response({**answer, "publications": publications})
+    access.may_push(request.environ)
+    (destination, *more), fields = asked_of(request.environ, settings, "since")
+    if more:
+        bad("too_many_destinations", "a history is one destination's: ask for each on its own")
+    kept = broker.history(destination, fields.get("since"))
+    return json_response({"destination": destination, **kept.as_answer()})
+
+
+@app.get("/presence")
+def presence() -> Response:
+    """Who is there: for each destination how many sockets hold it, and since when one does."""
+    access.may_push(request.environ)
+    destinations, _ = asked_of(request.environ, settings)
+    return json_response({each: manager.presence(rooms_of(each)) for each in destinations})
+
+
+@app.delete("/connections")
+def close_connections() -> Response:
+    """Close all sockets that hold one of these destinations."""
+    access.may_push(request.environ)
+    destinations, _ = asked_of(request.environ, settings)
+    rooms = [room for each in destinations for room in rooms_of(each)]
+    return json_response({"closed": manager.disconnect_rooms(rooms)})
 
 
 @app.get("/")
-def demo() -> str:
-    return render_template("demo.html")
+def demo() -> Response:
+    access.may_see_demo(request.environ)
+    return Response(render_template("demo.html"), headers=headers.DEMO_PAGE)
 
 
 @app.get("/health/live")
@@ -207,7 +231,7 @@ def ready() -> Response:
 
 @app.errorhandler(Refused)
 def refused(error: Refused) -> Response:
-    return json_response(error.body(), error.status)
+    return json_response(error.body(), error.status, error.headers)
 
 
 @app.errorhandler(StoreError)
@@ -215,16 +239,10 @@ def store_error(error: StoreError) -> Response:
     return refused(store_away(error, "the history cannot be read; ask again later"))
 
 
-HELP = {
-    404: "there is nothing here: POST pushes to /push, and connect with Socket.IO at /socket.io/",
-    405: "this address does not take that method: the Allow header says which it takes",
-    500: "the relay failed at this, and its log says why: the request may be sent again",
-}
-
-
 @app.errorhandler(HTTPException)
 def http_error(error: HTTPException) -> Response:
     response = error.get_response()
+    response.status = f"{error.code} {error.name}"  # as everywhere else, where Werkzeug would shout
     name = error.name.lower().replace(" ", "_")
     message = HELP.get(error.code, error.description)
     response.data = encode({"error": name, "message": message})
@@ -402,32 +420,13 @@ def on_unknown(event: str, message: Any, wants_answer: bool) -> dict[str, Any]:
     return refuse(message, wants_answer)
 
 
-def banner(port: int) -> str:
-    """What the start prints: where it serves, what is open to whom, and a line to try."""
-    url, curl = serving.address(settings, port)
-    lines = [
-        f"The relay serves on {url}",
-        *(f"  {line}" for line in (*open_to(settings), *serving.remarks(settings))),
-        f"Open {url}/?id=demo and try:" if url.startswith("http") else "Try:",
-        f"  {curl}",
-    ]
-    return "\n".join(lines)
-
-
-def cannot_listen(error: OSError) -> str:
-    where = f"{settings.host} port {settings.port}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{where} is taken by another program: stop that one, or choose another port with --port"
-    return f"cannot listen on {where}: {error.strerror}; choose others with --host and --port"
-
-
 def stop(*_: Any) -> NoReturn:
     raise SystemExit(0)
 
 
 def main() -> None:
     if check_only:
-        print(f"The settings are sound ({settings.file or 'no file, all defaults'}).", *open_to(settings), sep="\n  ")
+        print(serving.checked(settings))
         return
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, stop)
@@ -435,10 +434,10 @@ def main() -> None:
     try:
         server = serving.make_server(app, settings, shortcut)
     except OSError as error:
-        stop_with(cannot_listen(error))
+        stop_with(serving.cannot_listen(settings, error))
     try:
         upkeep.start()
-        print(banner(server.port), flush=True)
+        print(serving.banner(settings, server.port), flush=True)
         server.serve_forever()
     except StoreError as error:
         stop_with(str(error))

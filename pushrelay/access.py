@@ -1,86 +1,214 @@
-"""Who may come in: programs on this machine may push, pages of this host may connect."""
+"""Who may come in: who pushes, from where a client comes, whose pages connect, who sees the demo page."""
 
 import functools
-import ipaddress
-from typing import Any
-from urllib.parse import urlsplit
+import hashlib
+import hmac
+import logging
+import math
+import re
+import threading
+import time
+from typing import Any, NamedTuple, NoReturn
 
+from .addresses import counted, hops_of, ip_of, is_loopback, names_this_machine
 from .errors import Refused
+from .origins import Origins, is_same_host
+from .rates import TokenBucket
 from .settings import Settings
 
-# A proxy in front makes everyone look local, so a request that went through one never is.
-_FORWARDED = ("HTTP_X_FORWARDED", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
+log = logging.getLogger("pushrelay.keys")
+
+# A proxy in front makes everyone look local, so a request that went through one never is. These are the names under
+# which proxies, load balancers and CDNs tell whom they forward, in a WSGI server's spelling, one a line.
+_FORWARDED = re.compile(
+    r"^HTTP\w*?(?:FORWARDED|_VIA$|CLIENT_?IP|REAL_?IP|CONNECTI(?:NG|ON)_?IP|USER_?IP|ORIGINAL_|CDN_|ENVOY"
+    r"|(?:REMOTE|SRC|SOURCE|ORIGINATING)_?(?:IP|ADDR))",
+    re.MULTILINE,
+)
+_CHAIN, _ASKED_HOST, _REAL_IP = "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP"
+# What a trusted proxy may add beside X-Forwarded-For without a word against who is on this machine, as Apache does.
+_BESIDE = {_CHAIN, _ASKED_HOST, _REAL_IP, "HTTP_VIA", "HTTP_FORWARDED"}
+_BESIDE |= {"HTTP_X_FORWARDED_SERVER", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PORT"}
+
+_CHALLENGE = (("WWW-Authenticate", 'Bearer realm="relay"'),)  # RFC 9110, 11.6.1: a 401 has one
+# Why a caller is not local.
+_ELSEWHERE = "this request comes from another machine"
+_PROXIED = "this request came through a proxy"
+_NAMED = "this request asks for a host that is not this machine's own name"
+_HOW_LOCAL = "use http://127.0.0.1 or http://localhost with the relay's port, and no proxy"
+SUMMARY_SECONDS = 60.0  # wrong keys are one line of the log in this time
 
 
-@functools.lru_cache(maxsize=1024)
-def is_loopback(host: str) -> bool:
-    """Whether a host name or an address can only mean this machine."""
-    if host == "localhost":
-        return True
-    try:
-        ip = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+class Caller(NamedTuple):
+    """Who pushes: the name of a key, or this machine. `bucket`: the rate of a key, where it has one (push_rate)."""
+
+    name: str
+    bucket: TokenBucket | None = None
+
+    def count(self, pushes: int) -> None:
+        """Count publications before they are made. Raises Refused (429) where the key sent too many of late."""
+        if self.bucket is None or not (wait := self.bucket.take(pushes)):
+            return
+        message = f"the key {self.name} pushes too much (setting push_rate): send this again in {wait:.3g} seconds"
+        raise Refused(429, "too_fast", message, (("Retry-After", str(math.ceil(wait))),))
 
 
-def is_local(environ: dict[str, Any]) -> bool:
-    """Whether this request comes from a program on this machine, and not through a proxy."""
-    # All names at once: this is asked for every push, and a look at each costs three times as much.
-    names = "\n".join(environ)
-    for name in _FORWARDED:
-        if name in names:
+LOCAL = Caller("local")
+
+
+class Access:
+    """Answers by the settings, and keeps no lock while it does. Any thread may ask."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._trusted = settings.trusted_proxies
+        self._origins = Origins(settings.origins)
+        rate = settings.push_rate
+        self._callers = [
+            (_digest(each.key), Caller(each.name, TokenBucket(rate, rate) if rate else None))
+            for each in settings.push_keys
+        ]
+        self._wrong_keys = WrongKeys()
+
+    def may_push(self, environ: dict[str, Any]) -> Caller:
+        """Who pushes here, or reads what was pushed. Raises Refused: 400, 401 or 403, with what to do.
+
+        A key that is one of push_keys makes its holder the caller; without one, programs on this machine are let in,
+        but no foreign page in a browser there. With an access log, a key's name is noted as REMOTE_USER.
+        """
+        given: set[str] = set()
+        if "HTTP_AUTHORIZATION" in environ or "HTTP_X_RELAY_KEY" in environ:
+            given = _keys_in(environ)
+            if (caller := self._holder(given)) is not None:
+                if self._settings.access_log:
+                    environ["REMOTE_USER"] = caller.name
+                return caller
+        if distance := self._distance(environ):
+            self._refuse(environ, given, distance)
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is not None and not is_same_host(origin, environ):
+            message = "a page of another host may not push; let your server push for it"
+            raise Refused(403, "origin_not_allowed", message)
+        return LOCAL
+
+    def may_see_demo(self, environ: dict[str, Any]) -> None:
+        """Raise Refused (403) unless the demo page is shown to who asks."""
+        if not self._settings.demo and (distance := self._distance(environ)):
+            message = f"the demo page is for this machine ({_HOW_LOCAL}), and {distance}: demo = yes shows it to all"
+            raise Refused(403, "demo_not_shown", message)
+
+    def origin_allowed(self, origin: str | None, environ: dict[str, Any]) -> bool:
+        """Whether a page of this origin may connect (setting origins).
+
+        Not a browser at all (no `Origin` header) is allowed: the header protects browsers from foreign pages, and other
+        programs can send what they like.
+        """
+        return origin is None or self._origins.allow(origin, environ)
+
+    def client_address(self, environ: dict[str, Any]) -> str | None:
+        """The address that a client is counted by; None where it is this machine's own or cannot be told.
+
+        Behind trusted proxies it is what they say: of X-Forwarded-For the last address that is none of theirs.
+        """
+        peer = environ.get("REMOTE_ADDR") or ""
+        if not self._trusted or not self._is_trusted(ip_of(peer)):
+            return counted(peer)
+        hop = ip_of(peer)
+        for hop in hops_of(environ[_CHAIN]) if _CHAIN in environ else ():
+            if hop is None or not self._is_trusted(hop):
+                break
+        return None if hop is None else counted(str(hop))
+
+    def _is_trusted(self, ip: Any) -> bool:
+        return ip is not None and any(ip in network for network in self._trusted)
+
+    # Local or not.
+
+    def _distance(self, environ: dict[str, Any]) -> str:
+        """Why this is not a program on this machine that asks this very relay; empty where it is."""
+        peer = environ.get("REMOTE_ADDR")
+        if peer is None or (peer and not is_loopback(peer)):  # a Unix socket's peer has no address
+            return _ELSEWHERE
+        # All names at once: this is asked for every push, and a look at each costs several times as much.
+        if _is_forwarded("\n".join(environ)) and not self._is_forwarded_from_here(environ, peer):
+            return _PROXIED
+        if peer and not names_this_machine(environ.get("HTTP_HOST", "")):
+            return _NAMED
+        return ""
+
+    def _is_forwarded_from_here(self, environ: dict[str, Any], peer: str) -> bool:
+        """Whether a proxy that is believed says that a program on this machine asked it, and it is nobody else."""
+        if _CHAIN not in environ or not self._is_trusted(ip_of(peer)):
             return False
-    peer = environ.get("REMOTE_ADDR")
-    return peer is not None and (peer == "" or is_loopback(peer))  # a Unix socket's peer has no address
+        if any(name not in _BESIDE and _FORWARDED.search(name) for name in environ):
+            return False
+        hops = hops_of(environ[_CHAIN]) + ([ip_of(environ[_REAL_IP])] if _REAL_IP in environ else [])
+        hosts = environ.get(_ASKED_HOST, "").split(",")
+        return all(ip is not None and ip.is_loopback for ip in hops) and all(
+            names_this_machine(host.strip()) for host in hosts
+        )
+
+    # Keys.
+
+    def _holder(self, given: set[str]) -> Caller | None:
+        """Whose key this is, if it is one key, and one of ours.
+
+        Its time tells nothing of the keys, by construction: digests are compared, not what was given, so how much of a
+        key was right changes nothing that could be measured; by hmac.compare_digest; and with all keys, always.
+        """
+        if len(given) != 1:
+            return None
+        digest, holder = _digest(*given), None
+        for known, caller in self._callers:
+            if hmac.compare_digest(known, digest):
+                holder = caller
+        return holder
+
+    def _refuse(self, environ: dict[str, Any], given: set[str], distance: str) -> NoReturn:
+        if len(given) > 1 or any("," in key for key in given):  # no key holds a comma: it was a header that came twice
+            raise Refused(400, "several_keys", "send one key, and once: Authorization: Bearer KEY, or X-Relay-Key: KEY")
+        if given:
+            self._wrong_keys.note(self.client_address(environ) or environ.get("REMOTE_ADDR") or "a Unix socket")
+            raise Refused(403, "wrong_key", "this key is none of those that the relay has (setting push_keys)")
+        message = "set push_keys and send one of them as Authorization: Bearer KEY"
+        if self._callers:
+            message = "send one of the relay's push_keys: Authorization: Bearer KEY, or X-Relay-Key: KEY"
+        message += f"; only programs on the relay's own machine need none: {_HOW_LOCAL} ({distance})"
+        raise Refused(401, "missing_key", message, _CHALLENGE)
 
 
-def origin_allowed(origin: str | None, environ: dict[str, Any]) -> bool:
-    """Whether a page of this origin may talk to the relay: its host name is the relay's own, on any port.
+class WrongKeys:
+    """Tells the log of wrong keys: of the first at once, and of all others within a minute in one line."""
 
-    Not a browser at all (no `Origin` header) is allowed: the header protects browsers from foreign pages,
-    and other programs can send what they like. `null`, which sandboxed frames and files send, is refused.
-    """
-    if origin is None:
-        return True
-    page, own = _host(origin, ("http", "https")), _host("//" + environ.get("HTTP_HOST", ""), ("",))
-    if not page or not own:
-        return False
-    # `localhost` and 127.0.0.1 are one machine under two names, and both are in everybody's first try.
-    return page == own or (is_loopback(page) and is_loopback(own))
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # over both
+        self._untold = 0
+        self._quiet_until = float("-inf")
 
-
-def may_push(environ: dict[str, Any]) -> None:
-    """Raise Refused unless this request may push: from this machine, and not from a foreign page in its browser."""
-    if not is_local(environ):
-        message = "only programs on the relay's own machine may push, at its own address and not through a proxy"
-        raise Refused(401, "not_local", message)
-    if not origin_allowed(environ.get("HTTP_ORIGIN"), environ):
-        message = "a page of another host may not push; let your server push for it"
-        raise Refused(403, "origin_not_allowed", message)
+    def note(self, address: str) -> None:
+        """A wrong key came from this address."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self._quiet_until:
+                self._untold += 1
+                return
+            self._quiet_until = now + SUMMARY_SECONDS
+            untold, self._untold = self._untold, 0
+        others = f", and {untold} more since this was last told" if untold else ""
+        log.warning("a wrong key from %s%s (setting push_keys)", address, others)
 
 
-def _host(url: str, schemes: tuple[str, ...]) -> str | None:
-    """The host name in a URL of one of the schemes, lower case, no trailing dot; None where there is none."""
-    try:
-        parts = urlsplit(url)
-        port_is_sound = parts.port is None or parts.port >= 0
-    except ValueError:
-        return None
-    if parts.scheme not in schemes or parts.username is not None or not port_is_sound:
-        return None
-    return (parts.hostname or "").removesuffix(".") or None
+@functools.lru_cache(maxsize=64)  # most requests have the same few names
+def _is_forwarded(names: str) -> bool:
+    return _FORWARDED.search(names) is not None
 
 
-def open_to(settings: Settings) -> list[str]:
-    """What is open, and to whom: a line each for the start and for `--check`."""
-    sockets = "any page that is connected" if settings.socket_push else "nobody (setting socket_push)"
-    lines = [
-        "push over HTTP    programs on this machine, not through a proxy",
-        f"push from a page  {sockets}",
-        "connect           pages whose host name is this server's own, on any port",
-        "register          whoever is connected, any id",
-    ]
-    if not is_loopback(settings.host) and not settings.host.startswith("unix:"):
-        lines.append(f"listens on {settings.host}: other machines can connect and register, but not push")
-    return lines
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _keys_in(environ: dict[str, Any]) -> set[str]:
+    """The keys that a request brings: usually one."""
+    scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").strip().partition(" ")
+    bearer = key.strip() if scheme.lower() == "bearer" else ""
+    return {bearer, environ.get("HTTP_X_RELAY_KEY", "").strip()} - {""}

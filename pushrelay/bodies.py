@@ -43,6 +43,12 @@ def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Fie
     raise Refused(415, "unsupported_media_type", message)
 
 
+def read_query(environ: dict[str, Any]) -> Fields:
+    """The fields of a query string, which is written as a form is. Raises Refused (400)."""
+    # WSGI has its bytes as Latin-1 (PEP 3333).
+    return _form_fields(_form_pairs(_text(environ.get("QUERY_STRING", "").encode("latin-1"), "invalid_form")))
+
+
 def is_form(environ: dict[str, Any]) -> bool:
     """Whether the body is a form, encoded as usual."""
     return environ.get("CONTENT_TYPE", "") in (_FORM, "")

@@ -20,6 +20,7 @@ from engineio.packet import Packet
 
 from .connection import TRANSPORT_ERROR
 from .foreign import ForeignPoll, serve_foreign
+from .headers import NO_SNIFFING, cors
 from .heartbeat import Heartbeat
 from .http1 import KEY, Conversation
 from .message import OPEN, Message, data_of, payload, split_payload
@@ -49,6 +50,8 @@ BAD_HANDSHAKE_METHOD = (2, "Bad handshake method")
 BAD_REQUEST = (3, "Bad request")
 FORBIDDEN = (4, "Forbidden")
 UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
+
+_TEXT = [("Content-Type", "text/plain; charset=UTF-8"), NO_SNIFFING]
 
 # Of the environ, what no handler needs once the session is open; it is kept as long as the session.
 _DROPPED = {
@@ -82,7 +85,7 @@ class Rejected(Exception):
 
     def answer(self) -> Answer:
         body = Packet.json.dumps({"code": self.code, "message": self.message}, separators=(",", ":")).encode()
-        return Answer(self.status, [("Content-Type", "application/json")], body)
+        return Answer(self.status, [("Content-Type", "application/json"), NO_SNIFFING], body)
 
 
 def install(**options: Any) -> None:
@@ -199,19 +202,26 @@ class Engine(engineio.Server):
 
     # Requests.
 
+    def _is_allowed(self, environ: dict[str, Any], origin: str) -> bool:
+        allowed = self._cors_allowed_origins(environ)
+        return allowed is None or origin in allowed
+
     def _check_origin(self, environ: dict[str, Any]) -> None:
         origin = environ.get("HTTP_ORIGIN")
-        if origin is None or self.cors_allowed_origins == []:
+        if origin is None or self.cors_allowed_origins == [] or self._is_allowed(environ, origin):
             return
-        allowed = self._cors_allowed_origins(environ)
-        if allowed is not None and origin not in allowed:
-            self._log_error_once(f"{origin} is not an accepted origin.", "bad-origin")
-            raise Rejected((FORBIDDEN[0], "Not an accepted origin."), "403 Forbidden")
+        self._log_error_once(f"{origin} is not an accepted origin.", "bad-origin")
+        raise Rejected((FORBIDDEN[0], "Not an accepted origin."), "403 Forbidden")
+
+    def _cors_headers(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
+        if self.cors_allowed_origins == []:
+            return []
+        return cors(environ, partial(self._is_allowed, environ), self.cors_credentials)
 
     def _route(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
         if method == "OPTIONS":
-            return Answer("200 OK", [("Content-Type", "text/plain")], b"OK")
+            return Answer("204 No Content", [], b"")
         query = read_query(environ.get("QUERY_STRING", ""))
         transport, sid = query.get("transport"), query.get("sid")
         if transport not in self.transports:
@@ -317,8 +327,7 @@ class Engine(engineio.Server):
     # Polling.
 
     def _payload_answer(self, messages: list[Message], headers: list[tuple[str, str]] | None = None) -> Answer:
-        kind = ("Content-Type", "text/plain; charset=UTF-8")
-        return Answer("200 OK", [kind, *(headers or ())], payload(messages))
+        return Answer("200 OK", [*_TEXT, *(headers or ())], payload(messages))
 
     def _answer_poll(
         self, session: Session, environ: dict[str, Any], conversation: Conversation | None
@@ -345,7 +354,7 @@ class Engine(engineio.Server):
         except ValueError:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             raise Rejected(BAD_REQUEST) from None
-        return Answer("200 OK", [("Content-Type", "text/plain; charset=UTF-8")], b"ok")
+        return Answer("200 OK", _TEXT, b"ok")
 
     def poll_answer(self, environ: dict[str, Any], messages: list[Message]) -> Answer:
         """The whole answer to a GET that was parked."""

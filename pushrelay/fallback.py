@@ -5,17 +5,25 @@ It takes a thread for each connection and four for each WebSocket client.
 
 import json
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import socketio
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from .presence import Presence
+
 BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects everybody at once needs many
 
 
 class StockManager(socketio.Manager):
-    """python-socketio's manager, with the one method that the relay's own has and this one has not."""
+    """python-socketio's manager, with the methods that the relay's own has and this one has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._presence = Presence()
+        self._presence_lock = threading.RLock()
 
     def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
         """Emit an event that `write()` gives as the JSON array of its name and its argument; returns to how many."""
@@ -29,6 +37,32 @@ class StockManager(socketio.Manager):
         """An event, as above, to one client."""
         event, argument = json.loads(text)
         self.emit(event, argument, "/", room=sid)
+
+    def presence(self, rooms: list[str]) -> dict[str, float]:
+        """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
+        return self._presence.of(rooms, len(self._sids_in(rooms)))
+
+    def disconnect_rooms(self, rooms: list[str]) -> int:
+        """Disconnect all clients that are in any of these rooms; returns how many those were."""
+        sids = self._sids_in(rooms)
+        for sid in sids:
+            self.server.disconnect(sid)
+        return len(sids)
+
+    def _sids_in(self, rooms: list[str]) -> set[str]:
+        return {sid for room in rooms for sid, _ in self.get_participants("/", room)}
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        with self._presence_lock:
+            super().basic_enter_room(sid, namespace, room, eio_sid)
+            if namespace == "/" and isinstance(room, str) and room != sid:
+                self._presence.entered(room)
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        with self._presence_lock:
+            super().basic_leave_room(sid, namespace, room)
+            if namespace == "/" and room not in self.rooms.get(namespace, ()):
+                self._presence.emptied(room)
 
     def pace(self, sid: str) -> None:
         """Nothing: the stock engine's queues have no bound."""

@@ -16,6 +16,7 @@ from socketio import packet as sio
 
 from .connection import SLOW
 from .message import MESSAGE, Message
+from .presence import Presence
 
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -36,9 +37,10 @@ class RoomManager(socketio.Manager):
         self._pacers = threading.BoundedSemaphore(pacers)
         # `rooms[namespace][room][sid]` is the Engine.IO sid, as in the base class. A client's own room, which has its
         # sid for a name, is not stored: who is in `rooms[namespace][None]` is in it.
-        self._lock = threading.RLock()  # over all three
+        self._lock = threading.RLock()  # over all four
         self._sids: dict[str, dict[str, str]] = {}  # [namespace][eio_sid]: the way back
         self._rooms_of: dict[str, dict[str, set[Any]]] = {}  # [namespace][sid]: the rooms it is in, its own not
+        self._presence = Presence()  # of namespace "/"
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
@@ -214,6 +216,17 @@ class RoomManager(socketio.Manager):
         """How many clients are in a room."""
         return len(self._members(namespace, room))
 
+    def presence(self, rooms: list[str]) -> dict[str, float]:
+        """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
+        return self._presence.of(rooms, self.count(rooms))
+
+    def disconnect_rooms(self, rooms: list[str]) -> int:
+        """Disconnect all clients that are in any of these rooms; returns how many those were."""
+        sids = list(self._members("/", rooms))
+        for sid in sids:
+            self.server.disconnect(sid)
+        return len(sids)
+
     def _enter_namespace(self, eio_sid: str, namespace: str) -> str | None:
         """Register a client; None where it is in this namespace already, or gone."""
         sid = self.server.eio.generate_id()
@@ -247,7 +260,10 @@ class RoomManager(socketio.Manager):
                 return
             if room in rooms[None]:
                 raise ValueError("cannot enter a sid room")
-            rooms.setdefault(room, {})[sid] = rooms[None][sid]
+            members = rooms.setdefault(room, {})
+            if not members and namespace == "/":
+                self._presence.entered(room)
+            members[sid] = rooms[None][sid]
             self._rooms_of.setdefault(namespace, {}).setdefault(sid, set()).add(room)
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
@@ -258,6 +274,8 @@ class RoomManager(socketio.Manager):
             self._rooms_of[namespace][sid].discard(room)
             if not rooms[room]:
                 del rooms[room]
+                if namespace == "/":
+                    self._presence.emptied(room)
 
     def basic_disconnect(self, sid: str, namespace: str, **options: Any) -> None:
         """Forget a client; costs what its own rooms cost."""

@@ -6,12 +6,13 @@ from http import HTTPStatus
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
 
-from .access import may_push
+from .access import Access, Caller
 from .bodies import USUAL_FORM, is_form
 from .broker import Broker
 from .errors import Refused, bad
 from .gathering import Gathering
 from .handout import Item
+from .headers import NO_SNIFFING
 from .publication import StoreError, encode, offset_of
 from .pushes import Push, read_pushes
 from .settings import Settings
@@ -29,14 +30,15 @@ class Answer(NamedTuple):
     body: bytes
 
 
-_JSON_HEADERS = (("Content-Type", "application/json"),)
+_JSON_HEADERS = (("Content-Type", "application/json"), NO_SNIFFING)
 
 
 class Publisher:
-    """Answers pushes. `settings` are the relay's; any thread may call it."""
+    """Answers pushes. `settings` are the relay's, `access` says who pushes; any thread may call it."""
 
-    def __init__(self, broker: Broker, settings: Settings):
+    def __init__(self, broker: Broker, settings: Settings, access: Access):
         self.waiters = Waiters(settings.max_waiting)
+        self._access = access
         self._broker = broker
         self._gathering = Gathering(broker)
         self._settings = settings
@@ -48,13 +50,15 @@ class Publisher:
         request is answered through that, and None is returned.
         """
         try:
-            may_push(environ)
+            caller = self._access.may_push(environ)
             pushes = read_pushes(environ, self._settings, seed)
             if seed and isinstance(pushes, list):
                 bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
+            items = items_of(pushes)
+            caller.count(len(items))
             if conversation is None:
-                return self._publish_here(pushes, seed)
-            return self._publish_soon(pushes, seed, conversation)
+                return self._publish_here(pushes, items, seed)
+            return self._publish_soon(pushes, items, seed, conversation)
         except Refused as error:
             return refusal(error)
         except StoreError as error:
@@ -68,7 +72,7 @@ class Publisher:
         too_large = int(environ.get("CONTENT_LENGTH") or 0) > self._settings.max_body
         if too_large or "HTTP_IDEMPOTENCY_KEY" in environ or not is_form(environ):
             return None
-        let_in: set[str] = set()  # addresses from which this header was let in
+        let_in: dict[str, Caller] = {}  # by address, who it was with this header
         longest, gathering = self._settings.max_id_length, self._gathering
 
         def take(body: bytes, conversation: Any) -> bool:
@@ -77,15 +81,17 @@ class Publisher:
             if usual is None or gathering.is_full():
                 return False
             try:
-                if address not in let_in:
-                    may_push({**environ, "REMOTE_ADDR": address})
+                if (caller := let_in.get(address)) is None:
+                    caller = self._access.may_push({**environ, "REMOTE_ADDR": address})
                     if len(let_in) < MOST_LET_IN:
-                        let_in.add(address)
+                        let_in[address] = caller
                 destination, data = usual[1].decode(), usual[2].decode()
             except (Refused, UnicodeDecodeError):
                 return False
             if len(destination) > longest or not destination.isprintable():
                 return False
+            if caller.bucket is not None and caller.bucket.take():
+                return False  # answer() says how long it has to wait
             item = Item(destination, data)
 
             def told(error: StoreError | None) -> None:
@@ -110,9 +116,8 @@ class Publisher:
             for item, receipt in zip(items, receipts, strict=True)
         ]
 
-    def _publish_here(self, pushes: Pushes, seed: bool) -> Answer:
+    def _publish_here(self, pushes: Pushes, items: list[Item], seed: bool) -> Answer:
         """Publish, and wait, in this thread."""
-        items = items_of(pushes)
         if isinstance(pushes, list) or not pushes.wait:
             self._broker.publish_items(items)
             return _written(pushes, items, seed)
@@ -125,9 +130,8 @@ class Publisher:
             raise
         return _written(pushes, items, seed, held.wait(waiter, pushes.wait))
 
-    def _publish_soon(self, pushes: Pushes, seed: bool, conversation: Any) -> Answer | None:
+    def _publish_soon(self, pushes: Pushes, items: list[Item], seed: bool, conversation: Any) -> Answer | None:
         """Park the request, publish together with what else has come, and answer it then."""
-        items = items_of(pushes)
         if not items:
             return _written(pushes, items, seed)
         self._gathering.check_room()
@@ -186,7 +190,8 @@ def store_away(error: StoreError, not_done: str) -> Refused:
 
 
 def refusal(error: Refused) -> Answer:
-    return _json_answer(encode(error.body()), f"{error.status} {HTTPStatus(error.status).phrase}")
+    status, headers, body = _json_answer(encode(error.body()), f"{error.status} {HTTPStatus(error.status).phrase}")
+    return Answer(status, (*headers, *error.headers), body)
 
 
 def _not_taken(error: StoreError, pushes: Pushes | None = None) -> Answer:
@@ -212,7 +217,7 @@ def _written(pushes: Pushes, items: list[Item], seed: bool, acked: dict[str, int
     ]
     if acked is not None:
         facts.append(("Relay-Acked", ", ".join(str(acked[each]) for each in pushes.destinations)))
-    return Answer("200 OK", (("Content-Type", "text/plain; charset=utf-8"), *facts), b"")
+    return Answer("200 OK", (("Content-Type", "text/plain; charset=utf-8"), NO_SNIFFING, *facts), b"")
 
 
 def _each_written(pushes: list[Push | Refused], items: list[Item]) -> Iterator[str]:

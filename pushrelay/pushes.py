@@ -2,10 +2,11 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .bodies import MAX_PUSHES, Fields, kind_of, read_body
+from .bodies import MAX_PUSHES, Fields, kind_of, read_body, read_query
 from .errors import Refused, bad
 from .publication import encode
 from .settings import Settings
@@ -60,7 +61,7 @@ def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False)
 def checked(fields: Fields, settings: Settings, known_only: bool = True) -> Push:
     """The push that these fields ask for. Raises Refused (400) with the first field that cannot be taken."""
     if known_only and not fields.keys() <= FIELDS:
-        _refuse_names(fields.keys() - FIELDS)
+        _refuse_names(fields.keys() - FIELDS, FIELDS)
     if "destination" not in fields:
         bad("missing_destination", "say who is to get this: a field destination, with the id that the page registered")
     if "data" not in fields:
@@ -82,6 +83,17 @@ def destinations_of(value: Any, settings: Settings, most: int = MAX_PUSHES) -> l
     if len(value) > most:
         bad("too_many_destinations", f"{len(value)} destinations at once are too many: {most} at most")
     return list(dict.fromkeys(_destination(each, settings.max_id_length) for each in value))
+
+
+def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple[list[str], Fields]:
+    """The destinations that a query string names, and all its fields: none but these `others`. Raises Refused (400)."""
+    fields = read_query(environ)
+    known = {"destination", *others}
+    if not fields.keys() <= known:
+        _refuse_names(fields.keys() - known, known)
+    if "destination" not in fields:
+        bad("missing_destination", "say which you mean: ?destination=, with the id that the page registered")
+    return destinations_of(fields["destination"], settings), fields
 
 
 def event_of(value: Any) -> str:
@@ -180,11 +192,11 @@ def _is_clean(text: str) -> bool:
     return text.isprintable() or not (_CONTROL.search(text) or _LONE_SURROGATE.search(text))
 
 
-def _refuse_names(names: set[str]) -> NoReturn:
+def _refuse_names(names: set[str], known: Iterable[str]) -> NoReturn:
     name = min(names)
     if name.startswith("data["):
         bad("invalid_data", "data came as an array of form fields: send json_encode($data), or the whole push as JSON")
-    bad("unknown_field", f"there is no field {name[:50]!r}; the fields are {', '.join(sorted(FIELDS))}")
+    bad("unknown_field", f"there is no field {name[:50]!r}; the fields are {', '.join(sorted(known))}")
 
 
 def _check_data(data: Any) -> None:

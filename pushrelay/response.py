@@ -276,6 +276,7 @@ def plain_answer(status: str, body: bytes, kind: str = "application/json") -> by
     """A whole answer behind which the connection is closed."""
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+        "X-Content-Type-Options: nosniff\r\n"
         f"Date: {formatdate(usegmt=True)}\r\nConnection: close\r\n\r\n"
     ).encode() + body
 

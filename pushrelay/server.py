@@ -120,8 +120,9 @@ class Server:
     def log_access(self, request: Request, response: Response) -> None:
         environ = request.environ
         access_logger.info(
-            '%s "%s %s %s" %s %d',
+            '%s %s "%s %s %s" %s %d',
             environ.get("REMOTE_ADDR") or "-",
+            environ.get("REMOTE_USER") or "-",
             environ["REQUEST_METHOD"],
             environ["RAW_URI"].encode("unicode_escape").decode(),
             environ["SERVER_PROTOCOL"],

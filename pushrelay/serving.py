@@ -1,9 +1,11 @@
 """Which server and which engine the relay runs on: its own, or Werkzeug's and the stock one where there is no epoll."""
 
+import errno
 import select
 from collections.abc import Callable
 from typing import Any
 
+from .exposure import open_to, warnings
 from .settings import Settings, SettingsError
 
 SOCKET_KEY = "pushrelay.sid"  # our engine leaves it in the environ of a Socket.IO event
@@ -69,6 +71,33 @@ def remarks(settings: Settings) -> list[str]:
         return []
     why = "as the setting says" if settings.server == "werkzeug" else "because this system has no epoll"
     return [f"runs on Werkzeug, {why}: every client takes several threads, so it is good for some hundred of them"]
+
+
+def banner(settings: Settings, port: int) -> str:
+    """What the start prints: where it serves, what is open to whom, what is unwise, and a line to try."""
+    url, curl = address(settings, port)
+    lines = [
+        f"The relay serves on {url}",
+        *(f"  {line}" for line in (*open_to(settings), *remarks(settings))),
+        *warnings(settings),
+        f"Open {url}/?id=demo and try:" if url.startswith("http") else "Try:",
+        f"  {curl}",
+    ]
+    return "\n".join(lines)
+
+
+def checked(settings: Settings) -> str:
+    """What `--check` prints."""
+    lines = [f"The settings are sound ({settings.file or 'no file, all defaults'})."]
+    return "\n".join([*lines, *(f"  {line}" for line in open_to(settings)), *warnings(settings)])
+
+
+def cannot_listen(settings: Settings, error: OSError) -> str:
+    """The sentence for an address that cannot be listened on."""
+    where = f"{settings.host} port {settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is taken by another program: stop that one, or choose another port with --port"
+    return f"cannot listen on {where}: {error.strerror}; choose others with --host and --port"
 
 
 def is_socket(environ: dict[str, Any]) -> bool:

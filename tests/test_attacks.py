@@ -60,7 +60,7 @@ def test_a_packet_full_of_upgrade_requests_is_answered_to_the_last(relay):
 
 
 def test_requests_that_follow_one_another_without_a_pause_are_all_answered(relay):
-    push = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: 125\r\n\r\ndestination=nobody&data=" + b"x" * 101
+    push = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 125\r\n\r\ndestination=nobody&data=" + b"x" * 101
     with connect_to(relay) as sock:
         threading.Thread(target=sock.sendall, args=(push * 2000 + LAST,)).start()
         assert read_all(sock).count(b"HTTP/1.1 200 OK") == 2001
@@ -126,7 +126,9 @@ def test_a_last_answer_that_nobody_reads_is_given_up(start_relay):
 
 
 @pytest.mark.parametrize("behind", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
-@pytest.mark.parametrize("part", [b"GET /hea", b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\ndest"])
+@pytest.mark.parametrize(
+    "part", [b"GET /hea", b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\ndest"]
+)
 def test_a_request_that_comes_too_slowly_is_a_408_also_behind_another(start_relay, behind, part):
     relay = start_relay(header_timeout=0.4, body_timeout=0.4)
     with connect_to(relay) as sock:
@@ -206,7 +208,7 @@ def frame_of(sock):
     return sock.recv(length, socket.MSG_WAITALL).decode()
 
 
-CHUNKED = b"POST /push HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = b"POST /push HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -260,7 +262,7 @@ def test_the_host_of_a_whole_address_is_the_one_that_counts(relay):
 
 def test_pipelined_requests_of_all_kinds_keep_their_order(relay):
     form = b"destination=order&data=x"
-    push = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(form), form)
+    push = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(form), form)
     chunked = CHUNKED + b"%x;why=not\r\n%b\r\n0\r\nTrailer: x\r\n\r\n" % (len(form), form)
     head = b"HEAD /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     nowhere = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import urllib.parse
 
 import pytest
 from conftest import need, wait_for
@@ -121,3 +122,44 @@ def test_nothing_of_the_page_is_wider_than_the_screen(relay, demo, width):
     wait_for(lambda: relay.push("w" * 200, "x" * 5000)["connections"] == 1, "the registration")
     arrived(page).first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+BAD = "<img src=x onerror=document.title='run'><script>document.title='run'</script>"
+
+
+@pytest.mark.parametrize("id_", ["__proto__", "constructor", BAD])
+def test_whatever_arrives_is_text_and_the_page_breaks_no_rule_of_its_own(relay, context, id_):
+    said = []
+    page = context.new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(relay.url + "/?" + urllib.parse.urlencode({"id": id_}))
+    page.locator("#state[data-status=online]").wait_for()
+    assert page.text_content("#id") == id_ and "WebSocket" in page.text_content("#transport")
+    wait_for(lambda: relay.push(id_, BAD, event=BAD[:100])["connections"] == 1, "the registration")
+    relay.push_json(destination=id_, data={"__proto__": {BAD: BAD}, "constructor": None})
+    page.fill("#data", BAD)
+    page.click("#push-button")
+    arrived(page).get_by_text(BAD, exact=True).nth(1).wait_for()
+    arrived(page).get_by_text('"__proto__"').first.wait_for()
+    assert page.locator("#arrived script, #arrived img, #id *").count() == 0
+    assert page.title() == f"{id_} · the relay" and not said, said
+
+
+def test_the_pages_rules_leave_no_room_for_scripts_of_others(relay):
+    status, headers, _ = relay.request("GET", "/?id=x")
+    assert (status, headers["Referrer-Policy"]) == (200, "no-referrer")
+    rules = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
+    assert rules["default-src"] == rules["base-uri"] == rules["frame-ancestors"] == "'none'"
+    assert rules["script-src"] == rules["style-src"] == "'self'" and "unsafe" not in str(rules)
+
+
+@pytest.mark.parametrize("header", [{"Via": "1.1 proxy"}, {"Host": "shop.example"}])
+def test_the_page_is_for_this_machine_unless_the_setting_says_otherwise(start_relay, header):
+    relay = start_relay()
+    status, _, body = relay.request("GET", "/", headers=header)
+    assert (status, json.loads(body)["error"]) == (403, "demo_not_shown")
+    assert "demo = yes" in json.loads(body)["message"]
+    relay.stop()
+    relay.settings["demo"] = "yes"
+    relay.start()
+    assert relay.request("GET", "/", headers=header)[0] == 200

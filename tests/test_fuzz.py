@@ -14,9 +14,8 @@ from crowd import UPGRADE, event, frame, open_websocket
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-POST = (
-    b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 20\r\n\r\n"
-)
+FORM_TYPE = b"Content-Type: application/x-www-form-urlencoded\r\n"
+POST = b"POST /push HTTP/1.1\r\nHost: localhost\r\n" + FORM_TYPE + b"Content-Length: 20\r\n\r\n"
 FORM = b"destination=a&data=b"
 REQUESTS = [
     POST + FORM,

@@ -198,7 +198,7 @@ def test_data_that_is_stored_no_longer_counts_though_other_pushes_always_wait(pa
 # The same over the wire.
 
 FORM = b"destination=42&data=hello"
-REQUEST = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(FORM), FORM)
+REQUEST = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(FORM), FORM)
 
 
 def test_a_publisher_that_closed_its_half_of_the_connection_is_answered(relay):
@@ -223,7 +223,7 @@ def test_pushes_that_were_all_sent_ahead_are_answered_before_the_connection_ends
 def test_pushes_one_behind_the_other_on_a_connection_are_answered_in_order(relay):
     count = 20
     bodies = [b"destination=line&data=%d" % n for n in range(count)]
-    requests = [b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(b), b) for b in bodies]
+    requests = [b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(b), b) for b in bodies]
     offsets = []
     with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
         if relay.settings["server"] == "own":
@@ -238,7 +238,7 @@ def test_pushes_one_behind_the_other_on_a_connection_are_answered_in_order(relay
 def test_a_push_that_is_too_large_is_refused_also_where_its_header_is_known(start_relay):
     relay = start_relay(max_body=1024)
     body = b"destination=42&data=" + b"x" * 1024
-    request = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    request = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     for _ in range(4):
         with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
             sock.sendall(request)

@@ -10,9 +10,11 @@ from test_http import FORM, JSON, REFUSED, TEXTS, multipart
 from werkzeug.test import Client, EnvironBuilder
 
 import relay as relay_app
+from pushrelay.access import Access
 from pushrelay.broker import open_broker
 from pushrelay.gathering import Gathering
 from pushrelay.server import Server
+from pushrelay.settings import Key, Settings
 
 TAKEN = [(name, FORM, f"destination=a&data={name}".encode()) for name in TEXTS if name.isalpha()]
 TAKEN += [
@@ -23,9 +25,9 @@ TAKEN += [
 CASES = [(name, headers, body) for name, headers, body, *_ in REFUSED] + TAKEN
 
 
-def push(headers, body, remote="127.0.0.1"):
+def push(headers, body, remote="127.0.0.1", path="/push"):
     """The app's whole answer."""
-    builder = EnvironBuilder("/push", method="POST", data=body, headers=headers, environ_base={"REMOTE_ADDR": remote})
+    builder = EnvironBuilder(path, method="POST", data=body, headers=headers, environ_base={"REMOTE_ADDR": remote})
     answer = Client(relay_app.app).open(builder)
     return answer.status, sorted(answer.headers), answer.data
 
@@ -114,7 +116,7 @@ def served():
 def post(sock, headers, body):
     """The answer but for what the time and the number of the push make of it."""
     lines = [f"{name}: {value}\r\n" for name, value in {**headers, "Content-Length": len(body)}.items()]
-    sock.sendall(f"POST /push HTTP/1.1\r\nHost: x\r\n{''.join(lines)}\r\n".encode() + body)
+    sock.sendall(f"POST /push HTTP/1.1\r\nHost: localhost\r\n{''.join(lines)}\r\n".encode() + body)
     answer = http.client.HTTPResponse(sock)
     answer.begin()
     headers = sorted((name, value) for name, value in answer.getheaders() if name != "Date")
@@ -171,3 +173,62 @@ def test_functions_that_are_hooked_into_flask_are_called_though_the_header_is_kn
     calls = []
     monkeypatch.setitem(relay_app.app.before_request_funcs, None, [lambda: calls.append(1)])
     assert post(served, FORM, PLAIN)[0] == 200 and calls
+
+
+# Keys and their rates, by all the ways.
+
+KEY = "a-key-that-is-long-enough"
+KEYED = {**FORM, "X-Relay-Key": KEY, "Via": "1.1 proxy"}
+
+
+@pytest.fixture
+def rated(monkeypatch):
+    """The relay lets a key push three times a second; gives the clock that it goes by."""
+    now = [1000.0]
+    monkeypatch.setattr("pushrelay.rates.time.monotonic", lambda: now[0])
+    access = Access(Settings(push_keys=(Key("web", KEY),), push_rate=3))
+    monkeypatch.setattr(relay_app.publisher, "_access", access)
+    return now
+
+
+@pytest.mark.parametrize("path", ["/push", "/"])
+@pytest.mark.parametrize("way", ["lanes_way", "flasks_way"])
+def test_a_key_that_pushes_too_much_is_told_when_to_come_back(request, rated, way, path):
+    request.getfixturevalue(way)
+    assert [push(KEYED, PLAIN, path=path)[0] for _ in range(3)] == ["200 OK"] * 3
+    status, headers, body = push(KEYED, PLAIN, path=path)
+    assert (status.lower(), dict(headers)["Retry-After"]) == ("429 too many requests", "1")
+    assert json.loads(body)["error"] == "too_fast" and "web" in json.loads(body)["message"]
+    rated[0] += 0.34
+    assert [push(KEYED, PLAIN, path=path)[0][:3] for _ in range(2)] == ["200", "429"]
+    assert relay_app.publisher._broker.position("a") == "epoch:4"
+
+
+def test_each_publication_counts_and_what_is_refused_is_not_published(rated):
+    batch = json.dumps([{"destination": ["a", "b"], "data": 1}, {"destination": 7.5, "data": 1}]).encode()
+    headers = {**KEYED, **JSON}
+    assert push(headers, batch)[0] == "200 OK"
+    assert push(headers, batch)[0][:3] == "429"
+    assert push(KEYED, b"destination=a&data=x&evnet=x")[0][:3] == "400"
+    assert push(KEYED, PLAIN)[0] == "200 OK"
+    assert push(KEYED, PLAIN)[0][:3] == "429"
+    assert relay_app.publisher._broker.position("b") == "epoch:1"
+
+
+def test_pushes_whose_header_is_known_count_as_well(served, rated, asked):
+    assert [post(served, KEYED, PLAIN)[0] for _ in range(5)] == [200, 200, 200, 429, 429]
+    rated[0] += 1
+    asked.clear()
+    assert [post(served, KEYED, PLAIN)[0] for _ in range(3)] == [200] * 3 and not asked
+    status, headers, body = post(served, KEYED, PLAIN)
+    assert (status, dict(headers)["Retry-After"], json.loads(body)["error"]) == (429, "1", "too_fast")
+    assert relay_app.publisher._broker.position("a") == "epoch:6"
+
+
+def test_a_known_header_with_a_wrong_key_stays_wrong(served, rated):
+    for _ in range(3):
+        assert post(served, {**KEYED, "X-Relay-Key": KEY[:-1]}, PLAIN)[0] == 403
+
+
+def test_this_machine_pushes_as_much_as_it_likes(served, rated):
+    assert {post(served, FORM, PLAIN)[0] for _ in range(50)} == {200}

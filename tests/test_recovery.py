@@ -664,7 +664,7 @@ def test_history_is_refused_to_who_may_not_push(relay):
     assert get(relay, "/history")[1]["error"] == "missing_destination"
     assert get(relay, "/history?destination=" + "x" * 300)[1]["error"] == "invalid_destination"
     status, answer = get(relay, "/history?destination=a", X_Forwarded_For="192.0.2.1")
-    assert (status, answer["error"]) == (401, "not_local")
+    assert (status, answer["error"]) == (401, "missing_key")
     status, answer = get(relay, "/history?destination=a", Origin="https://example.com")
     assert (status, answer["error"]) == (403, "origin_not_allowed")
 

@@ -152,6 +152,13 @@ def test_check_says_what_is_open_to_whom_and_starts_nothing():
         assert s.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_what_is_unwise_is_said_by_the_check_and_by_the_start(start_relay):
+    ran = run("--check", "--origins", "*", "--secret", "x" * 10)
+    assert len([line for line in ran.stdout.splitlines() if line.startswith("warning: ")]) == 2
+    assert ran.returncode == 0 and "warning" not in run("--check").stdout
+    assert "\nwarning: origins = *" in start_relay(origins="*").log.read_text()
+
+
 def test_check_tells_of_other_machines_where_the_relay_is_open_to_them():
     assert "other machines" in run("--check", "--host", "0.0.0.0").stdout
     assert "other machines" not in run("--check").stdout

@@ -1,0 +1,90 @@
+"""Who is there, and seeing them off: GET /presence and DELETE /connections."""
+
+import json
+import time
+import urllib.parse
+
+import pytest
+from conftest import wait_for
+
+
+def presence(relay, *destinations):
+    query = urllib.parse.urlencode([("destination", each) for each in destinations])
+    status, headers, body = relay.request("GET", f"/presence?{query}")
+    assert (status, headers["Content-Type"]) == (200, "application/json"), body
+    return json.loads(body)
+
+
+def close(relay, *destinations):
+    query = urllib.parse.urlencode([("destination[]", each) for each in destinations])
+    status, _, body = relay.request("DELETE", f"/connections?{query}")
+    assert status == 200, body
+    return json.loads(body)["closed"]
+
+
+def test_presence_says_how_many_are_there_and_since_when(relay, connect):
+    before = time.time()
+    first = connect(relay.url, "who-a", "who-ä/?&")
+    since = presence(relay, "who-a")["who-a"]["since"]
+    assert before - 0.01 <= since <= time.time()
+    connect(relay.url, "who-a", transport="polling")
+    assert presence(relay, "who-a", "who-ä/?&", "who-nobody") == {
+        "who-a": {"connections": 2, "since": since},
+        "who-ä/?&": {"connections": 1, "since": pytest.approx(since, abs=2)},
+        "who-nobody": {"connections": 0},
+    }
+    first.call("unregister", {"id": "who-a"})
+    assert presence(relay, "who-a")["who-a"] == {"connections": 1, "since": since}, "somebody was there all the time"
+
+
+def test_presence_begins_anew_when_everybody_was_away(relay, connect):
+    for leave in (lambda client: client.call("unregister", {"id": "who-again"}), lambda client: client.drop()):
+        client = connect(relay.url, "who-again")
+        since = presence(relay, "who-again")["who-again"]["since"]
+        leave(client)
+        wait_for(lambda: presence(relay, "who-again") == {"who-again": {"connections": 0}}, "the leaving")
+        connect(relay.url, "who-again").call("unregister", {"id": "nobody"})
+        assert presence(relay, "who-again")["who-again"]["since"] > since
+        close(relay, "who-again")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_closing_a_destination_disconnects_each_of_its_sockets_once_and_nobody_else(relay, connect, transport):
+    both = connect(relay.url, "shut-a", "shut-b", transport=transport)
+    one, other = connect(relay.url, "shut-b", transport=transport), connect(relay.url, "shut-c", transport=transport)
+    assert close(relay, "shut-a", "shut-b", "shut-nobody") == 2
+    wait_for(lambda: not both.socket.connected and not one.socket.connected, "the end")
+    assert other.socket.connected and relay.push("shut-c", "x")["connections"] == 1
+    assert presence(relay, "shut-a", "shut-b") == {"shut-a": {"connections": 0}, "shut-b": {"connections": 0}}
+    assert close(relay, "shut-a", "shut-b") == 0
+    assert other.data(1) == ["x"]
+
+
+def test_a_client_that_was_disconnected_may_come_back(relay, connect):
+    connect(relay.url, "back")
+    assert close(relay, "back") == 1
+    connect(relay.url, "back")
+    assert relay.push("back", "x")["connections"] == 1
+
+
+REFUSED = [
+    ("", "missing_destination"),
+    ("destination=", "missing_destination"),
+    ("destination[]=&destination[]=a", "missing_destination"),
+    ("destination=a%0Ab", "invalid_destination"),
+    ("destination=" + "x" * 257, "invalid_destination"),
+    ("destination=%ff", "invalid_form"),
+    ("destination=a&evnet=b", "unknown_field"),
+    ("&".join(f"destination={n}" for n in range(1001)), "too_many_destinations"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/presence"), ("DELETE", "/connections"), ("GET", "/history")])
+@pytest.mark.parametrize(("query", "error"), REFUSED, ids=[f"{query[:30]}" for query, _ in REFUSED])
+def test_bad_input_is_refused_as_a_push_refuses_it(relay, method, path, query, error):
+    status, _, body = relay.request(method, f"{path}?{query}")
+    assert (status, json.loads(body)["error"]) == (400, error)
+
+
+def test_a_thousand_destinations_are_told_at_once(relay):
+    assert len(presence(relay, *range(1000))) == 1000
