@@ -5,7 +5,6 @@
 
 import errno
 import logging
-import signal
 import sys
 from functools import wraps
 from typing import Any, NoReturn
@@ -25,6 +24,7 @@ try:
     from pushrelay import serving
     from pushrelay.access import may_push, open_to, origin_allowed
     from pushrelay.broker import open_broker
+    from pushrelay.draining import Draining, exit_at_signals
     from pushrelay.errors import Refused, bad
     from pushrelay.packets import INVALID, Packet
     from pushrelay.publication import Publication, StoreError, encode, offset_in, offset_of
@@ -154,6 +154,7 @@ except ValueError as error:
     stop_with(str(error))
 publisher = Publisher(broker, settings)
 upkeep = Upkeep(broker)
+draining = Draining(manager, publisher.waiters, settings.drain_spread)
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -200,7 +201,7 @@ def live() -> Response:
 @app.get("/health/ready")
 def ready() -> Response:
     """Whether a push would be taken."""
-    if trouble := upkeep.trouble or broker.trouble:
+    if trouble := draining.reason or upkeep.trouble or broker.trouble:
         return json_response({"ready": False, "reason": trouble}, 503)
     return json_response({"ready": True})
 
@@ -384,6 +385,7 @@ def on_push(message: Any) -> dict[str, Any]:
     if push.wait:
         bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")
     answers = publisher.publish(push)
+    manager.settle(request.sid)
     return {"answers": answers} if push.several else answers[0]
 
 
@@ -421,17 +423,12 @@ def cannot_listen(error: OSError) -> str:
     return f"cannot listen on {where}: {error.strerror}; choose others with --host and --port"
 
 
-def stop(*_: Any) -> NoReturn:
-    raise SystemExit(0)
-
-
 def main() -> None:
     if check_only:
         print(f"The settings are sound ({settings.file or 'no file, all defaults'}).", *open_to(settings), sep="\n  ")
         return
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    exit_at_signals()
     try:
         server = serving.make_server(app, settings, shortcut)
     except OSError as error:
@@ -439,11 +436,10 @@ def main() -> None:
     try:
         upkeep.start()
         print(banner(server.port), flush=True)
-        server.serve_forever()
+        draining.serve(server)
     except StoreError as error:
         stop_with(str(error))
     finally:
-        publisher.waiters.finish()
         server.close()
         upkeep.close()
 

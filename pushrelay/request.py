@@ -5,6 +5,7 @@ answer and closes the connection: after a request that two readers could read in
 connection can be trusted.
 """
 
+import contextlib
 import io
 import json
 import tempfile
@@ -272,8 +273,9 @@ class Parser:
         if self._body is None:
             self._body = io.BytesIO()
         elif self._body_size > self._limits.spill_bytes and type(self._body) is io.BytesIO:
-            memory, self._body = self._body, tempfile.TemporaryFile(prefix="relay-body-")  # noqa: SIM115 (the app's)
-            self._body.write(memory.getbuffer())
+            with contextlib.suppress(OSError):  # with no file descriptor left it stays in memory
+                memory, self._body = self._body, tempfile.TemporaryFile(prefix="relay-body-")  # noqa: SIM115 (the app's)
+                self._body.write(memory.getbuffer())
         self._body.write(data)
 
     def on_message_complete(self) -> None:
