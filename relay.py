@@ -4,7 +4,6 @@
 """
 
 import logging
-import signal
 import sys
 from functools import wraps
 from typing import Any, NoReturn
@@ -24,6 +23,7 @@ try:
     from pushrelay import headers, serving
     from pushrelay.access import Access
     from pushrelay.broker import open_broker
+    from pushrelay.draining import Draining, exit_at_signals
     from pushrelay.errors import HELP, Refused, bad
     from pushrelay.packets import INVALID, Packet
     from pushrelay.publication import Publication, StoreError, encode, offset_in, offset_of
@@ -42,8 +42,8 @@ try:
     # Flags are this program's own; an app that another server imports has its settings from the file and RELAY_*.
     flags, check_only = parse_flags(sys.argv[1:]) if __name__ == "__main__" else ({}, False)
     settings = load(flags=flags)
-    manager = serving.make_manager(settings)
     access = Access(settings)
+    manager = serving.make_manager(settings, access.client_address)
 except SettingsError as error:
     if __name__ != "__main__":
         raise
@@ -158,6 +158,7 @@ except ValueError as error:
     stop_with(str(error))
 publisher = Publisher(broker, settings, access)
 upkeep = Upkeep(broker)
+draining = Draining(manager, publisher.waiters, settings.drain_spread)
 
 
 def rooms_of(destination: str) -> list[str]:
@@ -224,7 +225,7 @@ def live() -> Response:
 @app.get("/health/ready")
 def ready() -> Response:
     """Whether a push would be taken."""
-    if trouble := upkeep.trouble or broker.trouble:
+    if trouble := draining.reason or upkeep.trouble or broker.trouble:
         return json_response({"ready": False, "reason": trouble}, 503)
     return json_response({"ready": True})
 
@@ -402,6 +403,7 @@ def on_push(message: Any) -> dict[str, Any]:
     if push.wait:
         bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")
     answers = publisher.publish(push)
+    manager.settle(request.sid)
     return {"answers": answers} if push.several else answers[0]
 
 
@@ -420,17 +422,12 @@ def on_unknown(event: str, message: Any, wants_answer: bool) -> dict[str, Any]:
     return refuse(message, wants_answer)
 
 
-def stop(*_: Any) -> NoReturn:
-    raise SystemExit(0)
-
-
 def main() -> None:
     if check_only:
         print(serving.checked(settings))
         return
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    exit_at_signals()
     try:
         server = serving.make_server(app, settings, shortcut)
     except OSError as error:
@@ -438,11 +435,10 @@ def main() -> None:
     try:
         upkeep.start()
         print(serving.banner(settings, server.port), flush=True)
-        server.serve_forever()
+        draining.serve(server)
     except StoreError as error:
         stop_with(str(error))
     finally:
-        publisher.waiters.finish()
         server.close()
         upkeep.close()
 

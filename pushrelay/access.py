@@ -106,14 +106,14 @@ class Access:
         return origin is None or self._origins.allow(origin, environ)
 
     def client_address(self, environ: dict[str, Any]) -> str | None:
-        """The address that a client is counted by; None where it is this machine's own or cannot be told.
+        """What a client's address is counted as; None where it is this machine's own or cannot be told.
 
         Behind trusted proxies it is what they say: of X-Forwarded-For the last address that is none of theirs.
         """
         peer = environ.get("REMOTE_ADDR") or ""
         if not self._trusted or not self._is_trusted(ip_of(peer)):
             return counted(peer)
-        hop = ip_of(peer)
+        hop = None
         for hop in hops_of(environ[_CHAIN]) if _CHAIN in environ else ():
             if hop is None or not self._is_trusted(hop):
                 break

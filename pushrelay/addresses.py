@@ -6,6 +6,8 @@ import re
 import socket
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+# One household, or one server, has a whole network of IPv6 addresses (RFC 6177): they count as one.
+IPV6_PREFIX = 64
 MOST_HOPS = 32  # entries of X-Forwarded-For that are looked at: nobody has so many proxies of their own
 _PORT = r"(?::\d{1,5})?"
 _HOP = re.compile(rf"\[([^\]]{{2,60}})\]{_PORT}|([\d.]+){_PORT}|([\da-fA-F:.]{{2,45}})", re.ASCII)
@@ -28,11 +30,13 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" if ip is None else ip.is_loopback
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=4096)
 def counted(text: str) -> str | None:
-    """The address that a client is counted by: in one spelling, and None for this machine's own or for none at all."""
+    """What a client's address is counted as; None for this machine's own, and for what is no address."""
     ip = ip_of(text)
-    return None if ip is None or ip.is_loopback else str(ip)
+    if ip is None or ip.is_loopback:
+        return None
+    return str(ip) if ip.version == 4 else str(ipaddress.ip_network((ip, IPV6_PREFIX), strict=False))
 
 
 @functools.lru_cache(maxsize=64)  # few, as a stranger can make each of them as long as a header may be

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from .poller import HANGUP, IN, OUT, Poller
@@ -60,6 +61,7 @@ class Connection:
         "_finishing",
         "_lock",
         "_nudged",
+        "_on_close",
         "_outbox",
         "_owned",
         "_reading",
@@ -74,7 +76,10 @@ class Connection:
         "sock",
     )
 
-    def __init__(self, poller: Poller, sock: socket.socket, peer: Any = None):
+    def __init__(
+        self, poller: Poller, sock: socket.socket, peer: Any = None, on_close: Callable[[Any], None] | None = None
+    ):
+        """`on_close(connection)` is called once it is over, whatever was spoken on it."""
         self.sock = sock
         self.peer = peer  # the address at the other end, as accept() gives it
         self.fd = sock.fileno()
@@ -94,6 +99,7 @@ class Connection:
         # How it ends.
         self._finishing = False  # when the outbox is empty
         self._reason: str | None = None  # at once
+        self._on_close = on_close
 
     def fileno(self) -> int:
         return self.fd
@@ -277,6 +283,8 @@ class Connection:
         except Exception:
             log.exception("%r failed while its connection was closed", receiver)
         self.poller.retire(self.sock)
+        if self._on_close is not None:
+            self._on_close(self)
 
     # With the lock held.
 

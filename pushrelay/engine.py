@@ -18,15 +18,18 @@ import engineio
 import socketio
 from engineio.packet import Packet
 
+from .admission import Admission, Full, retry_after
 from .connection import TRANSPORT_ERROR
+from .draining import until
 from .foreign import ForeignPoll, serve_foreign
 from .headers import NO_SNIFFING, cors
 from .heartbeat import Heartbeat
-from .http1 import KEY, Conversation
+from .http1 import KEY, NO_ROOM, Conversation
 from .message import OPEN, Message, data_of, payload, split_payload
+from .newcomers import Newcomers
 from .poller import Poller
 from .serving import SOCKET_KEY
-from .session import Link, Session
+from .session import DRAINING, REGISTER_TIMEOUT, Link, Session
 from .websocket import NORMAL, HandshakeError, close_frame, handshake
 
 
@@ -88,6 +91,13 @@ class Rejected(Exception):
         return Answer(self.status, [("Content-Type", "application/json"), NO_SNIFFING], body)
 
 
+def _full_answer(full: Full) -> Answer:
+    """What a handshake is answered where nobody more gets in: in the protocol's form, with the relay's own word."""
+    told = {"code": FORBIDDEN[0], "message": full.message, "error": full.error}
+    headers = [("Content-Type", "application/json"), ("Retry-After", retry_after())]
+    return Answer(full.status, headers, Packet.json.dumps(told, separators=(",", ":")).encode())
+
+
 def install(**options: Any) -> None:
     """Let every `socketio.Server` made from now on run on this Engine, so also Flask-SocketIO's.
 
@@ -98,15 +108,33 @@ def install(**options: Any) -> None:
 
 
 class Engine(engineio.Server):
-    """`engineio.Server` with sessions on the poller. Its options, and `outbox_bytes`: what may wait for one client."""
+    """`engineio.Server` with sessions on the poller. Its options, and its own:
+
+    `outbox_bytes`: what may wait for one client. `message_timeout`: seconds within which a message must be complete.
+    `settle_timeout`: seconds within which somebody must set a session's `settled`, or `see_out` is called; 0 for ever.
+    `event_rate`: messages a second that a client may send in the long run; 0 for any number. `admission`: who gets in.
+    """
 
     _default_monitor_clients = False  # the heartbeat does it
 
-    def __init__(self, outbox_bytes: int = OUTBOX_BYTES, **options: Any):
+    def __init__(
+        self,
+        outbox_bytes: int = OUTBOX_BYTES,
+        message_timeout: float = 60.0,
+        settle_timeout: float = 0.0,
+        event_rate: float = 0.0,
+        admission: Admission | None = None,
+        **options: Any,
+    ):
         options["async_mode"] = "threading"
         super().__init__(**options)
         self.outbox_bytes = outbox_bytes
-        self._poller: Any = None  # from start() on
+        self.message_timeout = message_timeout
+        self.event_cost = 1 / event_rate if event_rate else 0.0  # seconds: see session.BURST_SECONDS
+        self.admission = admission or Admission()
+        self._settle_timeout = settle_timeout
+        self._newcomers: Any = None  # from start() on, as the next two
+        self._poller: Any = None
         self._own_poller = False
         self._heartbeat: Any = None  # the same
         self._start_lock = threading.Lock()
@@ -128,6 +156,8 @@ class Engine(engineio.Server):
                 self._own_poller = poller is None
                 self._poller = poller or Poller(threads=2)
                 self._poller.start()
+                if self._settle_timeout:
+                    self._newcomers = Newcomers(self._poller, self._settle_timeout, self._look_at_newcomer)
                 self._heartbeat = Heartbeat(self._poller, self.ping_interval, self.ping_timeout)
 
     def dispatch(self, sid: str, packet: str | bytes) -> None:
@@ -144,10 +174,24 @@ class Engine(engineio.Server):
         """Close a session on a thread of the poller."""
         self._poller.call_later(0, session.close, False, True, reason)
 
+    def refuse_event(self, session: Session, packet: str | bytes) -> None:
+        """A client sends too much, and this is not handled. For who speaks a protocol on top to say so."""
+
+    def see_out(self, session: Session) -> None:
+        """Close a session that did not settle in time. For who speaks a protocol on top to say why."""
+        session.close(reason=REGISTER_TIMEOUT)
+
+    def _look_at_newcomer(self, session: Session) -> None:
+        if not session.settled:
+            self.see_out(session)
+
     def ended(self, session: Session, reason: str) -> None:
         """A session was closed; called once for each."""
         self.sockets.pop(session.sid, None)
+        self.admission.leave(session.place)
         self.heartbeat.end()
+        if self._newcomers is not None:
+            self._newcomers.end()
         if session.connected:
             self._trigger_event("disconnect", session.sid, reason, run_async=False)
 
@@ -176,6 +220,23 @@ class Engine(engineio.Server):
             if session is not None:
                 session.close(reason=self.reason.SERVER_DISCONNECT)
 
+    def shut(self) -> None:
+        """Let nobody in any more."""
+        self.admission.draining = True
+
+    def drain(self, last: Callable[[str], Message | None], seconds: float) -> int:
+        """Close all sessions; `last(sid)` is what each is to hear last. Returns how many there were.
+
+        Who polls and is between two polls has so many seconds to hear it.
+        """
+        count = 0
+        for _ in range(2):  # somebody may have been let in just before it was shut
+            for sid, session in list(self.sockets.items()):
+                count += not session.closed
+                session.close(reason=DRAINING, last=last(sid))
+        until(lambda: not self._last_words, seconds)
+        return count
+
     def shutdown(self) -> None:
         """Stop what runs in the background. Sessions stay as they are; the server that carries them ends them."""
         super().shutdown()
@@ -191,6 +252,8 @@ class Engine(engineio.Server):
             answer = self._route(environ, start_response)
         except Rejected as rejected:
             answer = rejected.answer()
+        except Full as full:
+            answer = _full_answer(full)
         except HandshakeError as error:
             answer = Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
         if not isinstance(answer, Answer):
@@ -282,21 +345,35 @@ class Engine(engineio.Server):
         self, environ: dict[str, Any], start_response: Callable[..., Any], transport: str, conversation: Any
     ) -> Answer | Iterable[bytes]:
         head = handshake(environ) if transport == "websocket" else b""
+        self._check_room(conversation)
+        place = self.admission.enter(environ)
         sid = self.generate_id()
-        session = Session(self, sid)
+        session = Session(self, sid, place)
         upgrades = '["websocket"]' if self._offers_upgrade(transport) else "[]"
         session.send(Message(self._open_text % (sid, upgrades)))
         self.sockets[sid] = session
         refusal = self._trigger_event("connect", sid, _kept(environ, sid), run_async=False)
         if refusal is not None and refusal is not True:
-            self.sockets.pop(sid, None)
+            session.close(abort=True, reason=TRANSPORT_ERROR)
             denied = self._unauthorized(refusal or None)
             return Answer(denied["status"], denied["headers"], denied["response"])
         session.connected = True
+        if session.closed:  # while the app was asked
+            self._trigger_event("disconnect", sid, TRANSPORT_ERROR, run_async=False)
+            raise Rejected(SESSION_UNKNOWN)
         self.heartbeat.begin(session)
+        if self._newcomers is not None:
+            self._newcomers.add(session)
         if transport == "websocket":
             return self._open_websocket(session, environ, start_response, conversation, head)
         return self._payload_answer(session.poll(lambda: None) or [], self._cookie_headers(sid))
+
+    def _check_room(self, conversation: Conversation | None) -> None:
+        """Raise Full where the relay is going down, or the connection is good for one answer only."""
+        if self.admission.draining:
+            raise Full("503 Service Unavailable", "draining", "the relay is going down: connect again later")
+        if conversation is not None and conversation.is_last:
+            raise Full("503 Service Unavailable", "too_many_connections", NO_ROOM)
 
     def _open_websocket(
         self,
@@ -382,6 +459,7 @@ class Engine(engineio.Server):
         conversation: Conversation | None,
     ) -> Iterable[bytes]:
         head = handshake(environ)
+        self._check_room(conversation)
         if conversation is None:
             return serve_foreign(self, session, environ, start_response, opening=False)
         link = Link(session, self.max_http_buffer_size)
@@ -408,7 +486,7 @@ class ParkedPoll:
         self._conversation = conversation
 
     def park(self) -> "ParkedPoll":
-        self._conversation.park(self._lost)
+        self._conversation.park(self._lost, is_poll=True)
         return self
 
     def answer(self, messages: list[Message]) -> None:

@@ -4,6 +4,7 @@ It takes a thread for each connection and four for each WebSocket client.
 """
 
 import json
+import random
 import socket
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import socketio
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from .draining import until
 from .presence import Presence
 
 BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects everybody at once needs many
@@ -67,6 +69,27 @@ class StockManager(socketio.Manager):
     def pace(self, sid: str) -> None:
         """Nothing: the stock engine's queues have no bound."""
 
+    def settle(self, sid: str) -> None:
+        """Nothing: the stock engine does not mind who stays."""
+
+    def shut(self) -> None:
+        """Nothing: who comes in the last moment is told like the others."""
+
+    def drain(self, spread: float, seconds: float) -> int:
+        """Tell every client to come back, each at a time of its own within `spread` seconds, and close it.
+
+        Returns how many there were. What was sent has so many seconds to be taken.
+        """
+        sids = [sid for sid, _ in self.get_participants("/", None)]
+        for sid in sids:
+            delay = random.randint(0, round(spread * 1000))  # noqa: S311 (it spreads, it hides nothing)
+            self.emit("relay_drain", {"reconnect_in_ms": delay}, "/", room=sid)
+        sockets = list(self.server.eio.sockets.values())
+        for each in sockets:
+            each.close(wait=False)  # behind what it was sent
+        until(lambda: all(each.queue.empty() for each in sockets), seconds)
+        return len(sids)
+
 
 class FallbackServer:
     """Serves a WSGI app on one address until it is closed. `port` is the one in use, also where 0 was asked for."""
@@ -75,7 +98,8 @@ class FallbackServer:
         """Bind the address. Raises OSError where that cannot be done."""
         self._listener = _listen(host, port)
         self.port = self._listener.getsockname()[1]
-        handler = type("RequestHandler", (_RequestHandler,), {"max_body": max_body})
+        self._under_way: set[Any] = set()  # requests, those of Socket.IO not among them
+        handler = type("RequestHandler", (_RequestHandler,), {"max_body": max_body, "under_way": self._under_way})
         self._server = make_server(
             host, self.port, app, threaded=True, request_handler=handler, fd=self._listener.fileno()
         )
@@ -83,6 +107,15 @@ class FallbackServer:
     def serve_forever(self) -> None:
         """Serve until another thread calls close(), or an exception such as KeyboardInterrupt comes up."""
         self._server.serve_forever()
+
+    def drain(self, seconds: float) -> None:
+        """Listen no more, and wait until the requests under way are answered, or time is up."""
+        self._listener.close()
+        self._server.server_close()
+        until(lambda: not self._under_way, seconds)
+
+    def finish(self, seconds: float) -> None:
+        """Nothing: connections end with the process."""
 
     def close(self) -> None:
         """Stop listening. What is connected ends with the process: clients come back by themselves."""
@@ -92,6 +125,7 @@ class FallbackServer:
 
 class _RequestHandler(WSGIRequestHandler):
     max_body: int
+    under_way: set[Any]
 
     def handle_expect_100(self) -> bool:
         """Leave it to run_wsgi, or the client is told to continue twice."""
@@ -103,7 +137,14 @@ class _RequestHandler(WSGIRequestHandler):
         length = self.headers.get("Content-Length", "")
         if length.isdigit() and (len(length) > 18 or int(length) > self.max_body):
             del self.headers["Expect"]
-        super().run_wsgi()
+        if self.path.startswith("/socket.io/"):
+            super().run_wsgi()
+            return
+        self.under_way.add(self)
+        try:
+            super().run_wsgi()
+        finally:
+            self.under_way.discard(self)
 
     def log_request(self, *_: Any) -> None:
         """Nothing: a line for each push says nothing that somebody needs."""

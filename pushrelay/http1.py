@@ -23,6 +23,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EARLY_BYTES = 65536
 # A request that might block the last free thread is looked at again after so many seconds.
 WAIT_SECONDS = 0.02
+# On a connection that may not stay the request must be complete after so many seconds.
+HURRY_SECONDS = 3.0
+NO_ROOM = "all connections that the limit on open files (ulimit -n) allows are in use: try again later"
 # What is parsed at a time.
 PIECE_BYTES = 8192
 # After a refusal the client is still sending. It is read and thrown away for this long, and so much of it, because
@@ -40,6 +43,7 @@ class Conversation:
         "_early",
         "_ended",
         "_expired",
+        "_is_poll",
         "_known",
         "_limits",
         "_lock",
@@ -52,6 +56,7 @@ class Conversation:
         "_server",
         "_taken",
         "connection",
+        "is_last",
     )
 
     def __init__(self, connection: Connection, server: Any):
@@ -64,12 +69,14 @@ class Conversation:
         self._ended = False  # the client sends no more
         self._expired = False
         self._taken = False  # another protocol is spoken from here on
+        self.is_last = False  # the next answer ends the connection
         # The request that is being answered.
         self._known: Known | None = None  # where the app's shortcut took it: there is no request then, and no response
         self._request: Request | None = None
         self._response: Response | None = None
         self._busy = False  # its answer is not complete, though no thread is at it
         self._parked = False  # it is not the app's return that answers it
+        self._is_poll = False  # it was parked until there is news, and that may never be
         self._on_lost: Callable[[], None] | None = None  # tells who parked it that nobody waits any more
         self._early = b""  # what came in meanwhile
         self._lock = threading.Lock()  # over `_busy` and `_early`, which another thread's answer() changes
@@ -95,6 +102,8 @@ class Conversation:
 
     def _take(self, known: Known, data: bytes) -> bool:
         """Let the app's shortcut take the request."""
+        if self.is_last:
+            return False  # its answer's header is not the usual one
         self._known = known
         self.connection.deadline = 0.0
         if known.take(data[len(data) - known.length :], self):
@@ -150,12 +159,14 @@ class Conversation:
 
     # What the app may do, while it handles the request.
 
-    def park(self, on_lost: Callable[[], None] | None = None) -> None:
+    def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
         """Leave the request without an answer until `answer` is called; `on_lost` is, if the client goes away first.
 
         Without it a client that has said all it has to say, and has closed its half of the connection, is answered.
+        `is_poll`: it waits for news that may never come, so nobody waits for its answer before the server ends.
         """
         self._on_lost = on_lost
+        self._is_poll = is_poll
         self._parked = self._busy = True
         self.connection.deadline = 0.0
 
@@ -180,6 +191,7 @@ class Conversation:
             self._go_on(known.keep_alive)
         elif request is not None and response is not None:
             self._on_lost = None
+            request.keep_alive &= not self.is_last
             response.start(status, headers)
             response.send_whole(body)
             self._finish_request(request, response)
@@ -190,6 +202,23 @@ class Conversation:
             more = bool(self._early or self._ended or self._parser.requests or self._refused)
         if more:
             self.connection.run_soon()
+
+    def is_owed(self) -> bool:
+        """Whether the client has begun a request and has not got its answer; polls do not count."""
+        if self._parked and self._busy:
+            return not self._is_poll
+        begun = self._parser.phase != "idle" or self._early or self._waits() or self._request is not None
+        return bool(begun or self._known is not None or self._refused or self.connection.backlog)
+
+    def hurry(self) -> None:
+        """Take one request, which is to come at once: there are so many connections that this one may not stay."""
+        self.is_last = True
+        self.connection.deadline = time.monotonic() + HURRY_SECONDS
+
+    def leave(self) -> None:
+        """End the connection, once no request is under way; one that has only begun to come is refused."""
+        self._expired = True
+        self.connection.run_soon()
 
     # How it goes on.
 
@@ -229,6 +258,8 @@ class Conversation:
     def _set_deadline(self) -> None:
         """Give the client the time that what it is at may take."""
         limits, phase = self._limits, self._parser.phase
+        if self.is_last and phase != "idle":
+            return  # it has had all the time that there is
         seconds = limits.idle_timeout
         if phase != "idle":
             seconds = limits.header_timeout if phase == "header" else limits.body_timeout
@@ -263,6 +294,7 @@ class Conversation:
     def _answer(self, request: Request) -> None:
         environ = request.environ
         environ[KEY] = self
+        request.keep_alive &= not self.is_last
         self.connection.deadline = 0.0  # the app may take its time
         self._request, self._parked = request, False
         self._response = response = Response(self.connection, request, self._limits.send_timeout)
@@ -307,7 +339,7 @@ class Conversation:
         self._go_on(request.keep_alive)
 
     def _go_on(self, keep_alive: bool) -> None:
-        if keep_alive and not self._server.closing:
+        if keep_alive and not self._server.ending:
             self._set_deadline()  # it may have sent the beginning of its next request already
         else:
             self._finish()
@@ -336,6 +368,11 @@ class Conversation:
         """The deadline has passed: say so to who is in the middle of a request, and leave who is not."""
         if self._parser.phase == "idle":
             self.connection.finish()
+        elif self._server.ending:
+            message = "the relay is going down: what was asked is not done; ask again later"
+            self._refuse(Refused("503 Service Unavailable", "draining", message))
+        elif self.is_last:
+            self._refuse(Refused("503 Service Unavailable", "too_many_connections", NO_ROOM))
         else:
             what = f"{self._parser.phase}_timeout"
             seconds = getattr(self._limits, what)

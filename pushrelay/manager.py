@@ -5,6 +5,8 @@ ten seconds; this one knows the rooms of each.
 """
 
 import json
+import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from socketio import packet as sio
 from .connection import SLOW
 from .message import MESSAGE, Message
 from .presence import Presence
+from .session import REGISTER_TIMEOUT
 
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -24,6 +27,15 @@ _EVENT = f"{MESSAGE}{sio.EVENT}"
 # A replay waits so long for a client whose outbox is half full. One that reads nothing at all is closed as slow then.
 PACE_SECONDS = 5.0
 _NOTHING: dict[Any, Any] = {}
+# An event in namespace "/" that wants an answer (Socket.IO protocol 5, "Packet encoding").
+_ANSWERED_EVENT = re.compile(rf"{_EVENT}(\d{{1,15}})\[")
+_TOO_MANY = (
+    "a client may not send so many events a second (setting max_event_rate): this one was not handled; send fewer"
+)
+
+
+def _relay_error(error: str, message: str) -> Message:
+    return Message(_EVENT + _encode(["relay_error", {"ok": False, "error": error, "message": message}]))
 
 
 class RoomManager(socketio.Manager):
@@ -45,6 +57,7 @@ class RoomManager(socketio.Manager):
     def set_server(self, server: Any) -> None:
         super().set_server(server)
         server.eio.on("message", self.receive)
+        server.eio.refuse_event, server.eio.see_out = self._refuse_event, self._see_out
 
     # Delivery.
 
@@ -143,6 +156,54 @@ class RoomManager(socketio.Manager):
         encoded = self.server.packet_class(sio.EVENT, namespace=namespace, data=[event, *arguments]).encode()
         parts = encoded if isinstance(encoded, list) else [encoded]
         return [Message(MESSAGE + part if isinstance(part, str) else part) for part in parts]
+
+    # Going down.
+
+    def shut(self) -> None:
+        """Let nobody in any more."""
+        self.server.eio.shut()
+
+    def drain(self, spread: float, seconds: float) -> int:
+        """Tell every client to come back, each at a time of its own within `spread` seconds, and close it.
+
+        It is not told to disconnect, as Socket.IO's own clients would not come back then. Returns how many were there.
+        """
+        sids, milliseconds = self._sids.get("/", _NOTHING), round(spread * 1000)
+
+        def last(eio_sid: str) -> Message | None:
+            if eio_sid not in sids:
+                return None
+            delay = random.randint(0, milliseconds)  # noqa: S311 (it spreads, it hides nothing)
+            return Message(f'{_EVENT}["relay_drain",{{"reconnect_in_ms":{delay}}}]')
+
+        return self.server.eio.drain(last, seconds)
+
+    # What a client that sends too much, or nothing, is told.
+
+    def settle(self, sid: str) -> None:
+        """This client has done what it came for, though it is in no room."""
+        session = self.server.eio.sockets.get(self.eio_sid_from_sid(sid, "/"))
+        if session is not None:
+            session.settled = True
+
+    def _see_out(self, session: Any) -> None:
+        """It has registered nothing in time."""
+        message = "a client that registers nothing is closed after a time (setting register_timeout)"
+        is_here = session.sid in self._sids.get("/", _NOTHING)
+        last = _relay_error("register_timeout", message) if is_here else None
+        session.close(reason=REGISTER_TIMEOUT, last=last)
+
+    def _refuse_event(self, session: Any, packet: str | bytes) -> None:
+        """It sends too many events. One that asks for an answer gets it; else it is told once a second."""
+        event = _ANSWERED_EVENT.match(packet) if isinstance(packet, str) else None
+        if event is not None:
+            answer = {"ok": False, "error": "too_many_events", "message": _TOO_MANY}
+            session.send(Message(f"{MESSAGE}{sio.ACK}{event[1]}[{_encode(answer)}]"))
+            return
+        now = time.monotonic()
+        if now - session.refused_at >= 1 and session.sid in self._sids.get("/", _NOTHING):
+            session.refused_at = now
+            session.send(_relay_error("too_many_events", _TOO_MANY))
 
     # Receiving.
 
@@ -260,10 +321,14 @@ class RoomManager(socketio.Manager):
                 return
             if room in rooms[None]:
                 raise ValueError("cannot enter a sid room")
+            eio_sid = rooms[None][sid]
             members = rooms.setdefault(room, {})
             if not members and namespace == "/":
                 self._presence.entered(room)
-            members[sid] = rooms[None][sid]
+            members[sid] = eio_sid
+            session = self.server.eio.sockets.get(eio_sid)
+            if session is not None:
+                session.settled = True
             self._rooms_of.setdefault(namespace, {}).setdefault(sid, set()).add(room)
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:

@@ -5,6 +5,7 @@ answer and closes the connection: after a request that two readers could read in
 connection can be trusted.
 """
 
+import contextlib
 import io
 import json
 import tempfile
@@ -272,9 +273,19 @@ class Parser:
         if self._body is None:
             self._body = io.BytesIO()
         elif self._body_size > self._limits.spill_bytes and type(self._body) is io.BytesIO:
-            memory, self._body = self._body, tempfile.TemporaryFile(prefix="relay-body-")  # noqa: SIM115 (the app's)
-            self._body.write(memory.getbuffer())
+            self._spill()
         self._body.write(data)
+
+    def _spill(self) -> None:
+        """Go on in a file; with no file descriptor left the body stays in memory."""
+        with contextlib.suppress(OSError):
+            file = tempfile.TemporaryFile(prefix="relay-body-")  # noqa: SIM115 (it is the app's)
+            try:
+                file.write(self._body.getbuffer())
+            except OSError:
+                file.close()
+                raise
+            self._body = file
 
     def on_message_complete(self) -> None:
         if not self._llhttp.should_upgrade():  # `_upgraded` finds out what is to become of it

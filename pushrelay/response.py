@@ -272,10 +272,10 @@ def whole_head(known: Known, status: str, headers: Sequence[tuple[str, str]], le
     return head.data
 
 
-def plain_answer(status: str, body: bytes, kind: str = "application/json") -> bytes:
-    """A whole answer behind which the connection is closed."""
+def plain_answer(status: str, body: bytes, headers: str = "") -> bytes:
+    """A whole answer in JSON behind which the connection is closed; `headers` are further lines of its head."""
     return (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}"
         "X-Content-Type-Options: nosniff\r\n"
         f"Date: {formatdate(usegmt=True)}\r\nConnection: close\r\n\r\n"
     ).encode() + body

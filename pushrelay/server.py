@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .connection import Connection
-from .http1 import Conversation
+from .doors import Doors
+from .draining import until
+from .http1 import Conversation, Lingering
 from .poller import IN, Poller
 from .request import Limits, Parser, Remembered, Request
 from .response import FileWrapper, Response
@@ -59,13 +61,16 @@ class Server:
         access_log: bool = False,
         poller: Poller | None = None,
         shortcut: Callable[[dict[str, Any]], Any] | None = None,
+        doors: Doors | None = None,
     ):
         self.app = app
         self._shortcut = None if access_log else shortcut  # the log is of requests, of which a shortcut makes none
         self.limits = limits or Limits()
         self.access_log = access_logger if access_log else None
         self.poller = poller or Poller(threads)
+        self.ending = False  # connections are ended as soon as no request is under way on them
         self.closing = False
+        self._doors = doors or Doors()
         self._socket, self._path = _listening_socket(host, port)
         name = self._socket.getsockname()
         self.host, self.port = name[:2] if isinstance(name, tuple) else (host, 0)
@@ -90,20 +95,49 @@ class Server:
         self.start()
         self._closed.wait()
 
+    def drain(self, seconds: float) -> None:
+        """Stop listening, and wait until the requests under way are answered, parked polls excepted, or time is up.
+
+        Connections stay, and what else is asked on them is answered, each for the last time.
+        """
+        self._unlink()  # before another process may have made a socket of this name
+        if self._listener is None:  # a signal came before it had begun
+            self._socket.close()
+            return
+        self._listener.close()
+        for conversation in self._conversations():
+            conversation.is_last = True
+        until(lambda: self._socket.fileno() < 0 and not any(each.is_owed() for each in self._conversations()), seconds)
+
+    def finish(self, seconds: float) -> None:
+        """End the connections that are still there, and wait until they are closed, or time is up."""
+        self.ending = True
+        for conversation in self._conversations():
+            conversation.leave()
+        until(lambda: not self._doors.count, seconds)
+
     def close(self) -> None:
         """Stop listening, end every connection, and wait for the threads that are not inside a handler."""
         if self.closing:
             return
-        self.closing = True
+        self.ending = self.closing = True
         self._closed.set()
         self.poller.close()
         for connection in {*self._connections, *self.poller.sources()} - {self._listener}:
             connection.sock.close()
         self._connections.clear()
         self._socket.close()
-        if self._path:
+        self._unlink()
+
+    def _unlink(self) -> None:
+        path, self._path = self._path, ""
+        if path:
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
+                os.unlink(path)
+
+    def _conversations(self) -> list[Conversation]:
+        receivers = [connection.receiver for connection in list(self._connections)]
+        return [receiver for receiver in receivers if isinstance(receiver, Conversation)]
 
     # For conversations.
 
@@ -153,10 +187,32 @@ class Server:
     def welcome(self, sock: socket.socket, peer: Any) -> None:
         """Take a connection in. It may have been talking before it was accepted, so it is looked at right away."""
         sock.setblocking(False)
-        connection = Connection(self.poller, sock, peer)
-        connection.receiver = Conversation(connection, self)
+        doors = self._doors
+        refusal = doors.let_in(peer)
+        if refusal:
+            self._turn_away(sock, peer, refusal)
+            return
+        connection = Connection(self.poller, sock, peer, doors.left)
+        connection.receiver = conversation = Conversation(connection, self)
+        if doors.is_spare():
+            conversation.hurry()
         self._connections.add(connection)
         self.poller.run_soon(connection)
+
+    def _turn_away(self, sock: socket.socket, peer: Any, refusal: bytes) -> None:
+        """Say why there is no room. So that it can be read the connection stays a moment, where few others do."""
+        doors = self._doors
+        if not doors.may_linger():
+            with contextlib.suppress(OSError):
+                sock.send(refusal)
+            sock.close()
+            return
+        connection = Connection(self.poller, sock, peer, doors.lingered)
+        connection.receiver = lingering = Lingering(connection, self)
+        self._connections.add(connection)
+        if connection.write(refusal):
+            lingering.proceed()
+            self.poller.run_soon(connection)
 
     def _shared_environ(self) -> dict[str, Any]:
         return {
@@ -197,26 +253,45 @@ class _Listener:
         self._sock = sock
         self._fd = sock.fileno()
         self._full = False  # it has been said that there are no file descriptors left
+        self._closed = False
+        self._lock = threading.Lock()  # held while it accepts, and while it is closed
 
     def fileno(self) -> int:
         return self._fd
 
     def run(self) -> None:
-        server = self._server
-        try:
-            for _ in range(ACCEPT_AT_ONCE):
-                server.welcome(*self._sock.accept())
-            self._full = False
-        except (BlockingIOError, ConnectionAbortedError):
-            self._full = False
-        except OSError as error:
-            self._complain(error)
-            server.poller.call_later(ACCEPT_PAUSE, self._rearm)
-            return
-        self._rearm()
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                self._accept(ACCEPT_AT_ONCE)
+                self._full = False
+            except (BlockingIOError, ConnectionAbortedError):
+                self._full = False
+            except OSError as error:
+                self._complain(error)
+                self._server.poller.call_later(ACCEPT_PAUSE, self.rearm)
+                return
+            self._rearm()
+
+    def rearm(self) -> None:
+        with self._lock:
+            self._rearm()
+
+    def close(self) -> None:
+        """Take in who was connected by the kernel already, and listen no more."""
+        with self._lock, contextlib.suppress(OSError):
+            self._closed = True
+            self._accept(BACKLOG)
+        self._server.poller.retire(self._sock)
+
+    def _accept(self, most: int) -> None:
+        """Accept so many; raises BlockingIOError where there are no more."""
+        for _ in range(most):
+            self._server.welcome(*self._sock.accept())
 
     def _rearm(self) -> None:
-        if not self._server.closing:
+        if not self._closed and not self._server.closing:
             self._server.poller.rearm(self._fd, IN)
 
     def _complain(self, error: OSError) -> None:

@@ -19,21 +19,35 @@ def is_own(settings: Settings) -> bool:
     return has_epoll and settings.server != "werkzeug"
 
 
-def make_manager(settings: Settings) -> Any:
-    """The `client_manager` for Flask-SocketIO, which makes it run on the engine it belongs to."""
+def make_manager(settings: Settings, address_of: Callable[[dict[str, Any]], str | None]) -> Any:
+    """The `client_manager` for Flask-SocketIO, which makes it run on the engine it belongs to.
+
+    `address_of`: see admission.Admission.
+    """
     if not is_own(settings):
         from .fallback import StockManager
 
         return StockManager()
+    from .admission import Admission
+    from .doors import most_clients
     from .engine import install
     from .manager import RoomManager
 
-    install(outbox_bytes=settings.max_outbox)
+    most = most_clients(settings)
+    install(
+        outbox_bytes=settings.max_outbox,
+        message_timeout=settings.body_timeout,
+        settle_timeout=settings.register_timeout,
+        event_rate=settings.max_event_rate,
+        admission=Admission(most, settings.max_per_address, settings.max_connections, address_of),
+    )
     return RoomManager(pacers=settings.threads // 2)
 
 
 def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = None) -> Any:
-    """The server, bound and listening, with `port`, `serve_forever()` and `close()`. Raises OSError.
+    """The server, bound and listening, with `port`, `serve_forever()`, `drain()`, `finish()` and `close()`.
+
+    Raises OSError.
 
     `shortcut` is for our own server (see server.Server); others do without.
     """
@@ -41,8 +55,12 @@ def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = Non
         from .fallback import FallbackServer
 
         return FallbackServer(app, settings.host, settings.port, settings.max_body)
+    from .doors import CONNECTIONS_PER_CLIENT, Doors, file_limit, files_for, raise_file_limit
     from .server import Limits, Server, access_logger
 
+    raise_file_limit()
+    files = files_for(file_limit(), settings.threads)
+    doors = Doors(files, settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies)
     limits = Limits(
         max_header=settings.max_header,
         header_timeout=settings.header_timeout,
@@ -52,7 +70,16 @@ def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = Non
         send_timeout=settings.send_timeout,
     )
     access_logger.setLevel("INFO" if settings.access_log else "WARNING")
-    return Server(app, settings.host, settings.port, settings.threads, limits, settings.access_log, shortcut=shortcut)
+    return Server(
+        app,
+        settings.host,
+        settings.port,
+        settings.threads,
+        limits,
+        settings.access_log,
+        shortcut=shortcut,
+        doors=doors,
+    )
 
 
 def address(settings: Settings, port: int) -> tuple[str, str]:
@@ -68,7 +95,15 @@ def address(settings: Settings, port: int) -> tuple[str, str]:
 def remarks(settings: Settings) -> list[str]:
     """What the start tells about the server, where that is not the usual."""
     if is_own(settings):
-        return []
+        from .doors import file_limit, most_clients
+
+        most = most_clients(settings)
+        if most == settings.max_connections:
+            return []
+        return [
+            f"takes {most} clients at most, not {settings.max_connections} (max_connections): "
+            f"the limit on open files is {file_limit()} (ulimit -n, or LimitNOFILE= of systemd)"
+        ]
     why = "as the setting says" if settings.server == "werkzeug" else "because this system has no epoll"
     return [f"runs on Werkzeug, {why}: every client takes several threads, so it is good for some hundred of them"]
 

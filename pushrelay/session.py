@@ -5,17 +5,38 @@ It has no thread: it is what the threads that handle its connections do with it.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from .connection import PING_TIMEOUT, SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR, Connection
 from .message import CLOSE, CLOSE_MESSAGE, MESSAGE, NOOP, NOOP_MESSAGE, PING, PONG, PROBE_ANSWER, UPGRADE, Message
-from .websocket import NORMAL, PROTOCOL_ERROR, WebSocket
+from .websocket import GOING_AWAY, NORMAL, POLICY_VIOLATION, PROTOCOL_ERROR, WebSocket
 
 CLIENT_DISCONNECT = "client disconnect"
 SERVER_DISCONNECT = "server disconnect"
+REGISTER_TIMEOUT = "register timeout"
+TOO_MANY_EVENTS = "too many events"
+DRAINING = "draining"
+# Where the server ends a session for one of these, a client that polls hears what was left to say when it polls next.
+_TOLD = (SERVER_DISCONNECT, REGISTER_TIMEOUT, TOO_MANY_EVENTS, DRAINING)
+_CLOSE_CODES = {
+    TRANSPORT_ERROR: PROTOCOL_ERROR,
+    DRAINING: GOING_AWAY,
+    REGISTER_TIMEOUT: POLICY_VIOLATION,
+    TOO_MANY_EVENTS: POLICY_VIOLATION,
+}
 # A client that was told to close a WebSocket has so many seconds to do its part.
 CLOSE_SECONDS = 3.0
+# What it has still to say then is little: who goes on sending more than this at a time is not read any more.
+PARTING_BYTES = 16384
+# What a client may send is counted in seconds: an event costs the time in which the allowance for one more grows. A
+# client may be so far ahead; then its events are refused.
+BURST_SECONDS = 10.0
+# A refused event, or a packet or frame that asks for nothing, is so much less work. So somebody who sends ten times as
+# much as is allowed, and goes on, gets further and further ahead; and beyond this is closed.
+STRAY = 0.1
+FLOOD_SECONDS = 20.0
 
 
 class Session:
@@ -25,6 +46,7 @@ class Session:
         "_buffer",
         "_engine",
         "_lock",
+        "_paid_until",
         "_poll",
         "_posting",
         "_probe",
@@ -33,13 +55,17 @@ class Session:
         "closed",
         "connected",
         "link",
+        "place",
         "pong_due",
+        "refused_at",
+        "settled",
         "sid",
         "upgrading",
     )
 
-    def __init__(self, engine: Any, sid: str):
+    def __init__(self, engine: Any, sid: str, place: str | None = None):
         self.sid = sid
+        self.place = place  # what it is counted as while it is open: see admission.Admission
         self._engine = engine
         self._state: dict[Any, Any] | None = None  # what the app keeps for it, made when it is first asked for
         # The way out: `link` once there is a WebSocket. Before that messages wait in the buffer for the next poll.
@@ -56,6 +82,10 @@ class Session:
         self.connected = False  # the app has let it in
         self.closed = False
         self.pong_due = 0.0  # monotonic: by when a ping must have been answered; 0 while none is under way
+        self.settled = False  # it has done what it came for, so it may stay
+        # What it sends; both monotonic.
+        self._paid_until = 0.0  # how far ahead of its allowance it is
+        self.refused_at = 0.0  # when it was last told that its events are refused; for who tells
 
     @property
     def upgraded(self) -> bool:
@@ -71,6 +101,11 @@ class Session:
     def outbox_bytes(self) -> int:
         """How much may wait for this client."""
         return self._engine.outbox_bytes
+
+    @property
+    def message_timeout(self) -> float:
+        """Seconds within which a message of its own must be complete."""
+        return self._engine.message_timeout
 
     @property
     def session(self) -> dict[Any, Any]:
@@ -178,14 +213,35 @@ class Session:
         """Handle one packet on this thread. Raises ValueError where a client may not send such a packet."""
         kind = packet[:1]
         if kind == MESSAGE or isinstance(packet, bytes):
-            self._engine.dispatch(self.sid, packet)
-        elif kind == PONG:
-            if self.pong_due:
-                self._engine.heartbeat.begin(self)
+            if self._pays():
+                self._engine.dispatch(self.sid, packet)
+            else:
+                self._engine.refuse_event(self, packet)
+        elif kind == PONG and self.pong_due:
+            self._engine.heartbeat.begin(self)
         elif kind == CLOSE:
             self.close(abort=True, reason=CLIENT_DISCONNECT)
-        elif kind not in (UPGRADE, NOOP):
+        elif kind in (PONG, UPGRADE, NOOP):
+            self.stray()
+        else:
             raise ValueError("an invalid packet")
+
+    def _pays(self) -> bool:
+        """Count an event against what the client may send; False where it may not."""
+        now = time.monotonic()
+        paid = max(self._paid_until, now) + self._engine.event_cost
+        if paid - now > BURST_SECONDS:
+            self.stray()
+            return False
+        self._paid_until = paid
+        return True
+
+    def stray(self, count: int = 1) -> None:
+        """Count packets or frames that ask for nothing; a client that floods is closed."""
+        now = time.monotonic()
+        self._paid_until = max(self._paid_until, now) + self._engine.event_cost * STRAY * count
+        if self._paid_until - now > FLOOD_SECONDS:
+            self.close(reason=TOO_MANY_EVENTS)
 
     def miss_ping(self) -> None:
         """The client has not answered a ping in time."""
@@ -250,10 +306,12 @@ class Session:
 
     # The end.
 
-    def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
+    def close(
+        self, wait: bool = True, abort: bool = False, reason: str | None = None, last: Message | None = None
+    ) -> None:
         """Close the session, once, and tell the app. With `abort` the client is told as little as possible.
 
-        `wait` is there for engineio's sake: nothing here waits.
+        `last` is sent before, if there is such a thing. `wait` is there for engineio's sake: nothing here waits.
         """
         with self._lock:
             if self.closed:
@@ -263,12 +321,15 @@ class Session:
             probe, self._probe = self._probe, None
         reason = reason or SERVER_DISCONNECT
         self._engine.ended(self, reason)
+        words = [CLOSE_MESSAGE] if last is None else [last, CLOSE_MESSAGE]
         if self.link is not None:
+            if last is not None:
+                self.link.write(last.frame, self.outbox_bytes)
             self._end_link(reason)
         elif poll is not None:
-            poll.answer([NOOP_MESSAGE] if abort else [*self._take_buffer(), CLOSE_MESSAGE])
-        elif reason == SERVER_DISCONNECT:
-            self._engine.leave_word(self.sid, [*self._take_buffer(), CLOSE_MESSAGE])
+            poll.answer([NOOP_MESSAGE] if abort else [*self._take_buffer(), *words])
+        elif reason in _TOLD:
+            self._engine.leave_word(self.sid, [*self._take_buffer(), *words])
         if probe is not None:
             probe.close(NORMAL)
         self._buffer, self._state = None, None
@@ -278,29 +339,44 @@ class Session:
         if reason in (PING_TIMEOUT, SLOW) or receiver is None:
             self.link.abort(reason)
         else:
-            receiver.close(PROTOCOL_ERROR if reason == TRANSPORT_ERROR else NORMAL)
+            receiver.close(_CLOSE_CODES.get(reason, NORMAL))
 
 
 class Link:
     """The receiver of a connection that speaks WebSocket: between the frames and the session."""
 
-    __slots__ = ("_session", "_socket", "connection")
+    __slots__ = ("_begun", "_is_timed", "_session", "_socket", "connection")
 
     def __init__(self, session: Session, limit: int):
         self._session = session
         self._socket = WebSocket(limit)
+        self._begun = 0.0  # when the message began that is under way, monotonic; 0 for none
+        self._is_timed = False  # a timer is going to look at that
         self.connection: Any = None
 
     def received(self, data: bytes) -> None:
         socket, session = self._socket, self._session
+        if session.closed and len(data) > PARTING_BYTES:
+            self.connection.read_on(False)
+            return
+        packets = socket.receive(data)
         try:
-            for packet in socket.receive(data):
+            for packet in packets:
+                if session.closed:
+                    break
                 if session.link is self.connection:
                     session.receive(packet)
                 elif not session.receive_probe(self, packet):
                     self.close(NORMAL)
         except ValueError:
             session.close(reason=TRANSPORT_ERROR)
+        if socket.strays:
+            strays, socket.strays = socket.strays, 0
+            session.stray(strays)
+        if packets or not socket.unfinished:
+            self._begun = 0.0
+        if socket.unfinished and not self._begun:
+            self._expect_the_rest()
         if socket.output:
             # A client that asks for pongs and does not read them is as slow as any other.
             self.connection.write(socket.take_output(), session.outbox_bytes)
@@ -312,6 +388,31 @@ class Link:
         self.connection.write(self._socket.begin_close(code))
         self.connection.abort_later(CLOSE_SECONDS, TRANSPORT_CLOSE)
 
+    def _expect_the_rest(self) -> None:
+        """Give the client its time for the message that it has begun. One timer at a time, however many there are."""
+        self._begun = time.monotonic()
+        if not self._is_timed:
+            self._is_timed = True
+            self.connection.poller.call_later(self._session.message_timeout, self._check_the_rest)
+
+    def _check_the_rest(self) -> None:
+        begun, connection = self._begun, self.connection
+        self._is_timed = False
+        if not begun or connection.closed:
+            return
+        seconds = self._session.message_timeout
+        left = begun + seconds - time.monotonic()
+        if left > 0:
+            self._is_timed = True
+            connection.poller.call_later(left, self._check_the_rest)
+            return
+        why = f"a message must be complete within {seconds:g} seconds (setting body_timeout)"
+        connection.write(self._socket.begin_close(POLICY_VIOLATION, why))
+        if self._session.link is connection:
+            self._session.close(reason=TRANSPORT_ERROR)
+        else:
+            self.close(POLICY_VIOLATION)
+
     def ended(self) -> None:
         self.connection.finish()
 
@@ -319,7 +420,7 @@ class Link:
         """Nothing was waiting for the outbox."""
 
     def expired(self) -> None:
-        """It has no deadline: the heartbeat ends it."""
+        """It has no such deadline: the heartbeat ends it, or _check_the_rest does."""
 
     def lost(self, reason: str) -> None:
         self._session.link_lost(self, reason if reason in (SLOW, TRANSPORT_ERROR) else TRANSPORT_CLOSE)

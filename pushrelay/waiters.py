@@ -73,6 +73,7 @@ class Waiters:
         self._most = most
         self._lock = threading.Lock()  # over both that follow
         self._count = 0
+        self._ending = False
         self._by_destination: dict[str, set[Waiter]] = {}
 
     def enter(self, destinations: list[str]) -> Waiter:
@@ -85,6 +86,8 @@ class Waiters:
             self._count += 1
             for each in destinations:
                 self._by_destination.setdefault(each, set()).add(waiter)
+        if self._ending:
+            waiter.finish()
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
@@ -106,7 +109,8 @@ class Waiters:
             waiter.note(destination, offset, sid)
 
     def finish(self) -> None:
-        """Answer all that wait, because the relay ends: they were taken."""
+        """Answer all that wait, because the relay ends: they were taken. Those that come after this do not wait."""
+        self._ending = True
         with self._lock:
             waiting = set().union(*self._by_destination.values())
         for waiter in waiting:

@@ -15,7 +15,7 @@ from typing import Any
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 # RFC 6455, 7.4.1: what a connection is closed with.
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1000, 1001, 1002, 1007, 1009
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, POLICY_VIOLATION, TOO_BIG = 1000, 1001, 1002, 1007, 1008, 1009
 NO_CODE = 1005  # never sent: stands for a close frame without a code
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -104,6 +104,9 @@ class WebSocket:
 
     `receive` takes what came in and returns the messages that it completes. What has to be sent in turn (pongs, the
     close frame) is in `output` until somebody takes it. Once `close_code` is set, nothing more is received.
+
+    `strays` counts the frames that were no message of their own, control frames and fragments, until somebody resets
+    it; `unfinished` says whether a frame or a message has begun to come.
     """
 
     __slots__ = (
@@ -119,12 +122,16 @@ class WebSocket:
         "close_code",
         "limit",
         "output",
+        "strays",
+        "unfinished",
     )
 
     def __init__(self, limit: int):
         self.limit = limit  # bytes of a message
         self.output = b""
         self.close_code: int | None = None
+        self.strays = 0
+        self.unfinished = False
         self._closing = False  # we have sent a close frame, and wait for the client's
         self._buffer = b""  # the beginning of a header or of a control frame: 139 bytes at most
         # The data frame under way.
@@ -184,6 +191,7 @@ class WebSocket:
             if position == before:
                 break
         self._buffer = data[position:] if self.close_code is None else b""
+        self.unfinished = bool(self._buffer or self._kind)
 
     def _take_header(self, data: bytes, start: int, messages: list[str | bytes]) -> int:
         """Read one header, with the payload where it is a control frame's. Returns `start` if it is not all there."""
@@ -206,6 +214,7 @@ class WebSocket:
         mask = data[position : position + 4]
         position += 4
         if opcode >= CLOSE:
+            self.strays += 1
             self._control(opcode, unmask(data[position : position + length], mask))
             return position + length
         self._begin_frame(opcode, bool(first & _FIN), length, mask)
@@ -237,6 +246,8 @@ class WebSocket:
             self._kind = opcode
             self._decoder = _Decoder() if opcode == TEXT else None
             self._partial = io.StringIO() if opcode == TEXT else io.BytesIO()
+        if not final:
+            self.strays += 1
         self._size += length
         self._left, self._final, self._mask = length, final, mask
 
