@@ -68,7 +68,8 @@ def connections(port):
             sock = socket.create_connection((HOST, port), 20, (OTHER, 0))
             flood.append(sock)
             head, _, body = sock.recv(65536).decode().partition("\r\n\r\n")
-            beyond.add((head.splitlines()[0], "Retry-After: " in head, body))
+            if head:  # those who came when too many lingered are told nothing
+                beyond.add((head.splitlines()[0], "Retry-After: " in head, body))
     seen["beyond"] = sorted(beyond)
     seen["meanwhile"] = get(port, "192.0.2.3", "/health/live")[0]
     for sock in flood:

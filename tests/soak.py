@@ -157,7 +157,7 @@ class Talkative:
 
     async def misbehave(self, until):
         """Requests that are refused, one after the other."""
-        push = "POST /push HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\n"
+        push = "POST /push HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n"
         form = "Content-Length: 20\r\n\r\ndestination=a&data=b"
         bad = [
             push + form,
@@ -166,7 +166,7 @@ class Talkative:
             f"GET /socket.io/?EIO=4&transport=polling&x={'y' * 9000} HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nOrigin: http://evil.example\r\n\r\n",
             "\x00\x01\x02 garbage\r\n\r\n",
-            "GET /history?destination=nobody HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            "GET /history?destination=nobody HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         ]
         while time.monotonic() < until:
             await asyncio.sleep(0.1)

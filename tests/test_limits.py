@@ -307,14 +307,14 @@ def test_an_idle_connection_and_half_a_header_are_ended(hasty):
     with socket.create_connection(("127.0.0.1", hasty.port), DEADLINE) as idle:
         assert read_all(idle) == b""
     with socket.create_connection(("127.0.0.1", hasty.port), DEADLINE) as half:
-        half.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-")
+        half.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-")
         assert b" 408 " in read_all(half)
 
 
 @own_only
 def test_many_that_never_finish_do_not_hold_up_the_others(relay, many_files):
     listener = enter(relay, "patient")
-    head = b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n"
+    head = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n"
     with contextlib.ExitStack() as stack:
         for half in (b"GET / HTTP/1.1\r\nHo", head + b"destination=", b""):
             for _ in range(150):
@@ -375,7 +375,7 @@ class Full:
         """The head and the body of the answer on a new connection that could be used again."""
         method, length = ("POST", len(body)) if body else ("GET", 0)
         form = "Content-Type: application/x-www-form-urlencoded\r\n"
-        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{form}Content-Length: {length}\r\n\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{form}Content-Length: {length}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", self.relay.port), DEADLINE) as sock:
             with contextlib.suppress(ConnectionError):
                 sock.sendall(head.encode() + (body or b""))
