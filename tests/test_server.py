@@ -511,7 +511,7 @@ def test_an_access_line_is_logged_when_asked_for(serve, caplog):
         serve(echo).request("GET", "/silent")
     # Only this logger's: clients of other tests may still be saying goodbye in theirs.
     lines = [record.getMessage() for record in caplog.records if record.name == "pushrelay.access"]
-    assert lines == ['127.0.0.1 "GET /p?q HTTP/1.1" 200 9']
+    assert lines == ['127.0.0.1 - "GET /p?q HTTP/1.1" 200 9']
 
 
 def test_it_serves_on_ipv6(serve):
