@@ -45,7 +45,7 @@ class Caller(NamedTuple):
     name: str
     bucket: TokenBucket | None = None
 
-    def count(self, pushes: int) -> None:
+    def charge(self, pushes: int) -> None:
         """Count publications before they are made. Raises Refused (429) where the key sent too many of late."""
         if self.bucket is None or not (wait := self.bucket.take(pushes)):
             return
@@ -57,7 +57,7 @@ LOCAL = Caller("local")
 
 
 class Access:
-    """Answers by the settings, and keeps no lock while it does. Any thread may ask."""
+    """Answers by the settings. Any thread may ask."""
 
     def __init__(self, settings: Settings):
         self._settings = settings

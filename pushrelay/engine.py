@@ -277,9 +277,8 @@ class Engine(engineio.Server):
         raise Rejected((FORBIDDEN[0], "Not an accepted origin."), "403 Forbidden")
 
     def _cors_headers(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
-        if self.cors_allowed_origins == []:
-            return []
-        return cors(environ, partial(self._is_allowed, environ), self.cors_credentials)
+        is_allowed = partial(self._is_allowed, environ)
+        return [] if self.cors_allowed_origins == [] else cors(environ, is_allowed, self.cors_credentials)
 
     def _route(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | Iterable[bytes]:
         method = environ["REQUEST_METHOD"]

@@ -55,7 +55,7 @@ class Publisher:
             if seed and isinstance(pushes, list):
                 bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
             items = items_of(pushes)
-            caller.count(len(items))
+            caller.charge(len(items))
             if conversation is None:
                 return self._publish_here(pushes, items, seed)
             return self._publish_soon(pushes, items, seed, conversation)

@@ -174,7 +174,7 @@ TABLE = (
     Setting(
         "push_keys", (), keys, "keys that let programs elsewhere push: KEY, or name:KEY, several with commas", True
     ),
-    Setting("push_rate", 0, whole(0, 10_000_000), "publications a second that a key may push; 0: any number"),
+    Setting("push_rate", 0, whole(0, 10_000_000), "publications a second that each key may push; 0: without end"),
     Setting("secret", (), secrets, "what tokens for register are signed with (HS256); several for a change", True),
     Setting("id_cookie", "", cookie_name, "the cookie whose value is a browser's id, registered as me: PHPSESSID"),
     Setting("auth_url", "", http_url, "the URL that is asked, with the browser's cookies, which ids it may register"),

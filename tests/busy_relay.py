@@ -37,5 +37,5 @@ def on_disconnect(reason):
 
 
 server = relay.serving.make_server(relay.app, relay.settings)
-print(relay.banner(server.port), flush=True)
+print(relay.serving.banner(relay.settings, server.port), flush=True)
 server.serve_forever()

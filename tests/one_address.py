@@ -92,7 +92,15 @@ def main(folder):
         sh(f"ip address add {address}/32 dev lo")
     for address in (*NEIGHBOURS, STRANGER):
         sh(f"ip address add {address}/128 dev lo nodad")
-    relay = Relay(folder / "log", host=HOST, max_per_address=MOST, ping_interval=0.5, ping_timeout=0.5, server="own")
+    relay = Relay(
+        folder / "log",
+        host=HOST,
+        max_per_address=MOST,
+        ping_interval=0.5,
+        ping_timeout=0.5,
+        header_timeout=300,
+        server="own",
+    )
     try:
         print(json.dumps({**sessions(relay.port), **connections(relay.port), "ipv6": ipv6(folder)}))
     finally:

@@ -107,6 +107,14 @@ def test_a_local_caller_may_leave_the_host_out(relay, raw):
     assert raw(relay).ask(host=None, version="1.0")[0] == 200
 
 
+def test_who_opens_the_unix_socket_is_local_by_any_name_but_not_through_a_proxy():
+    access = Access(settings_of())
+    environ = {"REMOTE_ADDR": "", "HTTP_HOST": "any.example"}
+    assert access.may_push(environ).name == "local" and access.client_address(environ) is None
+    with pytest.raises(relay_app.Refused, match="through a proxy"):
+        access.may_push({**environ, "HTTP_VIA": "1.1 proxy"})
+
+
 FOREIGN_NAMES = """
     evil.example evil.example:8080 localhost.evil.example 127.0.0.1.evil.example xlocalhost localhostx
     [::1].evil.example 127.0.0.1:80:80 evil.example:localhost 127.0.0.1@evil.example [evil.example] ::1 127.1 2130706433

@@ -124,6 +124,14 @@ def test_nothing_of_the_page_is_wider_than_the_screen(relay, demo, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_a_page_that_was_disconnected_by_the_server_comes_back(relay, demo):
+    demo(relay, "seen-off")
+    wait_for(lambda: relay.push("seen-off", "ready?")["connections"] == 1, "the registration")
+    status, _, body = relay.request("DELETE", "/connections?destination=seen-off")
+    assert (status, json.loads(body)) == (200, {"closed": 1})
+    wait_for(lambda: relay.push("seen-off", "again")["connections"] == 1, "the return")
+
+
 BAD = "<img src=x onerror=document.title='run'><script>document.title='run'</script>"
 
 

@@ -18,7 +18,8 @@ from wire import WebSocketClient, read_all
 SIO = "/socket.io/?EIO=4&transport="
 DRAIN = re.compile(r'42\["relay_drain",\{"reconnect_in_ms":(\d+)\}\]')
 PUSH_HEAD = (
-    "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n"
+    "POST /push HTTP/1.1\r\nHost: localhost\r\n"
+    "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n"
 )
 
 
