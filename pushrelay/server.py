@@ -100,9 +100,11 @@ class Server:
 
         Connections stay, and what else is asked on them is answered, each for the last time.
         """
-        if self._listener is not None:
-            self._unlink()  # before another process may have made a socket of this name
-            self._listener.close()
+        self._unlink()  # before another process may have made a socket of this name
+        if self._listener is None:  # a signal came before it had begun
+            self._socket.close()
+            return
+        self._listener.close()
         for conversation in self._conversations():
             conversation.is_last = True
         until(lambda: self._socket.fileno() < 0 and not any(each.is_owed() for each in self._conversations()), seconds)
