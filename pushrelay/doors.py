@@ -69,6 +69,7 @@ class Doors:
         uncounted: tuple[Any, ...] = (),
     ):
         self._usual = files.connections
+        self._most_elsewhere = files.connections + files.spare // 2
         self._places = Places(files.connections + files.spare, most_each)
         self._lingering = Places(files.refused, files.refused)
         self._uncounted = uncounted
@@ -81,7 +82,10 @@ class Doors:
 
     def let_in(self, peer: Any) -> bytes:
         """Take a place for this peer, as accept() gives it; or what it is to be answered where there is none."""
-        lacking = self._places.take(self._counted(peer))
+        counted = self._counted(peer)
+        # The last places are for this machine and its proxies: what pushes is there.
+        kept_back = counted is not None and self._places.taken >= self._most_elsewhere
+        lacking = "all" if kept_back else self._places.take(counted)
         return self._refusal(lacking, peer) if lacking else b""
 
     def left(self, connection: Connection) -> None:
@@ -105,9 +109,9 @@ class Doors:
     def _refusal(self, lacking: str, peer: Any) -> bytes:
         places = self._places
         if lacking == "all":
-            message = f"{places.most} connections are open already (the limit on open files, ulimit -n)"
+            message = f"{places.taken} connections are open already (the limit on open files, ulimit -n)"
         else:
-            message = f"{places.most_each} connections of this address are open already (setting max_per_address)"
+            message = f"{places.most_each} connections of this address are open already (twice max_per_address)"
         now = time.monotonic()
         if now > self._next_complaint[lacking]:
             self._next_complaint[lacking] = now + COMPLAIN_EVERY

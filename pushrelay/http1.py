@@ -23,6 +23,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EARLY_BYTES = 65536
 # A request that might block the last free thread is looked at again after so many seconds.
 WAIT_SECONDS = 0.02
+# On a connection that may not stay, the request must have begun after so many seconds.
+HURRY_SECONDS = 2.0
 # What is parsed at a time.
 PIECE_BYTES = 8192
 # After a refusal the client is still sending. It is read and thrown away for this long, and so much of it, because
@@ -206,6 +208,11 @@ class Conversation:
             return not self._is_poll
         begun = self._parser.phase != "idle" or self._early or self._waits() or self._request is not None
         return bool(begun or self._known is not None or self._refused or self.connection.backlog)
+
+    def hurry(self) -> None:
+        """Take one request, which is to come at once: there are so many connections that this one may not stay."""
+        self.is_last = True
+        self.connection.deadline = time.monotonic() + min(HURRY_SECONDS, self._limits.header_timeout)
 
     def leave(self) -> None:
         """End the connection, once no request is under way; one that has only begun to come is refused."""

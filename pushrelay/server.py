@@ -193,7 +193,8 @@ class Server:
             return
         connection = Connection(self.poller, sock, peer, doors.left)
         connection.receiver = conversation = Conversation(connection, self)
-        conversation.is_last = doors.is_spare()
+        if doors.is_spare():
+            conversation.hurry()
         self._connections.add(connection)
         self.poller.run_soon(connection)
 

@@ -129,6 +129,10 @@ def server(request):
     return request.param
 
 
+# For what is the relay's own server's alone.
+own_only = pytest.mark.parametrize("server", ["own"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory, server):
     """One relay for all tests that only push and listen; whoever stops it starts its own by `start_relay`."""
