@@ -11,8 +11,6 @@ from typing import Any
 RETRY_SECONDS = (2, 10)
 # One household, or one server, has a whole network of IPv6 addresses (RFC 6177): they count as one.
 IPV6_PREFIX = 64
-
-
 ANY_NUMBER = 1 << 30
 
 

@@ -23,7 +23,7 @@ from .connection import TRANSPORT_ERROR
 from .draining import until
 from .foreign import ForeignPoll, serve_foreign
 from .heartbeat import Heartbeat
-from .http1 import KEY, Conversation
+from .http1 import KEY, NO_ROOM, Conversation
 from .message import OPEN, Message, data_of, payload, split_payload
 from .newcomers import Newcomers
 from .poller import Poller
@@ -52,8 +52,6 @@ BAD_HANDSHAKE_METHOD = (2, "Bad handshake method")
 BAD_REQUEST = (3, "Bad request")
 FORBIDDEN = (4, "Forbidden")
 UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
-
-NO_FILES = "all connections that the limit on open files (ulimit -n) allows are in use: connect again later"
 
 # Of the environ, what no handler needs once the session is open; it is kept as long as the session.
 _DROPPED = {
@@ -368,7 +366,7 @@ class Engine(engineio.Server):
         if self.admission.draining:
             raise Full("503 Service Unavailable", "draining", "the relay is going down: connect again later")
         if conversation is not None and conversation.is_last:
-            raise Full("503 Service Unavailable", "too_many_connections", NO_FILES)
+            raise Full("503 Service Unavailable", "too_many_connections", NO_ROOM)
 
     def _open_websocket(
         self,

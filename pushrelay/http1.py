@@ -23,8 +23,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EARLY_BYTES = 65536
 # A request that might block the last free thread is looked at again after so many seconds.
 WAIT_SECONDS = 0.02
-# On a connection that may not stay, the request must have begun after so many seconds.
-HURRY_SECONDS = 2.0
+# On a connection that may not stay the request must be complete after so many seconds.
+HURRY_SECONDS = 3.0
+NO_ROOM = "all connections that the limit on open files (ulimit -n) allows are in use: try again later"
 # What is parsed at a time.
 PIECE_BYTES = 8192
 # After a refusal the client is still sending. It is read and thrown away for this long, and so much of it, because
@@ -212,7 +213,7 @@ class Conversation:
     def hurry(self) -> None:
         """Take one request, which is to come at once: there are so many connections that this one may not stay."""
         self.is_last = True
-        self.connection.deadline = time.monotonic() + min(HURRY_SECONDS, self._limits.header_timeout)
+        self.connection.deadline = time.monotonic() + HURRY_SECONDS
 
     def leave(self) -> None:
         """End the connection, once no request is under way; one that has only begun to come is refused."""
@@ -257,6 +258,8 @@ class Conversation:
     def _set_deadline(self) -> None:
         """Give the client the time that what it is at may take."""
         limits, phase = self._limits, self._parser.phase
+        if self.is_last and phase != "idle":
+            return  # it has had all the time that there is
         seconds = limits.idle_timeout
         if phase != "idle":
             seconds = limits.header_timeout if phase == "header" else limits.body_timeout
@@ -368,6 +371,8 @@ class Conversation:
         elif self._server.ending:
             message = "the relay is going down: what was asked is not done; ask again later"
             self._refuse(Refused("503 Service Unavailable", "draining", message))
+        elif self.is_last:
+            self._refuse(Refused("503 Service Unavailable", "too_many_connections", NO_ROOM))
         else:
             what = f"{self._parser.phase}_timeout"
             seconds = getattr(self._limits, what)

@@ -28,6 +28,8 @@ _CLOSE_CODES = {
 }
 # A client that was told to close a WebSocket has so many seconds to do its part.
 CLOSE_SECONDS = 3.0
+# What it has still to say then is little: who goes on sending more than this at a time is not read any more.
+PARTING_BYTES = 16384
 # What a client may send is counted in seconds: an event costs the time in which the allowance for one more grows. A
 # client may be so far ahead; then its events are refused.
 BURST_SECONDS = 10.0
@@ -354,6 +356,9 @@ class Link:
 
     def received(self, data: bytes) -> None:
         socket, session = self._socket, self._session
+        if session.closed and len(data) > PARTING_BYTES:
+            self.connection.read_on(False)
+            return
         packets = socket.receive(data)
         try:
             for packet in packets:
@@ -415,7 +420,7 @@ class Link:
         """Nothing was waiting for the outbox."""
 
     def expired(self) -> None:
-        """It has no deadline of a connection: the heartbeat ends it."""
+        """It has no such deadline: the heartbeat ends it, or _check_the_rest does."""
 
     def lost(self, reason: str) -> None:
         self._session.link_lost(self, reason if reason in (SLOW, TRANSPORT_ERROR) else TRANSPORT_CLOSE)
