@@ -7,8 +7,8 @@ from typing import Any
 
 # Whoever is refused comes back after a time of its own, so that not all of them come at once.
 RETRY_SECONDS = (2, 10)
-
 ANY_NUMBER = 1 << 30
+NO_ROOM = "all connections that the limit on open files (ulimit -n) allows are in use: try again later"
 
 
 class Full(Exception):
@@ -76,6 +76,13 @@ class Admission:
         self._setting = most if setting is None else setting  # max_connections, which may be more than there can be
         self._places = Places(most, most_each)
         self._address_of = address_of
+
+    def check(self, conversation: Any) -> None:
+        """Raise Full where the relay is going down, or a client's connection (if it is ours) ends with this answer."""
+        if self.draining:
+            raise Full("503 Service Unavailable", "draining", "the relay is going down: connect again later")
+        if conversation is not None and conversation.is_last:
+            raise Full("503 Service Unavailable", "too_many_connections", NO_ROOM)
 
     def enter(self, environ: dict[str, Any]) -> str | None:
         """Take a place for the client that shakes hands; returns what `leave` is to be told. Raises Full."""

@@ -5,14 +5,11 @@ polls are parked and WebSockets live on the poller. Under another WSGI server a 
 waits, and so does a WebSocket (see `foreign.py`).
 """
 
-import io
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
 
 import engineio
 import socketio
@@ -22,13 +19,13 @@ from .admission import Admission, Full, retry_after
 from .connection import TRANSPORT_ERROR
 from .draining import until
 from .foreign import ForeignPoll, serve_foreign
+from .handshakes import kept_of, read_query
 from .headers import NO_SNIFFING, cors
 from .heartbeat import Heartbeat
-from .http1 import KEY, NO_ROOM, Conversation
+from .http1 import KEY, Conversation
 from .message import OPEN, Message, data_of, payload, split_payload
 from .newcomers import Newcomers
 from .poller import Poller
-from .serving import SOCKET_KEY
 from .session import DRAINING, REGISTER_TIMEOUT, Link, Session
 from .websocket import NORMAL, HandshakeError, close_frame, handshake
 
@@ -56,27 +53,6 @@ UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 
 _TEXT = [("Content-Type", "text/plain; charset=UTF-8"), NO_SNIFFING]
 
-# Of the environ, what no handler needs once the session is open; it is kept as long as the session.
-_DROPPED = {
-    KEY,
-    "wsgi.input",
-    "RAW_URI",
-    "REQUEST_URI",
-    "HTTP_CONNECTION",
-    "HTTP_UPGRADE",
-    "HTTP_ACCEPT",
-    "HTTP_ACCEPT_ENCODING",
-    "HTTP_CACHE_CONTROL",
-    "HTTP_PRAGMA",
-    "HTTP_SEC_WEBSOCKET_KEY",
-    "HTTP_SEC_WEBSOCKET_VERSION",
-    "HTTP_SEC_WEBSOCKET_EXTENSIONS",
-    "werkzeug.socket",
-    "werkzeug.request",
-    "gunicorn.socket",
-}
-_NO_INPUT = io.BytesIO()
-
 
 class Rejected(Exception):
     """A request that the protocol does not allow."""
@@ -94,7 +70,7 @@ class Rejected(Exception):
 def _full_answer(full: Full) -> Answer:
     """What a handshake is answered where nobody more gets in: in the protocol's form, with the relay's own word."""
     told = {"code": FORBIDDEN[0], "message": full.message, "error": full.error}
-    headers = [("Content-Type", "application/json"), ("Retry-After", retry_after())]
+    headers = [("Content-Type", "application/json"), NO_SNIFFING, ("Retry-After", retry_after())]
     return Answer(full.status, headers, Packet.json.dumps(told, separators=(",", ":")).encode())
 
 
@@ -344,14 +320,14 @@ class Engine(engineio.Server):
         self, environ: dict[str, Any], start_response: Callable[..., Any], transport: str, conversation: Any
     ) -> Answer | Iterable[bytes]:
         head = handshake(environ) if transport == "websocket" else b""
-        self._check_room(conversation)
+        self.admission.check(conversation)
         place = self.admission.enter(environ)
         sid = self.generate_id()
         session = Session(self, sid, place)
         upgrades = '["websocket"]' if self._offers_upgrade(transport) else "[]"
         session.send(Message(self._open_text % (sid, upgrades)))
         self.sockets[sid] = session
-        refusal = self._trigger_event("connect", sid, _kept(environ, sid), run_async=False)
+        refusal = self._trigger_event("connect", sid, kept_of(environ, sid), run_async=False)
         if refusal is not None and refusal is not True:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             denied = self._unauthorized(refusal or None)
@@ -366,13 +342,6 @@ class Engine(engineio.Server):
         if transport == "websocket":
             return self._open_websocket(session, environ, start_response, conversation, head)
         return self._payload_answer(session.poll(lambda: None) or [], self._cookie_headers(sid))
-
-    def _check_room(self, conversation: Conversation | None) -> None:
-        """Raise Full where the relay is going down, or the connection is good for one answer only."""
-        if self.admission.draining:
-            raise Full("503 Service Unavailable", "draining", "the relay is going down: connect again later")
-        if conversation is not None and conversation.is_last:
-            raise Full("503 Service Unavailable", "too_many_connections", NO_ROOM)
 
     def _open_websocket(
         self,
@@ -458,7 +427,7 @@ class Engine(engineio.Server):
         conversation: Conversation | None,
     ) -> Iterable[bytes]:
         head = handshake(environ)
-        self._check_room(conversation)
+        self.admission.check(conversation)
         if conversation is None:
             return serve_foreign(self, session, environ, start_response, opening=False)
         link = Link(session, self.max_http_buffer_size)
@@ -499,28 +468,3 @@ class ParkedPoll:
 def _end_idle_probe(session: Session, link: Link) -> None:
     if session.link is not link.connection:
         link.close(NORMAL)
-
-
-def _kept(environ: dict[str, Any], sid: str) -> dict[str, Any]:
-    """The environ as it is kept for the session. Equal strings of different clients become one."""
-    kept = {
-        key: sys.intern(value) if type(value) is str else value for key, value in environ.items() if key not in _DROPPED
-    }
-    kept["wsgi.input"] = _NO_INPUT
-    kept[SOCKET_KEY] = sid
-    return kept
-
-
-def read_query(text: str) -> dict[str, str]:
-    """The first value of each parameter."""
-    if "sid=" not in text and len(text) < 64:
-        return _read_short_query(text)
-    return _parse_query(text)
-
-
-def _parse_query(text: str) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
-
-
-# All WebSocket clients connect with the same few words.
-_read_short_query = lru_cache(maxsize=64)(_parse_query)

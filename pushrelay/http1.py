@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .admission import NO_ROOM
 from .connection import SLOW, TRANSPORT_CLOSE, Connection
 from .request import Known, Parser, Refused, Request
 from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, plain_answer, whole_head
@@ -25,7 +26,6 @@ EARLY_BYTES = 65536
 WAIT_SECONDS = 0.02
 # On a connection that may not stay the request must be complete after so many seconds.
 HURRY_SECONDS = 3.0
-NO_ROOM = "all connections that the limit on open files (ulimit -n) allows are in use: try again later"
 # What is parsed at a time.
 PIECE_BYTES = 8192
 # After a refusal the client is still sending. It is read and thrown away for this long, and so much of it, because

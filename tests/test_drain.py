@@ -80,7 +80,7 @@ def test_a_second_signal_ends_it_at_once(start_relay):
         wait_for(lambda: relay.request("GET", "/health/ready")[0] == 200, "a turn for the request")
         going_down(relay)
         relay.process.send_signal(signal.SIGINT)
-        assert relay.process.wait(1) == -signal.SIGINT
+        assert relay.process.wait(DEADLINE) == -signal.SIGINT, "not 0, as when it has gone down in order"
 
 
 def test_every_client_is_told_when_to_come_back_and_then_its_transport_ends(start_relay, server):

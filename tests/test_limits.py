@@ -75,7 +75,7 @@ def test_an_address_has_so_many_clients_and_others_are_let_in(one_address):
 
 
 def test_an_address_has_so_many_connections_and_others_are_served(one_address):
-    assert one_address["first"] == 200
+    assert one_address["taken"] == 6, "two for each client"
     assert len(one_address["beyond"]) == 1, one_address["beyond"]
     status, has_retry_after, body = one_address["beyond"][0]
     assert status == "HTTP/1.1 503 Service Unavailable" and has_retry_after
