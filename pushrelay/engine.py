@@ -140,8 +140,12 @@ class Engine(engineio.Server):
 
     def close_soon(self, session: Session, reason: str) -> None:
         """Close a session on a thread of the poller."""
+        self.call_soon(session.close, False, True, reason)
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call back on a thread of the poller. Any thread may call this, once there was a session."""
         assert self._poller is not None
-        self._poller.call_later(0, session.close, False, True, reason)
+        self._poller.call_later(0, callback, *args)
 
     def ended(self, session: Session, reason: str) -> None:
         """A session was closed; called once for each."""

@@ -15,7 +15,9 @@ BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects e
 
 
 class StockManager(socketio.Manager):
-    """python-socketio's manager, with the one method that the relay's own has and this one has not."""
+    """python-socketio's manager, with what the relay's own has and this one has not."""
+
+    can_hold = False  # a client has a thread of its own here, which can wait
 
     def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
         """Emit an event that `write()` gives as the JSON array of its name and its argument; returns to how many."""
