@@ -6,9 +6,11 @@ import re
 import shutil
 import socket
 import socketserver
+import ssl
 import subprocess
 import threading
 import time
+import urllib.request
 
 import pytest
 from conftest import ROOT, free_port, need, wait_for
@@ -16,6 +18,7 @@ from conftest import ROOT, free_port, need, wait_for
 from pushrelay import asking
 from pushrelay.errors import Refused
 from pushrelay.settings import Settings
+from pushrelay.tokens import sign
 
 LATER = 4_000_000_000
 
@@ -26,11 +29,11 @@ class Site(socketserver.ThreadingTCPServer):
     allow_reuse_address = daemon_threads = True
     request_queue_size = 100
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answerer)
+    def __init__(self, port=0):
+        super().__init__(("127.0.0.1", port), Answerer)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/auth.php?from=relay"
         self.asked = []
-        self.now = self.most = 0
+        self.now = self.slow = self.most = 0
         self.lock = threading.Lock()
         self.go_on = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -48,7 +51,6 @@ class Answerer(socketserver.StreamRequestHandler):
         with site.lock:
             site.asked.append(head.decode("latin-1"))
             site.now += 1
-            site.most = max(site.most, site.now)
         act = re.search(r"do=([\w-]*)", site.asked[-1])
         with contextlib.suppress(OSError):
             getattr(self, "do_" + (act[1] if act else "list").replace("-", "_"))()
@@ -74,7 +76,13 @@ class Answerer(socketserver.StreamRequestHandler):
         self.say(["*"])
 
     def do_slow(self):
+        site = self.server
+        with site.lock:
+            site.slow += 1
+            site.most = max(site.most, site.slow)
         time.sleep(0.2)
+        with site.lock:
+            site.slow -= 1
         self.say(["*"])
 
     def do_nobody(self):
@@ -265,19 +273,13 @@ def test_a_site_that_cannot_be_reached_is_a_refusal_until_it_is_there(start_rela
     client = visit("do=list", relay.url)
     answer = register(client, "42")
     assert answer["error"] == "auth_not_available" and "refused" in answer["message"]
-    with Site.__new__(Site) as late:
-        Site.allow_reuse_address = True
-        socketserver.ThreadingTCPServer.__init__(late, ("127.0.0.1", port), Answerer)
-        late.asked, late.now, late.most, late.lock = [], 0, 0, threading.Lock()
-        threading.Thread(target=late.serve_forever, args=(0.05,), daemon=True).start()
+    with Site(port) as late:
         wait_for(lambda: register(client, "42")["ok"], "the site to be found")
         late.shutdown()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(start_relay, visit, tmp_path):
     need(shutil.which("openssl"), "openssl")
-    import ssl
-
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
     subprocess.run([*command, "-days", "2", "-subj", "/CN=localhost"], check=True, capture_output=True)
@@ -339,8 +341,6 @@ def test_without_a_cache_each_register_asks_and_is_answered(start_relay, connect
 
 
 def test_beside_a_secret_a_token_is_not_asked_about(start_relay, connect, site):
-    from pushrelay.tokens import sign
-
     relay = start_relay(auth_url=site.url, secret="0123456789" * 4)
     client = connect(relay.url, headers={"Cookie": "do=nobody; secret=too"})
     assert client.call("register", {"id": "42", "token": sign({"ids": ["42"]}, "0123456789" * 4)})["ok"]
@@ -390,8 +390,6 @@ def test_phps_own_server_is_asked_with_the_example_of_the_documentation(start_re
         relay = start_relay(auth_url=f"http://127.0.0.1:{port}/relay-auth.php")
         stranger = connect(relay.url)
         assert register(stranger, "42")["error"] == "not_allowed"
-        import urllib.request
-
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/login.php") as answer:
             cookie = answer.headers["Set-Cookie"].partition(";")[0]
         user = connect(relay.url, headers={"Cookie": cookie})
