@@ -9,21 +9,33 @@ from typing import Any
 from .tokens import Rights
 
 SWEEP_AT = 1000  # entries from which on those of sockets that are gone are looked for
+_NOTHING: dict[str, Any] = {}  # what most holders have; never written to
 
 
 class Holder:
     """What the relay knows of one socket, beside the rooms that it is in."""
 
-    __slots__ = ("due", "had", "question", "rights", "sid", "until")
+    __slots__ = ("_had", "due", "question", "rights", "sid", "until")
 
     def __init__(self, sid: str):
         self.sid = sid
-        self.had: dict[str, str] = {}  # room: the position that it was recovered from
+        self._had: dict[str, str] = _NOTHING  # room: the position that it was recovered from
         self.question: Any = None  # what is being asked for it, see asking.py
         # Only Expiries changes these; every thread reads them.
         self.rights: Rights | None = None  # what was given last: what it may push to
-        self.until: dict[str, float] = {}  # room: when it has to be left, in seconds since 1970
+        self.until: dict[str, float] = _NOTHING  # room: when it has to be left, in seconds since 1970
         self.due: float | None = None  # when Expiries looks at it next
+
+    def recovered_from(self, room: str, position: str) -> None:
+        """A room was entered, and what came after a position was sent before."""
+        self._had = {**self._had, room: position}
+
+    def had_since(self, room: str) -> str | None:
+        """The position from which on the socket was sent all that came; None where that is when it entered the room."""
+        return self._had.get(room)
+
+    def left(self, room: str) -> None:
+        self._had.pop(room, None)
 
 
 class Expiries:
@@ -44,6 +56,8 @@ class Expiries:
 
     def hold(self, holder: Holder, rooms: Iterable[str], expires: float | None) -> dict[str, float | None]:
         """Let a socket be in rooms until a time, or with None for good; returns what was before, for restore()."""
+        if expires is None and not holder.until:
+            return {}
         with self._lock:
             before = {room: holder.until.get(room) for room in rooms}
             self._set(holder, dict.fromkeys(before, expires))
@@ -95,8 +109,10 @@ class Expiries:
         for room, expires in until.items():
             if expires is None:
                 holder.until.pop(room, None)
-            else:
+            elif holder.until:
                 holder.until[room] = expires
+            else:
+                holder.until = {room: expires}
         self._schedule(holder)
 
     def _schedule(self, holder: Holder) -> None:

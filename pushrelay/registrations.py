@@ -55,9 +55,10 @@ class Registrations:
         rights = self._rights(message.get("token"), seats, holder, environ)
         expires = None if rights is None else rights.expires
         before = self._expiries.hold(holder, [seat.room for seat in seats if not seat.is_me], expires)
-        rooms = self._rooms(sid)  # once more: until now some may have been left because their time was up
+        if before:  # until now some may have been left because their time was up
+            rooms = self._rooms(sid)
         try:
-            told = {seat.name: self._recover(holder, seat, since[seat.name]) for seat in seats}
+            told = {seat.name: self._recover(holder, seat, since[seat.name], seat.room in rooms) for seat in seats}
             if expires is not None and any(holder.until.get(room) != expires for room in before):
                 rights.check_time()  # it ended meanwhile
         except (Refused, StoreError):
@@ -186,7 +187,7 @@ class Registrations:
 
     def _leave(self, holder: Holder, room: str) -> None:
         self._manager.leave_room(holder.sid, "/", room)
-        holder.had.pop(room, None)
+        holder.left(room)
 
     def _leave_rooms(self, holder: Holder, rooms: list[str]) -> None:
         for room in rooms:
@@ -194,12 +195,11 @@ class Registrations:
 
     # Recovery.
 
-    def _recover(self, holder: Holder, seat: Seat, since: str | None) -> dict[str, Any]:
+    def _recover(self, holder: Holder, seat: Seat, since: str | None, held: bool) -> dict[str, Any]:
         """Replay to the socket that asks what it missed, and let it into the room; what it is told about this id."""
         broker, sid, room, destination = self._broker, holder.sid, seat.room, seat.destination
         if since is not None:
             since = broker.acked(destination) if since == "acked" else seat.meant(since, broker.epoch)
-        held = room in self._rooms(sid)
         if held and (since is None or self._has_had(holder, seat, since)):
             position = seat.shown(broker.position(destination))
             return {"position": position, "recovered": since is not None, "replayed": 0}
@@ -219,12 +219,12 @@ class Registrations:
                     self._enter(holder, room)
             raise
         if recovery.recovered:
-            holder.had[room] = since
+            holder.recovered_from(room, since)
         return {**recovery._asdict(), "position": seat.shown(recovery.position)}
 
     def _has_had(self, holder: Holder, seat: Seat, since: str) -> bool:
         """Whether a socket that is registered was sent all that came after a position."""
-        first, last = holder.had.get(seat.room), self._broker.position(seat.destination)
+        first, last = holder.had_since(seat.room), self._broker.position(seat.destination)
         offset = offset_in(since, self._broker.epoch)
         if offset is None or offset > offset_of(last):
             return False

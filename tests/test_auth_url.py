@@ -13,10 +13,13 @@ import time
 import urllib.request
 
 import pytest
+import socketio
 from conftest import ROOT, free_port, need, wait_for
 
 from pushrelay import asking
-from pushrelay.errors import Refused
+from pushrelay.engine import Engine
+from pushrelay.errors import Awaited, Refused
+from pushrelay.manager import RoomManager
 from pushrelay.settings import Settings
 from pushrelay.tokens import sign
 
@@ -450,3 +453,64 @@ def test_answers_are_kept_in_bounds_and_threads_leave(asker, monkeypatch):
     assert len(asker._questions) <= 5
     wait_for(lambda: asker._threads == 0, "the thread to leave")
     assert asker.ask("do=list; n=new") and wait_for(lambda: not asker._open)
+
+
+# What waits in the manager.
+
+
+@pytest.fixture
+def sio(serve, monkeypatch):
+    """A Socket.IO server whose event `ask` waits until `server.known`; `server.waits` has what to call then."""
+    monkeypatch.setattr(socketio.Server, "_engineio_server_class", lambda _: Engine)
+    server = socketio.Server(client_manager=RoomManager(), async_handlers=False)
+    server.known, server.waits = False, []
+
+    def ask(sid, *args):
+        if not server.known:
+            raise Awaited(server.waits.append)
+        return args
+
+    server.on("ask", ask)
+    server.on("say", lambda sid, *args: args)
+    server.client = serve(socketio.WSGIApp(server))
+    return server
+
+
+def socket_io(sio):
+    client = sio.client.websocket("/socket.io/?EIO=4&transport=websocket")
+    client.receive()
+    client.send("40")
+    assert client.receive().startswith("40")
+    return client
+
+
+def test_what_comes_behind_a_packet_that_waits_is_handled_after_it_in_order(sio):
+    client, other = socket_io(sio), socket_io(sio)
+    for packet in ('420["ask",1]', '421["say",2]', "41", "40", '422["ask",3]', '423["say",4]'):
+        client.send(packet)
+    other.send('429["say",5]')
+    assert other.receive() == "439[5]"
+    wait_for(lambda: sio.waits, "the question")
+    sio.waits.pop()()  # it has to wait once more
+    wait_for(lambda: sio.waits, "the second question")
+    sio.known = True
+    sio.waits.pop()()
+    assert [client.receive() for _ in range(2)] == ["430[1]", "431[2]"]
+    assert client.receive().startswith("40")
+    assert [client.receive() for _ in range(2)] == ["432[3]", "433[4]"]
+    client.send('424["say",6]')
+    assert client.receive() == "434[6]" and sio.manager._held == {}
+
+
+def test_what_waits_goes_with_its_client(sio):
+    client = socket_io(sio)
+    client.send('420["ask",1]')
+    client.send('421["say",2]')
+    wait_for(lambda: sio.waits and sio.manager._held, "the question")
+    client.close()
+    wait_for(lambda: not sio.manager._held, "the end")
+    sio.known = True
+    sio.waits.pop()()
+    other = socket_io(sio)
+    other.send('420["ask",3]')
+    assert other.receive() == "430[3]"
