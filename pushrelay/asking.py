@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -180,7 +181,10 @@ class Asker:
 
     def _settle(self, question: Question, outcome: Rights | Refused, late: bool = False) -> None:
         """Tell who waits, unless that was done, or this answer is outdated and there is time for another."""
-        seconds = self._settings.auth_cache if isinstance(outcome, Rights) else FAILURE_SECONDS
+        seconds = FAILURE_SECONDS
+        if isinstance(outcome, Rights):
+            ends_in = math.inf if outcome.expires is None else outcome.expires - time.time()
+            seconds = min(self._settings.auth_cache, ends_in)
         with self._lock:
             if question not in self._open or (question.outdated and not late):
                 return

@@ -181,8 +181,7 @@ class RoomManager(socketio.Manager):
             self._handle(eio_sid, data)
         except Awaited as awaited:
             with self._lock:
-                self._held[eio_sid] = held = Held()
-                held.keep(data)
+                self._held.setdefault(eio_sid, Held()).keep(data)
             self._resume_after(awaited, eio_sid)
         if eio_sid not in self.server.eio.sockets:
             self._see_off(eio_sid)

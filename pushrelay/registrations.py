@@ -103,7 +103,9 @@ class Registrations:
             bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")
         for each in push.destinations:
             if rights is not None and not rights.push.allows(each):
-                message = f"this socket may not push to {each!r:.100}: its token's claim push says to which it may"
+                message = (
+                    f"this page may not push to {each!r:.100}: its rights do not say so (claim push)"
+                )
                 raise Refused(403, "not_allowed", message)
         return push
 
