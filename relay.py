@@ -17,7 +17,7 @@ def stop_with(message: str) -> NoReturn:
 
 try:
     from flask import Flask, Response, render_template, request
-    from flask_socketio import SocketIO, emit, join_room, leave_room, rooms
+    from flask_socketio import SocketIO, emit
     from werkzeug.exceptions import HTTPException
 
     from pushrelay import headers, serving
@@ -26,9 +26,11 @@ try:
     from pushrelay.draining import Draining, exit_at_signals
     from pushrelay.errors import HELP, Refused, bad
     from pushrelay.packets import INVALID, Packet
-    from pushrelay.publication import Publication, StoreError, encode, offset_in, offset_of
+    from pushrelay.publication import StoreError, encode
     from pushrelay.publisher import Answer, Publisher, refusal, store_away
-    from pushrelay.pushes import asked_of, checked, destinations_of
+    from pushrelay.pushes import asked_of
+    from pushrelay.registrations import Registrations
+    from pushrelay.seats import delivery, rooms_of
     from pushrelay.settings import SettingsError, load, parse_flags
     from pushrelay.upkeep import Upkeep
 except ModuleNotFoundError as missing:
@@ -132,19 +134,7 @@ def shortcut(environ: dict[str, Any]) -> Any:
     return take and (lambda body, conversation: upkeep.started and not is_hooked() and take(body, conversation))
 
 
-HAD = "relay.had"  # in the environ that is a socket's own: the position of each id that it was recovered from
-
-
-def room_of(destination: str) -> str:
-    """The Socket.IO room of a destination. No sid holds a colon, so no destination is ever taken for one."""
-    return f"to:{destination}"
-
-
-def deliver(publication: Publication, skip_sid: str | None) -> int:
-    """Hand a publication to the sockets that registered its destination; returns how many those are."""
-    return manager.deliver_text(publication.as_event, room_of(publication.destination), skip_sid)
-
-
+deliver = delivery(manager, settings)
 try:
     broker = open_broker(
         settings.broker,
@@ -157,13 +147,9 @@ try:
 except ValueError as error:
     stop_with(str(error))
 publisher = Publisher(broker, settings, access)
-upkeep = Upkeep(broker)
+registrations = Registrations(broker, manager, settings, publisher.waiters.note)
+upkeep = Upkeep(broker, registrations.each_second)
 draining = Draining(manager, publisher.waiters, settings.drain_spread)
-
-
-def rooms_of(destination: str) -> list[str]:
-    """All rooms whose sockets hold a destination."""
-    return [room_of(destination)]
 
 
 def json_response(value: Any, status: int = 200, more: Any = ()) -> Response:
@@ -208,6 +194,7 @@ def close_connections() -> Response:
     access.may_push(request.environ)
     destinations, _ = asked_of(request.environ, settings)
     rooms = [room for each in destinations for room in rooms_of(each)]
+    registrations.forget()  # or who was logged out just now would be let in again by what PHP said before
     return json_response({"closed": manager.disconnect_rooms(rooms)})
 
 
@@ -279,129 +266,30 @@ def answering(not_done: str = "nothing was done"):
     return decorate
 
 
-def fields_of(message: Any, example: str) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        bad("invalid_message", f"send an object such as {example}")
-    return message
-
-
-def ids_of(message: Any) -> list[str]:
-    fields = fields_of(message, '{id: "42"}')
-    if "id" not in fields:
-        bad("missing_id", 'say which id you mean: {id: "42"}, or a list of ids')
-    return destinations_of(fields["id"], settings, settings.max_ids)
-
-
-def since_of(since: Any, ids: list[str]) -> dict[str, str | None]:
-    """For each id, from where on it is to be replayed. Raises Refused."""
-    if since is None or since == "acked":
-        return dict.fromkeys(ids, since)
-    if isinstance(since, str):
-        if len(ids) > 1:
-            bad("invalid_since", "a position is one id's: for several ids, since is an object, a position for each")
-        return {ids[0]: since}
-    if not isinstance(since, dict) or not all(each is None or isinstance(each, str) for each in since.values()):
-        bad("invalid_since", 'since is a position, "acked", or an object with one of these for each id')
-    return {each: since.get(each) for each in ids}
-
-
-def recover(destination: str, since: str | None) -> dict[str, Any]:
-    """Replay to the socket that asks what it missed, and let it into the room; what it is told about this id."""
-    sid, room = request.sid, room_of(destination)
-    if since == "acked":
-        since = broker.acked(destination)
-    held = room in rooms()
-    if held and (since is None or has_had(destination, since)):
-        return {"position": broker.position(destination), "recovered": since is not None, "replayed": 0}
-    if held:  # it asks for more than it has had: all of that in order, and so what came live once more
-        leave(destination)
-    try:
-        recovery = broker.recover(
-            destination,
-            since,
-            send=lambda publication: manager.send_text(publication.as_event(), sid),
-            join=lambda: join_room(room),
-            pace=lambda: manager.pace(sid),
-        )
-    except ValueError:  # python-socketio's word for a room that nobody can enter any more
-        bad("disconnected", "the socket was closed while it registered")
-    except StoreError:
-        if held:
-            join_room(room)
-        raise
-    if recovery.recovered:
-        request.environ.setdefault(HAD, {})[destination] = since
-    return recovery._asdict()
-
-
-def leave(destination: str) -> None:
-    leave_room(room_of(destination))
-    request.environ.get(HAD, {}).pop(destination, None)
-
-
-def has_had(destination: str, since: str) -> bool:
-    """Whether a socket that is registered was sent all that came after a position."""
-    first, last = request.environ.get(HAD, {}).get(destination), broker.position(destination)
-    offset = offset_in(since, broker.epoch)
-    if offset is None or offset > offset_of(last):
-        return False
-    return since == last or (first is not None and offset >= offset_of(first))
-
-
 @socketio.on("register")
 @answering("nothing was registered; register again later, with the last position that you have")
 def on_register(message: Any) -> dict[str, Any]:
-    ids = ids_of(message)
-    since = since_of(message.get("since"), ids)
-    held = set(rooms()) - {request.sid}
-    if len(held.union(map(room_of, ids))) > settings.max_ids:
-        bad("too_many_ids", f"a socket registers {settings.max_ids} ids at most (setting max_ids)")
-    try:
-        return {"ids": {each: recover(each, since[each]) for each in ids}}
-    except StoreError:
-        for each in ids:  # all of them or none
-            if room_of(each) not in held:
-                leave(each)
-        raise
+    return registrations.register(message, request.sid, request.environ)
 
 
 @socketio.on("ack")
 @answering("it was not acknowledged; acknowledge it again later")
 def on_ack(message: Any) -> dict[str, Any]:
-    """All up to this position has been dealt with, for every socket that asks for what is not acknowledged."""
-    ids, position = ids_of(message), message.get("position")
-    if len(ids) > 1:
-        bad("invalid_id", "a position is one id's: acknowledge each id on its own")
-    destination = ids[0]
-    if room_of(destination) not in rooms():
-        bad("not_registered", "register an id before you acknowledge what came for it")
-    if not isinstance(position, str):
-        bad("invalid_position", "position is the id of the publication that is acknowledged")
-    try:
-        broker.ack(destination, position)
-    except ValueError as error:
-        bad("invalid_position", str(error))
-    publisher.waiters.note(destination, offset_of(position), request.sid)
+    registrations.ack(message, request.sid, request.environ)
     return {}
 
 
 @socketio.on("unregister")
 @answering()
 def on_unregister(message: Any) -> dict[str, Any]:
-    for each in ids_of(message):
-        leave(each)
+    registrations.unregister(message, request.sid, request.environ)
     return {}
 
 
 @socketio.on("push")
 @answering("the push was not taken; send it again later")
 def on_push(message: Any) -> dict[str, Any]:
-    fields = fields_of(message, '{destination: "42", data: "hello"}')
-    if not settings.socket_push:
-        raise Refused(403, "not_allowed", "pages may not push here (setting socket_push); let your server push for it")
-    push = checked(fields, settings)
-    if push.wait:
-        bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")
+    push = registrations.read_push(message, request.sid, request.environ)
     answers = publisher.publish(push)
     manager.settle(request.sid)
     return {"answers": answers} if push.several else answers[0]

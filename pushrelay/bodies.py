@@ -57,7 +57,7 @@ def is_form(environ: dict[str, Any]) -> bool:
 def kind_of(value: Any) -> str:
     """What a JSON value is, in words."""
     names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", float: "a fraction"}
-    return names.get(type(value), f"a {type(value).__name__}")
+    return names.get(type(value), "a number" if isinstance(value, int) else "a string")
 
 
 @lru_cache(maxsize=256)

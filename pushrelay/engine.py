@@ -148,7 +148,11 @@ class Engine(engineio.Server):
 
     def close_soon(self, session: Session, reason: str) -> None:
         """Close a session on a thread of the poller."""
-        self._poller.call_later(0, session.close, False, True, reason)
+        self.call_soon(session.close, False, True, reason)
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call back on a thread of the poller. Any thread may call this, once there was a session."""
+        self._poller.call_later(0, callback, *args)
 
     def refuse_event(self, session: Session, packet: str | bytes) -> None:
         """A client sends too much, and this is not handled. For who speaks a protocol on top to say so."""

@@ -1,6 +1,6 @@
 """What the relay answers when it does not do what it was asked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 # What HTTP's own errors mean here.
@@ -32,3 +32,14 @@ class Refused(Exception):
 def bad(error: str, message: str) -> NoReturn:
     """Refuse bad input."""
     raise Refused(400, error, message)
+
+
+class Awaited(BaseException):
+    """What is needed for an answer is not there yet. `then(callback)` has it called when it is, by some thread.
+
+    It is no error, so nothing that handles errors may take it on its way up to who can wait: RoomManager.receive.
+    """
+
+    def __init__(self, then: Callable[[Callable[[], None]], None]):
+        super().__init__()
+        self.then = then

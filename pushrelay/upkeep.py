@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from .broker import Broker
 from .publication import StoreError
@@ -14,10 +15,14 @@ AGAIN = 0.05  # seconds until the next step where there is more
 
 
 class Upkeep:
-    """Opens a broker when it is first needed, so that a process may fork before, and sweeps it until it is closed."""
+    """Opens a broker when it is first needed, so that a process may fork before, and sweeps it until it is closed.
 
-    def __init__(self, broker: Broker):
+    `each_second()` is called as often, or more; it must not wait.
+    """
+
+    def __init__(self, broker: Broker, each_second: Callable[[], None] = lambda: None):
         self.broker = broker
+        self._each_second = each_second
         self.trouble: str | None = None  # why the store cannot be written, while that is so
         self.started = False
         self._next_try = 0.0  # not before then, monotonic: a try may have to wait for a lock
@@ -49,6 +54,7 @@ class Upkeep:
         pause = EVERY
         while not self._ended.wait(pause):
             try:
+                self._each_second()
                 pause = AGAIN if self.broker.sweep() else EVERY
                 self.broker.settle()
                 self._note(None)

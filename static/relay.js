@@ -1,4 +1,4 @@
-// The relay's browser client (MIT): docs/socket-api.md. It speaks Engine.IO 4 and Socket.IO 5.
+// The relay's browser client (MIT): docs/socket-api.md. Engine.IO 4, Socket.IO 5.
 (() => {
   "use strict";
 
@@ -9,7 +9,7 @@
     reconnectDelayMax: 30000,
   };
 
-  // Modules do not know: the page's server, then.
+  // Not known in modules.
   const { src } = document.currentScript || {};
   const place = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)\.js/.exec(src);
   const HOME = place ? place[1] : location.origin + "/";
@@ -18,6 +18,7 @@
   const CLOSED = { ok: false, error: "closed", message: "close() or unregister() before the answer" };
 
   const isObject = (value) => typeof value === "object" && value !== null;
+  const isFunction = (value) => typeof value === "function";
   const isRefused = (body) => body && body.ok === false;
   const listOf = (ids) => [].concat(ids).map((id) => (typeof id === "number" ? String(id) : id));
 
@@ -35,7 +36,7 @@
     let posting = false;
 
     async function request(options) {
-      const query = "?EIO=4&transport=polling&t=" + Math.random(); // some proxies cache any GET
+      const query = "?EIO=4&transport=polling&t=" + Math.random(); // against caches
       const session = wire.sid ? "&sid=" + encodeURIComponent(wire.sid) : "";
       const response = await fetch(url + query + session, { credentials: "include", ...options });
       if (!response.ok) throw new Error("HTTP " + response.status);
@@ -60,12 +61,12 @@
     };
     wire.close = () => {
       polls.abort();
-      if (wire.sid) wire.send("1"); // or it lasts until its ping times out
+      if (wire.sid) wire.send("1");
     };
     poll().catch(fail);
   }
 
-  /** Whether a handler did well. Thrown again, errors would be a bare "Script error." on other origins. */
+  /** Whether a handler did well. Thrown on, errors would be a bare "Script error." */
   async function call(fn, self, args) {
     try {
       await fn.apply(self, args);
@@ -75,7 +76,7 @@
     }
   }
 
-  /** What this tab's next page resumes from: id -> position. Writes one, or reads all. It may be denied or full. */
+  /** What the tab's next page resumes from: writes one position, or reads all. May be denied or full. */
   function tabPositions(url, id, position) {
     try {
       const all = new Map(JSON.parse(sessionStorage.getItem(url)));
@@ -90,11 +91,11 @@
 
   class Emitter {
     constructor() {
-      this._handlers = new Map(); // name -> [{fn, once}]; "__proto__" may be a name
+      this._handlers = new Map(); // "__proto__" may be a name
     }
 
     on(name, fn, once) {
-      if (typeof fn !== "function") throw new TypeError(`on("${name}"): not a function`);
+      if (!isFunction(fn)) throw new TypeError(`on("${name}"): not a function`);
       this._handlers.set(name, [...(this._handlers.get(name) || []), { fn, once: once === true }]);
       return this;
     }
@@ -119,40 +120,40 @@
 
   const live = new Set(); // started and not closed
 
-  /** A Socket.IO connection, kept up from _start() to close(). Subclasses add _changed(), _recovery() and _event(). */
+  /** Kept up from _start() to close(). Subclasses add _changed(), _recovery() and _event(). */
   class Connection extends Emitter {
     constructor(url, options) {
       super();
       this.status = "offline";
       this.sid = null;
-      this.transport = null; // its name, while online
+      this.transport = null; // while online
       this._url = url;
       this._options = { ...DEFAULTS, ...options };
 
-      this._wire = null; // the transport, also while it opens
-      this._timer = 0; // until online: the time-out; then: the ping is overdue
-      this._patience = 0; // ms that the server may be silent
-      this._heard = 0; // by the wall clock: timers stand still in sleep
-      this._retry = 0; // timer of the next attempt
-      this._drained = false; // the server chose when: no hurry
+      this._wire = null;
+      this._timer = 0; // time-out, then: ping overdue
+      this._patience = 0; // ms of silence
+      this._heard = 0; // wall clock: timers stand still in sleep
+      this._retry = 0;
+      this._drained = false; // no hurry
       this._failures = 0;
       this._since = 0;
 
-      this._sent = 0; // packets
-      this._answers = new Map(); // number of a packet -> answer(body)
-      this._buffer = []; // packets sent while not online
+      this._sent = 0;
+      this._answers = new Map();
+      this._buffer = [];
       this._registrations = new Set(); // {ids, payload, inbox, answer until there was one}
 
-      this._positions = new Map(); // id -> that of the last publication handed over
+      this._positions = new Map(); // id -> last handed over
       this._recovering = 0; // registrations
-      this._inboxes = new Map(); // id -> {well: so far, done: a promise of that, handled: position}
+      this._inboxes = new Map(); // id -> {well, done: promise of that, handled: position}
     }
 
     _start() {
       if (live.has(this)) return this;
       live.add(this);
       this.status = "connecting";
-      Promise.resolve().then(() => this._open()); // handlers added until then miss nothing
+      Promise.resolve().then(() => this._open()); // after handlers are added
       return this;
     }
 
@@ -183,7 +184,7 @@
       }
     }
 
-    /** Engine.IO's packets, "4" being a message, which is a packet of Socket.IO. */
+    /** Engine.IO's packets; "4" holds Socket.IO's. */
     _packet(packet) {
       if (this.transport) this._listen();
       const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
@@ -255,22 +256,35 @@
       if (this.transport) this._register(registration);
     }
 
-    _register(registration) {
-      const { ids, payload, inbox } = registration;
+    async _register(registration) {
+      const wire = this._wire;
+      const { payload, inbox } = registration;
+      let { token } = payload;
       const before = {}; // id -> position
-      for (const id of ids) {
+      for (const id of registration.ids) {
         if (inbox && !(this._inboxes.get(id) || {}).well) {
           this._inboxes.set(id, { well: true });
-          this._reach(id, "acked"); // what was handed over beyond that comes again
+          this._reach(id, "acked"); // more comes again
         }
         before[id] = this._positions.get(id);
       }
-      const known = ids.some((id) => before[id]);
+      const known = registration.ids.some((id) => before[id]);
       if (known) this._recovering++;
       const since = inbox ? "acked" : known ? before : undefined;
-      this._send(["register", { ...payload, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
+      if (isFunction(token)) {
+        try {
+          token = await token();
+        } catch (error) {
+          console.error(error);
+          wire.end("token");
+        }
+        if (this._wire !== wire) return;
+      }
+      const { ids } = registration;
+      if (!ids.length) return; // unregister()
+      this._send(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
         if (body === CUT || body === CLOSED) return; // the next connection asks
-        if (body.error === "store_not_available") return this._drop(body.error);
+        if (/_not_available$/.test(body.error)) return this._drop(body.error);
         const { answer } = registration;
         registration.answer = null;
         if (!isRefused(body)) this._registered(body.ids || {}, before, known);
@@ -278,6 +292,17 @@
         else this._event(["relay_error", body]); // kept: next time may go better
         if (answer) answer(body);
       });
+    }
+
+    /** Gives the ids that no token function renews. */
+    _renew(ids) {
+      this._registrations.forEach((registration) => {
+        const others = ids.filter((id) => !registration.ids.includes(id));
+        if (!isFunction(registration.payload.token) || others.length === ids.length) return;
+        ids = others;
+        this._register(registration);
+      });
+      return ids;
     }
 
     _registered(ids, before, known) {
@@ -292,7 +317,8 @@
 
     /** Hands each publication over once: a replay may hold what is here already. */
     _take(body) {
-      const { id, destination } = body[1] || {};
+      const { id, destination, error, ids } = body[1] || {};
+      if (error === "token_expired" && ids[0] && !(body[1].ids = this._renew(ids)).length) return;
       const [epoch, offset] = String(id).split(":");
       const [lastEpoch, lastOffset] = String(this._positions.get(destination)).split(":");
       const isNew = epoch !== lastEpoch || !(+offset <= lastOffset);
@@ -308,7 +334,7 @@
       inbox.well = done.every(Boolean);
       if (inbox.well) {
         inbox.handled = id;
-        setTimeout(() => inbox.handled === id && this._send(["ack", { id: destination, position: id }])); // once a turn
+        setTimeout(() => inbox.handled === id && this._send(["ack", { id: destination, position: id }]), 20); // not each
       }
       return inbox.well;
     }
@@ -327,7 +353,7 @@
       this._send(["unregister", { id }], answer);
     }
 
-    /** Who waits for an answer goes on waiting, unless there is a `last` one. */
+    /** Who waits for an answer goes on, unless there is a `last`. */
     _forget(ids, last) {
       for (const registration of this._registrations) {
         if (registration.answer && !last) continue;
@@ -423,14 +449,14 @@
       return promise;
     }
 
-    _report({ code, name, message }) {
+    _report({ code, name, message, ids }) {
       if (code === "closed") return; // the page's doing
-      if (!this._fire("error", { error: code || name, message }).length) console.warn("relay:", message);
+      if (!this._fire("error", { error: code || name, message, ...(ids && { ids }) }).length) console.warn("relay:", message);
     }
 
     _changed(before, reason, error) {
       this._fire("status", this.status);
-      if (reason === "connect_error") this._report(error); // it said no; being away is status
+      if (reason === "connect_error") this._report(error); // away is status
     }
 
     _recovery(status, ids) {
@@ -440,7 +466,7 @@
     _event([name, body]) {
       if (name === "relay_error") return [this._report(asError(body))];
       const { data, id, destination } = body;
-      const ours = name === "status" || name === "error" || name === "*"; // names of our own
+      const ours = name === "status" || name === "error" || name === "*";
       const handlers = [ours ? "push" : name, "*"].map((it) => this._fire(it, data, { id, destination, event: name }));
       return [].concat(...handlers);
     }
@@ -465,9 +491,9 @@
       return this;
     }
 
-    /** The seed's page registers once, outside "connect": remembered here too. Registering twice is no harm. */
+    /** The seed's page registers once, outside "connect": remembered too. */
     emit(name, ...args) {
-      const fn = typeof args[args.length - 1] === "function" && args.pop();
+      const fn = isFunction(args[args.length - 1]) && args.pop();
       const answer = fn && ((...body) => call(fn, this, body));
       const refused = (body) => isRefused(body) && this._event(["relay_error", body]);
       const [payload] = args;
@@ -510,8 +536,8 @@
     return new URL(url.replace(/^ws/, "http"), location.href).href.replace(/\/*([?#].*)?$/, "/");
   }
 
-  function asError({ error = "refused", message = error }) {
-    return Object.assign(new Error(message), { code: error });
+  function asError({ error = "refused", message = error, ids }) {
+    return Object.assign(new Error(message), { code: error, ids });
   }
 
   window.Relay = Relay;

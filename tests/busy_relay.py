@@ -19,6 +19,7 @@ import flask_socketio  # noqa: E402
 
 import relay  # noqa: E402
 from pushrelay.publication import Draft  # noqa: E402
+from pushrelay.seats import room_of  # noqa: E402
 
 
 @relay.app.get("/sleep")
@@ -30,7 +31,7 @@ def sleep(name=""):
 
 @relay.socketio.on("disconnect")
 def on_disconnect(reason):
-    if relay.room_of("dawdle") in flask_socketio.rooms():
+    if room_of("dawdle") in flask_socketio.rooms():
         time.sleep(0.5)
     else:
         relay.broker.publish([Draft("leavers", reason)])

@@ -155,6 +155,20 @@ def start_relay(tmp_path, server):
         yield start
 
 
+@pytest.fixture(scope="module")
+def relay_with(tmp_path_factory, server):
+    """Starts relays that end with the file's tests, whole and without a traceback: relay_with(secret="…")."""
+    started = []
+
+    def start(**settings):
+        started.append(Relay(tmp_path_factory.mktemp("relay") / "log", server=server, **settings))
+        return started[-1]
+
+    yield start
+    for relay in started:
+        assert relay.stop() == 0 and "Traceback" not in relay.log.read_text(), relay.log.read_text()
+
+
 class Client:
     """python-socketio's client: registered for its ids, keeping what arrives as a list of (event, message)."""
 

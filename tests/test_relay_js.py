@@ -9,12 +9,16 @@ import signal
 import socket
 import socketserver
 import threading
+import time
 
 import pytest
 from conftest import ROOT, wait_for
 
+from pushrelay.tokens import sign
+
 SCRIPT = ROOT / "static" / "relay.js"
 TRANSPORTS = ["websocket", "polling"]
+SECRET = "the-first-secret-of-this-relay-0123456789"
 HANDSHAKE = '0{"sid":"e","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":100000}'
 
 # What the tests look at afterwards: `relay`, and all that it said, in order.
@@ -470,11 +474,12 @@ def test_a_registration_refused_after_a_reconnect_is_an_error_event_and_tried_ag
     wait_for(lambda: page.run("1") and sum("register" in message for message in fake.got) == 3, "the third")
 
 
-def test_a_registration_is_tried_again_until_the_relay_has_its_store_back(fake, page, relay):
+@pytest.mark.parametrize("step", ["store", "auth"])
+def test_a_registration_is_tried_again_until_what_is_away_is_back(fake, page, relay, step):
     def answer(message, receive=fake.receive):
         receive(message)
         if match := re.match(r'42(\d+)\["register"', message):
-            away = {"ok": False, "error": "store_not_available", "message": "the disk is full"}
+            away = {"ok": False, "error": f"{step}_not_available", "message": "the disk is full"}
             fake.send(f"43{match[1]}[{json.dumps(away if len(fake.sockets) < 3 else {'ok': True})}]")
 
     fake.receive = answer
@@ -482,6 +487,92 @@ def test_a_registration_is_tried_again_until_the_relay_has_its_store_back(fake, 
     assert page.connect("{reconnectDelay: 10}") == {"ok": True}
     assert page.seen("error") == [] and len(fake.sockets) == 3
     assert page.run("relay.status") == "online"
+
+
+@pytest.fixture(scope="module")
+def guarded(relay_with):
+    return relay_with(secret=SECRET)
+
+
+TOKENS = "window.signed = [{}]; window.asked = 0; window.token = () => signed[Math.min(asked++, signed.length - 1)];"
+
+
+@pytest.mark.parametrize("kind", ["text", "promise"])
+def test_a_token_function_is_asked_for_every_registration_and_when_a_token_expires(guarded, page, kind):
+    ids = [f"{kind}-a", f"{kind}-b"]
+    brief, lasting = (sign({"ids": ids, "exp": time.time() + seconds}, SECRET) for seconds in (1.5, 600))
+    page.open(guarded.url)
+    page.run(f"() => {{ {TOKENS.format(f'{brief!r}, {lasting!r}')} }}")
+    token = {"text": "token", "promise": "async () => token()"}[kind]
+    page.run("() => { window.relay = listen(Relay.connect(undefined, {reconnectDelay: 10})); }")
+    assert page.run(f"() => relay.register({json.dumps(ids)}, {{token: {token}}})")["ok"]
+    guarded.push(ids[0], "before")
+    page.until("asked === 2")  # its time was over
+    wait_for(lambda: page.run("1") and guarded.push(ids[1], "probe")["connections"] == 1, "the registration")
+    guarded.push(ids[0], "after")
+    page.until("seen.some(([what, data]) => data === 'after')")
+    page.until("seen.some(([what, data]) => data === 'recovered')")
+    assert [data for data, info in page.seen("push") if info["destination"] == ids[0]] == ["before", "after"]
+    assert page.seen("error") == [] and page.run("relay.status") == "online"
+    page.run("() => { relay._wire.end('cut'); }")
+    page.until("asked === 3 && relay.status === 'online'")
+    wait_for(lambda: page.run("1") and guarded.push(ids[0], "x")["connections"] == 1, "the registration")
+
+
+def test_a_token_that_expires_and_has_no_function_is_an_error_event_with_its_ids(guarded, page):
+    brief = sign({"ids": ["*"], "exp": time.time() + 1.2}, SECRET)
+    lasting = sign({"ids": ["renewed"], "exp": time.time() + 600}, SECRET)
+    page.open(guarded.url).connect(ids=None)
+    page.run(f"() => {{ {TOKENS.format(f'{brief!r}, {lasting!r}')} }}")
+    page.run("() => relay.register('renewed', {token})")
+    assert page.run(f"() => relay.register('ended', {{token: {brief!r}}})")["ok"]
+    page.until("seen.some(([what]) => what === 'error') && asked === 2")
+    (error,) = page.seen("error")[0]
+    assert error["error"] == "token_expired" and error["ids"] == ["ended"] and error["message"]
+    wait_for(lambda: page.run("1") and guarded.push("renewed", "x")["connections"] == 1, "the registration")
+    assert guarded.push("ended", "x")["connections"] == 0
+
+
+def test_a_token_function_that_fails_is_asked_again_with_the_usual_waits(guarded, page):
+    good = sign({"ids": ["patient"]}, SECRET)
+    page.open(guarded.url)
+    page.run("() => { window.relay = listen(Relay.connect(undefined, {reconnectDelay: 10})); window.asked = 0; }")
+    token = f"async () => {{ if (asked++ < 2) throw new Error('no login yet'); return {good!r}; }}"
+    assert page.run(f"() => relay.register('patient', {{token: {token}}})")["ok"]
+    assert page.run("asked") == 3 and guarded.push("patient", "x")["connections"] == 1
+
+
+def test_who_unregisters_while_a_token_is_fetched_is_not_registered(guarded, page):
+    page.open(guarded.url).connect(ids=None)
+    later = "() => new Promise((done) => { window.done = done; })"
+    page.run(f"() => {{ relay.register('hasty', {{token: {later}}}).catch(keep('no')); }}")
+    page.until("!!window.done")
+    assert page.run("() => relay.unregister('hasty')")["ok"]
+    page.run(f"() => done({sign({'ids': ['hasty']}, SECRET)!r})")
+    page.until("seen.some(([what]) => what === 'no')")
+    page.run(f"() => relay.register('other', {{token: {sign({'ids': ['other']}, SECRET)!r}}})")  # behind it
+    assert guarded.push("hasty", "x")["connections"] == 0
+
+
+def test_a_page_is_me_and_after_a_login_it_is_somebody_else(relay_with, page):
+    relay = relay_with(id_cookie="PHPSESSID")
+    visitor, user = "visitor-" + "0" * 20, "user-" + "0" * 20
+    page.page.context.add_cookies([{"name": "PHPSESSID", "value": visitor, "url": relay.url, "httpOnly": True}])
+    page.open(relay.url).connect(ids='"me"')
+    relay.push(visitor, "hello")
+    assert page.pushed(1) == ["hello"]
+    for n in range(3):
+        relay.push(user, n)
+    page.page.context.add_cookies([{"name": "PHPSESSID", "value": user, "url": relay.url, "httpOnly": True}])
+    page.open(relay.url).connect(ids='"me"')
+    page.until("seen.some(([what, status]) => status === 'lost')")
+    relay.push(user, "for the user")
+    assert page.pushed(1) == ["for the user"]
+    assert page.seen("push")[0][1]["destination"] == "me"
+    page.open(relay.url).connect(ids='"me"')
+    page.until("seen.some(([what, status]) => status === 'recovered')")
+    for name in (visitor, user):
+        assert name not in page.run("JSON.stringify([seen, {...sessionStorage}])")
 
 
 def test_a_later_register_of_the_same_id_takes_the_place_of_the_earlier(fake, page, relay):

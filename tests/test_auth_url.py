@@ -1,0 +1,520 @@
+"""The setting auth_url: PHP is asked which ids a browser may register, and nobody else waits for it."""
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+import time
+import urllib.request
+
+import pytest
+import socketio
+from conftest import ROOT, free_port, need, wait_for
+
+from pushrelay import asking
+from pushrelay.engine import Engine
+from pushrelay.errors import Awaited, Refused
+from pushrelay.manager import RoomManager
+from pushrelay.settings import Settings
+from pushrelay.tokens import sign
+
+LATER = 4_000_000_000
+
+
+class Site(socketserver.ThreadingTCPServer):
+    """What auth_url asks. What it answers says the cookie `do`; it keeps every request, and counts those at a time."""
+
+    allow_reuse_address = daemon_threads = True
+    request_queue_size = 100
+
+    def __init__(self, port=0):
+        super().__init__(("127.0.0.1", port), Answerer)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/auth.php?from=relay"
+        self.asked = []
+        self.now = self.slow = self.most = 0
+        self.lock = threading.Lock()
+        self.go_on = threading.Event()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def asked_with(self, cookies):
+        return sum(f"Cookie: {cookies}\r\n" in each for each in self.asked)
+
+
+class Answerer(socketserver.StreamRequestHandler):
+    def handle(self):
+        head = b""
+        while (line := self.rfile.readline()) not in (b"\r\n", b""):
+            head += line
+        site = self.server
+        with site.lock:
+            site.asked.append(head.decode("latin-1"))
+            site.now += 1
+        act = re.search(r"do=([\w-]*)", site.asked[-1])
+        with contextlib.suppress(OSError):
+            getattr(self, "do_" + (act[1] if act else "list").replace("-", "_"))()
+        with site.lock:
+            site.now -= 1
+
+    def say(self, body, status="200 OK", headers=""):
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        head = f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        self.wfile.write(head.encode() + body)
+
+    def do_list(self):
+        self.say(["42", 43, "room-*"])
+
+    def do_object(self):
+        self.say({"ids": ["42"], "push": ["chat"], "exp": LATER})
+
+    def do_brief(self):
+        self.say({"ids": ["brief"], "exp": time.time() + 1.2})
+
+    def do_past(self):
+        self.say({"ids": ["42"], "exp": 1})
+
+    def do_wait(self):
+        self.server.go_on.wait(20)
+        self.say(["*"])
+
+    def do_slow(self):
+        site = self.server
+        with site.lock:
+            site.slow += 1
+            site.most = max(site.most, site.slow)
+        time.sleep(0.2)
+        with site.lock:
+            site.slow -= 1
+        self.say(["*"])
+
+    def do_nobody(self):
+        self.say([])
+
+    def do_401(self):
+        self.say(b"", "401 Unauthorized")
+
+    def do_403(self):
+        self.say(b"", "403 Forbidden")
+
+    def do_500(self):
+        self.say(["42"], "500 Internal Server Error")
+
+    def do_204(self):
+        self.say(b"", "204 No Content")
+
+    def do_redirect(self):
+        self.say(b"", "302 Found", "Location: http://site.example/login.php?PHPSESSID=abc\r\n")
+
+    def do_warning(self):
+        self.say(b"<b>Warning</b>: Undefined variable in auth.php\n[]")
+
+    def do_empty(self):
+        self.say(b"")
+
+    def do_number(self):
+        self.say(42)
+
+    def do_other_object(self):
+        self.say({"id": "42"})
+
+    def do_keyed(self):
+        self.say({"ids": {"1": "42"}})
+
+    def do_exp_text(self):
+        self.say({"ids": ["42"], "exp": "tomorrow"})
+
+    def do_deep(self):
+        self.say(b"[" * 60_000)
+
+    def do_huge(self):
+        self.say([f"id-{n}" for n in range(10_000)])
+
+    def do_no_http(self):
+        self.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+
+    def do_cut(self):
+        self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n["42"')
+
+    def do_hang_up(self):
+        pass
+
+    def do_hang(self):
+        self.connection.recv(1)
+
+    def do_drip_headers(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        self.drip(b"X-Drip: 1\r\n")
+
+    def do_drip_body(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n[")
+        self.drip(b" ")
+
+    def drip(self, drop):
+        while True:
+            self.wfile.write(drop)
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def site():
+    with Site() as site:
+        yield site
+        site.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def begin_anew(site):
+    site.asked.clear()
+    site.go_on.clear()
+    site.most = 0
+    yield
+    site.go_on.set()
+
+
+@pytest.fixture(scope="module")
+def relay(relay_with, site):
+    return relay_with(auth_url=site.url, auth_timeout=1, auth_cache=60)
+
+
+@pytest.fixture
+def visit(connect, relay):
+    """Connects a client with cookies: visit("do=list; user=1")."""
+
+    def visit(cookies, url=relay.url, **options):
+        return connect(url, headers={"Cookie": cookies, "Authorization": "Bearer browser's"}, **options)
+
+    return visit
+
+
+def register(client, *ids):
+    return client.call("register", {"id": list(ids)})
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_php_says_which_ids_a_browser_may_register(relay, visit, site, transport):
+    client = visit(f"do=list; by={transport}", transport=transport)
+    assert register(client, "42", "43", "room-7")["ok"]
+    refused = register(client, "42", "44")
+    assert refused["error"] == "not_allowed" and "'44'" in refused["message"]
+    assert client.call("push", {"destination": "42", "data": 1})["error"] == "not_allowed"
+    assert relay.push("42", "hello")["connections"] >= 1
+    assert client.data(1) == ["hello"]
+    assert site.asked_with(f"do=list; by={transport}") == 1, "the answer counts for a while"
+
+
+def test_the_cookies_go_with_the_question_and_nothing_else_of_the_browser(visit, site):
+    assert register(visit("do=list; s=5%3D"), "42")["ok"]
+    head = next(each for each in site.asked if "s=5%3D" in each).splitlines()
+    assert head[0] == "GET /auth.php?from=relay HTTP/1.1"
+    names = {line.partition(":")[0].lower() for line in head[1:] if line}
+    assert names == {"host", "accept-encoding", "accept", "connection", "cookie"}
+    assert "Cookie: do=list; s=5%3D" in head and "Accept: application/json" in head
+
+
+def test_a_browser_without_cookies_is_asked_about_as_well(connect, relay):
+    assert register(connect(relay.url), "42")["ok"]
+
+
+def test_php_says_who_may_push(relay, visit):
+    sender = visit("do=object")
+    assert register(sender, "42")["ok"]
+    assert sender.call("push", {"destination": "chat", "data": 1})["ok"]
+    assert sender.call("push", {"destination": "42", "data": 1})["error"] == "not_allowed"
+
+
+def test_what_php_gives_until_a_time_is_left_then(relay, visit, site):
+    client = visit("do=brief")
+    assert register(client, "brief")["ok"]
+    assert client.wait(1)[0][1]["ids"] == ["brief"]
+    assert relay.push("brief", "x")["connections"] == 0
+    assert register(client, "brief")["ok"] and site.asked_with("do=brief") == 2, "the answer does not outlive its time"
+
+
+REFUSED = {
+    "401": ("not_allowed", "401"),
+    "403": ("not_allowed", "403"),
+    "nobody": ("not_allowed", "'42'"),
+    "past": ("token_expired", "exp"),
+    "redirect": ("not_allowed", "http://site.example/login.php (302)"),
+    "500": ("auth_not_available", "status 500"),
+    "204": ("auth_not_available", "status 204"),
+    "warning": ("auth_not_available", "not JSON"),
+    "empty": ("auth_not_available", "not JSON"),
+    "number": ("auth_not_available", "not a list"),
+    "other-object": ("auth_not_available", "not a list"),
+    "keyed": ("auth_not_available", "array_values"),
+    "exp-text": ("auth_not_available", "exp is a time"),
+    "deep": ("auth_not_available", "not JSON"),
+    "huge": ("auth_not_available", "65536 bytes"),
+    "no-http": ("auth_not_available", "not HTTP"),
+    "cut": ("auth_not_available", "not JSON"),
+    "hang-up": ("auth_not_available", "not HTTP"),
+    "hang": ("auth_not_available", "within 1 s"),
+    "drip-headers": ("auth_not_available", "within 1 s"),
+    "drip-body": ("auth_not_available", "within 1 s"),
+}
+
+
+def test_each_failure_says_which_step_failed_and_no_cookie(relay, visit):
+    clients = {name: visit(f"do={name}; PHPSESSID=s3cr3t") for name in REFUSED}
+    answers = {}
+    begun = time.monotonic()
+    for name, client in clients.items():
+        client.socket.emit("register", {"id": "42"}, callback=lambda answer, name=name: answers.update({name: answer}))
+    wait_for(lambda: len(answers) == len(REFUSED), "all answers")
+    assert time.monotonic() - begun < 6
+    for name, (error, part) in REFUSED.items():
+        answer = answers[name]
+        assert answer["error"] == error and part in answer["message"], (name, answer)
+        assert "s3cr3t" not in str(answer) and "abc" not in str(answer)
+    assert "s3cr3t" not in relay.log.read_text()
+
+
+def test_a_site_that_cannot_be_reached_is_a_refusal_until_it_is_there(start_relay, visit):
+    port = free_port()
+    relay = start_relay(auth_url=f"http://127.0.0.1:{port}/")
+    client = visit("do=list", relay.url)
+    answer = register(client, "42")
+    assert answer["error"] == "auth_not_available" and "refused" in answer["message"]
+    with Site(port) as late:
+        wait_for(lambda: register(client, "42")["ok"], "the site to be found")
+        late.shutdown()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(start_relay, visit, tmp_path):
+    need(shutil.which("openssl"), "openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+    subprocess.run([*command, "-days", "2", "-subj", "/CN=localhost"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with Site() as secure:
+        secure.socket = context.wrap_socket(secure.socket, server_side=True)
+        relay = start_relay(auth_url=f"https://localhost:{secure.server_address[1]}/")
+        answer = register(visit("do=list", relay.url), "42")
+        assert answer["error"] == "auth_not_available" and "secure" in answer["message"]
+        assert secure.asked == []
+        secure.shutdown()
+
+
+def test_browsers_of_one_session_wait_for_one_question_and_others_wait_for_nobody(relay, visit, site):
+    listener = visit("do=list; user=listener")
+    assert register(listener, "42")["ok"]
+    answers, order = [], []
+    same = [visit("do=wait; session=same") for _ in range(10)]
+    for client in same:
+        client.socket.emit("register", {"id": "one"}, callback=answers.append)
+    wait_for(lambda: site.asked_with("do=wait; session=same"), "the question")
+    # What one client sends behind it waits as well, in order.
+    behind = same[0].socket
+    for event, message in (("register", {"id": "two"}), ("unregister", {"id": "two"}), ("nonsense", None)):
+        behind.emit(event, message, callback=lambda answer, event=event: order.append((event, answer.get("error"))))
+    # Meanwhile everybody else is served.
+    for n in range(20):
+        begun = time.monotonic()
+        assert relay.push("42", n)["connections"] >= 1
+        assert register(listener, "42")["ok"]
+        assert time.monotonic() - begun < 0.5
+    assert listener.data(20) == [str(n) for n in range(20)]
+    assert answers == [] and order == []
+    site.go_on.set()
+    wait_for(lambda: len(answers) == 10 and len(order) == 3, "all answers")
+    assert all(answer["ok"] for answer in answers)
+    assert order == [("register", None), ("unregister", None), ("nonsense", "unknown_event")]
+    assert site.asked_with("do=wait; session=same") == 1
+    assert relay.push("one", "x")["connections"] == 10 and relay.push("two", "x")["connections"] == 0
+
+
+def test_no_more_questions_at_a_time_than_the_setting_says(start_relay, connect, site):
+    relay = start_relay(auth_url=site.url, auth_concurrency=2)
+    clients = [connect(relay.url, headers={"Cookie": f"do=slow; n={n}"}) for n in range(8)]
+    answers = []
+    for client in clients:
+        client.socket.emit("register", {"id": "42"}, callback=answers.append)
+    wait_for(lambda: len(answers) == 8, "all answers")
+    assert all(answer["ok"] for answer in answers) and site.most == 2
+
+
+def test_without_a_cache_each_register_asks_and_is_answered(start_relay, connect, site):
+    relay = start_relay(auth_url=site.url, auth_cache=0)
+    client = connect(relay.url, headers={"Cookie": "do=list; cache=none"})
+    for _ in range(3):
+        assert register(client, "42")["ok"]
+    assert site.asked_with("do=list; cache=none") == 3
+
+
+def test_beside_a_secret_a_token_is_not_asked_about(start_relay, connect, site):
+    relay = start_relay(auth_url=site.url, secret="0123456789" * 4)
+    client = connect(relay.url, headers={"Cookie": "do=nobody; secret=too"})
+    assert client.call("register", {"id": "42", "token": sign({"ids": ["42"]}, "0123456789" * 4)})["ok"]
+    assert site.asked_with("do=nobody; secret=too") == 0
+    assert register(client, "42")["error"] == "not_allowed"
+
+
+def test_a_client_that_leaves_while_php_is_asked_leaves_nothing(relay, visit, site):
+    for number in range(3):
+        client = visit(f"do=wait; gone={number}")
+        for _ in range(3):
+            client.socket.emit("register", {"id": "gone"})
+        wait_for(lambda number=number: site.asked_with(f"do=wait; gone={number}"), "the question")
+        client.drop()
+    site.go_on.set()
+    wait_for(lambda: site.now == 0, "the answers")
+    assert register(visit("do=wait; gone=0"), "gone")["ok"], "they were of use for others"
+    wait_for(lambda: relay.push("gone", "x")["connections"] == 1, "the others to be gone")
+
+
+def test_who_sends_too_much_while_it_waits_is_told_and_closed(start_relay, connect, site):
+    relay = start_relay(server="own", auth_url=site.url, auth_timeout=20)
+    client = connect(relay.url, headers={"Cookie": "do=wait; flood=1"})
+    for _ in range(150):
+        with contextlib.suppress(Exception):  # python-socketio's, for a client that is closed
+            client.socket.emit("register", {"id": "42"})
+    wait_for(lambda: not client.socket.connected, "the end")
+    assert [message["error"] for _, message in client.got] == ["too_many_events"]
+
+
+def test_phps_own_server_is_asked_with_the_example_of_the_documentation(start_relay, connect, tmp_path):
+    need(shutil.which("php"), "PHP (apt-get install php-cli)")
+    text = (ROOT / "docs/socket-api.md").read_text()
+    start = text.index("    <?php // relay-auth.php")
+    (tmp_path / "relay-auth.php").write_text(
+        "\n".join(line[4:] for line in text[start : text.index("\n\n", start)].splitlines())
+    )
+    (tmp_path / "login.php").write_text("<?php session_start(); $_SESSION['user'] = 42;")
+    port = free_port()
+    php = subprocess.Popen(
+        ["php", "-d", f"session.save_path={tmp_path}", "-S", f"127.0.0.1:{port}", "-t", tmp_path],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, "PHP")
+        relay = start_relay(auth_url=f"http://127.0.0.1:{port}/relay-auth.php")
+        stranger = connect(relay.url)
+        assert register(stranger, "42")["error"] == "not_allowed"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/login.php") as answer:
+            cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        user = connect(relay.url, headers={"Cookie": cookie})
+        assert register(user, "42")["ok"]
+        assert register(user, "43")["error"] == "not_allowed"
+    finally:
+        php.kill()
+        php.wait()
+
+
+# The asker alone.
+
+
+@pytest.fixture
+def asker(site):
+    return asking.Asker(Settings(auth_url=site.url, auth_concurrency=1))
+
+
+def test_what_is_forgotten_is_asked_again_also_what_is_under_way(asker, site):
+    question = asker.ask("do=list; forget=1")
+    wait_for(lambda: question.is_settled)
+    assert asker.ask("do=list; forget=1") is question
+    asker.forget()
+    assert asker.ask("do=list; forget=1") is not question
+    under_way = asker.ask("do=wait; forget=2")
+    wait_for(lambda: site.asked_with("do=wait; forget=2") == 1)
+    asker.forget()
+    assert asker.ask("do=wait; forget=2") is under_way
+    site.go_on.set()
+    wait_for(lambda: under_way.is_settled)
+    assert site.asked_with("do=wait; forget=2") == 2
+
+
+def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_stuck(asker, site, monkeypatch):
+    stuck, waiting = asker.ask("do=wait; stuck=1"), asker.ask("do=list; stuck=2")
+    wait_for(lambda: stuck.begun)
+    told = []
+    waiting.then(lambda: told.append(1))
+    waiting.asked -= 31
+    stuck.begun -= 4
+    asker.give_up()
+    assert waiting.is_settled and stuck.is_settled and told == [1]
+    for question, word in ((waiting, "auth_concurrency"), (stuck, "auth_timeout")):
+        with pytest.raises(Refused, match=word):
+            question.answer()
+    assert asker.ask("do=list; stuck=2") is waiting, "a failure counts for a second"
+    waiting.counts_until = 0
+    site.go_on.set()
+    assert asker.ask("do=list; stuck=2") is not waiting
+
+
+def test_answers_are_kept_in_bounds_and_threads_leave(asker, monkeypatch):
+    monkeypatch.setattr(asking, "MOST_KEPT", 5)
+    monkeypatch.setattr(asking, "IDLE_SECONDS", 0.05)
+    for n in range(20):
+        question = asker.ask(f"do=list; n={n}")
+        wait_for(lambda question=question: question.is_settled)
+    assert len(asker._questions) <= 5
+    wait_for(lambda: asker._threads == 0, "the thread to leave")
+    assert asker.ask("do=list; n=new") and wait_for(lambda: not asker._open)
+
+
+# What waits in the manager.
+
+
+@pytest.fixture
+def sio(serve, monkeypatch):
+    """A Socket.IO server whose event `ask` waits until `server.known`; `server.waits` has what to call then."""
+    monkeypatch.setattr(socketio.Server, "_engineio_server_class", lambda _: Engine)
+    server = socketio.Server(client_manager=RoomManager(), async_handlers=False)
+    server.known, server.waits = False, []
+
+    def ask(sid, *args):
+        if not server.known:
+            raise Awaited(server.waits.append)
+        return args
+
+    server.on("ask", ask)
+    server.on("say", lambda sid, *args: args)
+    server.client = serve(socketio.WSGIApp(server))
+    return server
+
+
+def socket_io(sio):
+    client = sio.client.websocket("/socket.io/?EIO=4&transport=websocket")
+    client.receive()
+    client.send("40")
+    assert client.receive().startswith("40")
+    return client
+
+
+def test_what_comes_behind_a_packet_that_waits_is_handled_after_it_in_order(sio):
+    client, other = socket_io(sio), socket_io(sio)
+    for packet in ('420["ask",1]', '421["say",2]', "41", "40", '422["ask",3]', '423["say",4]'):
+        client.send(packet)
+    other.send('429["say",5]')
+    assert other.receive() == "439[5]"
+    wait_for(lambda: sio.waits, "the question")
+    sio.waits.pop()()  # it has to wait once more
+    wait_for(lambda: sio.waits, "the second question")
+    sio.known = True
+    sio.waits.pop()()
+    assert [client.receive() for _ in range(2)] == ["430[1]", "431[2]"]
+    assert client.receive().startswith("40")
+    assert [client.receive() for _ in range(2)] == ["432[3]", "433[4]"]
+    client.send('424["say",6]')
+    assert client.receive() == "434[6]" and sio.manager._held == {}
+
+
+def test_what_waits_goes_with_its_client(sio):
+    client = socket_io(sio)
+    client.send('420["ask",1]')
+    client.send('421["say",2]')
+    wait_for(lambda: sio.waits and sio.manager._held, "the question")
+    client.close()
+    wait_for(lambda: not sio.manager._held, "the end")
+    sio.known = True
+    sio.waits.pop()()
+    other = socket_io(sio)
+    other.send('420["ask",3]')
+    assert other.receive() == "430[3]"

@@ -1,0 +1,282 @@
+"""Tokens: who may register which ids, and push from a page, and until when."""
+
+import base64
+import hashlib
+import hmac
+import json
+import shutil
+import subprocess
+import time
+
+import pytest
+from conftest import ROOT, need, wait_for
+
+from pushrelay.errors import Refused
+from pushrelay.expiry import SWEEP_AT, Expiries, Holder
+from pushrelay.settings import Settings
+from pushrelay.tokens import Patterns, Rights, Tokens, sign
+
+SECRET = "the-first-secret-of-this-relay-0123456789"
+OTHER = "another-secret-0123456789-0123456789-0123"
+LATER = 4_000_000_000
+
+
+def b64(data):
+    return (
+        base64.urlsafe_b64encode(data if isinstance(data, bytes) else json.dumps(data).encode()).rstrip(b"=").decode()
+    )
+
+
+def forge(header, claims, secret=SECRET, digest=hashlib.sha256):
+    """A token made by hand, so that it may say what PyJWT would not write."""
+    signed = f"{b64(header)}.{b64(claims)}"
+    return f"{signed}.{b64(hmac.new(secret.encode(), signed.encode(), digest).digest())}"
+
+
+def read(token, *secrets):
+    return Tokens(Settings(secret=secrets or (SECRET,))).read(token)
+
+
+def refusal(token, *secrets):
+    with pytest.raises(Refused) as refused:
+        read(token, *secrets)
+    assert refused.value.status == 403 and len(refused.value.message) > 15
+    if isinstance(token, str) and len(token) > 3:
+        assert token not in refused.value.message
+    return refused.value.error
+
+
+HS256 = {"alg": "HS256", "typ": "JWT"}
+GOOD = {"ids": ["42"], "exp": LATER}
+
+
+def test_a_good_token_says_what_may_be_registered_and_pushed_and_until_when():
+    rights = read(sign({"ids": ["42", 7, 8.0, "room-*"], "push": ["chat"], "exp": LATER, "sub": 42}, SECRET))
+    assert all(rights.ids.allows(each) for each in ("42", "7", "8", "room-", "room-1"))
+    assert not any(rights.ids.allows(each) for each in ("4", "420", "room", "chat", "Room-1", ""))
+    assert rights.push.allows("chat") and not rights.push.allows("42")
+    assert rights.expires == LATER
+    assert read(forge(HS256, GOOD)).ids.allows("42"), "what is forged below fails for its own reason"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "allowed", "refused"),
+    [
+        ("*", ["", "x", "*", "ü👍", "__proto__"], []),
+        ("a*", ["a", "ab", "a*"], ["", "b", "A"]),
+        ("**", ["*", "*a"], ["a", ""]),
+        ("*a", ["*a"], ["a", "ba", "*ab"]),
+        ("a*b", ["a*b"], ["ab", "axb", "a*"]),
+        ("a.*", ["a.b"], ["ab"]),
+        ("[ab]", ["[ab]"], ["a"]),
+        ("a?", ["a?"], ["ab"]),
+        ("ü👍*", ["ü👍", "ü👍1"], ["u\u0308👍", "ü"]),  # composed and decomposed are two names
+    ],
+)
+def test_a_star_counts_at_the_very_end_and_is_a_character_elsewhere(pattern, allowed, refused):
+    patterns = Patterns([pattern])
+    assert all(patterns.allows(each) for each in allowed)
+    assert not any(patterns.allows(each) for each in refused)
+
+
+FORGED = {
+    "another secret": sign(GOOD, OTHER),
+    "no signature": forge(HS256, GOOD).rpartition(".")[0] + ".",
+    "a changed claim": ".".join([b64(HS256), b64({**GOOD, "ids": ["*"]}), forge(HS256, GOOD).rpartition(".")[2]]),
+    "alg none": f"{b64({'alg': 'none'})}.{b64(GOOD)}.",
+    "alg None, signed": forge({"alg": "None"}, GOOD),
+    "alg RS256, signed with the secret": forge({"alg": "RS256"}, GOOD),
+    "alg HS384": forge({"alg": "HS384"}, GOOD, digest=hashlib.sha384),
+    "alg HS512": forge({"alg": "HS512"}, GOOD, digest=hashlib.sha512),
+    "alg hs256": forge({"alg": "hs256"}, GOOD),
+    "alg a list": forge({"alg": ["HS256"]}, GOOD),
+    "no alg": forge({"typ": "JWT"}, GOOD),
+    "crit": forge({**HS256, "crit": ["exp"]}, GOOD),
+    "b64": forge({**HS256, "b64": False, "crit": ["b64"]}, GOOD),
+    "a header that is a list": forge(["HS256"], GOOD),
+    "claims that are a list": forge(HS256, [GOOD]),
+    "claims that are no JSON": forge(HS256, b"{ids:"),
+    "deep claims": forge(HS256, b"[" * 5500),
+    "a deep header": forge(b"[" * 5500, GOOD),
+    "aud": sign({**GOOD, "aud": "somebody"}, SECRET),
+    "nothing allowed": sign({"exp": LATER}, SECRET),
+    "empty lists": sign({"ids": [], "push": []}, SECRET),
+    "ids a string": sign({"ids": "42"}, SECRET),
+    "ids an object": sign({"ids": {"1": "42"}}, SECRET),
+    "ids with null": sign({"ids": [None]}, SECRET),
+    "ids with true": sign({"ids": [True]}, SECRET),
+    "ids with a fraction": sign({"ids": [1.5]}, SECRET),
+    "ids with a list": sign({"ids": [["42"]]}, SECRET),
+    "ids with an empty one": sign({"ids": [""]}, SECRET),
+    "ids with a control character": sign({"ids": ["a\nb"]}, SECRET),
+    "ids with a long one": sign({"ids": ["a" * 257]}, SECRET),
+    "push a number": sign({"ids": ["42"], "push": 42}, SECRET),
+    "exp a string": sign({"ids": ["42"], "exp": str(LATER)}, SECRET),
+    "exp true": sign({"ids": ["42"], "exp": True}, SECRET),
+    "exp null": sign({"ids": ["42"], "exp": None}, SECRET),
+    "exp in milliseconds": sign({"ids": ["42"], "exp": LATER * 1000}, SECRET),
+    "exp without end": forge(HS256, b'{"ids":["42"],"exp":1e999}'),
+    "exp not a number": forge(HS256, b'{"ids":["42"],"exp":NaN}'),
+    "exp of 5,000 digits": forge(HS256, b'{"ids":["42"],"exp":' + b"9" * 5000 + b"}"),
+    "nbf to come": sign({**GOOD, "nbf": LATER}, SECRET),
+    "nbf a string": sign({**GOOD, "nbf": "0"}, SECRET),
+    "oversized": sign({"ids": [f"id-{n}" for n in range(1000)]}, SECRET),
+    "empty": "",
+    "text": "a.b.c",
+    "dots": "." * 8000,
+    "half a surrogate pair": "\ud800",
+    "a number": 42,
+    "a list": [sign(GOOD, SECRET)],
+    "an object": {"token": 1},
+    "true": True,
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_token_that_is_not_sound_is_refused(name):
+    assert refusal(FORGED[name]) == "invalid_token"
+
+
+@pytest.mark.parametrize("expires", [0, -1, 1, 1.5])
+def test_a_token_whose_time_is_over_is_refused_as_expired(expires):
+    assert refusal(sign({"ids": ["42"], "exp": expires}, SECRET)) == "token_expired"
+    assert refusal(sign({"ids": ["42"], "exp": expires}, OTHER)) == "invalid_token", "the signature comes first"
+
+
+def test_while_secrets_change_the_old_and_the_new_are_good():
+    assert read(sign(GOOD, OTHER), SECRET, OTHER) and read(sign(GOOD, SECRET), SECRET, OTHER)
+    assert refusal(sign(GOOD, "a third secret " * 3), SECRET, OTHER) == "invalid_token"
+    assert refusal(sign(GOOD, SECRET), OTHER) == "invalid_token"
+
+
+def test_registering_in_a_loop_grows_nothing():
+    gone = set()
+    expiries = Expiries(lambda holder, rooms: None, lambda sid: sid not in gone)
+    holder = Holder("s")
+    for n in range(5000):
+        expiries.hold(holder, ["to:a"], LATER + n % 7)
+        expiries.grant(holder, Rights(Patterns(["a"]), Patterns([]), LATER + n % 5))
+        expiries.forget(holder, "to:a")
+    assert len(expiries) < 3
+    for n in range(5000):  # and the entries of those that left do not pile up until their time
+        expiries.hold(Holder(f"s{n}"), ["to:a"], LATER)
+        gone.add(f"s{n}")
+    assert len(expiries) <= SWEEP_AT + 1
+
+
+# On a relay.
+
+
+@pytest.fixture(scope="module")
+def guarded(relay_with):
+    return relay_with(secret=f"{SECRET},{OTHER}")
+
+
+def register(client, ids, token=None, **more):
+    return client.call("register", {"id": ids, "token": token, **more})
+
+
+def test_with_a_secret_an_id_needs_a_token_that_allows_it(guarded, connect):
+    client = connect(guarded.url)
+    assert register(client, "42")["error"] == "missing_token"
+    assert register(client, "42", sign({"ids": ["43"]}, SECRET))["error"] == "not_allowed"
+    answer = register(client, ["42", "43"], sign({"ids": ["43"]}, SECRET))
+    assert answer["error"] == "not_allowed" and "'42'" in answer["message"]
+    assert guarded.push("43", "x")["connections"] == 0, "of several ids none is registered"
+    assert register(client, ["42", "ü👍"], sign({"ids": ["42", "ü👍"]}, OTHER))["ok"]
+    assert guarded.push("ü👍", "hello")["connections"] == 1
+    assert client.data(1) == ["hello"]
+
+
+def test_a_forged_token_is_refused_over_the_socket_as_well(guarded, connect):
+    client = connect(guarded.url)
+    for name in ("alg none", "a changed claim", "a number", "a list", "an object", "oversized"):
+        assert register(client, "42", FORGED[name])["error"] == "invalid_token", name
+    client.socket.emit("register", {"id": "42", "token": "x.y.z"})
+    name, message = client.wait(1)[0]
+    assert (name, message["error"]) == ("relay_error", "invalid_token")
+
+
+def test_a_token_made_by_hand_in_php_is_taken(guarded, connect, tmp_path):
+    need(shutil.which("php"), "PHP (apt-get install php-cli)")
+    text = (ROOT / "docs/socket-api.md").read_text()
+    start = text.index("    function relay_token(")
+    code = "\n".join(line[4:] for line in text[start : text.index("\n\n", start)].splitlines())
+    script = tmp_path / "token.php"
+    script.write_text(
+        f"<?php\n{code}\necho relay_token(['ids' => ['42', 'room-*'], 'exp' => time() + 60], '{SECRET}');"
+    )
+    token = subprocess.run(["php", script], capture_output=True, text=True, check=True).stdout
+    assert register(connect(guarded.url), ["42", "room-ü"], token)["ok"]
+
+
+def test_ids_are_left_when_the_token_expires_and_the_client_is_told(guarded, connect):
+    client, other = connect(guarded.url), connect(guarded.url)
+    soon = time.time() + 1.2
+    assert register(client, ["brief", "short"], sign({"ids": ["*"], "push": ["*"], "exp": soon}, SECRET))["ok"]
+    assert register(client, "lasting", sign({"ids": ["lasting"], "exp": LATER}, SECRET))["ok"]
+    assert register(other, "brief", sign({"ids": ["brief"]}, SECRET))["ok"]
+    assert guarded.push("brief", "1")["connections"] == 2
+    name, message = client.wait(2)[1]
+    assert 0 <= time.time() - soon < 3
+    assert (name, message["ok"], message["error"]) == ("relay_error", False, "token_expired")
+    assert sorted(message["ids"]) == ["brief", "short"] and "register" in message["message"]
+    assert [guarded.push(each, "2")["connections"] for each in ("brief", "short", "lasting")] == [1, 0, 1]
+    assert other.data(2) == ["1", "2"]
+
+
+def test_a_fresh_token_extends_what_is_held_and_nothing_is_missed(guarded, connect):
+    client = connect(guarded.url)
+    token = sign({"ids": ["extended"], "push": ["extended"], "exp": time.time() + 1}, SECRET)
+    assert register(client, "extended", token)["ok"]
+    assert register(client, "extended", sign({"ids": ["extended"], "exp": LATER}, SECRET))["ok"]
+    assert register(client, "shortened", sign({"ids": ["shortened"], "exp": LATER}, SECRET))["ok"]
+    assert register(client, "shortened", sign({"ids": ["shortened"], "exp": time.time() + 1}, SECRET))["ok"]
+    assert client.wait(1)[0][1]["ids"] == ["shortened"]
+    assert guarded.push("extended", "x")["connections"] == 1
+    position = guarded.push("shortened", "missed")["id"].split(":")[0] + ":0"
+    fresh = sign({"ids": ["shortened"], "exp": LATER}, SECRET)
+    answer = register(client, "shortened", fresh, since=position)
+    assert answer["ids"]["shortened"]["recovered"] and answer["ids"]["shortened"]["replayed"] == 1
+
+
+def test_a_refused_register_leaves_what_is_held(guarded, connect):
+    client = connect(guarded.url)
+    assert register(client, "kept", sign({"ids": ["kept"], "exp": LATER}, SECRET))["ok"]
+    assert register(client, "kept")["error"] == "missing_token"
+    assert register(client, "kept", sign({"ids": ["kept"], "exp": 1}, SECRET))["error"] == "token_expired"
+    assert guarded.push("kept", "x")["connections"] == 1
+
+
+def test_a_page_pushes_where_its_token_says_so_and_until_it_expires(guarded, connect):
+    sender, receiver = connect(guarded.url), connect(guarded.url)
+    register(receiver, "room-1", sign({"ids": ["room-1"]}, SECRET))
+    push = {"destination": "room-1", "data": "hi"}
+    assert sender.call("push", push)["error"] == "not_allowed"
+    expires = time.time() + 1.5
+    assert register(sender, "s", sign({"ids": ["s"], "push": ["room-*"], "exp": expires}, SECRET))["ok"]
+    assert sender.call("push", push)["connections"] == 1
+    for destination in ("s", ["room-1", "other"]):
+        assert sender.call("push", {"destination": destination, "data": 1})["error"] == "not_allowed"
+    assert receiver.data(1) == ["hi"]
+    wait_for(lambda: time.time() > expires, "the expiry")
+    assert sender.call("push", push)["error"] in ("token_expired", "not_allowed")
+    assert sender.wait(1)[0][1]["error"] == "token_expired"
+    assert sender.call("push", push)["error"] == "not_allowed"
+
+
+def test_many_that_expire_at_once_are_each_told(guarded, connect):
+    expires = time.time() + 2
+    clients = [connect(guarded.url) for _ in range(20)]
+    for number, client in enumerate(clients):
+        assert register(client, f"many-{number}", sign({"ids": [f"many-{number}"], "exp": expires}, SECRET))["ok"]
+    for number, client in enumerate(clients):
+        assert client.wait(1)[0][1]["ids"] == [f"many-{number}"]
+
+
+def test_without_a_secret_a_token_is_passed_over(relay, connect):
+    assert register(connect(relay.url), "42", "no token at all")["ok"]
+
+
+def test_no_token_is_written_to_the_log(guarded):
+    assert SECRET not in guarded.log.read_text() and "eyJ" not in guarded.log.read_text()
