@@ -40,8 +40,9 @@ def _pushing(settings: Settings) -> str:
 def _pushing_from_pages(settings: Settings) -> str:
     if settings.socket_push:
         return "any page that is connected, to any destination"
-    if settings.secret:
-        return "pages whose token says to which destinations (claim push)"
+    if settings.secret or settings.auth_url:
+        ways = [("token", settings.secret), ("answer of auth_url", settings.auth_url)]
+        return f"pages whose {' or '.join(way for way, is_set in ways if is_set)} says to which destinations (push)"
     return "nobody (setting socket_push)"
 
 
@@ -78,8 +79,8 @@ def _listening(settings: Settings) -> str:
 
 
 def _is_beyond(settings: Settings) -> bool:
-    """Whether other machines can connect."""
-    return not settings.host.startswith("unix:") and not is_loopback(settings.host)
+    """Whether other machines can connect: to the relay's own address, or through a proxy that the settings know of."""
+    return bool(settings.trusted_proxies) or not (settings.host.startswith("unix:") or is_loopback(settings.host))
 
 
 def _unwise_reach(settings: Settings) -> list[str]:

@@ -9,7 +9,7 @@ import re
 import socket
 
 import pytest
-from conftest import DEADLINE, Relay, wait_for
+from conftest import DEADLINE, ROOT, Relay, wait_for
 from werkzeug.test import Client, EnvironBuilder
 
 import relay as relay_app
@@ -599,10 +599,11 @@ def test_the_five_lines_are_true_of_every_setting():
     assert "10.0.0.0/8, ::1" in said(trusted_proxies="10.0.0.0/8, ::1")
     assert "any page" in said(socket_push="yes", secret="x" * 40)
     token = said(secret="x" * 40)
-    assert "claim push" in token and "token" in token and "any id" not in token and "xxx" not in token
+    assert "pages whose token says to which" in token and "any id" not in token and "xxx" not in token
     assert "PHPSESSID" in said(id_cookie="PHPSESSID")
     asked = said(auth_url="http://127.0.0.1/ids.php?key=hidden", secret="x" * 40)
-    assert "http://127.0.0.1/ids.php" in asked and "hidden" not in asked and "token" in asked
+    assert "http://127.0.0.1/ids.php" in asked and "hidden" not in asked
+    assert "pages whose token or answer of auth_url says to which" in asked
     assert "pages of https://a.example" in said(origins="https://a.example")
     assert "own, on any port; pages of https://a.example" in said(origins="same-host, https://a.example")
     assert "any website" in said(origins="*")
@@ -621,8 +622,9 @@ def test_the_five_lines_are_true_of_every_setting():
         ({"secret": "x" * 40 + ", " + "y" * 8}, ["8 bytes"]),
         ({"push_keys": "long:" + "x" * 20 + ", web:" + "y" * 19}, ["make web in push_keys"]),
         ({"origins": "*"}, ["origins = *"]),
-        ({"trusted_proxies": "0.0.0.0/1, 128.0.0.0/1"}, ["trusted_proxies"]),
-        ({"trusted_proxies": "::/0"}, ["trusted_proxies"]),
+        ({"trusted_proxies": "127.0.0.1"}, ["register any id", "set secret, id_cookie or auth_url"]),
+        ({"trusted_proxies": "0.0.0.0/1, 128.0.0.0/1", "secret": "x" * 32}, ["trusted_proxies"]),
+        ({"trusted_proxies": "::/0", "secret": "x" * 32}, ["trusted_proxies"]),
         ({"auth_url": "http://php.example/ids"}, ["auth_url", "https://"]),
     ],
 )
@@ -643,3 +645,10 @@ def test_what_is_unwise_is_said_with_what_to_do(settings, words):
 )
 def test_nobody_is_warned_for_nothing(settings):
     assert warnings(settings_of(**settings)) == []
+
+
+def test_every_test_that_the_table_of_threats_names_is_there():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text()))
+    files = [file.read_text() for file in ROOT.glob("tests/test_*.py")]
+    there = {name for file in files for name in re.findall(r"^def (test_\w+)", file, re.M)}
+    assert len(named) > 50 and named <= there, named - there
