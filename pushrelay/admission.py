@@ -1,12 +1,12 @@
 """How many clients may be here: in all, and of one address."""
 
-import random
+import secrets
 import threading
 from collections.abc import Callable
 from typing import Any
 
 # Whoever is refused comes back after a time of its own, so that not all of them come at once.
-RETRY_SECONDS = (2, 10)
+RETRY_SECONDS = range(2, 11)
 ANY_NUMBER = 1 << 30
 NO_ROOM = "all connections that the limit on open files (ulimit -n) allows are in use: try again later"
 
@@ -23,7 +23,7 @@ class Full(Exception):
 
 def retry_after() -> str:
     """A value for the header Retry-After."""
-    return str(random.randint(*RETRY_SECONDS))  # noqa: S311 (it spreads, it hides nothing)
+    return str(secrets.choice(RETRY_SECONDS))
 
 
 class Places:

@@ -4,7 +4,7 @@ It takes a thread for each connection and four for each WebSocket client.
 """
 
 import json
-import random
+import secrets
 import socket
 import threading
 from collections.abc import Callable
@@ -84,7 +84,7 @@ class StockManager(socketio.Manager):
         """
         sids = [sid for sid, _ in self.get_participants("/", None)]
         for sid in sids:
-            delay = random.randint(0, round(spread * 1000))  # noqa: S311 (it spreads, it hides nothing)
+            delay = secrets.randbelow(round(spread * 1000) + 1)
             self.emit("relay_drain", {"reconnect_in_ms": delay}, "/", room=sid)
         sockets = list(self.server.eio.sockets.values())
         for each in sockets:
