@@ -1,6 +1,6 @@
 """Web servers to stand in front of the relay: Debian's own, with the files in deploy/ as they are shipped.
 
-Each runs in the foreground, in a folder and on ports of its own, so it neither needs nor disturbs one that the system runs.
+Each runs in the foreground, in a folder and on ports of its own: one that the system runs is not needed nor disturbed.
 """
 
 import base64
@@ -14,7 +14,6 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import time
 
 from conftest import DEADLINE, ROOT, free_port, need, wait_for
 
@@ -29,8 +28,10 @@ class Certificate:
 
     def __init__(self, folder):
         self.ca, self.cert, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
-        new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split()
-        openssl("req", "-x509", *new, "-days", "2", "-subj", "/CN=Test CA", "-keyout", folder / "ca.key", "-out", self.ca)
+        new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        openssl(
+            "req", "-x509", *new, "-days", "2", "-subj", "/CN=Test CA", "-keyout", folder / "ca.key", "-out", self.ca
+        )
         request, extensions = folder / "request.pem", folder / "extensions"
         openssl("req", *new, "-subj", f"/CN={HOST}", "-keyout", self.key, "-out", request)
         extensions.write_text(f"subjectAltName=DNS:{HOST}")
@@ -74,8 +75,7 @@ class Process:
         self.process.wait(DEADLINE)
 
     def close(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(DEADLINE)
+        self.kill()  # an Apache that is asked to end waits up to ten seconds for its WebSockets
         shutil.rmtree(self.folder)
 
 
@@ -96,7 +96,7 @@ class PhpFpm(Process):
 
 
 class Front(Process):
-    """A web server with the PHP pages of tests/site, and with the relay at /relay/; http on `port`, https on `tls_port`."""
+    """A web server with the PHP pages of tests/site, and the relay at /relay/; http on `port`, https on `tls_port`."""
 
     def __init__(self, relay, certificate):
         super().__init__()
@@ -122,6 +122,8 @@ class Front(Process):
         self.run(self.command(), lambda: connects(("127.0.0.1", self.port)))
 
 
+APACHE_MODULES = ("authz_core", "mime", "dir", "env", "status", "reqtimeout", "filter", "deflate", "ssl", "rewrite")
+APACHE_MODULES += ("proxy", "proxy_http", "proxy_wstunnel")
 APACHE = """
 ServerRoot {folder}
 ServerName {host}
@@ -145,9 +147,11 @@ SetEnv PUSH_URL {push_url}
 {become}
 {engine}
 <VirtualHost *:{port}>
+{vhost}
 </VirtualHost>
 <VirtualHost *:{tls_port}>
   SSLEngine on
+  Protocols {protocols}
   SSLCertificateFile {cert}
   SSLCertificateKeyFile {key}
 </VirtualHost>
@@ -172,20 +176,23 @@ MaxRequestWorkers 64
 
 
 class Apache(Front):
-    """Debian's Apache: on mpm_event with php-fpm, or on mpm_prefork with mod_php. `changes` are to the shipped file."""
+    """Debian's Apache: on mpm_event with php-fpm, or on mpm_prefork with mod_php.
 
-    MODULES = "authz_core mime dir env status reqtimeout filter deflate ssl rewrite proxy proxy_http proxy_wstunnel".split()
+    `changes` are to the shipped file, and `vhost` is what its plain virtual host has besides.
+    """
 
-    def __init__(self, relay, certificate, mpm, php=None, changes=()):
+    def __init__(self, relay, certificate, mpm, php=None, changes=(), vhost=""):
         need(shutil.which("apache2"), "Apache (apt-get install apache2)")
         self.mpm, self.php, self.changes = mpm, php, changes
+        self.vhost = vhost.replace("127.0.0.1:8080", f"127.0.0.1:{relay.port}")
         self.sapi = "fpm-fcgi" if php else "apache2handler"
+        self.protocols = "h2 http/1.1" if php else "http/1.1"  # there is no HTTP/2 on prefork
         super().__init__(relay, certificate)
 
     def command(self):
-        modules = {f"{name}_module": f"mod_{name}.so" for name in (f"mpm_{self.mpm}", *self.MODULES)}
+        modules = {f"{name}_module": f"mod_{name}.so" for name in (f"mpm_{self.mpm}", *APACHE_MODULES)}
         if self.php:
-            modules["proxy_fcgi_module"] = "mod_proxy_fcgi.so"
+            modules |= {"proxy_fcgi_module": "mod_proxy_fcgi.so", "http2_module": "mod_http2.so"}
         else:
             programs = glob.glob(f"{MODULES}/libphp*.so")
             need(programs, "PHP in Apache (apt-get install libapache2-mod-php)")
@@ -221,13 +228,14 @@ http {{
   scgi_temp_path {folder}/scgi;
   gzip on;
   gzip_types text/plain;
+  ssl_certificate {cert};
+  ssl_certificate_key {key};
   include {folder}/nginx-relay.conf;
+  {servers}
   server {{
     listen 127.0.0.1:{port};
-    listen 127.0.0.1:{tls_port} ssl;
+    listen 127.0.0.1:{tls_port} ssl http2;
     server_name {host};
-    ssl_certificate {cert};
-    ssl_certificate_key {key};
     root {folder}/www;
     location ~ \\.php$ {{
       include /etc/nginx/fastcgi.conf;
@@ -241,11 +249,11 @@ http {{
 
 
 class Nginx(Front):
-    """Debian's nginx, with php-fpm. `changes` are to the shipped files."""
+    """Debian's nginx, with php-fpm. `changes` are to the shipped files, `servers` others beside the site's."""
 
-    def __init__(self, relay, certificate, php, changes=()):
+    def __init__(self, relay, certificate, php, changes=(), servers=""):
         need(shutil.which("nginx"), "nginx (apt-get install nginx-light)")
-        self.php, self.changes = php, changes
+        self.php, self.changes, self.servers = php, changes, servers
         self.sapi = "fpm-fcgi"
         super().__init__(relay, certificate)
 
@@ -262,7 +270,6 @@ class Nginx(Front):
         before = self.workers()
         self.process.send_signal(signal.SIGHUP)
         wait_for(lambda: len(self.workers() - before) == 2, "the new workers")
-        time.sleep(0.1)  # a worker is there a moment before it accepts
 
     def workers(self):
         return set(pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
