@@ -19,6 +19,7 @@ from conftest import DEADLINE, ROOT, free_port, need, wait_for
 
 DEPLOY = ROOT / "deploy"
 HOST = "www.example.test"  # the browser is told where that is
+APACHE_PROGRAM, NGINX_PROGRAM = pathlib.Path("/usr/sbin/apache2"), pathlib.Path("/usr/sbin/nginx")
 MODULES = pathlib.Path("/usr/lib/apache2/modules")
 AS_ROOT = os.geteuid() == 0  # these servers do not let root answer requests
 
@@ -182,7 +183,7 @@ class Apache(Front):
     """
 
     def __init__(self, relay, certificate, mpm, php=None, changes=(), vhost=""):
-        need(shutil.which("apache2"), "Apache (apt-get install apache2)")
+        need(APACHE_PROGRAM.exists(), "Apache (apt-get install apache2)")
         self.mpm, self.php, self.changes = mpm, php, changes
         self.vhost = vhost.replace("127.0.0.1:8080", f"127.0.0.1:{relay.port}")
         self.sapi = "fpm-fcgi" if php else "apache2handler"
@@ -203,7 +204,7 @@ class Apache(Front):
         own = {"host": HOST, "cert": self.certificate.cert, "key": self.certificate.key, "engine": engine}
         (self.folder / "apache.conf").write_text(loads + APACHE.format(**vars(self), **own, become=become))
         self.shipped("apache-relay.conf", *self.changes)
-        return ["apache2", "-D", "FOREGROUND", "-f", str(self.folder / "apache.conf")]
+        return [str(APACHE_PROGRAM), "-D", "FOREGROUND", "-f", str(self.folder / "apache.conf")]
 
     def graceful(self):
         """As `apachectl graceful`, which logrotate does every day or week; returns when the new processes serve."""
@@ -252,7 +253,7 @@ class Nginx(Front):
     """Debian's nginx, with php-fpm. `changes` are to the shipped files, `servers` others beside the site's."""
 
     def __init__(self, relay, certificate, php, changes=(), servers=""):
-        need(shutil.which("nginx"), "nginx (apt-get install nginx-light)")
+        need(NGINX_PROGRAM.exists(), "nginx (apt-get install nginx-light)")
         self.php, self.changes, self.servers = php, changes, servers
         self.sapi = "fpm-fcgi"
         super().__init__(relay, certificate)
@@ -263,7 +264,7 @@ class Nginx(Front):
         (self.folder / "nginx.conf").write_text(NGINX.format(**{**vars(self), **own}, become=become))
         for name in ("nginx-relay.conf", "nginx-relay-location.conf"):
             self.shipped(name, *self.changes)
-        return ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", str(self.log)]
+        return [str(NGINX_PROGRAM), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", str(self.log)]
 
     def graceful(self):
         """As `nginx -s reload`; returns when new workers serve."""
