@@ -25,6 +25,7 @@ try:
     from pushrelay.broker import open_broker
     from pushrelay.draining import Draining, exit_at_signals
     from pushrelay.errors import HELP, Refused, bad
+    from pushrelay.mount import mounted
     from pushrelay.packets import INVALID, Packet
     from pushrelay.publication import StoreError, encode
     from pushrelay.publisher import Answer, Publisher, refusal, store_away
@@ -32,6 +33,7 @@ try:
     from pushrelay.registrations import Registrations
     from pushrelay.seats import delivery, rooms_of
     from pushrelay.settings import SettingsError, load, parse_flags
+    from pushrelay.systemd import notify
     from pushrelay.upkeep import Upkeep
 except ModuleNotFoundError as missing:
     if __name__ != "__main__":
@@ -101,10 +103,13 @@ def front(wsgi_app: Any) -> Any:
     return serve
 
 
+PUSH_PATH = f"{settings.base_path}/push"  # as the server sees it
 SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the answer is the seed's there
 
 
 app.wsgi_app = front(app.wsgi_app)
+if settings.base_path:
+    app.wsgi_app = mounted(app.wsgi_app, settings.base_path)
 
 
 def is_hooked() -> bool:
@@ -128,7 +133,7 @@ def answered_by(answer: Answer, start_response: Any) -> list[bytes]:
 
 def shortcut(environ: dict[str, Any]) -> Any:
     """The still shorter way for pushes that come with this very header, again and again: see Publisher.shortcut."""
-    if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] != "/push":
+    if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] != PUSH_PATH:
         return None
     take = publisher.shortcut(environ)
     return take and (lambda body, conversation: upkeep.started and not is_hooked() and take(body, conversation))
@@ -323,6 +328,7 @@ def main() -> None:
     try:
         upkeep.start()
         print(serving.banner(settings, server.port), flush=True)
+        notify("READY=1")
         draining.serve(server)
     except StoreError as error:
         stop_with(str(error))

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from .systemd import notify
+
 log = logging.getLogger("pushrelay.draining")
 
 # Requests under way are waited for so long. A push may wait for a store that another program locks, which takes two
@@ -66,6 +68,7 @@ class Draining:
             "going down: requests are finished, clients come back within %g s (setting drain_spread)", self._spread
         )
         self.reason = "draining"
+        notify("STOPPING=1")
         self._manager.shut()
         self._waiters.finish()
         server.drain(FINISH_SECONDS)

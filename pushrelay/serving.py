@@ -86,9 +86,10 @@ def address(settings: Settings, port: int) -> tuple[str, str]:
     """Where to reach the relay from this machine, and a line for the shell that pushes there."""
     fields = "-d destination=demo -d data=hello"
     if settings.host.startswith("unix:"):
-        return settings.host, f"curl --unix-socket {settings.host.removeprefix('unix:')} {fields} http://localhost/push"
+        path = settings.host.removeprefix("unix:")
+        return settings.host, f"curl --unix-socket {path} {fields} http://localhost{settings.base_path}/push"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  # nosec B104: not bound
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.base_path}"
     return url, f"curl {fields} {url}/push"
 
 
@@ -129,6 +130,8 @@ def checked(settings: Settings) -> str:
 
 def cannot_listen(settings: Settings, error: OSError) -> str:
     """The sentence for an address that cannot be listened on."""
+    if error.errno is None:  # of our own, and a sentence
+        return str(error)
     where = f"{settings.host} port {settings.port}"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is taken by another program: stop that one, or choose another port with --port"
