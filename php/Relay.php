@@ -11,23 +11,17 @@ class RelayException extends RuntimeException
 {
     /** @var string one word for programs: the relay's own (`not_local`), or `unreachable`, `timeout`, `breaker_open` … */
     public $error;
-    /** @var bool whether the relay is away, and not just unwilling: such a push is tried again, and the breaker counts it */
+    /** @var bool the relay is away, and not just unwilling: such a push is tried again, and the breaker counts it */
     public $away;
     /** @var float|null seconds after which it wants to be asked again */
     public $retryAfter;
 
-    public function __construct(
-        string $error,
-        string $message,
-        int $status = 0,
-        bool $away = false,
-        ?float $retryAfter = null,
-        ?Throwable $previous = null
-    ) {
-        parent::__construct($error . ($status ? " ($status)" : '') . ': ' . $message, $status, $previous);
+    public function __construct(string $error, string $message, int $status = 0, bool $away = false, ?float $after = null)
+    {
+        parent::__construct($message, $status);
         $this->error = $error;
         $this->away = $away;
-        $this->retryAfter = $retryAfter;
+        $this->retryAfter = $after;
     }
 }
 
@@ -47,18 +41,20 @@ class Relay
     private const MAX_BATCH = 1000;         // publications in a request: the relay's own limit
     private const MAX_BATCH_BYTES = 900000; // the relay's max_body is a million, unless it is set otherwise
     private const MAX_ANSWER = 4000000;     // bytes: whatever answers there, it must not fill the page's memory
-    private const NOT_KNOWN = 'whether it took the push is not known: send it again with the same id to be sure';
 
     private $options;
     private $url;                   // without a slash at the end
     private $scheme = '';           // http, https or unix
     private $host = '';             // name and port, or the path of the Unix socket
+    private $path = '/push';
     private $misconfigured = null;  // a RelayException, for each push to tell
     private $lastError = null;
     private $curl = null;           // kept, and its connection with it
     private $curlOwner = 0;         // the process that made it: a child must not talk on its parent's connection
     private $warning = '';          // what PHP said last while a push was on its way
-    private $path = '/push';
+    private $start = 0.0;           // of this push, by now(); then until when it may connect, and until when it may take
+    private $connectBy = 0.0;
+    private $deadline = 0.0;
 
     /** $url: `http://127.0.0.1:8080`, `https://example.com/relay` or `unix:/run/relay.sock`. Options: see OPTIONS. */
     public function __construct(string $url, array $options = [])
@@ -84,11 +80,10 @@ class Relay
      */
     public function push($destination, $data, array $options = []): ?array
     {
-        $start = self::now();
-        return $this->guarded(function () use ($start, $destination, $data, $options) {
+        return $this->guarded(function () use ($destination, $data, $options) {
             $fields = self::fields(['destination' => $destination, 'data' => $data] + $options);
             $wait = is_numeric($fields['wait'] ?? null) ? max(0, min(self::MAX_WAIT, (float) $fields['wait'])) : 0;
-            return $this->ask(self::json($fields), $start + $this->options['budget'], $wait);
+            return $this->ask(self::json($fields), $wait);
         });
     }
 
@@ -101,15 +96,13 @@ class Relay
      */
     public function pushMany(array $pushes): ?array
     {
-        $deadline = self::now() + $this->options['budget'];
-        return $this->guarded(function () use ($deadline, $pushes) {
+        return $this->guarded(function () use ($pushes) {
             $answers = $items = $costs = [];
-            $answered = $pushes === [];
-            $first = $away = null;
+            $first = null;
             foreach ($pushes as $key => $push) {
+                $fields = self::fields((array) $push);
                 $answers[$key] = null; // in their order
                 try {
-                    $fields = self::fields((array) $push);
                     $items[$key] = self::json($fields);
                     $costs[$key] = is_array($fields['destination'] ?? null) ? count($fields['destination']) : 1;
                 } catch (RelayException $e) {
@@ -117,23 +110,21 @@ class Relay
                     $answers[$key] = self::refusal($e);
                 }
             }
+            $answered = $away = false;
             foreach (self::batches($items, $costs) as $batch) {
                 try {
-                    if ($away !== null) { // it has had its retry
-                        throw $away;
-                    }
-                    $got = $this->ask('[' . implode(',', $batch) . ']', $deadline);
-                    $answered = true;
+                    $got = $away ? [] : $this->ask('[' . implode(',', $batch) . ']');
+                    $answered = $answered || $got;
                 } catch (RelayException $e) {
                     $first = $first ?? $e;
-                    $away = $e->away ? $e : null;
+                    $away = $e->away; // it has had its retry
                     $got = array_fill(0, count($batch), self::refusal($e));
                 }
                 foreach (array_keys($batch) as $i => $key) {
-                    $answers[$key] = $got[$i] ?? ['error' => 'not_the_relay', 'message' => 'there is no answer to this push'];
+                    $answers[$key] = $got[$i] ?? ['error' => 'not_sent', 'message' => 'the requests before this one failed'];
                 }
             }
-            if (!$answered) {
+            if (!$answered && $first) {
                 throw $first;
             }
             $this->lastError = self::summary($answers);
@@ -147,7 +138,8 @@ class Relay
      */
     public function token(array $claims): string
     {
-        if (($this->options['secret'] ?? '') === '') {
+        $secret = (string) $this->options['secret']; // what getenv() did not find is false
+        if ($secret === '') {
             throw new RelayException('no_secret', "give the option secret: the relay's own setting secret");
         }
         if (!isset($claims['ids']) && !isset($claims['push'])) {
@@ -160,7 +152,7 @@ class Relay
             $claims[$name] = array_map('strval', array_values((array) $ids)); // one id is a list too, 42 is "42"
         }
         $signed = self::base64url('{"alg":"HS256","typ":"JWT"}') . '.' . self::base64url(self::json($claims));
-        return $signed . '.' . self::base64url(hash_hmac('sha256', $signed, $this->options['secret'], true));
+        return $signed . '.' . self::base64url(hash_hmac('sha256', $signed, $secret, true));
     }
 
     /** Why the last push() or pushMany() was not taken, and what to do: a word, a colon, a sentence. Null where all is well. */
@@ -229,7 +221,7 @@ class Relay
                 JSON_ERROR_RECURSION => 'it contains itself',
             ];
             $why = $said[$e->getCode()] ?? $e->getMessage();
-            throw new RelayException('invalid_data', "this cannot be sent: $why", 0, false, null, $e);
+            throw new RelayException('invalid_data', "this cannot be sent: $why");
         }
     }
 
@@ -272,6 +264,7 @@ class Relay
     /** Runs what may throw, as the option strict has it. */
     private function guarded(callable $work): ?array
     {
+        $this->start = self::now();
         $this->lastError = null;
         try {
             if ($this->misconfigured !== null) {
@@ -280,9 +273,10 @@ class Relay
             return $work();
         } catch (RelayException $error) {
         } catch (Throwable $e) { // the data's own jsonSerialize(), say
-            $error = new RelayException('unexpected', get_class($e) . ': ' . $e->getMessage(), 0, false, null, $e);
+            $error = new RelayException('unexpected', get_class($e) . ': ' . $e->getMessage());
         }
-        $this->lastError = $error->getMessage();
+        $status = $error->getCode() ? " ({$error->getCode()})" : '';
+        $this->lastError = "{$error->error}$status: {$error->getMessage()}";
         if ($this->options['strict']) {
             throw $error;
         }
@@ -291,22 +285,23 @@ class Relay
 
     // --- The way there and back ---
 
-    /** Sends a body until `$deadline`, with one retry, and returns the answer; `$wait` is what the relay may take on top. */
-    private function ask(string $body, float $deadline, float $wait = 0): array
+    /** Sends a body, with one retry, and returns the answer. `$wait`: seconds that the relay may take on top of the budget. */
+    private function ask(string $body, float $wait = 0): array
     {
+        $this->connectBy = $this->start + $this->options['budget'];
+        $this->deadline = $this->connectBy + $wait;
         // Not "@": handlers of frameworks throw all the same, and nothing of this belongs into the page.
         set_error_handler(function (int $level, string $said): bool {
             $this->warning = $said;
             return true;
         });
         try {
-            $lease = max(0, $deadline - self::now()) + $wait + 0.2;
-            if (!$this->mayAsk($lease)) {
-                throw new RelayException('breaker_open', "{$this->url} failed " . self::FAILURES . ' times in a row, so it is left '
-                    . "alone for up to {$this->options['cooldown']} s; this push was not sent");
+            if (!$this->mayAsk()) {
+                $failed = $this->url . ' failed ' . self::FAILURES . ' times in a row or more, so it is left alone';
+                throw new RelayException('breaker_open', "$failed for {$this->options['cooldown']} s; this push was not sent");
             }
             try {
-                $answer = $this->tried($body, $deadline, $wait);
+                $answer = $this->tried($body);
             } catch (RelayException $e) {
                 $this->count(!$e->away);
                 throw $e;
@@ -318,65 +313,70 @@ class Relay
         }
     }
 
-    private function tried(string $body, float $deadline, float $wait): array
+    private function tried(string $body): array
     {
         try {
-            return $this->sent($body, $deadline, $wait);
+            return $this->sent($body);
         } catch (RelayException $e) {
             $pause = $e->retryAfter ?? random_int(10, 40) / 1000; // of many pages that failed at once, each comes again alone
-            if (!$e->away || self::now() + $pause + 0.01 > $deadline + $wait) {
+            if (!$e->away || self::now() + $pause + 0.01 > $this->deadline) {
                 throw $e;
             }
             usleep((int) ($pause * 1e6));
-            return $this->sent($body, $deadline, $wait);
+            return $this->sent($body);
         }
     }
 
     /** One request. What it throws is `away` where the same push may well be taken a moment later. */
-    private function sent(string $body, float $deadline, float $wait): array
+    private function sent(string $body): array
     {
         $headers = ['Content-Type: application/json', 'User-Agent: Relay.php'];
         if ($this->options['key'] !== '') {
             $headers[] = "Authorization: Bearer {$this->options['key']}";
         }
-        [$status, $head, $text] = $this->options['transport'] === 'curl'
-            ? $this->byCurl($headers, $body, $deadline, $wait)
-            : $this->byStreams($headers, $body, $deadline, $wait);
+        $way = $this->options['transport'] === 'curl' ? 'byCurl' : 'byStreams';
+        [$status, $head, $text] = $this->$way($headers, $body);
         $answer = json_decode($text, true);
         if ($status === 200 && is_array($answer)) {
             return $answer;
         }
-        $error = is_array($answer) && is_string($answer['error'] ?? null) ? $answer['error'] : 'not_the_relay';
-        // Too many wait already: the relay itself is well.
-        $away = in_array($status, [502, 503, 504], true) && $error !== 'too_many_waiting';
-        $after = preg_match('/^Retry-After:\s*(\S[^\r\n]*)/mi', $head, $match) ? trim($match[1]) : null;
-        if ($after !== null) {
-            $after = is_numeric($after) ? (float) $after : (float) (strtotime($after) - time());
-            $after = max(0.0, $after);
+        if ($status === 200 && $text === '') { // the relay says more than nothing
+            $this->fail('the connection broke before the answer was there');
         }
-        $message = $error === 'not_the_relay'
-            ? "what answers at {$this->url} is not the relay, or a proxy in front of one that is away; it says: "
-                . substr(trim(preg_replace('/[^\x20-\x7e]+|<[^>]*>/', ' ', $text)), 0, 200)
-            : (string) ($answer['message'] ?? '');
-        throw new RelayException($error, $message, $status, $away, $after);
+        if (!is_array($answer) || !isset($answer['error'], $answer['message'])) {
+            $says = substr(trim(preg_replace('/<[^>]*>|[^\x21-\x7e]+/', ' ', substr($text, 0, 2000))), 0, 200);
+            $message = "what answers at {$this->url} is not the relay, or a proxy before one that is away; it says: $says";
+            $answer = ['error' => 'not_the_relay', 'message' => $message];
+        }
+        // Where too many wait already, the relay itself is well.
+        $away = in_array($status, [502, 503, 504], true) && $answer['error'] !== 'too_many_waiting';
+        throw new RelayException($answer['error'], $answer['message'], $status, $away, self::retryAfter($head));
+    }
+
+    private static function retryAfter(string $head): ?float
+    {
+        if (!preg_match('/^Retry-After:[ \t]*([^\r\n]+)/mi', $head, $match)) {
+            return null;
+        }
+        return max(0.0, is_numeric($match[1]) ? (float) $match[1] : strtotime($match[1]) - time());
     }
 
     /** @return array [status, head, body] */
-    private function byCurl(array $headers, string $body, float $deadline, float $wait): array
+    private function byCurl(array $headers, string $body): array
     {
         if ($this->curl === null || $this->curlOwner !== getmypid()) {
             $this->curl = curl_init();
             $this->curlOwner = getmypid();
         }
         $head = $text = '';
-        $left = $deadline - self::now();
+        $now = self::now();
         $options = [
             CURLOPT_URL => ($this->scheme === 'unix' ? 'http://localhost' : "{$this->scheme}://{$this->host}") . $this->path,
             CURLOPT_POSTFIELDS => $body,
             CURLOPT_HTTPHEADER => array_merge($headers, ['Expect:']), // or large bodies wait for a "100 Continue" first
             CURLOPT_NOSIGNAL => true, // times of less than a second need it
-            CURLOPT_CONNECTTIMEOUT_MS => max(1, (int) ($left * 1000)),
-            CURLOPT_TIMEOUT_MS => max(1, (int) (($left + $wait) * 1000)),
+            CURLOPT_CONNECTTIMEOUT_MS => max(1, (int) (($this->connectBy - $now) * 1000)),
+            CURLOPT_TIMEOUT_MS => max(1, (int) (($this->deadline - $now) * 1000)),
             CURLOPT_PROTOCOLS => CURLPROTO_HTTP | CURLPROTO_HTTPS,
             CURLOPT_HEADERFUNCTION => static function ($curl, string $line) use (&$head): int {
                 $head .= $line;
@@ -400,63 +400,60 @@ class Relay
             throw new RelayException('misconfigured', "cURL does not take its options: {$this->warning}");
         }
         if (curl_exec($this->curl) === false) {
-            $this->fail(curl_errno($this->curl) === CURLE_OPERATION_TIMEDOUT, curl_error($this->curl), $wait);
+            $this->fail(curl_errno($this->curl) === CURLE_OPERATION_TIMEDOUT ? null : curl_error($this->curl));
         }
         return [curl_getinfo($this->curl, CURLINFO_RESPONSE_CODE), $head, $text];
     }
 
-    /** @return array [status, head, body]. HTTP/1.0: no body comes in chunks. */
-    private function byStreams(array $headers, string $body, float $deadline, float $wait): array
+    /** @return array [status, head, body] */
+    private function byStreams(array $headers, string $body): array
     {
-        $stream = $this->connected($deadline, $wait);
-        $deadline += $wait;
+        $stream = $this->connected();
         $host = $this->scheme === 'unix' ? 'localhost' : $this->host;
-        $lines = array_merge($headers, ["Host: $host", 'Content-Length: ' . strlen($body), 'Connection: close']);
-        $out = "POST {$this->path} HTTP/1.0\r\n" . implode("\r\n", $lines) . "\r\n\r\n" . $body;
+        $headers = array_merge($headers, ["Host: $host", 'Content-Length: ' . strlen($body), 'Connection: close']);
+        // HTTP/1.0, so that no answer comes in chunks.
+        $out = "POST {$this->path} HTTP/1.0\r\n" . implode("\r\n", $headers) . "\r\n\r\n" . $body;
         // Where it cannot be written, the answer may be there all the same: 413 comes before the body is read.
         while ($out !== '' && ($written = fwrite($stream, $out)) !== false) {
             $out = (string) substr($out, $written);
             if ($out !== '') {
-                $this->await($stream, true, $deadline, $wait);
+                $this->await($stream, true);
             }
         }
-        $in = '';
-        while (!preg_match('~^HTTP/1\.[01] (\d{3})[^\n]*\n(.*?\n)?\r?\n~s', $in, $head)
-            || strlen($in) - strlen($head[0]) < $this->lengthIn($head[0])) {
-            $piece = fread($stream, 65536);
-            if ($piece !== '' && $piece !== false) {
-                $in .= $piece;
-            } elseif (!feof($stream)) {
-                $this->await($stream, false, $deadline, $wait);
-            } elseif ($head && $this->lengthIn($head[0]) === self::MAX_ANSWER) {
-                break; // its end is the connection's
-            } else {
-                $this->fail(false, 'the connection broke before the answer was there', $wait);
+        $in = $head = '';
+        $size = $most = self::MAX_ANSWER;
+        while (strlen($in) < $size && !feof($stream)) {
+            $piece = (string) fread($stream, 65536);
+            $in .= $piece;
+            if ($head === '' && ($end = strpos($in, "\r\n\r\n")) !== false) {
+                $head = substr($in, 0, $end + 4);
+                $size = $end + 4 + (preg_match('/^Content-Length:\s*(\d+)/mi', $head, $length) ? (int) $length[1] : $most);
+                $size = min($size, $most);
+            } elseif ($piece === '' && !feof($stream)) {
+                $this->await($stream);
             }
         }
-        return [(int) $head[1], $head[0], substr($in, strlen($head[0]))];
-    }
-
-    private function lengthIn(string $head): int
-    {
-        return preg_match('/^Content-Length:\s*(\d+)/mi', $head, $length) ? min($length[1], self::MAX_ANSWER) : self::MAX_ANSWER;
+        if (!preg_match('~^HTTP/1\.\d (\d{3})~', $head, $status) || (isset($length[1]) && strlen($in) < $size)) {
+            $this->fail('the connection broke before the answer was there');
+        }
+        return [(int) $status[1], $head, (string) substr($in, strlen($head))];
     }
 
     /** @return resource */
-    private function connected(float $deadline, float $wait)
+    private function connected()
     {
         $name = preg_replace('/:\d+$/', '', $this->host);
-        $ssl = ['verify_peer' => true, 'verify_peer_name' => true, 'peer_name' => trim($name, '[]')];
+        $tls = ['verify_peer' => true, 'verify_peer_name' => true, 'peer_name' => trim($name, '[]')];
         if ($this->options['ca_file'] !== '') {
-            $ssl['cafile'] = $this->options['ca_file'];
+            $tls['cafile'] = $this->options['ca_file'];
         }
         $port = $name !== $this->host ? '' : ($this->scheme === 'https' ? ':443' : ':80');
         $to = $this->scheme === 'unix' ? "unix://{$this->host}" : "tcp://{$this->host}$port";
-        $context = stream_context_create(['ssl' => $ssl]);
-        $left = max(0.001, $deadline - self::now());
+        $left = max(0.001, $this->connectBy - self::now());
+        $context = stream_context_create(['ssl' => $tls]);
         $stream = stream_socket_client($to, $number, $said, $left, STREAM_CLIENT_CONNECT, $context);
         if (!$stream) {
-            $this->fail(self::now() >= $deadline, $said, $wait);
+            $this->fail(self::now() >= $this->connectBy ? null : $said);
         }
         stream_set_blocking($stream, false);
         while ($this->scheme === 'https') {
@@ -465,28 +462,30 @@ class Relay
                 break;
             }
             if ($done === false) {
-                $this->fail(false, $this->warning, $wait);
+                $this->fail($this->warning);
             }
-            $this->await($stream, false, $deadline, $wait);
+            $this->await($stream);
         }
         return $stream;
     }
 
-    /** Wait until the stream can be read (or written); the end of the time is the end of the push. */
-    private function await($stream, bool $toWrite, float $deadline, float $wait): void
+    /** Waits until the stream can be read, or written; throws where the time is over before. */
+    private function await($stream, bool $toWrite = false): void
     {
-        $left = $deadline - self::now();
+        $left = max(0, $this->deadline - self::now());
         [$read, $write, $except] = $toWrite ? [null, [$stream], null] : [[$stream], null, null];
-        if ($left <= 0 || !stream_select($read, $write, $except, (int) $left, (int) (fmod($left, 1) * 1e6))) {
-            $this->fail(true, '', $wait);
+        if (!stream_select($read, $write, $except, (int) $left, (int) (fmod($left, 1) * 1e6))) {
+            $this->fail(null);
         }
     }
 
-    private function fail(bool $late, string $said, float $wait): void
+    /** Throws: there was no answer. Null: none in time. */
+    private function fail(?string $said): void
     {
-        if ($late) {
-            $ms = round(($this->options['budget'] + $wait) * 1000);
-            throw new RelayException('timeout', "{$this->url} did not answer within $ms ms; " . self::NOT_KNOWN, 0, true);
+        if ($said === null) {
+            $ms = round(($this->deadline - $this->start) * 1000);
+            $message = "{$this->url} did not answer within $ms ms; whether it took the push is not known";
+            throw new RelayException('timeout', $message, 0, true);
         }
         $message = "{$this->url} did not answer: $said. Is the relay running, and is this its address?";
         throw new RelayException('unreachable', $message, 0, true);
@@ -495,7 +494,7 @@ class Relay
     // --- The breaker: one number that all requests to this relay share, `milliseconds * 100 + failures in a row` ---
     // Until then nobody asks. Then whoever sets it to a later time first may try, and who comes meanwhile sees that time.
 
-    private function mayAsk(float $lease): bool
+    private function mayAsk(): bool
     {
         if (!$this->options['cooldown']) {
             return true;
@@ -509,7 +508,8 @@ class Relay
         if ($now < $until && $until < $now + 100000) { // later than that is no time of ours: the clock was set back
             return false;
         }
-        return $this->swap($seen, ($now + (int) ($lease * 1000)) * 100 + $seen % 100) !== false;
+        $done = $now + (int) (($this->deadline - $this->start + 0.2) * 1000); // by then this attempt is counted, or dead
+        return $this->swap($seen, $done * 100 + $seen % 100) !== false;
     }
 
     private function count(bool $well): void
