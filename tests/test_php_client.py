@@ -14,7 +14,7 @@ import time
 
 import pytest
 from conftest import DEADLINE, ROOT, free_port, need, wait_for
-from phplab import CLIENT, PROLOGUE, Php, Stranger, drip, get, hang, reply, says
+from phplab import CLIENT, PROLOGUE, drip, get, hang, reply, says
 
 BUDGET = 300  # ms, the client's default
 SLACK = 60  # ms for a machine that does something else: the budget is counted by timers
@@ -22,28 +22,9 @@ OPEN = 5  # ms that a push may cost once the breaker is open
 SHUT = reply("503 Service Unavailable", b'{"error":"store_not_available","message":"the disk is full"}')
 
 
-@pytest.fixture
-def php(tmp_path):
-    return Php(tmp_path)
-
-
 @pytest.fixture(params=["curl", "streams"])
 def transport(request):
     return request.param
-
-
-@pytest.fixture
-def stranger():
-    """Starts servers that are no relay: stranger(hang)."""
-    started = []
-
-    def start(behave):
-        started.append(Stranger(behave))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.end()
 
 
 def on(transport, options=""):
