@@ -121,7 +121,7 @@ class Relay
                     $got = array_fill(0, count($batch), self::refusal($e));
                 }
                 foreach (array_keys($batch) as $i => $key) {
-                    $answers[$key] = $got[$i] ?? ['error' => 'not_sent', 'message' => 'the requests before this one failed'];
+                    $answers[$key] = $got[$i] ?? ['error' => 'not_answered', 'message' => 'the request before it failed'];
                 }
             }
             if (!$answered && $first) {
@@ -175,6 +175,9 @@ class Relay
             if (!is_numeric($options[$name]) || $options[$name] < 0 || $options[$name] > 60) {
                 return "$name is a number of seconds, 60 at most";
             }
+        }
+        if (PHP_INT_SIZE < 8) {
+            $options['cooldown'] = 0; // the breaker's number has 18 digits
         }
         $options['key'] = (string) $options['key'];
         if (preg_match('/[^\x21-\x7e]/', $options['key'])) {
@@ -343,7 +346,7 @@ class Relay
         if ($status === 200 && $text === '') { // the relay says more than nothing
             $this->fail('the connection broke before the answer was there');
         }
-        if (!is_array($answer) || !isset($answer['error'], $answer['message'])) {
+        if (!is_string($answer['error'] ?? null) || !is_string($answer['message'] ?? null)) {
             $says = substr(trim(preg_replace('/<[^>]*>|[^\x21-\x7e]+/', ' ', substr($text, 0, 2000))), 0, 200);
             $message = "what answers at {$this->url} is not the relay, or a proxy before one that is away; it says: $says";
             $answer = ['error' => 'not_the_relay', 'message' => $message];
@@ -392,6 +395,9 @@ class Relay
         }
         if ($this->scheme === 'unix' || preg_match('/^(localhost|127\.[\d.]+|\[::1\])(:|$)/i', $this->host)) {
             $options[CURLOPT_PROXY] = ''; // whatever http_proxy says
+        }
+        if (defined('CURLOPT_QUICK_EXIT')) { // PHP 8.3: a name server that does not answer is not waited for
+            $options[CURLOPT_QUICK_EXIT] = true;
         }
         if ($this->options['ca_file'] !== '') {
             $options[CURLOPT_CAINFO] = $this->options['ca_file'];
@@ -483,7 +489,7 @@ class Relay
     private function fail(?string $said): void
     {
         if ($said === null) {
-            $ms = round(($this->deadline - $this->start) * 1000);
+            $ms = round((self::now() - $this->start) * 1000);
             $message = "{$this->url} did not answer within $ms ms; whether it took the push is not known";
             throw new RelayException('timeout', $message, 0, true);
         }
@@ -557,7 +563,7 @@ class Relay
     /** @return resource|false the breaker's file, in a folder of this user that nobody else can enter, or has laid there */
     private function file(string $mode)
     {
-        $user = function_exists('posix_geteuid') ? posix_geteuid() : fstat(tmpfile())['uid'];
+        $user = function_exists('posix_geteuid') ? posix_geteuid() : (($mine = tmpfile()) ? fstat($mine)['uid'] : -1);
         $folder = sys_get_temp_dir() . "/relay-breaker-$user";
         if ($mode !== 'r') {
             mkdir($folder, 0700);

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import socketserver
 import subprocess
 import threading
@@ -69,7 +71,7 @@ class Php:
             wait_for(lambda: answers(url + "/no-such-file"), "PHP's web server")
             yield url
         finally:
-            process.terminate()  # the workers go with it
+            os.killpg(process.pid, signal.SIGKILL)  # its workers would outlive it
             process.wait(DEADLINE)
 
 

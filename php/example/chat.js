@@ -88,7 +88,7 @@
 
   document.querySelectorAll("time").forEach(local);
   toEnd();
-  setInterval(() => state.dataset.status !== "online" && news(), 5000);
+  setInterval(() => state.dataset.status !== "online" && news(), 3000);
   if (!window.Relay) return; // the relay is away, and its script with it
 
   const relay = Relay.connect(new URL(address, location.href).href);
