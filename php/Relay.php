@@ -49,7 +49,7 @@ class Relay
     private $path = '/push';
     private $misconfigured = null;  // a RelayException, for each push to tell
     private $lastError = null;
-    private $curl = null;           // kept, and its connection with it
+    private $curl = null;
     private $curlOwner = 0;         // the process that made it: a child must not talk on its parent's connection
     private $warning = '';          // what PHP said last while a push was on its way
     private $start = 0.0;           // of this push, by now(); then until when it may connect, and until when it may take
@@ -133,7 +133,7 @@ class Relay
     }
 
     /**
-     * A token for relay.js: which ids a page may register (`ids`), and push to (`push`), until when (`exp`, seconds since 1970).
+     * A token for relay.js: which ids a page may register (`ids`) and push to (`push`), until when (`exp`, in seconds since 1970).
      * Unlike a push it throws where it cannot be made, strict or not: a page with a wrong token would only fail later.
      */
     public function token(array $claims): string
@@ -367,20 +367,14 @@ class Relay
     /** @return array [status, head, body] */
     private function byCurl(array $headers, string $body): array
     {
-        if ($this->curl === null || $this->curlOwner !== getmypid()) {
-            $this->curl = curl_init();
-            $this->curlOwner = getmypid();
-        }
+        $curl = $this->curlHandle();
         $head = $text = '';
         $now = self::now();
-        $options = [
-            CURLOPT_URL => ($this->scheme === 'unix' ? 'http://localhost' : "{$this->scheme}://{$this->host}") . $this->path,
+        curl_setopt_array($curl, [
             CURLOPT_POSTFIELDS => $body,
             CURLOPT_HTTPHEADER => array_merge($headers, ['Expect:']), // or large bodies wait for a "100 Continue" first
-            CURLOPT_NOSIGNAL => true, // times of less than a second need it
             CURLOPT_CONNECTTIMEOUT_MS => max(1, (int) (($this->connectBy - $now) * 1000)),
             CURLOPT_TIMEOUT_MS => max(1, (int) (($this->deadline - $now) * 1000)),
-            CURLOPT_PROTOCOLS => CURLPROTO_HTTP | CURLPROTO_HTTPS,
             CURLOPT_HEADERFUNCTION => static function ($curl, string $line) use (&$head): int {
                 $head .= $line;
                 return strlen($line);
@@ -389,6 +383,23 @@ class Relay
                 $text .= $piece;
                 return strlen($text) > self::MAX_ANSWER ? 0 : strlen($piece);
             },
+        ]);
+        if (curl_exec($curl) === false) {
+            $this->fail(curl_errno($curl) === CURLE_OPERATION_TIMEDOUT ? null : curl_error($curl));
+        }
+        return [curl_getinfo($curl, CURLINFO_RESPONSE_CODE), $head, $text];
+    }
+
+    /** @return CurlHandle|resource with what is the same for every push. It is kept, and its connection with it */
+    private function curlHandle()
+    {
+        if ($this->curl !== null && $this->curlOwner === getmypid()) {
+            return $this->curl;
+        }
+        $options = [
+            CURLOPT_URL => ($this->scheme === 'unix' ? 'http://localhost' : "{$this->scheme}://{$this->host}") . $this->path,
+            CURLOPT_PROTOCOLS => CURLPROTO_HTTP | CURLPROTO_HTTPS,
+            CURLOPT_NOSIGNAL => true, // times of less than a second need it
         ];
         if ($this->scheme === 'unix') {
             $options[CURLOPT_UNIX_SOCKET_PATH] = $this->host;
@@ -402,13 +413,12 @@ class Relay
         if ($this->options['ca_file'] !== '') {
             $options[CURLOPT_CAINFO] = $this->options['ca_file'];
         }
-        if (!curl_setopt_array($this->curl, $options)) {
+        $curl = curl_init();
+        if (!curl_setopt_array($curl, $options)) { // a ca_file outside open_basedir, say
             throw new RelayException('misconfigured', "cURL does not take its options: {$this->warning}");
         }
-        if (curl_exec($this->curl) === false) {
-            $this->fail(curl_errno($this->curl) === CURLE_OPERATION_TIMEDOUT ? null : curl_error($this->curl));
-        }
-        return [curl_getinfo($this->curl, CURLINFO_RESPONSE_CODE), $head, $text];
+        $this->curlOwner = getmypid();
+        return $this->curl = $curl;
     }
 
     /** @return array [status, head, body] */

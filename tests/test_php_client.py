@@ -324,8 +324,8 @@ def test_a_certificate_that_nobody_vouches_for_is_not_talked_to(stranger, php, t
     server.socket = context.wrap_socket(server.socket, server_side=True)
     port = server.server_address[1]
     for host, trusted, well in (("localhost", "", False), ("127.0.0.1", "cert", False), ("localhost", "cert", True)):
-        ca = f"'ca_file' => '{tmp_path}/{trusted}'" if trusted else ""
-        (got,) = php.push(f"https://{host}:{port}", on(transport, ca))
+        ca = f"'ca_file' => '{tmp_path}/{trusted}'," if trusted else ""
+        (got,) = php.push(f"https://{host}:{port}", on(transport, f"{ca} 'budget' => 5"))
         assert (got["answer"] == {"id": "a:1"}) == well, got
         assert well or "certificate" in got["error"].lower() or "subject name" in got["error"], got
     assert len(server.requests) == 1

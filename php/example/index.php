@@ -10,6 +10,7 @@ require __DIR__ . '/Chat.php';
 
 const ROOM = 'chat'; // the destination that everybody's page listens to
 const DAY = 86400;
+const GONE = 'You are not logged in any more. Load the page again.';
 
 if ($config['cookie'] !== '') {
     session_name($config['cookie']);
@@ -82,7 +83,7 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
         $message = publish($chat, $relay, $config, $name, $text);
         $wantsJson && json($message);
     } elseif ($wantsJson) {
-        json(['message' => $name === '' ? 'You are not logged in any more. Load the page again.' : 'Write 1 to 1,000 characters.'], 400);
+        json(['message' => $name === '' ? GONE : 'Write 1 to 1,000 characters.'], 400);
     }
     header("Location: $base", true, 303); // so that loading it again sends nothing again
     exit;
@@ -90,7 +91,7 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
 
 if ($name === '') {
     if ($wantsJson) {
-        json(['message' => 'You are not logged in any more. Load the page again.'], 403);
+        json(['message' => GONE], 403);
     }
     $messages = [];
 } else {
@@ -111,8 +112,8 @@ $public = rtrim($config['relay_public'], '/') . '/';
 $origin = preg_match('~^https?://[^/\s;,]+~', $public, $match) ? $match[0] : '';
 $sources = $origin === '' ? '' : " $origin";
 $sockets = $origin === '' ? '' : ' ' . preg_replace('/^http/', 'ws', $origin);
-header("Content-Security-Policy: default-src 'self'; img-src data:; script-src 'self'$sources; connect-src 'self'$sources$sockets; "
-    . "base-uri 'none'; form-action 'self'; frame-ancestors 'none'");
+header("Content-Security-Policy: default-src 'self'; img-src data:; script-src 'self'$sources; "
+    . "connect-src 'self'$sources$sockets; base-uri 'none'; form-action 'self'; frame-ancestors 'none'");
 header('Cache-Control: no-store');
 header('Content-Type: text/html; charset=utf-8');
 require __DIR__ . '/page.php';

@@ -40,8 +40,12 @@
   <main id="scroll" tabindex="0" aria-label="Messages">
     <ol id="messages" aria-live="polite">
 <?php foreach ($messages as $message): ?>
-      <li data-id="<?= (int) $message['id'] ?>" class="<?= $message['name'] === $name ? 'own ' : '' ?>hue<?= (int) $message['hue'] ?>">
-        <p class="by"><b><?= h($message['name']) ?></b> <time datetime="<?= gmdate('c', $message['time']) ?>"><?= gmdate('H:i', $message['time']) ?></time></p>
+<?php $own = $message['name'] === $name ? 'own ' : '' ?>
+      <li data-id="<?= $message['id'] ?>" class="<?= $own ?>hue<?= $message['hue'] ?>">
+        <p class="by">
+          <b><?= h($message['name']) ?></b>
+          <time datetime="<?= gmdate('c', $message['time']) ?>"><?= gmdate('H:i', $message['time']) ?></time>
+        </p>
         <p class="text"><?= h($message['text']) ?></p>
       </li>
 <?php endforeach ?>
