@@ -310,3 +310,27 @@ def serve():
             return client
 
         yield start
+
+
+@pytest.fixture
+def php(tmp_path):
+    """PHP, with a folder for temporary files of its own."""
+    from phplab import Php
+
+    return Php(tmp_path)
+
+
+@pytest.fixture
+def stranger():
+    """Starts servers that are no relay: stranger(hang)."""
+    from phplab import Stranger
+
+    started = []
+
+    def start(behave):
+        started.append(Stranger(behave))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()

@@ -1,0 +1,614 @@
+<?php
+/**
+ * The relay's PHP client (MIT): docs/php.md. One file, PHP 7.4 and later, cURL where it is there and streams where not.
+ *
+ *     $relay = new Relay('http://127.0.0.1:8080');
+ *     $relay->push('42', ['text' => 'hello']) or error_log($relay->lastError());
+ */
+
+/** What went wrong: getMessage() in words, getCode() the HTTP status (0: there was no answer). */
+class RelayException extends RuntimeException
+{
+    /** @var string one word for programs: the relay's own (`not_local`), or `unreachable`, `timeout`, `breaker_open` … */
+    public $error;
+    /** @var bool the relay is away, and not just unwilling: such a push is tried again, and the breaker counts it */
+    public $away;
+    /** @var float|null seconds after which it wants to be asked again */
+    public $retryAfter;
+
+    public function __construct(string $error, string $message, int $status = 0, bool $away = false, ?float $after = null)
+    {
+        parent::__construct($message, $status);
+        $this->error = $error;
+        $this->away = $away;
+        $this->retryAfter = $after;
+    }
+}
+
+class Relay
+{
+    private const OPTIONS = [
+        'key' => '',            // one of the relay's push_keys; programs on its own machine need none
+        'secret' => '',         // the relay's secret, for token()
+        'budget' => 0.3,        // seconds that a push may take in all
+        'strict' => false,      // true: throw a RelayException where null would be returned
+        'cooldown' => 5.0,      // seconds that nobody asks a relay that failed FAILURES times in a row; 0: no breaker
+        'ca_file' => '',        // the certificate authority to trust for https, instead of the system's
+        'transport' => 'auto',  // curl, streams
+    ];
+    private const FAILURES = 3;
+    private const MAX_WAIT = 30;            // seconds: the relay's own limit
+    private const MAX_BATCH = 1000;         // publications in a request: the relay's own limit
+    private const MAX_BATCH_BYTES = 900000; // the relay's max_body is a million, unless it is set otherwise
+    private const MAX_ANSWER = 4000000;     // bytes: whatever answers there, it must not fill the page's memory
+
+    private $options;
+    private $url;                   // without a slash at the end
+    private $scheme = '';           // http, https or unix
+    private $host = '';             // name and port, or the path of the Unix socket
+    private $path = '/push';
+    private $misconfigured = null;  // a RelayException, for each push to tell
+    private $lastError = null;
+    private $curl = null;
+    private $curlOwner = 0;         // the process that made it: a child must not talk on its parent's connection
+    private $warning = '';          // what PHP said last while a push was on its way
+    private $start = 0.0;           // of this push, by now(); then until when it may connect, and until when it may take
+    private $connectBy = 0.0;
+    private $deadline = 0.0;
+
+    /** $url: `http://127.0.0.1:8080`, `https://example.com/relay` or `unix:/run/relay.sock`. Options: see OPTIONS. */
+    public function __construct(string $url, array $options = [])
+    {
+        $this->url = rtrim($url, '/');
+        $this->options = $options + self::OPTIONS;
+        $wrong = $this->configure($options);
+        if ($wrong !== '') {
+            $this->misconfigured = new RelayException('misconfigured', $wrong);
+            if ($this->options['strict']) {
+                throw $this->misconfigured;
+            }
+        }
+    }
+
+    /**
+     * Push to a destination or a list of them. Takes `budget` seconds at most, and those of `wait` on top.
+     *
+     * @param string|int|array $destination
+     * @param mixed            $data    any JSON value; `new stdClass` is the empty object
+     * @param array            $options event, ttl, id, wait, except: docs/http-api.md. Those that are null count as not given.
+     * @return array|null the relay's answer (for a list of destinations a list); null: lastError() says why
+     */
+    public function push($destination, $data, array $options = []): ?array
+    {
+        return $this->guarded(function () use ($destination, $data, $options) {
+            $fields = self::fields(['destination' => $destination, 'data' => $data] + $options);
+            $wait = is_numeric($fields['wait'] ?? null) ? max(0, min(self::MAX_WAIT, (float) $fields['wait'])) : 0;
+            return $this->ask(self::json($fields), $wait);
+        });
+    }
+
+    /**
+     * Push many at once, each an array of destination, data and push()'s options but for `wait`. They go out as requests of
+     * 1,000 publications, all within one budget. Each is answered under its own key; one that was not taken with `error`
+     * and `message`, and then lastError() says how many those are.
+     *
+     * @return array|null null: no request was answered
+     */
+    public function pushMany(array $pushes): ?array
+    {
+        return $this->guarded(function () use ($pushes) {
+            $answers = $items = $costs = [];
+            $first = null;
+            foreach ($pushes as $key => $push) {
+                $fields = self::fields((array) $push);
+                $answers[$key] = null; // in their order
+                try {
+                    $items[$key] = self::json($fields);
+                    $costs[$key] = is_array($fields['destination'] ?? null) ? count($fields['destination']) : 1;
+                } catch (RelayException $e) {
+                    $first = $first ?? $e;
+                    $answers[$key] = self::refusal($e);
+                }
+            }
+            $answered = $away = false;
+            foreach (self::batches($items, $costs) as $batch) {
+                try {
+                    $got = $away ? [] : $this->ask('[' . implode(',', $batch) . ']');
+                    $answered = $answered || $got;
+                } catch (RelayException $e) {
+                    $first = $first ?? $e;
+                    $away = $e->away; // it has had its retry
+                    $got = array_fill(0, count($batch), self::refusal($e));
+                }
+                foreach (array_keys($batch) as $i => $key) {
+                    $answers[$key] = $got[$i] ?? ['error' => 'not_answered', 'message' => 'the request before it failed'];
+                }
+            }
+            if (!$answered && $first) {
+                throw $first;
+            }
+            $this->lastError = self::summary($answers);
+            return $answers;
+        });
+    }
+
+    /**
+     * A token for relay.js: which ids a page may register (`ids`) and push to (`push`), until when (`exp`, in seconds since 1970).
+     * Unlike a push it throws where it cannot be made, strict or not: a page with a wrong token would only fail later.
+     */
+    public function token(array $claims): string
+    {
+        $secret = (string) $this->options['secret']; // what getenv() did not find is false
+        if ($secret === '') {
+            throw new RelayException('no_secret', "give the option secret: the relay's own setting secret");
+        }
+        if (!isset($claims['ids']) && !isset($claims['push'])) {
+            throw new RelayException('invalid_claims', "say what the token is for: 'ids' => ['42', 'news-*'], or 'push'");
+        }
+        if (!is_int($claims['exp'] ?? null)) {
+            throw new RelayException('invalid_claims', "say until when the token counts: 'exp' => time() + 3600");
+        }
+        foreach (array_intersect_key($claims, ['ids' => 1, 'push' => 1]) as $name => $ids) {
+            $claims[$name] = array_map('strval', array_values((array) $ids)); // one id is a list too, 42 is "42"
+        }
+        $signed = self::base64url('{"alg":"HS256","typ":"JWT"}') . '.' . self::base64url(self::json($claims));
+        return $signed . '.' . self::base64url(hash_hmac('sha256', $signed, $secret, true));
+    }
+
+    /** Why the last push() or pushMany() was not taken, and what to do: a word, a colon, a sentence. Null where all is well. */
+    public function lastError(): ?string
+    {
+        return $this->lastError;
+    }
+
+    // --- What is asked for ---
+
+    /** Reads the options and the URL; returns what is wrong with them, or ''. */
+    private function configure(array $given): string
+    {
+        $unknown = array_diff_key($given, self::OPTIONS);
+        if ($unknown) {
+            return 'there is no option ' . key($unknown) . '; the options are ' . implode(', ', array_keys(self::OPTIONS));
+        }
+        $options = &$this->options;
+        foreach (['budget', 'cooldown'] as $name) {
+            if (!is_numeric($options[$name]) || $options[$name] < 0 || $options[$name] > 60) {
+                return "$name is a number of seconds, 60 at most";
+            }
+        }
+        if (PHP_INT_SIZE < 8) {
+            $options['cooldown'] = 0; // the breaker's number has 18 digits
+        }
+        $options['key'] = (string) $options['key'];
+        if (preg_match('/[^\x21-\x7e]/', $options['key'])) {
+            return 'the key holds a space, a line break or a letter that no key has';
+        }
+        if (!in_array($options['transport'], ['auto', 'curl', 'streams'], true)) {
+            return 'transport is auto, curl or streams';
+        }
+        if ($options['transport'] === 'auto') {
+            $options['transport'] = function_exists('curl_init') ? 'curl' : 'streams';
+        }
+        if (preg_match('~^(https?)://((?:\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::\d+)?)(/[^\s?#]*)?$~iD', $this->url, $url)) {
+            $this->scheme = strtolower($url[1]);
+            $this->host = $url[2];
+            $this->path = ($url[3] ?? '') . '/push';
+        } elseif (preg_match('~^unix:(?://)?(/[^\0]+)$~D', $this->url, $url)) {
+            $this->scheme = 'unix';
+            $this->host = $url[1];
+        } else {
+            return "the relay's address is http://HOST:PORT, https://HOST/PATH or unix:/PATH/OF/A.SOCK";
+        }
+        return '';
+    }
+
+    private static function fields(array $push): array
+    {
+        if (is_array($push['destination'] ?? null)) {
+            $push['destination'] = array_values($push['destination']);
+        }
+        $data = array_key_exists('data', $push) ? ['data' => $push['data']] : []; // null is data
+        // The id makes a push that is sent again the same push.
+        return $data + array_filter($push, static fn($value) => $value !== null) + ['id' => bin2hex(random_bytes(16))];
+    }
+
+    private static function json(array $value): string
+    {
+        try {
+            return json_encode($value, JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE);
+        } catch (JsonException $e) {
+            $said = [
+                JSON_ERROR_UTF8 => 'a text in it is not UTF-8: convert it, as with iconv("ISO-8859-1", "UTF-8", $text)',
+                JSON_ERROR_INF_OR_NAN => 'a number in it is infinite or not a number (NAN), which JSON does not have',
+                JSON_ERROR_DEPTH => 'it is nested too deeply',
+                JSON_ERROR_RECURSION => 'it contains itself',
+            ];
+            $why = $said[$e->getCode()] ?? $e->getMessage();
+            throw new RelayException('invalid_data', "this cannot be sent: $why");
+        }
+    }
+
+    /** Cuts items (key => JSON) into what fits one request. */
+    private static function batches(array $items, array $costs): iterable
+    {
+        $batch = [];
+        $publications = $bytes = 0;
+        foreach ($items as $key => $item) {
+            $publications += $costs[$key];
+            $bytes += strlen($item) + 1;
+            if ($batch && ($publications > self::MAX_BATCH || $bytes > self::MAX_BATCH_BYTES)) {
+                yield $batch;
+                $batch = [];
+                [$publications, $bytes] = [$costs[$key], strlen($item) + 1];
+            }
+            $batch[$key] = $item;
+        }
+        if ($batch) {
+            yield $batch;
+        }
+    }
+
+    private static function refusal(RelayException $e): array
+    {
+        return ['error' => $e->error, 'message' => $e->getMessage()];
+    }
+
+    private static function summary(array $answers): ?string
+    {
+        $refused = array_filter($answers, static fn($answer) => isset($answer['error']));
+        if (!$refused) {
+            return null;
+        }
+        $first = reset($refused);
+        $count = count($refused) . ' of ' . count($answers);
+        return "{$first['error']}: $count pushes were not taken; the first, " . key($refused) . ": {$first['message']}";
+    }
+
+    /** Runs what may throw, as the option strict has it. */
+    private function guarded(callable $work): ?array
+    {
+        $this->start = self::now();
+        $this->lastError = null;
+        try {
+            if ($this->misconfigured !== null) {
+                throw $this->misconfigured;
+            }
+            return $work();
+        } catch (RelayException $error) {
+        } catch (Throwable $e) { // the data's own jsonSerialize(), say
+            $error = new RelayException('unexpected', get_class($e) . ': ' . $e->getMessage());
+        }
+        $status = $error->getCode() ? " ({$error->getCode()})" : '';
+        $this->lastError = "{$error->error}$status: {$error->getMessage()}";
+        if ($this->options['strict']) {
+            throw $error;
+        }
+        return null;
+    }
+
+    // --- The way there and back ---
+
+    /** Sends a body, with one retry, and returns the answer. `$wait`: seconds that the relay may take on top of the budget. */
+    private function ask(string $body, float $wait = 0): array
+    {
+        $this->connectBy = $this->start + $this->options['budget'];
+        $this->deadline = $this->connectBy + $wait;
+        // Not "@": handlers of frameworks throw all the same, and nothing of this belongs into the page.
+        set_error_handler(function (int $level, string $said): bool {
+            $this->warning = $said;
+            return true;
+        });
+        try {
+            if (!$this->mayAsk()) {
+                $failed = $this->url . ' failed ' . self::FAILURES . ' times in a row or more, so it is left alone';
+                throw new RelayException('breaker_open', "$failed for {$this->options['cooldown']} s; this push was not sent");
+            }
+            try {
+                $answer = $this->tried($body);
+            } catch (RelayException $e) {
+                $this->count(!$e->away);
+                throw $e;
+            }
+            $this->count(true);
+            return $answer;
+        } finally {
+            restore_error_handler();
+        }
+    }
+
+    private function tried(string $body): array
+    {
+        try {
+            return $this->sent($body);
+        } catch (RelayException $e) {
+            $pause = $e->retryAfter ?? random_int(10, 40) / 1000; // of many pages that failed at once, each comes again alone
+            if (!$e->away || self::now() + $pause + 0.01 > $this->deadline) {
+                throw $e;
+            }
+            usleep((int) ($pause * 1e6));
+            return $this->sent($body);
+        }
+    }
+
+    /** One request. What it throws is `away` where the same push may well be taken a moment later. */
+    private function sent(string $body): array
+    {
+        $headers = ['Content-Type: application/json', 'User-Agent: Relay.php'];
+        if ($this->options['key'] !== '') {
+            $headers[] = "Authorization: Bearer {$this->options['key']}";
+        }
+        $way = $this->options['transport'] === 'curl' ? 'byCurl' : 'byStreams';
+        [$status, $head, $text] = $this->$way($headers, $body);
+        $answer = json_decode($text, true);
+        if ($status === 200 && is_array($answer)) {
+            return $answer;
+        }
+        if ($status === 200 && $text === '') { // the relay says more than nothing
+            $this->fail('the connection broke before the answer was there');
+        }
+        if (!is_string($answer['error'] ?? null) || !is_string($answer['message'] ?? null)) {
+            $says = substr(trim(preg_replace('/<[^>]*>|[^\x21-\x7e]+/', ' ', substr($text, 0, 2000))), 0, 200);
+            $message = "what answers at {$this->url} is not the relay, or a proxy before one that is away; it says: $says";
+            $answer = ['error' => 'not_the_relay', 'message' => $message];
+        }
+        // Where too many wait already, the relay itself is well.
+        $away = in_array($status, [502, 503, 504], true) && $answer['error'] !== 'too_many_waiting';
+        throw new RelayException($answer['error'], $answer['message'], $status, $away, self::retryAfter($head));
+    }
+
+    private static function retryAfter(string $head): ?float
+    {
+        if (!preg_match('/^Retry-After:[ \t]*([^\r\n]+)/mi', $head, $match)) {
+            return null;
+        }
+        return max(0.0, is_numeric($match[1]) ? (float) $match[1] : strtotime($match[1]) - time());
+    }
+
+    /** @return array [status, head, body] */
+    private function byCurl(array $headers, string $body): array
+    {
+        $curl = $this->curlHandle();
+        $head = $text = '';
+        $now = self::now();
+        curl_setopt_array($curl, [
+            CURLOPT_POSTFIELDS => $body,
+            CURLOPT_HTTPHEADER => array_merge($headers, ['Expect:']), // or large bodies wait for a "100 Continue" first
+            CURLOPT_CONNECTTIMEOUT_MS => max(1, (int) (($this->connectBy - $now) * 1000)),
+            CURLOPT_TIMEOUT_MS => max(1, (int) (($this->deadline - $now) * 1000)),
+            CURLOPT_HEADERFUNCTION => static function ($curl, string $line) use (&$head): int {
+                $head .= $line;
+                return strlen($line);
+            },
+            CURLOPT_WRITEFUNCTION => static function ($curl, string $piece) use (&$text): int {
+                $text .= $piece;
+                return strlen($text) > self::MAX_ANSWER ? 0 : strlen($piece);
+            },
+        ]);
+        if (curl_exec($curl) === false) {
+            $this->fail(curl_errno($curl) === CURLE_OPERATION_TIMEDOUT ? null : curl_error($curl));
+        }
+        return [curl_getinfo($curl, CURLINFO_RESPONSE_CODE), $head, $text];
+    }
+
+    /** @return CurlHandle|resource with what is the same for every push. It is kept, and its connection with it */
+    private function curlHandle()
+    {
+        if ($this->curl !== null && $this->curlOwner === getmypid()) {
+            return $this->curl;
+        }
+        $options = [
+            CURLOPT_URL => ($this->scheme === 'unix' ? 'http://localhost' : "{$this->scheme}://{$this->host}") . $this->path,
+            CURLOPT_PROTOCOLS => CURLPROTO_HTTP | CURLPROTO_HTTPS,
+            CURLOPT_NOSIGNAL => true, // times of less than a second need it
+        ];
+        if ($this->scheme === 'unix') {
+            $options[CURLOPT_UNIX_SOCKET_PATH] = $this->host;
+        }
+        if ($this->scheme === 'unix' || preg_match('/^(localhost|127\.[\d.]+|\[::1\])(:|$)/i', $this->host)) {
+            $options[CURLOPT_PROXY] = ''; // whatever http_proxy says
+        }
+        if (defined('CURLOPT_QUICK_EXIT')) { // PHP 8.3: a name server that does not answer is not waited for
+            $options[CURLOPT_QUICK_EXIT] = true;
+        }
+        if ($this->options['ca_file'] !== '') {
+            $options[CURLOPT_CAINFO] = $this->options['ca_file'];
+        }
+        $curl = curl_init();
+        if (!curl_setopt_array($curl, $options)) { // a ca_file outside open_basedir, say
+            throw new RelayException('misconfigured', "cURL does not take its options: {$this->warning}");
+        }
+        $this->curlOwner = getmypid();
+        return $this->curl = $curl;
+    }
+
+    /** @return array [status, head, body] */
+    private function byStreams(array $headers, string $body): array
+    {
+        $stream = $this->connected();
+        $host = $this->scheme === 'unix' ? 'localhost' : $this->host;
+        $headers = array_merge($headers, ["Host: $host", 'Content-Length: ' . strlen($body), 'Connection: close']);
+        // HTTP/1.0, so that no answer comes in chunks.
+        $out = "POST {$this->path} HTTP/1.0\r\n" . implode("\r\n", $headers) . "\r\n\r\n" . $body;
+        // Where it cannot be written, the answer may be there all the same: 413 comes before the body is read.
+        while ($out !== '' && ($written = fwrite($stream, $out)) !== false) {
+            $out = (string) substr($out, $written);
+            if ($out !== '') {
+                $this->await($stream, true);
+            }
+        }
+        $in = $head = '';
+        $size = $most = self::MAX_ANSWER;
+        while (strlen($in) < $size && !feof($stream)) {
+            $piece = (string) fread($stream, 65536);
+            $in .= $piece;
+            if ($head === '' && ($end = strpos($in, "\r\n\r\n")) !== false) {
+                $head = substr($in, 0, $end + 4);
+                $size = $end + 4 + (preg_match('/^Content-Length:\s*(\d+)/mi', $head, $length) ? (int) $length[1] : $most);
+                $size = min($size, $most);
+            } elseif ($piece === '' && !feof($stream)) {
+                $this->await($stream);
+            }
+        }
+        if (!preg_match('~^HTTP/1\.\d (\d{3})~', $head, $status) || (isset($length[1]) && strlen($in) < $size)) {
+            $this->fail('the connection broke before the answer was there');
+        }
+        return [(int) $status[1], $head, (string) substr($in, strlen($head))];
+    }
+
+    /** @return resource */
+    private function connected()
+    {
+        $name = preg_replace('/:\d+$/', '', $this->host);
+        $tls = ['verify_peer' => true, 'verify_peer_name' => true, 'peer_name' => trim($name, '[]')];
+        if ($this->options['ca_file'] !== '') {
+            $tls['cafile'] = $this->options['ca_file'];
+        }
+        $port = $name !== $this->host ? '' : ($this->scheme === 'https' ? ':443' : ':80');
+        $to = $this->scheme === 'unix' ? "unix://{$this->host}" : "tcp://{$this->host}$port";
+        $left = max(0.001, $this->connectBy - self::now());
+        $context = stream_context_create(['ssl' => $tls]);
+        $stream = stream_socket_client($to, $number, $said, $left, STREAM_CLIENT_CONNECT, $context);
+        if (!$stream) {
+            $this->fail(self::now() >= $this->connectBy ? null : $said);
+        }
+        stream_set_blocking($stream, false);
+        while ($this->scheme === 'https') {
+            $done = stream_socket_enable_crypto($stream, true, STREAM_CRYPTO_METHOD_TLS_CLIENT);
+            if ($done === true) {
+                break;
+            }
+            if ($done === false) {
+                $this->fail($this->warning);
+            }
+            $this->await($stream);
+        }
+        return $stream;
+    }
+
+    /** Waits until the stream can be read, or written; throws where the time is over before. */
+    private function await($stream, bool $toWrite = false): void
+    {
+        $left = max(0, $this->deadline - self::now());
+        [$read, $write, $except] = $toWrite ? [null, [$stream], null] : [[$stream], null, null];
+        if (!stream_select($read, $write, $except, (int) $left, (int) (fmod($left, 1) * 1e6))) {
+            $this->fail(null);
+        }
+    }
+
+    /** Throws: there was no answer. Null: none in time. */
+    private function fail(?string $said): void
+    {
+        if ($said === null) {
+            $ms = round((self::now() - $this->start) * 1000);
+            $message = "{$this->url} did not answer within $ms ms; whether it took the push is not known";
+            throw new RelayException('timeout', $message, 0, true);
+        }
+        $message = "{$this->url} did not answer: $said. Is the relay running, and is this its address?";
+        throw new RelayException('unreachable', $message, 0, true);
+    }
+
+    // --- The breaker: one number that all requests to this relay share, `milliseconds * 100 + failures in a row` ---
+    // Until then nobody asks. Then whoever sets it to a later time first may try, and who comes meanwhile sees that time.
+
+    private function mayAsk(): bool
+    {
+        if (!$this->options['cooldown']) {
+            return true;
+        }
+        $seen = $this->read();
+        if ($seen % 100 < self::FAILURES) {
+            return true;
+        }
+        $until = intdiv($seen, 100);
+        $now = self::clock();
+        if ($now < $until && $until < $now + 100000) { // later than that is no time of ours: the clock was set back
+            return false;
+        }
+        $done = $now + (int) (($this->deadline - $this->start + 0.2) * 1000); // by then this attempt is counted, or dead
+        return $this->swap($seen, $done * 100 + $seen % 100) !== false;
+    }
+
+    private function count(bool $well): void
+    {
+        // Others count at the same time. Who does not get through in a few attempts is one of many.
+        for ($attempt = 0; $this->options['cooldown'] && $attempt < 5; $attempt++) {
+            $seen = $this->read();
+            $failures = $well ? 0 : min($seen % 100 + 1, 99);
+            $until = $failures < self::FAILURES ? 0 : self::clock() + (int) ($this->options['cooldown'] * 1000);
+            $next = $until * 100 + $failures;
+            if ($seen === $next || $this->swap($seen, $next) !== false) {
+                return;
+            }
+            usleep(random_int(50, 500));
+        }
+    }
+
+    private function read(): int
+    {
+        if ($this->hasApcu()) {
+            return (int) apcu_fetch($this->name());
+        }
+        $file = $this->file('r');
+        return $file ? (int) fread($file, 32) : 0;
+    }
+
+    /** Sets the number from one value to another; false: it is not that one any more, null: it cannot be set. */
+    private function swap(int $old, int $new): ?bool
+    {
+        if ($this->hasApcu()) {
+            apcu_add($this->name(), 0);
+            return apcu_cas($this->name(), $old, $new);
+        }
+        $file = $this->file('c+');
+        if (!$file || !flock($file, LOCK_EX | LOCK_NB, $busy)) {
+            return empty($busy) ? null : false;
+        }
+        if ((int) fread($file, 32) !== $old) {
+            return false;
+        }
+        // Always as long, and in one write: so it can be read without a lock.
+        return rewind($file) && fwrite($file, sprintf('%-20d', $new)) === 20 ? true : null;
+    }
+
+    /** @return resource|false the breaker's file, in a folder of this user that nobody else can enter, or has laid there */
+    private function file(string $mode)
+    {
+        $user = function_exists('posix_geteuid') ? posix_geteuid() : (($mine = tmpfile()) ? fstat($mine)['uid'] : -1);
+        $folder = sys_get_temp_dir() . "/relay-breaker-$user";
+        if ($mode !== 'r') {
+            mkdir($folder, 0700);
+        }
+        $stat = lstat($folder);
+        $ours = $stat && ($stat['mode'] & 0170077) === 0040000 && $stat['uid'] === $user;
+        return $ours ? fopen("$folder/{$this->name()}", $mode) : false;
+    }
+
+    private function name(): string
+    {
+        return 'relay-' . md5($this->url);
+    }
+
+    private function hasApcu(): bool
+    {
+        return function_exists('apcu_enabled') && apcu_enabled();
+    }
+
+    // --- Small things ---
+
+    private static function base64url(string $bytes): string
+    {
+        return rtrim(strtr(base64_encode($bytes), '+/', '-_'), '=');
+    }
+
+    /** Seconds, for deadlines: no clock that anybody sets. */
+    private static function now(): float
+    {
+        return hrtime(true) / 1e9;
+    }
+
+    /** Milliseconds since 1970: the one clock that several processes share. */
+    private static function clock(): int
+    {
+        return (int) (microtime(true) * 1000);
+    }
+}

@@ -1,0 +1,198 @@
+"""php/example, the chat: on PHP's own web server, in Chromium."""
+
+import base64
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+from conftest import ROOT, free_port, wait_for
+from phplab import hang
+
+EXAMPLE = ROOT / "php" / "example"
+NASTY = "</script><script>alert(1)</script> <b>&amp;</b> \"'` ü👍"
+
+
+@pytest.fixture
+def chat(php, tmp_path):
+    """Serves the chat: `with chat(relay.url, SECRET="…") as url`; the folder it is in may be a part of the site."""
+
+    def serve(relay_url, root=EXAMPLE, **settings):
+        environ = {f"CHAT_{name}": value for name, value in settings.items()}
+        environ = {
+            "CHAT_RELAY": relay_url,
+            "CHAT_RELAY_PUBLIC": relay_url,
+            "CHAT_DATA": str(tmp_path / "data"),
+            **environ,
+        }
+        return php.serve(root, **environ)
+
+    return serve
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens the chat as somebody, each in a browser of their own."""
+    contexts = []
+
+    def visit(url, name, status="online", **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.errors = errors
+        page.goto(url)
+        page.fill("#name", name)
+        page.click("button")
+        page.locator(f"#state[data-status={status}]").wait_for()
+        return page
+
+    yield visit
+    for context in contexts:
+        for page in context.pages:
+            assert not page.errors, page.errors
+        context.close()
+
+
+def say(page, text):
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+
+
+def said(page, text):
+    page.locator("#messages .text").get_by_text(text, exact=True).wait_for()
+
+
+def test_two_browsers_chat_and_what_they_write_is_text(relay, chat, visit):
+    with chat(relay.url) as url:
+        anna, ben = visit(url, "Anna <i>"), visit(url, "Ben")
+        say(anna, NASTY)
+        said(ben, NASTY)
+        say(ben, "two\nlines")
+        said(anna, "two\nlines")
+        for page in (anna, ben):
+            assert page.locator("#messages li").count() == 2
+            assert page.locator("#messages b").all_text_contents() == ["Anna <i>", "Ben"]
+        ben.reload()
+        said(ben, NASTY)
+        assert ben.locator("#messages script, #messages i").count() == 0
+        assert anna.locator(".own").count() == 1 and anna.text_content("#problem") == ""
+
+
+def test_what_was_said_while_a_page_was_away_from_the_relay_is_there_when_it_is_back(start_relay, chat, visit):
+    relay = start_relay()
+    with chat(relay.url) as url:
+        anna, ben = visit(url, "Anna"), visit(url, "Ben")
+        relay.kill()
+        for page in (anna, ben):
+            page.locator("#state[data-status=offline]").wait_for()
+        say(anna, "into the dark")
+        said(anna, "into the dark")
+        assert "relay is away" in anna.text_content("#problem")
+        said(ben, "into the dark")  # by asking PHP
+        relay.start()
+        ben.locator("#state[data-status=online]").wait_for()
+
+
+def test_it_runs_in_a_part_of_a_site_and_without_javascript(relay, chat, visit, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "talk").symlink_to(EXAMPLE)
+    with chat(relay.url, root=tmp_path / "site") as url:
+        page = visit(f"{url}/talk/index.php", "Nora", status="offline", java_script_enabled=False)
+        assert page.url == f"{url}/talk/"
+        page.fill("#text", "by the form")
+        page.click("#say button")
+        said(page, "by the form")
+        page.click("text=Leave")
+        page.locator("#name").wait_for()
+
+
+class Visitor:
+    """Somebody without a browser: cookies and the form's token."""
+
+    def __init__(self, url):
+        self.url = url
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        self.csrf = re.search(r'name="csrf" value="(\w+)"', self.send(None)[1])[1]
+
+    def send(self, fields, **headers):
+        body = fields and urllib.parse.urlencode(fields).encode()
+        try:
+            with self.opener.open(urllib.request.Request(self.url, body, headers)) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+
+def test_a_form_without_its_token_changes_nothing(relay, chat):
+    with chat(relay.url) as url:
+        visitor = Visitor(url)
+        for csrf in ({}, {"csrf": "guessed"}, {"csrf[]": visitor.csrf}):
+            assert visitor.send({"name": "Mallory", **csrf})[0] == 403
+        assert 'id="name"' in visitor.send(None)[1]
+        status, page = visitor.send({"name": "Mia", "csrf": visitor.csrf})
+        assert status == 200 and '<span class="me">Mia</span>' in page
+        assert visitor.send({"text": "x"}, Accept="application/json")[0] == 403
+        for text in ("", " ", "x" * 1001, b"\xff"):
+            assert visitor.send({"text": text, "csrf": visitor.csrf}, Accept="application/json")[0] == 400
+        assert json.loads(visitor.send(None, Accept="application/json")[1]) == []
+
+
+@pytest.mark.parametrize("trouble", ["refused", "hung"])
+def test_a_message_is_taken_in_time_when_the_relay_is_away(chat, trouble, stranger):
+    with chat(stranger(hang).url if trouble == "hung" else f"http://127.0.0.1:{free_port()}") as url:
+        visitor = Visitor(url)
+        visitor.send({"name": "Mia", "csrf": visitor.csrf})
+        costs = []
+        for count in range(1, 6):
+            start = time.monotonic()
+            status, answer = visitor.send({"text": "hello", "csrf": visitor.csrf}, Accept="application/json")
+            costs.append(time.monotonic() - start)
+            assert status == 200 and json.loads(answer)["id"] == count and not json.loads(answer)["live"]
+        # Seconds, the whole page with its session and file; the quickest, as a busy machine lets any of them wait.
+        assert min(costs[:3]) < 0.3 + 0.1 and min(costs[3:]) < 0.05 and max(costs) < 2
+
+
+def test_with_a_secret_the_page_listens_by_a_token_for_the_room_alone(start_relay, chat, visit):
+    secret = "a-secret-of-thirty-two-characters"
+    relay = start_relay(secret=secret)
+    with chat(relay.url, SECRET=secret) as url:
+        anna, ben = visit(url, "Anna"), visit(url, "Ben")
+        say(anna, "by token")
+        said(ben, "by token")
+        assert secret not in anna.content()
+        token = json.loads(anna.text_content("#chat"))["listen"]["token"]
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        assert claims["ids"] == ["chat"] and claims["exp"] > time.time()
+
+
+def test_with_the_session_cookie_each_session_is_pushed_to(relay, connect, chat):
+    with chat(relay.url, COOKIE="CHATSESSION") as url:
+        mia, lea = Visitor(url), Visitor(url)
+        ids = []
+        for visitor in (mia, lea):
+            _, page = visitor.send({"name": "Mia", "csrf": visitor.csrf})
+            assert json.loads(re.search(r'id="chat">(.*?)</script>', page)[1])["listen"] == {"id": "me"}
+            ids += [cookie.value for handler in visitor.opener.handlers for cookie in getattr(handler, "cookiejar", ())]
+        clients = [connect(relay.url, id_) for id_ in ids]
+        mia.send({"text": "to all", "csrf": mia.csrf}, Accept="application/json")
+        for client in clients:
+            assert client.data(1)[0]["text"] == "to all"
+        lea.send({"logout": "1", "csrf": lea.csrf})
+        mia.send({"text": "to me", "csrf": mia.csrf}, Accept="application/json")
+        assert clients[0].data(2)[1]["text"] == "to me" and len(clients[1].got) == 1
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_nothing_of_it_is_wider_than_the_screen(relay, chat, visit, width):
+    with chat(relay.url) as url:
+        page = visit(url, "W" * 30, viewport={"width": width, "height": 700})
+        say(page, "x" * 600)
+        said(page, "x" * 600)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert wait_for(lambda: page.evaluate("document.documentElement.scrollHeight") <= 700)
