@@ -9,7 +9,7 @@
 /** What went wrong: getMessage() in words, getCode() the HTTP status (0: there was no answer). */
 class RelayException extends RuntimeException
 {
-    /** @var string one word for programs: the relay's own (`not_local`), or `unreachable`, `timeout`, `breaker_open` … */
+    /** @var string one word for programs: the relay's own (`missing_key`), or `unreachable`, `timeout`, `breaker_open` … */
     public $error;
     /** @var bool the relay is away, and not just unwilling: such a push is tried again, and the breaker counts it */
     public $away;
