@@ -17,16 +17,20 @@ def is_own(settings: Settings) -> bool:
     return has_epoll and settings.server != "werkzeug"
 
 
-def make_manager(settings: Settings) -> Any:
-    """The `client_manager` for Flask-SocketIO, which makes it run on the engine it belongs to."""
-    if not is_own(settings):
+def make_manager(settings: Settings, imported: bool = False) -> Any:
+    """The `client_manager` for Flask-SocketIO, which makes it run on the engine it belongs to.
+
+    `imported`: another server than those below runs the app. The setting `server` says nothing about that one, and our
+    engine works there.
+    """
+    if not (is_own(settings) or (imported and hasattr(select, "epoll"))):
         from .fallback import StockManager
 
         return StockManager()
     from .engine import install
     from .manager import RoomManager
 
-    install(outbox_bytes=settings.max_outbox)
+    install(outbox_bytes=settings.max_outbox, threads=settings.threads)
     return RoomManager(pacers=settings.threads // 2)
 
 

@@ -84,8 +84,9 @@ class Member:
 class WebSocketMember(Member):
     async def open(self):
         await self._connect()
-        self._writer.write(UPGRADE + frame("40") + frame(event("register", {"id": self.name}, 1)))
+        self._writer.write(UPGRADE)
         assert b" 101 " in await self._reader.readuntil(b"\r\n\r\n")
+        self._writer.write(frame("40") + frame(event("register", {"id": self.name}, 1)))
         while not (packet := await self._packet()).startswith("431"):
             self.take(packet)
         assert '"ok":true' in packet, packet
@@ -136,6 +137,15 @@ class PollingMember(Member):
                     self.take(packet)
 
 
+class ReconnectingPollingMember(PollingMember):
+    """The same with a new connection for each request."""
+
+    async def _request(self, method, body=""):
+        self.drop()
+        await self._connect()
+        return await super()._request(method, body)
+
+
 async def read_answer(reader):
     """The body of one answer with a Content-Length; raises ConnectionError for what is not a 200."""
     head = await reader.readuntil(b"\r\n\r\n")
@@ -161,10 +171,10 @@ class Pusher:
 
 
 @contextlib.asynccontextmanager
-async def crowd(port, websockets, polling=0):
+async def crowd(port, websockets, polling=0, polling_member=PollingMember):
     """That many clients, connected and registered as client-0, client-1 and so on; they leave at once at the end."""
     members = [WebSocketMember(port, f"client-{n}") for n in range(websockets)]
-    members += [PollingMember(port, f"client-{websockets + n}") for n in range(polling)]
+    members += [polling_member(port, f"client-{websockets + n}") for n in range(polling)]
     doors = asyncio.Semaphore(AT_ONCE)
 
     async def enter(member):
