@@ -187,9 +187,11 @@ async def crowd(port, websockets, polling=0, polling_member=PollingMember):
         tasks = [asyncio.create_task(member.run()) for member in members]
         yield members
     finally:
+        for task in tasks:  # first: a member may be about to connect again
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for member in members:
             member.drop()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def until(condition, what, deadline=60.0):
