@@ -137,17 +137,28 @@ def connect():
         client.drop()
 
 
-@pytest.mark.parametrize("transport", ["websocket", "polling", None])
-def test_it_serves_the_page_and_delivers_pushes(contained, connect, transport):
+def upgrades(relay):
+    return json.loads(relay.request("GET", "/socket.io/?EIO=4&transport=polling")[2][1:])["upgrades"]
+
+
+def test_it_serves_the_page_and_delivers_pushes(contained, connect):
     assert b"<html" in contained.request("GET", "/")[2]
-    if transport is None:  # from polling to WebSocket, as the official client does it
-        client = connect(contained.url, "moves", transport="polling")
-        assert "websocket" in client.socket.eio.upgrades
-    else:
-        client = connect(contained.url, f"me-{transport}", transport=transport)
-        for n in range(3):
-            assert contained.push(f"me-{transport}", f"hello {n}")["connections"] == 1
-        assert client.data(3) == ["hello 0", "hello 1", "hello 2"]
+    client = connect(contained.url, "me")
+    for n in range(3):
+        assert contained.push("me", f"hello {n}")["connections"] == 1
+    assert client.data(3) == ["hello 0", "hello 1", "hello 2"]
+
+
+def test_polling_clients_get_each_push_once_and_in_order(contained):
+    async def scene():
+        async with crowd.crowd(contained.port, 0, 1, crowd.ReconnectingPollingMember) as (member,):
+            for n in range(5):
+                await asyncio.to_thread(contained.push, member.name, str(n))
+            await crowd.until(lambda: len(member.got) == 5, "the pushes")
+            assert member.got == ["0", "1", "2", "3", "4"]
+
+    assert upgrades(contained) == ["websocket"]
+    crowd.run(scene())
 
 
 def test_a_client_may_move_from_polling_to_websocket(contained):
@@ -174,7 +185,7 @@ def test_more_clients_than_threads_hold_none(contained):
             await crowd.until(lambda: all(member.got == ["one"] for member in members), "a push for each")
 
     crowd.run(scene())
-    wait_for(lambda: contained.push("client-0", "nobody")["connections"] == 0, "that the client has gone is noticed")
+    wait_for(lambda: contained.push("client-1", "nobody")["connections"] == 0, "their end is noticed")
     wait_for(lambda: contained.open_files() <= files + 4, "what the clients had open is closed")
 
 
@@ -287,12 +298,10 @@ def test_another_ini_than_the_relays_own_stops_the_start_with_a_sentence(contain
     assert f"set RELAY_CONFIG={relay.ini}" in relay.log.read_text()
 
 
-def test_waitress_serves_long_polling_and_says_that_it_has_no_websocket(contain, connect):
+def test_waitress_says_that_it_has_no_websocket_and_who_came_through_a_proxy(contain):
     relay = contain("waitress")
-    client = connect(relay.url, "me", transport="polling")
-    assert client.socket.eio.upgrades == []
-    assert relay.push("me", "hello")["connections"] == 1
-    assert client.data(1) == ["hello"]
+    assert b"<html" in relay.request("GET", "/")[2]
+    assert upgrades(relay) == []
     with pytest.raises(AssertionError, match="400"):
         Wire(relay.port)
     assert relay.request("POST", "/push", b"destination=a&data=b", {"X-Forwarded-For": "203.0.113.9"})[0] == 401
