@@ -223,7 +223,7 @@ def test_a_thousand_websockets_on_eight_threads_all_get_their_push(contained, ma
             status, _, answer = await asyncio.to_thread(
                 contained.request, "POST", "/push", json.dumps(drafts).encode(), {"Content-Type": "application/json"}
             )
-            assert status == 200 and all(each["connections"] == 1 for each in json.loads(answer))
+            assert status == 200 and all(each["connections"] for each in json.loads(answer))
             await crowd.until(lambda: all(member.got == ["one"] for member in members), "a push for each")
 
     crowd.run(scene())
