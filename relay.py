@@ -5,6 +5,7 @@
 
 import logging
 import sys
+import threading
 from functools import wraps
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ try:
     from flask_socketio import SocketIO, emit
     from werkzeug.exceptions import HTTPException
 
-    from pushrelay import headers, serving
+    from pushrelay import container, headers, serving
     from pushrelay.access import Access
     from pushrelay.broker import open_broker
     from pushrelay.draining import Draining, exit_at_signals
@@ -46,8 +47,10 @@ try:
     # Flags are this program's own; an app that another server imports has its settings from the file and RELAY_*.
     flags, check_only = parse_flags(sys.argv[1:]) if __name__ == "__main__" else ({}, False)
     settings = load(flags=flags)
+    if __name__ != "__main__":
+        container.check_processes()
     access = Access(settings)
-    manager = serving.make_manager(settings, access.client_address)
+    manager = serving.make_manager(settings, access.client_address, imported=__name__ != "__main__")
 except SettingsError as error:
     if __name__ != "__main__":
         raise
@@ -92,6 +95,8 @@ def front(wsgi_app: Any) -> Any:
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
         if not upkeep.started:
+            if reason := container.refusal(environ):
+                return unfit(reason)(environ, start_response)
             upkeep.see_to_it()
         path = environ["PATH_INFO"]
         if path in SEED_AT and environ["REQUEST_METHOD"] == "POST" and not is_hooked():
@@ -103,6 +108,16 @@ def front(wsgi_app: Any) -> Any:
     return serve
 
 
+def unfit(reason: str) -> Response:
+    """The answer to everybody where the relay must not run. It is logged once: the first may be a health check."""
+    global told_unfit
+    if not told_unfit:
+        told_unfit = True
+        app.logger.error("the relay does not serve: %s", reason)
+    return json_response({"error": "wrong_server", "message": reason}, 503)
+
+
+told_unfit = False
 PUSH_PATH = f"{settings.base_path}/push"  # as the server sees it
 SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the answer is the seed's there
 
@@ -139,6 +154,7 @@ def shortcut(environ: dict[str, Any]) -> Any:
     return take and (lambda body, conversation: upkeep.started and not is_hooked() and take(body, conversation))
 
 
+RELOAD_SECONDS = 10.0
 deliver = delivery(manager, settings)
 try:
     broker = open_broker(
@@ -150,10 +166,13 @@ try:
         history_bytes=settings.history_bytes,
     )
 except ValueError as error:
+    if __name__ != "__main__":
+        raise
     stop_with(str(error))
 publisher = Publisher(broker, settings, access)
 registrations = Registrations(broker, manager, settings, publisher.waiters.note)
-upkeep = Upkeep(broker, registrations.each_second)
+# A container's reload starts the next process before, or as soon as, the last one ends.
+upkeep = Upkeep(broker, registrations.each_second, patience=RELOAD_SECONDS if __name__ != "__main__" else 0.0)
 draining = Draining(manager, publisher.waiters, settings.drain_spread)
 
 
@@ -313,6 +332,27 @@ def on_unknown(event: str, message: Any, wants_answer: bool) -> dict[str, Any]:
         bad("unknown_event", f"the relay knows register, unregister, ack and push, not {event[:50]!r}")
 
     return refuse(message, wants_answer)
+
+
+def paste_app(global_conf: dict[str, str], **local_conf: str) -> Any:
+    """The app for PasteDeploy: `[app:main]` in wsgi.ini. The settings are those of `[relay]`, in the same file."""
+    if local_conf:
+        raise SettingsError(f"[app:main]: {', '.join(local_conf)}: the relay's settings belong into [relay]")
+    container.check_file(settings, global_conf["__file__"])
+    return app
+
+
+def end() -> None:
+    """Let go of the clients and of the store: another server ends this process."""
+    with ending:
+        socketio.server.eio.shutdown()
+        publisher.waiters.finish()
+        upkeep.close()
+
+
+ending = threading.Lock()
+if __name__ != "__main__":
+    container.at_end(end)
 
 
 def main() -> None:

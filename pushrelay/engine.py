@@ -1,8 +1,8 @@
 """An Engine.IO server whose sessions cost no thread: `engineio.Server`, on the poller.
 
 It answers for all that python-socketio asks of engineio's server and takes the same options. Under `pushrelay.server`
-polls are parked and WebSockets live on the poller. Under another WSGI server a poll holds that server's thread while it
-waits, and so does a WebSocket (see `foreign.py`).
+polls are parked and WebSockets live on the poller. So it is under another WSGI server whose sockets can be taken
+(`takeover.py`); where they cannot, a client holds that server's thread while it waits (`foreign.py`).
 """
 
 import threading
@@ -16,9 +16,10 @@ import socketio
 from engineio.packet import Packet
 
 from .admission import Admission, Full, retry_after
-from .connection import TRANSPORT_ERROR
+from .connection import TRANSPORT_ERROR, Connection
+from .doors import raise_file_limit
 from .draining import until
-from .foreign import ForeignPoll, serve_foreign
+from .foreign import ForeignPoll, can_serve, serve_foreign, threads_of
 from .handshakes import kept_of, read_query
 from .headers import NO_SNIFFING, cors
 from .heartbeat import Heartbeat
@@ -27,6 +28,8 @@ from .message import OPEN, Message, data_of, payload, split_payload
 from .newcomers import Newcomers
 from .poller import Poller
 from .session import DRAINING, REGISTER_TIMEOUT, Link, Session
+from .takeover import NotTaken, Taken
+from .takeover import conversation as taken_over
 from .websocket import NORMAL, HandshakeError, close_frame, handshake
 
 
@@ -43,6 +46,8 @@ class Answer(NamedTuple):
 OUTBOX_BYTES = 1024 * 1024
 # A WebSocket that was opened to take over from polling does so within a round trip or two.
 UPGRADE_SECONDS = 10.0
+# Where a client holds a thread of its server, so many are kept for pushes and for what clients send.
+FREE_THREADS = 2
 # The protocol's own errors, as the reference server numbers and words them.
 TRANSPORT_UNKNOWN = (0, "Transport unknown")
 SESSION_UNKNOWN = (1, "Session ID unknown")
@@ -50,6 +55,10 @@ BAD_HANDSHAKE_METHOD = (2, "Bad handshake method")
 BAD_REQUEST = (3, "Bad request")
 FORBIDDEN = (4, "Forbidden")
 UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
+# And our own.
+GOING_DOWN = (BAD_REQUEST[0], "the relay is going down here: connect again")
+NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
+NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open files (ulimit -n)")
 
 _TEXT = [("Content-Type", "text/plain; charset=UTF-8"), NO_SNIFFING]
 
@@ -89,6 +98,7 @@ class Engine(engineio.Server):
     `outbox_bytes`: what may wait for one client. `message_timeout`: seconds within which a message must be complete.
     `settle_timeout`: seconds within which somebody must set a session's `settled`, or `see_out` is called; 0 for ever.
     `event_rate`: messages a second that a client may send in the long run; 0 for any number. `admission`: who gets in.
+    `threads`: of the poller that it makes where it is given none.
     """
 
     _default_monitor_clients = False  # the heartbeat does it
@@ -100,6 +110,7 @@ class Engine(engineio.Server):
         settle_timeout: float = 0.0,
         event_rate: float = 0.0,
         admission: Admission | None = None,
+        threads: int = 8,
         **options: Any,
     ):
         options["async_mode"] = "threading"
@@ -108,11 +119,13 @@ class Engine(engineio.Server):
         self.message_timeout = message_timeout
         self.event_cost = 1 / event_rate if event_rate else 0.0  # seconds: see session.BURST_SECONDS
         self.admission = admission or Admission()
+        self.threads = threads
         self._settle_timeout = settle_timeout
         self._newcomers: Any = None  # from start() on, as the next two
         self._poller: Any = None
+        self._heartbeat: Any = None
         self._own_poller = False
-        self._heartbeat: Any = None  # the same
+        self._over = False  # on a poller of its own: nobody is taken in any more
         self._start_lock = threading.Lock()
         self._last_words: dict[str, list[Message]] = {}  # for who polls once more after the server closed its session
         self._open_text = self._open_packet()
@@ -129,8 +142,10 @@ class Engine(engineio.Server):
         """Run on this poller; without one, on one of its own. The first request does this; then it changes nothing."""
         with self._start_lock:
             if self._heartbeat is None:
-                self._own_poller = poller is None
-                self._poller = poller or Poller(threads=2)
+                if poller is None:
+                    self._own_poller = True
+                    raise_file_limit()
+                self._poller = poller or Poller(self.threads)
                 self._poller.start()
                 if self._settle_timeout:
                     self._newcomers = Newcomers(self._poller, self._settle_timeout, self._look_at_newcomer)
@@ -218,12 +233,19 @@ class Engine(engineio.Server):
         return count
 
     def shutdown(self) -> None:
-        """Stop what runs in the background. Sessions stay as they are; the server that carries them ends them."""
+        """Stop what runs in the background. Sessions stay as they are; the server that carries them ends them.
+
+        Connections that were taken over from a server are closed here; who comes after that is sent away.
+        """
         super().shutdown()
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        if self._own_poller and self._poller is not None:
+        if self._own_poller and self._poller is not None and not self._over:
+            self._over = True
             self._poller.close()
+            for source in self._poller.sources():
+                if isinstance(source, Connection):
+                    source.sock.close()
 
     def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """The WSGI application. Of a request that was parked or became a WebSocket, the return value says nothing."""
@@ -236,11 +258,15 @@ class Engine(engineio.Server):
             answer = _full_answer(full)
         except HandshakeError as error:
             answer = Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
+        except NotTaken:
+            answer = Rejected(NO_FILES, "503 Service Unavailable").answer()
         if not isinstance(answer, Answer):
             return answer
         status, headers, body = answer
         body, encoding = self._compressed(environ, body)
-        start_response(status, headers + encoding + self._cors_headers(environ))
+        # Our own server counts by itself; others leave a client that keeps its connection to wait for the end.
+        length = [] if KEY in environ else [("Content-Length", str(len(body)))]
+        start_response(status, headers + encoding + length + self._cors_headers(environ))
         return [body]
 
     # Requests.
@@ -270,9 +296,13 @@ class Engine(engineio.Server):
             raise Rejected(TRANSPORT_UNKNOWN)
         if "j" in query:
             raise Rejected((BAD_REQUEST[0], "JSONP is not offered"))
-        conversation: Conversation | None = environ.get(KEY)
+        conversation: Conversation | Taken | None = environ.get(KEY)
         if self._heartbeat is None:
             self.start(conversation.connection.poller if conversation is not None else None)
+        if conversation is None:
+            if self._over:
+                raise Rejected(GOING_DOWN, "503 Service Unavailable")
+            conversation = taken_over(environ, self._poller)
         if sid is None:
             self._check_handshake(method, query)
             return self._open(environ, start_response, transport, conversation)
@@ -321,14 +351,23 @@ class Engine(engineio.Server):
         )
 
     def _open(
-        self, environ: dict[str, Any], start_response: Callable[..., Any], transport: str, conversation: Any
+        self,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+        transport: str,
+        conversation: Conversation | Taken | None,
     ) -> Answer | Iterable[bytes]:
         head = handshake(environ) if transport == "websocket" else b""
+        if conversation is None:
+            self._check_threads(environ)
+        has_websockets = can_serve(environ) if conversation is None else conversation.websockets
+        if transport == "websocket" and not has_websockets:
+            raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
         self.admission.check(conversation)
         place = self.admission.enter(environ)
         sid = self.generate_id()
         session = Session(self, sid, place)
-        upgrades = '["websocket"]' if self._offers_upgrade(transport) else "[]"
+        upgrades = '["websocket"]' if has_websockets and self._offers_upgrade(transport) else "[]"
         session.send(Message(self._open_text % (sid, upgrades)))
         self.sockets[sid] = session
         refusal = self._trigger_event("connect", sid, kept_of(environ, sid), run_async=False)
@@ -352,16 +391,27 @@ class Engine(engineio.Server):
         session: Session,
         environ: dict[str, Any],
         start_response: Callable[..., Any],
-        conversation: Conversation | None,
+        conversation: Conversation | Taken | None,
         head: bytes,
     ) -> Iterable[bytes]:
         if conversation is None:
             return serve_foreign(self, session, environ, start_response, opening=True)
         link = Link(session, self.max_http_buffer_size)
-        link.connection = conversation.connection
+        try:
+            link.connection = conversation.take()
+        except NotTaken:
+            session.close(abort=True, reason=TRANSPORT_ERROR)
+            raise
         # The answer to the handshake and the first packets leave in one piece.
         conversation.upgrade(link, head + b"".join([message.frame for message in session.begin_on(link)]))
-        return ()
+        return conversation.returned()
+
+    def _check_threads(self, environ: dict[str, Any]) -> None:
+        """Refuse a client that would hold a thread of its server, if it would be one of the last."""
+        threads = threads_of(environ)
+        if threads is not None and len(self.sockets) >= max(1, threads - FREE_THREADS):
+            message = f"each client holds one of the {threads} threads of this server, and no more can be spared"
+            raise Rejected((BAD_REQUEST[0], message), "503 Service Unavailable")
 
     def _offers_upgrade(self, transport: str) -> bool:
         return self.allow_upgrades and transport == "polling" and "websocket" in self.transports
@@ -379,7 +429,7 @@ class Engine(engineio.Server):
         return Answer("200 OK", [*_TEXT, *(headers or ())], payload(messages))
 
     def _answer_poll(
-        self, session: Session, environ: dict[str, Any], conversation: Conversation | None
+        self, session: Session, environ: dict[str, Any], conversation: Conversation | Taken | None
     ) -> Answer | Iterable[bytes]:
         poll = ForeignPoll() if conversation is None else ParkedPoll(self, session, environ, conversation)
         try:
@@ -388,7 +438,7 @@ class Engine(engineio.Server):
             raise Rejected(BAD_REQUEST) from None
         if messages is None:
             if conversation is not None:
-                return ()
+                return conversation.returned()
             messages = poll.wait()
         return self._payload_answer(messages)
 
@@ -428,14 +478,16 @@ class Engine(engineio.Server):
         session: Session,
         environ: dict[str, Any],
         start_response: Callable[..., Any],
-        conversation: Conversation | None,
+        conversation: Conversation | Taken | None,
     ) -> Iterable[bytes]:
         head = handshake(environ)
         self.admission.check(conversation)
         if conversation is None:
             return serve_foreign(self, session, environ, start_response, opening=False)
+        if not conversation.websockets:
+            raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
         link = Link(session, self.max_http_buffer_size)
-        link.connection = conversation.connection
+        link.connection = conversation.take()
         if session.probe(link):
             conversation.upgrade(link, head)
             self._poller.call_later(UPGRADE_SECONDS, _end_idle_probe, session, link)
@@ -443,18 +495,18 @@ class Engine(engineio.Server):
             # The reference server also takes the WebSocket first and closes it then.
             conversation.upgrade(link, head + close_frame(NORMAL))
             link.connection.finish()
-        return ()
+        return conversation.returned()
 
 
 class ParkedPoll:
-    """A GET on our own server that waits for something to say, and no thread with it."""
+    """A GET that waits for something to say, and no thread with it."""
 
     __slots__ = ("_conversation", "_engine", "_environ", "_session")
 
-    def __init__(self, engine: Engine, session: Session, environ: dict[str, Any], conversation: Conversation):
+    def __init__(self, engine: Engine, session: Session, environ: dict[str, Any], conversation: Conversation | Taken):
         self._engine = engine
         self._session = session
-        self._environ = environ
+        self._environ = environ if KEY in environ else dict(environ)  # uWSGI empties its own when the app returns
         self._conversation = conversation
 
     def park(self) -> "ParkedPoll":

@@ -1,7 +1,7 @@
-"""The Engine under another WSGI server, which knows nothing of parked requests: they hold that server's thread.
+"""The Engine under a WSGI server whose sockets cannot be taken (waitress, or TLS): a client holds a thread of it.
 
-A WebSocket goes through simple-websocket there, as in stock Flask-SocketIO. Sending to it may block the sender for as
-long as its client does not read, which is why the relay's own server is the better place.
+A WebSocket goes through simple-websocket there, as in stock Flask-SocketIO, where the server gives its socket at all.
+Sending to it may block the sender for as long as its client does not read.
 """
 
 import threading
@@ -9,9 +9,27 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .connection import FINISHED, TRANSPORT_CLOSE, TRANSPORT_ERROR
+from .container import gunicorn_setting, waitress_settings
 from .message import Message
 from .session import Session
 from .websocket import TEXT, HandshakeError
+
+# Of a server that does not say how many threads it has.
+UNKNOWN_THREADS = 8
+
+
+def can_serve(environ: dict[str, Any]) -> bool:
+    """Whether simple-websocket finds a socket to work with."""
+    return "werkzeug.socket" in environ or "gunicorn.socket" in environ
+
+
+def threads_of(environ: dict[str, Any]) -> int | None:
+    """How many requests the server handles at a time; None where there is no such bound."""
+    if "werkzeug.socket" in environ:  # a thread for each connection
+        return None
+    if (waitress := waitress_settings(environ)) is not None:
+        return waitress.threads
+    return gunicorn_setting("threads", UNKNOWN_THREADS)
 
 
 class ForeignPoll:

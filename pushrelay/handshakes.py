@@ -27,6 +27,8 @@ _DROPPED = {
     "werkzeug.socket",
     "werkzeug.request",
     "gunicorn.socket",
+    "wsgi.early_hints",  # holds the whole request
+    "waitress.client_disconnected",  # likewise
 }
 _NO_INPUT = io.BytesIO()
 

@@ -37,6 +37,8 @@ LINGER_BYTES = 16 * 1024 * 1024
 class Conversation:
     """The receiver of a connection that speaks HTTP."""
 
+    websockets = True  # takeover.Taken, which is this under other servers, may have none
+
     __slots__ = (
         "_app",
         "_busy",
@@ -170,6 +172,10 @@ class Conversation:
         self._parked = self._busy = True
         self.connection.deadline = 0.0
 
+    def take(self) -> Connection:
+        """The connection, for who is about to upgrade it."""
+        return self.connection
+
     def upgrade(self, receiver: Any, head: bytes) -> Connection:
         """Send `head` and speak another protocol from here on; its receiver is the connection's."""
         self._taken = True
@@ -179,6 +185,10 @@ class Conversation:
         self._server.forget(connection)
         connection.write(head)
         return connection
+
+    def returned(self) -> tuple[()]:
+        """What the app returns for a request that was parked or upgraded."""
+        return ()
 
     # Any thread.
 

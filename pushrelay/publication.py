@@ -9,6 +9,10 @@ class StoreError(Exception):
     """The store did not take it, or cannot be read. The text is for people: what happened and what to do."""
 
 
+class StoreInUse(StoreError):
+    """Another relay works with it. It may be the one before this, about to end."""
+
+
 class Draft(NamedTuple):
     """What a publisher asks for: one push to one destination."""
 

@@ -19,12 +19,13 @@ def is_own(settings: Settings) -> bool:
     return has_epoll and settings.server != "werkzeug"
 
 
-def make_manager(settings: Settings, address_of: Callable[[dict[str, Any]], str | None]) -> Any:
+def make_manager(settings: Settings, address_of: Callable[[dict[str, Any]], str | None], imported: bool = False) -> Any:
     """The `client_manager` for Flask-SocketIO, which makes it run on the engine it belongs to.
 
-    `address_of`: see admission.Admission.
+    `address_of`: see admission.Admission. `imported`: another server than those below runs the app. The setting
+    `server` says nothing about that one, and our engine works there.
     """
-    if not is_own(settings):
+    if not (is_own(settings) or (imported and hasattr(select, "epoll"))):
         from .fallback import StockManager
 
         return StockManager()
@@ -40,6 +41,7 @@ def make_manager(settings: Settings, address_of: Callable[[dict[str, Any]], str 
         settle_timeout=settings.register_timeout,
         event_rate=settings.max_event_rate,
         admission=Admission(most, settings.max_per_address, settings.max_connections, address_of),
+        threads=settings.threads,
     )
     return RoomManager(pacers=settings.threads // 2)
 

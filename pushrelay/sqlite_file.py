@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 
-from .publication import StoreError
+from .publication import StoreError, StoreInUse
 
 READERS = 4  # connections that read at once; more threads wait for microseconds, and each costs its page cache
 
@@ -110,7 +110,7 @@ def lock(path: str, seconds: float) -> sqlite3.Connection:
     except sqlite3.Error as error:
         connection.close()
         if code_of(error) == sqlite3.SQLITE_BUSY:
-            raise StoreError(
+            raise StoreInUse(
                 f"{path}: another relay works with this file: stop that one, or give each its own in the setting broker"
             ) from None
         raise explain(error, f"{path}-lock") from error

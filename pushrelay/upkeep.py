@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from .broker import Broker
-from .publication import StoreError
+from .publication import StoreError, StoreInUse
 
 log = logging.getLogger("relay.broker")
 
@@ -17,12 +17,15 @@ AGAIN = 0.05  # seconds until the next step where there is more
 class Upkeep:
     """Opens a broker when it is first needed, so that a process may fork before, and sweeps it until it is closed.
 
-    `each_second()` is called as often, or more; it must not wait.
+    `each_second()` is called as often, or more; it must not wait. `patience`: seconds that the first requests wait for
+    a relay that still works with the store.
     """
 
-    def __init__(self, broker: Broker, each_second: Callable[[], None] = lambda: None):
+    def __init__(self, broker: Broker, each_second: Callable[[], None] = lambda: None, patience: float = 0.0):
         self.broker = broker
+        self.patience = patience
         self._each_second = each_second
+        self._patient_until = 0.0  # monotonic; 0 until the first request has come
         self.trouble: str | None = None  # why the store cannot be written, while that is so
         self.started = False
         self._next_try = 0.0  # not before then, monotonic: a try may have to wait for a lock
@@ -44,11 +47,20 @@ class Upkeep:
         """Open the store for a request. Where that fails, whatever needs the store says why, and `trouble` does."""
         if self.started or time.monotonic() < self._next_try:
             return
+        self._patient_until = self._patient_until or time.monotonic() + self.patience
         try:
-            self.start()
+            self._start_patiently()
         except StoreError as error:
             self._note(str(error))
             self._next_try = time.monotonic() + EVERY
+
+    def _start_patiently(self) -> None:
+        while not self._ended.is_set():
+            try:
+                return self.start()
+            except StoreInUse:
+                if time.monotonic() > self._patient_until:
+                    raise
 
     def _run(self) -> None:
         pause = EVERY

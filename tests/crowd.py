@@ -97,8 +97,9 @@ class Member:
 class WebSocketMember(Member):
     async def open(self):
         await self._connect()
-        self._writer.write(UPGRADE + frame("40") + frame(event("register", self.register, 1)))
+        self._writer.write(UPGRADE)
         assert b" 101 " in await self._reader.readuntil(b"\r\n\r\n")
+        self._writer.write(frame("40") + frame(event("register", self.register, 1)))
         while self.answer is None:
             self._take_or_note(await self._packet())
 
@@ -148,6 +149,15 @@ class PollingMember(Member):
                     self.take(packet)
 
 
+class ReconnectingPollingMember(PollingMember):
+    """The same with a new connection for each request."""
+
+    async def _request(self, method, body=""):
+        self.drop()
+        await self._connect()
+        return await super()._request(method, body)
+
+
 async def read_answer(reader):
     """The body of one answer with a Content-Length; raises ConnectionError for what is not a 200."""
     head = await reader.readuntil(b"\r\n\r\n")
@@ -173,10 +183,10 @@ class Pusher:
 
 
 @contextlib.asynccontextmanager
-async def crowd(port, websockets, polling=0):
+async def crowd(port, websockets, polling=0, polling_member=PollingMember):
     """That many clients, connected and registered as client-0, client-1 and so on; they leave at once at the end."""
     members = [WebSocketMember(port, f"client-{n}") for n in range(websockets)]
-    members += [PollingMember(port, f"client-{websockets + n}") for n in range(polling)]
+    members += [polling_member(port, f"client-{websockets + n}") for n in range(polling)]
     doors = asyncio.Semaphore(AT_ONCE)
 
     async def enter(member):
@@ -189,9 +199,11 @@ async def crowd(port, websockets, polling=0):
         tasks = [asyncio.create_task(member.run()) for member in members]
         yield members
     finally:
+        for task in tasks:  # first: a member may be about to connect again
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for member in members:
             member.drop()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def until(condition, what, deadline=60.0):
