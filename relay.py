@@ -345,8 +345,8 @@ def paste_app(global_conf: dict[str, str], **local_conf: str) -> Any:
 def end() -> None:
     """Let go of the clients and of the store: another server ends this process."""
     with ending:
+        draining.send_away()
         socketio.server.eio.shutdown()
-        publisher.waiters.finish()
         upkeep.close()
 
 

@@ -60,6 +60,17 @@ class Draining:
         finally:
             self._go_down(server)
 
+    def send_away(self, finish: Callable[[], None] = lambda: None) -> int:
+        """Let nobody in any more, `finish()` what is under way, and tell every client to come back.
+
+        Returns how many there were. Where the server is not ours, it finishes what is under way by itself.
+        """
+        self.reason = "draining"
+        self._manager.shut()
+        self._waiters.finish()
+        finish()
+        return self._manager.drain(self._spread, LAST_POLL_SECONDS)
+
     def _go_down(self, server: Any) -> None:
         """Takes some seconds at most, whatever clients there are. The server and the store are closed by the caller."""
         began = time.monotonic()
@@ -67,11 +78,7 @@ class Draining:
         log.info(
             "going down: requests are finished, clients come back within %g s (setting drain_spread)", self._spread
         )
-        self.reason = "draining"
         notify("STOPPING=1")
-        self._manager.shut()
-        self._waiters.finish()
-        server.drain(FINISH_SECONDS)
-        clients = self._manager.drain(self._spread, LAST_POLL_SECONDS)
+        clients = self.send_away(lambda: server.drain(FINISH_SECONDS))
         server.finish(GOODBYE_SECONDS)
         log.info("down: %d clients were sent away, in %.1f s", clients, time.monotonic() - began)

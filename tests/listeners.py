@@ -142,6 +142,8 @@ class Follower:
         wire.emit("register", {"id": self.id, "since": self.last})
         while not self._ended:
             packet = wire.packet()
+            if packet.startswith('42["relay_drain",'):
+                raise ConnectionError("the relay goes down")
             if packet.startswith("42"):
                 message = json.loads(packet[2:])[1]
                 self.messages.append(message)

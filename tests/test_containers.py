@@ -202,9 +202,9 @@ def test_what_was_sent_with_the_handshake_is_not_lost(contained):
     sock.close()
 
 
-def test_who_came_through_a_proxy_is_not_local(contained):
+def test_who_came_through_a_proxy_is_missing_key(contained):
     status, _, body = contained.request("POST", "/push", b"destination=a&data=b", {"X-Forwarded-For": "203.0.113.9"})
-    assert (status, json.loads(body)["error"]) == (401, "not_local")
+    assert (status, json.loads(body)["error"]) == (401, "missing_key")
 
 
 def test_uwsgis_router_tells_who_the_client_is(contain):
