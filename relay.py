@@ -31,11 +31,13 @@ try:
     from pushrelay.access import may_push, open_to, origin_allowed
     from pushrelay.broker import open_broker
     from pushrelay.errors import Refused, bad
+    from pushrelay.mount import mounted
     from pushrelay.packets import INVALID, Packet
     from pushrelay.publication import Publication, StoreError, encode, offset_in, offset_of
     from pushrelay.publisher import Answer, Publisher, store_away
     from pushrelay.pushes import checked, destinations_of
     from pushrelay.settings import SettingsError, load, parse_flags
+    from pushrelay.systemd import notify
     from pushrelay.upkeep import Upkeep
 except ModuleNotFoundError as missing:
     if __name__ != "__main__":
@@ -100,10 +102,13 @@ def front(wsgi_app: Any) -> Any:
     return serve
 
 
+PUSH_PATH = f"{settings.base_path}/push"  # as the server sees it
 SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the answer is the seed's there
 
 
 app.wsgi_app = front(app.wsgi_app)
+if settings.base_path:
+    app.wsgi_app = mounted(app.wsgi_app, settings.base_path)
 
 
 def is_hooked() -> bool:
@@ -127,7 +132,7 @@ def answered_by(answer: Answer, start_response: Any) -> list[bytes]:
 
 def shortcut(environ: dict[str, Any]) -> Any:
     """The still shorter way for pushes that come with this very header, again and again: see Publisher.shortcut."""
-    if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] != "/push":
+    if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] != PUSH_PATH:
         return None
     take = publisher.shortcut(environ)
     return take and (lambda body, conversation: upkeep.started and not is_hooked() and take(body, conversation))
@@ -420,6 +425,8 @@ def banner(port: int) -> str:
 
 
 def cannot_listen(error: OSError) -> str:
+    if error.errno is None:  # of our own, and a sentence
+        return str(error)
     where = f"{settings.host} port {settings.port}"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is taken by another program: stop that one, or choose another port with --port"
@@ -444,10 +451,12 @@ def main() -> None:
     try:
         upkeep.start()
         print(banner(server.port), flush=True)
+        notify("READY=1")
         server.serve_forever()
     except StoreError as error:
         stop_with(str(error))
     finally:
+        notify("STOPPING=1")
         publisher.waiters.finish()
         server.close()
         upkeep.close()

@@ -17,6 +17,7 @@ from .http1 import Conversation
 from .poller import IN, Poller
 from .request import Limits, Parser, Remembered, Request
 from .response import FileWrapper, Response
+from .systemd import passed_socket
 
 log = logging.getLogger("pushrelay.server")
 access_logger = logging.getLogger("pushrelay.access")
@@ -26,7 +27,6 @@ BACKLOG = 4096  # connections that wait to be accepted; after a restart every br
 ACCEPT_AT_ONCE = 64
 # With no file descriptor left, accepting is tried again after so many seconds.
 ACCEPT_PAUSE = 0.2
-FIRST_SYSTEMD_FD = 3  # sd_listen_fds(3)
 # For so long a path is held to be slow after it blocked a thread.
 SLOW_SECONDS = 5.0
 # A path is known to be quick once it was answered in so many seconds; so many paths are remembered, slow or quick.
@@ -40,8 +40,7 @@ GC_THRESHOLD = 50_000
 class Server:
     """Serves a WSGI app over HTTP/1.1 on one address.
 
-    `host` is a name, an IPv4 or IPv6 address, or `unix:PATH`; with LISTEN_FDS from systemd its socket is taken
-    instead. The constructor binds and listens, so `port` is the real one also where 0 was asked for; no thread runs
+    `host` is a name, an IPv4 or IPv6 address, or `unix:PATH`; a socket that systemd passes is taken instead. The constructor binds and listens, so `port` is the real one also where 0 was asked for; no thread runs
     before `start` or `serve_forever`. Raises OSError where it cannot listen.
 
     `shortcut(environ)` is asked once for each header that clients send again and again. It may return a function
@@ -226,13 +225,13 @@ class _Listener:
 
 def _listening_socket(host: str, port: int) -> tuple[socket.socket, str]:
     """The socket to accept on, and the path to remove at the end where it is a Unix socket of our own."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and int(os.environ.get("LISTEN_FDS", "0")) > 0:
-        sock, path = socket.socket(fileno=FIRST_SYSTEMD_FD), ""
-    elif host.startswith("unix:"):
+    path = ""
+    sock = passed_socket()
+    if sock is None and host.startswith("unix:"):
         path = host.removeprefix("unix:")
         sock = _bind_unix(path)
-    else:
-        sock, path = _bind_tcp(host, port), ""
+    elif sock is None:
+        sock = _bind_tcp(host, port)
     sock.listen(BACKLOG)
     sock.setblocking(False)
     if sock.family != socket.AF_UNIX:

@@ -60,6 +60,15 @@ def broker_url(text: str) -> str:
     return text
 
 
+def path_prefix(text: str) -> str:
+    """A parser for the path that all addresses begin with: without a slash at its end, so empty for none."""
+    path = text.removesuffix("/")
+    # Plain characters only: proxies write the others in more than one way.
+    if not re.fullmatch(r"(/(?!\.)[\w.~-]+)*", path, re.ASCII):
+        raise ValueError("a path such as /relay, of letters, digits and . _ ~ -, or empty")
+    return path
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     """A parser for one of some words."""
 
@@ -162,6 +171,7 @@ def _listed(text: str) -> list[str]:
 TABLE = (
     Setting("host", "127.0.0.1", address, "the address to listen on; 0.0.0.0 for every network this machine is in"),
     Setting("port", 8080, whole(0, 65535), "the TCP port to listen on; 0 lets the system choose one"),
+    Setting("base_path", "", path_prefix, "the path that all addresses begin with, where a proxy does not take it off"),
     Setting(
         "server", "auto", one_of("auto", "own", "werkzeug"), "own; or werkzeug, where there is no epoll; auto decides"
     ),
@@ -216,6 +226,7 @@ class Settings:
 
     host: str
     port: int
+    base_path: str
     server: str
     threads: int
     broker: str

@@ -235,6 +235,33 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate for the web servers in front of the relay."""
+    from fronts import Certificate
+
+    return Certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="session")
+def sites(browser, certificate):
+    """Chromium once more, which knows where the test's host name is, and trusts its certificate and no other."""
+    from fronts import HOST
+
+    args = [f"--host-resolver-rules=MAP {HOST} 127.0.0.1", f"--ignore-certificate-errors-spki-list={certificate.pin}"]
+    knowing = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=[*CHROMIUM_FLAGS, *args])
+    yield knowing
+    knowing.close()
+
+
+@pytest.fixture(scope="session")
+def php_fpm():
+    from fronts import PhpFpm
+
+    with contextlib.closing(PhpFpm()) as php:
+        yield php
+
+
 @pytest.fixture
 def context(browser):
     """A browser profile of its own; pages opened in it fail the test with their errors if they have any."""

@@ -24,10 +24,10 @@ def frame(text, opcode=1):
     return bytes((0x80 | opcode,)) + length + b"\0\0\0\0" + payload
 
 
-def upgrade(port):
+def upgrade(port, path="/socket.io/"):
     key = base64.b64encode(os.urandom(16)).decode()
     return (
-        f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+        f"GET {path}?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
@@ -35,7 +35,7 @@ def upgrade(port):
 class Wire:
     """A Socket.IO client on a plain socket, which reads only when it is told to."""
 
-    def __init__(self, port, deadline=DEADLINE, buffer=0):
+    def __init__(self, port, deadline=DEADLINE, buffer=0, path="/socket.io/"):
         self.socket = socket.socket()
         if buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -43,7 +43,7 @@ class Wire:
         try:
             self.socket.connect(("127.0.0.1", port))
             self._file = self.socket.makefile("rb")
-            self.socket.sendall(upgrade(port))
+            self.socket.sendall(upgrade(port, path))
             head = self._file.readline()
             assert b" 101 " in head, head
             while self._file.readline() not in (b"\r\n", b""):
@@ -118,8 +118,8 @@ class Follower:
     `messages` is all that it was sent, as it came, with nothing left out; `answers` are those to its registrations.
     """
 
-    def __init__(self, port, id_):
-        self.port, self.id = port, id_
+    def __init__(self, port, id_, path="/socket.io/"):
+        self.port, self.id, self.path = port, id_, path
         self.messages, self.answers = [], []
         self.last = None
         self._ended = False
@@ -137,7 +137,7 @@ class Follower:
             time.sleep(0.05)
 
     def _stay(self):
-        self._wire = wire = Wire(self.port, deadline=5)
+        self._wire = wire = Wire(self.port, deadline=5, path=self.path)
         wire.socket.settimeout((wire.hello["pingInterval"] + wire.hello["pingTimeout"]) / 1000)
         wire.emit("register", {"id": self.id, "since": self.last})
         while not self._ended:

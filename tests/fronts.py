@@ -1,0 +1,274 @@
+"""Web servers to stand in front of the relay: Debian's own, with the files in deploy/ as they are shipped.
+
+Each runs in the foreground, in a folder and on ports of its own, so it neither needs nor disturbs one that the system runs.
+"""
+
+import base64
+import glob
+import hashlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+
+from conftest import DEADLINE, ROOT, free_port, need, wait_for
+
+DEPLOY = ROOT / "deploy"
+HOST = "www.example.test"  # the browser is told where that is
+MODULES = pathlib.Path("/usr/lib/apache2/modules")
+AS_ROOT = os.geteuid() == 0  # these servers do not let root answer requests
+
+
+class Certificate:
+    """A certificate for HOST, signed by a CA that is made for it; `pin` is what Chromium is told to trust."""
+
+    def __init__(self, folder):
+        self.ca, self.cert, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+        new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split()
+        openssl("req", "-x509", *new, "-days", "2", "-subj", "/CN=Test CA", "-keyout", folder / "ca.key", "-out", self.ca)
+        request, extensions = folder / "request.pem", folder / "extensions"
+        openssl("req", *new, "-subj", f"/CN={HOST}", "-keyout", self.key, "-out", request)
+        extensions.write_text(f"subjectAltName=DNS:{HOST}")
+        signing = ("-CA", self.ca, "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", "2", "-extfile", extensions)
+        openssl("x509", "-req", "-in", request, *signing, "-out", self.cert)
+        key = openssl("x509", "-in", self.cert, "-noout", "-pubkey")
+        der = ssl.PEM_cert_to_DER_cert(key.replace("PUBLIC KEY", "CERTIFICATE"))  # the same armour
+        self.pin = base64.b64encode(hashlib.sha256(der).digest()).decode()
+
+
+def openssl(*arguments):
+    need(shutil.which("openssl"), "openssl")
+    return subprocess.run(["openssl", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+class Process:
+    """A program that stays in the foreground, with the folder that it has for itself."""
+
+    def __init__(self):
+        # Not pytest's folder: that is root's alone, and these servers become www-data.
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="front-"))
+        self.folder.chmod(0o755)
+        self.log = self.folder / "error.log"
+        self.process = None
+
+    def run(self, command, is_there):
+        with (self.folder / "output").open("ab") as output:
+            # A process group of its own: where Apache ends, it ends its whole group.
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=output, cwd=self.folder, start_new_session=True
+            )
+        wait_for(lambda: is_there() or self.process.poll() is not None, f"the start of {command[0]}")
+        assert self.process.poll() is None, self.said()
+
+    def said(self):
+        return "\n".join(each.read_text() for each in (self.folder / "output", self.log) if each.exists())
+
+    def kill(self):
+        """At once, with all its children and what they are at."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(DEADLINE)
+
+    def close(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(DEADLINE)
+        shutil.rmtree(self.folder)
+
+
+class PhpFpm(Process):
+    """PHP for servers that have none inside."""
+
+    def __init__(self):
+        super().__init__()
+        programs = glob.glob("/usr/sbin/php-fpm*")
+        need(programs, "php-fpm (apt-get install php-fpm)")
+        self.socket = self.folder / "php.sock"
+        become = "user = www-data\ngroup = www-data\n" if AS_ROOT else ""
+        (self.folder / "fpm.conf").write_text(
+            f"[global]\nerror_log = {self.log}\npid = {self.folder}/pid\ndaemonize = no\n"
+            f"[www]\nlisten = {self.socket}\nlisten.mode = 0666\n{become}pm = static\npm.max_children = 2\n"
+        )
+        self.run([programs[0], "-y", str(self.folder / "fpm.conf")], lambda: connects(self.socket))
+
+
+class Front(Process):
+    """A web server with the PHP pages of tests/site, and with the relay at /relay/; http on `port`, https on `tls_port`."""
+
+    def __init__(self, relay, certificate):
+        super().__init__()
+        self.relay = relay
+        self.certificate = certificate
+        self.port, self.tls_port = free_port(), free_port()
+        self.push_url = f"{relay.url}/push"
+        shutil.copytree(ROOT / "tests/site", self.folder / "www")
+        self.start()
+
+    def url(self, scheme="http"):
+        return f"{scheme}://{HOST}:{self.port if scheme == 'http' else self.tls_port}"
+
+    def shipped(self, name, *changes):
+        """Take a file from deploy/, with this relay's port in it."""
+        text = (DEPLOY / name).read_text()
+        for old, new in (*changes, ("127.0.0.1:8080", f"127.0.0.1:{self.relay.port}")):
+            text = text.replace(old, new)
+        (self.folder / name).write_text(text)
+
+    def start(self):
+        """Start it, again where it was killed."""
+        self.run(self.command(), lambda: connects(("127.0.0.1", self.port)))
+
+
+APACHE = """
+ServerRoot {folder}
+ServerName {host}
+PidFile {folder}/pid
+Mutex file:{folder}
+ErrorLog {log}
+LogLevel warn
+Listen 127.0.0.1:{port}
+Listen 127.0.0.1:{tls_port} https
+TypesConfig /etc/mime.types
+DocumentRoot {folder}/www
+<Directory {folder}/www>
+  Require all granted
+</Directory>
+RequestReadTimeout header=20-40,minrate=500 body=20,minrate=500
+AddOutputFilterByType DEFLATE text/html text/plain application/javascript text/javascript
+<Location "/server-status">
+  SetHandler server-status
+</Location>
+SetEnv PUSH_URL {push_url}
+{become}
+{engine}
+<VirtualHost *:{port}>
+</VirtualHost>
+<VirtualHost *:{tls_port}>
+  SSLEngine on
+  SSLCertificateFile {cert}
+  SSLCertificateKeyFile {key}
+</VirtualHost>
+Include {folder}/apache-relay.conf
+"""
+EVENT = """
+StartServers 1
+ThreadsPerChild 64
+MaxRequestWorkers 128
+<FilesMatch "\\.php$">
+  SetHandler "proxy:unix:{php}|fcgi://localhost"
+</FilesMatch>
+"""
+PREFORK = """
+StartServers 32
+MaxSpareServers 64
+MaxRequestWorkers 64
+<FilesMatch "\\.php$">
+  SetHandler application/x-httpd-php
+</FilesMatch>
+"""
+
+
+class Apache(Front):
+    """Debian's Apache: on mpm_event with php-fpm, or on mpm_prefork with mod_php. `changes` are to the shipped file."""
+
+    MODULES = "authz_core mime dir env status reqtimeout filter deflate ssl rewrite proxy proxy_http proxy_wstunnel".split()
+
+    def __init__(self, relay, certificate, mpm, php=None, changes=()):
+        need(shutil.which("apache2"), "Apache (apt-get install apache2)")
+        self.mpm, self.php, self.changes = mpm, php, changes
+        self.sapi = "fpm-fcgi" if php else "apache2handler"
+        super().__init__(relay, certificate)
+
+    def command(self):
+        modules = {f"{name}_module": f"mod_{name}.so" for name in (f"mpm_{self.mpm}", *self.MODULES)}
+        if self.php:
+            modules["proxy_fcgi_module"] = "mod_proxy_fcgi.so"
+        else:
+            programs = glob.glob(f"{MODULES}/libphp*.so")
+            need(programs, "PHP in Apache (apt-get install libapache2-mod-php)")
+            modules["php_module"] = programs[0]
+        loads = "\n".join(f"LoadModule {name} {MODULES / file}" for name, file in modules.items())
+        engine = EVENT.format(php=self.php.socket) if self.php else PREFORK
+        become = "User www-data\nGroup www-data" if AS_ROOT else ""
+        own = {"host": HOST, "cert": self.certificate.cert, "key": self.certificate.key, "engine": engine}
+        (self.folder / "apache.conf").write_text(loads + APACHE.format(**vars(self), **own, become=become))
+        self.shipped("apache-relay.conf", *self.changes)
+        return ["apache2", "-D", "FOREGROUND", "-f", str(self.folder / "apache.conf")]
+
+    def graceful(self):
+        """As `apachectl graceful`, which logrotate does every day or week; returns when the new processes serve."""
+        seen = self.log.read_text().count("resuming normal operations")
+        self.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: self.log.read_text().count("resuming normal operations") > seen, "the graceful restart")
+
+
+NGINX = """
+daemon off;
+pid {folder}/pid;
+worker_processes 2;
+{become}
+events {{ worker_connections 768; }}
+http {{
+  access_log off;
+  include /etc/nginx/mime.types;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  gzip on;
+  gzip_types text/plain;
+  include {folder}/nginx-relay.conf;
+  server {{
+    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{tls_port} ssl;
+    server_name {host};
+    ssl_certificate {cert};
+    ssl_certificate_key {key};
+    root {folder}/www;
+    location ~ \\.php$ {{
+      include /etc/nginx/fastcgi.conf;
+      fastcgi_param PUSH_URL {push_url};
+      fastcgi_pass unix:{php};
+    }}
+    include {folder}/nginx-relay-location.conf;
+  }}
+}}
+"""
+
+
+class Nginx(Front):
+    """Debian's nginx, with php-fpm. `changes` are to the shipped files."""
+
+    def __init__(self, relay, certificate, php, changes=()):
+        need(shutil.which("nginx"), "nginx (apt-get install nginx-light)")
+        self.php, self.changes = php, changes
+        self.sapi = "fpm-fcgi"
+        super().__init__(relay, certificate)
+
+    def command(self):
+        own = {"host": HOST, "cert": self.certificate.cert, "key": self.certificate.key, "php": self.php.socket}
+        become = "user www-data;" if AS_ROOT else ""
+        (self.folder / "nginx.conf").write_text(NGINX.format(**{**vars(self), **own}, become=become))
+        for name in ("nginx-relay.conf", "nginx-relay-location.conf"):
+            self.shipped(name, *self.changes)
+        return ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", str(self.log)]
+
+    def graceful(self):
+        """As `nginx -s reload`; returns when new workers serve."""
+        before = self.workers()
+        self.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(self.workers() - before) == 2, "the new workers")
+        time.sleep(0.1)  # a worker is there a moment before it accepts
+
+    def workers(self):
+        return set(pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
+
+
+def connects(address):
+    family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+    with socket.socket(family) as sock:
+        return sock.connect_ex(address if isinstance(address, tuple) else str(address)) == 0

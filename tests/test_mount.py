@@ -1,0 +1,102 @@
+"""The relay below a path, as where a proxy in front of it passes the whole path on: setting base_path, or SCRIPT_NAME."""
+
+import io
+import json
+
+import pytest
+from conftest import DEADLINE
+
+from pushrelay.mount import mounted
+from pushrelay.settings import SettingsError, load
+
+
+@pytest.fixture
+def below(start_relay):
+    return start_relay(base_path="/relay/")
+
+
+def test_all_that_the_relay_has_is_below_the_path(below):
+    assert below.url.endswith("/relay")  # as the start prints it
+    for path in ("", "/", "/static/relay.js", "/socket.io/socket.io.js", "/health/ready", "/history?destination=a"):
+        assert below.request("GET", path)[0] == 200, path
+    for path in ("/push", "/", ""):  # the lane, and the seed's address
+        assert below.request("POST", path, b"destination=a&data=b")[0] == 200, path
+    assert below.push_json(destination="a", data=1)[0] == 200  # and what comes with another header, by the longer way
+
+
+def test_elsewhere_is_nothing_and_the_answer_says_where_it_is(below):
+    below.url = below.url.removesuffix("/relay")
+    for path in ("/push", "/", "/relays/push", "/relay2", "/socket.io/?EIO=4&transport=polling", "/static/relay.js"):
+        status, _, body = below.request("POST" if path == "/push" else "GET", path, b"destination=a&data=b")
+        assert status == 404 and "base_path" in body.decode() and "/relay/push" in json.loads(body)["message"], path
+
+
+def test_the_same_push_again_and_again_finds_its_short_way_below_the_path(below):
+    ids = [below.push("again", str(number))["id"] for number in range(5)]
+    assert [int(each.partition(":")[2]) for each in ids] == [1, 2, 3, 4, 5]
+    assert below.request("POST", "/push", b"destination=again")[0] == 400
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_socketio_clients_connect_below_the_path(below, transport):
+    import socketio
+
+    client, got = socketio.Client(reconnection=False), []
+    client.on("push", got.append)
+    url = below.url.removesuffix("/relay")
+    client.connect(url, transports=[transport], socketio_path="/relay/socket.io", wait_timeout=DEADLINE)
+    assert client.call("register", {"id": "42"}, timeout=DEADLINE)["ok"]
+    assert below.push("42", "hello")["connections"] == 1
+    client.disconnect()
+
+
+def test_the_demo_page_works_below_the_path(below, context):
+    page = context.new_page()
+    for slash in ("", "/"):
+        page.goto(f"{below.url}{slash}?id=42")
+        page.locator("#state[data-status=online]").wait_for()
+        assert f"{below.url}/static/relay.js" in page.text_content("#snippet-html")
+        page.click("#push-button")
+        page.locator("#arrived .data").first.wait_for()
+        assert below.url in page.url
+
+
+def call(app, path, script=""):
+    """What an app sees of a request, as (SCRIPT_NAME, PATH_INFO), and the status that it was answered with."""
+    seen = []
+    environ = {"PATH_INFO": path, "SCRIPT_NAME": script, "REQUEST_METHOD": "GET", "wsgi.input": io.BytesIO()}
+    app(environ, lambda status, headers: seen.append(status))
+    assert environ["PATH_INFO"] == path  # the server's own view of it stays
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("path", "script", "sees"),
+    [
+        ("/relay/push", "", ("/relay", "/push")),
+        ("/relay/", "", ("/relay", "/")),
+        ("/relay", "", ("/relay", "/")),
+        ("/relay/relay/push", "", ("/relay", "/relay/push")),
+        ("/relay/push", "/site", ("/site/relay", "/push")),
+        ("/push", "/relay", ("/relay", "/push")),  # a container that was told of the path has taken it off
+        ("/push", "", "404 Not Found"),
+        ("/relayed", "", "404 Not Found"),
+        ("/", "/site", "404 Not Found"),
+    ],
+)
+def test_script_name_and_path_info_are_what_pep_3333_says(path, script, sees):
+    def app(environ, start_response):
+        start_response((environ["SCRIPT_NAME"], environ["PATH_INFO"]), [])
+        return []
+
+    assert call(mounted(app, "/relay"), path, script) == [sees]
+
+
+@pytest.mark.parametrize("path", ["relay", "/re lay", "//", "/a//b", "/../b", "/relay?x", "http://example.com/relay", "/ä"])
+def test_a_path_that_proxies_write_in_several_ways_is_refused(path):
+    with pytest.raises(SettingsError, match="such as /relay"):
+        load({}, {"base_path": path})
+
+
+def test_a_slash_at_the_end_makes_no_difference():
+    assert load({}, {"base_path": "/relay/"}).base_path == "/relay" and load({}, {"base_path": "/"}).base_path == ""

@@ -1,0 +1,165 @@
+"""What systemd and the relay tell each other: with real sockets, in the part of systemd."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from conftest import DEADLINE, ROOT, Relay, clean_environ, need, wait_for
+from listeners import Wire
+
+DEPLOY = ROOT / "deploy"
+
+
+@pytest.fixture(params=["path", "abstract"])
+def notices(request, tmp_path, monkeypatch):
+    """The socket on which systemd is told; the relays of this test know it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        address = str(tmp_path / "notify") if request.param == "path" else f"@{tmp_path}"
+        sock.bind(address.replace("@", "\0"))
+        sock.settimeout(DEADLINE)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        yield sock
+
+
+def test_systemd_is_told_when_the_relay_serves_and_when_it_stops(notices, start_relay):
+    relay = start_relay()
+    assert notices.recv(100) == b"READY=1"
+    assert relay.push("42", "hello")["id"]
+    relay.process.send_signal(signal.SIGTERM)
+    assert notices.recv(100) == b"STOPPING=1"
+    assert relay.process.wait(DEADLINE) == 0
+
+
+def test_a_start_that_fails_does_not_say_that_it_serves(notices, tmp_path):
+    notices.settimeout(0.1)
+    flags = ["--port=0", f"--broker=sqlite:{tmp_path}/no/such/folder/relay.db"]
+    ended = subprocess.run([sys.executable, ROOT / "relay.py", *flags], cwd=tmp_path, timeout=DEADLINE, check=False)
+    assert ended.returncode == 2
+    with contextlib.suppress(TimeoutError):
+        assert notices.recv(100) != b"READY=1"
+
+
+def test_a_relay_whom_nobody_listens_to_serves_all_the_same(start_relay, monkeypatch, tmp_path):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    relay = start_relay()
+    assert relay.push("42", "hello")["id"]
+    assert "NOTIFY_SOCKET" in relay.log.read_text()
+    assert relay.stop() == 0
+
+
+class Activated(Relay):
+    """A relay that is started as systemd does it: with sockets as its file descriptors from 3 on."""
+
+    def __init__(self, log, *sockets, **settings):
+        self.sockets = sockets
+        self.program = "relay.py"
+        self.settings = {"port": 1, "broker": f"sqlite:{log}.db", **settings}  # a port that it could not have
+        self.log = log
+
+    def spawn(self):
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
+        # The shell's number becomes the relay's, as that of systemd's child does.
+        numbers = " ".join(f"{3 + i}<&{50 + i}" for i in range(len(self.sockets)))
+        pid = f"LISTEN_PID=$$ LISTEN_FDS={len(self.sockets)} LISTEN_FDNAMES=relay.socket"
+        for i, each in enumerate(self.sockets):
+            os.dup2(each.fileno(), 50 + i)
+        fds = tuple(range(50, 50 + len(self.sockets)))
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                ["bash", "-c", f'{pid} exec "$@" {numbers}', "bash", sys.executable, ROOT / "relay.py", *flags],
+                stdout=output,
+                stderr=output,
+                env=clean_environ(),
+                cwd=self.log.parent,
+                pass_fds=fds,
+            )
+        for fd in fds:
+            os.close(fd)
+        return self
+
+    def serve(self):
+        self.spawn()
+        self.port = self.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        return self
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+def test_a_socket_that_systemd_holds_outlives_the_relay_and_no_push_is_refused(tmp_path, listening):
+    relay = Activated(tmp_path / "log", listening).serve()
+    try:
+        assert relay.push("42", "one")["id"].endswith(":1")
+        wire = Wire(relay.port)
+        assert relay.stop() == 0
+        with pytest.raises(OSError):
+            wire.packet()
+        with socket.create_connection(("127.0.0.1", relay.port)) as early:  # nobody serves, and yet it is let in
+            early.sendall(b"POST /push HTTP/1.1\r\nHost: a\r\nContent-Length: 25\r\n")
+            early.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\ndestination=42&data=two..")
+            relay.serve()
+            early.settimeout(DEADLINE)
+            assert b" 200 " in early.recv(4096)
+        assert relay.push("42", "three")["id"].endswith(":3")
+    finally:
+        relay.kill()
+
+
+def test_a_socket_that_was_passed_is_not_passed_on(tmp_path, listening):
+    relay = Activated(tmp_path / "log", listening).serve()
+    try:
+        wait_for(lambda: b"serves on" in relay.log.read_bytes(), "the start")
+        flags = re.search(r"flags:\s*(\d+)", pathlib.Path(f"/proc/{relay.process.pid}/fdinfo/3").read_text())
+        assert int(flags[1], 8) & os.O_CLOEXEC
+    finally:
+        relay.kill()
+
+
+def test_sockets_for_another_process_are_left_alone(tmp_path, start_relay, monkeypatch):
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    assert start_relay().push("42", "hello")["id"]
+
+
+@pytest.mark.parametrize("what", ["two", "datagram", "not listening"])
+def test_a_socket_that_cannot_be_served_on_stops_the_start_with_a_sentence(tmp_path, listening, what):
+    with socket.socket(type=socket.SOCK_DGRAM if what == "datagram" else socket.SOCK_STREAM) as other:
+        relay = Activated(tmp_path / "log", *((listening, other) if what == "two" else (other,))).spawn()
+        assert relay.process.wait(DEADLINE) == 2
+    assert "ListenStream=" in relay.log.read_text() and "Traceback" not in relay.log.read_text()
+
+
+def unit(folder):
+    """The shipped units as they stand, but for the program and the folder, which are this machine's."""
+    service = (DEPLOY / "relay.service").read_text()
+    program = re.search(r"^ExecStart=(\S+)", service, re.MULTILINE)[1]
+    service = service.replace(program, sys.executable)
+    (folder / "relay.service").write_text(service)
+    (folder / "relay.socket").write_text((DEPLOY / "relay.socket").read_text())
+
+
+def test_systemd_finds_nothing_to_say_about_the_units(tmp_path):
+    need(shutil.which("systemd-analyze"), "systemd-analyze (apt-get install systemd)")
+    unit(tmp_path)
+    command = ["systemd-analyze", "verify", "--man=no", tmp_path / "relay.service", tmp_path / "relay.socket"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert said.returncode == 0 and "relay." not in said.stderr, said.stderr
+
+
+def test_the_service_is_exposed_to_little(tmp_path):
+    need(shutil.which("systemd-analyze"), "systemd-analyze (apt-get install systemd)")
+    unit(tmp_path)
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", tmp_path / "relay.service"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert said.returncode == 0, said.stdout[-2000:] + said.stderr
