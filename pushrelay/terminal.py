@@ -26,9 +26,10 @@ def dialer_of(settings: Settings, url: str | None = None) -> Dialer:
     if not url and not settings.port and not settings.host.startswith("unix:"):
         raise SettingsError("port = 0 lets the system choose: say where the relay is with --url or --port")
     try:
-        return Dialer(address_of(url or serving.address(settings, settings.port)[0]))
+        address = address_of(url or serving.address(settings, settings.port)[0])
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    return Dialer(address._replace(path=f"{settings.base_path}/") if address.unix else address)
 
 
 def key_header(settings: Settings, key: str | None = None) -> dict[str, str]:

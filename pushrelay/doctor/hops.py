@@ -14,6 +14,7 @@ from ..web import Dialer, Reply, Trouble
 from . import machine
 from .report import Advice, Report
 
+HELD = 0.1  # seconds that a poll is under way before something is pushed
 ARRIVAL = 5.0  # seconds that a push may take; it takes milliseconds
 NAMES = {"websocket": "WebSocket", "polling": "long polling"}
 
@@ -132,8 +133,8 @@ def round_trip(relay: Relay, visitor: Visitor) -> float:
     answer = visitor.call("register", asking)
     if not answer.get("ok"):
         raise Trouble(f"to register was refused: {answer.get('message')}")
-    # A proxy is to pass a push on while a poll is held, so it is pushed then; and time is for it to be held.
-    visitor.next_event(0.2)
+    # A proxy must pass an answer on while it holds the question, so a poll is given time to be held.
+    visitor.next_event(HELD)
     began = time.monotonic()
     handed = relay.push(destination, "from the doctor").get("connections")
     end = began + ARRIVAL
