@@ -40,8 +40,9 @@ GC_THRESHOLD = 50_000
 class Server:
     """Serves a WSGI app over HTTP/1.1 on one address.
 
-    `host` is a name, an IPv4 or IPv6 address, or `unix:PATH`; a socket that systemd passes is taken instead. The constructor binds and listens, so `port` is the real one also where 0 was asked for; no thread runs
-    before `start` or `serve_forever`. Raises OSError where it cannot listen.
+    `host` is a name, an IPv4 or IPv6 address, or `unix:PATH`; a socket that systemd passes is taken in its place.
+    The constructor binds and listens, so `port` is the real one also where 0 was asked for; no thread runs before
+    `start` or `serve_forever`. Raises OSError where it cannot listen.
 
     `shortcut(environ)` is asked once for each header that clients send again and again. It may return a function
     `take(body, conversation)`, which is called for the requests with this very header: it answers them through the

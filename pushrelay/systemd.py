@@ -20,7 +20,9 @@ def passed_socket() -> socket.socket | None:
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # they are said to this process alone
         os.environ.pop(name, None)
     if count != "1":
-        raise OSError(f"systemd passed {count} sockets, and the relay serves on one: leave one ListenStream= in its unit")
+        raise OSError(
+            f"systemd passed {count} sockets, and the relay serves on one: leave one ListenStream= in its unit"
+        )
     sock = socket.socket(fileno=FIRST_PASSED_FD)
     sock.set_inheritable(False)
     if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

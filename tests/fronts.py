@@ -1,6 +1,6 @@
 """Web servers to stand in front of the relay: Debian's own, with the files in deploy/ as they are shipped.
 
-Each runs in the foreground, in a folder and on ports of its own, so it neither needs nor disturbs one that the system runs.
+Each runs in the foreground, in a folder and on ports of its own: one that the system runs is not needed nor disturbed.
 """
 
 import base64
@@ -14,12 +14,12 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import time
 
 from conftest import DEADLINE, ROOT, free_port, need, wait_for
 
 DEPLOY = ROOT / "deploy"
 HOST = "www.example.test"  # the browser is told where that is
+APACHE_PROGRAM, NGINX_PROGRAM = pathlib.Path("/usr/sbin/apache2"), pathlib.Path("/usr/sbin/nginx")
 MODULES = pathlib.Path("/usr/lib/apache2/modules")
 AS_ROOT = os.geteuid() == 0  # these servers do not let root answer requests
 
@@ -29,8 +29,10 @@ class Certificate:
 
     def __init__(self, folder):
         self.ca, self.cert, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
-        new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split()
-        openssl("req", "-x509", *new, "-days", "2", "-subj", "/CN=Test CA", "-keyout", folder / "ca.key", "-out", self.ca)
+        new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        openssl(
+            "req", "-x509", *new, "-days", "2", "-subj", "/CN=Test CA", "-keyout", folder / "ca.key", "-out", self.ca
+        )
         request, extensions = folder / "request.pem", folder / "extensions"
         openssl("req", *new, "-subj", f"/CN={HOST}", "-keyout", self.key, "-out", request)
         extensions.write_text(f"subjectAltName=DNS:{HOST}")
@@ -74,8 +76,7 @@ class Process:
         self.process.wait(DEADLINE)
 
     def close(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(DEADLINE)
+        self.kill()  # an Apache that is asked to end waits up to ten seconds for its WebSockets
         shutil.rmtree(self.folder)
 
 
@@ -96,7 +97,7 @@ class PhpFpm(Process):
 
 
 class Front(Process):
-    """A web server with the PHP pages of tests/site, and with the relay at /relay/; http on `port`, https on `tls_port`."""
+    """A web server with the PHP pages of tests/site, and the relay at /relay/; http on `port`, https on `tls_port`."""
 
     def __init__(self, relay, certificate):
         super().__init__()
@@ -122,6 +123,8 @@ class Front(Process):
         self.run(self.command(), lambda: connects(("127.0.0.1", self.port)))
 
 
+APACHE_MODULES = ("authz_core", "mime", "dir", "env", "status", "reqtimeout", "filter", "deflate", "ssl", "rewrite")
+APACHE_MODULES += ("proxy", "proxy_http", "proxy_wstunnel")
 APACHE = """
 ServerRoot {folder}
 ServerName {host}
@@ -145,9 +148,11 @@ SetEnv PUSH_URL {push_url}
 {become}
 {engine}
 <VirtualHost *:{port}>
+{vhost}
 </VirtualHost>
 <VirtualHost *:{tls_port}>
   SSLEngine on
+  Protocols {protocols}
   SSLCertificateFile {cert}
   SSLCertificateKeyFile {key}
 </VirtualHost>
@@ -172,20 +177,23 @@ MaxRequestWorkers 64
 
 
 class Apache(Front):
-    """Debian's Apache: on mpm_event with php-fpm, or on mpm_prefork with mod_php. `changes` are to the shipped file."""
+    """Debian's Apache: on mpm_event with php-fpm, or on mpm_prefork with mod_php.
 
-    MODULES = "authz_core mime dir env status reqtimeout filter deflate ssl rewrite proxy proxy_http proxy_wstunnel".split()
+    `changes` are to the shipped file, and `vhost` is what its plain virtual host has besides.
+    """
 
-    def __init__(self, relay, certificate, mpm, php=None, changes=()):
-        need(shutil.which("apache2"), "Apache (apt-get install apache2)")
+    def __init__(self, relay, certificate, mpm, php=None, changes=(), vhost=""):
+        need(APACHE_PROGRAM.exists(), "Apache (apt-get install apache2)")
         self.mpm, self.php, self.changes = mpm, php, changes
+        self.vhost = vhost.replace("127.0.0.1:8080", f"127.0.0.1:{relay.port}")
         self.sapi = "fpm-fcgi" if php else "apache2handler"
+        self.protocols = "h2 http/1.1" if php else "http/1.1"  # there is no HTTP/2 on prefork
         super().__init__(relay, certificate)
 
     def command(self):
-        modules = {f"{name}_module": f"mod_{name}.so" for name in (f"mpm_{self.mpm}", *self.MODULES)}
+        modules = {f"{name}_module": f"mod_{name}.so" for name in (f"mpm_{self.mpm}", *APACHE_MODULES)}
         if self.php:
-            modules["proxy_fcgi_module"] = "mod_proxy_fcgi.so"
+            modules |= {"proxy_fcgi_module": "mod_proxy_fcgi.so", "http2_module": "mod_http2.so"}
         else:
             programs = glob.glob(f"{MODULES}/libphp*.so")
             need(programs, "PHP in Apache (apt-get install libapache2-mod-php)")
@@ -196,7 +204,7 @@ class Apache(Front):
         own = {"host": HOST, "cert": self.certificate.cert, "key": self.certificate.key, "engine": engine}
         (self.folder / "apache.conf").write_text(loads + APACHE.format(**vars(self), **own, become=become))
         self.shipped("apache-relay.conf", *self.changes)
-        return ["apache2", "-D", "FOREGROUND", "-f", str(self.folder / "apache.conf")]
+        return [str(APACHE_PROGRAM), "-D", "FOREGROUND", "-f", str(self.folder / "apache.conf")]
 
     def graceful(self):
         """As `apachectl graceful`, which logrotate does every day or week; returns when the new processes serve."""
@@ -221,13 +229,14 @@ http {{
   scgi_temp_path {folder}/scgi;
   gzip on;
   gzip_types text/plain;
+  ssl_certificate {cert};
+  ssl_certificate_key {key};
   include {folder}/nginx-relay.conf;
+  {servers}
   server {{
     listen 127.0.0.1:{port};
-    listen 127.0.0.1:{tls_port} ssl;
+    listen 127.0.0.1:{tls_port} ssl http2;
     server_name {host};
-    ssl_certificate {cert};
-    ssl_certificate_key {key};
     root {folder}/www;
     location ~ \\.php$ {{
       include /etc/nginx/fastcgi.conf;
@@ -241,11 +250,11 @@ http {{
 
 
 class Nginx(Front):
-    """Debian's nginx, with php-fpm. `changes` are to the shipped files."""
+    """Debian's nginx, with php-fpm. `changes` are to the shipped files, `servers` others beside the site's."""
 
-    def __init__(self, relay, certificate, php, changes=()):
-        need(shutil.which("nginx"), "nginx (apt-get install nginx-light)")
-        self.php, self.changes = php, changes
+    def __init__(self, relay, certificate, php, changes=(), servers=""):
+        need(NGINX_PROGRAM.exists(), "nginx (apt-get install nginx-light)")
+        self.php, self.changes, self.servers = php, changes, servers
         self.sapi = "fpm-fcgi"
         super().__init__(relay, certificate)
 
@@ -255,14 +264,13 @@ class Nginx(Front):
         (self.folder / "nginx.conf").write_text(NGINX.format(**{**vars(self), **own}, become=become))
         for name in ("nginx-relay.conf", "nginx-relay-location.conf"):
             self.shipped(name, *self.changes)
-        return ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", str(self.log)]
+        return [str(NGINX_PROGRAM), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", str(self.log)]
 
     def graceful(self):
         """As `nginx -s reload`; returns when new workers serve."""
         before = self.workers()
         self.process.send_signal(signal.SIGHUP)
         wait_for(lambda: len(self.workers() - before) == 2, "the new workers")
-        time.sleep(0.1)  # a worker is there a moment before it accepts
 
     def workers(self):
         return set(pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())

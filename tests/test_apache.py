@@ -54,7 +54,9 @@ def visit(sites):
 
 def push_by_php(page, to, data):
     """Have the site's PHP push, and return what the relay answered it."""
-    script = "body => fetch('/push.php', {method: 'POST', body: new URLSearchParams(body)}).then(answer => answer.json())"
+    script = (
+        "body => fetch('/push.php', {method: 'POST', body: new URLSearchParams(body)}).then(answer => answer.json())"
+    )
     return page.evaluate(script, {"to": to, "data": data})
 
 
@@ -117,7 +119,13 @@ class Promises:
 
     def test_only_what_browsers_need_has_an_address(self, front):
         for path in ("push", "", "history?destination=through", "presence", "connections", "metrics", "health/ready"):
-            for way in ("/relay/", "/relay/socket.io/../", "/relay/socket.io/%2e%2e/", "/relay/socket.io/..%2f", "/relay//"):
+            for way in (
+                "/relay/",
+                "/relay/socket.io/../",
+                "/relay/socket.io/%2e%2e/",
+                "/relay/socket.io/..%2f",
+                "/relay//",
+            ):
                 for method in ("GET", "POST"):
                     status, body = ask(front, method, way + path, b"destination=through&data=x", FORM)
                     assert 400 <= status < 500, (method, way + path, status, body)
@@ -130,7 +138,9 @@ class Promises:
 
     def test_nothing_is_lost_where_the_web_server_is_restarted_under_load(self, front, visit):
         followers = [Follower(front.port, "42", SOCKETS) for _ in range(10)]
-        pages = [visit(front, "42", transport, scheme) for transport, scheme in (("websocket", "https"), ("polling", "http"))]
+        pages = [
+            visit(front, "42", transport, scheme) for transport, scheme in (("websocket", "https"), ("polling", "http"))
+        ]
         pusher = Pusher(front.relay, "42")
         try:
             wait_for(lambda: pusher.connections == 12, "all to be there")
@@ -138,6 +148,8 @@ class Promises:
             pusher.more(20)
             with contextlib.closing(Wire(front.port, path=SOCKETS)):
                 pass  # who is new comes in
+            # A graceful restart ends no WebSocket: the old processes carry them on.
+            assert [len(follower.answers) for follower in followers] == [1] * 10
             front.kill()
             wait_for(lambda: pusher.connections == 0, "the relay to notice that all are gone")
             front.start()
@@ -152,7 +164,9 @@ class Promises:
         for page in pages:
             page.wait_for_function("count => got.length >= count", arg=len(pushed))
             assert page.evaluate("got") == pushed
-            assert {"offline", "recovered"} <= set(page.evaluate("statuses")) and "lost" not in page.evaluate("statuses")
+            assert {"offline", "recovered"} <= set(page.evaluate("statuses")) and "lost" not in page.evaluate(
+                "statuses"
+            )
 
     def test_the_detour_costs_little_time(self, front):
         """Prints it, with -s: docs/apache.md and docs/nginx.md have the numbers."""
@@ -172,8 +186,8 @@ class Promises:
         for wire in wires.values():
             wire.close()
         direct, through = (statistics.median(each) * 1000 for each in times.values())
-        name = type(front).__name__, getattr(front, "mpm", "")
-        print(f"\n{' '.join(name)}: push to arrival, median of 200: direct {direct:.2f} ms, through it {through:.2f} ms")
+        name = f"{type(front).__name__} {getattr(front, 'mpm', '')}"
+        print(f"\n{name}: push to arrival, median of 200: direct {direct:.2f} ms, through it {through:.2f} ms")
         assert through < direct + 50
 
 
@@ -189,6 +203,28 @@ class TestApache(Promises):
                     stack.callback(parked_poll(front).close)
             wait_for(lambda: busy_workers(front) == 6, "a worker for each")
         wait_for(lambda: busy_workers(front) == 1, "the workers to be free again")
+
+
+def test_apache_before_2_4_47_passes_websockets_on_as_documented(certificate, php_fpm, start_relay, visit):
+    relay = start_relay()
+    lines = documented("apache.md", "RewriteCond")
+    # This Apache would have mod_proxy_http do it, as mod_proxy_wstunnel is the old way.
+    vhost = f"{lines}\nProxyWebsocketFallbackToProxyHttp Off"
+    with contextlib.closing(Apache(relay, certificate, "event", php_fpm, [("ProxyPass ", "#")], vhost)) as apache:
+        for transport in ("websocket", "polling"):
+            page = visit(apache, "42", transport)
+            assert page.evaluate("relay.transport") == transport
+            assert push_by_php(page, "42", "hello")["id"]
+            page.wait_for_function("got.length")
+
+
+def test_a_site_that_sends_everything_to_one_script_lets_the_relay_through_as_documented(
+    certificate, php_fpm, start_relay
+):
+    vhost = f"RewriteEngine On\n{documented('apache.md', '[END]')}\nRewriteRule . /page.php [L]"
+    with contextlib.closing(Apache(start_relay(), certificate, "event", php_fpm, (), vhost)) as apache:
+        assert b"A page of" in ask(apache, "GET", "/some/pretty/address?transport=polling")[1]
+        assert ask(apache, "GET", f"{SOCKETS}?EIO=4&transport=polling")[1].startswith(b'0{"sid":')
 
 
 def busy_workers(front):
@@ -209,5 +245,5 @@ def parked_poll(front):
 
 def documented(name, word):
     """The block of code in a page of docs/ that has a word in it."""
-    blocks = re.findall(r"(?:^    .*\n|^\n)+", (ROOT / "docs" / name).read_text(), re.MULTILINE)
+    blocks = re.findall(r"(?:^    .*\n)+", (ROOT / "docs" / name).read_text(), re.MULTILINE)
     return next(block for block in blocks if word in block)

@@ -1,4 +1,4 @@
-"""The relay below a path, as where a proxy in front of it passes the whole path on: setting base_path, or SCRIPT_NAME."""
+"""The relay below a path, for proxies that pass the whole path on: setting base_path, and SCRIPT_NAME."""
 
 import io
 import json
@@ -92,7 +92,9 @@ def test_script_name_and_path_info_are_what_pep_3333_says(path, script, sees):
     assert call(mounted(app, "/relay"), path, script) == [sees]
 
 
-@pytest.mark.parametrize("path", ["relay", "/re lay", "//", "/a//b", "/../b", "/relay?x", "http://example.com/relay", "/ä"])
+@pytest.mark.parametrize(
+    "path", ["relay", "/re lay", "//", "/a//b", "/../b", "/relay?x", "http://example.com/relay", "/ä"]
+)
 def test_a_path_that_proxies_write_in_several_ways_is_refused(path):
     with pytest.raises(SettingsError, match="such as /relay"):
         load({}, {"base_path": path})
