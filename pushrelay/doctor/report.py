@@ -7,7 +7,7 @@ from typing import NamedTuple, NoReturn
 WIDTH = 80
 INDENT = " " * 6
 # Lines to be copied stand deeper than everything else, as they are, however long.
-COPIED = " " * 10
+COPIED = " " * 12
 COLOURS = {"ok": "\x1b[32m", "warn": "\x1b[33m", "FAIL": "\x1b[31m"}
 
 
@@ -64,9 +64,10 @@ class Report:
             text = f"{COLOURS[word]}{word}\x1b[0m{text[len(word) :]}"
         self._write(text)
         for sentence, lines in advice:
-            self._write(textwrap.fill(sentence, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, **_WHOLE_WORDS))
+            first, rest = f"{INDENT}-> ", INDENT + " " * 3
+            self._write(textwrap.fill(sentence, WIDTH, initial_indent=first, subsequent_indent=rest, **_WHOLE_WORDS))
             for line in lines:
-                self._write(COPIED + line if line else "")
+                self._write(COPIED + line)
 
     def _write(self, text: str) -> None:
         sys.stdout.write(f"{text}\n")
