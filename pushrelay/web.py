@@ -6,6 +6,7 @@ The doctor and the terminal's client use it. No thread, and nothing waits longer
 import base64
 import contextlib
 import http.client
+import io
 import os
 import select
 import socket
@@ -183,7 +184,20 @@ class Exchange:
 
     def is_answered(self, timeout: float) -> bool:
         """Wait until the answer begins, or the connection ends; False where neither did in time."""
-        return bool(select.select([self.sock], (), (), timeout)[0])
+        end = time.monotonic() + timeout
+        while select.select([self.sock], (), (), max(end - time.monotonic(), 0.0))[0]:
+            self.sock.setblocking(False)
+            try:
+                begun = self.sock.recv(65536)
+            except ssl.SSLWantReadError:  # what came was for TLS itself: a session ticket, say (RFC 8446, 4.6.1)
+                continue
+            except OSError:
+                begun = b""  # reply() says what it was
+            finally:
+                self.sock.settimeout(self._timeout)
+            self._connection.sock = _Begun(self.sock, begun)
+            return True
+        return False
 
     def reply(self) -> Reply:
         with saying(self._timeout):
@@ -218,6 +232,41 @@ class Exchange:
     def close(self) -> None:
         self._connection.close()
         self.sock.close()
+
+
+class _Begun(NamedTuple):
+    """For http.client, a socket of which something has been read already."""
+
+    sock: socket.socket
+    begun: bytes
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self.sock.makefile(mode, buffering=0), self.begun))
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class _Reader(io.RawIOBase):
+    """Reads what has been read already, and then the rest."""
+
+    def __init__(self, rest: io.RawIOBase, begun: bytes):
+        self._rest = rest
+        self._begun = begun
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if not self._begun:
+            return self._rest.readinto(buffer)
+        size = min(len(buffer), len(self._begun))
+        buffer[:size], self._begun = self._begun[:size], self._begun[size:]
+        return size
+
+    def close(self) -> None:
+        self._rest.close()
+        super().close()
 
 
 class WebSocketWire:

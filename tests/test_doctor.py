@@ -12,7 +12,7 @@ import threading
 
 import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
-from fronts import HOST, Apache, Nginx
+from fronts import HOST, Apache, Nginx, connects
 
 from pushrelay.web import Dialer, Trouble, address_of
 
@@ -148,7 +148,7 @@ def start_own(tmp_path):
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
     """A relay on its own server, for what is wrong in front of it."""
-    relay = Relay(tmp_path_factory.mktemp("relay") / "log", server="own", ping_interval=2, max_connections=1000)
+    relay = Relay(tmp_path_factory.mktemp("relay") / "log", server="own", ping_interval=1.5, max_connections=1000)
     yield relay
     assert relay.stop() == 0
     assert "Traceback" not in relay.log.read_text()
@@ -204,7 +204,7 @@ FAULTS = {
     "short-timeout": (
         [("ProxyPreserveHost On", "ProxyPreserveHost On\nProxyTimeout 1")],
         [("read_timeout 60s", "read_timeout 1s")],
-        ("cut after 1.", "every 2 s"),
+        ("cut after 1.", "every 1.5 s"),
     ),
 }
 
@@ -240,6 +240,8 @@ def through(front, *arguments, scheme="https", host=HOST, path=PATH):
 def test_all_is_well_behind_the_shipped_apache_with_tls(shipped, certificate):
     examination = through(shipped, f"--ca={certificate.ca}")
     examination.is_well()
+    held = re.findall(r"long polling: a push arrives, ([\d.]+) ms", examination.said)
+    assert float(held[0]) < 1000, "it was not seen before the next ping"
     assert f"the certificate is good for {HOST}, 1 days more" in examination.said.replace("\n      ", " ")
 
 
@@ -289,14 +291,15 @@ def test_a_page_elsewhere_that_is_refused_may_connect_once_the_advice_is_followe
 
 
 def test_a_relay_that_is_down_is_started_by_the_line_that_is_said(tmp_path):
-    flags = [f"--port={free_port()}", "--broker=memory:", "--max-connections=1000"]
+    port = free_port()
+    flags = [f"--port={port}", "--broker=memory:", "--max-connections=1000"]
     ((_, lines),) = Examination(*flags).failed_once("the relay", "not running")
-    with running("\n".join(lines), tmp_path):
+    with running(port, "\n".join(lines), tmp_path):
         Examination(*flags).is_well()
 
 
 @contextlib.contextmanager
-def running(script, folder, **process):
+def running(port, script, folder, **process):
     """A relay that a line of shell starts."""
     log = folder / "log"
     with log.open("wb") as output:
@@ -308,33 +311,27 @@ def running(script, folder, **process):
         wait_for(lambda: b"serves on" in log.read_bytes() or started.poll() is not None, "the start")
         yield
     finally:
-        wait_for(lambda: not _signal(started), "its end")
-
-
-def _signal(group):
-    """Whether something of a group of processes is still there; it is told to end."""
-    group.poll()
-    try:
-        os.killpg(group.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return False
-    return True
+        os.killpg(started.pid, signal.SIGTERM)
+        started.wait(DEADLINE)
+        # The shell is gone before what it has started.
+        wait_for(lambda: not connects(("127.0.0.1", port)), "the port to be free")
 
 
 def test_a_limit_of_open_files_that_is_too_low_is_found_and_each_advice_helps(tmp_path):
     def limited():
         resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
 
-    flags = [f"--port={free_port()}", "--broker=memory:"]
+    port = free_port()
+    flags = [f"--port={port}", "--broker=memory:"]
     start = f"{sys.executable} {ROOT / 'relay.py'} {' '.join(flags)} --max-connections=1000"
-    with running(start, tmp_path, preexec_fn=limited):
+    with running(port, start, tmp_path, preexec_fn=limited):
         advice = Examination(*flags, "--max-connections=1000").failed_once("open files", "600", "too low")
     assert [lines[0].split()[0] for _, lines in advice][0] == "LimitNOFILE=1512"
     _, ulimit, fewer = [lines[0] for _, lines in advice]
-    with running(f"{start} --{fewer.replace(' ', '').replace('_', '-')}", tmp_path, preexec_fn=limited):
+    with running(port, f"{start} --{fewer.replace(' ', '').replace('_', '-')}", tmp_path, preexec_fn=limited):
         Examination(*flags, f"--{fewer.replace(' ', '')}").is_well()
     # Not from the low limit: to raise it is for who may.
-    with running(f"{ulimit}\n{start}", tmp_path):
+    with running(port, f"{ulimit}\n{start}", tmp_path):
         Examination(*flags, "--max-connections=1000").is_well()
 
 
@@ -365,6 +362,16 @@ def test_it_says_what_it_cannot_try_where_only_visitors_register(start_own):
     examination = Examination(f"{relay.url}/", "--quick", *settings_of(relay))
     examination.is_well()
     assert "only your visitors can" in examination.said and "a push is taken" in examination.said
+
+
+def test_it_tells_that_the_relay_was_started_with_other_settings(start_own, tmp_path):
+    file = tmp_path / "my.ini"
+    file.write_text("[relay]\n")
+    relay = start_own(config=file)
+    told = settings_of(relay)
+    assert "other" not in Examination(*told).said
+    said = Examination(*(flag for flag in told if "--config" not in flag)).said
+    assert f"            --config {file}\n" in said and "All is well" not in said
 
 
 def test_it_finds_the_relay_on_a_unix_socket_below_a_path(start_own, tmp_path):

@@ -82,7 +82,7 @@ def look(report: Report, given: argparse.Namespace, flags: Mapping[str, str], pu
     machine.clock(report, settings)
     machine.files(report, settings, process)
     machine.store(report, settings, process)
-    machine.started_by(report, process)
+    machine.started_with(report, settings, process)
     report.title("Directly to the relay")
     running(report, flags, dialer)
     relay = Relay(settings, dialer, machine.restarted(process))

@@ -188,9 +188,20 @@ def find_process(settings: Settings) -> Process | None:
         return None
 
 
-def started_by(report: Report, process: Process | None) -> None:
+def started_with(report: Report, settings: Settings, process: Process | None) -> None:
+    """How the relay that runs was started: the doctor must go by the same settings."""
     if process and process.unit:
         report.ok("systemd", f"{process.unit} runs the relay")
+    if not process or not process.folder or not process.config:
+        return
+    config = process.folder / process.config
+    if settings.file is None or settings.file.resolve() != config.resolve():
+        found = f"the relay was started with --config {config}, and these here are others"
+        report.warn(
+            "settings",
+            found,
+            Advice("Ask with the same, else what follows may be wrong; so with RELAY_*:", (f"--config {config}",)),
+        )
 
 
 def start_command(flags: Mapping[str, str]) -> str:

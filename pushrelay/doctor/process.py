@@ -18,9 +18,10 @@ class Process(NamedTuple):
     file_limit: int | None  # of open files; None: there is none
     folder: pathlib.Path | None  # where it was started
     unit: str  # of systemd, empty where it did not start it
+    config: str  # the file that `--config` named, empty where there was none
 
 
-HIDDEN = Process(0, None, None, "")
+HIDDEN = Process(0, None, None, "", "")
 
 
 def listener(settings: Settings) -> Process | None:
@@ -66,7 +67,9 @@ def _seen(folder: pathlib.Path) -> Process:
         started = pathlib.Path(os.readlink(folder / "cwd"))
     except OSError:
         started = None
-    return Process(int(folder.name), int(limit[1]) if limit else None, started, unit[1] if unit else "")
+    config = re.search(r"\0--config[=\0]([^\0]+)", _text(folder / "cmdline"))
+    found = (unit[1] if unit else "", config[1] if config else "")
+    return Process(int(folder.name), int(limit[1]) if limit else None, started, *found)
 
 
 def _text(path: pathlib.Path) -> str:
