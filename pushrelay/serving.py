@@ -57,10 +57,8 @@ def address(settings: Settings, port: int) -> tuple[str, str]:
     """Where to reach the relay from this machine, and a line for the shell that pushes there."""
     fields = "-d destination=demo -d data=hello"
     if settings.host.startswith("unix:"):
-        return (
-            settings.host,
-            f"curl --unix-socket {settings.host.removeprefix('unix:')} {fields} http://localhost{settings.base_path}/push",
-        )
+        path = settings.host.removeprefix("unix:")
+        return settings.host, f"curl --unix-socket {path} {fields} http://localhost{settings.base_path}/push"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.base_path}"
     return url, f"curl {fields} {url}/push"

@@ -17,7 +17,7 @@ from listeners import Follower, Wire
 
 SOCKETS = "/relay/socket.io/"
 # Quick pings: a poll that a dead proxy held is known to be lost when its session's time is up.
-SETTINGS = {"server": "own", "ping_interval": 1, "ping_timeout": 1, "history_size": 10_000}
+SETTINGS = {"server": "own", "ping_interval": 1, "ping_timeout": 3, "history_size": 10_000}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 # Where the proxy does not take the path off.
 KEEPS_PATH = [(":8080/", ":8080/relay/")]
@@ -118,6 +118,8 @@ class Promises:
         assert answer.stdout.startswith('0{"sid":')
 
     def test_only_what_browsers_need_has_an_address(self, front):
+        scripts = [ask(front, "GET", f"/relay/{path}") for path in ("static/relay.js", "socket.io/socket.io.js")]
+        assert scripts[0] == scripts[1] and scripts[0][0] == 200
         for path in ("push", "", "history?destination=through", "presence", "connections", "metrics", "health/ready"):
             for way in (
                 "/relay/",
