@@ -224,6 +224,12 @@ def test_what_is_wrong_in_a_web_server_is_found_and_the_advice_puts_it_right(qui
     front.examine(*how).is_well()
 
 
+def test_apache_is_known_whatever_server_is_behind_it(relay, bent):
+    front = bent(BentApache, relay, APACHE.replace(" upgrade=websocket", ""))
+    ((sentence, _),) = front.examine("--quick").failed_once("WebSocket", "in place of 101")
+    assert "<VirtualHost>" in sentence
+
+
 @pytest.fixture(scope="module")
 def shipped(quiet, certificate, php_fpm):
     """Apache with deploy/apache-relay.conf as it is."""
@@ -242,7 +248,7 @@ def test_all_is_well_behind_the_shipped_apache_with_tls(shipped, certificate):
     examination.is_well()
     held = re.findall(r"long polling: a push arrives, ([\d.]+) ms", examination.said)
     assert float(held[0]) < 1000, "it was not seen before the next ping"
-    assert f"the certificate is good for {HOST}, 1 days more" in examination.said.replace("\n      ", " ")
+    assert f"the certificate is good for {HOST} until 20" in examination.said.replace("\n      ", " ")
 
 
 def test_all_is_well_behind_the_shipped_nginx(quiet, certificate, php_fpm):

@@ -65,7 +65,7 @@ def health(report: Report, relay: Relay) -> None:
     try:
         live, ready = relay.dialer.ask("GET", "health/live"), relay.dialer.ask("GET", "health/ready")
     except Trouble as error:
-        hung = Advice("Look into its log; if it says nothing:", (relay.restart,))
+        hung = Advice(f"Look into its log; if that says nothing, {relay.restart}.")
         report.stop("the relay", f"it listens at {where}, but {error}", hung)
     if said(live).get("live") is not True:
         by = f" ({live.server})" if live.server else ""
@@ -91,7 +91,7 @@ def directly(report: Report, relay: Relay) -> None:
             with opened(relay.dialer, transport) as visitor:
                 took = round_trip(relay, visitor)
         except Trouble as error:
-            advice = Advice("Its log says more. If no other program has changed, begin anew:", (relay.restart,))
+            advice = Advice(f"Its log says more; if that does not help, {relay.restart}.")
             report.stop(what, str(error), advice)
         report.ok(what, f"a push arrives, {took * 1000:.1f} ms after it was sent")
 

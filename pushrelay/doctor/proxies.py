@@ -49,7 +49,7 @@ def passing_on(way: Way) -> list[Advice]:
     path = way.public.path
     apache = (
         _proxy_pass(way),
-        f'ProxyPass "{path}static/relay.js" "{_apache_url(way.relay)}static/relay.js"',
+        f'ProxyPass "{path}static/relay.js" "{_apache_url(way.relay)}static/relay.js" retry=0 ttl=60',
         *_preserve_host(path),
     )
     location = (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ..visitor import Visitor
 from ..web import Dialer, Reply, Trouble
 from . import proxies
-from .hops import NAMES, Relay, opened, round_trip, said
+from .hops import NAMES, Relay, opened, round_trip, said, some_id
 from .proxies import Way
 from .report import Advice, Report
 
@@ -82,9 +82,10 @@ class Public:
         if not until:
             self._report.warn("TLS", "any certificate is taken, because of --insecure")
             return
-        days = int((ssl.cert_time_to_seconds(until) - time.time()) // 86400)
-        found = f"the certificate is good for {self._dialer.address.host}, {days} days more"
-        if days < EXPIRES_SOON:
+        ends = ssl.cert_time_to_seconds(until)
+        day = time.strftime("%Y-%m-%d", time.gmtime(ends))
+        found = f"the certificate is good for {self._dialer.address.host} until {day}"
+        if ends - time.time() < EXPIRES_SOON * 86400:
             self._report.warn("TLS", found, Advice("Where certbot has got it:", ("certbot renew",)))
         else:
             self._report.ok("TLS", found)
@@ -100,7 +101,7 @@ class Public:
     def script(self) -> None:
         """Whether the path leads to the relay: there is its script."""
         reply = self._ask("GET", SCRIPT)
-        self._way = self._way._replace(proxy=proxies.proxy_of(reply))
+        self._way = self._way._replace(proxy=proxies.proxy_of(reply) or self._proxy_itself())
         found = f"{self._dialer.address.url}{SCRIPT}"
         if reply.status == 200 and reply.body.startswith(SCRIPT_BEGINS):
             self._is_proxied = self._has_proxy(reply)
@@ -115,6 +116,14 @@ class Public:
         self._report.stop(
             "relay.js", f"{found} is not the relay's: {_described(reply)}", *proxies.passing_on(self._way)
         )
+
+    def _proxy_itself(self) -> str:
+        """Which web server answers where the relay is not: Apache passes the Server header of what is behind it on."""
+        beside = Dialer(self._dialer.address._replace(path="/"), self._dialer.context, self._dialer.connect_to)
+        try:
+            return proxies.proxy_of(beside.ask("GET", some_id()))
+        except Trouble:
+            return ""
 
     def _has_proxy(self, reply: Reply) -> bool:
         """Whether somebody passes requests on, and it is not the relay's own address that was given."""
