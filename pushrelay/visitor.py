@@ -19,6 +19,8 @@ _AT = "socket.io/?EIO=4&transport="
 _OPEN, _CLOSE, _PING, _PONG = "0", "1", "2", "3"
 _WELCOME, _GOODBYE, _EVENT, _ANSWER, _REFUSAL = "40", "41", "42", "43", "44"
 _SEPARATOR = "\x1e"
+# Seconds until a client by polling that sends looks again at what came in turn.
+BETWEEN = 0.02
 
 
 class Polling:
@@ -29,16 +31,32 @@ class Polling:
         self._dialer = dialer
         self._headers = headers
         self._at = _AT + "polling"
-        self._poll: Exchange | None = None
+        self._poll: Exchange | None = None  # that is under way
+        self._came: list[str] = []  # while something was sent
 
     def know(self, sid: str) -> None:
         self._at += f"&sid={sid}"
 
     def send(self, packet: str) -> None:
-        _checked(self._dialer.ask("POST", self._at, packet.encode(), {**self._headers, "Content-Type": "text/plain"}))
+        """Raises Trouble. What comes meanwhile is taken: a relay that has much to say waits until it is."""
+        with contextlib.closing(self._post(packet)) as post:
+            end = time.monotonic() + self.patience
+            while not post.is_answered(BETWEEN):
+                if time.monotonic() > end:
+                    raise Trouble(f"there was no answer within {self.patience:g} s")
+                self._came += self._take_poll(0)
+            _checked(post.reply())
 
     def receive(self, timeout: float) -> list[str]:
         """What has come, at the latest after so many seconds. Raises Trouble."""
+        came, self._came = self._came, []
+        return came or self._take_poll(timeout)
+
+    def _post(self, packet: str) -> Exchange:
+        headers = {**self._headers, "Content-Type": "text/plain"}
+        return self._dialer.begin("POST", self._at, packet.encode(), headers)
+
+    def _take_poll(self, timeout: float) -> list[str]:
         if self._poll is None:
             self._poll = self._dialer.begin("GET", self._at, b"", self._headers, self.patience)
         if not self._poll.is_answered(timeout):
@@ -53,7 +71,8 @@ class Polling:
         if self._poll is not None:
             self._poll.close()
         if "&sid=" in self._at:
-            self.send(_CLOSE)
+            with contextlib.closing(self._post(_CLOSE)) as post:
+                post.reply()
 
 
 def _checked(reply: Reply) -> Reply:

@@ -23,7 +23,7 @@ from wsproto.utilities import ProtocolError
 from .websocket import accept_key
 
 TIMEOUT = 10.0  # seconds for one answer; a relay needs some milliseconds
-LARGEST_BODY = 1 << 20  # bytes of an answer that are read: what is asked for here is much smaller
+LARGEST_BODY = 64 << 20  # bytes of an answer that are read: a poll may bring a long history
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -76,7 +76,7 @@ def address_of(url: str) -> Address:
 
 
 class Reply(NamedTuple):
-    """An answer over HTTP, the first megabyte of it."""
+    """An answer over HTTP."""
 
     status: int
     reason: str

@@ -244,6 +244,16 @@ class Upgradeless:
             target.shutdown(socket.SHUT_WR)
 
 
+def test_a_long_history_comes_through_polling_as_well(relay, listening):
+    with Upgradeless(relay.port) as port:
+        listener = listening("long", "--raw", f"--url=http://127.0.0.1:{port}/")
+        listener.process.send_signal(signal.SIGSTOP)
+        for number in range(15):
+            relay.push("long", f"{number}" * 60_000)
+        listener.process.send_signal(signal.SIGCONT)
+        assert [line[:2] for line in listener.lines(15)] == [f"{number}" * (2 - number // 10) for number in range(15)]
+
+
 def test_it_ends_quietly_when_nobody_reads_it_any_more(relay, tmp_path):
     with (tmp_path / "said").open("wb") as said:
         command = [sys.executable, str(ROOT / "relay.py"), "listen", "piped", f"--url={relay.url}"]

@@ -283,6 +283,21 @@ def test_of_a_proxy_that_it_does_not_know_it_tells_the_lines_for_both(quiet, ser
     assert [sentence.partition(":")[0] for sentence, _ in advice] == ["Where it is Apache", "Where it is nginx"]
 
 
+def test_what_strangers_answer_does_not_get_at_the_terminal_or_the_shell(quiet, serve):
+    def site(environ, start_response):
+        if environ["PATH_INFO"].startswith("/moved"):
+            start_response("302 Found", [("Location", "https://example.com/;reboot/static/relay.js")])
+            return []
+        start_response("404 Not Found", [("Content-Type", "text/html")])
+        return ["<title>\x1b]0;owned\x07\u202e</title>".encode()]
+
+    port = serve(site).port
+    examination = Examination(f"http://127.0.0.1:{port}/", *settings_of(quiet))
+    examination.failed_once("404", "?]0;owned??")
+    ((_, (line,)),) = Examination(f"http://127.0.0.1:{port}/moved/", *settings_of(quiet)).failed_once("leads on")
+    assert line == "python relay.py doctor 'https://example.com/;reboot/'"
+
+
 def test_a_page_elsewhere_that_is_refused_may_connect_once_the_advice_is_followed(start_own, tmp_path):
     file = tmp_path / "my.ini"
     file.write_text("[relay]\n")

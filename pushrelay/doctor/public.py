@@ -3,6 +3,7 @@
 import concurrent.futures
 import email.utils
 import re
+import shlex
 import ssl
 import time
 from collections.abc import Mapping
@@ -111,7 +112,8 @@ class Public:
             return
         if 300 <= reply.status < 400:
             target = reply.headers.get("Location", "").removesuffix(SCRIPT)
-            advice = Advice("Ask for that one:", (f"python relay.py doctor {target}",))
+            asking = shlex.join(["python", "relay.py", "doctor", target]) if target.isprintable() else ""
+            advice = Advice("Ask for that one:", (asking,))
             self._report.stop("relay.js", f"{found} leads on to {target}", advice)
         self._report.stop(
             "relay.js", f"{found} is not the relay's: {_described(reply)}", *proxies.passing_on(self._way)

@@ -58,23 +58,25 @@ class Report:
         return 1 if self.failures else 0
 
     def _line(self, word: str, what: str, found: str, *advice: Advice) -> None:
-        head = f"{word:<{len(INDENT)}}"
-        text = textwrap.fill(f"{what}: {found}", WIDTH, initial_indent=head, subsequent_indent=INDENT, **_WHOLE_WORDS)
+        text = self._wrapped(f"{what}: {found}", f"{word:<{len(INDENT)}}", INDENT)
         if self._colours:
             text = f"{COLOURS[word]}{word}\x1b[0m{text[len(word) :]}"
         self._write(text)
         for sentence, lines in advice:
-            first, rest = f"{INDENT}-> ", INDENT + " " * 3
-            self._write(textwrap.fill(sentence, WIDTH, initial_indent=first, subsequent_indent=rest, **_WHOLE_WORDS))
+            self._write(self._wrapped(sentence, f"{INDENT}-> ", INDENT + " " * 3))
             for line in lines:
                 self._write(COPIED + line)
+
+    def _wrapped(self, text: str, first: str, rest: str) -> str:
+        # Some of it is what strangers answered, and a terminal obeys control characters.
+        clean = "".join(each if each.isprintable() else "?" for each in text)
+        return textwrap.fill(
+            clean, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+        )
 
     def _write(self, text: str) -> None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
-
-
-_WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def _counted(number: int, word: str) -> str:
