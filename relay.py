@@ -9,12 +9,17 @@ import threading
 from functools import wraps
 from typing import Any, NoReturn
 
+from pushrelay.commands import run_command
+
 
 def stop_with(message: str) -> NoReturn:
     """End the process because it cannot start: one sentence, exit code 2."""
     sys.stderr.write(f"relay: {message}\n")
     raise SystemExit(2)
 
+
+if __name__ == "__main__":
+    run_command(sys.argv[1:])  # a first word such as doctor; to serve, there is none
 
 try:
     from flask import Flask, Response, render_template, request

@@ -35,7 +35,12 @@ class Heartbeat:
         """Ping the session one interval from now: it has been opened, or it has answered the last ping."""
         with self._lock:
             session.pong_due = 0.0
-            self._pings.append((time.monotonic() + self._interval, session))
+            due = time.monotonic() + self._interval
+            self._pings.append((due, session))
+            if self._timer is not None and due < self._timer.deadline:
+                # It waits for an answer that is due later, as ping_timeout is the longer one.
+                self._timer.cancel()
+                self._timer = None
             if self._timer is None:
                 self._timer = self._poller.call_later(self._interval, self._tick)
 

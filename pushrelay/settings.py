@@ -338,11 +338,27 @@ def _from_flags(flags: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
     return [(f"--{name.replace('_', '-')}", name, text) for name, text in flags.items()]
 
 
-class _Parser(argparse.ArgumentParser):
+class FlagParser(argparse.ArgumentParser):
     """argparse, but a mistake is one sentence, as everywhere else."""
 
     def error(self, message: str) -> None:
-        raise SettingsError(f"{message} (python relay.py --help lists the flags)")
+        raise SettingsError(f"{message} ({self.prog} --help lists the flags)")
+
+    def add_settings(self, in_help: bool = True) -> None:
+        """Take every setting as a flag, and `--config`."""
+        about = "the INI file to read [relay] from (default: wsgi.ini beside relay.py)"
+        self.add_argument("--config", metavar="FILE", help=about)
+        for setting in TABLE:
+            spellings = dict.fromkeys((f"--{setting.name.replace('_', '-')}", f"--{setting.name}"))
+            about = f"{setting.help} (default: {_written(setting.default)})" if in_help else argparse.SUPPRESS
+            self.add_argument(*spellings, metavar="VALUE", dest=setting.name, help=about)
+
+    def parse(self, argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+        """What was given, and of that the settings as {name: text}. Raises SettingsError."""
+        given, rest = self.parse_known_args(argv)
+        if rest:
+            raise SettingsError(unknown("the command line", rest[0].lstrip("-").partition("=")[0]))
+        return given, {n: text for n, text in vars(given).items() if n in (*NAMES, "config") and text is not None}
 
 
 def _written(default: Any) -> str:
@@ -359,22 +375,14 @@ def parse_flags(argv: list[str]) -> tuple[dict[str, str], bool]:
 
     `--help` prints and ends the process. Raises SettingsError for a flag that does not exist.
     """
-    parser = _Parser(
+    parser = FlagParser(
         prog="python relay.py",
         allow_abbrev=False,
         description="Takes a POST from PHP and puts it in front of the right browsers, at once.",
-        epilog="The same names work in [relay] of the INI file, and as RELAY_NAME in the environment.",
-    )
-    parser.add_argument(
-        "--config", metavar="FILE", help="the INI file to read [relay] from (default: wsgi.ini beside relay.py)"
+        epilog="The same names work in [relay] of the INI file, and as RELAY_NAME in the environment. "
+        "Commands, each with a --help of its own: python relay.py doctor, push, listen, token.",
     )
     parser.add_argument("--check", action="store_true", help="check the settings, print what is open to whom, and end")
-    for setting in TABLE:
-        spellings = dict.fromkeys((f"--{setting.name.replace('_', '-')}", f"--{setting.name}"))
-        about = f"{setting.help} (default: {_written(setting.default)})"
-        parser.add_argument(*spellings, metavar="VALUE", dest=setting.name, help=about)
-    given, rest = parser.parse_known_args(argv)
-    if rest:
-        raise SettingsError(unknown("the command line", rest[0].lstrip("-").partition("=")[0]))
-    flags = {name: text for name, text in vars(given).items() if name != "check" and text is not None}
+    parser.add_settings()
+    given, flags = parser.parse(argv)
     return flags, given.check

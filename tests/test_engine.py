@@ -23,7 +23,7 @@ class Echo:
     """An Engine.IO server that sends back what it gets, and what it has seen."""
 
     def __init__(self, serve, **options):
-        self.eio = Engine(ping_interval=INTERVAL, ping_timeout=TIMEOUT, **options)
+        self.eio = Engine(**{"ping_interval": INTERVAL, "ping_timeout": TIMEOUT, **options})
         self.gone = []
         self.eio.on("connect", lambda sid, environ: None)
         self.eio.on("message", lambda sid, data: self.eio.send(sid, data))
@@ -206,6 +206,16 @@ def test_a_client_that_answers_pings_over_a_websocket_stays(echo):
         assert client.frame() == (1, b"2")
         client.send("3")
     assert not echo.gone
+
+
+def test_a_client_is_pinged_in_time_though_an_answer_to_an_earlier_ping_is_waited_for(serve):
+    patient = Echo(serve, ping_timeout=10)
+    first = patient.open_websocket()
+    assert first.frame() == (1, b"2")
+    first.close()
+    began = time.monotonic()
+    assert patient.open_websocket().frame() == (1, b"2")
+    assert time.monotonic() - began < 5
 
 
 def test_a_polling_client_that_is_silent_is_gone_after_interval_and_timeout(echo):

@@ -217,7 +217,7 @@ def test_under_another_server_a_store_that_cannot_be_opened_is_told_and_tried_ag
 
 
 def test_nothing_in_the_package_knows_of_flask_or_of_the_app():
-    for file in (ROOT / "pushrelay").glob("*.py"):
+    for file in (ROOT / "pushrelay").rglob("*.py"):
         for line in file.read_text().splitlines():
             assert not line.lstrip().startswith(("import flask", "from flask", "import relay", "from relay")), file
 

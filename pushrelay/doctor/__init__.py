@@ -1,0 +1,96 @@
+"""`python relay.py doctor`: what keeps a push from arriving, and the lines that put it right."""
+
+import argparse
+import signal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..settings import SettingsError, load
+from . import machine
+from .report import Advice, Report, Stop
+
+if TYPE_CHECKING:
+    from ..web import Dialer
+
+# However a server behaves: no answer is waited for longer than 10 s, and the relay's ping 65.
+LONGEST = 240  # seconds
+
+
+class TooLong(Exception):
+    """The time is up."""
+
+
+def examine(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
+    """Look at everything, say what is found, and return the exit code. Raises SettingsError for bad usage."""
+    report = Report()
+    try:
+        public = public_dialer(given)
+    except ModuleNotFoundError:
+        machine.versions(report)
+        return report.end()
+    before = signal.signal(signal.SIGALRM, stop_looking)
+    signal.alarm(LONGEST)
+    try:
+        look(report, given, flags, public)
+    except Stop:
+        pass
+    except TooLong:
+        report.fail("the doctor", f"not done after {LONGEST} s")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    return report.end()
+
+
+def public_dialer(given: argparse.Namespace) -> "Dialer | None":
+    """The way from outside, where there is one to look at. Raises SettingsError, ModuleNotFoundError."""
+    from ..web import Dialer, address_of, tls_context  # here: a package that it needs may be what is missing
+
+    if not given.url:
+        if given.origin or given.connect:
+            raise SettingsError(
+                "--origin and --connect are for the way from outside: doctor PUBLIC_URL --origin ORIGIN"
+            )
+        return None
+    try:
+        address = address_of(given.url)
+        if given.origin:
+            given.origin = address_of(given.origin).origin
+        context = tls_context(given.ca or "", not given.insecure) if address.scheme == "https" else None
+    except OSError as error:
+        raise SettingsError(f"--ca {given.ca}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return Dialer(address, context, given.connect or "")
+
+
+def look(report: Report, given: argparse.Namespace, flags: Mapping[str, str], public: "Dialer | None") -> None:
+    """All checks in their order. Raises Stop where what follows cannot be looked at."""
+    from ..terminal import dialer_of
+    from .hops import Relay, directly, running
+    from .public import Public
+
+    report.title("This machine")
+    machine.versions(report)
+    try:
+        settings = load(flags=flags)
+        dialer = dialer_of(settings)
+    except SettingsError as error:
+        report.stop("settings", str(error), Advice("docs/settings.md has them all, so has python relay.py --help."))
+    process = machine.find_process(settings)
+    machine.settings_found(report, settings)
+    machine.clock(report, settings)
+    machine.files(report, settings, process)
+    machine.store(report, settings, process)
+    machine.started_with(report, settings, process)
+    report.title("Directly to the relay")
+    running(report, flags, dialer)
+    relay = Relay(settings, dialer, machine.restarted(process))
+    directly(report, relay)
+    if public is not None:
+        report.title(f"Through {public.address.url}")
+        Public(report, relay, public, given.origin).follow(given.quick)
+
+
+def stop_looking(*_: Any) -> NoReturn:
+    raise TooLong

@@ -1,0 +1,228 @@
+"""This machine: what the relay runs on, and what it was told."""
+
+import importlib.metadata
+import os
+import pathlib
+import re
+import resource
+import select
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+
+from ..settings import DEFAULT_FILE, NAMES, Settings
+from .process import Process, listener
+from .report import Advice, Report
+
+ROOT = DEFAULT_FILE.parent
+OLDEST_PYTHON = (3, 11)
+# Beside one for each client: the store, the log, and connections of programs that push.
+OTHER_FILES = 512
+ENOUGH_SECRET = 32  # bytes: RFC 7518, 3.2, for HS256
+WEAK_SECRET = 16  # bytes: fewer can be found by trying, from a single token
+WEAK_KEY = 16  # characters
+KNOWN_WORDS = {"changeme", "password", "passwort", "secret", "geheim", "12345678", "relay", "test", "example"}
+LITTLE_SPACE = 64 << 20  # bytes
+GENERATE = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+
+def versions(report: Report) -> None:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < OLDEST_PYTHON:
+        report.fail(
+            "Python", f"{found}, and the relay needs 3.11", Advice("On Debian 12 it is python3; make a venv anew.")
+        )
+    else:
+        report.ok("Python", f"{found}, {sys.executable}")
+    wrong = [each for each in _requirements() if not _is_met(*each)]
+    if not wrong:
+        report.ok("packages", "all that requirements.txt names, in the versions that it asks for")
+        return
+    said = ", ".join(f"{name} is {_version(name) or 'missing'}, and {asked} is needed" for name, asked in wrong)
+    command = f"{sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
+    report.fail("packages", said, Advice("Run:", (command,)))
+
+
+def _requirements() -> list[tuple[str, str]]:
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    found = (re.match(r"([\w.-]+)(?:\[[^\]]*\])?\s*([<>=!~][^;#]*)?", line) for line in lines)
+    return [(each[1], (each[2] or "").strip()) for each in found if each]
+
+
+def _is_met(name: str, asked: str) -> bool:
+    """Whether a package is there in a version that `>=` and `<` allow; other signs are not in our file."""
+    version = _numbers(_version(name))
+    bounds = re.findall(r"(>=|<)\s*([\d.]+)", asked)
+    return bool(version) and all(
+        version >= _numbers(bound) if sign == ">=" else version < _numbers(bound) for sign, bound in bounds
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", re.split(r"[a-z+-]", version)[0])))
+
+
+def settings_found(report: Report, settings: Settings) -> None:
+    report.ok("settings", f"sound ({settings.file or 'no file, all defaults'})")
+    if not hasattr(select, "epoll") or settings.server == "werkzeug":
+        why = "as the setting server says" if hasattr(select, "epoll") else "because this system has no epoll"
+        report.warn("server", f"Werkzeug's, {why}: each client takes several threads, good for some hundred of them")
+    _check_words(report, settings)
+    if settings.file and _holds_secrets(settings.file) and settings.file.stat().st_mode & 0o004:
+        advice = Advice("Let the relay's user alone read it:", (f"chmod o-rwx {shlex.quote(str(settings.file))}",))
+        report.warn("settings file", f"every user of this machine can read {settings.file}, secrets too", advice)
+
+
+def _holds_secrets(file: pathlib.Path) -> bool:
+    names = "|".join(setting.name for setting in NAMES.values() if setting.secret)
+    return bool(re.search(rf"^\s*({names})\s*[=:]\s*\S", file.read_text("utf-8"), re.MULTILINE | re.IGNORECASE))
+
+
+def _check_words(report: Report, settings: Settings) -> None:
+    """Keys and secrets: whether they can be guessed."""
+    for name, key in settings.push_keys:
+        if len(key) < WEAK_KEY or _is_guessed(key):
+            advice = Advice(f"Write another behind {name}: there, and where PHP has it. This makes one:", (GENERATE,))
+            report.fail("push_keys", f"the key {name} can be guessed: it is short, or a word", advice)
+        else:
+            report.ok("push_keys", f"the key {name} cannot be guessed")
+    for secret in settings.secret:
+        size = len(secret.encode())
+        advice = Advice("Set another, in the settings and where PHP signs. This makes one:", (GENERATE,))
+        if size < WEAK_SECRET or _is_guessed(secret):
+            report.fail("secret", f"{size} bytes, or a word: whoever has one token can find it by trying", advice)
+        elif size < ENOUGH_SECRET:
+            report.warn("secret", f"{size} bytes, and HS256 asks for {ENOUGH_SECRET} (RFC 7518)", advice)
+        else:
+            report.ok("secret", f"{size} bytes, enough for HS256")
+
+
+def _is_guessed(word: str) -> bool:
+    return len(set(word)) < 6 or re.sub(r"[\W\d_]+$", "", word.lower()) in KNOWN_WORDS
+
+
+def clock(report: Report, settings: Settings) -> None:
+    """Tokens have an end, and so has what is kept: the clock must not be far off."""
+    behind = (ROOT / "relay.py").stat().st_mtime - time.time()
+    if behind > 86400:
+        found = f"it is {time.strftime('%Y-%m-%d %H:%M')} here, before these very files were written"
+        advice = Advice("Set it, and have it kept right:", ("timedatectl set-ntp true",))
+        (report.fail if settings.secret else report.warn)("clock", found, advice)
+    elif settings.secret:
+        report.ok("clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
+
+
+def files(report: Report, settings: Settings, process: Process | None) -> None:
+    """Each client is an open file. A relay raises its own limit as far as it may: to what is the hard limit here."""
+    if process and not process.pid:
+        report.warn("open files", "the relay is another user's process: ask as root to see its limit")
+        return
+    limit = process.file_limit if process else resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    whose = f"of the relay (process {process.pid})" if process else "here"
+    needed = settings.max_connections + OTHER_FILES
+    if limit is None or limit == resource.RLIM_INFINITY or limit >= needed:
+        said = "no limit" if limit in (None, resource.RLIM_INFINITY) else f"{limit} {whose}"
+        report.ok("open files", f"{said}, enough for {settings.max_connections} clients")
+        return
+    found = f"the limit {whose} is {limit}, too low for the {settings.max_connections} clients of max_connections"
+    lower = max(limit - OTHER_FILES, 1)
+    report.fail(
+        "open files",
+        found,
+        Advice("Started by systemd, write into its [Service] (systemctl edit relay):", (f"LimitNOFILE={needed}",)),
+        Advice("Started by hand, as root, in the same shell before it:", (f"ulimit -n {needed}",)),
+        Advice("Or let fewer in, in [relay]:", (f"max_connections = {lower}",)),
+    )
+
+
+def store(report: Report, settings: Settings, process: Process | None) -> None:
+    kind, _, name = settings.broker.partition(":")
+    if kind == "memory":
+        report.warn("store", "in memory: what pages missed is gone when the relay is stopped", _KEEP)
+    if kind != "sqlite":
+        return
+    if process and not process.pid:
+        return  # below it says itself how its store is
+    # Relative to where the relay was started, which may not be here.
+    file = ((process and process.folder) or pathlib.Path.cwd()) / name
+    folder = file.parent
+    if not folder.is_dir():
+        report.fail(
+            "store", f"there is no folder {folder}", Advice("Make it:", (f"mkdir -p {shlex.quote(str(folder))}",))
+        )
+        return
+    closed = next((each for each in (folder, file) if each.exists() and not os.access(each, os.W_OK)), None)
+    if closed and process is None:  # the user of a relay that runs may be another, and it says itself how its store is
+        advice = Advice("Give it to the user that the relay runs as:", (f"chown USER {shlex.quote(str(closed))}",))
+        report.fail("store", f"{closed} cannot be written by this user", advice)
+        return
+    free = shutil.disk_usage(folder).free
+    said = f"{file}, {free >> 20} MiB free, durability {settings.durability}"
+    if free < LITTLE_SPACE:
+        report.fail("store", f"{said}: the disk is nearly full", Advice("Free some space, or pushes will be refused."))
+    elif free < settings.history_bytes + LITTLE_SPACE:
+        bound = f"history_bytes = {max(1 << 20, (free - LITTLE_SPACE) // 2)}"
+        report.warn(
+            "store", f"{said}, and history_bytes is {settings.history_bytes >> 20} MiB", Advice("Lower it:", (bound,))
+        )
+    else:
+        report.ok("store", said)
+
+
+_KEEP = Advice("To keep it, in [relay]:", ("broker = sqlite:relay.db",))
+
+
+def find_process(settings: Settings) -> Process | None:
+    try:
+        return listener(settings)
+    except OSError:
+        return None
+
+
+def started_with(report: Report, settings: Settings, process: Process | None) -> None:
+    """How the relay that runs was started: the doctor must go by the same settings."""
+    if process and process.unit:
+        report.ok("systemd", f"{process.unit} runs the relay")
+    if not process or not process.folder or not process.config:
+        return
+    config = process.folder / process.config
+    if settings.file is None or settings.file.resolve() != config.resolve():
+        found = f"the relay was started with --config {config}, and these here are others"
+        report.warn(
+            "settings",
+            found,
+            Advice("Ask with the same, else what follows may be wrong; so with RELAY_*:", (f"--config {config}",)),
+        )
+
+
+def start_command(flags: Mapping[str, str]) -> str:
+    """What starts the relay with the settings that the doctor was given."""
+    said = [f"--{name.replace('_', '-')}={_written(name, text)}" for name, text in flags.items()]
+    return shlex.join([sys.executable, str(ROOT / "relay.py"), *said])
+
+
+def _written(name: str, text: str) -> str:
+    return "…" if name in NAMES and NAMES[name].secret else text
+
+
+def has_unit() -> bool:
+    """Whether systemd has been told of the relay."""
+    return any(
+        pathlib.Path(folder, "relay.service").exists() for folder in ("/etc/systemd/system", "/lib/systemd/system")
+    )
+
+
+def restarted(process: Process | None) -> str:
+    """How a change of the settings comes into force."""
+    if process and process.unit:
+        return f"systemctl restart {process.unit.removesuffix('.service')}"
+    return "stop the relay and start it again"

@@ -1,0 +1,512 @@
+"""The doctor: what is wrong is found, and what it says about it, done to the letter, puts it right."""
+
+import contextlib
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
+from fronts import HOST, Apache, Nginx, connects
+
+from pushrelay.web import Dialer, Trouble, address_of
+
+DOCTOR = [sys.executable, str(ROOT / "relay.py"), "doctor"]
+PATH = "/relay/"
+
+
+class Examination:
+    """What the doctor said: `advice` has the sentence and the lines of each thing to do about what failed."""
+
+    def __init__(self, *arguments, **process):
+        process = {"env": clean_environ(), "timeout": DEADLINE * 2, **process}
+        ran = subprocess.run([*DOCTOR, *map(str, arguments)], capture_output=True, text=True, **process)
+        self.code, self.said, self.complaint = ran.returncode, ran.stdout, ran.stderr
+        assert "Traceback" not in ran.stderr, ran.stderr
+        for line in self.said.splitlines():  # what is to be copied, and long paths, stay whole
+            assert len(line) <= 80 or line.startswith(" " * 12) or max(map(len, line.split())) > 60, line
+        failed = re.findall(r"^FAIL  (.*\n(?: .*\n)*)", self.said, re.MULTILINE)
+        self.failures = [" ".join(text.partition("\n      -> ")[0].split()) for text in failed]
+        self.advice = [found for text in failed for found in _advice(text)]
+
+    def failed_once(self, *words):
+        """Make sure that there is one failure, which says this; returns its advice."""
+        assert (self.code, len(self.failures)) == (1, 1), (self.said, self.complaint)
+        assert all(word in self.failures[0] for word in words), self.failures
+        return self.advice
+
+    def is_well(self):
+        assert (self.code, self.failures) == (0, []), (self.said, self.complaint)
+
+
+def _advice(text):
+    blocks = re.findall(r"^ {6}-> (.*\n(?: {9}(?! ).*\n)*)((?: {12}.*\n)+)", text, re.MULTILINE)
+    return [(" ".join(sentence.split()), [line[12:] for line in lines.splitlines()]) for sentence, lines in blocks]
+
+
+def settings_of(relay, **others):
+    """The flags that tell the doctor what the relay was told."""
+    told = {
+        "max_connections": 1000,
+        **{k: v for k, v in relay.settings.items() if k != "broker" and v is not None},
+        **others,
+    }
+    return [f"--{name.replace('_', '-')}={value}" for name, value in told.items()]
+
+
+class Bent:
+    """A web server whose part for the relay is the test's own."""
+
+    def __init__(self, relay, certificate, php, conf):
+        self.conf = conf.replace("RELAY", f"127.0.0.1:{relay.port}")
+        super().__init__(relay, certificate, *self.MPM, php)
+
+    def shipped(self, name, *changes):
+        (self.folder / name).write_text(self.conf if name in self.HOLDS_CONF else "")
+
+    def examine(self, *arguments):
+        """The doctor's word on the way through this server."""
+        url = f"http://{HOST}:{self.port}{PATH}"
+        return Examination(url, "--connect=127.0.0.1", *arguments, *settings_of(self.relay))
+
+    def follow(self, advice):
+        """Do what the doctor says, and start again."""
+        for sentence, lines in advice:
+            self.put(sentence, lines)
+        self.process.terminate()
+        self.process.wait(DEADLINE)
+        self.start()
+
+
+class BentApache(Bent, Apache):
+    MPM = ("event",)
+    HOLDS_CONF = ("apache-relay.conf",)
+
+    def put(self, sentence, lines):
+        if "Take this out" in sentence:
+            self.conf = "\n".join(line for line in self.conf.splitlines() if line not in lines) + "\n"
+            return
+        assert "Put this into the <VirtualHost>" in sentence
+        parts = [*lines, self.conf] if "before every other ProxyPass" in sentence else [self.conf, *lines]
+        self.conf = "\n".join(parts) + "\n"
+
+
+class BentNginx(Bent, Nginx):
+    MPM = ()
+    HOLDS_CONF = ("nginx-relay-location.conf",)
+
+    def put(self, sentence, lines):
+        if "server block, in place of those that name /relay/" in sentence:
+            assert "/relay/" not in self.conf
+            self.conf += "\n".join(lines) + "\n"
+        elif "server block" in sentence:
+            self.conf += "\n".join(lines) + "\n"
+        else:
+            assert "Put this into the location that passes /relay/socket.io/ on" in sentence
+            self.conf = "\n".join(self.put_into_location(lines))
+
+    def put_into_location(self, lines):
+        begin = [re.match(r"proxy_set_header \S+|\S+", line)[0] for line in lines]
+        for line in self.conf.splitlines():
+            if not any(line.strip().startswith(each + " ") for each in begin):
+                yield line
+            if line.strip().startswith("proxy_pass "):
+                yield from lines
+
+
+@pytest.fixture
+def bent(php_fpm, certificate):
+    """Starts web servers that end with the test: bent(BentApache, relay, conf)."""
+    with contextlib.ExitStack() as stack:
+
+        def start(kind, relay, conf):
+            front = kind(relay, certificate, php_fpm, conf)
+            stack.callback(front.close)
+            return front
+
+        yield start
+
+
+@pytest.fixture
+def start_own(tmp_path):
+    """Starts relays on their own server that end with the test: start_own(ping_interval=1)."""
+    with contextlib.ExitStack() as started:
+
+        def start(**settings):
+            relay = Relay(tmp_path / "log", **{"server": "own", "max_connections": 1000, **settings})
+            started.callback(relay.kill)
+            return relay
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """A relay on its own server, for what is wrong in front of it."""
+    relay = Relay(tmp_path_factory.mktemp("relay") / "log", server="own", ping_interval=1.5, max_connections=1000)
+    yield relay
+    assert relay.stop() == 0
+    assert "Traceback" not in relay.log.read_text()
+
+
+APACHE = """
+ProxyPass "/relay/socket.io/" "http://RELAY/socket.io/" upgrade=websocket retry=0
+ProxyPass "/relay/static/relay.js" "http://RELAY/static/relay.js" retry=0
+ProxyPreserveHost On
+"""
+NGINX = """
+location /relay/socket.io/ {
+  proxy_pass http://RELAY/socket.io/;
+  proxy_http_version 1.1;
+  proxy_set_header Upgrade $http_upgrade;
+  proxy_set_header Connection "upgrade";
+  proxy_set_header Host $http_host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  proxy_read_timeout 60s;
+}
+location = /relay/static/relay.js { proxy_pass http://RELAY/static/relay.js; }
+"""
+# name: (what is taken out or put in, for Apache; for nginx; words of the doctor's)
+FAULTS = {
+    "missing-upgrade": (
+        [(" upgrade=websocket", "")],
+        [("  proxy_set_header Upgrade $http_upgrade;\n", ""), ('"upgrade"', '""')],
+        ("WebSocket", "in place of 101"),
+    ),
+    "wrong-path": ([("/relay/", "/push-service/")], [("/relay/", "/push-service/")], ("relay.js", "404")),
+    "push-exposed": (
+        [('"/relay/socket.io/" "http://RELAY/socket.io/"', '"/relay/" "http://RELAY/"')],
+        [("/relay/socket.io/ {", "/relay/ {"), ("RELAY/socket.io/", "RELAY/")],
+        ("/push", "refuses"),
+    ),
+    "push-open": (
+        [
+            ('"/relay/socket.io/" "http://RELAY/socket.io/"', '"/relay/" "http://RELAY/"'),
+            ("ProxyPreserveHost On", "ProxyPreserveHost On\nProxyAddHeaders Off"),
+        ],
+        [
+            ("/relay/socket.io/ {", "/relay/ {"),
+            ("RELAY/socket.io/", "RELAY/"),
+            ("  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n", ""),
+        ],
+        ("/push",),
+    ),
+    "own-origin-refused": (
+        [("ProxyPreserveHost On", "")],
+        [("  proxy_set_header Host $http_host;\n", "")],
+        ("origin", f"pages of http://{HOST}", "refused"),
+    ),
+    "short-timeout": (
+        [("ProxyPreserveHost On", "ProxyPreserveHost On\nProxyTimeout 1")],
+        [("read_timeout 60s", "read_timeout 1s")],
+        ("cut after 1.", "every 1.5 s"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", [BentApache, BentNginx])
+def test_what_is_wrong_in_a_web_server_is_found_and_the_advice_puts_it_right(quiet, bent, kind, fault):
+    for_apache, for_nginx, words = FAULTS[fault]
+    conf, changes = (APACHE, for_apache) if kind is BentApache else (NGINX, for_nginx)
+    for old, new in changes:
+        assert old in conf
+        conf = conf.replace(old, new)
+    front = bent(kind, quiet, conf)
+    how = () if fault == "short-timeout" else ("--quick",)
+    advice = front.examine(*how).failed_once(*words)
+    front.follow([each for each in advice if "[relay]" not in each[0]])
+    front.examine(*how).is_well()
+
+
+def test_apache_is_known_whatever_server_is_behind_it(relay, bent):
+    front = bent(BentApache, relay, APACHE.replace(" upgrade=websocket", ""))
+    ((sentence, _),) = front.examine("--quick").failed_once("WebSocket", "in place of 101")
+    assert "<VirtualHost>" in sentence
+
+
+@pytest.fixture(scope="module")
+def shipped(quiet, certificate, php_fpm):
+    """Apache with deploy/apache-relay.conf as it is."""
+    with contextlib.closing(Apache(quiet, certificate, "event", php_fpm)) as apache:
+        yield apache
+
+
+def through(front, *arguments, scheme="https", host=HOST, path=PATH):
+    port = front.port if scheme == "http" else front.tls_port
+    arguments = ("--connect=127.0.0.1", "--quick", *arguments)
+    return Examination(f"{scheme}://{host}:{port}{path}", *arguments, *settings_of(front.relay))
+
+
+def test_all_is_well_behind_the_shipped_apache_with_tls(shipped, certificate):
+    examination = through(shipped, f"--ca={certificate.ca}")
+    examination.is_well()
+    held = re.findall(r"long polling: a push arrives, ([\d.]+) ms", examination.said)
+    assert float(held[0]) < 1000, "it was not seen before the next ping"
+    assert f"the certificate is good for {HOST} until 20" in examination.said.replace("\n      ", " ")
+
+
+def test_all_is_well_behind_the_shipped_nginx(quiet, certificate, php_fpm):
+    with contextlib.closing(Nginx(quiet, certificate, php_fpm)) as nginx:
+        through(nginx, scheme="http").is_well()
+
+
+def test_a_certificate_that_browsers_would_not_take_is_found(shipped, certificate):
+    through(shipped).failed_once("TLS", "unable to get local issuer certificate")
+    through(shipped, f"--ca={certificate.ca}", host="localhost").failed_once("TLS", "mismatch")
+    through(shipped, "--insecure").is_well()
+
+
+def test_the_wrong_port_or_scheme_is_found(shipped):
+    address = f"{HOST}:{shipped.port}"
+    Examination(f"https://{address}/relay/", "--connect=127.0.0.1", *settings_of(shipped.relay)).failed_once("TLS")
+    address = f"{HOST}:{free_port()}"
+    Examination(f"http://{address}/relay/", "--connect=127.0.0.1", *settings_of(shipped.relay)).failed_once("TCP")
+
+
+def test_a_name_that_dns_does_not_know_is_found(quiet):
+    Examination("https://no-such-name.invalid/", *settings_of(quiet)).failed_once("DNS", "no-such-name.invalid")
+
+
+def test_of_a_proxy_that_it_does_not_know_it_tells_the_lines_for_both(quiet, serve):
+    def site(environ, start_response):
+        start_response("404 Not Found", [("Content-Type", "text/html")])
+        return [b"<html><title>A shop</title></html>"]
+
+    url = f"http://127.0.0.1:{serve(site).port}/relay/"
+    advice = Examination(url, *settings_of(quiet)).failed_once("relay.js", "404", "A shop")
+    assert [sentence.partition(":")[0] for sentence, _ in advice] == ["Where it is Apache", "Where it is nginx"]
+
+
+def test_what_strangers_answer_does_not_get_at_the_terminal_or_the_shell(quiet, serve):
+    def site(environ, start_response):
+        if environ["PATH_INFO"].startswith("/moved"):
+            start_response("302 Found", [("Location", "https://example.com/;reboot/static/relay.js")])
+            return []
+        start_response("404 Not Found", [("Content-Type", "text/html")])
+        return ["<title>\x1b]0;owned\x07\u202e</title>".encode()]
+
+    port = serve(site).port
+    examination = Examination(f"http://127.0.0.1:{port}/", *settings_of(quiet))
+    examination.failed_once("404", "?]0;owned??")
+    ((_, (line,)),) = Examination(f"http://127.0.0.1:{port}/moved/", *settings_of(quiet)).failed_once("leads on")
+    assert line == "python relay.py doctor 'https://example.com/;reboot/'"
+
+
+def test_a_page_elsewhere_that_is_refused_may_connect_once_the_advice_is_followed(start_own, tmp_path):
+    file = tmp_path / "my.ini"
+    file.write_text("[relay]\n")
+    relay = start_own(config=file)
+    ask = (f"{relay.url}/", "--quick", "--origin=https://shop.example.com", *settings_of(relay))
+    ((sentence, lines),) = Examination(*ask).failed_once("origin", "https://shop.example.com", "refused")
+    assert f"in [relay] of {file}" in sentence
+    file.write_text("\n".join(["[relay]", *lines]))
+    relay.stop()
+    relay.start()
+    Examination(*ask).is_well()
+
+
+def test_a_relay_that_is_down_is_started_by_the_line_that_is_said(tmp_path):
+    port = free_port()
+    flags = [f"--port={port}", "--broker=memory:", "--max-connections=1000"]
+    ((_, lines),) = Examination(*flags).failed_once("the relay", "not running")
+    with running(port, "\n".join(lines), tmp_path):
+        Examination(*flags).is_well()
+
+
+@contextlib.contextmanager
+def running(port, script, folder, **process):
+    """A relay that a line of shell starts."""
+    log = folder / "log"
+    with log.open("wb") as output:
+        command = ["sh", "-c", script]
+        started = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=folder, env=clean_environ(), start_new_session=True, **process
+        )
+    try:
+        wait_for(lambda: b"serves on" in log.read_bytes() or started.poll() is not None, "the start")
+        yield
+    finally:
+        os.killpg(started.pid, signal.SIGTERM)
+        started.wait(DEADLINE)
+        # The shell is gone before what it has started.
+        wait_for(lambda: not connects(("127.0.0.1", port)), "the port to be free")
+
+
+def test_a_limit_of_open_files_that_is_too_low_is_found_and_each_advice_helps(tmp_path):
+    def limited():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
+
+    port = free_port()
+    flags = [f"--port={port}", "--broker=memory:"]
+    start = f"{sys.executable} {ROOT / 'relay.py'} {' '.join(flags)} --max-connections=1000"
+    with running(port, start, tmp_path, preexec_fn=limited):
+        advice = Examination(*flags, "--max-connections=1000").failed_once("open files", "600", "too low")
+    assert [lines[0].split()[0] for _, lines in advice][0] == "LimitNOFILE=1512"
+    _, ulimit, fewer = [lines[0] for _, lines in advice]
+    with running(port, f"{start} --{fewer.replace(' ', '').replace('_', '-')}", tmp_path, preexec_fn=limited):
+        Examination(*flags, f"--{fewer.replace(' ', '')}").is_well()
+    # Not from the low limit: to raise it is for who may.
+    with running(port, f"{ulimit}\n{start}", tmp_path):
+        Examination(*flags, "--max-connections=1000").is_well()
+
+
+def test_all_is_well_directly_on_both_servers_and_nothing_is_left_behind(relay):
+    Examination(*settings_of(relay)).is_well()
+    before = fds(relay)  # a relay opens things of its own for its first clients
+    Examination(*settings_of(relay)).is_well()
+    wait_for(lambda: fds(relay) == before, "its connections to be gone")
+
+
+def test_without_a_proxy_in_front_it_looks_at_the_relay_itself(relay):
+    examination = Examination(f"{relay.url}/static/relay.js", "--quick", *settings_of(relay))
+    examination.is_well()
+    assert "no proxy" in examination.said and "/push" not in examination.said
+
+
+def test_it_signs_itself_a_token_where_there_is_a_secret_and_pushes_with_the_key(start_own):
+    told = {"secret": "k7" * 10 + "5tgb6yhn7ujm8ik9", "push_keys": "web:Zk4-bq9_wL2xT7vR1mN8"}
+    relay = start_own(**told)
+    examination = Examination(f"{relay.url}/", "--quick", *settings_of(relay))
+    examination.is_well()
+    assert examination.said.count("a push arrives") == 4
+    assert not any(value in examination.said for value in (told["secret"], "Zk4-bq9_wL2xT7vR1mN8"))
+
+
+def test_it_says_what_it_cannot_try_where_only_visitors_register(start_own):
+    relay = start_own(id_cookie="PHPSESSID")
+    examination = Examination(f"{relay.url}/", "--quick", *settings_of(relay))
+    examination.is_well()
+    assert "only your visitors can" in examination.said and "a push is taken" in examination.said
+
+
+def test_it_tells_that_the_relay_was_started_with_other_settings(start_own, tmp_path):
+    file = tmp_path / "my.ini"
+    file.write_text("[relay]\n")
+    relay = start_own(config=file)
+    told = settings_of(relay)
+    assert "other" not in Examination(*told).said
+    said = Examination(*(flag for flag in told if "--config" not in flag)).said
+    assert f"            --config {file}\n" in said and "All is well" not in said
+
+
+def test_it_finds_the_relay_on_a_unix_socket_below_a_path(start_own, tmp_path):
+    relay = start_own(host=f"unix:{tmp_path}/relay.sock", base_path="/below")
+    examination = Examination(*settings_of(relay))
+    examination.is_well()
+    assert examination.said.count("a push arrives") == 2
+
+
+def test_another_program_on_the_relays_port_is_told_from_the_relay(serve):
+    def other(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/html"), ("Server", "Shop/1")])
+        return [b"hello"]
+
+    flags = (f"--port={serve(other).port}", "--max-connections=1000", "--broker=memory:")
+    Examination(*flags).failed_once("another program (Shop/1) has the port", "200")
+
+
+def test_a_store_in_trouble_is_told(tmp_path):
+    folder = tmp_path / "gone"
+    flags = (f"--port={free_port()}", f"--broker=sqlite:{folder}/relay.db", "--max-connections=1000")
+    examination = Examination(*flags)
+    assert "there is no folder" in examination.failures[0]
+    (_, (line,)) = examination.advice[0]
+    subprocess.run(["sh", "-c", line], check=True)
+    Examination(*flags).failed_once("not running")
+
+
+def test_settings_that_are_not_sound_are_told_with_their_sentence(tmp_path):
+    file = tmp_path / "my.ini"
+    file.write_text("[relay]\nprot = 80\n")
+    Examination(f"--config={file}").failed_once("settings", "did you mean port")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"push_keys": "web:changeme1"}, ("push_keys", "web", "guessed")),
+        ({"secret": "password1234"}, ("secret", "12 bytes")),
+        ({"secret": "abababababababababababababababababab"}, ("secret",)),
+    ],
+)
+def test_keys_and_secrets_that_can_be_guessed_fail_and_what_the_advice_makes_does_not(tmp_path, told, words):
+    ((name, value),) = told.items()
+    flags = (f"--port={free_port()}", "--broker=memory:", "--max-connections=1000")
+    examination = Examination(*flags, f"--{name}={value}")
+    assert all(word in examination.failures[0] for word in words), examination.said
+    assert value.rpartition(":")[2] not in examination.said
+    (_, (line,)) = examination.advice[0]
+    made = subprocess.run(["sh", "-c", line], check=True, capture_output=True, text=True).stdout.strip()
+    file = tmp_path / "my.ini"
+    file.write_text(f"[relay]\n{name} = {made}\n")
+    file.chmod(0o644)
+    examination = Examination(*flags, f"--config={file}")
+    examination.failed_once("not running")
+    assert "every user of this machine can read" in examination.said.replace("\n      ", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["example.com/relay"], ["example.com/relay", "https://example.com/relay/"]),
+        (["ftp://example.com/"], ["ftp://example.com/"]),
+        (["https://example.com/", "--ca=/no/such/file"], ["--ca", "No such file"]),
+        (["https://example.com/", "--origin=shop"], ["shop"]),
+        (["--origin=https://shop.example.com"], ["--origin", "PUBLIC_URL"]),
+        (["https://a.example/", "https://b.example/"], ["b.example"]),
+        (["--prot=80"], ["did you mean port"]),
+    ],
+)
+def test_what_it_does_not_understand_is_a_sentence_and_exit_code_2(arguments, words):
+    examination = Examination(*arguments)
+    assert (examination.code, examination.said) == (2, "")
+    assert len(examination.complaint.splitlines()) == 1
+    assert all(word in examination.complaint for word in words), examination.complaint
+
+
+def test_packages_that_are_missing_are_told_with_the_line_that_installs_them():
+    # -S leaves the site-packages out, as in a Python where nothing was installed.
+    command = [sys.executable, "-S", *DOCTOR[1:]]
+    ran = subprocess.run(command, capture_output=True, text=True, env={**clean_environ(), "PYTHONPATH": ""})
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr
+    assert "simple-websocket is missing" in ran.stdout.replace("\n      ", " ") and "-m pip install -r" in ran.stdout
+
+
+def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_was_said():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dialer = Dialer(address_of(f"http://127.0.0.1:{silent.getsockname()[1]}/"))
+        with pytest.raises(Trouble, match="no answer within 0.2 s"):
+            dialer.ask("GET", "health/live", timeout=0.2)
+        with pytest.raises(Trouble, match="no answer within 0.2 s"):
+            dialer.open_websocket("", timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "closed without an answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "Accept"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK in place of 101"),
+    ],
+)
+def test_what_comes_in_place_of_a_websocket_is_said(answer, words):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_once():
+            sock, _ = server.accept()
+            with sock:
+                sock.recv(65536)
+                sock.sendall(answer)
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        with pytest.raises(Trouble, match=words):
+            Dialer(address_of(f"http://127.0.0.1:{server.getsockname()[1]}/")).open_websocket("")
+        thread.join(DEADLINE)
