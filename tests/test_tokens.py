@@ -118,6 +118,8 @@ FORGED = {
     "exp without end": forge(HS256, b'{"ids":["42"],"exp":1e999}'),
     "exp not a number": forge(HS256, b'{"ids":["42"],"exp":NaN}'),
     "exp of 5,000 digits": forge(HS256, b'{"ids":["42"],"exp":' + b"9" * 5000 + b"}"),
+    "exp of 400 digits": forge(HS256, b'{"ids":["42"],"exp":' + b"9" * 400 + b"}"),
+    "nbf of 400 digits": forge(HS256, b'{"ids":["42"],"nbf":-' + b"9" * 400 + b"}"),
     "nbf to come": sign({**GOOD, "nbf": LATER}, SECRET),
     "nbf a string": sign({**GOOD, "nbf": "0"}, SECRET),
     "oversized": sign({"ids": [f"id-{n}" for n in range(1000)]}, SECRET),
