@@ -137,7 +137,7 @@ class Asker:
             return
         now, timeout = time.monotonic(), self._settings.auth_timeout
         with self._lock:
-            unbegun = [each for each in self._open if each.begun is None and now - each.asked > BEGIN_SECONDS]
+            unbegun = {each for each in self._open if each.begun is None and now - each.asked > BEGIN_SECONDS}
             overdue = [each for each in self._open if each.begun is not None and now - each.begun > timeout + 0.5]
             self._queue = deque(each for each in self._queue if each not in unbegun)
         for question in unbegun:

@@ -448,6 +448,15 @@ def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_st
     assert asker.ask("do=list; stuck=2") is not waiting
 
 
+def test_giving_up_on_a_crowd_takes_next_to_no_time(asker, monkeypatch):
+    monkeypatch.setattr(asker, "_hire", lambda: None)
+    for n in range(10_000):
+        asker.ask(f"crowd={n}").asked -= 31
+    began = time.thread_time()
+    asker.give_up()
+    assert time.thread_time() - began < 0.4 and not asker._open and not asker._queue
+
+
 def test_answers_are_kept_in_bounds_and_threads_leave(asker, monkeypatch):
     monkeypatch.setattr(asking, "MOST_KEPT", 5)
     monkeypatch.setattr(asking, "IDLE_SECONDS", 0.05)
