@@ -114,6 +114,10 @@ class Asker:
             if question is not None and (question in self._open or question.counts_until > time.monotonic()):
                 return question
             question = Question(cookies)
+            if len(self._queue) >= self._settings.max_connections:
+                # More than clients can be waiting for: some left, and who comes and goes must not fill the memory.
+                question.settle(not_available("too many questions wait for others (setting auth_concurrency)"))
+                return question
             self._make_room()
             self._questions.pop(key, None)  # the new one is the newest
             self._questions[key] = question

@@ -448,6 +448,16 @@ def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_st
     assert asker.ask("do=list; stuck=2") is not waiting
 
 
+def test_who_comes_and_goes_leaves_no_more_questions_than_there_may_be_clients(site, monkeypatch):
+    asker = asking.Asker(Settings(auth_url=site.url, max_connections=3))
+    monkeypatch.setattr(asker, "_hire", lambda: None)
+    questions = [asker.ask(f"gone={n}") for n in range(5)]
+    assert len(asker._queue) == len(asker._questions) == 3
+    with pytest.raises(Refused, match="auth_concurrency"):
+        questions[3].answer()
+    assert asker.ask("gone=0") is questions[0] and not questions[0].is_settled
+
+
 def test_giving_up_on_a_crowd_takes_next_to_no_time(asker, monkeypatch):
     monkeypatch.setattr(asker, "_hire", lambda: None)
     for n in range(10_000):
