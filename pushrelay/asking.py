@@ -48,7 +48,7 @@ class Question:
         self.asked = time.monotonic()
         self.begun: float | None = None  # when PHP was asked, monotonic
         self.counts_until = 0.0  # its answer, monotonic
-        self.outdated = False  # what PHP says now may be of before forget()
+        self.outdated = False  # what PHP says now, or said, may be of before forget()
         self._lock = threading.Lock()
         self._settled = threading.Event()
         self._outcome: Rights | Refused | None = None
@@ -131,9 +131,9 @@ class Asker:
     def forget(self) -> None:
         """Forget all answers, those that are under way as well: those are asked for once more."""
         with self._lock:
-            self._questions = {key: each for key, each in self._questions.items() if each in self._open}
-            for question in self._open:
+            for question in self._questions.values():
                 question.outdated = True
+            self._questions = {key: each for key, each in self._questions.items() if each in self._open}
 
     def give_up(self) -> None:
         """Fail what has waited too long, whatever its thread is stuck in. To be called every second or so."""

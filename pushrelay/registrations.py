@@ -164,8 +164,9 @@ class Registrations:
     def _asked(self, holder: Holder, environ: dict[str, Any]) -> Rights:
         """What PHP says about this browser. Raises Awaited until that is known, where the manager can wait for it."""
         # What was asked for this socket is its answer, also where answers count for no time at all.
-        question = holder.question or self._asker.ask(environ.get("HTTP_COOKIE", ""))
-        holder.question = question
+        question = holder.question
+        if question is None or (question.is_settled and question.outdated):
+            question = holder.question = self._asker.ask(environ.get("HTTP_COOKIE", ""))
         if not question.is_settled:
             if self._manager.can_hold:
                 raise Awaited(question.then)

@@ -17,9 +17,11 @@ import socketio
 from conftest import ROOT, free_port, need, wait_for
 
 from pushrelay import asking
+from pushrelay.broker import open_broker
 from pushrelay.engine import Engine
 from pushrelay.errors import Awaited, Refused
 from pushrelay.manager import RoomManager
+from pushrelay.registrations import Registrations
 from pushrelay.settings import Settings
 from pushrelay.tokens import sign
 
@@ -428,6 +430,20 @@ def test_what_is_forgotten_is_asked_again_also_what_is_under_way(asker, site):
     site.go_on.set()
     wait_for(lambda: under_way.is_settled)
     assert site.asked_with("do=wait; forget=2") == 2
+
+
+def test_an_answer_that_nobody_fetched_yet_is_forgotten_as_well(site):
+    settings = Settings(auth_url=site.url)
+    registrations = Registrations(open_broker("memory:", lambda *_: 0), RoomManager(), settings, lambda *_: None)
+    environ = {"HTTP_COOKIE": "do=list; late=1"}
+    for _ in range(2):
+        with pytest.raises(Awaited) as waits:
+            registrations.register({"id": "42"}, "sid", environ)
+        known = threading.Event()
+        waits.value.then(known.set)
+        assert known.wait(5)
+        registrations.close(["42"])  # before the socket went on
+    assert site.asked_with("do=list; late=1") == 2
 
 
 def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_stuck(asker, site, monkeypatch):
