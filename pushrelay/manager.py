@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import engineio.json
@@ -365,9 +365,9 @@ class RoomManager(socketio.Manager):
         """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
         return self._presence.of(rooms, self.count(rooms))
 
-    def disconnect_rooms(self, rooms: list[str]) -> int:
-        """Disconnect all clients that are in any of these rooms; returns how many those were."""
-        sids = list(self._members("/", rooms))
+    def disconnect_rooms(self, rooms: list[str], others: Iterable[str] = ()) -> int:
+        """Disconnect all clients that are in any of these rooms, and others by their sids; returns how many."""
+        sids = {*self._members("/", rooms), *others}
         for sid in sids:
             self.server.disconnect(sid)
         return len(sids)
