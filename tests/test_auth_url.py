@@ -538,16 +538,16 @@ def test_what_comes_behind_a_packet_that_waits_is_handled_after_it_in_order(sio)
     assert client.receive().startswith("40")
     assert [client.receive() for _ in range(2)] == ["432[3]", "433[4]"]
     client.send('424["say",6]')
-    assert client.receive() == "434[6]" and sio.manager._held == {}
+    assert client.receive() == "434[6]" and not sio.manager._holding
 
 
 def test_what_waits_goes_with_its_client(sio):
     client = socket_io(sio)
     client.send('420["ask",1]')
     client.send('421["say",2]')
-    wait_for(lambda: sio.waits and sio.manager._held, "the question")
+    wait_for(lambda: sio.waits and sio.manager._holding, "the question")
     client.close()
-    wait_for(lambda: not sio.manager._held, "the end")
+    wait_for(lambda: not sio.manager._holding, "the end")
     sio.known = True
     sio.waits.pop()()
     other = socket_io(sio)
