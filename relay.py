@@ -222,9 +222,7 @@ def close_connections() -> Response:
     """Close all sockets that hold one of these destinations."""
     access.may_push(request.environ)
     destinations, _ = asked_of(request.environ, settings)
-    rooms = [room for each in destinations for room in rooms_of(each)]
-    registrations.forget()  # or who was logged out just now would be let in again by what PHP said before
-    return json_response({"closed": manager.disconnect_rooms(rooms)})
+    return json_response({"closed": registrations.close(destinations)})
 
 
 @app.get("/")

@@ -27,7 +27,7 @@ _FORWARDED = re.compile(
 )
 _CHAIN, _ASKED_HOST, _REAL_IP = "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP"
 # What a trusted proxy may add beside X-Forwarded-For without a word against who is on this machine, as Apache does.
-_BESIDE = {_CHAIN, _ASKED_HOST, _REAL_IP, "HTTP_VIA", "HTTP_FORWARDED"}
+_BESIDE = {_CHAIN, _ASKED_HOST, _REAL_IP, "HTTP_VIA"}
 _BESIDE |= {"HTTP_X_FORWARDED_SERVER", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PORT"}
 
 _CHALLENGE = (("WWW-Authenticate", 'Bearer realm="relay"'),)  # RFC 9110, 11.6.1: a 401 has one

@@ -48,7 +48,7 @@ class Question:
         self.asked = time.monotonic()
         self.begun: float | None = None  # when PHP was asked, monotonic
         self.counts_until = 0.0  # its answer, monotonic
-        self.outdated = False  # what PHP says now may be of before forget()
+        self.outdated = False  # what PHP says now, or said, may be of before forget()
         self._lock = threading.Lock()
         self._settled = threading.Event()
         self._outcome: Rights | Refused | None = None
@@ -114,6 +114,10 @@ class Asker:
             if question is not None and (question in self._open or question.counts_until > time.monotonic()):
                 return question
             question = Question(cookies)
+            if len(self._queue) >= self._settings.max_connections:
+                # More than clients can be waiting for: some left, and who comes and goes must not fill the memory.
+                question.settle(not_available("too many questions wait for others (setting auth_concurrency)"))
+                return question
             self._make_room()
             self._questions.pop(key, None)  # the new one is the newest
             self._questions[key] = question
@@ -127,9 +131,9 @@ class Asker:
     def forget(self) -> None:
         """Forget all answers, those that are under way as well: those are asked for once more."""
         with self._lock:
-            self._questions = {key: each for key, each in self._questions.items() if each in self._open}
-            for question in self._open:
+            for question in self._questions.values():
                 question.outdated = True
+            self._questions = {key: each for key, each in self._questions.items() if each in self._open}
 
     def give_up(self) -> None:
         """Fail what has waited too long, whatever its thread is stuck in. To be called every second or so."""
@@ -137,7 +141,7 @@ class Asker:
             return
         now, timeout = time.monotonic(), self._settings.auth_timeout
         with self._lock:
-            unbegun = [each for each in self._open if each.begun is None and now - each.asked > BEGIN_SECONDS]
+            unbegun = {each for each in self._open if each.begun is None and now - each.asked > BEGIN_SECONDS}
             overdue = [each for each in self._open if each.begun is not None and now - each.begun > timeout + 0.5]
             self._queue = deque(each for each in self._queue if each not in unbegun)
         for question in unbegun:

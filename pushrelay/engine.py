@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import engineio
 import socketio
 from engineio.packet import Packet
 
-from .admission import Admission, Full, retry_after
+from .admission import Admission, Full
 from .connection import TRANSPORT_ERROR, Connection
 from .doors import raise_file_limit
 from .draining import until
@@ -27,19 +27,24 @@ from .http1 import KEY, Conversation
 from .message import OPEN, Message, data_of, payload, split_payload
 from .newcomers import Newcomers
 from .poller import Poller
+from .rejections import (
+    BAD_HANDSHAKE_METHOD,
+    BAD_REQUEST,
+    FORBIDDEN,
+    GOING_DOWN,
+    NO_FILES,
+    NO_WEBSOCKETS,
+    SESSION_UNKNOWN,
+    TRANSPORT_UNKNOWN,
+    UNSUPPORTED_VERSION,
+    Answer,
+    Rejected,
+    full_answer,
+)
 from .session import DRAINING, REGISTER_TIMEOUT, Link, Session
 from .takeover import NotTaken, Taken
 from .takeover import conversation as taken_over
 from .websocket import NORMAL, HandshakeError, close_frame, handshake
-
-
-class Answer(NamedTuple):
-    """A response that is complete."""
-
-    status: str
-    headers: list[tuple[str, str]]
-    body: bytes
-
 
 # Of what the server has to say to one client, so much may wait. A page that is slow for some seconds is within it; one
 # that does not read at all costs no more than this, and gets the rest from history when it is back.
@@ -48,39 +53,7 @@ OUTBOX_BYTES = 1024 * 1024
 UPGRADE_SECONDS = 10.0
 # Where a client holds a thread of its server, so many are kept for pushes and for what clients send.
 FREE_THREADS = 2
-# The protocol's own errors, as the reference server numbers and words them.
-TRANSPORT_UNKNOWN = (0, "Transport unknown")
-SESSION_UNKNOWN = (1, "Session ID unknown")
-BAD_HANDSHAKE_METHOD = (2, "Bad handshake method")
-BAD_REQUEST = (3, "Bad request")
-FORBIDDEN = (4, "Forbidden")
-UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
-# And our own.
-GOING_DOWN = (BAD_REQUEST[0], "the relay is going down here: connect again")
-NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
-NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open files (ulimit -n)")
-
 _TEXT = [("Content-Type", "text/plain; charset=UTF-8"), NO_SNIFFING]
-
-
-class Rejected(Exception):
-    """A request that the protocol does not allow."""
-
-    def __init__(self, error: tuple[int, str], status: str = "400 Bad Request"):
-        super().__init__(error[1])
-        self.code, self.message = error
-        self.status = status
-
-    def answer(self) -> Answer:
-        body = Packet.json.dumps({"code": self.code, "message": self.message}, separators=(",", ":")).encode()
-        return Answer(self.status, [("Content-Type", "application/json"), NO_SNIFFING], body)
-
-
-def _full_answer(full: Full) -> Answer:
-    """What a handshake is answered where nobody more gets in: in the protocol's form, with the relay's own word."""
-    told = {"code": FORBIDDEN[0], "message": full.message, "error": full.error}
-    headers = [("Content-Type", "application/json"), NO_SNIFFING, ("Retry-After", retry_after())]
-    return Answer(full.status, headers, Packet.json.dumps(told, separators=(",", ":")).encode())
 
 
 def install(**options: Any) -> None:
@@ -255,7 +228,7 @@ class Engine(engineio.Server):
         except Rejected as rejected:
             answer = rejected.answer()
         except Full as full:
-            answer = _full_answer(full)
+            answer = full_answer(full)
         except HandshakeError as error:
             answer = Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
         except NotTaken:

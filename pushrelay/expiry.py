@@ -85,8 +85,10 @@ class Expiries:
             with self._lock:
                 if not self._heap or self._heap[0][0] > now:
                     return ended
-                due, _, holder = heapq.heappop(self._heap)
-                if holder.due == due and self._is_there(holder.sid):
+                due, _, holder = self._heap[0]
+                is_valid = holder.due == due and self._is_there(holder.sid)
+                heapq.heappop(self._heap)  # now, as python-socketio may fail at that while others disconnect
+                if is_valid:
                     ended += self._end(holder, now)
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ import json
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import socketio
@@ -46,9 +46,9 @@ class StockManager(socketio.Manager):
         """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
         return self._presence.of(rooms, len(self._sids_in(rooms)))
 
-    def disconnect_rooms(self, rooms: list[str]) -> int:
-        """Disconnect all clients that are in any of these rooms; returns how many those were."""
-        sids = self._sids_in(rooms)
+    def disconnect_rooms(self, rooms: list[str], others: Iterable[str] = ()) -> int:
+        """Disconnect all clients that are in any of these rooms, and others by their sids; returns how many."""
+        sids = {*self._sids_in(rooms), *others}
         for sid in sids:
             self.server.disconnect(sid)
         return len(sids)

@@ -9,8 +9,7 @@ import re
 import secrets
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import engineio.json
@@ -18,7 +17,7 @@ import socketio
 from socketio import packet as sio
 
 from .connection import SLOW
-from .errors import Awaited
+from .holding import MOST_PACKETS, Holding
 from .message import MESSAGE, Message
 from .presence import Presence
 from .session import REGISTER_TIMEOUT
@@ -28,39 +27,20 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 _EVENT = f"{MESSAGE}{sio.EVENT}"
 # A replay waits so long for a client whose outbox is half full. One that reads nothing at all is closed as slow then.
 PACE_SECONDS = 5.0
-# What may wait of one client until it is known who it is: far more than a page sends in those seconds. The bytes are in
-# messages of the largest size.
-MOST_HELD = 100
-MOST_HELD_MESSAGES = 4
 _NOTHING: dict[Any, Any] = {}
 # An event in namespace "/" that wants an answer (Socket.IO protocol 5, "Packet encoding").
 _ANSWERED_EVENT = re.compile(rf"{_EVENT}(\d{{1,15}})\[")
 _TOO_MANY = (
     "a client may not send so many events a second (setting max_event_rate): this one was not handled; send fewer"
 )
+_TOO_MANY_WAIT = (
+    f"no more than {MOST_PACKETS} events, nor very large ones, can wait until it is known what this page may: "
+    "wait for the answer to register"
+)
 
 
 def _relay_error(error: str, message: str) -> Message:
     return Message(_EVENT + _encode(["relay_error", {"ok": False, "error": error, "message": message}]))
-
-
-class Held:
-    """The packets of a client whose first one has to wait for something, in order."""
-
-    __slots__ = ("packets", "size")
-
-    def __init__(self) -> None:
-        self.packets: deque[Any] = deque()
-        self.size = 0
-
-    def take(self) -> Any:
-        packet = self.packets.popleft()
-        self.size -= len(packet)
-        return packet
-
-    def keep(self, packet: Any, first: bool = False) -> None:
-        (self.packets.appendleft if first else self.packets.append)(packet)
-        self.size += len(packet)
 
 
 class RoomManager(socketio.Manager):
@@ -80,7 +60,7 @@ class RoomManager(socketio.Manager):
         self._sids: dict[str, dict[str, str]] = {}  # [namespace][eio_sid]: the way back
         self._rooms_of: dict[str, dict[str, set[Any]]] = {}  # [namespace][sid]: the rooms it is in, its own not
         self._presence = Presence()  # of namespace "/"
-        self._held: dict[str, Held] = {}  # [eio_sid]: the packets of those who have to wait
+        self._holding = Holding(self._handle, lambda *call: self.server.eio.call_soon(*call))
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
@@ -236,16 +216,12 @@ class RoomManager(socketio.Manager):
     # Receiving.
 
     def receive(self, eio_sid: str, data: Any) -> None:
-        """Handle a Socket.IO packet, or keep it behind another of this client's that waits; see Awaited."""
-        if eio_sid in self._held and self._keep(eio_sid, data):
-            return
-        try:
-            self._handle(eio_sid, data)
-        except Awaited as awaited:
-            with self._lock:
-                self._held.setdefault(eio_sid, Held()).keep(data)
-            self._resume_after(awaited, eio_sid)
-        if eio_sid not in self.server.eio.sockets:
+        """Handle a Socket.IO packet, or keep it behind another of this client's that waits; see holding.Holding."""
+        eio = self.server.eio
+        if not self._holding.receive(eio_sid, data, eio.max_http_buffer_size):
+            self._hand_out(_relay_error("too_many_events", _TOO_MANY_WAIT), [eio_sid])
+            eio.disconnect(eio_sid)
+        if eio_sid not in eio.sockets:
             self._see_off(eio_sid)
 
     def _handle(self, eio_sid: str, data: Any) -> None:
@@ -260,54 +236,12 @@ class RoomManager(socketio.Manager):
         except ValueError:
             self.server.logger.info("an invalid packet from %s", eio_sid)
             self.server.eio.disconnect(eio_sid)
-
-    def _keep(self, eio_sid: str, data: Any) -> bool:
-        """Keep a packet behind those that wait; False where none does any more. Who sends too many is closed."""
-        with self._lock:
-            held = self._held.get(eio_sid)
-            if held is None:
-                return False
-            held.keep(data)
-            limit = MOST_HELD_MESSAGES * self.server.eio.max_http_buffer_size
-            is_over = len(held.packets) > MOST_HELD or held.size > limit
-        if is_over:
-            message = (
-                f"no more than {MOST_HELD} events, nor {limit} bytes, can wait until it is known what this page may"
-            )
-            refusal = {"ok": False, "error": "too_many_events", "message": message}
-            self._hand_out(self._messages("relay_error", refusal, "/")[0], [eio_sid])
-            self.server.eio.disconnect(eio_sid)
-        return True
-
-    def _resume_after(self, awaited: Awaited, eio_sid: str) -> None:
-        awaited.then(lambda: self.server.eio.call_soon(self._resume, eio_sid))
-
-    def _resume(self, eio_sid: str) -> None:
-        """Handle what waits, and what comes meanwhile, until something has to wait again."""
-        while True:
-            with self._lock:
-                held = self._held.get(eio_sid)
-                if held is None:
-                    return
-                if not held.packets:
-                    del self._held[eio_sid]
-                    return
-                data = held.take()
-            try:
-                self._handle(eio_sid, data)
-            except Awaited as awaited:
-                with self._lock:
-                    held.keep(data, first=True)
-                self._resume_after(awaited, eio_sid)
-                return
-            except Exception:
-                self.server.logger.exception("message handler error")
-            if eio_sid not in self.server.eio.sockets:
-                self._see_off(eio_sid)
+        if eio_sid not in self.server.eio.sockets:
+            self._see_off(eio_sid)
 
     def _see_off(self, eio_sid: str) -> None:
         """Its session was closed while its packet was handled, so what that entered it into has to be left."""
-        self._held.pop(eio_sid, None)
+        self._holding.forget(eio_sid)
         for namespace in list(self._sids):
             if eio_sid in self._sids.get(namespace, ()):
                 self.server._handle_disconnect(eio_sid, namespace, self.server.reason.TRANSPORT_CLOSE)
@@ -365,9 +299,9 @@ class RoomManager(socketio.Manager):
         """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
         return self._presence.of(rooms, self.count(rooms))
 
-    def disconnect_rooms(self, rooms: list[str]) -> int:
-        """Disconnect all clients that are in any of these rooms; returns how many those were."""
-        sids = list(self._members("/", rooms))
+    def disconnect_rooms(self, rooms: list[str], others: Iterable[str] = ()) -> int:
+        """Disconnect all clients that are in any of these rooms, and others by their sids; returns how many."""
+        sids = {*self._members("/", rooms), *others}
         for sid in sids:
             self.server.disconnect(sid)
         return len(sids)
@@ -435,7 +369,7 @@ class RoomManager(socketio.Manager):
             eio_sid = self.rooms.get(namespace, {}).get(None, {}).pop(sid, None)
             if eio_sid is not None:
                 if eio_sid not in self.server.eio.sockets:  # else it only left this namespace
-                    self._held.pop(eio_sid, None)
+                    self._holding.forget(eio_sid)
                 self._sids[namespace].pop(eio_sid, None)
                 self._drop_if_empty(namespace)
             self.callbacks.pop(sid, None)

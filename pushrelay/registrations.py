@@ -16,7 +16,7 @@ from .errors import Awaited, Refused, bad
 from .expiry import Expiries, Holder
 from .publication import StoreError, encode, offset_in, offset_of
 from .pushes import Push, checked
-from .seats import Seat, seats_of
+from .seats import Seat, rooms_of, seats_of
 from .settings import Settings
 from .tokens import Rights, Tokens
 
@@ -40,6 +40,7 @@ class Registrations:
         self._note = note
         self._tokens = Tokens(settings) if settings.secret else None
         self._asker = Asker(settings) if settings.auth_url else None
+        self._coming: dict[str, set[str]] = {}  # sid: the rooms that it is about to enter
         self._expiries = Expiries(self._leave_rooms, lambda sid: manager.is_connected(sid, "/"))
 
     # What pages ask for. All raise Refused, StoreError, and where PHP has to be asked first, Awaited.
@@ -47,6 +48,13 @@ class Registrations:
     def register(self, message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
         """Replay what was missed, and go live, for all ids or for none; what the page is told about each."""
         seats = self._seats(message, environ)
+        self._coming[sid] = {seat.room for seat in seats}
+        try:
+            return self._register(message, seats, sid, environ)
+        finally:
+            self._coming.pop(sid, None)
+
+    def _register(self, message: Any, seats: list[Seat], sid: str, environ: dict[str, Any]) -> dict[str, Any]:
         since = since_of(message.get("since"), [seat.name for seat in seats])
         rooms = self._rooms(sid)
         if len(rooms.union(seat.room for seat in seats)) > self._settings.max_ids:
@@ -122,10 +130,17 @@ class Registrations:
         if self._asker is not None:
             self._asker.give_up()
 
-    def forget(self) -> None:
-        """Forget what PHP said: who registers next is asked about anew."""
+    def close(self, destinations: list[str]) -> int:
+        """Close all sockets that hold one of these, or whose register is under way; returns how many those were.
+
+        Who registers next is asked about anew: who was logged out just now must not be let in by what PHP said before.
+        """
         if self._asker is not None:
             self._asker.forget()
+        rooms = [room for each in destinations for room in rooms_of(each)]
+        # First these: who is no longer among them holds its rooms.
+        coming = [sid for sid, theirs in list(self._coming.items()) if not theirs.isdisjoint(rooms)]
+        return self._manager.disconnect_rooms(rooms, coming)
 
     # May they?
 
@@ -149,8 +164,9 @@ class Registrations:
     def _asked(self, holder: Holder, environ: dict[str, Any]) -> Rights:
         """What PHP says about this browser. Raises Awaited until that is known, where the manager can wait for it."""
         # What was asked for this socket is its answer, also where answers count for no time at all.
-        question = holder.question or self._asker.ask(environ.get("HTTP_COOKIE", ""))
-        holder.question = question
+        question = holder.question
+        if question is None or (question.is_settled and question.outdated):
+            question = holder.question = self._asker.ask(environ.get("HTTP_COOKIE", ""))
         if not question.is_settled:
             if self._manager.can_hold:
                 raise Awaited(question.then)

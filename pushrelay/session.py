@@ -30,6 +30,9 @@ _CLOSE_CODES = {
 CLOSE_SECONDS = 3.0
 # What it has still to say then is little: who goes on sending more than this at a time is not read any more.
 PARTING_BYTES = 16384
+# Of what waits for a client that polls and was closed, no more bytes than these are kept until it comes: its place is
+# somebody else's, and no limit would count them. It recovers what it missed when it is back.
+LAST_BYTES = 16384
 # What a client may send is counted in seconds: an event costs the time in which the allowance for one more grows. A
 # client may be so far ahead; then its events are refused.
 BURST_SECONDS = 10.0
@@ -329,7 +332,8 @@ class Session:
         elif poll is not None:
             poll.answer([NOOP_MESSAGE] if abort else [*self._take_buffer(), *words])
         elif reason in _TOLD:
-            self._engine.leave_word(self.sid, [*self._take_buffer(), *words])
+            waiting = self._take_buffer() if reason == DRAINING or self._waiting <= LAST_BYTES else []
+            self._engine.leave_word(self.sid, [*waiting, *words])
         if probe is not None:
             probe.close(NORMAL)
         self._buffer, self._state = None, None

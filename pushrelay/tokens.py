@@ -1,6 +1,5 @@
 """What somebody may register and push, and the tokens that say so: JSON Web Tokens (RFC 7519), signed with HS256."""
 
-import math
 import time
 import warnings
 from collections.abc import Iterable
@@ -78,7 +77,7 @@ def _time(claims: dict[str, Any], name: str) -> float | None:
         return None
     value = claims[name]
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or abs(value) > LATEST:
+    if not is_number or not abs(value) <= LATEST:  # so that NaN is refused, too
         raise ValueError(f"{name} is a time in seconds since 1970, a number such as PHP's time() + 3600")
     return float(value)
 

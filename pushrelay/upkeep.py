@@ -73,6 +73,9 @@ class Upkeep:
             except StoreError as error:
                 pause = EVERY
                 self._note(str(error))
+            except Exception:  # without this thread no token would end, and nothing be swept, for ever
+                pause = EVERY
+                log.exception("the upkeep failed; it goes on")
 
     def _note(self, trouble: str | None) -> None:
         """Log where the trouble begins and where it ends, and nothing between."""

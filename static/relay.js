@@ -318,7 +318,7 @@
     /** Hands each publication over once: a replay may hold what is here already. */
     _take(body) {
       const { id, destination, error, ids } = body[1] || {};
-      if (error === "token_expired" && ids[0] && !(body[1].ids = this._renew(ids)).length) return;
+      if (error === "token_expired" && ids && ids[0] && !(body[1].ids = this._renew(ids)).length) return;
       const [epoch, offset] = String(id).split(":");
       const [lastEpoch, lastOffset] = String(this._positions.get(destination)).split(":");
       const isNew = epoch !== lastEpoch || !(+offset <= lastOffset);

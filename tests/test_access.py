@@ -337,6 +337,7 @@ def test_behind_a_trusted_proxy_only_this_machine_is_local(keyed, raw):
         ("X_Forwarded_For: 127.0.0.1", *apache): 401,
         ("X-Forwarded-For: 127.0.0.1", "X-Real-IP: 9.9.9.9"): 401,
         ("X-Forwarded-For: 127.0.0.1", "True-Client-IP: 127.0.0.1"): 401,
+        ("X-Forwarded-For: 127.0.0.1", "Forwarded: for=9.9.9.9"): 401,
         ("X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: evil.example"): 401,
         ("X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: localhost, evil.example"): 401,
         tuple(apache): 401,

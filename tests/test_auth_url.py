@@ -17,9 +17,11 @@ import socketio
 from conftest import ROOT, free_port, need, wait_for
 
 from pushrelay import asking
+from pushrelay.broker import open_broker
 from pushrelay.engine import Engine
 from pushrelay.errors import Awaited, Refused
 from pushrelay.manager import RoomManager
+from pushrelay.registrations import Registrations
 from pushrelay.settings import Settings
 from pushrelay.tokens import sign
 
@@ -430,6 +432,20 @@ def test_what_is_forgotten_is_asked_again_also_what_is_under_way(asker, site):
     assert site.asked_with("do=wait; forget=2") == 2
 
 
+def test_an_answer_that_nobody_fetched_yet_is_forgotten_as_well(site):
+    settings = Settings(auth_url=site.url)
+    registrations = Registrations(open_broker("memory:", lambda *_: 0), RoomManager(), settings, lambda *_: None)
+    environ = {"HTTP_COOKIE": "do=list; late=1"}
+    for _ in range(2):
+        with pytest.raises(Awaited) as waits:
+            registrations.register({"id": "42"}, "sid", environ)
+        known = threading.Event()
+        waits.value.then(known.set)
+        assert known.wait(5)
+        registrations.close(["42"])  # before the socket went on
+    assert site.asked_with("do=list; late=1") == 2
+
+
 def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_stuck(asker, site, monkeypatch):
     stuck, waiting = asker.ask("do=wait; stuck=1"), asker.ask("do=list; stuck=2")
     wait_for(lambda: stuck.begun)
@@ -446,6 +462,25 @@ def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_st
     waiting.counts_until = 0
     site.go_on.set()
     assert asker.ask("do=list; stuck=2") is not waiting
+
+
+def test_who_comes_and_goes_leaves_no_more_questions_than_there_may_be_clients(site, monkeypatch):
+    asker = asking.Asker(Settings(auth_url=site.url, max_connections=3))
+    monkeypatch.setattr(asker, "_hire", lambda: None)
+    questions = [asker.ask(f"gone={n}") for n in range(5)]
+    assert len(asker._queue) == len(asker._questions) == 3
+    with pytest.raises(Refused, match="auth_concurrency"):
+        questions[3].answer()
+    assert asker.ask("gone=0") is questions[0] and not questions[0].is_settled
+
+
+def test_giving_up_on_a_crowd_takes_next_to_no_time(asker, monkeypatch):
+    monkeypatch.setattr(asker, "_hire", lambda: None)
+    for n in range(10_000):
+        asker.ask(f"crowd={n}").asked -= 31
+    began = time.thread_time()
+    asker.give_up()
+    assert time.thread_time() - began < 0.4 and not asker._open and not asker._queue
 
 
 def test_answers_are_kept_in_bounds_and_threads_leave(asker, monkeypatch):
@@ -503,16 +538,16 @@ def test_what_comes_behind_a_packet_that_waits_is_handled_after_it_in_order(sio)
     assert client.receive().startswith("40")
     assert [client.receive() for _ in range(2)] == ["432[3]", "433[4]"]
     client.send('424["say",6]')
-    assert client.receive() == "434[6]" and sio.manager._held == {}
+    assert client.receive() == "434[6]" and not sio.manager._holding
 
 
 def test_what_waits_goes_with_its_client(sio):
     client = socket_io(sio)
     client.send('420["ask",1]')
     client.send('421["say",2]')
-    wait_for(lambda: sio.waits and sio.manager._held, "the question")
+    wait_for(lambda: sio.waits and sio.manager._holding, "the question")
     client.close()
-    wait_for(lambda: not sio.manager._held, "the end")
+    wait_for(lambda: not sio.manager._holding, "the end")
     sio.known = True
     sio.waits.pop()()
     other = socket_io(sio)

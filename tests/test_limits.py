@@ -247,6 +247,17 @@ def test_a_polling_payload_of_packets_that_say_nothing_is_a_flood_too(strict):
     wait_for(lambda: strict.request("POST", path, payload)[0] == 400, "the end of the session")
 
 
+def test_of_a_polling_client_that_was_closed_no_more_is_kept_than_a_few_last_words(strict):
+    first = [strict.push("parting", "x" * 90_000)["id"] for _ in range(4)][0]
+    sid = json.loads(strict.request("GET", SIO + "polling")[2][1:])["sid"]
+    path = f"{SIO}polling&sid={sid}"
+    register = json.dumps(["register", {"id": "parting", "since": first.partition(":")[0] + ":0"}])
+    strict.request("POST", path, f"40\x1e42{register}".encode())
+    flood = b"\x1e".join([b"6"] * 900)
+    last = wait_for(lambda: (said := strict.request("POST", path, flood)[2]) != b"ok" and said, "its end")
+    assert last == b"1", "who gives its place back gives back what waited for it"
+
+
 # Slowness.
 
 

@@ -352,6 +352,7 @@ def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, context
     with context.expect_page() as opened:  # a tab opened by a script begins with a copy of its opener's sessionStorage
         second.page.evaluate("void open('/duplicate')")
     duplicate = Tab(opened.value, site, relay.url, key="duplicate")
+    duplicate.online()
     second.site.html = second.html.encode()
     assert duplicate.pushes("2") == ["2"]
     second.back()

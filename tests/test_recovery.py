@@ -224,6 +224,20 @@ def test_a_large_replay_reaches_a_slow_reader_whole(start_relay, wire):
 
 
 @own_server_only
+def test_who_is_sent_what_it_missed_is_there_already_for_who_closes_connections(start_relay, wire):
+    relay = start_relay()
+    first = [relay.push("shut", "x" * 100_000)["id"] for _ in range(60)][0]
+    client = wire(relay.port, buffer=4096)
+    client.emit("register", {"id": "shut", "since": first})
+    client.events(1)  # it takes its time for the others
+    _, _, answer = relay.request("DELETE", "/connections?destination=shut")
+    assert json.loads(answer) == {"closed": 1}
+    while client.packet() != "41":
+        pass
+    assert relay.push("shut", "x")["connections"] == 0
+
+
+@own_server_only
 def test_who_does_not_read_its_replay_is_closed_and_others_are_served(start_relay, wire):
     relay = start_relay(max_outbox=65536, threads=4)
     first = [relay.push("unread", "x" * 100_000)["id"] for _ in range(60)][0]

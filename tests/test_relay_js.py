@@ -533,6 +533,14 @@ def test_a_token_that_expires_and_has_no_function_is_an_error_event_with_its_ids
     assert guarded.push("ended", "x")["connections"] == 0
 
 
+def test_a_push_that_came_too_late_for_its_token_is_an_error_event_and_the_connection_stays(fake, page, relay):
+    page.open(relay.url).connect(ids=None)
+    fake.event("relay_error", {"ok": False, "error": "token_expired", "message": "over"})  # no ids: it holds them still
+    page.until("seen.some(([what]) => what === 'error')")
+    assert page.seen("error") == [[{"error": "token_expired", "message": "over"}]] and len(fake.sockets) == 1
+    assert page.run("relay.status") == "online"
+
+
 def test_a_token_function_that_fails_is_asked_again_with_the_usual_waits(guarded, page):
     good = sign({"ids": ["patient"]}, SECRET)
     page.open(guarded.url)

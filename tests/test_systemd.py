@@ -103,6 +103,7 @@ def test_a_socket_that_systemd_holds_outlives_the_relay_and_no_push_is_refused(t
         assert relay.push("42", "one")["id"].endswith(":1")
         wire = Wire(relay.port)
         assert relay.stop() == 0
+        assert wire.packet().startswith('42["relay_drain",')
         with pytest.raises(OSError):
             wire.packet()
         with socket.create_connection(("127.0.0.1", relay.port)) as early:  # nobody serves, and yet it is let in

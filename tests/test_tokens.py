@@ -11,10 +11,12 @@ import time
 import pytest
 from conftest import ROOT, need, wait_for
 
+from pushrelay.broker import open_broker
 from pushrelay.errors import Refused
 from pushrelay.expiry import SWEEP_AT, Expiries, Holder
 from pushrelay.settings import Settings
 from pushrelay.tokens import Patterns, Rights, Tokens, sign
+from pushrelay.upkeep import Upkeep
 
 SECRET = "the-first-secret-of-this-relay-0123456789"
 OTHER = "another-secret-0123456789-0123456789-0123"
@@ -118,6 +120,8 @@ FORGED = {
     "exp without end": forge(HS256, b'{"ids":["42"],"exp":1e999}'),
     "exp not a number": forge(HS256, b'{"ids":["42"],"exp":NaN}'),
     "exp of 5,000 digits": forge(HS256, b'{"ids":["42"],"exp":' + b"9" * 5000 + b"}"),
+    "exp of 400 digits": forge(HS256, b'{"ids":["42"],"exp":' + b"9" * 400 + b"}"),
+    "nbf of 400 digits": forge(HS256, b'{"ids":["42"],"nbf":-' + b"9" * 400 + b"}"),
     "nbf to come": sign({**GOOD, "nbf": LATER}, SECRET),
     "nbf a string": sign({**GOOD, "nbf": "0"}, SECRET),
     "oversized": sign({"ids": [f"id-{n}" for n in range(1000)]}, SECRET),
@@ -162,6 +166,24 @@ def test_registering_in_a_loop_grows_nothing():
         expiries.hold(Holder(f"s{n}"), ["to:a"], LATER)
         gone.add(f"s{n}")
     assert len(expiries) <= SWEEP_AT + 1
+
+
+def test_a_failure_ends_neither_the_upkeep_nor_a_time_that_is_to_be_kept(caplog):
+    failures = [KeyError("/")]
+
+    def is_there(sid):
+        if failures:
+            raise failures.pop()
+        return True
+
+    left = []
+    expiries = Expiries(lambda holder, rooms: left.extend(rooms), is_there)
+    expiries.hold(Holder("s"), ["to:a"], 1.0)
+    upkeep = Upkeep(open_broker("memory:", lambda *_: 0), lambda: expiries.take_due(2.0))
+    upkeep.start()
+    wait_for(lambda: left == ["to:a"], "the end of it", 5)
+    upkeep.close()
+    assert "the upkeep failed" in caplog.text
 
 
 # On a relay.
