@@ -107,7 +107,7 @@ def test_a_socket_that_systemd_holds_outlives_the_relay_and_no_push_is_refused(t
         with pytest.raises(OSError):
             wire.packet()
         with socket.create_connection(("127.0.0.1", relay.port)) as early:  # nobody serves, and yet it is let in
-            early.sendall(b"POST /push HTTP/1.1\r\nHost: a\r\nContent-Length: 25\r\n")
+            early.sendall(b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 25\r\n")
             early.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\ndestination=42&data=two..")
             relay.serve()
             early.settimeout(DEADLINE)
