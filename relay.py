@@ -83,6 +83,7 @@ socketio = SocketIO(
     async_handlers=False,  # one browser's events are handled in the order in which it sent them
     manage_session=False,
     client_manager=manager,
+    engineio_logger=logging.getLogger("relay.engine"),  # its own would write beside the log, and everything twice
     serializer=Packet,
     cors_allowed_origins=access.origin_allowed,
     ping_interval=settings.ping_interval,

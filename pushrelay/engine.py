@@ -1,59 +1,31 @@
 """An Engine.IO server whose sessions cost no thread: `engineio.Server`, on the poller.
 
-It answers for all that python-socketio asks of engineio's server and takes the same options. Under `pushrelay.server`
-polls are parked and WebSockets live on the poller. So it is under another WSGI server whose sockets can be taken
-(`takeover.py`); where they cannot, a client holds that server's thread while it waits (`foreign.py`).
+It answers for all that python-socketio asks of engineio's server and takes the same options. Here are the sessions, and
+what others call; `transports.py` has the requests.
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import engineio
 import socketio
 from engineio.packet import Packet
 
-from .admission import Admission, Full
-from .connection import TRANSPORT_ERROR, Connection
+from .admission import Admission
+from .connection import Connection
 from .doors import raise_file_limit
 from .draining import until
-from .foreign import ForeignPoll, can_serve, serve_foreign, threads_of
-from .handshakes import kept_of, read_query
-from .headers import NO_SNIFFING, cors
 from .heartbeat import Heartbeat
-from .http1 import KEY, Conversation
-from .message import OPEN, Message, data_of, payload, split_payload
+from .message import Message, data_of
 from .newcomers import Newcomers
 from .poller import Poller
-from .rejections import (
-    BAD_HANDSHAKE_METHOD,
-    BAD_REQUEST,
-    FORBIDDEN,
-    GOING_DOWN,
-    NO_FILES,
-    NO_WEBSOCKETS,
-    SESSION_UNKNOWN,
-    TRANSPORT_UNKNOWN,
-    UNSUPPORTED_VERSION,
-    Answer,
-    Rejected,
-    full_answer,
-)
-from .session import DRAINING, REGISTER_TIMEOUT, Link, Session
-from .takeover import NotTaken, Taken
-from .takeover import conversation as taken_over
-from .websocket import NORMAL, HandshakeError, close_frame, handshake
+from .session import DRAINING, REGISTER_TIMEOUT, Session
+from .transports import Transports
 
 # Of what the server has to say to one client, so much may wait. A page that is slow for some seconds is within it; one
 # that does not read at all costs no more than this, and gets the rest from history when it is back.
 OUTBOX_BYTES = 1024 * 1024
-# A WebSocket that was opened to take over from polling does so within a round trip or two.
-UPGRADE_SECONDS = 10.0
-# Where a client holds a thread of its server, so many are kept for pushes and for what clients send.
-FREE_THREADS = 2
-_TEXT = [("Content-Type", "text/plain; charset=UTF-8"), NO_SNIFFING]
 
 
 def install(**options: Any) -> None:
@@ -65,7 +37,7 @@ def install(**options: Any) -> None:
     socketio.Server._engineio_server_class = lambda _: engine  # the hook by which its AsyncServer has its own engine
 
 
-class Engine(engineio.Server):
+class Engine(Transports):
     """`engineio.Server` with sessions on the poller. Its options, and its own:
 
     `outbox_bytes`: what may wait for one client. `message_timeout`: seconds within which a message must be complete.
@@ -219,281 +191,3 @@ class Engine(engineio.Server):
             for source in self._poller.sources():
                 if isinstance(source, Connection):
                     source.sock.close()
-
-    def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """The WSGI application. Of a request that was parked or became a WebSocket, the return value says nothing."""
-        try:
-            self._check_origin(environ)
-            answer = self._route(environ, start_response)
-        except Rejected as rejected:
-            answer = rejected.answer()
-        except Full as full:
-            answer = full_answer(full)
-        except HandshakeError as error:
-            answer = Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
-        except NotTaken:
-            answer = Rejected(NO_FILES, "503 Service Unavailable").answer()
-        if not isinstance(answer, Answer):
-            return answer
-        status, headers, body = answer
-        body, encoding = self._compressed(environ, body)
-        # Our own server counts by itself; others leave a client that keeps its connection to wait for the end.
-        length = [] if KEY in environ else [("Content-Length", str(len(body)))]
-        start_response(status, headers + encoding + length + self._cors_headers(environ))
-        return [body]
-
-    # Requests.
-
-    def _is_allowed(self, environ: dict[str, Any], origin: str) -> bool:
-        allowed = self._cors_allowed_origins(environ)
-        return allowed is None or origin in allowed
-
-    def _check_origin(self, environ: dict[str, Any]) -> None:
-        origin = environ.get("HTTP_ORIGIN")
-        if origin is None or self.cors_allowed_origins == [] or self._is_allowed(environ, origin):
-            return
-        self._log_error_once(f"{origin} is not an accepted origin.", "bad-origin")
-        raise Rejected((FORBIDDEN[0], "Not an accepted origin."), "403 Forbidden")
-
-    def _cors_headers(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
-        is_allowed = partial(self._is_allowed, environ)
-        return [] if self.cors_allowed_origins == [] else cors(environ, is_allowed, self.cors_credentials)
-
-    def _route(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | Iterable[bytes]:
-        method = environ["REQUEST_METHOD"]
-        if method == "OPTIONS":
-            return Answer("204 No Content", [], b"")
-        query = read_query(environ.get("QUERY_STRING", ""))
-        transport, sid = query.get("transport"), query.get("sid")
-        if transport not in self.transports:
-            raise Rejected(TRANSPORT_UNKNOWN)
-        if "j" in query:
-            raise Rejected((BAD_REQUEST[0], "JSONP is not offered"))
-        conversation: Conversation | Taken | None = environ.get(KEY)
-        if self._heartbeat is None:
-            self.start(conversation.connection.poller if conversation is not None else None)
-        if conversation is None:
-            if self._over:
-                raise Rejected(GOING_DOWN, "503 Service Unavailable")
-            conversation = taken_over(environ, self._poller)
-        if sid is None:
-            self._check_handshake(method, query)
-            return self._open(environ, start_response, transport, conversation)
-        session = self.sockets.get(sid)
-        if session is None or self._is_overdue(session):
-            return self._last_word(sid)
-        if not session.connected:
-            raise Rejected(BAD_REQUEST)
-        if transport == "websocket":
-            return self._begin_upgrade(session, environ, start_response, conversation)
-        if session.upgraded:
-            raise Rejected(BAD_REQUEST)
-        if method == "GET":
-            return self._answer_poll(session, environ, conversation)
-        if method == "POST":
-            return self._answer_post(session, environ)
-        raise Rejected(BAD_REQUEST)
-
-    def _check_handshake(self, method: str, query: dict[str, str]) -> None:
-        if method != "GET":
-            raise Rejected(BAD_HANDSHAKE_METHOD)
-        if query.get("EIO") != "4":
-            raise Rejected(UNSUPPORTED_VERSION)
-
-    def _is_overdue(self, session: Session) -> bool:
-        """Whether its time is up, though the heartbeat has not come round to it yet."""
-        if not 0 < session.pong_due <= time.monotonic():
-            return False
-        session.miss_ping()
-        return True
-
-    def _last_word(self, sid: str) -> Answer:
-        messages = self._last_words.pop(sid, None)
-        if messages is None:
-            raise Rejected(SESSION_UNKNOWN)
-        return self._payload_answer(messages)
-
-    # The handshake.
-
-    def _open_packet(self) -> str:
-        """The first packet of every session, with `%s` for its sid and its upgrades."""
-        interval = round((self.ping_interval + self.ping_interval_grace_period) * 1000)
-        return (
-            f'{OPEN}{{"sid":"%s","upgrades":%s,"pingTimeout":{round(self.ping_timeout * 1000)},'
-            f'"pingInterval":{interval},"maxPayload":{self.max_http_buffer_size}}}'
-        )
-
-    def _open(
-        self,
-        environ: dict[str, Any],
-        start_response: Callable[..., Any],
-        transport: str,
-        conversation: Conversation | Taken | None,
-    ) -> Answer | Iterable[bytes]:
-        head = handshake(environ) if transport == "websocket" else b""
-        if conversation is None:
-            self._check_threads(environ)
-        has_websockets = can_serve(environ) if conversation is None else conversation.websockets
-        if transport == "websocket" and not has_websockets:
-            raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
-        self.admission.check(conversation)
-        place = self.admission.enter(environ)
-        sid = self.generate_id()
-        session = Session(self, sid, place)
-        upgrades = '["websocket"]' if has_websockets and self._offers_upgrade(transport) else "[]"
-        session.send(Message(self._open_text % (sid, upgrades)))
-        self.sockets[sid] = session
-        refusal = self._trigger_event("connect", sid, kept_of(environ, sid), run_async=False)
-        if refusal is not None and refusal is not True:
-            session.close(abort=True, reason=TRANSPORT_ERROR)
-            denied = self._unauthorized(refusal or None)
-            return Answer(denied["status"], denied["headers"], denied["response"])
-        session.connected = True
-        if session.closed:  # while the app was asked
-            self._trigger_event("disconnect", sid, TRANSPORT_ERROR, run_async=False)
-            raise Rejected(SESSION_UNKNOWN)
-        self.heartbeat.begin(session)
-        if self._newcomers is not None:
-            self._newcomers.add(session)
-        if transport == "websocket":
-            return self._open_websocket(session, environ, start_response, conversation, head)
-        return self._payload_answer(session.poll(lambda: None) or [], self._cookie_headers(sid))
-
-    def _open_websocket(
-        self,
-        session: Session,
-        environ: dict[str, Any],
-        start_response: Callable[..., Any],
-        conversation: Conversation | Taken | None,
-        head: bytes,
-    ) -> Iterable[bytes]:
-        if conversation is None:
-            return serve_foreign(self, session, environ, start_response, opening=True)
-        link = Link(session, self.max_http_buffer_size)
-        try:
-            link.connection = conversation.take()
-        except NotTaken:
-            session.close(abort=True, reason=TRANSPORT_ERROR)
-            raise
-        # The answer to the handshake and the first packets leave in one piece.
-        conversation.upgrade(link, head + b"".join([message.frame for message in session.begin_on(link)]))
-        return conversation.returned()
-
-    def _check_threads(self, environ: dict[str, Any]) -> None:
-        """Refuse a client that would hold a thread of its server, if it would be one of the last."""
-        threads = threads_of(environ)
-        if threads is not None and len(self.sockets) >= max(1, threads - FREE_THREADS):
-            message = f"each client holds one of the {threads} threads of this server, and no more can be spared"
-            raise Rejected((BAD_REQUEST[0], message), "503 Service Unavailable")
-
-    def _offers_upgrade(self, transport: str) -> bool:
-        return self.allow_upgrades and transport == "polling" and "websocket" in self.transports
-
-    def _cookie_headers(self, sid: str) -> list[tuple[str, str]]:
-        if not self.cookie:
-            return []
-        cookie = self.cookie
-        attributes = cookie if isinstance(cookie, dict) else {"name": cookie, "path": "/", "SameSite": "Lax"}
-        return [("Set-Cookie", self._generate_sid_cookie(sid, attributes))]
-
-    # Polling.
-
-    def _payload_answer(self, messages: list[Message], headers: list[tuple[str, str]] | None = None) -> Answer:
-        return Answer("200 OK", [*_TEXT, *(headers or ())], payload(messages))
-
-    def _answer_poll(
-        self, session: Session, environ: dict[str, Any], conversation: Conversation | Taken | None
-    ) -> Answer | Iterable[bytes]:
-        poll = ForeignPoll() if conversation is None else ParkedPoll(self, session, environ, conversation)
-        try:
-            messages = session.poll(poll.park)
-        except ValueError:
-            raise Rejected(BAD_REQUEST) from None
-        if messages is None:
-            if conversation is not None:
-                return conversation.returned()
-            messages = poll.wait()
-        return self._payload_answer(messages)
-
-    def _answer_post(self, session: Session, environ: dict[str, Any]) -> Answer:
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        if length > self.max_http_buffer_size:
-            session.close(abort=True, reason=TRANSPORT_ERROR)
-            message = f"a payload has {self.max_http_buffer_size} bytes at most"
-            raise Rejected((BAD_REQUEST[0], message), "413 Content Too Large")
-        try:
-            session.post(split_payload(environ["wsgi.input"].read(length)))
-        except ValueError:
-            session.close(abort=True, reason=TRANSPORT_ERROR)
-            raise Rejected(BAD_REQUEST) from None
-        return Answer("200 OK", _TEXT, b"ok")
-
-    def poll_answer(self, environ: dict[str, Any], messages: list[Message]) -> Answer:
-        """The whole answer to a GET that was parked."""
-        status, headers, body = self._payload_answer(messages)
-        body, encoding = self._compressed(environ, body)
-        return Answer(status, headers + encoding + self._cors_headers(environ), body)
-
-    def _compressed(self, environ: dict[str, Any], body: bytes) -> tuple[bytes, list[tuple[str, str]]]:
-        if not self.http_compression or len(body) < self.compression_threshold:
-            return body, []
-        for coding in environ.get("HTTP_ACCEPT_ENCODING", "").split(","):
-            name = coding.partition(";")[0].strip()
-            if name in self.compression_methods:
-                body = self._gzip(body) if name == "gzip" else self._deflate(body)
-                return body, [("Content-Encoding", name), ("Vary", "Accept-Encoding")]
-        return body, []
-
-    # The move from polling to WebSocket.
-
-    def _begin_upgrade(
-        self,
-        session: Session,
-        environ: dict[str, Any],
-        start_response: Callable[..., Any],
-        conversation: Conversation | Taken | None,
-    ) -> Iterable[bytes]:
-        head = handshake(environ)
-        self.admission.check(conversation)
-        if conversation is None:
-            return serve_foreign(self, session, environ, start_response, opening=False)
-        if not conversation.websockets:
-            raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
-        link = Link(session, self.max_http_buffer_size)
-        link.connection = conversation.take()
-        if session.probe(link):
-            conversation.upgrade(link, head)
-            self._poller.call_later(UPGRADE_SECONDS, _end_idle_probe, session, link)
-        else:
-            # The reference server also takes the WebSocket first and closes it then.
-            conversation.upgrade(link, head + close_frame(NORMAL))
-            link.connection.finish()
-        return conversation.returned()
-
-
-class ParkedPoll:
-    """A GET that waits for something to say, and no thread with it."""
-
-    __slots__ = ("_conversation", "_engine", "_environ", "_session")
-
-    def __init__(self, engine: Engine, session: Session, environ: dict[str, Any], conversation: Conversation | Taken):
-        self._engine = engine
-        self._session = session
-        self._environ = environ if KEY in environ else dict(environ)  # uWSGI empties its own when the app returns
-        self._conversation = conversation
-
-    def park(self) -> "ParkedPoll":
-        self._conversation.park(self._lost, is_poll=True)
-        return self
-
-    def answer(self, messages: list[Message]) -> None:
-        """Answer it, from any thread."""
-        self._conversation.answer(*self._engine.poll_answer(self._environ, messages))
-
-    def _lost(self) -> None:
-        self._session.poll_lost(self)
-
-
-def _end_idle_probe(session: Session, link: Link) -> None:
-    if session.link is not link.connection:
-        link.close(NORMAL)
