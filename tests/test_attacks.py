@@ -18,7 +18,10 @@ LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 # The relay's own server alone: what is attacked here is its engine.
-pytestmark = pytest.mark.parametrize("server", ["own"], indirect=True, scope="session")
+pytestmark = [
+    pytest.mark.parametrize("server", ["own"], indirect=True, scope="session"),
+    pytest.mark.alone,  # it measures time
+]
 
 
 def connect_to(relay, buffer=0):

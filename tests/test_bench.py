@@ -10,6 +10,8 @@ import sys
 import pytest
 from conftest import DEADLINE, ROOT, clean_environ, need, wait_for
 
+pytestmark = pytest.mark.alone  # it measures time
+
 BENCH = ROOT / "bench"
 FIGURES = {
     *("kept", "new", "fanout", "connects", "memory", "threads", "idle_cpu", "unicast", "leave_cpu"),

@@ -26,6 +26,8 @@ from pushrelay import websocket as ws
 from pushrelay.admission import Admission
 from pushrelay.engine import Engine
 
+pytestmark = pytest.mark.alone  # it measures time
+
 SIO = "/socket.io/?EIO=4&transport="
 TESTS = ROOT / "tests"
 

@@ -16,6 +16,8 @@ import pytest
 from conftest import DEADLINE, ROOT, free_port, need, wait_for
 from phplab import CLIENT, PROLOGUE, drip, get, hang, reply, says
 
+pytestmark = pytest.mark.alone  # it measures time
+
 BUDGET = 300  # ms, the client's default
 SLACK = 60  # ms that PHP's timers may be late
 OPEN = 5  # ms that a push may cost once the breaker is open

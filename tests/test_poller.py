@@ -11,6 +11,8 @@ from wire import open_fds
 from pushrelay.connection import Connection
 from pushrelay.poller import IN, Poller
 
+pytestmark = pytest.mark.alone  # it measures time
+
 
 @pytest.fixture
 def poller():

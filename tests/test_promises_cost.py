@@ -15,6 +15,8 @@ from test_promises_delivery import FULL_SIZE, report
 
 from pushrelay.publication import Draft
 
+pytestmark = pytest.mark.alone  # it measures time
+
 
 @pytest.fixture(scope="session")
 def server():

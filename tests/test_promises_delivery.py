@@ -29,7 +29,7 @@ FULL_SIZE = os.environ.get("FULL_SIZE") == "1"
 DESTINATIONS = [f"dest-{n}" for n in range(5)]
 LONG = {"history_size": 100_000, "history_ttl": 3600}
 
-pytestmark = pytest.mark.usefixtures("many_files")
+pytestmark = [pytest.mark.usefixtures("many_files"), pytest.mark.alone]  # it measures time
 
 
 @pytest.fixture(scope="session")

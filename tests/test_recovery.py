@@ -251,6 +251,7 @@ def test_who_does_not_read_its_replay_is_closed_and_others_are_served(start_rela
 
 
 @own_server_only
+@pytest.mark.alone
 def test_many_who_do_not_read_their_replay_keep_nobody_waiting(start_relay, wire):
     relay = start_relay(threads=4)
     first = [relay.push("unread", "x" * 100_000)["id"] for _ in range(80)][0]
