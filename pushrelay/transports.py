@@ -81,7 +81,7 @@ class Transports(engineio.Server):
         if origin is None or self.cors_allowed_origins == [] or self._is_allowed(environ, origin):
             return
         self._log_error_once(f"{origin} is not an accepted origin.", "bad-origin")
-        raise Rejected((FORBIDDEN[0], "Not an accepted origin."), "403 Forbidden")
+        raise Rejected((FORBIDDEN[0], "pages of this origin may not connect (setting origins)"), "403 Forbidden")
 
     def _cors_headers(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
         is_allowed = partial(self._is_allowed, environ)

@@ -289,6 +289,7 @@ def test_a_server_that_comes_back_is_found_again_and_all_is_registered(start_rel
     assert relay.push("gone", "x")["connections"] == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_server_that_falls_silent_is_noticed(start_relay, page, transport):
     relay = start_relay(ping_interval=0.3, ping_timeout=0.5)
