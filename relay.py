@@ -278,13 +278,13 @@ def answering(not_done: str = "nothing was done"):
             try:
                 return {"ok": True, **handler(message)}
             except Refused as error:
-                refused = error
+                refusal = error.body()
             except StoreError as error:
-                refused = store_away(error, not_done)
+                refusal = store_away(error, not_done).body()
             except Exception:
                 app.logger.exception("the handler of %s failed", handler.__name__)
-                refused = Refused(500, "internal_server_error", HELP[500])
-            answer = {"ok": False, **refused.body()}
+                refusal = Refused(500, "internal_server_error", HELP[500]).body()
+            answer = {"ok": False, **refusal}
             if not wants_answer:
                 emit("relay_error", answer)
             return answer

@@ -17,7 +17,9 @@ class Job:
     def __init__(self, work: Callable[[], Any]):
         self.work = work
         self.result: Any = None
-        self.error: StoreError | None = None
+        # Why it was not done. Not the exception, whose traceback would know this job: both would stay until the garbage
+        # collector comes, which is seldom (server.GC_THRESHOLD).
+        self.error: str | None = None
         self.settled = False
 
 
@@ -53,7 +55,7 @@ class Commits:
         if not job.settled:
             self._lead(jobs)
         if job.error is not None:
-            raise StoreError(*job.error.args) from job.error  # one exception must not be raised by many threads
+            raise StoreError(job.error)
         return job.result
 
     def alone(self, work: Callable[[], Any]) -> None:
@@ -70,10 +72,10 @@ class Commits:
             self._transact(jobs)
             done = True
         except StoreError as caught:
-            error, done = caught, True
+            error, done = str(caught), True
         finally:
             if not done:
-                error = StoreError("the relay was interrupted")
+                error = "the relay was interrupted"
             with self._lock:
                 for job in jobs:
                     job.error, job.settled = error, True

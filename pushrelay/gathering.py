@@ -68,7 +68,7 @@ class Gathering:
             taken, items = self._take()
             self._broker.store(items)
         except StoreError as refused:
-            error = refused
+            error = StoreError(str(refused))  # without the traceback, which knows this call, and so itself
         except Exception as failure:
             log.exception("storing failed")
             error = StoreError(f"the relay failed at it ({failure!r}): its log says more")

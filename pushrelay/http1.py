@@ -145,6 +145,7 @@ class Conversation:
     def lost(self, reason: str) -> None:
         self._server.forget(self.connection)
         self._parser.close()
+        self._refused = None  # its traceback knows this conversation
         on_lost, self._on_lost = self._on_lost, None
         response, self._response = self._response, None
         self._request = self._known = None

@@ -176,8 +176,13 @@ class Parser:
         except httptools.HttpParserUpgrade as upgrade:
             return self._upgraded(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            raise self._refused or bad_request(f"this is not HTTP/1.1: {error}") from None
+            raise self._noted() or bad_request(f"this is not HTTP/1.1: {error}") from None
         return None
+
+    def _noted(self) -> Refused | None:
+        """The refusal that was noted, no more to be kept here: its traceback knows this parser."""
+        refused, self._refused = self._refused, None
+        return refused
 
     def recognize(self, data: bytes) -> Known | None:
         """Whether this is a whole request between two others, whose header was read before. None: it has to be fed."""
