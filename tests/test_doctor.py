@@ -451,6 +451,11 @@ def test_keys_and_secrets_that_can_be_guessed_fail_and_what_the_advice_makes_doe
     assert "every user of this machine can read" in examination.said.replace("\n      ", " ")
 
 
+def test_a_key_that_the_start_calls_short_is_short_for_the_doctor():
+    examination = Examination(f"--port={free_port()}", "--broker=memory:", "--push-keys=web:7gqT-zLw2_xRb9Vn1")
+    assert "warn  push_keys: the key web has 17 characters" in examination.said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

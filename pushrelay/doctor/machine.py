@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from ..exposure import ENOUGH_KEY, ENOUGH_SECRET
 from ..settings import DEFAULT_FILE, NAMES, Settings
 from .process import Process, listener
 from .report import Advice, Report
@@ -20,7 +21,6 @@ ROOT = DEFAULT_FILE.parent
 OLDEST_PYTHON = (3, 11)
 # Beside one for each client: the store, the log, and connections of programs that push.
 OTHER_FILES = 512
-ENOUGH_SECRET = 32  # bytes: RFC 7518, 3.2, for HS256
 WEAK_SECRET = 16  # bytes: fewer can be found by trying, from a single token
 WEAK_KEY = 16  # characters
 KNOWN_WORDS = {"changeme", "password", "passwort", "secret", "geheim", "12345678", "relay", "test", "example"}
@@ -90,9 +90,11 @@ def _holds_secrets(file: pathlib.Path) -> bool:
 def _check_words(report: Report, settings: Settings) -> None:
     """Keys and secrets: whether they can be guessed."""
     for name, key in settings.push_keys:
+        advice = Advice(f"Write another behind {name}: there, and where PHP has it. This makes one:", (GENERATE,))
         if len(key) < WEAK_KEY or _is_guessed(key):
-            advice = Advice(f"Write another behind {name}: there, and where PHP has it. This makes one:", (GENERATE,))
             report.fail("push_keys", f"the key {name} can be guessed: it is short, or a word", advice)
+        elif len(key) < ENOUGH_KEY:
+            report.warn("push_keys", f"the key {name} has {len(key)} characters: {ENOUGH_KEY} are enough", advice)
         else:
             report.ok("push_keys", f"the key {name} cannot be guessed")
     for secret in settings.secret:
