@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import random
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import serving
-from .commands import complain
+from .commands import complain, write_no_more
 from .settings import Settings, SettingsError, load
 from .tokens import sign
 from .visitor import TRANSPORTS, Visitor
@@ -98,8 +97,8 @@ def listen(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
         listener.run()
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:  # whoever read it has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
+    except BrokenPipeError:
+        write_no_more()
         return 0
     finally:
         listener.close()

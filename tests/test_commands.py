@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -263,6 +264,18 @@ def test_it_ends_quietly_when_nobody_reads_it_any_more(relay, tmp_path):
     relay.push("piped", "x")
     assert listener.wait(DEADLINE) == 0
     assert (tmp_path / "said").read_text() == "online\n"
+
+
+@pytest.mark.parametrize("command", ["push a x", f"token --ids a --secret={SECRET}", "doctor --quick"])
+def test_each_command_ends_quietly_when_nobody_reads_what_it_prints(relay, command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = [sys.executable, str(ROOT / "relay.py"), *command.split(), f"--port={relay.port}"]
+    with open(writing, "wb") as nobody:
+        ran = subprocess.run(
+            arguments, stdout=nobody, stderr=subprocess.PIPE, text=True, env=clean_environ(), timeout=DEADLINE
+        )
+    assert (ran.returncode, ran.stderr) == (141, "")
 
 
 def test_ids_that_the_relay_refuses_end_it_with_1(relay):
