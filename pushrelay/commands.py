@@ -55,8 +55,13 @@ def write_no_more() -> None:
 
 def complain(message: str, code: int = 1) -> int:
     """Say what is wrong, and return the exit code."""
-    sys.stderr.write(f"relay: {message}\n")
+    sys.stderr.write(f"relay: {printable(message)}\n")
     return code
+
+
+def printable(text: str) -> str:
+    """Some of what is said is what strangers answered, and a terminal obeys control characters."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:

@@ -106,6 +106,24 @@ def test_what_is_no_relay_is_said(serve):
     assert ran.returncode == 1 and "404" in ran.stderr
 
 
+def test_a_page_in_place_of_the_relays_answer_is_no_success(serve):
+    def site(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<h1>It works!</h1>"]
+
+    ran = run("push", "a", "x", f"--port={serve(site).port}")
+    assert (ran.returncode, ran.stdout) == (1, "") and "is not the relay's" in ran.stderr
+
+
+def test_what_strangers_answer_does_not_get_at_the_terminal(serve):
+    def site(environ, start_response):
+        start_response("403 Forbidden", [("Content-Type", "application/json")])
+        return [json.dumps({"error": "x", "message": "\x1b]0;owned\x07\x9b2J"}).encode()]
+
+    ran = run("push", "a", "x", f"--port={serve(site).port}")
+    assert (ran.returncode, ran.stderr) == (1, "relay: ?]0;owned??2J\n")
+
+
 def test_the_key_is_the_first_of_the_settings(serve):
     seen = []
 
