@@ -298,6 +298,16 @@ def test_what_strangers_answer_does_not_get_at_the_terminal_or_the_shell(quiet, 
     assert line == "python relay.py doctor 'https://example.com/;reboot/'"
 
 
+def test_a_terminal_that_has_not_all_letters_gets_question_marks(quiet, serve):
+    def site(environ, start_response):
+        start_response("404 Not Found", [("Content-Type", "text/html")])
+        return ["<title>Café</title>".encode()]
+
+    url = f"http://127.0.0.1:{serve(site).port}/"
+    environ = {**clean_environ(), "PYTHONIOENCODING": "ascii"}
+    Examination(url, *settings_of(quiet), env=environ).failed_once("the page ?Caf??")
+
+
 def test_a_page_elsewhere_that_is_refused_may_connect_once_the_advice_is_followed(start_own, tmp_path):
     file = tmp_path / "my.ini"
     file.write_text("[relay]\n")

@@ -80,7 +80,8 @@ class Report:
         )
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(f"{text}\n")
+        encoding = sys.stdout.encoding or "utf-8"  # not every terminal has all letters
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
         sys.stdout.flush()
 
 
