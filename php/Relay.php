@@ -105,7 +105,8 @@ class Relay
                 try {
                     $items[$key] = self::json($fields);
                     $costs[$key] = is_array($fields['destination'] ?? null) ? count($fields['destination']) : 1;
-                } catch (RelayException $e) {
+                } catch (Throwable $e) { // also of the data's own jsonSerialize(): the others go out
+                    $e = self::known($e);
                     $first = $first ?? $e;
                     $answers[$key] = self::refusal($e);
                 }
@@ -248,6 +249,12 @@ class Relay
         }
     }
 
+    private static function known(Throwable $e): RelayException
+    {
+        $ours = $e instanceof RelayException;
+        return $ours ? $e : new RelayException('unexpected', get_class($e) . ': ' . $e->getMessage());
+    }
+
     private static function refusal(RelayException $e): array
     {
         return ['error' => $e->error, 'message' => $e->getMessage()];
@@ -274,9 +281,8 @@ class Relay
                 throw $this->misconfigured;
             }
             return $work();
-        } catch (RelayException $error) {
         } catch (Throwable $e) { // the data's own jsonSerialize(), say
-            $error = new RelayException('unexpected', get_class($e) . ': ' . $e->getMessage());
+            $error = self::known($e);
         }
         $status = $error->getCode() ? " ({$error->getCode()})" : '';
         $this->lastError = "{$error->error}$status: {$error->getMessage()}";
