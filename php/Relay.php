@@ -150,7 +150,11 @@ class Relay
             throw new RelayException('invalid_claims', "say until when the token counts: 'exp' => time() + 3600");
         }
         foreach (array_intersect_key($claims, ['ids' => 1, 'push' => 1]) as $name => $ids) {
-            $claims[$name] = array_map('strval', array_values((array) $ids)); // one id is a list too, 42 is "42"
+            $ids = is_array($ids) ? array_values($ids) : [$ids]; // one id is a list too, 42 is "42"
+            if (array_filter($ids, static fn($id) => !is_int($id) && (!is_string($id) || $id === ''))) {
+                throw new RelayException('invalid_claims', "each of '$name' is a text or a whole number: ['42', 'news-*']");
+            }
+            $claims[$name] = array_map('strval', $ids);
         }
         $signed = self::base64url('{"alg":"HS256","typ":"JWT"}') . '.' . self::base64url(self::json($claims));
         return $signed . '.' . self::base64url(hash_hmac('sha256', $signed, $secret, true));

@@ -408,6 +408,9 @@ def test_a_token_is_what_any_jwt_library_reads(php):
         ("['secret' => 's']", "['exp' => 1]", "invalid_claims"),
         ("['secret' => 's']", "['ids' => ['42']]", "invalid_claims"),
         ("['secret' => 's']", "['ids' => [\"\\xff\"], 'exp' => 1]", "invalid_data"),
+        ("['secret' => 's']", "['ids' => [['42']], 'exp' => 1]", "invalid_claims"),
+        ("['secret' => 's']", "['ids' => [null], 'exp' => 1]", "invalid_claims"),
+        ("['secret' => 's']", "['push' => new stdClass, 'exp' => 1]", "invalid_claims"),
     ],
 )
 def test_a_token_that_cannot_be_made_is_an_exception_also_where_pushes_throw_none(php, options, claims, error):
