@@ -480,6 +480,18 @@ def test_what_it_does_not_understand_is_a_sentence_and_exit_code_2(arguments, wo
     assert all(word in examination.complaint for word in words), examination.complaint
 
 
+def test_ctrl_c_ends_it_at_once_also_while_it_waits_for_the_ping(start_own):
+    relay = start_own(ping_interval=60)
+    command = [*DOCTOR, relay.url, *settings_of(relay)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=clean_environ()) as doctor:
+        wait_for(lambda: len(os.listdir(f"/proc/{doctor.pid}/task")) == 3, "it to wait on both transports")
+        doctor.send_signal(signal.SIGINT)
+        try:
+            assert doctor.wait(5) == 130 and doctor.stderr.read() == b""
+        finally:
+            doctor.kill()
+
+
 def test_packages_that_are_missing_are_told_with_the_line_that_installs_them():
     # -S leaves the site-packages out, as in a Python where nothing was installed.
     command = [sys.executable, "-S", *DOCTOR[1:]]
