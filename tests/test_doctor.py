@@ -14,6 +14,7 @@ import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
 from fronts import HOST, Apache, Nginx, connects
 
+from pushrelay.visitor import Visitor
 from pushrelay.web import Dialer, Trouble, address_of
 
 DOCTOR = [sys.executable, str(ROOT / "relay.py"), "doctor"]
@@ -507,6 +508,19 @@ def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_was_said()
             dialer.ask("GET", "health/live", timeout=0.2)
         with pytest.raises(Trouble, match="no answer within 0.2 s"):
             dialer.open_websocket("", timeout=0.2)
+
+
+@pytest.mark.parametrize("odd", ['44["no"]', '44"no"', "42" + "[" * 100_000, "40\x1e431[null]"])
+def test_what_is_nearly_socketio_is_trouble_and_no_traceback(serve, odd):
+    said = iter(['0{"sid":"a","pingInterval":25000,"pingTimeout":20000}', odd])
+
+    def stranger(environ, start_response):
+        start_response("200 OK", [])
+        return [(next(said, "6") if environ["REQUEST_METHOD"] == "GET" else "ok").encode()]
+
+    dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
+    with pytest.raises(Trouble), contextlib.closing(Visitor(dialer, "polling")) as visitor:
+        visitor.call("register", {}, timeout=1)
 
 
 @pytest.mark.parametrize(
