@@ -105,7 +105,8 @@ class Relay
                 try {
                     $items[$key] = self::json($fields);
                     $costs[$key] = is_array($fields['destination'] ?? null) ? count($fields['destination']) : 1;
-                } catch (RelayException $e) {
+                } catch (Throwable $e) { // also of the data's own jsonSerialize(): the others go out
+                    $e = self::known($e);
                     $first = $first ?? $e;
                     $answers[$key] = self::refusal($e);
                 }
@@ -149,7 +150,11 @@ class Relay
             throw new RelayException('invalid_claims', "say until when the token counts: 'exp' => time() + 3600");
         }
         foreach (array_intersect_key($claims, ['ids' => 1, 'push' => 1]) as $name => $ids) {
-            $claims[$name] = array_map('strval', array_values((array) $ids)); // one id is a list too, 42 is "42"
+            $ids = is_array($ids) ? array_values($ids) : [$ids]; // one id is a list too, 42 is "42"
+            if (array_filter($ids, static fn($id) => !is_int($id) && (!is_string($id) || $id === ''))) {
+                throw new RelayException('invalid_claims', "each of '$name' is a text or a whole number: ['42', 'news-*']");
+            }
+            $claims[$name] = array_map('strval', $ids);
         }
         $signed = self::base64url('{"alg":"HS256","typ":"JWT"}') . '.' . self::base64url(self::json($claims));
         return $signed . '.' . self::base64url(hash_hmac('sha256', $signed, $secret, true));
@@ -248,6 +253,12 @@ class Relay
         }
     }
 
+    private static function known(Throwable $e): RelayException
+    {
+        $ours = $e instanceof RelayException;
+        return $ours ? $e : new RelayException('unexpected', get_class($e) . ': ' . $e->getMessage());
+    }
+
     private static function refusal(RelayException $e): array
     {
         return ['error' => $e->error, 'message' => $e->getMessage()];
@@ -274,9 +285,8 @@ class Relay
                 throw $this->misconfigured;
             }
             return $work();
-        } catch (RelayException $error) {
         } catch (Throwable $e) { // the data's own jsonSerialize(), say
-            $error = new RelayException('unexpected', get_class($e) . ': ' . $e->getMessage());
+            $error = self::known($e);
         }
         $status = $error->getCode() ? " ({$error->getCode()})" : '';
         $this->lastError = "{$error->error}$status: {$error->getMessage()}";

@@ -5,6 +5,7 @@ relay's address, a key and the secret by itself.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -40,14 +41,27 @@ def run(argv: list[str]) -> int:
         return complain(str(error), 2)
     except KeyboardInterrupt:
         return 130  # as shells have it: 128 and the number of SIGINT
+    except BrokenPipeError:
+        write_no_more()
+        return 141  # and of SIGPIPE
     except ModuleNotFoundError as missing:
         return complain(f"the Python package {missing.name} is missing: run  pip install -r requirements.txt", 2)
 
 
+def write_no_more() -> None:
+    """Whoever read the standard output has enough: without this, Python complains when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def complain(message: str, code: int = 1) -> int:
     """Say what is wrong, and return the exit code."""
-    sys.stderr.write(f"relay: {message}\n")
+    sys.stderr.write(f"relay: {printable(message)}\n")
     return code
+
+
+def printable(text: str) -> str:
+    """Some of what is said is what strangers answered, and a terminal obeys control characters."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:

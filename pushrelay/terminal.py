@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import random
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import serving
-from .commands import complain
+from .commands import complain, printable, write_no_more
 from .settings import Settings, SettingsError, load
 from .tokens import sign
 from .visitor import TRANSPORTS, Visitor
@@ -62,6 +61,8 @@ def push(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
         return complain(f"{dialer.address.url}: {error}; is the relay running? (python relay.py doctor)")
     if reply.status != 200:
         return complain(_refusal(reply.body) or f"{dialer.address.url} answered {reply.status} {reply.reason}")
+    if not _is_answer(reply.body):
+        return complain(f"{dialer.address.url} is not the relay's: what answers there is no JSON")
     _print(reply.body.decode("utf-8", "replace").strip())
     return 0
 
@@ -71,6 +72,13 @@ def _read_input() -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError:
         raise SettingsError("what comes on the standard input is not UTF-8 text") from None
+
+
+def _is_answer(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _refusal(body: bytes) -> str:
@@ -98,8 +106,8 @@ def listen(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
         listener.run()
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:  # whoever read it has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
+    except BrokenPipeError:
+        write_no_more()
         return 0
     finally:
         listener.close()
@@ -204,5 +212,5 @@ def _print(line: str) -> None:
 
 
 def _say(state: str) -> None:
-    sys.stderr.write(f"{state}\n")
+    sys.stderr.write(f"{printable(state)}\n")
     sys.stderr.flush()

@@ -176,14 +176,23 @@ class Visitor:
             elif kind == _WELCOME:
                 self._is_welcome = True
             elif kind == _EVENT:
-                self._events.append((body[0], body[1] if len(body) > 1 else None))
+                self._events.append((str(body[0]), _object(body[1])))
             elif kind == _ANSWER:
-                self._answers[int(number)] = body[0] if body else None
-        except (ValueError, KeyError, TypeError, IndexError):
+                self._answers[int(number)] = _object(body[0])
+            elif kind == _REFUSAL:
+                refused = _object(body).get("message", text)
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
             raise Trouble("what came is not Socket.IO") from None
         if kind is None:
             raise Trouble("what came is not Engine.IO")
         if kind in (_CLOSE, _GOODBYE):
             raise Trouble("the relay closed the connection")
         if kind == _REFUSAL:
-            raise Trouble(f"the relay refused the connection: {(body or {}).get('message', text)}")
+            raise Trouble(f"the relay refused the connection: {refused}")
+
+
+def _object(body: Any) -> dict[str, Any]:
+    """What the relay answers is a JSON object; raises TypeError for all else."""
+    if not isinstance(body, dict):
+        raise TypeError
+    return body

@@ -241,6 +241,14 @@ def test_the_name_of_the_key_is_in_the_access_log_and_wrong_keys_are_told_once(s
     assert SHOP not in log and "a-wrong-key" not in log
 
 
+def test_the_name_of_the_key_is_in_the_access_log_below_a_path_too(start_relay):
+    relay = start_relay(server="own", push_keys=KEYS, access_log="yes", base_path="/relay")
+    for _ in range(2):
+        assert relay.request("POST", "/push", b"destination=a&data=b", {"X-Relay-Key": SHOP})[0] == 200
+    wait_for(lambda: relay.log.read_text().count('"POST /relay/push HTTP/1.1" 200') == 2, "the log")
+    assert relay.log.read_text().count('127.0.0.1 shop "POST /relay/push HTTP/1.1" 200') == 2
+
+
 def test_wrong_keys_are_counted_in_a_line_a_minute(monkeypatch, caplog):
     now = [100.0]
     monkeypatch.setattr("pushrelay.access.time.monotonic", lambda: now[0])

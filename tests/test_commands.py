@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -103,6 +104,24 @@ def test_what_is_no_relay_is_said(serve):
 
     ran = run("push", "a", "x", f"--port={serve(site).port}")
     assert ran.returncode == 1 and "404" in ran.stderr
+
+
+def test_a_page_in_place_of_the_relays_answer_is_no_success(serve):
+    def site(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<h1>It works!</h1>"]
+
+    ran = run("push", "a", "x", f"--port={serve(site).port}")
+    assert (ran.returncode, ran.stdout) == (1, "") and "is not the relay's" in ran.stderr
+
+
+def test_what_strangers_answer_does_not_get_at_the_terminal(serve):
+    def site(environ, start_response):
+        start_response("403 Forbidden", [("Content-Type", "application/json")])
+        return [json.dumps({"error": "x", "message": "\x1b]0;owned\x07\x9b2J"}).encode()]
+
+    ran = run("push", "a", "x", f"--port={serve(site).port}")
+    assert (ran.returncode, ran.stderr) == (1, "relay: ?]0;owned??2J\n")
 
 
 def test_the_key_is_the_first_of_the_settings(serve):
@@ -263,6 +282,18 @@ def test_it_ends_quietly_when_nobody_reads_it_any_more(relay, tmp_path):
     relay.push("piped", "x")
     assert listener.wait(DEADLINE) == 0
     assert (tmp_path / "said").read_text() == "online\n"
+
+
+@pytest.mark.parametrize("command", ["push a x", f"token --ids a --secret={SECRET}", "doctor --quick"])
+def test_each_command_ends_quietly_when_nobody_reads_what_it_prints(relay, command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = [sys.executable, str(ROOT / "relay.py"), *command.split(), f"--port={relay.port}"]
+    with open(writing, "wb") as nobody:
+        ran = subprocess.run(
+            arguments, stdout=nobody, stderr=subprocess.PIPE, text=True, env=clean_environ(), timeout=DEADLINE
+        )
+    assert (ran.returncode, ran.stderr) == (141, "")
 
 
 def test_ids_that_the_relay_refuses_end_it_with_1(relay):

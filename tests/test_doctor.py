@@ -14,6 +14,7 @@ import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
 from fronts import HOST, Apache, Nginx, connects
 
+from pushrelay.visitor import Visitor
 from pushrelay.web import Dialer, Trouble, address_of
 
 DOCTOR = [sys.executable, str(ROOT / "relay.py"), "doctor"]
@@ -298,6 +299,16 @@ def test_what_strangers_answer_does_not_get_at_the_terminal_or_the_shell(quiet, 
     assert line == "python relay.py doctor 'https://example.com/;reboot/'"
 
 
+def test_a_terminal_that_has_not_all_letters_gets_question_marks(quiet, serve):
+    def site(environ, start_response):
+        start_response("404 Not Found", [("Content-Type", "text/html")])
+        return ["<title>Café</title>".encode()]
+
+    url = f"http://127.0.0.1:{serve(site).port}/"
+    environ = {**clean_environ(), "PYTHONIOENCODING": "ascii"}
+    Examination(url, *settings_of(quiet), env=environ).failed_once("the page ?Caf??")
+
+
 def test_a_page_elsewhere_that_is_refused_may_connect_once_the_advice_is_followed(start_own, tmp_path):
     file = tmp_path / "my.ini"
     file.write_text("[relay]\n")
@@ -475,6 +486,18 @@ def test_what_it_does_not_understand_is_a_sentence_and_exit_code_2(arguments, wo
     assert all(word in examination.complaint for word in words), examination.complaint
 
 
+def test_ctrl_c_ends_it_at_once_also_while_it_waits_for_the_ping(start_own):
+    relay = start_own(ping_interval=60)
+    command = [*DOCTOR, relay.url, *settings_of(relay)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=clean_environ()) as doctor:
+        wait_for(lambda: len(os.listdir(f"/proc/{doctor.pid}/task")) == 3, "it to wait on both transports")
+        doctor.send_signal(signal.SIGINT)
+        try:
+            assert doctor.wait(5) == 130 and doctor.stderr.read() == b""
+        finally:
+            doctor.kill()
+
+
 def test_packages_that_are_missing_are_told_with_the_line_that_installs_them():
     # -S leaves the site-packages out, as in a Python where nothing was installed.
     command = [sys.executable, "-S", *DOCTOR[1:]]
@@ -490,6 +513,19 @@ def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_was_said()
             dialer.ask("GET", "health/live", timeout=0.2)
         with pytest.raises(Trouble, match="no answer within 0.2 s"):
             dialer.open_websocket("", timeout=0.2)
+
+
+@pytest.mark.parametrize("odd", ['44["no"]', '44"no"', "42" + "[" * 100_000, "40\x1e431[null]"])
+def test_what_is_nearly_socketio_is_trouble_and_no_traceback(serve, odd):
+    said = iter(['0{"sid":"a","pingInterval":25000,"pingTimeout":20000}', odd])
+
+    def stranger(environ, start_response):
+        start_response("200 OK", [])
+        return [(next(said, "6") if environ["REQUEST_METHOD"] == "GET" else "ok").encode()]
+
+    dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
+    with pytest.raises(Trouble), contextlib.closing(Visitor(dialer, "polling")) as visitor:
+        visitor.call("register", {}, timeout=1)
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,20 @@ def test_an_error_in_the_data_itself_does_not_get_through(php):
     assert got == [None, "unexpected: LogicException: mine"]
 
 
+def test_of_many_an_error_in_the_data_of_one_keeps_no_other_back(relay, php):
+    got = php.run(f"""
+        class Bad implements JsonSerializable {{
+            #[ReturnTypeWillChange]
+            public function jsonSerialize() {{ throw new LogicException('mine'); }}
+        }}
+        $relay = new Relay('{relay.url}');
+        $good = ['destination' => 'many', 'data' => 1];
+        $pushes = ['good' => $good, 'bad' => ['data' => new Bad] + $good];
+        echo json_encode([$relay->pushMany($pushes), $relay->lastError()]);""")
+    assert "id" in got[0]["good"] and got[0]["bad"] == {"error": "unexpected", "message": "LogicException: mine"}
+    assert got[1].startswith("unexpected: 1 of 2")
+
+
 def test_a_handler_that_makes_exceptions_of_warnings_hears_of_none(php, transport):
     got = php.run(f"""
         set_error_handler(function ($level, $said) {{ throw new ErrorException($said); }});
@@ -394,6 +408,9 @@ def test_a_token_is_what_any_jwt_library_reads(php):
         ("['secret' => 's']", "['exp' => 1]", "invalid_claims"),
         ("['secret' => 's']", "['ids' => ['42']]", "invalid_claims"),
         ("['secret' => 's']", "['ids' => [\"\\xff\"], 'exp' => 1]", "invalid_data"),
+        ("['secret' => 's']", "['ids' => [['42']], 'exp' => 1]", "invalid_claims"),
+        ("['secret' => 's']", "['ids' => [null], 'exp' => 1]", "invalid_claims"),
+        ("['secret' => 's']", "['push' => new stdClass, 'exp' => 1]", "invalid_claims"),
     ],
 )
 def test_a_token_that_cannot_be_made_is_an_exception_also_where_pushes_throw_none(php, options, claims, error):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import time
 import urllib.error
@@ -141,6 +142,21 @@ def test_a_form_without_its_token_changes_nothing(relay, chat):
         for text in ("", " ", "x" * 1001, b"\xff"):
             assert visitor.send({"text": text, "csrf": visitor.csrf}, Accept="application/json")[0] == 400
         assert json.loads(visitor.send(None, Accept="application/json")[1]) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what is another user's")
+@pytest.mark.parametrize("laid", ["folder", "link"])
+def test_a_folder_that_another_user_has_laid_is_not_written_to(relay, chat, tmp_path, laid):
+    folder, data = tmp_path / "theirs", tmp_path / "data"
+    folder.mkdir()
+    if laid == "link":
+        data.symlink_to(folder)
+    else:
+        folder = folder.rename(data)
+    os.chown(data, 65534, 65534, follow_symlinks=False)
+    with chat(relay.url) as url:
+        assert "another user's" in urllib.request.urlopen(url).read().decode()  # display_errors is on here
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("trouble", ["refused", "hung"])

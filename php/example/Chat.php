@@ -12,6 +12,11 @@ class Chat
         if (!is_dir($folder) && !mkdir($folder, 0700, true) && !is_dir($folder)) {
             throw new RuntimeException("the folder $folder cannot be made: say another one in config.php, data");
         }
+        // Among everybody's temporary files another user may have laid it there, to read who is logged in.
+        $owner = lstat($folder)['uid'];
+        if (function_exists('posix_geteuid') && !in_array($owner, [0, posix_geteuid()], true)) {
+            throw new RuntimeException("the folder $folder is another user's: say another one in config.php, data");
+        }
         $this->folder = $folder;
     }
 

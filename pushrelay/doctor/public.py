@@ -1,10 +1,10 @@
 """The way that browsers take: from the public address, through whatever is in front of the relay, one hop at a time."""
 
-import concurrent.futures
 import email.utils
 import re
 import shlex
 import ssl
+import threading
 import time
 from collections.abc import Mapping
 
@@ -222,24 +222,32 @@ class Public:
         if interval > LONGEST_WAIT:
             self._report.warn("staying connected", f"not looked at: the relay pings only every {interval:g} s")
             return
-        with concurrent.futures.ThreadPoolExecutor(2) as threads:
-            waits = {each: threads.submit(self._wait_for_ping, each) for each in ("polling", "websocket")}
-        for transport, wait in waits.items():
-            what, (survived, seconds, error) = NAMES[transport], wait.result()
+        # Daemons, which neither Ctrl+C nor the end of the doctor's time waits for.
+        found_by: dict[str, tuple[bool, float, str]] = {}
+        waits = [
+            threading.Thread(target=self._wait_for_ping, args=(each, found_by), daemon=True)
+            for each in ("polling", "websocket")
+        ]
+        for wait in waits:
+            wait.start()
+        for wait in waits:
+            wait.join()
+        for transport in ("polling", "websocket"):
+            what, (survived, seconds, error) = NAMES[transport], found_by[transport]
             if not survived:
                 found = f"cut after {seconds:.1f} s ({error}), and the relay pings every {interval:g} s"
                 self._report.stop(what, found, *proxies.waiting_longer(self._way))
             self._report.ok(what, f"lives until the relay's ping, {seconds:.1f} s")
 
-    def _wait_for_ping(self, transport: str) -> tuple[bool, float, str]:
-        """Whether a ping came, after how many seconds, and else what happened."""
+    def _wait_for_ping(self, transport: str, found_by: dict[str, tuple[bool, float, str]]) -> None:
+        """Note whether a ping came, after how many seconds, and else what happened."""
         began = time.monotonic()
         try:
             with opened(self._dialer, transport, self._headers) as visitor:
                 came = self._pinged(visitor)
-            return came, time.monotonic() - began, "nothing came"
+            found_by[transport] = came, time.monotonic() - began, "nothing came"
         except Trouble as error:
-            return False, time.monotonic() - began, _with_reply(error)
+            found_by[transport] = False, time.monotonic() - began, _with_reply(error)
 
     def _pinged(self, visitor: Visitor) -> bool:
         return visitor.wait_for_ping(visitor.hello["pingInterval"] / 1000 + 5)

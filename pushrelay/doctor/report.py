@@ -4,6 +4,8 @@ import sys
 import textwrap
 from typing import NamedTuple, NoReturn
 
+from ..commands import printable
+
 WIDTH = 80
 INDENT = " " * 6
 # Lines to be copied stand deeper than everything else, as they are, however long.
@@ -68,14 +70,18 @@ class Report:
                 self._write(COPIED + line)
 
     def _wrapped(self, text: str, first: str, rest: str) -> str:
-        # Some of it is what strangers answered, and a terminal obeys control characters.
-        clean = "".join(each if each.isprintable() else "?" for each in text)
         return textwrap.fill(
-            clean, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+            printable(text),
+            WIDTH,
+            initial_indent=first,
+            subsequent_indent=rest,
+            break_long_words=False,
+            break_on_hyphens=False,
         )
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(f"{text}\n")
+        encoding = sys.stdout.encoding or "utf-8"  # not every terminal has all letters
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
         sys.stdout.flush()
 
 
