@@ -1,0 +1,65 @@
+"""What is refused leaves nothing to the garbage collector, which comes so seldom that memory would grow meanwhile."""
+
+import contextlib
+import gc
+
+import pytest
+
+import relay as relay_app
+from pushrelay.commits import Commits
+from pushrelay.gathering import Gathering
+from pushrelay.handout import Item
+from pushrelay.publication import StoreError
+from pushrelay.request import Limits, Parser, Refused
+
+
+@pytest.fixture
+def garbage():
+    """Tells how many objects only the collector could free; it is off meanwhile."""
+    gc.collect()
+    gc.disable()
+    yield gc.collect
+    gc.enable()
+
+
+class Locked:
+    """A broker whose store is never to be had."""
+
+    def __init__(self):
+        self._commits = Commits(self._transact)
+
+    def _transact(self, jobs):
+        raise StoreError("another program holds a lock on it")
+
+    def store(self, items):
+        self._commits.together(lambda: items)
+
+
+class Now:
+    """A poller that has nothing else to do."""
+
+    def call_afterwards(self, callback, *args):
+        callback(*args)
+
+
+def test_a_push_that_the_store_did_not_take(garbage):
+    told, gathering = [], Gathering(Locked())
+    gathering.add([Item("42", "x")], lambda error: told.append(str(error)), Now())
+    assert told == ["another program holds a lock on it"]
+    assert garbage() == 0
+
+
+def test_an_event_that_is_refused(garbage):
+    assert relay_app.on_unknown("nonsense", None, True)["error"] == "unknown_event"
+    assert garbage() == 0
+
+
+@pytest.mark.parametrize("data", [b"\x00\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n"])
+def test_a_request_that_is_refused(garbage, data):
+    parser = Parser({}, {}, Limits(max_header=2000), {})
+    with contextlib.suppress(Refused):
+        parser.feed(data)
+        pytest.fail("it was taken")
+    parser.close()
+    del parser
+    assert garbage() == 0
