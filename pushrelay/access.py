@@ -74,14 +74,15 @@ class Access:
         """Who pushes here, or reads what was pushed. Raises Refused: 400, 401 or 403, with what to do.
 
         A key that is one of push_keys makes its holder the caller; without one, programs on this machine are let in,
-        but no foreign page in a browser there. With an access log, a key's name is noted as REMOTE_USER.
+        but no foreign page in a browser there. With an access log, a key's name is noted for it.
         """
         given: set[str] = set()
         if "HTTP_AUTHORIZATION" in environ or "HTTP_X_RELAY_KEY" in environ:
             given = _keys_in(environ)
             if (caller := self._holder(given)) is not None:
-                if self._settings.access_log:
-                    environ["REMOTE_USER"] = caller.name
+                if self._settings.access_log and "pushrelay.http" in environ:
+                    # With the conversation: of the environ the app may have a copy.
+                    environ["pushrelay.http"].user = caller.name
                 return caller
         if distance := self._distance(environ):
             self._refuse(environ, given, distance)

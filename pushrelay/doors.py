@@ -19,6 +19,8 @@ log = logging.getLogger("pushrelay.server")
 CONNECTIONS_PER_CLIENT = 2
 # Linux's own bound where the process has none (fs.nr_open).
 UNLIMITED_FILES = 1 << 20
+# What is not for clients: see Files, and files_for.
+REFUSED, SPARE, OTHERS = 32, 128, 96
 # That connections are refused is logged so often, in seconds, while it goes on.
 COMPLAIN_EVERY = 60.0
 
@@ -36,8 +38,13 @@ ANY_NUMBER = Files(UNLIMITED_FILES, 0, 32)
 
 def files_for(limit: int, threads: int) -> Files:
     """Share out `limit` file descriptors; what is left over is for the store, its readers, logs and auth_url."""
-    refused, spare = min(32, limit // 16), min(128, limit // 8)
-    return Files(limit - refused - spare - min(96 + 4 * threads, limit // 3), spare, refused)
+    refused, spare = min(REFUSED, limit // 16), min(SPARE, limit // 8)
+    return Files(limit - refused - spare - min(OTHERS + 4 * threads, limit // 3), spare, refused)
+
+
+def files_needed(clients: int, threads: int) -> int:
+    """How many file descriptors are enough for so many clients."""
+    return clients + REFUSED + SPARE + OTHERS + 4 * threads
 
 
 def file_limit() -> int:

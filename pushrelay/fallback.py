@@ -4,8 +4,10 @@ It takes a thread for each connection and four for each WebSocket client.
 """
 
 import json
+import logging
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +17,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from .draining import until
 from .presence import Presence
+
+log = logging.getLogger("relay.werkzeug")
 
 BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects everybody at once needs many
 
@@ -105,6 +109,8 @@ class FallbackServer:
         self._server = make_server(
             host, self.port, app, threaded=True, request_handler=handler, fd=self._listener.fileno()
         )
+        self._server.handle_error = self._complain
+        self._is_ending = False
 
     def serve_forever(self) -> None:
         """Serve until another thread calls close(), or an exception such as KeyboardInterrupt comes up."""
@@ -112,6 +118,7 @@ class FallbackServer:
 
     def drain(self, seconds: float) -> None:
         """Listen no more, and wait until the requests under way are answered, or time is up."""
+        self._is_ending = True
         self._listener.close()
         self._server.server_close()
         until(lambda: not self._under_way, seconds)
@@ -123,6 +130,11 @@ class FallbackServer:
         """Stop listening. What is connected ends with the process: clients come back by themselves."""
         self._server.server_close()
         self._listener.close()
+
+    def _complain(self, request: Any, client_address: Any) -> None:
+        """A thread failed at its connection. That it was closed under its hands is how it ends with the relay."""
+        if not (self._is_ending and isinstance(sys.exc_info()[1], OSError)):
+            log.exception("a connection from %s failed", client_address)
 
 
 class _RequestHandler(WSGIRequestHandler):

@@ -59,6 +59,7 @@ class Conversation:
         "_taken",
         "connection",
         "is_last",
+        "user",
     )
 
     def __init__(self, connection: Connection, server: Any):
@@ -75,6 +76,7 @@ class Conversation:
         # The request that is being answered.
         self._known: Known | None = None  # where the app's shortcut took it: there is no request then, and no response
         self._request: Request | None = None
+        self.user = "-"  # whose it is, where the app says so; for the access log
         self._response: Response | None = None
         self._busy = False  # its answer is not complete, though no thread is at it
         self._parked = False  # it is not the app's return that answers it
@@ -307,7 +309,7 @@ class Conversation:
         environ[KEY] = self
         request.keep_alive &= not self.is_last
         self.connection.deadline = 0.0  # the app may take its time
-        self._request, self._parked = request, False
+        self._request, self._parked, self.user = request, False, "-"
         self._response = response = Response(self.connection, request, self._limits.send_timeout)
         try:
             result = self._app(environ, response.start)
@@ -344,7 +346,7 @@ class Conversation:
     def _finish_request(self, request: Request, response: Response) -> None:
         self._request = self._response = None
         if self._server.access_log is not None:
-            self._server.log_access(request, response)
+            self._server.log_access(request, response, self.user)
         if request.spilled:
             request.environ["wsgi.input"].close()
         self._go_on(request.keep_alive)

@@ -23,11 +23,7 @@ def mounted(app: Callable[..., Any], base: str) -> Callable[..., Any]:
             return _elsewhere(base, start_response)
         # A copy: the server goes on knowing the request by its whole path.
         inside = {**environ, "SCRIPT_NAME": script + base, "PATH_INFO": path[len(base) :] or "/"}
-        try:
-            return app(inside, start_response)
-        finally:
-            if "REMOTE_USER" in inside:  # noted for the server's log: whose key it was
-                environ["REMOTE_USER"] = inside["REMOTE_USER"]
+        return app(inside, start_response)
 
     return serve
 

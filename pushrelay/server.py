@@ -151,12 +151,12 @@ class Server:
         """The connection no longer speaks HTTP."""
         self._connections.discard(connection)
 
-    def log_access(self, request: Request, response: Response) -> None:
+    def log_access(self, request: Request, response: Response, user: str) -> None:
         environ = request.environ
         access_logger.info(
             '%s %s "%s %s %s" %s %d',
             environ.get("REMOTE_ADDR") or "-",
-            environ.get("REMOTE_USER") or "-",
+            user,
             environ["REQUEST_METHOD"],
             environ["RAW_URI"].encode("unicode_escape").decode(),
             environ["SERVER_PROTOCOL"],

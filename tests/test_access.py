@@ -245,8 +245,10 @@ def test_the_name_of_the_key_is_in_the_access_log_below_a_path_too(start_relay):
     relay = start_relay(server="own", push_keys=KEYS, access_log="yes", base_path="/relay")
     for _ in range(2):
         assert relay.request("POST", "/push", b"destination=a&data=b", {"X-Relay-Key": SHOP})[0] == 200
-    wait_for(lambda: relay.log.read_text().count('"POST /relay/push HTTP/1.1" 200') == 2, "the log")
+    relay.request("GET", "/presence?destination=a", headers={"X-Relay-Key": SHOP})
+    wait_for(lambda: "/relay/presence?destination=a HTTP/1.1" in relay.log.read_text(), "the log")
     assert relay.log.read_text().count('127.0.0.1 shop "POST /relay/push HTTP/1.1" 200') == 2
+    assert '127.0.0.1 shop "GET /relay/presence?destination=a HTTP/1.1" 200' in relay.log.read_text()
 
 
 def test_wrong_keys_are_counted_in_a_line_a_minute(monkeypatch, caplog):

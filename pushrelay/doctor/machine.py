@@ -19,8 +19,6 @@ from .report import Advice, Report
 
 ROOT = DEFAULT_FILE.parent
 OLDEST_PYTHON = (3, 11)
-# Beside one for each client: the store, the log, and connections of programs that push.
-OTHER_FILES = 512
 WEAK_SECRET = 16  # bytes: fewer can be found by trying, from a single token
 WEAK_KEY = 16  # characters
 KNOWN_WORDS = {"changeme", "password", "passwort", "secret", "geheim", "12345678", "relay", "test", "example"}
@@ -125,24 +123,27 @@ def clock(report: Report, settings: Settings) -> None:
 
 def files(report: Report, settings: Settings, process: Process | None) -> None:
     """Each client is an open file. A relay raises its own limit as far as it may: to what is the hard limit here."""
+    from ..doors import files_for, files_needed  # here: it needs packages that may be missing
+
     if process and not process.pid:
         report.warn("open files", "the relay is another user's process: ask as root to see its limit")
         return
     limit = process.file_limit if process else resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     whose = f"of the relay (process {process.pid})" if process else "here"
-    needed = settings.max_connections + OTHER_FILES
-    if limit is None or limit == resource.RLIM_INFINITY or limit >= needed:
-        said = "no limit" if limit in (None, resource.RLIM_INFINITY) else f"{limit} {whose}"
+    is_unlimited = limit in (None, resource.RLIM_INFINITY)
+    most = settings.max_connections if is_unlimited else files_for(limit, settings.threads).connections
+    if most >= settings.max_connections:
+        said = "no limit" if is_unlimited else f"{limit} {whose}"
         report.ok("open files", f"{said}, enough for {settings.max_connections} clients")
         return
     found = f"the limit {whose} is {limit}, too low for the {settings.max_connections} clients of max_connections"
-    lower = max(limit - OTHER_FILES, 1)
+    needed = files_needed(settings.max_connections, settings.threads)
     report.fail(
         "open files",
         found,
         Advice("Started by systemd, write into its [Service] (systemctl edit relay):", (f"LimitNOFILE={needed}",)),
         Advice("Started by hand, as root, in the same shell before it:", (f"ulimit -n {needed}",)),
-        Advice("Or let fewer in, in [relay]:", (f"max_connections = {lower}",)),
+        Advice("Or let fewer in, in [relay]:", (f"max_connections = {max(most, 1)}",)),
     )
 
 
