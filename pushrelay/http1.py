@@ -250,8 +250,8 @@ class Conversation:
         while self._early and not self._waits() and not self.connection.closed:
             if self.connection.receiver is not self:
                 rest, self._early = self._early, b""
-                self.connection.receiver.received(rest)
-                return
+                self._pass_on(rest)
+                break
             with self._lock:
                 piece, self._early = self._early[:PIECE_BYTES], self._early[PIECE_BYTES:]
             self._feed(piece)
@@ -374,8 +374,15 @@ class Conversation:
         rest = self._parser.upgrade_rest
         self._parser.close()
         self._request = self._response = None
+        self._pass_on(rest)
+
+    def _pass_on(self, rest: bytes | None) -> None:
+        """Give the receiver of the new protocol what came for it; also the end, where that came before its time."""
+        receiver = self.connection.receiver
         if rest:
-            self.connection.receiver.received(rest)
+            receiver.received(rest)
+        if self._ended and not self._early:
+            receiver.ended()
 
     def _give_up(self) -> None:
         """The deadline has passed: say so to who is in the middle of a request, and leave who is not."""

@@ -217,6 +217,41 @@ def test_what_comes_behind_a_websocket_handshake_is_the_websockets(serve):
     wait_for(lambda: rest == [b"a frame"])
 
 
+@pytest.mark.parametrize("behind", [b"", b"a frame", b"f" * 100_000], ids=len)
+def test_a_client_that_ended_its_side_while_it_waited_has_ended_for_the_websocket_too(serve, behind):
+    told, parked = [], []
+
+    class Receiver:
+        def received(self, data):
+            told.append(data)
+
+        def ended(self):
+            told.append("ended")
+            parked[0].connection.finish()
+
+        lost = proceed = lambda *_: None
+
+    def app(environ, start_response):
+        conversation = environ["pushrelay.http"]
+        if environ["REQUEST_METHOD"] == "POST":
+            conversation.park()
+            parked.append(conversation)
+        else:
+            conversation.upgrade(Receiver(), b"switched")
+        return ()
+
+    sock = serve(app).connect()
+    sock.settimeout(DEADLINE)
+    sock.sendall(request(*POST, "Content-Length: 0"))
+    wait_for(lambda: parked)
+    sock.sendall(request(*GET, "Connection: Upgrade", "Upgrade: websocket", body=behind))
+    sock.shutdown(socket.SHUT_WR)
+    wait_for(lambda: parked[0]._ended or not parked[0].connection._reading)
+    parked[0].answer("200 OK", [], b"")
+    assert read_all(sock).endswith(b"switched")
+    assert told[-1] == "ended" and b"".join(told[:-1]) == behind
+
+
 def test_another_upgrade_than_websocket_is_an_ordinary_request(serve):
     ask = request(*POST, "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2", body=b"ok")
     answer = serve(echo).raw(ask + request(*GET, "Connection: close"))
