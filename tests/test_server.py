@@ -484,6 +484,7 @@ def test_a_result_is_closed_however_it_ends(serve):
     wait_for(lambda: len(closed) == 2)
 
 
+@pytest.mark.alone  # on a busy machine another thread is asked for
 def test_a_slow_reader_costs_a_bounded_piece_and_no_thread(serve):
     taken = []
 
