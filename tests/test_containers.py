@@ -18,6 +18,8 @@ import pytest
 from conftest import DEADLINE, ROOT, Client, Relay, clean_environ, fds, free_port, need, wait_for
 from listeners import Follower, Wire
 
+pytestmark = pytest.mark.alone  # other servers take seconds for things when the machine is busy
+
 BIN = pathlib.Path(sys.executable).parent
 THREADS = 8
 COMMANDS = {
