@@ -80,13 +80,13 @@ class Broker:
         self._closed = True
         self._away = CLOSED  # why the store cannot be used, while it is not open
 
-        # Only the thread in the transaction changes these two; all threads read them.
+        # All threads read these. The thread in the transaction changes them; whoever hands out moves the first one on.
         self._committing: dict[str, int] = {}  # destination: its first offset that is not in its stripe's queue yet
         self._placed: list[Item] = []  # what this transaction stores, in order
 
         # Items with a key, from their transaction until `connections` is final and stored.
         self._keyed: dict[str, Item] = {}
-        self._stripes = [Stripe() for _ in range(STRIPES)]
+        self._stripes = [Stripe(self._committing) for _ in range(STRIPES)]
         self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
 
     # What the relay calls.

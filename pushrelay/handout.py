@@ -97,9 +97,10 @@ class Tap:
 class Stripe:
     """The destinations that share one lock: what is stored and not yet handed out, and who listens in."""
 
-    __slots__ = ("lock", "queue", "taps")
+    __slots__ = ("_committing", "lock", "queue", "taps")
 
-    def __init__(self) -> None:
+    def __init__(self, committing: dict[str, int]) -> None:
+        self._committing = committing  # the broker's
         self.lock = threading.Lock()  # held by whoever calls one of the methods
         self.queue: deque[Item] = deque()  # appended to without the lock, in the order of the offsets
         self.taps: dict[str, list[Tap]] = {}
@@ -109,6 +110,11 @@ class Stripe:
         queue = self.queue
         while queue:
             item = queue.popleft()
+            # Its transaction may not be over for all, and now no newcomer is to wait for it any more. Where the entry
+            # outlives the transaction it is the next offset, which it would be anyway.
+            first = self._committing.get(item.destination)
+            if first is not None and first <= item.offset:
+                self._committing[item.destination] = item.offset + 1
             if self.taps:
                 for tap in self.taps.get(item.destination, ()):
                     tap.items.append(item)

@@ -1,5 +1,6 @@
 """What every broker promises: one class of tests that each of them inherits."""
 
+import collections
 import functools
 import json
 import threading
@@ -363,6 +364,28 @@ class BrokerContract:
         together(publish, publish, come)
         for recovery, got in results:
             assert offsets(got) == list(range(offset(recovery.position) + 1, 601))
+
+    def test_who_comes_when_it_is_handed_out_and_not_yet_committed_for_all_misses_nothing(self):
+        broker, results = self.open(), []
+
+        class Queue(collections.deque):
+            """Another publisher hands out what has just been queued, and then somebody comes."""
+
+            def append(this, item):
+                super().append(item)
+                with broker._stripe("42").lock:
+                    broker._stripe("42").drain(broker._deliver)
+                results.extend(self.recover(broker, "42", since) for since in (None, f"{broker.epoch}:1"))
+
+        self.push(broker, "42", "first")
+        broker._stripe("42").queue = Queue()
+        self.push(broker, "42", "second", "third")
+        broker._stripe("42").queue = collections.deque()
+        self.push(broker, "42", "fourth")
+        assert len(results) == 4
+        for number, (recovery, got) in enumerate(results):
+            first = 2 if number % 2 else offset(recovery.position) + 1
+            assert offsets(got) == list(range(first, 5))
 
     def test_replay_is_whole_even_where_more_is_pushed_meanwhile_than_history_keeps(self):
         broker = self.open(history_size=3)

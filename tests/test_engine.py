@@ -218,6 +218,7 @@ def test_a_client_is_pinged_in_time_though_an_answer_to_an_earlier_ping_is_waite
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.alone
 def test_a_polling_client_that_is_silent_is_gone_after_interval_and_timeout(echo):
     sid = echo.open()
     time.sleep(INTERVAL + TIMEOUT)
