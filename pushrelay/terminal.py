@@ -2,7 +2,7 @@
 
 import argparse
 import json
-import random
+import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -140,7 +140,7 @@ class Listener:
                 if self._failures == 0:
                     _say(f"offline: {error}")
                 most = min(RECONNECT_MAX, RECONNECT * 2**self._failures)
-                wait = random.uniform(0, most)  # noqa: S311 (it spreads, it hides nothing)
+                wait = secrets.SystemRandom().uniform(0, most)
                 self._failures = min(self._failures + 1, 10)
             self.close()
             time.sleep(wait)

@@ -28,7 +28,7 @@ from crowd import UPGRADE, PollingMember, Pusher, WebSocketMember, event, frame
 
 SECRET = "a-secret-that-only-this-soak-knows-and-nobody-else"
 KEY = "a-key-for-the-soak-alone"
-PUSHES = 200  # a second, by each of two pushers
+PUSHES = 200  # a second at most, by each of two pushers, which wait for each answer
 SETTINGS = {
     "secret": SECRET,
     "push_keys": f"soak:{KEY}",
