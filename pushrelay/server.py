@@ -29,6 +29,8 @@ BACKLOG = 4096  # connections that wait to be accepted; after a restart every br
 ACCEPT_AT_ONCE = 64
 # With no file descriptor left, accepting is tried again after so many seconds.
 ACCEPT_PAUSE = 0.2
+# A signal is heard within so many seconds, where it is not heard at once.
+SIGNAL_SECONDS = 0.5
 # For so long a path is held to be slow after it blocked a thread.
 SLOW_SECONDS = 5.0
 # A path is known to be quick once it was answered in so many seconds; so many paths are remembered, slow or quick.
@@ -93,7 +95,10 @@ class Server:
         """Serve until `close` is called, or an exception such as KeyboardInterrupt comes up in this thread."""
         _tune_collector()
         self.start()
-        self._closed.wait()
+        # Not without end: a signal that comes just before this thread sleeps, or to another one, does not wake it, and
+        # Python's handler runs in this one alone.
+        while not self._closed.wait(SIGNAL_SECONDS):
+            pass
 
     def drain(self, seconds: float) -> None:
         """Stop listening, and wait until the requests under way are answered, parked polls excepted, or time is up.
