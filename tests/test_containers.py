@@ -15,7 +15,7 @@ import time
 
 import crowd
 import pytest
-from conftest import DEADLINE, ROOT, Client, Relay, clean_environ, fds, free_port, need, wait_for
+from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, need, wait_for
 from listeners import Follower, Wire
 
 pytestmark = pytest.mark.alone  # other servers take seconds for things when the machine is busy
@@ -124,19 +124,6 @@ def contained(request, tmp_path_factory):
         relay.process.wait(DEADLINE)
     finally:
         relay.kill()
-
-
-@pytest.fixture
-def connect():
-    clients = []
-
-    def connect(url, *ids, **options):
-        clients.append(Client(url, *ids, **options))
-        return clients[-1]
-
-    yield connect
-    for client in clients:
-        client.drop()
 
 
 def upgrades(relay):
