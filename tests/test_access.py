@@ -115,6 +115,16 @@ def test_who_opens_the_unix_socket_is_local_by_any_name_but_not_through_a_proxy(
         access.may_push({**environ, "HTTP_VIA": "1.1 proxy"})
 
 
+@pytest.mark.parametrize("names", [{}, {"HTTP_HOST": "localhost"}, {"HTTP_HOST": "127.0.0.1", "REMOTE_HOST": "x"}])
+def test_nobody_is_local_under_a_server_that_does_not_name_the_peer(names):
+    access = Access(settings_of())
+    with pytest.raises(relay_app.Refused) as refused:
+        access.may_push(names)
+    assert (refused.value.status, refused.value.error) == (401, "missing_key")
+    with pytest.raises(relay_app.Refused, match="demo = yes"):
+        access.may_see_demo(names)
+
+
 FOREIGN_NAMES = """
     evil.example evil.example:8080 localhost.evil.example 127.0.0.1.evil.example xlocalhost localhostx
     [::1].evil.example 127.0.0.1:80:80 evil.example:localhost 127.0.0.1@evil.example [evil.example] ::1 127.1 2130706433
@@ -472,6 +482,36 @@ def test_the_kinds_of_origins_do_what_they_say():
     assert all(allows(origin, "*") for origin in ("null", "https://anything.example", None))
     with pytest.raises(SettingsError, match="origins"):
         settings_of(origins="https://ex\xe4mple.com")
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "*, https://a.example",
+        "https://a.example *",
+        "same-host, *",
+        "*,*",
+        "* *",
+        "http://*",
+        "https://*",
+        "**",
+        "*:80",
+    ],
+)
+def test_a_star_among_other_origins_is_refused(origins):
+    """It would allow all websites, and bypass the check below, which looks for a star alone."""
+    with pytest.raises(SettingsError, match="or \\* alone"):
+        settings_of(origins=origins)
+
+
+@pytest.mark.parametrize("setting", [{"id_cookie": "PHPSESSID"}, {"auth_url": "http://127.0.0.1/ids.php"}])
+def test_all_websites_may_not_connect_if_cookies_identify_visitors(setting):
+    (name,) = setting
+    for origins in ("*", " * ", "*,"):
+        with pytest.raises(SettingsError, match=rf"{name} cannot be together"):
+            settings_of(origins=origins, **setting)
+    assert settings_of(origins="https://a.example", **setting).origins == ("https://a.example",)
+    assert settings_of(**setting) and settings_of(origins="*")
 
 
 @pytest.fixture(scope="module")

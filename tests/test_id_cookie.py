@@ -5,7 +5,8 @@ import json
 import pytest
 
 from pushrelay.errors import Refused
-from pushrelay.seats import cookie_value
+from pushrelay.seats import cookie_value, seats_of
+from pushrelay.settings import Settings
 from pushrelay.tokens import sign
 
 SECRET = "the-first-secret-of-this-relay-0123456789"
@@ -46,6 +47,20 @@ def test_the_cookie_is_read_as_php_reads_it(header, value):
 def test_a_cookie_that_is_no_text_is_refused():
     with pytest.raises(Refused):
         cookie_value("PHPSESSID=%ff", "PHPSESSID")
+
+
+@pytest.mark.parametrize("guard", [{"secret": (SECRET,)}, {"auth_url": "http://127.0.0.1/ids.php"}])
+def test_beside_guarded_ids_a_cookie_needs_20_characters_to_be_me(guard):
+    def me(value, **settings):
+        (seat,) = seats_of("me", {"HTTP_COOKIE": f"PHPSESSID={value}"}, Settings(id_cookie="PHPSESSID", **settings))
+        return seat.destination
+
+    assert me("x" * 20, **guard) == "x" * 20
+    assert me("%C3%BC" * 20, **guard) == "ü" * 20
+    for short in ("x" * 19, "%78" * 19, "7"):
+        with pytest.raises(Refused, match="20 characters"):
+            me(short, **guard)
+        assert me(short), "anybody may register any id"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -73,6 +73,27 @@ def test_many_are_cut_into_requests_and_each_is_answered_under_its_key(relay, ph
     assert error.startswith("invalid_data: 2 of 2101 pushes were not taken; the first, k5: ")
 
 
+@pytest.mark.parametrize("size", [299_000, 450_000, 990_000])
+def test_many_large_ones_are_cut_into_requests_that_the_relay_takes(relay, stranger, php, transport, size):
+    """The relay refuses a request of more than max_body, a million bytes."""
+
+    def pass_on(stranger, connection, request):
+        with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as upstream:
+            upstream.sendall(
+                request.replace(b" HTTP/1.0", b" HTTP/1.1").replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+            )
+            connection.sendall(b"".join(iter(lambda: upstream.recv(65536), b"")))
+
+    proxy = stranger(pass_on)
+    answers = php.run(f"""
+        $relay = new Relay('{proxy.url}', {on(transport, "'budget' => 10")});
+        $many = array_fill(0, 4, ['destination' => 'large', 'data' => str_repeat('x', {size})]);
+        echo json_encode($relay->pushMany($many));""")
+    assert all("id" in answer for answer in answers), answers
+    together = max(1, 900_000 // (size + 100))
+    assert len(proxy.requests) == -(-4 // together)
+
+
 def test_a_connection_is_kept_for_the_next_push(relay, php):
     need("curl" in subprocess.run(["php", "-m"], capture_output=True, text=True).stdout.split(), "PHP's cURL")
     opened = php.run(f"""
@@ -83,6 +104,37 @@ def test_a_connection_is_kept_for_the_next_push(relay, php):
         $handle->setAccessible(true);
         echo json_encode(curl_getinfo($handle->getValue($relay), CURLINFO_NUM_CONNECTS));""")
     assert opened == (1 if relay.settings["server"] == "werkzeug" else 0)  # Werkzeug's server keeps none
+
+
+def test_a_process_that_forks_gives_its_connection_to_no_child(stranger, php):
+    """Two processes on one connection would read each other's answers."""
+    modules = subprocess.run(["php", "-m"], capture_output=True, text=True).stdout.split()
+    need("curl" in modules and "pcntl" in modules, "PHP's cURL and pcntl")
+    told = b'{"destination":"42","id":"a:1","connections":0}'
+    kept = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(told), told)
+
+    def keep_open(stranger, connection, request):
+        connection.sendall(kept)
+        while connection.recv(65536):
+            stranger.requests.append(b"once more on this connection")
+            connection.sendall(kept)
+
+    relay = stranger(keep_open)
+    parent, child, again = php.run(f"""
+        $relay = new Relay('{relay.url}', ['transport' => 'curl', 'budget' => 5]);
+        $answers = [$relay->push('42', 'parent')];
+        if (($pid = pcntl_fork()) === 0) {{
+            file_put_contents('{php.tmp}/child', json_encode($relay->push('42', 'child')));
+            exit(0);
+        }}
+        pcntl_waitpid($pid, $status);
+        $answers[] = json_decode(file_get_contents('{php.tmp}/child'));
+        $answers[] = $relay->push('42', 'parent again');
+        echo json_encode($answers);""")
+    assert parent["id"] == child["id"] == again["id"] == "a:1"
+    first, second, third = relay.requests
+    assert b"parent" in first and b"child" in second, relay.requests
+    assert third == b"once more on this connection", "the parent keeps its own"
 
 
 def test_a_unix_socket_will_do(tmp_path, start_relay, php, transport):

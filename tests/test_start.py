@@ -1,6 +1,8 @@
 """Starting and stopping: what `python relay.py` says, and what makes it stop with a sentence instead."""
 
+import ctypes
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -8,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import DEADLINE, ROOT, clean_environ, free_port, wait_for
+from conftest import DEADLINE, ROOT, clean_environ, free_port, own_only, wait_for
 
 from pushrelay.settings import TABLE, SettingsError, load, parse_flags
 
@@ -47,6 +49,21 @@ def test_it_stops_cleanly_and_at_once_with_clients_connected(start_relay, connec
     assert relay.process.wait(DEADLINE) == 0
     assert time.monotonic() - start < 2
     assert "Traceback" not in relay.log.read_text()
+
+
+@own_only
+def test_a_signal_that_another_thread_receives_stops_the_relay(start_relay):
+    """Python runs signal handlers in the main thread, which a signal to another thread does not wake."""
+    relay = start_relay()
+    relay.push("42", "so that all threads are there, and the main thread sleeps")
+    pid = relay.process.pid
+    threads = pathlib.Path(f"/proc/{pid}/task")
+    wait_for(
+        lambda: (threads / f"{pid}/stat").read_text().rpartition(") ")[2].startswith("S"), "the main thread's sleep"
+    )
+    other = next(int(each.name) for each in threads.iterdir() if int(each.name) != pid)
+    assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
+    assert relay.process.wait(DEADLINE) == 0
 
 
 def test_it_starts_again_on_its_port_at_once(start_relay, connect):
@@ -134,6 +151,21 @@ def test_settings_that_do_not_exist_are_refused_in_every_spelling():
         parse_flags(["--nothing=1"])
     with pytest.raises(SettingsError, match="must be"):
         load({}, {"port": "٨٠"})
+
+
+@pytest.mark.parametrize("name", ["secret", "push_keys"])
+@pytest.mark.parametrize("value", ["hushhh", "hushhh, another-one-that-is-long", "web:hush hh", "hushhh\xe9"])
+def test_a_secret_that_is_wrong_is_never_written_into_the_error(tmp_path, name, value):
+    file = tmp_path / "wsgi.ini"
+    file.write_text(f"[relay]\n{name} = {value}\n")
+    for environ, flags in (
+        ({"RELAY_CONFIG": str(file)}, {}),
+        ({f"RELAY_{name.upper()}": value}, {}),
+        ({}, {name: value}),
+    ):
+        with pytest.raises(SettingsError, match=f"{name}.* must be") as error:
+            load({"RELAY_CONFIG": os.devnull, **environ}, flags)
+        assert "hush" not in str(error.value)
 
 
 def test_help_lists_every_setting():

@@ -147,6 +147,21 @@ def test_a_token_whose_time_is_over_is_refused_as_expired(expires):
     assert refusal(sign({"ids": ["42"], "exp": expires}, OTHER)) == "invalid_token", "the signature comes first"
 
 
+def test_a_token_counts_from_its_first_second_to_its_last(monkeypatch):
+    begins, ends = 2_000_000_000, 2_000_000_060
+    token = sign({"ids": ["42"], "nbf": begins, "exp": ends}, SECRET)
+    monkeypatch.setattr(time, "time", lambda: now)
+    for now in (begins, begins + 0.1, ends - 0.1):
+        assert read(token).ids.allows("42"), now
+    for now, error in (
+        (begins - 1, "invalid_token"),
+        (begins - 0.1, "invalid_token"),
+        (ends, "token_expired"),
+        (ends + 1, "token_expired"),
+    ):
+        assert refusal(token) == error, now
+
+
 def test_while_secrets_change_the_old_and_the_new_are_good():
     assert read(sign(GOOD, OTHER), SECRET, OTHER) and read(sign(GOOD, SECRET), SECRET, OTHER)
     assert refusal(sign(GOOD, "a third secret " * 3), SECRET, OTHER) == "invalid_token"
