@@ -83,7 +83,8 @@ class Relay
         return $this->guarded(function () use ($destination, $data, $options) {
             $fields = self::fields(['destination' => $destination, 'data' => $data] + $options);
             $wait = is_numeric($fields['wait'] ?? null) ? max(0, min(self::MAX_WAIT, (float) $fields['wait'])) : 0;
-            return $this->ask(self::json($fields), $wait);
+            $destination = $fields['destination'] ?? null;
+            return $this->ask(self::json($fields), static fn($answer) => self::isAnswer($answer, $destination), $wait);
         });
     }
 
@@ -97,14 +98,14 @@ class Relay
     public function pushMany(array $pushes): ?array
     {
         return $this->guarded(function () use ($pushes) {
-            $answers = $items = $costs = [];
+            $answers = $items = $destinations = [];
             $first = null;
             foreach ($pushes as $key => $push) {
-                $fields = self::fields((array) $push);
                 $answers[$key] = null; // in their order
                 try {
+                    $fields = self::fields((array) $push);
                     $items[$key] = self::json($fields);
-                    $costs[$key] = is_array($fields['destination'] ?? null) ? count($fields['destination']) : 1;
+                    $destinations[$key] = $fields['destination'] ?? null;
                 } catch (Throwable $e) { // also of the data's own jsonSerialize(): the others go out
                     $e = self::known($e);
                     $first = $first ?? $e;
@@ -112,9 +113,11 @@ class Relay
                 }
             }
             $answered = $away = false;
-            foreach (self::batches($items, $costs) as $batch) {
+            foreach (self::batches($items, $destinations) as $batch) {
+                $to = array_map(static fn($key) => $destinations[$key], array_keys($batch));
                 try {
-                    $got = $away ? [] : $this->ask('[' . implode(',', $batch) . ']');
+                    $body = '[' . implode(',', $batch) . ']';
+                    $got = $away ? [] : $this->ask($body, static fn($answer) => self::isBatchAnswer($answer, $to));
                     $answered = $answered || $got;
                 } catch (RelayException $e) {
                     $first = $first ?? $e;
@@ -209,8 +212,10 @@ class Relay
 
     private static function fields(array $push): array
     {
-        if (is_array($push['destination'] ?? null)) {
-            $push['destination'] = array_values($push['destination']);
+        $destination = $push['destination'] ?? null;
+        if (is_array($destination) || is_object($destination)) { // an enum, say: its value is what the relay reads
+            $list = is_array($destination) ? array_values($destination) : $destination;
+            $push['destination'] = json_decode(self::json([$list]))[0];
         }
         $data = array_key_exists('data', $push) ? ['data' => $push['data']] : []; // null is data
         // The id makes a push that is sent again the same push.
@@ -234,17 +239,18 @@ class Relay
     }
 
     /** Cuts items (key => JSON) into what fits one request. */
-    private static function batches(array $items, array $costs): iterable
+    private static function batches(array $items, array $destinations): iterable
     {
         $batch = [];
         $publications = $bytes = 0;
         foreach ($items as $key => $item) {
-            $publications += $costs[$key];
+            $cost = is_array($destinations[$key]) ? count($destinations[$key]) : 1;
+            $publications += $cost;
             $bytes += strlen($item) + 1;
             if ($batch && ($publications > self::MAX_BATCH || $bytes > self::MAX_BATCH_BYTES)) {
                 yield $batch;
                 $batch = [];
-                [$publications, $bytes] = [$costs[$key], strlen($item) + 1];
+                [$publications, $bytes] = [$cost, strlen($item) + 1];
             }
             $batch[$key] = $item;
         }
@@ -257,6 +263,53 @@ class Relay
     {
         $ours = $e instanceof RelayException;
         return $ours ? $e : new RelayException('unexpected', get_class($e) . ': ' . $e->getMessage());
+    }
+
+    /** Whether a relay may have sent this answer to a push: an id for each destination, as a list if they were a list. */
+    private static function isAnswer($answer, $destination): bool
+    {
+        if (!is_array($destination)) {
+            $is = is_array($answer) && is_string($answer['id'] ?? null) && $answer['id'] !== '';
+            return $is && ($answer['destination'] ?? null) === self::named($destination);
+        }
+        $names = array_values(array_unique(array_map([self::class, 'named'], $destination))); // one named twice gets it once
+        return $names && self::isEach($answer, $names, [self::class, 'isAnswer']);
+    }
+
+    /** The same for a batch, in which a push may be refused by itself. */
+    private static function isBatchAnswer($answer, array $destinations): bool
+    {
+        return self::isEach($answer, $destinations, static function ($each, $destination): bool {
+            return self::isRefusal($each) || self::isAnswer($each, $destination);
+        });
+    }
+
+    private static function isEach($answer, array $destinations, callable $is): bool
+    {
+        if (!is_array($answer) || array_keys($answer) !== array_keys($destinations)) {
+            return false;
+        }
+        foreach ($destinations as $i => $destination) {
+            if (!$is($answer[$i], $destination)) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    /** A destination as the relay writes it in its answer: 42 and 42.0 are "42". Null: no relay takes such a one. */
+    private static function named($destination): ?string
+    {
+        if (is_float($destination)) {
+            return sprintf('%.0f', $destination + 0.0); // not "-0"
+        }
+        return is_int($destination) || is_string($destination) ? (string) $destination : null;
+    }
+
+    private static function isRefusal($answer): bool
+    {
+        $error = is_array($answer) ? $answer['error'] ?? null : null; // a word, unlike the "Not Found" of other programs
+        return is_string($error) && preg_match('/^[a-z_]+$/D', $error) && is_string($answer['message'] ?? null);
     }
 
     private static function refusal(RelayException $e): array
@@ -298,8 +351,11 @@ class Relay
 
     // --- The way there and back ---
 
-    /** Sends a body, with one retry, and returns the answer. `$wait`: seconds that the relay may take on top of the budget. */
-    private function ask(string $body, float $wait = 0): array
+    /**
+     * Sends a body, with one retry, and returns the answer. `$isAnswer` returns whether a relay may have sent it. `$wait`:
+     * seconds that the relay may take on top of the budget.
+     */
+    private function ask(string $body, callable $isAnswer, float $wait = 0): array
     {
         $this->connectBy = $this->start + $this->options['budget'];
         $this->deadline = $this->connectBy + $wait;
@@ -314,7 +370,7 @@ class Relay
                 throw new RelayException('breaker_open', "$failed for {$this->options['cooldown']} s; this push was not sent");
             }
             try {
-                $answer = $this->tried($body);
+                $answer = $this->tried($body, $isAnswer);
             } catch (RelayException $e) {
                 $this->count(!$e->away);
                 throw $e;
@@ -326,22 +382,22 @@ class Relay
         }
     }
 
-    private function tried(string $body): array
+    private function tried(string $body, callable $isAnswer): array
     {
         try {
-            return $this->sent($body);
+            return $this->sent($body, $isAnswer);
         } catch (RelayException $e) {
             $pause = $e->retryAfter ?? random_int(10, 40) / 1000; // of many pages that failed at once, each comes again alone
             if (!$e->away || self::now() + $pause + 0.01 > $this->deadline) {
                 throw $e;
             }
             usleep((int) ($pause * 1e6));
-            return $this->sent($body);
+            return $this->sent($body, $isAnswer);
         }
     }
 
     /** One request. What it throws is `away` where the same push may well be taken a moment later. */
-    private function sent(string $body): array
+    private function sent(string $body, callable $isAnswer): array
     {
         $headers = ['Content-Type: application/json', 'User-Agent: Relay.php'];
         if ($this->options['key'] !== '') {
@@ -350,20 +406,29 @@ class Relay
         $way = $this->options['transport'] === 'curl' ? 'byCurl' : 'byStreams';
         [$status, $head, $text] = $this->$way($headers, $body);
         $answer = json_decode($text, true);
-        if ($status === 200 && is_array($answer)) {
+        if ($status === 200 && $isAnswer($answer)) {
             return $answer;
         }
-        if ($status === 200 && $text === '') { // the relay says more than nothing
+        if ($status === 200 && $text === '' && !preg_match('/^Content-Length:[ \t]*0/mi', $head)) {
             $this->fail('the connection broke before the answer was there');
         }
-        if (!is_string($answer['error'] ?? null) || !is_string($answer['message'] ?? null)) {
-            $says = substr(trim(preg_replace('/<[^>]*>|[^\x21-\x7e]+/', ' ', substr($text, 0, 2000))), 0, 200);
-            $message = "what answers at {$this->url} is not the relay, or a proxy before one that is away; it says: $says";
-            $answer = ['error' => 'not_the_relay', 'message' => $message];
+        if ($status === 200 || !self::isRefusal($answer)) {
+            $answer = ['error' => 'not_the_relay', 'message' => $this->foreign($status, $head, $text)];
         }
         // Where too many wait already, the relay itself is well.
         $away = in_array($status, [502, 503, 504], true) && $answer['error'] !== 'too_many_waiting';
         throw new RelayException($answer['error'], $answer['message'], $status, $away, self::retryAfter($head));
+    }
+
+    /** What to do about an answer that no relay sends. */
+    private function foreign(int $status, string $head, string $text): string
+    {
+        if ($status >= 300 && $status < 400 && preg_match('/^Location:[ \t]*([\x21-\x7e]{1,200})/mi', $head, $to)) {
+            return "{$this->url}/push redirects to {$to[1]}. Give the relay's own address: it does not redirect";
+        }
+        $says = substr(trim(preg_replace('/<[^>]*>|[^\x21-\x7e]+/', ' ', substr($text, 0, 2000))), 0, 200);
+        $advice = 'Check the address, and that a proxy there passes /push on to a relay that is running. The answer was: ';
+        return "something other than a relay answered at {$this->url}/push. $advice" . ($says === '' ? 'empty' : $says);
     }
 
     private static function retryAfter(string $head): ?float

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import serving
+from .answers import receipt
 from .commands import complain, printable, write_no_more
 from .settings import Settings, SettingsError, load
 from .tokens import sign
@@ -17,6 +18,7 @@ from .web import TIMEOUT, Dialer, Trouble, address_of
 
 # Between two attempts to connect, doubled each time, and less by chance so that not all come back at once.
 RECONNECT, RECONNECT_MAX = 1.0, 30.0
+DRAIN_MAX = 3600.0  # seconds: no relay asks its clients to stay away for longer
 SIGNED_FOR = 3600  # seconds; who connects again signs anew
 
 
@@ -57,12 +59,11 @@ def push(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
     dialer = dialer_of(settings, given.url and given.url.removesuffix("/push"))
     try:
         reply = dialer.ask("POST", "push", json.dumps(fields).encode(), headers, TIMEOUT + (given.wait or 0))
+        receipt(reply, given.destination, dialer.address.url)
     except Trouble as error:
+        if error.reply is not None:
+            return complain(str(error))
         return complain(f"{dialer.address.url}: {error}; is the relay running? (python relay.py doctor)")
-    if reply.status != 200:
-        return complain(_refusal(reply.body) or f"{dialer.address.url} answered {reply.status} {reply.reason}")
-    if not _is_answer(reply.body):
-        return complain(f"{dialer.address.url} is not the relay's: what answers there is no JSON")
     _print(reply.body.decode("utf-8", "replace").strip())
     return 0
 
@@ -72,21 +73,6 @@ def _read_input() -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError:
         raise SettingsError("what comes on the standard input is not UTF-8 text") from None
-
-
-def _is_answer(body: bytes) -> bool:
-    try:
-        return isinstance(json.loads(body), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _refusal(body: bytes) -> str:
-    """What the relay says to a push that it does not take; empty where it is not the relay that says it."""
-    try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return ""
 
 
 def token(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
@@ -165,11 +151,14 @@ class Listener:
         if self._token or self._settings.secret:
             asking["token"] = self._token or signed(self._settings, self._ids)
         answer = visitor.call("register", asking)
-        if not answer.get("ok"):
+        if answer.get("ok") is not True:
+            why = str(answer.get("message", "the relay refused to register"))
             if answer.get("error") == "store_not_available":
-                raise Trouble(answer["message"])
-            complain(answer.get("message", "the relay refused to register"))
+                raise Trouble(why)
+            complain(why)
             return False
+        if not _is_registration(answer, self._ids):
+            raise Trouble(self._not_a_relay())
         self._failures = 0
         lost = [each for each in before if not answer["ids"][each]["recovered"]]
         for each, state in answer["ids"].items():
@@ -187,19 +176,42 @@ class Listener:
                 continue
             name, body = found
             if name == "relay_drain":
+                delay = body.get("reconnect_in_ms")
+                if not _is_number(delay) or not 0 <= delay <= DRAIN_MAX * 1000:
+                    raise Trouble(self._not_a_relay())
                 _say("offline: the relay is being restarted")
-                return body["reconnect_in_ms"] / 1000
+                return delay / 1000
             if name == "relay_error":
                 _say(f"the relay says: {body.get('message')}")
-            elif isinstance(body, dict) and "destination" in body:
+            elif "destination" in body:
                 self._print(name, body)
+
+    def _not_a_relay(self) -> str:
+        return f"something other than a relay answered at {self._dialer.address.url}: check the address"
 
     def _print(self, event: str, body: dict[str, Any]) -> None:
         data, destination = body.get("data"), body["destination"]
+        if not isinstance(destination, str) or not isinstance(body.get("id", ""), str):
+            raise Trouble(self._not_a_relay())
         line = {"destination": destination, "id": body.get("id"), "event": event, "data": data}
         _print(data if self._raw and isinstance(data, str) else _json(data if self._raw else line))
         if body.get("id"):
             self._positions[destination] = body["id"]
+
+
+def _is_registration(answer: Mapping[str, Any], ids: Sequence[str]) -> bool:
+    """Whether a relay may have answered this to a `register`: where each id stands, and whether it was recovered."""
+    states = answer.get("ids")
+    if not isinstance(states, dict) or states.keys() != set(ids):
+        return False
+    return all(
+        isinstance(state, dict) and isinstance(state.get("position"), str) and isinstance(state.get("recovered"), bool)
+        for state in states.values()
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _json(value: Any) -> str:

@@ -19,6 +19,7 @@ _AT = "socket.io/?EIO=4&transport="
 _OPEN, _CLOSE, _PING, _PONG = "0", "1", "2", "3"
 _WELCOME, _GOODBYE, _EVENT, _ANSWER, _REFUSAL = "40", "41", "42", "43", "44"
 _SEPARATOR = "\x1e"
+_LONGEST_PING = 86400_000  # ms: no relay pings less often, and time-outs of sockets have a bound
 # Seconds until a client by polling that sends looks again at what came in turn.
 BETWEEN = 0.02
 
@@ -168,8 +169,8 @@ class Visitor:
         try:
             body = json.loads(text) if text else None
             if kind == _OPEN:
-                self.hello = {key: body[key] for key in ("sid", "pingInterval", "pingTimeout")}
-                self.patience = (body["pingInterval"] + body["pingTimeout"]) / 1000
+                self.hello = _hello(body)
+                self.patience = (self.hello["pingInterval"] + self.hello["pingTimeout"]) / 1000
             elif kind == _PING:
                 self.pings += 1
                 self._wire.send(_PONG)
@@ -189,6 +190,15 @@ class Visitor:
             raise Trouble("the relay closed the connection")
         if kind == _REFUSAL:
             raise Trouble(f"the relay refused the connection: {refused}")
+
+
+def _hello(body: Any) -> dict[str, Any]:
+    """Return what the handshake says. Raises ValueError, KeyError or TypeError if no server of Engine.IO says it."""
+    hello = {key: body[key] for key in ("sid", "pingInterval", "pingTimeout")}
+    is_timed = all(0 < hello[each] <= _LONGEST_PING for each in ("pingInterval", "pingTimeout"))
+    if not is_timed or not re.fullmatch(r"[\w-]{1,200}", hello["sid"], re.ASCII):
+        raise ValueError
+    return hello
 
 
 def _object(body: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Pushing, listening and signing from a terminal: `python relay.py push`, `listen`, `token`."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -112,7 +113,40 @@ def test_a_page_in_place_of_the_relays_answer_is_no_success(serve):
         return [b"<h1>It works!</h1>"]
 
     ran = run("push", "a", "x", f"--port={serve(site).port}")
-    assert (ran.returncode, ran.stdout) == (1, "") and "is not the relay's" in ran.stderr
+    assert (ran.returncode, ran.stdout) == (1, "") and "something other than a relay answered" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        ("200 OK", "{}"),
+        ("200 OK", '{"status":"ok"}'),
+        ("200 OK", '[{"destination":"a","id":"e:1"}]'),
+        ("200 OK", '{"destination":"a","id":17}'),
+        ("200 OK", '{"destination":"b","id":"e:1"}'),
+        ("200 OK", '{"error":"missing_key","message":"send one"}'),
+        ("200 OK", "[" * 100_000),
+        ("404 Not Found", '{"error":"Not Found","message":"No message available"}'),
+        ("404 Not Found", "[" * 100_000),
+    ],
+)
+def test_an_answer_without_an_id_for_the_destination_is_no_success(serve, status, answer):
+    def site(environ, start_response):
+        start_response(status, [("Content-Type", "application/json")])
+        return [answer.encode()]
+
+    ran = run("push", "a", "x", f"--port={serve(site).port}")
+    assert (ran.returncode, ran.stdout) == (1, ""), ran
+    assert "something other than a relay answered" in ran.stderr and "check the address" in ran.stderr
+
+
+def test_where_a_redirect_leads_is_said(serve):
+    def site(environ, start_response):
+        start_response("301 Moved Permanently", [("Location", "https://shop.example/push")])
+        return []
+
+    ran = run("push", "a", "x", f"--port={serve(site).port}")
+    assert ran.returncode == 1 and "redirects to https://shop.example/push: give the relay's own address" in ran.stderr
 
 
 def test_what_strangers_answer_does_not_get_at_the_terminal(serve):
@@ -261,6 +295,46 @@ class Upgradeless:
             while data := source.recv(65536):
                 target.sendall(data.replace(word, b"X-" + word[2:]))
             target.shutdown(socket.SHUT_WR)
+
+
+REGISTERED = '{"ok":true,"ids":{"a":{"position":"e:0","recovered":true,"replayed":0}}}'
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        '431[{"ok":true}]',
+        '431[{"ok":true,"ids":[]}]',
+        '431[{"ok":true,"ids":{}}]',
+        '431[{"ok":true,"ids":{"b":{"position":"e:0","recovered":true}}}]',
+        '431[{"ok":true,"ids":{"a":{"position":0,"recovered":true}}}]',
+        '431[{"ok":true,"ids":{"a":{"position":"e:0"}}}]',
+        f'431[{REGISTERED}]\x1e42["push",{{"destination":["a"],"data":1}}]',
+        f'431[{REGISTERED}]\x1e42["push",{{"destination":"a","id":[],"data":1}}]',
+        f'431[{REGISTERED}]\x1e42["relay_drain",{{}}]',
+        f'431[{REGISTERED}]\x1e42["relay_drain",{{"reconnect_in_ms":-1}}]',
+        f'431[{REGISTERED}]\x1e42["relay_drain",{{"reconnect_in_ms":1e300}}]',
+    ],
+)
+def test_a_listener_says_that_something_other_than_a_relay_answers(serve, came, tmp_path):
+    """By polling, as a server of Socket.IO that is no relay may answer."""
+    answers = itertools.cycle(['0{"sid":"a","pingInterval":25000,"pingTimeout":20000}', '40{"sid":"b"}', came])
+
+    def site(environ, start_response):
+        is_get, is_websocket = environ["REQUEST_METHOD"] == "GET", "HTTP_UPGRADE" in environ
+        start_response("400 Bad Request" if is_websocket else "200 OK", [("Content-Type", "text/plain")])
+        return [b"" if is_websocket else (next(answers) if is_get else "ok").encode()]
+
+    command = [sys.executable, str(ROOT / "relay.py"), "listen", "a", f"--port={serve(site).port}"]
+    with (tmp_path / "said").open("wb") as said, (tmp_path / "printed").open("wb") as printed:
+        process = subprocess.Popen(command, stdout=printed, stderr=said, env=clean_environ())
+    try:
+        wait_for(lambda: b"offline" in (tmp_path / "said").read_bytes() or process.poll() is not None, "offline")
+        assert process.poll() is None and b"something other than a relay" in (tmp_path / "said").read_bytes()
+    finally:
+        process.kill()
+        process.wait(DEADLINE)
+    assert not (tmp_path / "printed").read_bytes()
 
 
 def test_a_long_history_comes_through_polling_as_well(relay, listening):

@@ -299,6 +299,17 @@ def test_what_strangers_answer_does_not_get_at_the_terminal_or_the_shell(quiet, 
     assert line == "python relay.py doctor 'https://example.com/;reboot/'"
 
 
+def test_a_date_that_no_calendar_has_is_passed_over(quiet, serve):
+    def site(environ, start_response):
+        start_response("200 OK", [("Date", "Mon, 01 Jan 99999999 00:00:00 GMT")])
+        return [b"// The relay's browser client"]
+
+    url = f"http://127.0.0.1:{serve(site).port}/relay/"
+    secret = "--secret=k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
+    examination = Examination(url, *settings_of(quiet), secret)
+    assert examination.failures and "relay.js" in examination.said
+
+
 def test_a_terminal_that_has_not_all_letters_gets_question_marks(quiet, serve):
     def site(environ, start_response):
         start_response("404 Not Found", [("Content-Type", "text/html")])
@@ -422,6 +433,26 @@ def test_another_program_on_the_relays_port_is_told_from_the_relay(serve):
     Examination(*flags).failed_once("another program (Shop/1) has the port", "200")
 
 
+@pytest.mark.parametrize("answer", ["{}", '{"status":"ok"}', "[" * 100_000])
+def test_an_answer_that_is_no_relays_is_no_push_that_was_taken(serve, answer):
+    def other(environ, start_response):
+        said = {"/health/live": '{"live":true}', "/health/ready": '{"ready":true}'}
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [said.get(environ["PATH_INFO"], answer).encode()]
+
+    flags = (f"--port={serve(other).port}", "--max-connections=1000", "--broker=memory:", "--id-cookie=PHPSESSID")
+    Examination(*flags).failed_once("pushing", "something other than a relay answered")
+
+
+def test_a_health_check_that_another_program_answers_is_not_the_relays(serve):
+    def other(environ, start_response):
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [b'{"live":true}' if environ["PATH_INFO"] == "/health/live" else b"[" * 100_000]
+
+    flags = (f"--port={serve(other).port}", "--max-connections=1000", "--broker=memory:")
+    Examination(*flags).failed_once("the relay", "takes no pushes")
+
+
 def test_a_store_in_trouble_is_told(tmp_path):
     folder = tmp_path / "gone"
     flags = (f"--port={free_port()}", f"--broker=sqlite:{folder}/relay.db", "--max-connections=1000")
@@ -513,6 +544,26 @@ def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_was_said()
             dialer.ask("GET", "health/live", timeout=0.2)
         with pytest.raises(Trouble, match="no answer within 0.2 s"):
             dialer.open_websocket("", timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        '"sid":"a","pingInterval":1e300,"pingTimeout":1',
+        '"sid":"a","pingInterval":-1,"pingTimeout":0',
+        '"sid":"a","pingInterval":1,"pingTimeout":"2"',
+        '"sid":"a b","pingInterval":1,"pingTimeout":1',
+        '"sid":5,"pingInterval":1,"pingTimeout":1',
+    ],
+)
+def test_a_handshake_that_no_engineio_server_sends_is_trouble_and_no_traceback(serve, hello):
+    def stranger(environ, start_response):
+        start_response("200 OK", [])
+        return [f"0{{{hello}}}".encode()]
+
+    dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
+    with pytest.raises(Trouble, match="not Socket.IO"):
+        Visitor(dialer, "polling")
 
 
 @pytest.mark.parametrize("odd", ['44["no"]', '44"no"', "42" + "[" * 100_000, "40\x1e431[null]"])

@@ -156,6 +156,109 @@ def test_what_only_local_programs_may_is_refused_in_the_relays_words(relay, php,
     assert got["answer"] is None and got["error"].startswith("unknown_field (400): there is no field 'evnet'")
 
 
+# --- Whose answer it is ---
+
+FOREIGN = {
+    "an object": b'{"status":"ok"}',
+    "nothing in it": b"{}",
+    "an empty list": b"[]",
+    "null": b"null",
+    "no destination": b'{"id":"a:1"}',
+    "no id": b'{"destination":"42","connections":1}',
+    "an empty id": b'{"destination":"42","id":"","connections":1}',
+    "another destination": b'{"destination":"7","id":"a:1","connections":1}',
+    "a number for a destination": b'{"destination":42,"id":"a:1","connections":1}',
+    "a list of one": b'[{"destination":"42","id":"a:1","connections":1}]',
+    "a refusal": b'{"error":"missing_key","message":"send one"}',
+    "a page": b"<title>It works!</title>",
+    "not a byte": b"",
+}
+
+
+@pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN)
+def test_an_answer_without_an_id_for_the_destination_is_no_success(answer, stranger, php, transport):
+    site = stranger(says(reply("200 OK", answer, "Content-Type: application/json")))
+    (got,) = php.push(site.url, on(transport))
+    assert got["answer"] is None and len(site.requests) == 1, got
+    said = f"not_the_relay (200): something other than a relay answered at {site.url}/push. Check"
+    assert got["error"].startswith(said)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"destination": "a", "id": "e:1", "connections": 1},
+        [],
+        [{"destination": "a", "id": "e:1"}],
+        [{"destination": "a", "id": "e:1"}, {"destination": "a", "id": "e:2"}],
+        [{"destination": "b", "id": "e:1"}, {"destination": "a", "id": "e:2"}],
+        [{"destination": "a", "id": "e:1"}, {"destination": "b", "id": "e:1"}, {"destination": "c", "id": "e:1"}],
+        [{"destination": "a", "id": "e:1"}, {"error": "missing_data", "message": "send some"}],
+    ],
+)
+def test_an_answer_to_a_list_has_one_id_for_each_destination_in_order(answer, stranger, php, transport):
+    site = stranger(says(reply("200 OK", json.dumps(answer).encode())))
+    (got,) = php.push(site.url, on(transport), "['a', 'b'], 1")
+    assert got["answer"] is None and got["error"].startswith("not_the_relay (200): something other than a relay"), got
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "ok"},
+        [],
+        [{"destination": "a", "id": "e:1"}],
+        [{"destination": "a", "id": "e:1"}, {"destination": "b", "id": "e:1"}],
+        [{"destination": "b", "id": "e:1"}, [{"destination": "a", "id": "e:1"}]],
+        [{"destination": "a", "id": "e:1"}, []],
+        [{"error": "missing_data"}, [{"destination": "b", "id": "e:1"}]],
+        [{"error": "missing_data", "message": "send some"}, None],
+    ],
+)
+def test_an_answer_to_a_batch_has_an_id_or_a_refusal_for_each_push(answer, stranger, php, transport):
+    site = stranger(says(reply("200 OK", json.dumps(answer).encode())))
+    got = php.run(f"""
+        $relay = new Relay('{site.url}', {on(transport)});
+        $pushes = [['destination' => 'a', 'data' => 1], ['destination' => ['b'], 'data' => 1]];
+        echo json_encode([$relay->pushMany($pushes), $relay->lastError()]);""")
+    assert got[0] is None and got[1].startswith("not_the_relay (200): something other than a relay answered"), got
+
+
+def test_every_answer_of_the_relay_is_taken_for_one(relay, php, transport):
+    got = php.run(f"""
+        class Room implements JsonSerializable {{
+            #[ReturnTypeWillChange]
+            public function jsonSerialize() {{ return 'room'; }}
+        }}
+        $relay = new Relay('{relay.url}', {on(transport, "'budget' => 5, 'strict' => true")});
+        $names = ['x', 42, -0.0, 42.0, 1e25, 'räume/"1"', ' 7', '007', '1e1', '10', new Room];
+        foreach ($names as $name) $all[] = $relay->push($name, 1)['destination'];
+        $all[] = array_column($relay->push($names, 1), 'destination');
+        $all[] = array_column($relay->push(['k' => 'x', 'l' => 'x'], 1, ['wait' => 0.1]), 'acked');
+        $all[] = $relay->push('x', 1, ['wait' => '0.1', 'id' => 'again'])['acked'];
+        $all[] = $relay->push('x', 1, ['id' => 'again'])['destination'];
+        $data = ['data' => 1];
+        $many = $relay->pushMany([['destination' => 42.0] + $data, $data, ['destination' => ['x']] + $data]);
+        $all[] = [$many[0]['destination'], $many[1]['error'], $many[2][0]['destination']];
+        echo json_encode($all);""")
+    names = ["x", "42", "0", "42", "10000000000000000905969664", 'räume/"1"', " 7", "007", "1e1", "10", "room"]
+    assert got[:11] == names and got[11] == list(dict.fromkeys(names))
+    assert got[12:] == [[0], 0, "x", ["42", "missing_destination", "x"]]
+
+
+def test_where_a_redirect_leads_is_said(stranger, php, transport):
+    target = "https://shop.example/relay/push"
+    site = stranger(says(reply("301 Moved Permanently", b"", f"Location: {target}")))
+    (got,) = php.push(site.url, on(transport))
+    assert got["error"].startswith(f"not_the_relay (301): {site.url}/push redirects to {target}.")
+
+
+def test_the_words_of_another_program_are_not_the_relays(stranger, php, transport):
+    site = stranger(says(reply("404 Not Found", b'{"error":"Not Found","message":"No message available"}')))
+    (got,) = php.push(site.url, on(transport))
+    assert got["error"].startswith("not_the_relay (404): something other than a relay answered"), got
+
+
 # --- What it costs when the relay is away ---
 
 
@@ -388,13 +491,14 @@ def test_a_certificate_that_nobody_vouches_for_is_not_talked_to(stranger, php, t
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
-    server = stranger(says(reply("200 OK", b'{"id":"a:1"}')))
+    answer = {"destination": "42", "id": "a:1", "connections": 0}
+    server = stranger(says(reply("200 OK", json.dumps(answer).encode())))
     server.socket = context.wrap_socket(server.socket, server_side=True)
     port = server.server_address[1]
     for host, trusted, well in (("localhost", "", False), ("127.0.0.1", "cert", False), ("localhost", "cert", True)):
         ca = f"'ca_file' => '{tmp_path}/{trusted}'," if trusted else ""
         (got,) = php.push(f"https://{host}:{port}", on(transport, f"{ca} 'budget' => 5"))
-        assert (got["answer"] == {"id": "a:1"}) == well, got
+        assert (got["answer"] == answer) == well, got
         assert well or "certificate" in got["error"].lower() or "subject name" in got["error"], got
     assert len(server.requests) == 1
 

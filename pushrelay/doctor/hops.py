@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ..answers import read_object, receipt
 from ..settings import Settings
 from ..terminal import key_header, signed
 from ..visitor import Visitor
-from ..web import Dialer, Reply, Trouble
+from ..web import Dialer, Trouble
 from . import machine
 from .report import Advice, Report
 
@@ -31,23 +32,11 @@ class Relay(NamedTuple):
         body = json.dumps({"destination": destination, "data": data, "ttl": 0}).encode()
         headers = {"Content-Type": "application/json", **key_header(self.settings)}
         reply = self.dialer.ask("POST", "push", body, headers)
-        answer = said(reply)
-        if reply.status != 200:
-            raise Trouble(f"it answered {reply.status}: {answer.get('message', reply.reason)}", reply)
-        return answer
+        return receipt(reply, destination, self.dialer.address.url)
 
     def may_register(self) -> bool:
         """Whether the doctor can register an id of its own."""
         return bool(self.settings.secret) or not (self.settings.id_cookie or self.settings.auth_url)
-
-
-def said(reply: Reply) -> dict:
-    """The JSON object in an answer; empty where there is none."""
-    try:
-        answer = json.loads(reply.body)
-    except ValueError:
-        answer = None
-    return answer if isinstance(answer, dict) else {}
 
 
 def running(report: Report, flags: Mapping[str, str], dialer: Dialer) -> None:
@@ -67,15 +56,15 @@ def health(report: Report, relay: Relay) -> None:
     except Trouble as error:
         hung = Advice(f"Look into its log; if that says nothing, {relay.restart}.")
         report.stop("the relay", f"it listens at {where}, but {error}", hung)
-    if said(live).get("live") is not True:
+    if read_object(live).get("live") is not True:
         by = f" ({live.server})" if live.server else ""
         advice = Advice(
             "Stop that one, or give the relay a port of its own, in [relay] and where PHP pushes:", ("port = 8081",)
         )
         report.stop("the relay", f"another program{by} has the port: {where} answers {live.status}", advice)
-    if ready.status != 200:
+    if read_object(ready).get("ready") is not True:
         advice = Advice("docs/settings.md says what to do about the store. It goes on by itself then.")
-        report.stop("the relay", f"it takes no pushes: {said(ready).get('reason', ready.reason)}", advice)
+        report.stop("the relay", f"it takes no pushes: {read_object(ready).get('reason', ready.reason)}", advice)
     report.ok("the relay", f"runs at {where} and takes pushes")
 
 
@@ -131,7 +120,7 @@ def round_trip(relay: Relay, visitor: Visitor) -> float:
     if relay.settings.secret:
         asking["token"] = signed(relay.settings, [destination], seconds=60)
     answer = visitor.call("register", asking)
-    if not answer.get("ok"):
+    if answer.get("ok") is not True:
         raise Trouble(f"to register was refused: {answer.get('message')}")
     # A proxy must pass an answer on while it holds the question, so a poll is given time to be held.
     visitor.next_event(HELD)

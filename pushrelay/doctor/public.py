@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Mapping
 
+from ..answers import read_object
 from ..visitor import Visitor
 from ..web import Dialer, Reply, Trouble
 from . import proxies
-from .hops import NAMES, Relay, opened, round_trip, said, some_id
+from .hops import NAMES, Relay, opened, round_trip, some_id
 from .proxies import Way
 from .report import Advice, Report
 
@@ -255,7 +256,10 @@ class Public:
     def _compare_clocks(self, reply: Reply) -> None:
         """Where tokens end by the clock, those of the machines must agree."""
         said = email.utils.parsedate_tz(reply.headers.get("Date", ""))
-        apart = round(email.utils.mktime_tz(said) - time.time()) if said else 0
+        try:
+            apart = round(email.utils.mktime_tz(said) - time.time()) if said else 0
+        except (ValueError, OverflowError):  # the year 99999, say
+            apart = 0
         if self._relay.settings.secret and abs(apart) > CLOCKS_APART:
             advice = Advice("On both machines, or tokens end too early or too late:", ("timedatectl set-ntp true",))
             self._report.warn("clock", f"the web server's is {apart:+d} s from this machine's", advice)
@@ -274,7 +278,7 @@ _TRUSTED = ("trusted_proxies = 127.0.0.1, ::1",)
 
 def _is_of_relay(reply: Reply) -> bool:
     """Whether it is the relay that answers: it has a word for programs, and a sentence."""
-    return {"error", "message"} <= said(reply).keys() or "Relay-Id" in reply.headers
+    return {"error", "message"} <= read_object(reply).keys() or "Relay-Id" in reply.headers
 
 
 def _described(reply: Reply) -> str:
@@ -288,5 +292,5 @@ def _described(reply: Reply) -> str:
 def _with_reply(error: Trouble) -> str:
     if error.reply is None:
         return str(error)
-    why = said(error.reply).get("message") if error.reply.status != 403 else None
+    why = read_object(error.reply).get("message") if error.reply.status != 403 else None
     return f"{error}{f' ({why})' if why else ''}"
