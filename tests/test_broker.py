@@ -6,7 +6,7 @@ import json
 import threading
 
 import pytest
-from conftest import DEADLINE
+from conftest import DEADLINE, wait_for
 
 from pushrelay.broker import open_broker
 from pushrelay.publication import Draft, Receipt, StoreError
@@ -499,12 +499,20 @@ class BrokerContract:
             return 7
 
         broker = self.open(deliver=deliver)
+        stored, hand_out = [], broker.hand_out
+
+        def note_and_hand_out(items):
+            stored.append(items)
+            hand_out(items)
+
+        broker.hand_out = note_and_hand_out
         threads = [
             threading.Thread(target=lambda: receipts.extend(self.push(broker, "42", "x", key="k"))) for _ in range(2)
         ]
         threads[0].start()
         assert blocked.wait(DEADLINE)
         threads[1].start()
+        wait_for(lambda: len(stored) == 2, "the repeat to be stored")
         threads[1].join(0.05)
         assert receipts == []
         free.set()

@@ -1,9 +1,9 @@
 """Recovery as programs see it: what is replayed, acknowledged, waited for, repeated, and read from history."""
 
-import contextlib
 import http.client
 import json
 import select
+import signal
 import socket
 import threading
 import time
@@ -358,14 +358,14 @@ def test_a_push_with_ttl_0_is_delivered_and_not_kept(relay, wire):
 
 def test_a_push_with_a_short_ttl_is_gone_when_that_is_over(relay, wire):
     before = relay.push("short", "before")["id"]
-    relay.push("short", "gone", ttl="0.3")
+    relay.push("short", "gone", ttl="2")
 
     def kept():
         answer = get(relay, f"/history?destination=short&since={before}")[1]
         return [each["data"] for each in answer["publications"]]
 
     assert kept() == ["gone"]
-    wait_for(lambda: kept() == [], "the end of its ttl", 2)
+    wait_for(lambda: kept() == [], "the end of its ttl")
     events, answer = wire(relay.port).call("register", {"id": "short", "since": before})
     assert (events, answer["ids"]["short"]["recovered"]) == ([], True)
 
@@ -623,19 +623,27 @@ def test_a_batch_as_a_whole_is_bounded(relay):
 
 
 @own_server_only
-def test_a_batch_is_stored_wholly_or_not_at_all(start_relay):
-    relay = start_relay()
-    items = [{"destination": f"whole-{n}", "data": "x" * 500} for n in range(900)]
-    relay.push("whole-0", "first")
-    for after in (0.005, 0.02):
-        threading.Timer(after, relay.process.kill).start()
-        # Where it is killed meanwhile nothing was said about the batch, so either is right.
-        with contextlib.suppress(OSError, http.client.HTTPException):
+@pytest.mark.parametrize(
+    ("durability", "size"),
+    [("process", 20), ("process", 500), ("power", 20)],
+    ids=["in the journal", "too large for the journal", "power"],
+)
+def test_a_batch_is_stored_wholly_or_not_at_all_whenever_the_relay_is_killed(
+    start_relay, open_at, tmp_path, durability, size
+):
+    items = [{"destination": f"whole-{n}", "data": "x" * size} for n in range(900)]
+    for moment, stored in (("while it is stored", 0), ("before the commit", 0), ("after the commit", 1)):
+        (tmp_path / "die").write_text(moment)
+        file = tmp_path / "whole.db"
+        relay = start_relay(program="tests/dying_relay.py", broker=f"sqlite:{file}", durability=durability)
+        relay.push("whole-0", "first")
+        with pytest.raises((OSError, http.client.HTTPException)):
             post(relay, items)
-        relay.process.wait(DEADLINE)
-        relay.start()
-        counts = [len(get(relay, f"/history?destination=whole-{n}")[1]["publications"]) for n in (1, 450, 899)]
-        assert len(set(counts)) == 1, counts
+        assert relay.process.wait(DEADLINE) == -signal.SIGKILL
+        broker = open_at(file, durability=durability)
+        counts = [len(broker.history(f"whole-{n}").publications) for n in (1, 450, 899)]
+        assert counts == [stored] * 3, moment
+        broker.close()
 
 
 def test_a_repeated_batch_is_answered_the_same(relay):

@@ -521,6 +521,7 @@ def test_a_file_is_sent_by_the_servers_wrapper(serve, tmp_path):
 # The server.
 
 
+@pytest.mark.alone  # it measures time
 def test_other_requests_go_on_while_30_handlers_sleep(serve):
     def app(environ, start_response):
         if environ["PATH_INFO"] == "/sleep":
