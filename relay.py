@@ -30,7 +30,7 @@ try:
     from pushrelay.access import Access
     from pushrelay.broker import open_broker
     from pushrelay.draining import Draining, exit_at_signals
-    from pushrelay.errors import HELP, Refused, bad
+    from pushrelay.errors import HELP, OTHER_ERROR, Refused, bad
     from pushrelay.mount import mounted
     from pushrelay.packets import INVALID, Packet
     from pushrelay.publication import StoreError, encode
@@ -69,6 +69,9 @@ class RelayApp(Flask):
         """No route is looked up for a Socket.IO event: it has none, and looking costs more than most handlers."""
         if request is not None and serving.is_socket(request.environ):
             return None
+        if request is not None:
+            # A server may ignore an upgrade (RFC 9110, 7.8). Only the engine offers one; Werkzeug would answer 400.
+            request.environ.pop("HTTP_UPGRADE", None)
         return super().create_url_adapter(request)
 
     def process_response(self, response: Response) -> Response:
@@ -232,6 +235,9 @@ def demo() -> Response:
     return Response(render_template("demo.html"), headers=headers.DEMO_PAGE)
 
 
+STORE_TROUBLE = "the store takes no pushes: the relay's log has the reason"
+
+
 @app.get("/health/live")
 def live() -> Response:
     return json_response({"live": True})
@@ -239,9 +245,10 @@ def live() -> Response:
 
 @app.get("/health/ready")
 def ready() -> Response:
-    """Whether a push would be taken."""
+    """Return 200 if a push would be taken. The file's path is for callers on this machine and for the log."""
     if trouble := draining.reason or upkeep.trouble or broker.trouble:
-        return json_response({"ready": False, "reason": trouble}, 503)
+        told = draining.reason or (trouble if access.is_local(request.environ) else STORE_TROUBLE)
+        return json_response({"ready": False, "reason": told}, 503)
     return json_response({"ready": True})
 
 
@@ -252,7 +259,8 @@ def refused(error: Refused) -> Response:
 
 @app.errorhandler(StoreError)
 def store_error(error: StoreError) -> Response:
-    return refused(store_away(error, "the history cannot be read; ask again later"))
+    what = "the history cannot be read; ask again later"
+    return refused(store_away(error, what, access.is_local(request.environ)))
 
 
 @app.errorhandler(HTTPException)
@@ -260,7 +268,7 @@ def http_error(error: HTTPException) -> Response:
     response = error.get_response()
     response.status = f"{error.code} {error.name}"  # as everywhere else, where Werkzeug would shout
     name = error.name.lower().replace(" ", "_")
-    message = HELP.get(error.code, error.description)
+    message = HELP.get(error.code, OTHER_ERROR)
     response.data = encode({"error": name, "message": message})
     response.content_type = "application/json"
     return response

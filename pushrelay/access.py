@@ -92,6 +92,10 @@ class Access:
             raise Refused(403, "origin_not_allowed", message)
         return LOCAL
 
+    def is_local(self, environ: dict[str, Any]) -> bool:
+        """Return whether a program on this machine asks, directly or through a proxy that is trusted to tell."""
+        return not self._distance(environ)
+
     def may_see_demo(self, environ: dict[str, Any]) -> None:
         """Raise Refused (403) unless the demo page is shown to who asks."""
         if not self._settings.demo and (distance := self._distance(environ)):

@@ -19,7 +19,7 @@ class Job:
         self.result: Any = None
         # Why it was not done. Not the exception, whose traceback would know this job: both would stay until the garbage
         # collector comes, which is seldom (server.GC_THRESHOLD).
-        self.error: str | None = None
+        self.error: tuple[str, str] | None = None  # StoreError's arguments
         self.settled = False
 
 
@@ -55,7 +55,7 @@ class Commits:
         if not job.settled:
             self._lead(jobs)
         if job.error is not None:
-            raise StoreError(job.error)
+            raise StoreError(*job.error)
         return job.result
 
     def alone(self, work: Callable[[], Any]) -> None:
@@ -72,10 +72,10 @@ class Commits:
             self._transact(jobs)
             done = True
         except StoreError as caught:
-            error, done = str(caught), True
+            error, done = (str(caught), caught.public), True
         finally:
             if not done:
-                error = "the relay was interrupted"
+                error = ("the relay was interrupted",) * 2
             with self._lock:
                 for job in jobs:
                     job.error, job.settled = error, True

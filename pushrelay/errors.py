@@ -3,12 +3,20 @@
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-# What HTTP's own errors mean here.
+# What HTTP's own errors mean here. An error that is not listed gets OTHER_ERROR, never a library's own sentence.
 HELP = {
+    400: "the relay cannot read this request: check its headers and its address",
     404: "there is nothing here: POST pushes to /push, and connect with Socket.IO at /socket.io/",
     405: "this address does not take that method: the Allow header says which it takes",
+    408: "the request did not come in time: send it again",
+    413: "the request is too large: send less",
+    414: "the address is too long: send parameters in the body of a POST",
+    415: "this address does not take that type of content: send a form or JSON",
+    431: "the header is too large: send less, fewer cookies for example",
     500: "the relay failed at this, and its log says why: the request may be sent again",
+    501: "the relay does not know this method: use GET, POST or DELETE",
 }
+OTHER_ERROR = "the relay cannot answer this request: check its method, its headers and its address"
 
 
 class Refused(Exception):

@@ -10,12 +10,15 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 import socketio
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from .draining import until
+from .errors import HELP, OTHER_ERROR
+from .headers import NO_SNIFFING
 from .presence import Presence
 
 log = logging.getLogger("relay.werkzeug")
@@ -151,6 +154,9 @@ class _RequestHandler(WSGIRequestHandler):
         length = self.headers.get("Content-Length", "")
         if length.isdigit() and (len(length) > 18 or int(length) > self.max_body):
             del self.headers["Expect"]
+        # RFC 9110, 7.8: HTTP/1.0 has no upgrade; and the bytes of a body must never be read as frames.
+        if self.request_version == "HTTP/1.0" or length not in ("", "0") or "Transfer-Encoding" in self.headers:
+            del self.headers["Upgrade"]
         if self.path.startswith("/socket.io/"):
             super().run_wsgi()
             return
@@ -159,6 +165,20 @@ class _RequestHandler(WSGIRequestHandler):
             super().run_wsgi()
         finally:
             self.under_way.discard(self)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that is not HTTP, in the relay's own form and words; http.server would send a page."""
+        phrase = HTTPStatus(code).phrase
+        body = json.dumps({"error": phrase.lower().replace(" ", "_"), "message": HELP.get(code, OTHER_ERROR)}).encode()
+        self.close_connection = True
+        self.send_response(code, phrase)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header(*NO_SNIFFING)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_request(self, *_: Any) -> None:
         """Nothing: a line for each push says nothing that somebody needs."""

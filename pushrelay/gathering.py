@@ -68,7 +68,8 @@ class Gathering:
             taken, items = self._take()
             self._broker.store(items)
         except StoreError as refused:
-            error = StoreError(str(refused))  # without the traceback, which knows this call, and so itself
+            # Without the traceback, which refers to this call and so to the error itself.
+            error = StoreError(str(refused), refused.public)
         except Exception as failure:
             log.exception("storing failed")
             error = StoreError(f"the relay failed at it ({failure!r}): its log says more")

@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 
 class StoreError(Exception):
-    """The store did not take it, or cannot be read. The text is for people: what happened and what to do."""
+    """The store did not take it, or cannot be read.
+
+    The text is for the log, the start and callers on this machine: what happened and what to do, with the file's path.
+    `public` is what everybody else may read: no path, no other program's words.
+    """
+
+    def __init__(self, message: str, public: str = "the relay's log has the reason"):
+        super().__init__(message)
+        self.public = public
 
 
 class StoreInUse(StoreError):

@@ -49,6 +49,7 @@ class Publisher:
         With a `conversation` (see http1.Conversation) no thread waits for the store or for an acknowledgement: the
         request is answered through that, and None is returned.
         """
+        pushes: Pushes | None = None
         try:
             caller = self._access.may_push(environ)
             pushes = read_pushes(environ, self._settings, seed)
@@ -58,11 +59,11 @@ class Publisher:
             caller.charge(len(items))
             if conversation is None:
                 return self._publish_here(pushes, items, seed)
-            return self._publish_soon(pushes, items, seed, conversation)
+            return self._publish_soon(pushes, items, seed, conversation, environ)
         except Refused as error:
             return refusal(error)
         except StoreError as error:
-            return _not_taken(error, pushes)
+            return self._not_taken(error, environ, pushes)
 
     def shortcut(self, environ: dict[str, Any]) -> Callable[[bytes, Any], bool] | None:
         """What takes the pushes that come with this very header (see server.Server); None where there is no such thing.
@@ -98,7 +99,7 @@ class Publisher:
                 if error is None:
                     conversation.answer("200 OK", _JSON_HEADERS, _json_of_item(item).encode())
                 else:
-                    conversation.answer(*_not_taken(error))
+                    conversation.answer(*self._not_taken(error, {**environ, "REMOTE_ADDR": address}))
 
             conversation.park()
             gathering.add([item], told, conversation.connection.poller)
@@ -130,23 +131,26 @@ class Publisher:
             raise
         return _written(pushes, items, seed, held.wait(waiter, pushes.wait))
 
-    def _publish_soon(self, pushes: Pushes, items: list[Item], seed: bool, conversation: Any) -> Answer | None:
+    def _publish_soon(
+        self, pushes: Pushes, items: list[Item], seed: bool, conversation: Any, environ: dict[str, Any]
+    ) -> Answer | None:
         """Park the request, publish together with what else has come, and answer it then."""
         if not items:
             return _written(pushes, items, seed)
         self._gathering.check_room()
         if isinstance(pushes, Push) and pushes.wait:
-            self._wait(pushes, seed, conversation, items)
+            self._wait(pushes, seed, conversation, items, environ)
             return None
 
         def told(error: StoreError | None) -> None:
-            conversation.answer(*(_not_taken(error, pushes) if error else _written(pushes, items, seed)))
+            answer = self._not_taken(error, environ, pushes) if error else _written(pushes, items, seed)
+            conversation.answer(*answer)
 
         conversation.park()
         self._gathering.add(items, told, conversation.connection.poller)
         return None
 
-    def _wait(self, push: Push, seed: bool, conversation: Any, items: list[Item]) -> None:
+    def _wait(self, push: Push, seed: bool, conversation: Any, items: list[Item], environ: dict[str, Any]) -> None:
         """The same for a push that waits for an acknowledgement."""
         waiter = self.waiters.enter(push.destinations)
         poller = conversation.connection.poller
@@ -154,7 +158,7 @@ class Publisher:
         def told(error: StoreError | None) -> None:
             if error is not None:
                 waiter.finish()
-                conversation.answer(*_not_taken(error))
+                conversation.answer(*self._not_taken(error, environ))
                 return
             timer = poller.call_later(push.wait, waiter.finish)
 
@@ -166,6 +170,10 @@ class Publisher:
 
         conversation.park(waiter.finish)
         self._gathering.add(items, told, poller)
+
+    def _not_taken(self, error: StoreError, environ: dict[str, Any], pushes: Pushes | None = None) -> Answer:
+        what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
+        return refusal(store_away(error, f"{what}; send it again later", self._access.is_local(environ)))
 
     def _expect(self, waiter: Waiter, items: list[Item], answer: Callable[[dict[str, int]], None]) -> None:
         receipts = [item.receipt() for item in items]
@@ -184,19 +192,15 @@ def items_of(pushes: Pushes) -> list[Item]:
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
 
-def store_away(error: StoreError, not_done: str) -> Refused:
-    """The refusal where the store is in trouble: what was not done, and why; `error` says how that ends."""
-    return Refused(503, "store_not_available", f"{not_done}: {error}")
+def store_away(error: StoreError, not_done: str, is_local: bool = False) -> Refused:
+    """Return the refusal for a store in trouble: what was not done, and why, with the file's path for local callers."""
+    reason = str(error) if is_local else error.public
+    return Refused(503, "store_not_available", f"{not_done}: {reason}")
 
 
 def refusal(error: Refused) -> Answer:
     status, headers, body = _json_answer(encode(error.body()), f"{error.status} {HTTPStatus(error.status).phrase}")
     return Answer(status, (*headers, *error.headers), body)
-
-
-def _not_taken(error: StoreError, pushes: Pushes | None = None) -> Answer:
-    what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
-    return refusal(store_away(error, f"{what}; send it again later"))
 
 
 def _json_answer(text: str, status: str = "200 OK") -> Answer:

@@ -220,8 +220,8 @@ class Parser:
     def _upgraded(self, rest: bytes) -> bytes | None:
         """llhttp takes a request with `Upgrade` for the last one of HTTP, and leaves its body to what comes next.
 
-        Only a WebSocket handshake is. In front of anything else stands a new parser that was not told of the upgrade,
-        only how the body is framed.
+        Only a WebSocket handshake is the last one. For any other request a new parser, which knows nothing of the
+        upgrade, reads the body and what follows it.
         """
         if self._environ.get("HTTP_UPGRADE", "").lower() == "websocket" and self._environ["REQUEST_METHOD"] == "GET":
             self.upgrade_rest = rest
@@ -344,7 +344,18 @@ class Parser:
         if "HTTP_HOST" not in environ and self._version == "1.1":
             raise bad_request("an HTTP/1.1 request has one Host header")
         self._check_framing(environ)
+        if "HTTP_UPGRADE" in environ:
+            self._check_upgrade(environ)
         return environ
+
+    def _check_upgrade(self, environ: dict[str, Any]) -> None:
+        """Ignore an upgrade that cannot be carried out, as RFC 9110, 7.8 demands for HTTP/1.0 and allows for the rest.
+
+        A body in front of the new protocol belongs to the request: its bytes must never be read as frames.
+        """
+        has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
+        if self._version == "1.0" or has_body:
+            del environ["HTTP_UPGRADE"]
 
     def _read_fields(self, environ: dict[str, Any]) -> None:
         for name, value in self._fields:

@@ -53,14 +53,14 @@ MIGRATIONS = (
 
 _HELP = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space, and the relay goes on by itself",
-    sqlite3.SQLITE_BUSY: "another program holds a lock on it: end that one (a backup, a database browser)",
-    sqlite3.SQLITE_LOCKED: "another program holds a lock on it: end that one (a backup, a database browser)",
-    sqlite3.SQLITE_READONLY: "it cannot be written: make the file and its folder writable for the relay's user",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: make the file and its folder writable for the relay's user",
-    sqlite3.SQLITE_PERM: "it cannot be opened: make the file and its folder writable for the relay's user",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: move it away with its -wal, -shm, -recent, and the relay makes a new one",
-    sqlite3.SQLITE_NOTADB: "it is no SQLite database: move it away, or name another file in the setting broker",
-    sqlite3.SQLITE_IOERR: "the disk refuses to write or read it (full, over quota, or failing): see to the disk",
+    sqlite3.SQLITE_BUSY: "another program holds a lock on the store: end that one (a backup, a database browser)",
+    sqlite3.SQLITE_LOCKED: "another program holds a lock on the store: end that one (a backup, a database browser)",
+    sqlite3.SQLITE_READONLY: "the store cannot be written: make the file and its folder writable for the relay's user",
+    sqlite3.SQLITE_CANTOPEN: "the store cannot be opened: make the file and its folder writable for the relay's user",
+    sqlite3.SQLITE_PERM: "the store cannot be opened: make the file and its folder writable for the relay's user",
+    sqlite3.SQLITE_CORRUPT: "the store is damaged: move it away with its -wal, -shm, -recent; the relay makes another",
+    sqlite3.SQLITE_NOTADB: "the store is no SQLite database: move it away, or name another file in the setting broker",
+    sqlite3.SQLITE_IOERR: "the disk refuses to write or read the store (full, over quota, or failing): see to the disk",
 }
 # After these the connection may not be fit for use any more, so the file is opened anew before the next transaction.
 BREAKING = {
@@ -80,7 +80,9 @@ def code_of(error: sqlite3.Error) -> int:
 def explain(error: sqlite3.Error, path: str) -> StoreError:
     """What happened to the file at `path` and what to do about it."""
     help_ = _HELP.get(code_of(error))
-    return StoreError(f"{path}: {help_} ({error})" if help_ else f"{path}: {error}")
+    if help_ is None:
+        return StoreError(f"{path}: {error}")
+    return StoreError(f"{path}: {help_} ({error})", help_)
 
 
 def check_folder(path: str) -> None:

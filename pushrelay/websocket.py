@@ -39,6 +39,10 @@ def handshake(environ: dict[str, Any], headers: bytes = b"") -> bytes:
 
     Raises HandshakeError.
     """
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":  # RFC 9110, 7.8: an upgrade is ignored there
+        raise HandshakeError("400 Bad Request", "WebSocket needs HTTP/1.1 (nginx: proxy_http_version 1.1)")
+    if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+        raise HandshakeError("400 Bad Request", "a WebSocket request has no body")
     connection = environ.get("HTTP_CONNECTION", "").lower()
     if "upgrade" not in [token.strip() for token in connection.split(",")]:
         raise HandshakeError("400 Bad Request", "a WebSocket request says Connection: Upgrade")

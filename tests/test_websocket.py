@@ -38,6 +38,8 @@ def test_a_key_that_is_not_16_bytes_is_refused(key):
         ({"HTTP_UPGRADE": "h2c"}, "400"),
         ({"REQUEST_METHOD": "POST"}, "400"),
         ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, "426"),
+        ({"SERVER_PROTOCOL": "HTTP/1.0"}, "400"),
+        ({"CONTENT_LENGTH": "8"}, "400"),
     ],
 )
 def test_a_handshake_that_is_none_is_refused(change, status):
