@@ -169,6 +169,38 @@ def relay_with(tmp_path_factory, server):
         assert relay.stop() == 0 and "Traceback" not in relay.log.read_text(), relay.log.read_text()
 
 
+class ClockedRelay(Relay):
+    """A relay whose wall clock the test moves on, so that no test has to outrun or wait for a time that ends."""
+
+    def __init__(self, log, **settings):
+        self._ahead = 0.0
+        super().__init__(log, program="tests/clocked_relay.py", **settings)
+
+    def now(self):
+        """Return what the relay's clock shows, in seconds since 1970."""
+        return time.time() + self._ahead
+
+    def advance(self, seconds):
+        self._ahead += seconds
+        ahead = self.log.parent / "ahead"
+        ahead.with_suffix(".new").write_text(str(self._ahead))
+        ahead.with_suffix(".new").replace(ahead)
+
+
+@pytest.fixture(scope="module")
+def clocked_relay(tmp_path_factory, server):
+    """Starts relays with a clock that the test moves; they end with the file's tests: clocked_relay(secret="…")."""
+    started = []
+
+    def start(**settings):
+        started.append(ClockedRelay(tmp_path_factory.mktemp("relay") / "log", **{"server": server, **settings}))
+        return started[-1]
+
+    yield start
+    for relay in started:
+        assert relay.stop() == 0 and "Traceback" not in relay.log.read_text(), relay.log.read_text()
+
+
 class Client:
     """python-socketio's client: registered for its ids, keeping what arrives as a list of (event, message)."""
 

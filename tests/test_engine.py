@@ -238,8 +238,7 @@ def test_a_half_open_websocket_is_gone_after_interval_and_timeout_and_leaves_not
     client = pinging.open_websocket()
     start = time.monotonic()
     wait_for(lambda: pinging.gone, "the end of the session")
-    # Twice the timeout would pass as well on a machine that is this late; the test above is the exact one.
-    assert INTERVAL + TIMEOUT <= time.monotonic() - start < 10 * (INTERVAL + TIMEOUT)
+    assert time.monotonic() - start < 10 * (INTERVAL + TIMEOUT), "many times as long as a quiet machine takes"
     assert not pinging.eio.sockets
     assert client.receive() is None
 
