@@ -159,6 +159,7 @@ def test_a_folder_that_another_user_has_laid_is_not_written_to(relay, chat, tmp_
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.alone  # it measures time
 @pytest.mark.parametrize("trouble", ["refused", "hung"])
 def test_a_message_is_taken_in_time_when_the_relay_is_away(chat, trouble, stranger):
     with chat(stranger(hang).url if trouble == "hung" else f"http://127.0.0.1:{free_port()}") as url:
