@@ -19,6 +19,7 @@ from socketio import packet as sio
 from .connection import SLOW
 from .holding import MOST_PACKETS, Holding
 from .message import MESSAGE, Message
+from .packets import StrictPacket
 from .presence import Presence
 from .session import REGISTER_TIMEOUT
 
@@ -64,6 +65,8 @@ class RoomManager(socketio.Manager):
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
+        if server.packet_class is sio.Packet:  # the app has no class of its own
+            server.packet_class = StrictPacket
         server.eio.on("message", self.receive)
         server.eio.refuse_event, server.eio.see_out = self._refuse_event, self._see_out
 

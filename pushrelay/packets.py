@@ -4,6 +4,8 @@ from typing import Any
 
 from socketio import packet
 
+from .pushes import RESERVED_EVENTS
+
 INVALID = "relay:invalid"  # the event that stands for a packet nobody can read; its message says why
 
 
@@ -40,6 +42,49 @@ class Packet(packet.Packet):
     def _invalid(self, why: str) -> None:
         self.packet_type, self.namespace, self.id = packet.EVENT, None, None
         self.data = [INVALID, why, False]
+
+
+class StrictPacket(packet.Packet):
+    """A Socket.IO packet of which decode() and add_attachment() raise ValueError unless it is one of protocol 5.
+
+    python-socketio's own also takes events that are no lists, and fails with other exceptions in the app's log.
+    """
+
+    def __init__(self, *args: Any, encoded_packet: str | bytes | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if encoded_packet is not None:  # also if it is empty, which the class above passes over
+            self.attachment_count = self.decode(encoded_packet)
+
+    def decode(self, encoded_packet: Any) -> int:
+        if not isinstance(encoded_packet, str):
+            raise ValueError("an attachment that no packet announced")
+        try:
+            attachments = super().decode(encoded_packet)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        if not _is_sound(self.packet_type, self.data):
+            raise ValueError("this packet cannot have this payload")
+        return attachments
+
+    def add_attachment(self, attachment: Any) -> bool:
+        if not isinstance(attachment, bytes):
+            raise ValueError("an attachment is binary data")
+        try:
+            return super().add_attachment(attachment)
+        except (LookupError, TypeError):
+            raise ValueError("a placeholder names no attachment") from None
+
+
+def _is_sound(packet_type: int, data: Any) -> bool:
+    """Whether a packet of this type may have this payload (Socket.IO protocol 5, "Packet encoding")."""
+    if packet_type == packet.CONNECT:
+        return data is None or isinstance(data, dict)
+    if packet_type == packet.DISCONNECT:
+        return data is None
+    if not isinstance(data, list):
+        return False
+    is_event = packet_type in (packet.EVENT, packet.BINARY_EVENT)
+    return not is_event or (len(data) > 0 and isinstance(data[0], str) and data[0] not in RESERVED_EVENTS)
 
 
 def _event(data: Any) -> tuple[str, Any]:

@@ -379,7 +379,9 @@ def test_a_poller_that_does_not_come_back_is_closed_as_slow(serve):
 @pytest.fixture
 def sio(serve, monkeypatch):
     monkeypatch.setattr(socketio.Server, "_engineio_server_class", lambda _: Engine)
-    server = socketio.Server(client_manager=RoomManager(), async_handlers=False, ping_interval=25, ping_timeout=20)
+    server = socketio.Server(
+        client_manager=RoomManager(), async_handlers=False, ping_interval=2 * DEADLINE, ping_timeout=20
+    )
 
     def back(sid, *args):
         server.emit("message-back", args, to=sid)
@@ -425,8 +427,32 @@ def test_a_namespace_that_is_not_there_is_refused_by_name(sio):
     assert socket_io(sio, "40/random").receive() == '44/random,{"message":"Invalid namespace"}'
 
 
-@pytest.mark.parametrize("packet", ["4abc", "4x", "49"])  # an empty one: test_socket.py
-def test_what_is_no_socket_io_packet_closes_the_client(sio, packet):
+@pytest.mark.parametrize(
+    "packets",
+    [
+        *(["4abc"], ["4"], ["49"], ['44{"message":"x"}'], [b"\x01"], [b"2[1]"]),
+        *(["40[1]"], ['40"x"'], ["41{}"], ["42"], ["42{}"], ["42null"], ["42[]"], ["42[5]"], ['42"message"']),
+        *(["42["], ['42abc["message"]'], ['42["disconnect"]'], ['42["connect",{}]'], ["43{}"], ["431"]),
+        *(["42" + "[" * 100_000], ['450-["message"]', b"\x01"], ['451-["message"]', '42["message"]']),
+        *(
+            ['451-["message",{"_placeholder":true,"num":9}]', b"\x01"],
+            ['451-["message",{"_placeholder":true,"num":"x"}]', b"\x01"],
+        ),
+        *(["451-{}", b"\x01"], ["461-{}", b"\x01"]),
+    ],
+    ids=lambda packets: repr(packets)[:40],
+)
+def test_what_is_no_socket_io_packet_closes_the_client_at_once(sio, packets, caplog):
+    client = socket_io(sio)
+    client.receive(), client.receive()
+    for packet in packets:
+        client.send(packet)
+    assert client.receive() is None  # and not for a ping without an answer: there is none before receive() gives up
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("packet", ["4abc", "4", "42{}", "40[1]"])
+def test_a_connection_that_does_not_begin_with_socket_io_is_closed_at_once(sio, packet):
     assert socket_io(sio, packet).receive() is None
 
 
