@@ -32,7 +32,7 @@ try:
     from pushrelay.draining import Draining, exit_at_signals
     from pushrelay.errors import HELP, OTHER_ERROR, Refused, bad
     from pushrelay.mount import mounted
-    from pushrelay.packets import INVALID, Packet
+    from pushrelay.packets import INVALID, UNKNOWN, Packet, unreadable
     from pushrelay.publication import StoreError, encode
     from pushrelay.publisher import Answer, Publisher, refusal, store_away
     from pushrelay.pushes import asked_of
@@ -334,16 +334,18 @@ def on_push(message: Any) -> dict[str, Any]:
 @socketio.on(INVALID)
 @answering()
 def on_invalid(why: Any) -> NoReturn:
-    bad("invalid_packet", f"this is not a Socket.IO packet that the relay can read: {why}")
+    bad("invalid_packet", unreadable(why))
+
+
+@socketio.on(UNKNOWN)
+@answering()
+def on_reserved(event: str) -> NoReturn:
+    bad("unknown_event", f"the relay knows register, unregister, ack and push, not {event[:50]!r}")
 
 
 @socketio.on("*")
 def on_unknown(event: str, message: Any, wants_answer: bool) -> dict[str, Any]:
-    @answering()
-    def refuse(_: Any) -> NoReturn:
-        bad("unknown_event", f"the relay knows register, unregister, ack and push, not {event[:50]!r}")
-
-    return refuse(message, wants_answer)
+    return on_reserved(event, wants_answer)
 
 
 def paste_app(global_conf: dict[str, str], **local_conf: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import socketio
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from .dispatch import dispatch
 from .draining import until
 from .errors import HELP, OTHER_ERROR
 from .headers import NO_SNIFFING
@@ -35,6 +36,18 @@ class StockManager(socketio.Manager):
         super().__init__()
         self._presence = Presence()
         self._presence_lock = threading.RLock()
+
+    def set_server(self, server: Any) -> None:
+        super().set_server(server)
+        server.eio.on("message", self.receive)
+
+    def receive(self, eio_sid: str, data: Any) -> None:
+        """Handle a Socket.IO packet."""
+
+        def connect(eio_sid: str, packet: Any) -> None:
+            self.server._handle_connect(eio_sid, packet.namespace, packet.data)
+
+        dispatch(self.server, eio_sid, self.server.packet_class(encoded_packet=data), connect)
 
     def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
         """Emit an event that `write()` gives as the JSON array of its name and its argument; returns to how many."""

@@ -17,11 +17,12 @@ import socketio
 from socketio import packet as sio
 
 from .connection import SLOW
+from .dispatch import dispatch
 from .holding import MOST_PACKETS, Holding
 from .message import MESSAGE, Message
 from .packets import StrictPacket
 from .presence import Presence
-from .session import REGISTER_TIMEOUT
+from .session import REGISTER_TIMEOUT, TOO_MANY_EVENTS
 
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -29,8 +30,8 @@ _EVENT = f"{MESSAGE}{sio.EVENT}"
 # A replay waits so long for a client whose outbox is half full. One that reads nothing at all is closed as slow then.
 PACE_SECONDS = 5.0
 _NOTHING: dict[Any, Any] = {}
-# An event in namespace "/" that wants an answer (Socket.IO protocol 5, "Packet encoding").
-_ANSWERED_EVENT = re.compile(rf"{_EVENT}(\d{{1,15}})\[")
+# An event in namespace "/" that wants an answer, with or without attachments (Socket.IO protocol 5, "Packet encoding").
+_ANSWERED_EVENT = re.compile(rf"{MESSAGE}(?:{sio.EVENT}|{sio.BINARY_EVENT}\d{{1,9}}-)(?:/,)?(\d{{1,15}})\[")
 _TOO_MANY = (
     "a client may not send so many events a second (setting max_event_rate): this one was not handled; send fewer"
 )
@@ -211,8 +212,11 @@ class RoomManager(socketio.Manager):
             answer = {"ok": False, "error": "too_many_events", "message": _TOO_MANY}
             session.send(Message(f"{MESSAGE}{sio.ACK}{event[1]}[{_encode(answer)}]"))
             return
+        if session.sid not in self._sids.get("/", _NOTHING):  # nothing that it would notice could be sent to it
+            session.close(reason=TOO_MANY_EVENTS)
+            return
         now = time.monotonic()
-        if now - session.refused_at >= 1 and session.sid in self._sids.get("/", _NOTHING):
+        if now - session.refused_at >= 1:
             session.refused_at = now
             session.send(_relay_error("too_many_events", _TOO_MANY))
 
@@ -230,12 +234,10 @@ class RoomManager(socketio.Manager):
     def _handle(self, eio_sid: str, data: Any) -> None:
         """Handle a packet. A client that sends what is none is closed (Socket.IO protocol, revision 5)."""
         try:
-            if isinstance(data, str) and data[:1] == "0" and eio_sid not in self.server._binary_packet:
-                packet = self.server.packet_class(encoded_packet=data)
-                if packet.packet_type == sio.CONNECT:  # the app's packet class may have found that it is none
-                    self._connect_client(eio_sid, packet)
-                    return
-            self.server._handle_eio_message(eio_sid, data)
+            if eio_sid in self.server._binary_packet:  # the attachments of a packet that came before
+                self.server._handle_eio_message(eio_sid, data)
+            else:
+                dispatch(self.server, eio_sid, self.server.packet_class(encoded_packet=data), self._connect_client)
         except ValueError:
             self.server.logger.info("an invalid packet from %s", eio_sid)
             self.server.eio.disconnect(eio_sid)

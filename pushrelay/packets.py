@@ -6,7 +6,16 @@ from socketio import packet
 
 from .pushes import RESERVED_EVENTS
 
-INVALID = "relay:invalid"  # the event that stands for a packet nobody can read; its message says why
+INVALID = "relay:invalid"  # the event that stands for a packet that cannot be read; its message is the reason
+UNKNOWN = "relay:unknown"  # the event that stands for one of RESERVED; its message is the name
+_TYPES = set("0123456")
+# Names that python-socketio gives a meaning of its own, so that an event of that name would never be answered.
+RESERVED = {"connect", "disconnect", "*", INVALID, UNKNOWN}
+
+
+def unreadable(why: str) -> str:
+    """Return the sentence about a packet that cannot be read."""
+    return f"this is not a Socket.IO packet that the relay can read: {why}"
 
 
 class Packet(packet.Packet):
@@ -27,6 +36,8 @@ class Packet(packet.Packet):
         try:
             if not isinstance(encoded_packet, str):
                 raise ValueError("binary data is not taken")
+            if encoded_packet[:1] not in _TYPES:
+                raise ValueError("a packet begins with its type, a digit from 0 to 6")
             if super().decode(encoded_packet) or self.packet_type in (packet.BINARY_EVENT, packet.BINARY_ACK):
                 raise ValueError("binary attachments are not taken")
             if self.packet_type not in (packet.CONNECT, packet.DISCONNECT, packet.EVENT, packet.ACK):
@@ -40,8 +51,11 @@ class Packet(packet.Packet):
         return 0
 
     def _invalid(self, why: str) -> None:
-        self.packet_type, self.namespace, self.id = packet.EVENT, None, None
-        self.data = [INVALID, why, False]
+        """Become the event INVALID, which is acknowledged if the packet was an event that asks for that."""
+        if self.packet_type not in (packet.EVENT, packet.BINARY_EVENT) or self.namespace not in (None, "/"):
+            self.id = None
+        self.packet_type, self.namespace = packet.EVENT, None
+        self.data = [INVALID, why, self.id is not None]
 
 
 class StrictPacket(packet.Packet):
@@ -90,4 +104,6 @@ def _is_sound(packet_type: int, data: Any) -> bool:
 def _event(data: Any) -> tuple[str, Any]:
     if not isinstance(data, list) or not data or not isinstance(data[0], str):
         raise ValueError("an event is a list that begins with its name")
+    if data[0] in RESERVED:
+        return UNKNOWN, data[0]
     return data[0], data[1] if len(data) > 1 else None
