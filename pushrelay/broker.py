@@ -27,14 +27,13 @@ from .publication import (
     offset_in,
     position_of,
 )
+from .replay import Replay
 
 log = logging.getLogger("relay.broker")
 
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two seldom meet
 SWEEP_EVERY = 64  # publications between two sweeps; each sweep can drop more than that
-TAIL = 8  # publications that may be sent to a newcomer while others wait
 CLOSED = "the store is closed, until the relay is started again"
-ROUNDS = 4  # tries to get the tail that short before the others have to wait for it
 
 
 def new_epoch() -> str:
@@ -147,45 +146,39 @@ class Broker:
             while steps > 0 and self.sweep():
                 steps -= 1
 
-    def recover(
-        self,
-        destination: str,
-        since: str | None,
-        send: Callable[[Publication], Any],
-        join: Callable[[], Any],
-        pace: Callable[[], Any] = lambda: None,
-    ) -> Recovery:
-        """Send a newcomer what came after `since`, then let it join, with no gap and no overlap to what is live.
+    def replay(self, *args: Any, **options: Any) -> Replay:
+        """Return a replay for a newcomer, not begun; see Replay for the arguments behind the first."""
+        return Replay(self, *args, **options)
 
-        `send(publication)` is called for each one missed, in order. `join()` is called once, at the moment from which
-        on deliver() has to reach the newcomer. Neither may block. `pace()` is called between sends while nobody waits
-        for them, and may block until the newcomer has read. `since` is a position, "acked" for the one that was
-        acknowledged last, or None to join only. What cannot be replayed wholly is not replayed at all.
-        Raises StoreError where the history cannot be read; then join() was not called.
-        """
-        stripe, tap = self._stripe(destination), Tap()
-        with stripe.lock:
-            stripe.open_tap(destination, tap)
+    def recover(
+        self, destination: str, since: str | None, send: Callable[[Publication], Any], join: Callable[[], Any]
+    ) -> Recovery:
+        """Replay to a newcomer that takes all at once, in this thread; returns how it stands then."""
+        replay = self.replay(destination, since, send, join)
         try:
-            with stripe.lock:
-                tap.reached = self._reached(destination)
-                stripe.drain(self._deliver)
-            missed = None if since is None else self._missed(destination, since, tap.reached)
-            send_on = None if missed is None else send
-            for publication in missed or ():
-                send(publication)
-                pace()
-            for _ in range(ROUNDS):
-                if len(tap) > TAIL:
-                    tap.empty(send_on)
-                    pace()
-            with stripe.lock:
-                tap.empty(send_on)
-                join()
-            return Recovery(position_of(self.epoch, tap.reached), missed is not None, len(missed or ()) + tap.sent)
+            while not replay.go_on():
+                pass
         finally:
-            with stripe.lock:
-                stripe.close_tap(destination, tap)
+            replay.close()
+        return replay.recovery()
+
+    def handed(self, destination: str) -> int:
+        """Return the offset up to which the sockets of a destination have been handed everything.
+
+        It waits for what is being handed out. Raises StoreError.
+        """
+        stripe = self._stripe(destination)
+        with stripe.lock:
+            return self._handed(stripe, destination)
+
+    def let_finish(self, destination: str, seconds: float = -1) -> None:
+        """Wait until what is being handed out for a destination has been handed out, or the time is over.
+
+        A socket that left the destination before this call gets nothing of it afterwards.
+        """
+        lock = self._stripe(destination).lock
+        if lock.acquire(timeout=seconds):
+            lock.release()
 
     def history(self, destination: str, since: str | None = None, limit: int | None = None) -> History:
         """What is kept after `since` (a position, "acked", or None for all), the oldest `limit` of it."""
@@ -338,15 +331,21 @@ class Broker:
         first = self._committing.get(destination)
         return offset if first is None else min(offset, first - 1)
 
-    def _missed(self, destination: str, since: str, reached: int) -> list[Publication] | None:
-        """What came after a position, up to `reached`; None where not all of it can be had."""
-        after = self._after(destination, since)
-        if after is None:
-            return None
-        live = self._live(*self._read(destination, after), after)
-        if live is None:
-            return None
-        return [self._publication(destination, each) for each in live if each.offset <= reached]
+    def _handed(self, stripe: Stripe, destination: str) -> int:
+        """handed() for a caller that holds the stripe's lock, and may let a newcomer join at this very point."""
+        tap = Tap()
+        stripe.open_tap(destination, tap)
+        try:
+            reached = self._reached(destination)
+            stripe.drain(self._deliver)
+        finally:
+            stripe.close_tap(destination, tap)
+        return max(reached, tap.last)
+
+    def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
+        """Return all that is kept after an offset, and the tip, as _page() does."""
+        kept, tip, _ = self._page(destination, since)
+        return kept, tip
 
     def _after(self, destination: str, since: str) -> int | None:
         """The offset that `since` stands for; None where it is no position of this store."""
@@ -378,8 +377,13 @@ class Broker:
         """Where a destination stands, by what is committed. Raises StoreError."""
         raise NotImplementedError
 
-    def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
-        """What is kept after an offset, in order, and a tip that knows of all that was trimmed before it was read."""
+    def _page(
+        self, destination: str, since: int, most: int | None = None, with_data: bool = True
+    ) -> tuple[list[Kept], Tip, bool]:
+        """Return what is kept after an offset, in order; a tip that knows of all that was trimmed before; more or not.
+
+        `most` bounds the bytes of data; at least one publication is returned. Without data all texts may be empty.
+        """
         raise NotImplementedError
 
     def _begin(self) -> None:

@@ -1,5 +1,8 @@
 """`memory:`: publications in this process's memory. They end with it, and the next start has another epoch."""
 
+import bisect
+import itertools
+import operator
 import threading
 import time
 from collections import OrderedDict, deque
@@ -7,9 +10,10 @@ from typing import Any
 
 from .broker import Broker, new_epoch
 from .handout import Item
-from .publication import Kept, Tip
+from .publication import Kept, Tip, cut
 
 OVERHEAD = 600  # bytes that a publication takes beside its data, and a destination beside its name (measured)
+_OFFSET = operator.attrgetter("offset")
 
 
 class _Destination:
@@ -45,11 +49,17 @@ class MemoryBroker(Broker):
             return Tip(self._floor, self._floor, self._floor)
         return Tip(found.offset, found.trimmed, found.acked)
 
-    def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
+    def _page(
+        self, destination: str, since: int, most: int | None = None, with_data: bool = True
+    ) -> tuple[list[Kept], Tip, bool]:
         with self._data:
             found = self._destinations.get(destination)
-            kept = [each for each in found.kept if each.offset > since] if found else []
-            return kept, self._tip(destination)
+            tip = self._tip(destination)
+            if found is None:
+                return [], tip, False
+            first = bisect.bisect_right(found.kept, since, key=_OFFSET)
+            kept, more = cut(itertools.islice(found.kept, first, None), most)
+            return kept, tip, more
 
     def _begin(self) -> None:
         self._data.acquire()

@@ -13,7 +13,7 @@ from .broker import new_epoch
 from .commits import Job
 from .handout import Item
 from .journal import Journal
-from .publication import Kept, StoreError, Tip, decode
+from .publication import Kept, StoreError, Tip, cut, decode
 from .sqlite_sweep import GRAIN, Spot, Sweeping
 
 log = logging.getLogger("relay.broker")
@@ -36,6 +36,7 @@ _READ = (
     "SELECT offset, event, data, created, expires, own FROM publications "
     "WHERE destination = ? AND offset > ? ORDER BY offset"
 )
+_READ_ENDS = _READ.replace("event, data", "'' AS event, '' AS data")
 
 
 class SQLiteBroker(Sweeping):
@@ -490,23 +491,28 @@ class SQLiteBroker(Sweeping):
         with self._snapshot() as connection:
             return self._tip_by(connection, self._find_in(connection, destination))
 
-    def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
+    def _page(
+        self, destination: str, since: int, most: int | None = None, with_data: bool = True
+    ) -> tuple[list[Kept], Tip, bool]:
         recent = self._recent  # first: what is committed meanwhile is in both then
         with self._snapshot() as connection:
             spot = self._find_in(connection, destination)
-            rows = connection.execute(_READ, (spot.id, since)).fetchall() if spot else ()
+            rows = connection.execute(_READ if with_data else _READ_ENDS, (spot.id, since)) if spot else iter(())
+            kept, more = cut(map(Kept._make, rows), most)
             tip = self._tip_by(connection, spot)
-        kept = [Kept(*row) for row in rows]
         mine = [item for item in recent if item.destination == destination]
         if mine and spot is None:  # it is new: it began before its first one, wherever others would begin by now
             tip = Tip(*[mine[0].offset - 1] * 3)
+        late = []
         for item in mine:
             if item.offset > tip.offset:
                 seconds, own = self._lifetime(item.ttl)
                 tip = tip._replace(offset=item.offset, trimmed=tip.trimmed if seconds or own else item.offset)
                 if seconds and item.offset > since:
-                    kept.append(Kept(item.offset, item.event, item.text, *item.publication[4:], own))
-        return kept, tip
+                    late.append(Kept(item.offset, item.event, item.text, *item.publication[4:], own))
+        if late and not more:
+            kept, more = cut([*kept, *late], most)
+        return kept, tip, more
 
     def _tip_by(self, connection: sqlite3.Connection, spot: Spot | None) -> Tip:
         if spot is not None:

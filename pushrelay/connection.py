@@ -56,6 +56,7 @@ class Receiver(Protocol):
 class Connection:
     """A non-blocking socket on the poller, with an outbox for what the kernel does not take at once."""
 
+    blocks = False  # a write never waits
     __slots__ = (
         "_again",
         "_finishing",

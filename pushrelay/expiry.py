@@ -13,29 +13,48 @@ _NOTHING: dict[str, Any] = {}  # what most holders have; never written to
 
 
 class Holder:
-    """What the relay knows of one socket, beside the rooms that it is in."""
+    """What the relay knows of one socket, beside the rooms that it is in.
 
-    __slots__ = ("_had", "due", "question", "rights", "sid", "until")
+    A socket in a room has been handed all that came after an offset, its `first`, up to what broker.handed() returns.
+    """
+
+    __slots__ = ("_epoch", "_first", "_others", "_room", "due", "question", "rights", "sid", "until")
 
     def __init__(self, sid: str):
         self.sid = sid
-        self._had: dict[str, str] = _NOTHING  # room: the position that it was recovered from
+        # `first` by room, in the store of one epoch. Most sockets have one room, for which a dict is too large.
+        self._epoch = ""
+        self._room: str | None = None
+        self._first = 0
+        self._others: dict[str, int] = _NOTHING
         self.question: Any = None  # what is being asked for it, see asking.py
         # Only Expiries changes these; every thread reads them.
         self.rights: Rights | None = None  # what was given last: what it may push to
         self.until: dict[str, float] = _NOTHING  # room: when it has to be left, in seconds since 1970
         self.due: float | None = None  # when Expiries looks at it next
 
-    def recovered_from(self, room: str, position: str) -> None:
-        """A room was entered, and what came after a position was sent before."""
-        self._had = {**self._had, room: position}
+    def entered(self, room: str, epoch: str, first: int) -> None:
+        """The socket is in a room, and has been handed all that came after an offset."""
+        if epoch != self._epoch:
+            self._epoch, self._room, self._others = epoch, None, _NOTHING
+        if self._room is None or self._room == room:
+            self._room, self._first = room, first
+        elif self._others:
+            self._others[room] = first
+        else:
+            self._others = {room: first}
 
-    def had_since(self, room: str) -> str | None:
-        """The position from which on the socket was sent all that came; None where that is when it entered the room."""
-        return self._had.get(room)
+    def handed_since(self, room: str, epoch: str) -> int | None:
+        """Return the offset since which a socket in a room has been handed everything; None for another epoch's."""
+        if epoch != self._epoch:
+            return None
+        return self._first if room == self._room else self._others.get(room)
 
     def left(self, room: str) -> None:
-        self._had.pop(room, None)
+        if room == self._room:
+            self._room = None
+        else:
+            self._others.pop(room, None)
 
 
 class Expiries:

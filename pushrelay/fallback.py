@@ -64,16 +64,19 @@ class StockManager(socketio.Manager):
 
     def presence(self, rooms: list[str]) -> dict[str, float]:
         """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
-        return self._presence.of(rooms, len(self._sids_in(rooms)))
+        return self._presence.of(rooms, len(self.sids_in(rooms)))
 
-    def disconnect_rooms(self, rooms: list[str], others: Iterable[str] = ()) -> int:
-        """Disconnect all clients that are in any of these rooms, and others by their sids; returns how many."""
-        sids = {*self._sids_in(rooms), *others}
+    def send_away(self, sids: Iterable[str]) -> None:
+        """Disconnect clients, and tell them that the server did."""
         for sid in sids:
             self.server.disconnect(sid)
-        return len(sids)
 
-    def _sids_in(self, rooms: list[str]) -> set[str]:
+    def cut(self, sid: str) -> None:
+        """Close a client's transport, so that it comes back by itself."""
+        self.server.eio.disconnect(self.eio_sid_from_sid(sid, "/"))
+
+    def sids_in(self, rooms: list[str]) -> set[str]:
+        """Return the sids of all clients that are in any of these rooms."""
         return {sid for room in rooms for sid, _ in self.get_participants("/", room)}
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
@@ -88,8 +91,14 @@ class StockManager(socketio.Manager):
             if namespace == "/" and room not in self.rooms.get(namespace, ()):
                 self._presence.emptied(room)
 
-    def pace(self, sid: str) -> None:
-        """Nothing: the stock engine's queues have no bound."""
+    def send_if_clear(self, text: str, sid: str) -> bool:
+        """An event to one client. The stock engine's queues have no bound, so there is always room."""
+        self.send_text(text, sid)
+        return True
+
+    def holds_back(self, sid: str) -> bool:
+        """Return False: see send_if_clear()."""
+        return False
 
     def settle(self, sid: str) -> None:
         """Nothing: the stock engine does not mind who stays."""

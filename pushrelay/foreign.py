@@ -55,7 +55,8 @@ class ForeignPoll:
 class ForeignLink:
     """A WebSocket that simple-websocket holds: link and connection in one."""
 
-    backlog = 0  # sending waits there until the client has read
+    backlog = 0
+    blocks = True  # sending waits until the client has read
 
     def __init__(self, session: Session, websocket: Any):
         self._session = session

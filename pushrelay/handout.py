@@ -1,19 +1,24 @@
 """Handing out in order: what is stored goes through the queue of its destination's stripe, one at a time.
 
-A newcomer opens a tap on it: what is handed out from then on is kept for it. Then it has all the time it needs to
-read and send what came before, and takes what the tap holds, the last of it while nothing is handed out.
+A newcomer opens a tap on it, which keeps for it what is handed out from then on (replay.py).
 """
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from json.encoder import encode_basestring as quote
 from typing import Any
 
 from .publication import Publication, Receipt, encode
 
 log = logging.getLogger("relay.broker")
+
+# What a tap holds for a newcomer that cannot take more at the moment: a hundred short publications. All that is kept
+# can be read from the store instead, so this bound costs a read and no publication.
+TAP_BYTES = 65536
+ITEM_BYTES = 600  # what an item takes beside its data (measured)
+MOST_SKIPPED = 1000
 
 
 class Item:
@@ -63,6 +68,11 @@ class Item:
         self.publication: Publication | None = None  # None where it repeats an earlier one
         self.connections = 0
 
+    @property
+    def is_fleeting(self) -> bool:
+        """Whether no store keeps it, so that nobody can read it later."""
+        return self.publication.expires <= self.publication.created
+
     def receipt(self) -> Receipt:
         """What the publisher is told, once the item or the one that it repeats is handed out."""
         told = self.first or self
@@ -70,28 +80,59 @@ class Item:
 
 
 class Tap:
-    """What is handed out while a newcomer is still busy with what it missed."""
+    """What is handed out while a newcomer is still being sent what it missed. The stripe's lock guards it.
 
-    __slots__ = ("items", "reached", "sent")
+    It holds at most TAP_BYTES. Beyond that it is `overflowed` and holds nothing: the newcomer reads the store again.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_sid", "_size", "fleeting", "items", "last", "overflowed", "skipped")
+
+    def __init__(self, sid: str | None = None) -> None:
+        self._sid = sid  # the newcomer's, for publications that are not meant for it
+        self._size = 0
         self.items: deque[Item] = deque()
-        self.reached = 0  # the offset up to which the newcomer has all, or does without
-        self.sent = 0  # how many it was sent
+        self.last = 0  # the offset of the last item that was added
+        self.overflowed = False
+        self.fleeting = False  # something was dropped that no store keeps
+        self.skipped: set[int] = set()  # offsets of what was pushed with the newcomer's sid as `except`
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def empty(self, send: Callable[[Publication], Any] | None) -> None:
-        """Send what is there beyond `reached`. What comes meanwhile is left for the next time: it might not end."""
-        for _ in range(len(self.items)):
-            item = self.items.popleft()
-            if item.offset <= self.reached:
-                continue
-            self.reached = item.offset
-            if send is not None:
-                send(item.publication)
-                self.sent += 1
+    def add(self, item: Item) -> None:
+        self.last = item.offset
+        if self._sid is not None and item.skip_sid == self._sid and len(self.skipped) < MOST_SKIPPED:
+            self.skipped.add(item.offset)
+        self._size += ITEM_BYTES + len(item.text)
+        if not self.overflowed and self._size <= TAP_BYTES:
+            self.items.append(item)
+        else:
+            self._overflow([*self.items, item])
+
+    def take(self) -> deque[Item]:
+        """Take all that it holds."""
+        items, self.items = self.items, deque()
+        self._size = 0
+        return items
+
+    def put_back(self, items: deque[Item]) -> None:
+        """Give back what take() returned and could not be sent."""
+        if self.overflowed:
+            self._overflow(items)
+            return
+        items.extend(self.items)
+        self.items = items
+        self._size = sum(ITEM_BYTES + len(each.text) for each in items)
+
+    def begin_again(self) -> None:
+        """Hold what is handed out from now on; the newcomer reads from the store what was dropped."""
+        self.items.clear()
+        self._size, self.overflowed = 0, False
+
+    def _overflow(self, dropped: Iterable[Item]) -> None:
+        self.overflowed = True
+        self.fleeting = self.fleeting or any(each.is_fleeting for each in dropped)
+        self.items.clear()
 
 
 class Stripe:
@@ -117,7 +158,7 @@ class Stripe:
                 self._committing[item.destination] = item.offset + 1
             if self.taps:
                 for tap in self.taps.get(item.destination, ()):
-                    tap.items.append(item)
+                    tap.add(item)
             try:
                 item.connections = deliver(item.publication, item.skip_sid)
             except Exception:
@@ -128,7 +169,9 @@ class Stripe:
         self.taps.setdefault(destination, []).append(tap)
 
     def close_tap(self, destination: str, tap: Tap) -> None:
-        taps = self.taps[destination]
-        taps.remove(tap)
-        if not taps:
-            del self.taps[destination]
+        """Close a tap, which may never have been opened."""
+        taps = self.taps.get(destination, [])
+        if tap in taps:
+            taps.remove(tap)
+            if not taps:
+                del self.taps[destination]

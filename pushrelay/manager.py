@@ -16,7 +16,6 @@ import engineio.json
 import socketio
 from socketio import packet as sio
 
-from .connection import SLOW
 from .dispatch import dispatch
 from .holding import MOST_PACKETS, Holding
 from .message import MESSAGE, Message
@@ -27,8 +26,8 @@ from .session import REGISTER_TIMEOUT, TOO_MANY_EVENTS
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _EVENT = f"{MESSAGE}{sio.EVENT}"
-# A replay waits so long for a client whose outbox is half full. One that reads nothing at all is closed as slow then.
-PACE_SECONDS = 5.0
+# A replay fills this part of a client's outbox, 256 KiB of 1 MiB. The rest is for what is published in the meantime.
+ROOM_SHARE = 4
 _NOTHING: dict[Any, Any] = {}
 # An event in namespace "/" that wants an answer, with or without attachments (Socket.IO protocol 5, "Packet encoding").
 _ANSWERED_EVENT = re.compile(rf"{MESSAGE}(?:{sio.EVENT}|{sio.BINARY_EVENT}\d{{1,9}}-)(?:/,)?(\d{{1,15}})\[")
@@ -46,16 +45,12 @@ def _relay_error(error: str, message: str) -> Message:
 
 
 class RoomManager(socketio.Manager):
-    """A `client_manager` for socketio.Server on our Engine. Any thread may call it.
-
-    `pacers`: threads that may wait in pace() at a time; the others must be left for everybody else.
-    """
+    """A `client_manager` for socketio.Server on our Engine. Any thread may call it."""
 
     can_hold = True  # a handler may raise Awaited
 
-    def __init__(self, pacers: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._pacers = threading.BoundedSemaphore(pacers)
         # `rooms[namespace][room][sid]` is the Engine.IO sid, as in the base class. A client's own room, which has its
         # sid for a name, is not stored: who is in `rooms[namespace][None]` is in it.
         self._lock = threading.RLock()  # over all that follows
@@ -102,27 +97,37 @@ class RoomManager(socketio.Manager):
         if eio_sid is not None:
             self._hand_out(Message(_EVENT + text), [eio_sid])
 
-    def pace(self, sid: str) -> None:
-        """Wait until a client that is being sent much has read some of it, but not for long: see PACE_SECONDS.
+    def send_if_clear(self, text: str, sid: str) -> bool:
+        """An event to one client, if little waits for it. False if it has to be sent later, see call_when_clear().
 
-        Where too many wait already it does not: that client is closed as slow if it does not keep up, and comes back.
+        A client whose sends block, and one that Flask-SocketIO's tests simulate, takes everything.
         """
-        session = self.server.eio.sockets.get(self.eio_sid_from_sid(sid, "/"))
-        limit = self.server.eio.outbox_bytes // 2
-        if session is None or session.backlog <= limit or session.flush() <= limit:
-            return
-        if self._pacers.acquire(blocking=False):
-            try:
-                self._wait_for(session, limit)
-            finally:
-                self._pacers.release()
+        session = self._session(sid)
+        message = Message(_EVENT + text)
+        if session is None:
+            self.send_text(text, sid)
+            return True
+        backlog = session.backlog
+        if backlog and backlog + message.size > session.outbox_bytes // ROOM_SHARE:
+            return False
+        session.send(message)
+        return True
 
-    def _wait_for(self, session: Any, limit: int) -> None:
-        end = time.monotonic() + PACE_SECONDS
-        while session.flush() > limit:
-            if time.monotonic() > end:
-                session.close(abort=True, reason=SLOW)
-            time.sleep(0.002)
+    def holds_back(self, sid: str) -> bool:
+        """Whether what is sent to a client waits for it to be read, in an outbox that has a bound."""
+        session = self._session(sid)
+        return session is not None and session.has_outbox
+
+    def call_when_clear(self, sid: str, callback: Callable[[], None]) -> None:
+        """Call back once, from a thread of the poller, when nothing waits for a client, or it is gone."""
+        session = self._session(sid)
+        if session is None:
+            self.server.eio.call_soon(callback)
+        else:
+            session.call_when_clear(callback)
+
+    def _session(self, sid: str) -> Any:
+        return self.server.eio.sockets.get(self.eio_sid_from_sid(sid, "/"))
 
     def _recipients(self, members: dict[str, str], skip_sid: str | list[str] | None) -> list[str]:
         """The Engine.IO sids of these clients, those to be skipped left out."""
@@ -194,7 +199,7 @@ class RoomManager(socketio.Manager):
 
     def settle(self, sid: str) -> None:
         """This client has done what it came for, though it is in no room."""
-        session = self.server.eio.sockets.get(self.eio_sid_from_sid(sid, "/"))
+        session = self._session(sid)
         if session is not None:
             session.settled = True
 
@@ -304,12 +309,20 @@ class RoomManager(socketio.Manager):
         """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
         return self._presence.of(rooms, self.count(rooms))
 
-    def disconnect_rooms(self, rooms: list[str], others: Iterable[str] = ()) -> int:
-        """Disconnect all clients that are in any of these rooms, and others by their sids; returns how many."""
-        sids = {*self._members("/", rooms), *others}
+    def sids_in(self, rooms: list[str]) -> set[str]:
+        """Return the sids of all clients that are in any of these rooms."""
+        return set(self._members("/", rooms))
+
+    def send_away(self, sids: Iterable[str]) -> None:
+        """Disconnect clients, and tell them that the server did."""
         for sid in sids:
             self.server.disconnect(sid)
-        return len(sids)
+
+    def cut(self, sid: str) -> None:
+        """Close a client's transport, so that it comes back by itself."""
+        session = self._session(sid)
+        if session is not None:
+            session.close()
 
     def _enter_namespace(self, eio_sid: str, namespace: str) -> str | None:
         """Register a client; None where it is in this namespace already, or gone."""

@@ -1,6 +1,7 @@
 """Publications and what is said about them: drafts, receipts, positions, recoveries."""
 
 import json
+from collections.abc import Iterable
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
 
@@ -88,6 +89,18 @@ class Kept(NamedTuple):
     created: float
     expires: float
     own: bool  # it expires when its publisher wished, and is then no loss
+
+
+def cut(kept: Iterable[Kept], most: int | None) -> tuple[list[Kept], bool]:
+    """Return the first of these publications, as many as `most` bytes hold but one at least, and if there are more."""
+    page: list[Kept] = []
+    size = 0
+    for each in kept:
+        size += len(each.text)
+        if most is not None and size > most and page:
+            return page, True
+        page.append(each)
+    return page, False
 
 
 class Tip(NamedTuple):

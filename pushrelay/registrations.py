@@ -4,19 +4,19 @@ Which ids a socket may register: any, as long as none of the settings `secret`, 
 otherwise; else those that its token allows, or that PHP says, and `me`, the one that its cookie names.
 """
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .asking import Asker
 from .broker import Broker
 from .errors import Awaited, Refused, bad
 from .expiry import Expiries, Holder
-from .publication import StoreError, encode, offset_in, offset_of
+from .publication import encode, offset_of
 from .pushes import Push, checked
-from .seats import Seat, rooms_of, seats_of
+from .registering import FINISH_SECONDS, Registering, leave, rooms_of_socket
+from .seats import Seat, destination_in, rooms_of, seats_of
 from .settings import Settings
 from .tokens import Rights, Tokens
 
@@ -40,50 +40,59 @@ class Registrations:
         self._note = note
         self._tokens = Tokens(settings) if settings.secret else None
         self._asker = Asker(settings) if settings.auth_url else None
-        self._coming: dict[str, set[str]] = {}  # sid: the rooms that it is about to enter
+        self._coming: dict[str, Registering] = {}  # sid: the register that is under way, and may be waiting
         self._expiries = Expiries(self._leave_rooms, lambda sid: manager.is_connected(sid, "/"))
 
-    # What pages ask for. All raise Refused, StoreError, and where PHP has to be asked first, Awaited.
+    # What pages ask for. All raise Refused, StoreError, and Awaited if they are to be called again later.
 
     def register(self, message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
-        """Replay what was missed, and go live, for all ids or for none; what the page is told about each."""
-        seats = self._seats(message, environ)
-        self._coming[sid] = {seat.room for seat in seats}
+        """Replay what was missed, and go live, for all ids or for none; returns the answer for each."""
+        registering = self._coming.get(sid)
+        if registering is None or not registering.has_waited:
+            registering = self._registering(message, sid, environ)
+        is_over = True
         try:
-            return self._register(message, seats, sid, environ)
+            return {"ids": self._go_on(registering, message, environ)}
+        except Awaited:
+            is_over = not registering.has_waited
+            raise
         finally:
-            self._coming.pop(sid, None)
+            if is_over:
+                self._forget(registering)
 
-    def _register(self, message: Any, seats: list[Seat], sid: str, environ: dict[str, Any]) -> dict[str, Any]:
+    def _registering(self, message: Any, sid: str, environ: dict[str, Any]) -> Registering:
+        seats = self._seats(message, environ)
         since = since_of(message.get("since"), [seat.name for seat in seats])
-        rooms = self._rooms(sid)
+        rooms = rooms_of_socket(self._manager, sid)
         if len(rooms.union(seat.room for seat in seats)) > self._settings.max_ids:
             bad("too_many_ids", f"a socket registers {self._settings.max_ids} ids at most (setting max_ids)")
         holder = holder_of(sid, environ)
-        rights = self._rights(message.get("token"), seats, holder, environ)
-        expires = None if rights is None else rights.expires
-        before = self._expiries.hold(holder, [seat.room for seat in seats if not seat.is_me], expires)
-        if before:  # until now some may have been left because their time was up
-            rooms = self._rooms(sid)
+        registering = Registering(
+            self._broker, self._manager, self._expiries, holder, seats, since, lambda: self._forget(registering)
+        )
+        self._coming[sid] = registering
+        return registering
+
+    def _go_on(self, registering: Registering, message: Any, environ: dict[str, Any]) -> dict[str, Any]:
+        if not registering.has_waited:
+            holder = holder_of(registering.sid, environ)
+            registering.begin(self._rights(message.get("token"), registering.seats, holder, environ))
         try:
-            told = {seat.name: self._recover(holder, seat, since[seat.name], seat.room in rooms) for seat in seats}
-            if expires is not None and any(holder.until.get(room) != expires for room in before):
-                rights.check_time()  # it ended meanwhile
-        except (Refused, StoreError):
-            for seat in seats:  # all of them or none
-                if seat.room not in rooms:
-                    self._leave(holder, seat.room)
-            self._expiries.restore(holder, before)
+            return registering.go_on()
+        except Awaited:
+            self._manager.settle(registering.sid)  # it is being sent what it came for
             raise
-        if rights is not None:
-            self._expiries.grant(holder, rights)
-        return {"ids": told}
+
+    def _forget(self, registering: Registering) -> None:
+        if self._coming.get(registering.sid) is registering:
+            del self._coming[registering.sid]
 
     def unregister(self, message: Any, sid: str, environ: dict[str, Any]) -> None:
-        holder = holder_of(sid, environ)
-        for seat in self._seats(message, environ):
-            self._leave(holder, seat.room)
+        holder, seats = holder_of(sid, environ), self._seats(message, environ)
+        for seat in seats:
+            leave(self._manager, holder, seat.room)
             self._expiries.forget(holder, seat.room)
+        self._let_finish(seat.destination for seat in seats)
 
     def ack(self, message: Any, sid: str, environ: dict[str, Any]) -> None:
         """All up to this position has been dealt with, for every socket that asks for what is not acknowledged."""
@@ -91,7 +100,7 @@ class Registrations:
         if len(seats) > 1:
             bad("invalid_id", "a position is one id's: acknowledge each id on its own")
         seat = seats[0]
-        if seat.room not in self._rooms(sid):
+        if seat.room not in rooms_of_socket(self._manager, sid):
             bad("not_registered", "register an id before you acknowledge what came for it")
         if not isinstance(position, str):
             bad("invalid_position", "position is the id of the publication that is acknowledged")
@@ -118,11 +127,14 @@ class Registrations:
     # What the relay calls beside that.
 
     def each_second(self) -> None:
-        """End what is over by the clock, and tell the sockets. Never waits."""
+        """End what is over by the clock, and tell the sockets. It waits for a moment at most."""
         for holder, rooms in self._expiries.take_due(time.time()):
             # What expires is never `me`: it has the name that its room has.
-            ids = [room.partition(":")[2] for room in rooms]
+            ids = [destination_in(room) for room in rooms]
             refusal = {"ok": False, "error": "token_expired", "message": EXPIRED, "ids": ids}
+            if registering := self._coming.get(holder.sid):
+                registering.let_finish(FINISH_SECONDS)
+            self._let_finish(ids)  # nothing comes for these behind the message
             try:
                 self._manager.send_text(encode(["relay_error", refusal]), holder.sid)
             except Exception:
@@ -137,10 +149,30 @@ class Registrations:
         """
         if self._asker is not None:
             self._asker.forget()
-        rooms = [room for each in destinations for room in rooms_of(each)]
-        # First these: who is no longer among them holds its rooms.
-        coming = [sid for sid, theirs in list(self._coming.items()) if not theirs.isdisjoint(rooms)]
-        return self._manager.disconnect_rooms(rooms, coming)
+        rooms = {room for each in destinations for room in rooms_of(each)}
+        # Registers under way first: a socket whose register is over by now is in its rooms already.
+        coming = [each for each in list(self._coming.values()) if not each.rooms.isdisjoint(rooms)]
+        for each in coming:
+            each.ended = True
+        sids = {*self._manager.sids_in(list(rooms)), *(each.sid for each in coming)}
+        self._empty_rooms_of(sids)
+        for each in coming:
+            each.let_finish(FINISH_SECONDS)
+        self._manager.send_away(sids)
+        return len(sids)
+
+    def _empty_rooms_of(self, sids: set[str]) -> None:
+        """Take sockets out of all their rooms; nothing is handed to them any more when this returns."""
+        left = set()
+        for sid in sids:
+            for room in rooms_of_socket(self._manager, sid):
+                self._manager.leave_room(sid, "/", room)
+                left.add(destination_in(room))
+        self._let_finish(left)
+
+    def _let_finish(self, destinations: Iterable[str]) -> None:
+        for each in destinations:
+            self._broker.let_finish(each, FINISH_SECONDS)
 
     # May they?
 
@@ -192,59 +224,9 @@ class Registrations:
             bad("missing_id", 'say which id you mean: {id: "42"}, or a list of ids')
         return seats_of(fields["id"], environ, self._settings)
 
-    def _rooms(self, sid: str) -> set[str]:
-        return set(self._manager.get_rooms(sid, "/")) - {sid}
-
-    def _enter(self, holder: Holder, room: str) -> None:
-        try:
-            self._manager.enter_room(holder.sid, "/", room)
-        except (ValueError, KeyError):  # python-socketio's words for a room that nobody can enter any more
-            bad("disconnected", "the socket was closed while it registered")
-
-    def _leave(self, holder: Holder, room: str) -> None:
-        self._manager.leave_room(holder.sid, "/", room)
-        holder.left(room)
-
     def _leave_rooms(self, holder: Holder, rooms: list[str]) -> None:
         for room in rooms:
-            self._leave(holder, room)
-
-    # Recovery.
-
-    def _recover(self, holder: Holder, seat: Seat, since: str | None, held: bool) -> dict[str, Any]:
-        """Replay to the socket that asks what it missed, and let it into the room; what it is told about this id."""
-        broker, sid, room, destination = self._broker, holder.sid, seat.room, seat.destination
-        if since is not None:
-            since = broker.acked(destination) if since == "acked" else seat.meant(since, broker.epoch)
-        if held and (since is None or self._has_had(holder, seat, since)):
-            position = seat.shown(broker.position(destination))
-            return {"position": position, "recovered": since is not None, "replayed": 0}
-        if held:  # it asks for more than it has had: all of that in order, and so what came live once more
-            self._leave(holder, room)
-        try:
-            recovery = broker.recover(
-                destination,
-                since,
-                send=lambda publication: self._manager.send_text(seat.text(publication), sid),
-                join=lambda: self._enter(holder, room),
-                pace=lambda: self._manager.pace(sid),
-            )
-        except StoreError:
-            if held:
-                with contextlib.suppress(Refused):
-                    self._enter(holder, room)
-            raise
-        if recovery.recovered:
-            holder.recovered_from(room, since)
-        return {**recovery._asdict(), "position": seat.shown(recovery.position)}
-
-    def _has_had(self, holder: Holder, seat: Seat, since: str) -> bool:
-        """Whether a socket that is registered was sent all that came after a position."""
-        first, last = holder.had_since(seat.room), self._broker.position(seat.destination)
-        offset = offset_in(since, self._broker.epoch)
-        if offset is None or offset > offset_of(last):
-            return False
-        return since == last or (first is not None and offset >= offset_of(first))
+            leave(self._manager, holder, room)
 
 
 def holder_of(sid: str, environ: dict[str, Any]) -> Holder:

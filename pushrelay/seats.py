@@ -75,6 +75,11 @@ def rooms_of(destination: str) -> list[str]:
     return [room_of(destination), my_seat(destination).room]
 
 
+def destination_in(room: str) -> str:
+    """The destination that one of these rooms belongs to."""
+    return room.partition(":")[2]
+
+
 def seats_of(ids: Any, environ: dict[str, Any], settings: Settings) -> list[Seat]:
     """The seats for an id, or for a list of them, on a socket with this environ. Raises Refused."""
     names = destinations_of(ids, settings, settings.max_ids)

@@ -43,7 +43,7 @@ def make_manager(settings: Settings, address_of: Callable[[dict[str, Any]], str 
         admission=Admission(most, settings.max_per_address, settings.max_connections, address_of),
         threads=settings.threads,
     )
-    return RoomManager(pacers=settings.threads // 2)
+    return RoomManager()
 
 
 def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = None) -> Any:

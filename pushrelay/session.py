@@ -49,6 +49,7 @@ class Session:
         "_buffer",
         "_engine",
         "_lock",
+        "_on_clear",
         "_paid_until",
         "_poll",
         "_posting",
@@ -76,6 +77,7 @@ class Session:
         self._lock = threading.Lock()  # over all that follows, and over the move from polling to the WebSocket
         self._buffer: list[Message] | None = []
         self._waiting = 0  # bytes in the buffer; a message shared with others counts in full
+        self._on_clear: Callable[[], None] | None = None  # see call_when_clear()
         self._poll: Any = None  # the GET that is parked until there is something to say
         self._posting = False  # a POST is being read
         # The move to a WebSocket.
@@ -99,6 +101,11 @@ class Session:
     def backlog(self) -> int:
         """Bytes that wait for the client, over what the kernel has taken."""
         return self._waiting if self.link is None else self.link.backlog
+
+    @property
+    def has_outbox(self) -> bool:
+        """Whether what is sent waits for the client here. Else whoever sends waits until the client has read."""
+        return self.link is None or not self.link.blocks
 
     @property
     def outbox_bytes(self) -> int:
@@ -131,17 +138,22 @@ class Session:
         if link is not None:
             link.write(message.frame, self._engine.outbox_bytes)
 
-    def flush(self) -> int:
-        """Send of what waits as much as the kernel takes; returns the bytes left, 0 where the client is gone.
+    def call_when_clear(self, callback: Callable[[], None]) -> None:
+        """Call back once, from a thread of the poller, when nothing waits for the client, or the session is closed.
 
-        For who sends much while it handles this client's own event: it holds the connection, so nobody else sends.
+        Whoever sends much waits for this in place of filling the outbox. One callback at a time.
         """
-        link = self.link
-        if self.closed or (link is not None and link.closed):
-            return 0
-        if link is not None:
-            link.flush()
-        return self.backlog
+        with self._lock:
+            self._on_clear = callback
+        # It is set before this is looked at, and what was waiting is gone before _cleared() looks: one of both sees it.
+        if self.closed or self.backlog == 0:
+            self._cleared()
+
+    def _cleared(self) -> None:
+        with self._lock:
+            callback, self._on_clear = self._on_clear, None
+        if callback is not None:
+            self._engine.call_soon(callback)
 
     def _keep(self, message: Message) -> Connection | None:
         """Answer the parked poll with the message, or keep it. Returns the WebSocket if there is one after all."""
@@ -157,6 +169,8 @@ class Session:
                 self._buffer = None  # from here on it gets nothing: what came behind a gap would hide the gap
         if poll is not None:
             poll.answer(messages)
+            if self._on_clear is not None:
+                self._cleared()
         elif slow:
             # Not here: whoever sends may hold locks that what the app does about a disconnect needs.
             self._engine.close_soon(self, SLOW)
@@ -175,15 +189,19 @@ class Session:
         Raises ValueError where another GET is parked already: the protocol wants the session closed then.
         """
         with self._lock:
-            if self._poll is None:
-                if self._buffer:
-                    return self._take_buffer()
+            is_second = self._poll is not None
+            if not is_second and not self._buffer:
                 if self.upgrading or self.closed or self.link is not None:
                     return [NOOP_MESSAGE]
                 self._poll = park()
                 return None
-        self.close(reason=TRANSPORT_ERROR)
-        raise ValueError("two polls at the same time")
+            messages = [] if is_second else self._take_buffer()
+        if is_second:
+            self.close(reason=TRANSPORT_ERROR)
+            raise ValueError("two polls at the same time")
+        if self._on_clear is not None:
+            self._cleared()
+        return messages
 
     def poll_lost(self, poll: Any) -> None:
         """The client hung up on the GET that was parked."""
@@ -296,7 +314,13 @@ class Session:
             poll, self._poll = self._poll, None
         if poll is not None:
             poll.answer([NOOP_MESSAGE])
+        self.link_cleared(link)
         return True
+
+    def link_cleared(self, link: Any) -> None:
+        """All that waited for the outbox of a WebSocket has been sent."""
+        if self._on_clear is not None and self.link is link.connection and self.backlog == 0:
+            self._cleared()
 
     def link_lost(self, link: Any, reason: str) -> None:
         """A WebSocket of this session is gone."""
@@ -337,6 +361,7 @@ class Session:
         if probe is not None:
             probe.close(NORMAL)
         self._buffer, self._state = None, None
+        self._cleared()
 
     def _end_link(self, reason: str) -> None:
         receiver = self.link.receiver
@@ -421,7 +446,8 @@ class Link:
         self.connection.finish()
 
     def proceed(self) -> None:
-        """Nothing was waiting for the outbox."""
+        """Nothing waits in the outbox any more."""
+        self._session.link_cleared(self)
 
     def expired(self) -> None:
         """It has no such deadline: the heartbeat ends it, or _check_the_rest does."""
