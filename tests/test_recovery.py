@@ -239,7 +239,7 @@ def test_who_is_sent_what_it_missed_is_there_already_for_who_closes_connections(
 
 @own_server_only
 def test_who_does_not_read_its_replay_is_closed_and_others_are_served(start_relay, wire):
-    relay = start_relay(max_outbox=65536, threads=4)
+    relay = start_relay(threads=4, ping_interval=2, ping_timeout=2)
     first = [relay.push("unread", "x" * 100_000)["id"] for _ in range(60)][0]
     client = wire(relay.port, buffer=4096)
     client.emit("register", {"id": "unread", "since": first})
