@@ -161,7 +161,7 @@ class Transports(engineio.Server):
         head = handshake(environ) if transport == "websocket" else b""
         if conversation is None:
             self._check_threads(environ)
-        has_websockets = can_serve(environ) if conversation is None else conversation.websockets
+        has_websockets = _has_websockets(environ, conversation)
         if transport == "websocket" and not has_websockets:
             raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
         self.admission.check(conversation)
@@ -283,10 +283,10 @@ class Transports(engineio.Server):
     ) -> Iterable[bytes]:
         head = handshake(environ)
         self.admission.check(conversation)
+        if not _has_websockets(environ, conversation):
+            raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
         if conversation is None:
             return serve_foreign(self, session, environ, start_response, opening=False)
-        if not conversation.websockets:
-            raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
         link = Link(session, self.max_http_buffer_size)
         link.connection = conversation.take()
         if session.probe(link):
@@ -322,6 +322,11 @@ class ParkedPoll:
 
     def _lost(self) -> None:
         self._session.poll_lost(self)
+
+
+def _has_websockets(environ: dict[str, Any], conversation: Conversation | Taken | None) -> bool:
+    """Whether this request can become a WebSocket on the server that it came through."""
+    return can_serve(environ) if conversation is None else conversation.websockets
 
 
 def _end_idle_probe(session: Session, link: Link) -> None:

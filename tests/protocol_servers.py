@@ -9,9 +9,11 @@ belongs to the suite, and run the suite in another terminal:
     python tests/protocol_servers.py socket       # or: socket werkzeug
     cd socket.io-protocol/test-suite && npm ci && npm test
 
-Under gunicorn, waitress or uWSGI, from the folder tests:
+Under gunicorn or uWSGI, from the folder tests:
 
     PYTHONPATH=.. gunicorn --threads 20 -b 127.0.0.1:3000 'protocol_servers:engine_app()'
+    PYTHONPATH=.. uwsgi --http-socket 127.0.0.1:3000 --add-header 'Connection: close' --enable-threads --threads 20 \\
+        --master --module 'protocol_servers:engine_app()'
 
 Port 3000 and the short pings are the suites' own.
 """

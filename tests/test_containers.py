@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ import crowd
 import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, need, wait_for
 from listeners import Follower, Wire
+from wire import HANDSHAKE
 
 pytestmark = pytest.mark.alone  # other servers take seconds for things when the machine is busy
 
@@ -136,6 +138,19 @@ def test_it_serves_the_page_and_delivers_pushes(contained, connect):
     for n in range(3):
         assert contained.push("me", f"hello {n}")["connections"] == 1
     assert client.data(3) == ["hello 0", "hello 1", "hello 2"]
+
+
+def test_a_connection_that_ends_with_its_answer_is_announced(contained):
+    """RFC 9112, 9.6. Else clients that keep connections send the next push into the end of this one."""
+    for path in ("/health/live", "/socket.io/?EIO=3&transport=polling"):
+        with socket.create_connection(("127.0.0.1", contained.port), DEADLINE) as sock:
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            answer = http.client.HTTPResponse(sock)
+            answer.begin()
+            answer.read()
+            if not answer.will_close:
+                sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                assert sock.recv(5) == b"HTTP/"
 
 
 def test_polling_clients_get_each_push_once_and_in_order(contained):
@@ -293,6 +308,14 @@ def test_waitress_says_that_it_has_no_websocket_and_who_came_through_a_proxy(con
     assert upgrades(relay) == []
     with pytest.raises(AssertionError, match="400"):
         Wire(relay.port)
+    opened = json.loads(relay.request("GET", "/socket.io/?EIO=4&transport=polling")[2][1:])
+    path = f"/socket.io/?EIO=4&transport=websocket&sid={opened['sid']}"
+    with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
+        sock.sendall(HANDSHAKE.format(path=path).encode())
+        answer = http.client.HTTPResponse(sock)
+        answer.begin()
+        assert answer.status == 400 and "long polling" in json.loads(answer.read())["message"]
+    assert "Traceback" not in relay.log.read_text()
     assert relay.request("POST", "/push", b"destination=a&data=b", {"X-Forwarded-For": "203.0.113.9"})[0] == 401
 
 
