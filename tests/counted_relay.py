@@ -1,0 +1,34 @@
+"""A relay that counts what it holds: `python tests/counted_relay.py FLAGS`, then GET /counts. See leaves.py."""
+
+import json
+import pathlib
+import runpy
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from leaves import census, open_files  # noqa: E402
+
+from pushrelay import serving, transports  # noqa: E402
+
+transports.UPGRADE_SECONDS = 0.5  # so that its timers end within a test
+make_server = serving.make_server
+
+
+def make_counted_server(app, *args, **options):
+    server = make_server(app, *args, **options)
+    parts = vars(sys.modules["__main__"])
+    roots = [parts[name] for name in ("manager", "publisher", "registrations", "broker", "draining", "access")]
+    roots += [server, parts["socketio"].server]
+
+    def counts():
+        return json.dumps(census(*roots) | open_files())
+
+    app.add_url_rule("/counts", view_func=counts)
+    return server
+
+
+serving.make_server = make_counted_server
+sys.argv[0] = str(ROOT / "relay.py")
+runpy.run_path(sys.argv[0], run_name="__main__")
