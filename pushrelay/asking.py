@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from . import json_text
 from .errors import Refused
 from .settings import Settings
 from .tokens import Rights, rights_of
@@ -237,8 +238,8 @@ class Asker:
         if len(body) > MAX_ANSWER:
             return not_available(f"its answer has more than {MAX_ANSWER} bytes: use names that end with *")
         try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
+            answer = json_text.read(body.decode(json.detect_encoding(body)))
+        except ValueError:
             return not_available("its answer is not JSON: look whether it prints something else, a warning say")
         claims = {"ids": answer} if isinstance(answer, list) else answer
         if not isinstance(claims, dict) or not claims.keys() & {"ids", "push"}:

@@ -1,7 +1,6 @@
 """The body of a push: read, bounded, and taken apart into fields, whichever way it was written."""
 
 import io
-import json
 import re
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -11,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
+from . import json_text
 from .errors import Refused, bad
 
 MAX_PUSHES = 1000  # in a batch, and destinations in one push: more is better sent as a topic, or in several batches
@@ -22,6 +22,8 @@ _LINES = "application/x-ndjson"
 USUAL_FORM = re.compile(rb"destination=([^&%+]+)&data=([^&%+]*)")
 
 Fields = dict[str, Any]
+
+_AROUND_DATA = 2  # levels of a body around the data of a push: the object, and the batch
 
 
 def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Fields | list[Fields | Refused]:
@@ -100,27 +102,45 @@ def _text(body: bytes, error: str) -> str:
 
 
 def _json_body(text: str) -> Fields | list[Fields | Refused]:
-    value = _json(text)
+    try:
+        value = json_text.read(text, _AROUND_DATA)
+    except json_text.TooDeep as error:
+        if not text.lstrip().startswith("["):
+            raise _not_json(error) from None
+        value = _read_apart(text)
+    except json_text.NotJSON as error:
+        raise _not_json(error) from None
     if isinstance(value, list):
         _check_size(len(value))
-        return [each if isinstance(each, dict) else _no_object(each) for each in value]
+        return [each if isinstance(each, dict | Refused) else _no_object(each) for each in value]
     if not isinstance(value, dict):
         raise _no_object(value)
     return value
+
+
+def _read_apart(text: str) -> list[Any]:
+    """Read each push of a batch by itself, so that one that is nested too deeply fails alone."""
+    try:
+        elements = json_text.elements(text)
+    except json_text.NotJSON as error:
+        raise _not_json(error) from None
+    _check_size(len(elements))
+    return [_read_alone(each) for each in elements]
+
+
+def _read_alone(text: str) -> Any:
+    try:
+        return json_text.read(text, _AROUND_DATA)
+    except json_text.NotJSON as error:
+        return _not_json(error)
 
 
 def _lines(text: str) -> list[Fields | Refused]:
     """A push a line (newline-delimited JSON); empty lines are passed over, and a bad one fails alone."""
     lines = [line for line in text.split("\n") if line.strip()]
     _check_size(len(lines))
-    pushes: list[Fields | Refused] = []
-    for line in lines:
-        try:
-            value = _json(line)
-            pushes.append(value if isinstance(value, dict) else _no_object(value))
-        except Refused as refused:
-            pushes.append(refused)
-    return pushes
+    values = map(_read_alone, lines)
+    return [each if isinstance(each, dict | Refused) else _no_object(each) for each in values]
 
 
 def _check_size(count: int) -> None:
@@ -132,17 +152,10 @@ def _no_object(value: Any) -> Refused:
     return Refused(400, "invalid_json", f"a push is a JSON object with destination and data, not {kind_of(value)}")
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except RecursionError:
-        bad("invalid_json", "the JSON is nested too deeply")
-    except ValueError as wrong:
-        bad("invalid_json", f"the body is not JSON: {wrong}")
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is JavaScript, not JSON")
+def _not_json(error: json_text.NotJSON) -> Refused:
+    if isinstance(error, json_text.TooDeep):
+        return Refused(400, "invalid_json", f"the JSON cannot be taken: {error}")
+    return Refused(400, "invalid_json", f"the body is not JSON: {error}")
 
 
 def _form_pairs(text: str) -> list[tuple[str, str]]:

@@ -23,7 +23,6 @@ from .publication import (
     Recovery,
     StoreError,
     Tip,
-    decode,
     offset_in,
     position_of,
 )
@@ -277,7 +276,7 @@ class Broker:
         """Called by _store() for each item that it stores: give it its offset, and keep it for handing out."""
         item.offset = offset
         item.position = position = f"{self.epoch}:{offset}"
-        item.publication = Publication._make((item.destination, position, item.event, item.data, now, expires))
+        item.publication = Publication._make((item.destination, position, item.event, item.text, now, expires))
         self._committing.setdefault(item.destination, offset)
         self._placed.append(item)
         if item.key is not None:
@@ -362,7 +361,7 @@ class Broker:
 
     def _publication(self, destination: str, kept: Kept) -> Publication:
         position = position_of(self.epoch, kept.offset)
-        return Publication(destination, position, kept.event, decode(kept.text), kept.created, kept.expires)
+        return Publication(destination, position, kept.event, kept.text, kept.created, kept.expires)
 
     # What a store does. All but the first four are called by one thread at a time, between _begin() and _commit().
 

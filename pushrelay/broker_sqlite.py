@@ -12,7 +12,7 @@ from . import sqlite_file
 from .broker import new_epoch
 from .commits import Job
 from .handout import Item
-from .journal import Journal
+from .journal import SIZE, Journal
 from .publication import Kept, StoreError, Tip, cut, decode
 from .sqlite_sweep import GRAIN, Spot, Sweeping
 
@@ -344,7 +344,9 @@ class SQLiteBroker(Sweeping):
             self._put(name, spot, offset, now, expires, own, item.event, item.text)
             if item.key is not None:
                 self._store_key(item.key, offset, now)
-            if not self._settles:
+            if len(item.text) > SIZE:  # the journal has no room for it, so none is made ready for it
+                self._settles = True
+            elif not self._settles:
                 if item.ttl is None:
                     times = usual_times = usual_times or f"{now},{expires}"  # writing numbers is slow
                 else:

@@ -115,7 +115,8 @@ class Connection:
     def write(self, data: bytes, limit: int = 0) -> bool:
         """Send bytes, or keep in the outbox what the kernel does not take. False where the connection is over.
 
-        Never blocks. With a `limit`, in bytes, the connection ends as `slow` when more than that would be waiting.
+        Never blocks. With a `limit`, in bytes, the connection ends as `slow` when more than that would wait behind
+        what is being sent. What is next has room whatever its size: else a client could never receive it.
         """
         with self._lock:
             if self._reason is not None or self._finishing:
@@ -137,9 +138,9 @@ class Connection:
             else:
                 self._outbox.append(data)
                 self.backlog += len(data)
-            if limit and self.backlog > limit:
-                self._abort(SLOW)
-                return False
+                if limit and self.backlog > limit and self._is_crowded(limit):
+                    self._abort(SLOW)
+                    return False
             return True
 
     def finish(self) -> None:
@@ -288,6 +289,9 @@ class Connection:
             self._on_close(self)
 
     # With the lock held.
+
+    def _is_crowded(self, limit: int) -> bool:
+        return len(self._outbox) > 2 and self.backlog - len(self._outbox[0]) > limit
 
     def _abort(self, reason: str) -> None:
         self._reason = reason

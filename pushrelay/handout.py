@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from json.encoder import encode_basestring as quote
 from typing import Any
 
-from .publication import Publication, Receipt, encode
+from .publication import Publication, Receipt, decode, encode
 
 log = logging.getLogger("relay.broker")
 
@@ -26,7 +26,6 @@ class Item:
 
     __slots__ = (
         "connections",
-        "data",
         "destination",
         "event",
         "first",
@@ -48,15 +47,20 @@ class Item:
         ttl: float | None = None,
         key: str | None = None,
         skip_sid: str | None = None,
+        text: str | None = None,
     ):
+        """`text` is the data as JSON, if it is known already; items of the same data share it."""
         self.destination = destination
-        self.data = data
         self.event = event
         self.ttl = ttl
         self.skip_sid = skip_sid
-        self.text = text = quote(data) if type(data) is str else encode(data)
-        if not (text.isascii() and destination.isascii() and event.isascii()):
-            f"{text}{destination}{event}".encode()  # half a surrogate pair fails here, not in what others share
+        if text is None:
+            text = quote(data) if type(data) is str else encode(data)
+            if not text.isascii():
+                text.encode()  # half a surrogate pair fails here, not in what others share
+        self.text = text
+        if not (destination.isascii() and event.isascii()):
+            f"{destination}{event}".encode()
         self.key: str | None = None  # unique in the whole store, as the draft's is only for its destination
         if key is not None:
             self.key = f"{len(destination)}:{destination}{key}"
@@ -72,6 +76,11 @@ class Item:
     def is_fleeting(self) -> bool:
         """Whether no store keeps it, so that nobody can read it later."""
         return self.publication.expires <= self.publication.created
+
+    @property
+    def data(self) -> Any:
+        """The data itself."""
+        return decode(self.text)
 
     def receipt(self) -> Receipt:
         """What the publisher is told, once the item or the one that it repeats is handed out."""

@@ -30,7 +30,7 @@ _EVENT = f"{MESSAGE}{sio.EVENT}"
 ROOM_SHARE = 4
 _NOTHING: dict[Any, Any] = {}
 # An event in namespace "/" that wants an answer, with or without attachments (Socket.IO protocol 5, "Packet encoding").
-_ANSWERED_EVENT = re.compile(rf"{MESSAGE}(?:{sio.EVENT}|{sio.BINARY_EVENT}\d{{1,9}}-)(?:/,)?(\d{{1,15}})\[")
+_ANSWERED_EVENT = re.compile(rf"{MESSAGE}(?:{sio.EVENT}|{sio.BINARY_EVENT}[0-9]{{1,9}}-)(?:/,)?([0-9]{{1,15}})\[")
 _TOO_MANY = (
     "a client may not send so many events a second (setting max_event_rate): this one was not handled; send fewer"
 )

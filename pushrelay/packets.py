@@ -1,9 +1,12 @@
 """Socket.IO packets as the relay takes them from browsers: small, sound, and telling whether an answer is wanted."""
 
+import json
+import re
 from typing import Any
 
 from socketio import packet
 
+from . import json_text
 from .pushes import RESERVED_EVENTS
 
 INVALID = "relay:invalid"  # the event that stands for a packet that cannot be read; its message is the reason
@@ -18,6 +21,21 @@ def unreadable(why: str) -> str:
     return f"this is not a Socket.IO packet that the relay can read: {why}"
 
 
+_AROUND_DATA = 2  # levels of a packet around the data of a push: the event's list, and the message
+# What stands before and behind the namespace, up to the data. int() would read digits of any script.
+_NUMBERS = re.compile(r"([^/\[{\"]*)(?:/[^,]*,([^\[{\"]*))?")
+
+
+class _JSON:
+    """The JSON module that packets are read and written with."""
+
+    dumps = staticmethod(json.dumps)
+
+    @staticmethod
+    def loads(text: str) -> Any:
+        return json_text.read(text, _AROUND_DATA)
+
+
 class Packet(packet.Packet):
     """A Socket.IO packet whose events reach their handler as `handler(message, wants_answer)`.
 
@@ -25,6 +43,8 @@ class Packet(packet.Packet):
     Socket.IO protocol 5, "Acknowledgement"), and a refusal must go out as an event where it did not. A packet that
     cannot be read becomes the event INVALID, so that its sender is told instead of the log.
     """
+
+    json = _JSON
 
     def __init__(self, *args: Any, encoded_packet: str | bytes | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -38,14 +58,14 @@ class Packet(packet.Packet):
                 raise ValueError("binary data is not taken")
             if encoded_packet[:1] not in _TYPES:
                 raise ValueError("a packet begins with its type, a digit from 0 to 6")
+            if not all(part.isascii() for part in _NUMBERS.match(encoded_packet).groups("")):
+                raise ValueError("its id is written with the digits 0 to 9")
             if super().decode(encoded_packet) or self.packet_type in (packet.BINARY_EVENT, packet.BINARY_ACK):
                 raise ValueError("binary attachments are not taken")
             if self.packet_type not in (packet.CONNECT, packet.DISCONNECT, packet.EVENT, packet.ACK):
                 raise ValueError(f"a client sends no packets of type {self.packet_type}")
             if self.packet_type == packet.EVENT:
                 self.data = [*_event(self.data), self.id is not None]
-        except RecursionError:
-            self._invalid("it is nested too deeply")
         except ValueError as error:
             self._invalid(str(error))
         return 0
@@ -64,6 +84,8 @@ class StrictPacket(packet.Packet):
     python-socketio's own also takes events that are no lists, and fails with other exceptions in the app's log.
     """
 
+    json = _JSON
+
     def __init__(self, *args: Any, encoded_packet: str | bytes | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if encoded_packet is not None:  # also if it is empty, which the class above passes over
@@ -72,10 +94,7 @@ class StrictPacket(packet.Packet):
     def decode(self, encoded_packet: Any) -> int:
         if not isinstance(encoded_packet, str):
             raise ValueError("an attachment that no packet announced")
-        try:
-            attachments = super().decode(encoded_packet)
-        except RecursionError:
-            raise ValueError("it is nested too deeply") from None
+        attachments = super().decode(encoded_packet)
         if not _is_sound(self.packet_type, self.data):
             raise ValueError("this packet cannot have this payload")
         return attachments

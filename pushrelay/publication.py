@@ -39,14 +39,18 @@ class Publication(NamedTuple):
     destination: str
     position: str  # epoch:offset, the `id` that clients and publishers see
     event: str
-    data: Any
+    text: str  # the data as JSON, which is never read again: it goes out as it is
     created: float  # seconds since 1970, as all times that outlive the process
-    expires: float  # the same; `created` where it is not kept
+    expires: float  # the same; `created` if it is not kept
+
+    @property
+    def data(self) -> Any:
+        """The data itself."""
+        return decode(self.text)
 
     def as_event(self) -> str:
-        """The Socket.IO event that brings it to a browser: a JSON array of its name and one object."""
-        data = quote(self.data) if isinstance(self.data, str) else encode(self.data)
-        message = f'{{"data":{data},"id":"{self.position}","destination":{quote(self.destination)}}}'
+        """Return the Socket.IO event that brings it to a browser: a JSON array of its name and one object."""
+        message = f'{{"data":{self.text},"id":"{self.position}","destination":{quote(self.destination)}}}'
         return f"[{quote(self.event)},{message}]"
 
 
@@ -129,7 +133,7 @@ def offset_of(position: str) -> int:
 def offset_in(position: str, epoch: str) -> int | None:
     """The offset in a position of this epoch; None for another epoch's and for what is no position at all."""
     its_epoch, _, digits = position.rpartition(":")
-    # Nineteen digits hold every offset a store can; int() itself would also read "+1", " 1" and "1_0".
-    if its_epoch != epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 19:
+    # int() itself would also read "+1", " 1" and "1_0".
+    if its_epoch != epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
         return None
     return int(digits)

@@ -19,6 +19,7 @@ from .settings import Settings
 from .waiters import Held, Waiter, Waiters
 
 Pushes = Push | list[Push | Refused]  # a request's push, or its batch
+MOST_GROWTH = 6  # bytes that a byte of text takes as JSON at most: a control character is \u0001
 MOST_LET_IN = 64  # addresses that are remembered for one header; behind them each is asked about every time
 
 
@@ -70,8 +71,9 @@ class Publisher:
 
         It knows plain forms of a destination and data, and leaves all others to answer(), which says the same of them.
         """
-        too_large = int(environ.get("CONTENT_LENGTH") or 0) > self._settings.max_body
-        if too_large or "HTTP_IDEMPOTENCY_KEY" in environ or not is_form(environ):
+        # A body that might take more as JSON than a push may is answer()'s to look at.
+        is_large = int(environ.get("CONTENT_LENGTH") or 0) * MOST_GROWTH > self._settings.max_body
+        if is_large or "HTTP_IDEMPOTENCY_KEY" in environ or not is_form(environ):
             return None
         let_in: dict[str, Caller] = {}  # by address, who it was with this header
         longest, gathering = self._settings.max_id_length, self._gathering
@@ -137,7 +139,7 @@ class Publisher:
         """Park the request, publish together with what else has come, and answer it then."""
         if not items:
             return _written(pushes, items, seed)
-        self._gathering.check_room()
+        self._gathering.check_room(items)
         if isinstance(pushes, Push) and pushes.wait:
             self._wait(pushes, seed, conversation, items, environ)
             return None
@@ -188,7 +190,8 @@ def items_of(pushes: Pushes) -> list[Item]:
     """What is to be published, in order; nothing for the items of a batch that are refused."""
     if isinstance(pushes, Push):
         push = pushes
-        return [Item(each, push.data, push.event, push.ttl, push.key, push.skip_sid) for each in push.destinations]
+        more = push.event, push.ttl, push.key, push.skip_sid, push.text or None
+        return [Item(each, push.data, *more) for each in push.destinations]
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
 

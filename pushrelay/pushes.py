@@ -8,16 +8,20 @@ from typing import Any, NoReturn
 
 from .bodies import MAX_PUSHES, Fields, kind_of, read_body, read_query
 from .errors import Refused, bad
-from .publication import encode
+from .json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers
+from .publication import encode, quote
 from .settings import Settings
 
 FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
 MAX_EVENT_LENGTH = 100
 MAX_KEY_LENGTH = 255
+MAX_TTL = 1e20  # seconds: any integer of 64 bits, which programs send for "for ever"
 MAX_WAIT = 30.0  # seconds: PHP's own limit for a script, and what proxies give a request, are not far beyond
+MOST_STORED = 8 << 20  # bytes of data that one request may store over all destinations; max_body, if that is more
 # Socket.IO keeps these names to itself: its clients would take such an event for their own.
 RESERVED_EVENTS = {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -34,6 +38,7 @@ class Push:
     ttl: float | None = None  # seconds in history; None: as long as the relay keeps any; 0: not kept
     key: str | None = None  # idempotency key: a repeated push is answered as the first was, and not delivered again
     wait: float = 0.0  # seconds to wait for an acknowledgement
+    text: str = ""  # data as JSON, which all publications of this push share
 
 
 def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False) -> Push | list[Push | Refused]:
@@ -54,7 +59,7 @@ def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False)
             pushes.append(_batched(_with_key(fields, header, f"#{number}"), settings))
         except Refused as refused:
             pushes.append(refused)
-    _check_total(pushes)
+    _check_total(pushes, settings)
     return pushes
 
 
@@ -67,11 +72,50 @@ def checked(fields: Fields, settings: Settings, known_only: bool = True) -> Push
     if "data" not in fields:
         bad("missing_data", "say what to deliver: a field data (an empty string is fine)")
     destination, data = fields["destination"], fields["data"]
-    _check_data(data)
-    push = Push(destinations_of(destination, settings), isinstance(destination, list), "push", data, None)
+    text = text_of(data)
+    size = check_size(text, settings)
+    push = Push(destinations_of(destination, settings), isinstance(destination, list), "push", data, None, text=text)
+    if len(push.destinations) > 1:
+        _check_stored(size * len(push.destinations), settings)
     if len(fields) > 2:
         _add_options(push, fields)
     return push
+
+
+def text_of(data: Any) -> str:
+    """Return data as JSON. Raises Refused (400) for what Python reads but no browser could."""
+    if isinstance(data, str):
+        if not data.isascii() and _LONE_SURROGATE.search(data):
+            _refuse_surrogate()
+        return quote(data)
+    try:
+        text = encode(data)
+        check_depth(text)
+        check_numbers(text)
+    except TooDeep:
+        bad("invalid_data", f"data is nested more than {MAX_DEPTH} levels deep: send it flatter, or as a string")
+    except ValueError:
+        bad("invalid_data", "data holds a number that is out of range: a browser would read it as Infinity")
+    if not text.isascii() and _LONE_SURROGATE.search(text):
+        _refuse_surrogate()
+    return text
+
+
+def size_of(text: str) -> int:
+    """Return the bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def check_size(text: str, settings: Settings) -> int:
+    """Return the bytes of a push's data as it goes to browsers. Raises Refused (413) if they are too many."""
+    size = size_of(text)
+    if size > settings.max_body:
+        message = (
+            f"the data takes {size} bytes as JSON, which is how browsers receive it, and at most {settings.max_body} "
+            "are allowed (setting max_body): send less, or raise the setting"
+        )
+        raise Refused(413, "too_large", message)
+    return size
 
 
 def destinations_of(value: Any, settings: Settings, most: int = MAX_PUSHES) -> list[str]:
@@ -96,6 +140,11 @@ def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple
     return destinations_of(fields["destination"], settings), fields
 
 
+def decimal(text: str) -> float | None:
+    """Return the number that an ordinary decimal stands for, or None. float() also reads " 5 ", "1_0" and "٣"."""
+    return float(text) if len(text) < 30 and _DECIMAL.fullmatch(text) else None
+
+
 def event_of(value: Any) -> str:
     """The name of an event that may be emitted to a page. Raises Refused (400)."""
     if not isinstance(value, str) or not value or len(value) > MAX_EVENT_LENGTH or not _is_clean(value):
@@ -113,7 +162,7 @@ def _add_options(push: Push, fields: Fields) -> None:
         bad("invalid_except", "except is a socket's sid, a string")
     push.skip_sid = skip_sid or None
     if "ttl" in fields:
-        push.ttl = _seconds("ttl", fields["ttl"], math.inf)
+        push.ttl = _seconds("ttl", fields["ttl"], MAX_TTL)
     if "wait" in fields:
         push.wait = _seconds("wait", fields["wait"], MAX_WAIT)
     if "id" in fields:
@@ -121,15 +170,12 @@ def _add_options(push: Push, fields: Fields) -> None:
 
 
 def _seconds(name: str, value: Any, most: float) -> float:
-    if isinstance(value, str) and len(value) < 30:
-        try:
-            value = float(value)
-        except ValueError:
-            value = None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most or value == math.inf:
-        limit = f" and at most {most:g}" if most < math.inf else ""
+    number = decimal(value) if isinstance(value, str) else value
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not 0 <= number <= most or math.copysign(1, number) < 0:
+        limit = f" and at most {most:g}" if most < MAX_TTL else ""
         bad(f"invalid_{name}", f"{name} is a number of seconds, 0 or more{limit}")
-    return float(value)
+    return float(number)
 
 
 def _key(value: Any) -> str:
@@ -157,10 +203,26 @@ def _batched(fields: Fields, settings: Settings) -> Push:
     return push
 
 
-def _check_total(pushes: list[Push | Refused]) -> None:
-    total = sum(len(push.destinations) for push in pushes if isinstance(push, Push))
+def _check_total(pushes: list[Push | Refused], settings: Settings) -> None:
+    taken = [push for push in pushes if isinstance(push, Push)]
+    total = sum(len(push.destinations) for push in taken)
     if total > MAX_PUSHES:
         bad("too_many_pushes", f"{total} publications in one batch are too many: {MAX_PUSHES} at most")
+    _check_stored(sum(len(push.destinations) * size_of(push.text) for push in taken), settings)
+
+
+def _check_stored(size: int, settings: Settings) -> None:
+    """Raise Refused (413) if the publications of one request take more bytes than one transaction may.
+
+    A transaction is written at one go, and others wait for it; and it must not push out what is kept of all others.
+    """
+    most = min(max(MOST_STORED, settings.max_body), settings.history_bytes)
+    if size > most:
+        message = (
+            f"the data takes {size} bytes over all destinations, and one request may store {most}: send it to fewer "
+            "destinations at a time, or send less and have pages fetch the rest"
+        )
+        raise Refused(413, "too_large", message)
 
 
 def _destination(value: Any, longest: int) -> str:
@@ -199,15 +261,5 @@ def _refuse_names(names: set[str], known: Iterable[str]) -> NoReturn:
     bad("unknown_field", f"there is no field {name[:50]!r}; the fields are {', '.join(sorted(known))}")
 
 
-def _check_data(data: Any) -> None:
-    """Refuse what Python reads but no browser could: 1e999, half a surrogate pair, nesting without end."""
-    if isinstance(data, str) and (data.isascii() or not _LONE_SURROGATE.search(data)):
-        return
-    try:
-        encode(data).encode()
-    except UnicodeEncodeError:
-        bad("invalid_data", "data holds half of a surrogate pair, which is no character: send whole Unicode text")
-    except RecursionError:
-        bad("invalid_data", "data is nested too deeply")
-    except ValueError:
-        bad("invalid_data", "data holds a number that is out of range")
+def _refuse_surrogate() -> NoReturn:
+    bad("invalid_data", "data holds half of a surrogate pair, which is no character: send whole Unicode text")

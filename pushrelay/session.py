@@ -162,7 +162,8 @@ class Session:
                 return self.link
             self._buffer.append(message)
             self._waiting += message.size
-            slow = self._waiting > self.outbox_bytes
+            buffer = self._buffer  # as on a WebSocket, what is first and what is next have room whatever their size
+            slow = len(buffer) > 2 and self._waiting - buffer[0].size > self.outbox_bytes
             poll, self._poll = self._poll, None
             messages = self._take_buffer() if poll is not None else []
             if slow and poll is None:

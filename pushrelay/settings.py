@@ -41,10 +41,8 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
     """A parser for times in seconds, fractions allowed."""
 
     def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
+        # float() also reads "1_0" and digits of other scripts.
+        value = float(text) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text) else float("nan")
         if not low <= value <= high:
             raise ValueError(f"a number of seconds from {low:g} to {high:g}")
         return value
@@ -281,6 +279,11 @@ class Settings:
             raise SettingsError(
                 f"origins = * and {cookies} cannot be together: any website could connect with your visitors' cookies "
                 "and read what is theirs; list the origins of your own pages"
+            )
+        if self.max_body > self.history_bytes:
+            raise SettingsError(
+                f"max_body = {self.max_body} is more than history_bytes = {self.history_bytes}: a push of that size "
+                "could not be kept; lower max_body or raise history_bytes"
             )
 
 

@@ -1,5 +1,7 @@
 """What somebody may register and push, and the tokens that say so: JSON Web Tokens (RFC 7519), signed with HS256."""
 
+import base64
+import contextlib
 import time
 import warnings
 from collections.abc import Iterable
@@ -7,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jwt
 
+from . import json_text
 from .bodies import kind_of
 from .errors import Refused
 from .pushes import destinations_of
@@ -111,6 +114,7 @@ class Tokens:
             raise _invalid(f"a token is a string, not {kind_of(token)}")
         if len(token) > MAX_TOKEN:
             raise _invalid(f"a token has {MAX_TOKEN} bytes at most: use names that end with * for what it allows")
+        _check_depth(token)
         for secret in self._settings.secret:
             try:
                 return jwt.decode(token, secret, algorithms=["HS256"], options=_OPTIONS)
@@ -120,9 +124,20 @@ class Tokens:
                 raise _invalid("it is not signed with HS256, and nothing else is taken") from None
             except jwt.InvalidAudienceError:
                 raise _invalid("it is for somebody else: leave the claim aud out") from None
-            except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            except (jwt.PyJWTError, ValueError, TypeError):
                 raise _invalid("it is no JSON Web Token that the relay can read") from None
         raise _invalid("it is not signed with the relay's secret: both sides need the same (setting secret)")
+
+
+def _check_depth(token: str) -> None:
+    """Raise Refused if the header or the claims are nested so deep that reading them could fail."""
+    for part in token.split(".")[:2]:
+        with contextlib.suppress(ValueError):  # PyJWT refuses what is no base64
+            text = base64.urlsafe_b64decode(part.encode() + b"==").decode("latin-1")
+            try:
+                json_text.check_depth(text)
+            except json_text.TooDeep as error:
+                raise _invalid(str(error)) from None
 
 
 def _invalid(why: str) -> Refused:

@@ -18,9 +18,10 @@ def frame(text, opcode=1):
     """A client's WebSocket frame, with a mask of zeros, under which the text stays as it is."""
     payload = text.encode()
     size = len(payload)
-    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    if size > 65535:
-        length = b"\xff" + size.to_bytes(8, "big")
+    if size < 126:
+        length = bytes((0x80 | size,))
+    else:
+        length = b"\xfe" + size.to_bytes(2, "big") if size < 65536 else b"\xff" + size.to_bytes(8, "big")
     return bytes((0x80 | opcode,)) + length + b"\0\0\0\0" + payload
 
 
