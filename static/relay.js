@@ -4,23 +4,35 @@
 
   const DEFAULTS = {
     transports: ["websocket", "polling"],
-    timeout: 10000, // for each
+    timeout: 10000, // ms: for a transport to open, for a token, and for the answer to a push
     reconnectDelay: 1000,
     reconnectDelayMax: 30000,
   };
+  const BUFFER = 100; // messages that wait while offline
+  const ACK_DELAY = 20; // ms: at most and at least this often
+  const SAVE_DELAY = 50; // ms
+  const SAVED_IDS = 100;
+  const RETRIED = /_not_available$|^too_many_events$/; // refusals of a registration that pass by themselves
 
-  // Not known in modules.
-  const { src } = document.currentScript || {};
+  const scope = typeof self === "object" ? self : globalThis; // a page, a worker or Node
+  const page = scope.document || {};
+  const here = scope.location || {};
+
+  // Unknown in modules, bundles and workers.
+  const { src } = page.currentScript || {};
   const place = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)\.js/.exec(src);
-  const HOME = place ? place[1] : location.origin + "/";
+  const HOME = place ? place[1] : here.origin + "/";
 
-  const CUT = { ok: false, error: "disconnected", message: "connection lost before the answer" };
-  const CLOSED = { ok: false, error: "closed", message: "close() or unregister() before the answer" };
+  const refusal = (error, message) => ({ ok: false, error, message });
+  const CUT = refusal("disconnected", "the connection was lost before the answer");
+  const CLOSED = refusal("closed", "close(), unregister() or leave() came before the answer");
 
   const isObject = (value) => typeof value === "object" && value !== null;
   const isFunction = (value) => typeof value === "function";
   const isRefused = (body) => body && body.ok === false;
   const listOf = (ids) => [].concat(ids).map((id) => (typeof id === "number" ? String(id) : id));
+  const own = (object, key) => (Object.prototype.hasOwnProperty.call(object, key) ? object[key] : undefined);
+  const later = (ms) => new Promise((_, reject) => setTimeout(() => reject(new Error(`no answer within ${ms} ms`)), ms));
 
   function websocket(wire, url) {
     const ws = new WebSocket(url.replace("http", "ws") + "?EIO=4&transport=websocket");
@@ -66,27 +78,88 @@
     poll().catch(fail);
   }
 
-  /** Whether a handler did well. Thrown on, errors would be a bare "Script error." */
+  /** Report what a handler threw to window.onerror, with its stack, although this script may be another origin's. */
+  function complain(error) {
+    (scope.reportError || console.error)(error);
+  }
+
+  /** Whether a handler succeeded. */
   async function call(fn, self, args) {
     try {
       await fn.apply(self, args);
       return true;
     } catch (error) {
-      console.error(error);
+      complain(error);
     }
   }
 
-  /** What the tab's next page resumes from: writes one position, or reads all. May be denied or full. */
-  function tabPositions(url, id, position) {
+  // Positions. "9f3c:17": an epoch, which is one life of the relay's store, and an offset.
+
+  const parse = (position) => /^(.*):(\d+)$/.exec(position) || [];
+
+  /** Whether a publication comes after the last one that was handed over; another epoch starts from the beginning. */
+  function isAfter(position, last) {
+    const [, epoch, offset] = parse(position);
+    const [, lastEpoch, lastOffset] = parse(last);
+    return epoch !== lastEpoch || !(+offset <= +lastOffset);
+  }
+
+  // The positions that a tab keeps for its next page are in sessionStorage. Frames share it with their page, so one's
+  // progress would hide another's gap: only the page itself uses it. Connections that hold the same id in one page have
+  // an item each: the first connection the first item, and so on.
+  const hasTab = scope.top === scope;
+  const SHARED = Symbol.for("relay.holders"); // by all copies of this script in the page
+  const holders = scope[SHARED] || (scope[SHARED] = new Map()); // url and id -> connections; the index is the item
+  const unsaved = new Map(); // item -> Map of id -> position
+  let saving = 0;
+
+  function readItem(item) {
     try {
-      const all = new Map(JSON.parse(sessionStorage.getItem(url)));
-      if (!id) return all;
-      all.delete(id); // the newest last
-      if (position) all.set(id, position);
-      sessionStorage.setItem(url, JSON.stringify([...all].slice(-100)));
+      return new Map(JSON.parse(scope.sessionStorage.getItem(item)));
     } catch (error) {
-      return new Map();
+      return new Map(); // denied, or not ours
     }
+  }
+
+  function save(item, id, position) {
+    const moved = unsaved.get(item) || new Map();
+    unsaved.set(item, moved);
+    moved.delete(id); // the newest last
+    moved.set(id, position);
+    saving = saving || setTimeout(saveAll, SAVE_DELAY);
+  }
+
+  function saveAll() {
+    clearTimeout(saving);
+    saving = 0;
+    unsaved.forEach((moved, item) => {
+      const all = readItem(item);
+      moved.forEach((position, id) => {
+        all.delete(id);
+        if (position) all.set(id, position);
+      });
+      try {
+        scope.sessionStorage.setItem(item, JSON.stringify([...all].slice(-SAVED_IDS)));
+      } catch (error) {
+        // Denied or full: recovery works within the page.
+      }
+    });
+    unsaved.clear();
+  }
+
+  /** What a register sends as `since`. An object without prototype: "__proto__" may be an id. */
+  function sinceOf(before) {
+    const known = [...before].filter(([, [since]]) => since);
+    if (!known.length) return undefined;
+    if (known.length === before.size && known.every(([, [since]]) => since === "acked")) return "acked";
+    const all = Object.create(null);
+    known.forEach(([id, [since]]) => (all[id] = since));
+    return all;
+  }
+
+  function closeInbox(state) {
+    if (state.inbox) state.inbox.queue = []; // ends what is tried again
+    state.inbox = null;
   }
 
   class Emitter {
@@ -110,17 +183,23 @@
       return this;
     }
 
+    /** Return a function for each handler that calls it. A handler of once() is removed now. */
+    _calls(name, ...args) {
+      const handlers = this._handlers.get(name) || [];
+      if (handlers.some(({ once }) => once)) this._handlers.set(name, handlers.filter(({ once }) => !once));
+      return handlers.map(({ fn }) => () => call(fn, this, args));
+    }
+
     _fire(name, ...args) {
-      return (this._handlers.get(name) || []).map(({ fn, once }) => {
-        if (once) this.off(name, fn);
-        return call(fn, this, args);
-      });
+      const calls = this._calls(name, ...args);
+      calls.forEach((run) => run());
+      return calls.length;
     }
   }
 
   const live = new Set(); // started and not closed
 
-  /** Kept up from _start() to close(). Subclasses add _changed(), _recovery() and _event(). */
+  /** Kept up from _start() to close(). Subclasses add _changed(), _recovery(), _event() and _error(). */
   class Connection extends Emitter {
     constructor(url, options) {
       super();
@@ -141,12 +220,15 @@
 
       this._sent = 0;
       this._answers = new Map();
-      this._buffer = [];
-      this._registrations = new Set(); // {ids, payload, inbox, answer until there was one}
+      this._buffer = []; // {text, answer, patience}
+      this._tokens = new Set(); // registrations whose token the buffer waits for
 
-      this._positions = new Map(); // id -> last handed over
-      this._recovering = 0; // registrations
-      this._inboxes = new Map(); // id -> {well, done: promise of that, handled: position}
+      this._registrations = new Set(); // {ids, payload, answers that are waited for, tries, turn}; the newest last
+      this._recovering = new Set(); // registrations
+      this._ids = new Map(); // id -> see _of()
+      this._left = new Map(); // id -> how many unregisters have no answer yet
+      this._acks = new Map(); // id -> the position to acknowledge
+      this._acking = 0;
     }
 
     _start() {
@@ -224,20 +306,42 @@
       this._since = Date.now();
       this.status = "online";
       this._listen();
-      this._recovering = 0;
       // Registrations first: a page hears what it pushes to itself.
       this._registrations.forEach((registration) => this._register(registration));
-      this._buffer.splice(0).forEach((packet) => this._wire.send(packet));
+      this._flush();
       this._changed();
     }
 
+    // What the page sends.
+
     /** Now or once online; answer() gets the server's, or CUT or CLOSED. */
-    _send(args, answer) {
+    _send(args, answer, patience) {
+      const message = { text: JSON.stringify(args), answer, patience };
+      if (this.transport && !this._tokens.size) this._transmit(message);
+      else if (this._buffer.length < BUFFER) this._buffer.push(message);
+      else this._refuse(refusal("offline", `offline, and ${BUFFER} messages wait already: try again when online`), answer);
+    }
+
+    _refuse(body, answer) {
+      if (answer) answer(body);
+      else this._error(body);
+    }
+
+    /** Send what waited, unless a token is not here yet: a push may need its rights, or hear itself. */
+    _flush() {
+      if (this.transport && !this._tokens.size) this._buffer.splice(0).forEach((message) => this._transmit(message));
+    }
+
+    _transmit({ text, answer, patience }) {
       const number = answer ? this._sent++ : "";
-      const packet = "42" + number + JSON.stringify(args);
-      if (answer) this._answers.set(number, answer);
-      if (this.transport) this._wire.send(packet);
-      else this._buffer.push(packet);
+      const late = refusal("timeout", `no answer within ${patience} ms; it may have been accepted`);
+      const timer = patience && setTimeout(() => this._answers.delete(number) && answer(late), patience);
+      const answered = (...body) => {
+        clearTimeout(timer);
+        answer(...body);
+      };
+      if (answer) this._answers.set(number, answered);
+      this._wire.send("42" + number + text);
     }
 
     _answerAll(body) {
@@ -246,56 +350,158 @@
       answers.forEach((answer) => answer(body));
     }
 
+    // Ids.
+
+    /**
+     * What this connection knows of an id.
+     *
+     * `handed` says how far the page's handlers are, and nothing else does: the position of the last publication that
+     * they were given; before the first one, the position at which the id went live. Only _reach() moves it.
+     */
+    _of(id) {
+      let state = this._ids.get(id);
+      if (!state) {
+        state = {
+          handed: this._saved(id),
+          sent: false, // a register on this wire
+          held: false, // the answer to it
+          rewind: null, // {since, last, registration}: the page asked a held id for publications that it may have had
+          inbox: null, // {queue: [{position, calls, tries, done}], tries}
+          calls: 0, // of register() without leave()
+        };
+        this._ids.set(id, state);
+      }
+      return state;
+    }
+
+    /** Move an id to the publication that is handed over now, or to where it starts. */
+    _reach(id, position) {
+      this._of(id).handed = position;
+      this._save(id, position);
+    }
+
+    /** Start an id behind `since`. What is under way for a held id counts as handed over only after the replay. */
+    _startAt(id, since, registration) {
+      const state = this._of(id);
+      if (!state.sent) this._reach(id, since);
+      else if (since !== null) state.rewind = { since, last: state.handed, registration };
+    }
+
+    /** A new wire holds nothing, and nothing is under way on it. */
+    _forgetWire() {
+      this._left = new Map();
+      this._tokens.clear();
+      this._recovering.clear();
+      this._ids.forEach((state, id) => {
+        state.sent = state.held = false;
+        const { rewind } = state;
+        state.rewind = null;
+        if (rewind) this._reach(id, rewind.since);
+      });
+    }
+
     /** Registers now and after every reconnect, unless the first answer is no. */
     _remember({ id, since, inbox, ...payload }, answer) {
       const ids = listOf(id);
-      this._forget(ids); // no old token comes back
-      if (since !== undefined) ids.forEach((id) => this._reach(id, isObject(since) ? since[id] : since));
-      const registration = { ids, payload, inbox, answer };
+      const looks = JSON.stringify([payload, typeof payload.token, inbox]);
+      let registration = this._waiting(ids);
+      const isSame = registration && registration.looks === looks && since === undefined;
+      if (registration) this._registrations.delete(registration); // to add it as the newest
+      else registration = { ids, answers: [], tries: 0 };
       this._registrations.add(registration);
-      if (this.transport) this._register(registration);
+      registration.answers.push(answer);
+      Object.assign(registration, { payload, looks });
+      if (!this.transport) this._replaceOlder(registration);
+      for (const each of ids) {
+        if (since !== undefined) this._startAt(each, isObject(since) ? own(since, each) || null : since, registration);
+        if (inbox) this._openInbox(each, inbox, registration);
+      }
+      if (this.transport && !isSame) this._register(registration);
+    }
+
+    /** The registration of these ids that has no answer yet: many calls are one registration. */
+    _waiting(ids) {
+      const isTheirs = (it) => it.answers.length && it.ids.length === ids.length && it.ids.every((id, i) => id === ids[i]);
+      return [...this._registrations].find(isTheirs);
+    }
+
+    _openInbox(id, { tries }, registration) {
+      const state = this._of(id);
+      if (!state.inbox) this._startAt(id, "acked", registration);
+      state.inbox = state.inbox || { queue: [] };
+      state.inbox.tries = tries || Infinity;
     }
 
     async _register(registration) {
       const wire = this._wire;
-      const { payload, inbox } = registration;
-      let { token } = payload;
-      const before = {}; // id -> position
-      for (const id of registration.ids) {
-        if (inbox && !(this._inboxes.get(id) || {}).well) {
-          this._inboxes.set(id, { well: true });
-          this._reach(id, "acked"); // more comes again
-        }
-        before[id] = this._positions.get(id);
-      }
-      const known = registration.ids.some((id) => before[id]);
-      if (known) this._recovering++;
-      const since = inbox ? "acked" : known ? before : undefined;
+      const turn = (registration.turn = {}); // only the answer to the last one counts
+      const isOver = () => this._wire !== wire || registration.turn !== turn || !this._registrations.has(registration);
+      const again = (body) => {
+        this._tokens.delete(registration);
+        this._flush();
+        if (!registration.tries) this._error({ ...body, ids: registration.ids });
+        setTimeout(() => isOver() || this._register(registration), this._backOff(registration.tries++));
+      };
+      const isAway = (id) => !this._of(id).sent && this._sinceOf(id);
+      if (registration.ids.some(isAway)) this._recovering.add(registration);
+      let { token } = registration.payload;
       if (isFunction(token)) {
+        if (!registration.tries) this._tokens.add(registration);
         try {
-          token = await token();
+          token = await Promise.race([token(), later(this._options.timeout)]);
         } catch (error) {
-          console.error(error);
-          wire.end("token");
+          const message = `the token function failed, and is called again: ${error && error.message}`;
+          return isOver() || again({ ...refusal("token_failed", message), cause: error });
         }
-        if (this._wire !== wire) return;
+        if (isOver()) return;
       }
-      const { ids } = registration;
-      if (!ids.length) return; // unregister()
-      this._send(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
-        if (body === CUT || body === CLOSED) return; // the next connection asks
-        if (/_not_available$/.test(body.error)) return this._drop(body.error);
-        const { answer } = registration;
-        registration.answer = null;
-        if (!isRefused(body)) this._registered(body.ids || {}, before, known);
-        else if (answer) this._registrations.delete(registration);
-        else this._event(["relay_error", body]); // kept: next time may go better
-        if (answer) answer(body);
-      });
+      this._ask(registration, token, (body) => isOver() || (RETRIED.test(body.error) ? again(body) : this._answered(registration, body)));
+    }
+
+    _ask(registration, token, answer) {
+      const { ids, payload } = registration;
+      registration.before = new Map(ids.map((id) => [id, [this._sinceOf(id), this._of(id).handed]]));
+      ids.forEach((id) => (this._of(id).sent = true));
+      this._tokens.delete(registration);
+      const message = { ...payload, token, id: ids.length > 1 ? ids : ids[0], since: sinceOf(registration.before) };
+      this._transmit({ text: JSON.stringify(["register", message]), answer });
+      this._flush();
+    }
+
+    _answered(registration, body) {
+      const answers = registration.answers.splice(0);
+      registration.tries = 0;
+      for (const id of registration.ids) {
+        const state = this._of(id);
+        const { rewind } = state;
+        if (!rewind || rewind.registration !== registration) continue;
+        state.rewind = null;
+        this._reach(id, rewind.last);
+      }
+      if (isRefused(body)) this._refused(registration, body, answers.length);
+      else this._registered(registration, body.ids || {});
+      answers.forEach((answer) => answer(body));
+    }
+
+    _refused(registration, body, isFirst) {
+      for (const id of registration.ids) {
+        const state = this._of(id);
+        state.sent = state.held;
+        if (isFirst && !state.held) closeInbox(state);
+      }
+      if (!isFirst) return this._error(body); // kept: next time may go better
+      this._registrations.delete(registration);
+      this._recovering.delete(registration);
+    }
+
+    _sinceOf(id) {
+      const { rewind, inbox, handed } = this._of(id);
+      return rewind ? rewind.since : inbox ? "acked" : handed;
     }
 
     /** Gives the ids that no token function renews. */
     _renew(ids) {
+      ids.forEach((id) => Object.assign(this._of(id), { sent: false, held: false }));
       this._registrations.forEach((registration) => {
         const others = ids.filter((id) => !registration.ids.includes(id));
         if (!isFunction(registration.payload.token) || others.length === ids.length) return;
@@ -305,71 +511,160 @@
       return ids;
     }
 
-    _registered(ids, before, known) {
+    /**
+     * The answer's position is where the relay's store is, not what came here. So an id takes it only if it has no
+     * position, or if what it missed is lost and nothing has come since.
+     */
+    _registered(registration, ids) {
       const lost = [];
-      for (const id in ids) {
+      for (const id of Object.keys(ids)) {
         const { position, recovered } = ids[id];
-        if (before[id] && !recovered) lost.push(id);
-        if (this._positions.get(id) === before[id]) this._reach(id, position); // or a push was quicker
+        const [since, handed] = registration.before.get(id) || [];
+        const state = this._of(id);
+        const isLost = since && !recovered;
+        state.held = true;
+        if (state.handed === handed && !state.rewind && (isLost || !parse(handed).length)) this._reach(id, position);
+        if (!isLost) continue;
+        lost.push(id);
+        this._acks.delete(id); // a later one stands for these as well
+        if (state.inbox) state.inbox.queue = [];
       }
-      this._recovery(lost.length ? "lost" : known && !--this._recovering && "recovered", lost);
+      this._replaceOlder(registration);
+      this._sendAcks();
+      if (lost.length) this._recovery("lost", lost);
+      else this._settle(registration);
     }
 
-    /** Hands each publication over once: a replay may hold what is here already. */
-    _take(body) {
-      const { id, destination, error, ids } = body[1] || {};
-      if (error === "token_expired" && ids && ids[0] && !(body[1].ids = this._renew(ids)).length) return;
-      const [epoch, offset] = String(id).split(":");
-      const [lastEpoch, lastOffset] = String(this._positions.get(destination)).split(":");
-      const isNew = epoch !== lastEpoch || !(+offset <= lastOffset);
-      if (isNew && offset) this._reach(destination, id);
-      const handlers = isNew ? this._event(body) : [];
-
-      const inbox = this._inboxes.get(destination);
-      if (inbox) inbox.done = Promise.all([inbox.done || true, ...handlers]).then((done) => this._handled(inbox, done, body[1]));
+    /** `recovered` once the last registration that was away is complete. */
+    _settle(registration) {
+      if (this._recovering.delete(registration) && !this._recovering.size) this._recovery("recovered", []);
     }
 
-    /** Acknowledges up to the first failure, as a position stands for all before it. */
-    _handled(inbox, done, { id, destination }) {
-      inbox.well = done.every(Boolean);
-      if (inbox.well) {
-        inbox.handled = id;
-        setTimeout(() => inbox.handled === id && this._send(["ack", { id: destination, position: id }]), 20); // not each
+    /** The newest registration of an id takes the place of those before it, unless they wait for an answer. */
+    _replaceOlder(registration) {
+      const all = [...this._registrations];
+      const at = all.indexOf(registration);
+      const theirs = (list) => new Set([].concat(...list.map(({ ids }) => ids)));
+      const newer = theirs(all.slice(at + 1).filter(({ answers }) => !answers.length));
+      this._dropIds([registration], newer);
+      this._dropIds(all.slice(0, at).filter(({ answers }) => !answers.length), theirs([registration]));
+    }
+
+    _dropIds(registrations, ids) {
+      for (const registration of registrations) {
+        registration.ids = registration.ids.filter((id) => !ids.has(id));
+        if (registration.ids.length) continue;
+        this._registrations.delete(registration);
+        registration.answers.splice(0).forEach((answer) => answer(CLOSED));
+        this._tokens.delete(registration);
+        this._settle(registration);
       }
-      return inbox.well;
-    }
-
-    _reach(id, position) {
-      this._positions.set(id, position);
+      this._flush();
     }
 
     _unregister(id, answer) {
       const ids = listOf(id);
-      this._forget(ids, CLOSED);
-      for (const id of ids) {
-        this._reach(id, null);
-        this._inboxes.delete(id);
+      this._dropIds([...this._registrations], new Set(ids));
+      for (const each of ids) {
+        closeInbox(this._of(each));
+        this._ids.delete(each);
+        this._acks.delete(each);
+        this._save(each);
+        this._release(each);
       }
-      this._send(["unregister", { id }], answer);
+      const done = (body) => answer && answer(body === CUT ? { ok: true } : body); // the next connection does not hold it
+      if (!this.transport) return done({ ok: true });
+      const left = this._left;
+      const count = (by) => ids.forEach((each) => left.set(each, (left.get(each) || 0) + by));
+      count(1);
+      const answered = (body) => {
+        count(-1);
+        done(body);
+      };
+      this._transmit({ text: JSON.stringify(["unregister", { id }]), answer: answered });
     }
 
-    /** Who waits for an answer goes on, unless there is a `last`. */
-    _forget(ids, last) {
-      for (const registration of this._registrations) {
-        if (registration.answer && !last) continue;
-        registration.ids = registration.ids.filter((id) => !ids.includes(id));
-        if (registration.ids.length) continue;
-        this._registrations.delete(registration);
-        if (registration.answer) registration.answer(last);
+    /** Whether a publication was under way when its id was unregistered. */
+    _isLeft(id) {
+      const pending = this._left.get(id);
+      return pending > 0 || (pending === 0 && ![...this._registrations].some(({ ids }) => ids.includes(id)));
+    }
+
+    // Publications.
+
+    /** Hands each publication over once: a replay may hold what is here already. */
+    _take([name, message, ...others]) {
+      const { id: position, destination, error, ids } = message || {};
+      if (name === "relay_error") {
+        if (error === "token_expired" && ids && ids[0] && !(message.ids = this._renew(ids)).length) return;
+        return this._error(message);
       }
+      if (this._isLeft(destination)) return;
+      const isPublication = parse(position).length;
+      const { handed, inbox, rewind } = isPublication ? this._of(destination) : {};
+      if (rewind) rewind.last = position;
+      else if (!isAfter(position, handed)) return inbox && this._acknowledgeAgain(destination, inbox, position);
+      else if (isPublication) this._reach(destination, position);
+      const calls = this._event(name, message, ...others);
+      if (!inbox) return calls.forEach((run) => run());
+      const entry = { position, calls, tries: 0, done: false };
+      inbox.queue.push(entry);
+      this._handle(destination, inbox, entry);
+    }
+
+    /** Call the handlers of one publication; those that fail are called again after a while, and only those. */
+    async _handle(id, inbox, entry) {
+      const results = await Promise.all(entry.calls.map((run) => run()));
+      if (!inbox.queue.includes(entry)) return; // unregistered, or lost
+      entry.calls = entry.calls.filter((_, i) => !results[i]);
+      if (entry.calls.length && ++entry.tries) {
+        const isLast = entry.tries >= inbox.tries;
+        const next = isLast ? "it counts as handled" : "it is called again";
+        const message = `a handler of ${entry.position} failed ${entry.tries} times; ${next}`;
+        this._error({ ...refusal("handler_failed", message), ids: [id], id: entry.position, tries: entry.tries });
+        if (!isLast) return setTimeout(() => this._handle(id, inbox, entry), this._backOff(entry.tries));
+      }
+      entry.done = true;
+      while (inbox.queue.length && inbox.queue[0].done) this._acks.set(id, inbox.queue.shift().position);
+      this._acknowledge();
+    }
+
+    /** The relay replays what was handled: the acknowledgement of it was lost with the connection. */
+    _acknowledgeAgain(id, { queue }, position) {
+      if (queue.some((entry) => entry.position === position) || !isAfter(position, this._acks.get(id))) return;
+      this._acks.set(id, position);
+      this._acknowledge();
+    }
+
+    _acknowledge() {
+      this._acking = this._acking || setTimeout(() => this._sendAcks(), ACK_DELAY);
+    }
+
+    /** Acknowledge up to the first failure, as a position stands for all before it; and only what is registered. */
+    _sendAcks() {
+      clearTimeout(this._acking);
+      this._acking = 0;
+      this._acks.forEach((position, id) => {
+        const { held, inbox, rewind } = this._of(id);
+        if (!held || rewind || !inbox || !inbox.queue.every((entry) => isAfter(entry.position, position))) return;
+        this._acks.delete(id);
+        this._transmit({ text: JSON.stringify(["ack", { id, position }]) });
+      });
+    }
+
+    // The end of a wire, and the next one.
+
+    /** Random, so that not all pages come back at the same moment. */
+    _backOff(failures) {
+      const { reconnectDelay, reconnectDelayMax } = this._options;
+      return Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** failures);
     }
 
     _drop(reason, error, delay) {
-      const { reconnectDelay, reconnectDelayMax } = this._options;
       // Throwing us out soon is a failure.
-      if (this.transport && Date.now() - this._since > reconnectDelayMax) this._failures = 0;
+      if (this.transport && Date.now() - this._since > this._options.reconnectDelayMax) this._failures = 0;
       this._drained = delay >= 0;
-      const backOff = Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** this._failures++);
+      const backOff = this._backOff(this._failures++);
       this._retry = setTimeout(() => this._open(), this._drained ? delay : backOff); // first: a handler may close()
       this._leave(reason, error);
     }
@@ -380,6 +675,7 @@
       this.sid = this.transport = null;
       this.status = "offline";
       if (before) this._answerAll(CUT);
+      this._forgetWire();
       this._changed(before, reason, error);
     }
 
@@ -399,43 +695,63 @@
     close() {
       if (!live.delete(this)) return;
       clearTimeout(this._retry);
-      this._registrations.forEach(({ ids }) => this._forget(ids, CLOSED)); // who connects next may be somebody else
-      this._buffer = [];
+      this._sendAcks();
+      this._recovering.clear();
+      const all = [...this._registrations]; // who connects next may be somebody else
+      this._dropIds(all, new Set([].concat(...all.map(({ ids }) => ids))));
+      this._ids.forEach((state, id) => {
+        closeInbox(state);
+        this._release(id);
+      });
+      this._acks.clear();
+      this._buffer.splice(0).forEach(({ answer }) => answer && answer(CLOSED));
       this._answerAll(CLOSED);
       this._leave("io client disconnect");
     }
+
+    // For pages after this one: see Relay.
+
+    _saved() {}
+
+    _save() {}
+
+    _release() {}
   }
 
   const wakeAll = () => live.forEach((connection) => connection._wake());
   // pageshow: from the back-forward cache
   for (const name of ["online", "pageshow", "visibilitychange"]) addEventListener(name, wakeAll, true);
+  addEventListener("pagehide", saveAll);
 
   class Relay extends Connection {
     constructor(url, options) {
       super(url, options);
-      this._positions = tabPositions(url);
+      this._items = new Map(); // id -> item of sessionStorage
     }
 
     static connect(url, options) {
       return new Relay((url === undefined ? HOME : locate(url)) + "socket.io/", options)._start();
     }
 
+    /** A promise of the answer; its leave() ends this call's interest, and the last one unregisters. */
     register(id, { token, since, inbox } = {}) {
-      return this._promise((answer) => this._remember({ id, token, since, inbox }, answer));
+      const promise = this._promise((answer) => this._remember({ id, token, since, inbox }, answer));
+      const states = live.has(this) ? listOf(id).map((each) => [each, this._of(each)]) : [];
+      states.forEach(([, state]) => state.calls++);
+      promise.leave = () => {
+        const last = states.splice(0).filter(([each, state]) => this._ids.get(each) === state && !--state.calls);
+        return last.length ? this.unregister(last.map(([each]) => each)) : Promise.resolve({ ok: true });
+      };
+      return promise;
     }
 
     unregister(ids) {
       return this._promise((answer) => this._unregister(ids, answer));
     }
 
-    _reach(id, position) {
-      super._reach(id, position);
-      tabPositions(this._url, id, position);
-    }
-
     /** Never sent again: it might arrive twice. */
     push(destination, data, event) {
-      return this._promise((answer) => this._send(["push", { destination, data, event }], answer));
+      return this._promise((answer) => this._send(["push", { destination, data, event }], answer, this._options.timeout));
     }
 
     /** A rejection, handled or not, is an "error" event. */
@@ -449,9 +765,13 @@
       return promise;
     }
 
-    _report({ code, name, message, ids }) {
+    _report({ code, name, message, details }) {
       if (code === "closed") return; // the page's doing
-      if (!this._fire("error", { error: code || name, message, ...(ids && { ids }) }).length) console.warn("relay:", message);
+      if (!this._fire("error", { error: code || name, message, ...details })) console.warn("relay:", message, ...Object.values(details || {}));
+    }
+
+    _error(body) {
+      this._report(asError(body));
     }
 
     _changed(before, reason, error) {
@@ -460,15 +780,37 @@
     }
 
     _recovery(status, ids) {
-      if (status) this._fire("status", status, ids);
+      this._fire("status", status, ids);
     }
 
-    _event([name, body]) {
-      if (name === "relay_error") return [this._report(asError(body))];
-      const { data, id, destination } = body;
+    _event(name, { data, id, destination } = {}) {
       const ours = name === "status" || name === "error" || name === "*";
-      const handlers = [ours ? "push" : name, "*"].map((it) => this._fire(it, data, { id, destination, event: name }));
-      return [].concat(...handlers);
+      const info = { id, destination, event: name };
+      return [...this._calls(ours ? "push" : name, data, info), ...this._calls("*", data, info)];
+    }
+
+    /** The position that the page before this one kept, in the first item that no connection of this page uses. */
+    _saved(id) {
+      if (!hasTab) return undefined;
+      const key = this._url + " " + id;
+      const list = holders.get(key) || [];
+      holders.set(key, list);
+      const index = [...list, undefined].findIndex((holder) => !holder || holder === this);
+      list[index] = this;
+      this._items.set(id, this._url + (index ? "#" + index : ""));
+      saveAll();
+      return readItem(this._items.get(id)).get(id);
+    }
+
+    _save(id, position) {
+      const item = this._items.get(id);
+      if (item) save(item, id, parse(position).length ? position : undefined);
+    }
+
+    _release(id) {
+      const list = holders.get(this._url + " " + id) || [];
+      if (list.includes(this)) list[list.indexOf(this)] = undefined;
+      this._items.delete(id);
     }
   }
 
@@ -495,7 +837,7 @@
     emit(name, ...args) {
       const fn = isFunction(args[args.length - 1]) && args.pop();
       const answer = fn && ((...body) => call(fn, this, body));
-      const refused = (body) => isRefused(body) && this._event(["relay_error", body]);
+      const refused = (body) => isRefused(body) && this._error(body);
       const [payload] = args;
       if (name === "register" && payload) this._remember(payload, answer || refused);
       else if (name === "unregister" && payload) this._unregister(payload.id, answer || refused);
@@ -513,11 +855,13 @@
       if (status === "lost") console.warn("relay: lost", ids);
     }
 
-    _event([name, ...args]) {
+    _event(name, ...args) {
       const ours = /^(connect|connect_error|disconnect)$/.test(name);
-      const handlers = this._fire(ours ? "push" : name, ...args);
-      if (!handlers.length && name === "relay_error") console.warn("relay:", args[0].message);
-      return handlers;
+      return this._calls(ours ? "push" : name, ...args);
+    }
+
+    _error(body) {
+      if (!this._fire("relay_error", body)) console.warn("relay:", body.message);
     }
   }
 
@@ -536,10 +880,10 @@
     return new URL(url.replace(/^ws/, "http"), location.href).href.replace(/\/*([?#].*)?$/, "/");
   }
 
-  function asError({ error = "refused", message = error, ids }) {
-    return Object.assign(new Error(message), { code: error, ids });
+  function asError({ ok, error = "refused", message = error, ...details }) {
+    return Object.assign(new Error(message), { code: error, details, ids: details.ids });
   }
 
-  window.Relay = Relay;
-  window.io = window.io || io;
+  scope.Relay = Relay;
+  scope.io = scope.io || io;
 })();

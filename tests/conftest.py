@@ -313,15 +313,20 @@ def php_fpm():
 
 
 @pytest.fixture
-def context(browser):
+def page_errors():
+    """What pages report to window.onerror. A test that expects errors checks and clears the list."""
+    return []
+
+
+@pytest.fixture
+def context(browser, page_errors):
     """A browser profile of its own; pages opened in it fail the test with their errors if they have any."""
     context = browser.new_context()
     context.set_default_timeout(DEADLINE * 1000)
-    errors = []
-    context.on("weberror", lambda error: errors.append(str(error.error)))
+    context.on("weberror", lambda error: page_errors.append(str(error.error)))
     yield context
     context.close()
-    assert not errors, errors
+    assert not page_errors, page_errors
 
 
 @pytest.fixture

@@ -359,7 +359,7 @@ def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, context
     assert second.pushes("2") == ["1", "2"] and first.stored("first") == ["1", "2"]
 
 
-def test_an_inbox_goes_on_where_it_was_acknowledged_in_whichever_tab(start_relay, open_tab, context):
+def test_an_inbox_goes_on_where_it_was_acknowledged_in_whichever_tab(start_relay, open_tab, context, page_errors):
     relay = start_relay()
     relay.push("mail", "0")
     inbox = """() => {
@@ -387,3 +387,5 @@ def test_an_inbox_goes_on_where_it_was_acknowledged_in_whichever_tab(start_relay
         lambda: second.page.evaluate("relay.register('mail', {since: 'acked'})")["ids"]["mail"]["replayed"] == 0,
         "the acknowledgement",
     )
+    assert set(page_errors) == {"2"}
+    page_errors.clear()
