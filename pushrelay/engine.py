@@ -12,10 +12,12 @@ from typing import Any
 import socketio
 from engineio.packet import Packet
 
-from .admission import Admission
+from .admission import Admission, Places
+from .complaints import Complaints
 from .connection import Connection
 from .doors import raise_file_limit
 from .draining import until
+from .farewell import MOST_AT_ONCE
 from .heartbeat import Heartbeat
 from .message import Message, data_of
 from .newcomers import Newcomers
@@ -64,7 +66,9 @@ class Engine(Transports):
         self.message_timeout = message_timeout
         self.event_cost = 1 / event_rate if event_rate else 0.0  # seconds: see session.BURST_SECONDS
         self.admission = admission or Admission()
+        self.complaints = Complaints(self.logger)
         self.threads = threads
+        self._farewells = Places(MOST_AT_ONCE, MOST_AT_ONCE)
         self._settle_timeout = settle_timeout
         self._newcomers: Any = None  # from start() on, as the next two
         self._poller: Any = None

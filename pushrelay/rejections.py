@@ -17,6 +17,10 @@ UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 # And our own.
 GOING_DOWN = (BAD_REQUEST[0], "the relay is going down here: connect again")
 NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open files (ulimit -n)")
+ORIGIN_REFUSED = (
+    "origin_not_allowed",
+    "pages of this origin may not connect: add it to the relay's setting origins",
+)
 NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
 
 _JSON = [("Content-Type", "application/json"), NO_SNIFFING]
@@ -33,19 +37,30 @@ class Answer(NamedTuple):
 class Rejected(Exception):
     """A request that the protocol does not allow."""
 
-    def __init__(self, error: tuple[int, str], status: str = "400 Bad Request"):
+    def __init__(self, error: tuple[int, str], status: str = "400 Bad Request", word: str = ""):
+        """`word` is the relay's own word for the error, beside the protocol's number."""
         super().__init__(error[1])
         self.code, self.message = error
         self.status = status
+        self.word = word
 
     def answer(self) -> Answer:
-        return Answer(self.status, _JSON, _encoded({"code": self.code, "message": self.message}))
+        told: dict[str, object] = {"code": self.code, "message": self.message}
+        if self.word:
+            told["error"] = self.word
+        return Answer(self.status, [*_JSON, *_when_to_retry(self.status)], _encoded(told))
 
 
 def full_answer(full: Full) -> Answer:
-    """What a handshake is answered where nobody more gets in: in the protocol's form, with the relay's own word."""
-    told = {"code": FORBIDDEN[0], "message": full.message, "error": full.error}
-    return Answer(full.status, [*_JSON, ("Retry-After", retry_after())], _encoded(told))
+    """Return the answer to a handshake if nobody more gets in: in the protocol's form, with the relay's own word."""
+    return Rejected((FORBIDDEN[0], full.message), full.status, full.error).answer()
+
+
+def _when_to_retry(status: str) -> list[tuple[str, str]]:
+    """Return the headers that say when to come back, also to a page of another origin, if the refusal will pass."""
+    if status[:3] not in ("503", "429"):
+        return []
+    return [("Retry-After", retry_after()), ("Access-Control-Expose-Headers", "Retry-After")]
 
 
 def _encoded(value: dict[str, object]) -> bytes:

@@ -5,6 +5,7 @@ sockets can be taken (`takeover.py`); where they cannot, a client holds that ser
 (`foreign.py`).
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,6 +15,7 @@ import engineio
 
 from .admission import Full
 from .connection import TRANSPORT_ERROR
+from .farewell import Farewell, farewell_frames
 from .foreign import ForeignPoll, can_serve, serve_foreign, threads_of
 from .handshakes import kept_of, read_query
 from .headers import NO_SNIFFING, cors
@@ -26,6 +28,7 @@ from .rejections import (
     GOING_DOWN,
     NO_FILES,
     NO_WEBSOCKETS,
+    ORIGIN_REFUSED,
     SESSION_UNKNOWN,
     TRANSPORT_UNKNOWN,
     UNSUPPORTED_VERSION,
@@ -50,12 +53,17 @@ class Transports(engineio.Server):
 
     def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """The WSGI application. Of a request that was parked or became a WebSocket, the return value says nothing."""
+        readable = False  # for a page of an origin that may not connect
         try:
-            self._check_origin(environ)
-            answer = self._route(environ, start_response)
+            if self._may_come(environ):
+                answer = self._route(environ, start_response)
+            else:
+                readable = self._is_handshake(environ)
+                answer = self._refuse_origin(environ)
         except Rejected as rejected:
             answer = rejected.answer()
         except Full as full:
+            self._complain(full, environ)
             answer = full_answer(full)
         except HandshakeError as error:
             answer = Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
@@ -67,7 +75,7 @@ class Transports(engineio.Server):
         body, encoding = self._compressed(environ, body)
         # Our own server counts by itself; others leave a client that keeps its connection to wait for the end.
         length = [] if KEY in environ else [("Content-Length", str(len(body)))]
-        start_response(status, headers + encoding + length + self._cors_headers(environ))
+        start_response(status, headers + encoding + length + self._cors_headers(environ, readable))
         return [body]
 
     # Requests.
@@ -76,16 +84,60 @@ class Transports(engineio.Server):
         allowed = self._cors_allowed_origins(environ)
         return allowed is None or origin in allowed
 
-    def _check_origin(self, environ: dict[str, Any]) -> None:
+    def _may_come(self, environ: dict[str, Any]) -> bool:
+        """Return whether a page of this origin may connect."""
         origin = environ.get("HTTP_ORIGIN")
-        if origin is None or self.cors_allowed_origins == [] or self._is_allowed(environ, origin):
-            return
-        self._log_error_once(f"{origin} is not an accepted origin.", "bad-origin")
-        raise Rejected((FORBIDDEN[0], "pages of this origin may not connect (setting origins)"), "403 Forbidden")
+        return origin is None or self.cors_allowed_origins == [] or self._is_allowed(environ, origin)
 
-    def _cors_headers(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
+    def _is_handshake(self, environ: dict[str, Any]) -> bool:
+        return environ["REQUEST_METHOD"] == "GET" and "sid" not in read_query(environ.get("QUERY_STRING", ""))
+
+    def _refuse_origin(self, environ: dict[str, Any]) -> Answer | Iterable[bytes]:
+        """Refuse a page of an origin that may not connect, in a way that it can read if it opens a WebSocket."""
+        origin = environ["HTTP_ORIGIN"]
+        told = f"a page of {origin!r:.100} was refused: to admit it, add its origin to the setting origins"
+        self.complaints.note("origin", origin[:100], told)
+        query = read_query(environ.get("QUERY_STRING", ""))
+        if query.get("transport") == "websocket" and query.get("EIO") == "4" and self._is_handshake(environ):
+            with contextlib.suppress(HandshakeError, NotTaken):
+                if (answer := self._say_farewell(environ, *ORIGIN_REFUSED)) is not None:
+                    return answer
+        raise Rejected((FORBIDDEN[0], ORIGIN_REFUSED[1]), "403 Forbidden", ORIGIN_REFUSED[0])
+
+    def _say_farewell(self, environ: dict[str, Any], error: str, message: str) -> Iterable[bytes] | None:
+        """Accept a WebSocket to tell a page why it may not connect; None if that cannot be done now.
+
+        Raises HandshakeError and NotTaken.
+        """
+        head = handshake(environ)
+        conversation = self._conversation(environ)
+        if conversation is None or not conversation.websockets or conversation.is_last or self.admission.draining:
+            return None
+        if self._farewells.take(None):
+            return None
+        try:
+            farewell = Farewell(conversation.take(), partial(self._farewells.give_back, None))
+        except NotTaken:
+            self._farewells.give_back(None)
+            raise
+        opening = self._open_text % (self.generate_id(), "[]")
+        head += farewell_frames(opening, error, message) + farewell.closing(error)
+        conversation.upgrade(farewell, head)
+        return conversation.returned()
+
+    def _complain(self, full: Full, environ: dict[str, Any]) -> None:
+        """Have the log name the setting because of which a client was refused."""
+        if not self.admission.draining:
+            address = environ.get("REMOTE_ADDR") if full.error == "too_many_of_address" else ""
+            by = f"of {address} " if address else ""
+            self.complaints.note(full.error, address or "", f"a client {by}was refused: {full.message}")
+
+    def _cors_headers(self, environ: dict[str, Any], readable: bool = False) -> list[tuple[str, str]]:
+        """Return the headers of CORS; `readable` for a refusal that a page of any origin may read, as it says why."""
+        if self.cors_allowed_origins == []:
+            return []
         is_allowed = partial(self._is_allowed, environ)
-        return [] if self.cors_allowed_origins == [] else cors(environ, is_allowed, self.cors_credentials)
+        return cors(environ, (lambda origin: True) if readable else is_allowed, self.cors_credentials)
 
     def _route(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -97,13 +149,7 @@ class Transports(engineio.Server):
             raise Rejected(TRANSPORT_UNKNOWN)
         if "j" in query:
             raise Rejected((BAD_REQUEST[0], "JSONP is not offered"))
-        conversation: Conversation | Taken | None = environ.get(KEY)
-        if self._heartbeat is None:
-            self.start(conversation.connection.poller if conversation is not None else None)
-        if conversation is None:
-            if self._over:
-                raise Rejected(GOING_DOWN, "503 Service Unavailable")
-            conversation = taken_over(environ, self._poller)
+        conversation = self._conversation(environ)
         if sid is None:
             self._check_handshake(method, query)
             return self._open(environ, start_response, transport, conversation)
@@ -121,6 +167,17 @@ class Transports(engineio.Server):
         if method == "POST":
             return self._answer_post(session, environ)
         raise Rejected(BAD_REQUEST)
+
+    def _conversation(self, environ: dict[str, Any]) -> Conversation | Taken | None:
+        """Return what parks and upgrades this request; None if its connection cannot be taken. Raises Rejected."""
+        conversation: Conversation | None = environ.get(KEY)
+        if self._heartbeat is None:
+            self.start(conversation.connection.poller if conversation is not None else None)
+        if conversation is not None:
+            return conversation
+        if self._over:
+            raise Rejected(GOING_DOWN, "503 Service Unavailable")
+        return taken_over(environ, self._poller)
 
     def _check_handshake(self, method: str, query: dict[str, str]) -> None:
         if method != "GET":

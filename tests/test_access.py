@@ -542,9 +542,10 @@ def test_pages_of_other_origins_are_refused_at_the_handshake(listed, raw, transp
     upgrade = UPGRADE if transport == "websocket" else []
     for origin in FOREIGN:
         status, headers, _ = raw(listed).ask(*upgrade, f"Origin: {origin}", method="GET", path=path, body=b"")
-        # python-engineio's own engine, on Werkzeug, says 400.
-        assert status == (403 if listed.settings["server"] == "own" else 400), origin
-        assert "Access-Control-Allow-Origin" not in headers
+        if listed.settings["server"] != "own":  # python-engineio's own engine
+            assert status == 400 and "Access-Control-Allow-Origin" not in headers, origin
+        else:  # over WebSocket the refusal comes in frames: test_promises_refusals.py
+            assert status == (101 if transport == "websocket" else 403), origin
     with contextlib.closing(socket.create_connection(("127.0.0.1", listed.port), DEADLINE)) as sock:
         lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Origin: https://a.shop.example", *upgrade, "", ""]
         sock.sendall("\r\n".join(lines).encode())
@@ -571,7 +572,8 @@ def test_polling_answers_say_which_origin_may_read_them(start_relay, raw):
     for method, at in (("GET", path), ("GET", own), ("POST", own), ("OPTIONS", own), ("OPTIONS", path)):
         status, headers, _ = ask("Origin: https://evil.example", method=method, path=at)
         assert status == 403 and headers["Vary"] == "Origin"
-        assert not [name for name in headers if name.startswith("Access-Control")], method
+        readable = "Access-Control-Allow-Origin" in headers
+        assert readable == ((method, at) == ("GET", path)), "the refusal of a handshake alone, which says why"
     preflight = ["Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type, x-evil"]
     status, headers, _ = ask(good, *preflight, method="OPTIONS", path=own)
     assert (status, headers["Access-Control-Allow-Methods"]) == (204, "GET, POST")

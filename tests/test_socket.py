@@ -1,9 +1,8 @@
 """The Socket.IO side: register, unregister and push, as browsers send them."""
 
-import contextlib
-import http.client
 import itertools
 import json
+import socket
 import threading
 import urllib.parse
 
@@ -220,18 +219,21 @@ def test_only_pages_of_the_relays_own_host_connect(relay, transport, origin, all
 
 
 def handshake(relay, transport, headers):
-    """Ask for a Socket.IO connection with these headers; returns the HTTP status of the answer."""
-    upgrade = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
-    connection = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE)
-    path = f"/socket.io/?EIO=4&transport={transport}"
-    connection.request("GET", path, headers={**headers, **(upgrade if transport == "websocket" else {})})
-    with contextlib.closing(connection):
-        return connection.getresponse().status
+    """Ask for a Socket.IO connection with these headers: the HTTP status, or 403 for a WebSocket that says no."""
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    upgrade += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    sent = "".join(f"{name}: {value}\r\n" for name, value in {"Host": f"127.0.0.1:{relay.port}", **headers}.items())
+    sent += upgrade if transport == "websocket" else "Connection: close\r\n"
+    with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock, sock.makefile("rb") as answer:
+        sock.sendall(f"GET /socket.io/?EIO=4&transport={transport} HTTP/1.1\r\n{sent}\r\n".encode())
+        status = int(answer.readline().split()[1])
+        if status != 101:
+            return status
+        while answer.readline() != b"\r\n":
+            pass
+        answer.read(2 + answer.peek(2)[1])  # the open packet
+        sock.sendall(b"\x81\x82\0\0\0\x0040")
+        return 101 if b"40{" in answer.peek(8)[:8] else 403
 
 
 def test_the_host_name_of_the_request_is_the_relays_own(relay, transport):
