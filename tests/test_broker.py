@@ -349,6 +349,33 @@ class BrokerContract:
         assert [data(got) for _, got in (replayed, live)] == [["before", "x"], ["x"]]
         assert replayed[0].position == live[0].position == f"{broker.epoch}:1"
 
+    def test_what_is_committed_while_a_newcomer_asks_the_store_comes_once(self):
+        """The store is read before the list of what is being committed: in the other order it would come twice."""
+        broker = self.open()
+        self.push(broker, "42", "before")
+        committed, go_on, transact, tip = threading.Event(), threading.Event(), broker._transact, broker._tip
+        workers = []
+
+        def transact_and_wait(jobs):
+            transact(jobs)
+            committed.set()
+            assert go_on.wait(DEADLINE)
+
+        def tip_while_committing(destination):
+            if not workers and threading.current_thread() is threading.main_thread():
+                broker._transact = transact_and_wait
+                workers.append(threading.Thread(target=self.push, args=(broker, "42", "x")))
+                workers[0].start()
+                assert committed.wait(DEADLINE)
+            return tip(destination)
+
+        broker._tip = tip_while_committing
+        _, got = self.recover(broker, "42", f"{broker.epoch}:0")
+        broker._transact = transact
+        go_on.set()
+        workers[0].join(DEADLINE)
+        assert data(got) == ["before", "x"]
+
     def test_the_position_given_is_where_live_begins_also_without_since(self):
         broker = self.open()
         results, done = [], threading.Event()

@@ -7,6 +7,8 @@ import urllib.parse
 import pytest
 from conftest import wait_for
 
+from pushrelay.presence import Presence
+
 
 def presence(relay, *destinations):
     query = urllib.parse.urlencode([("destination", each) for each in destinations])
@@ -46,6 +48,14 @@ def test_presence_begins_anew_when_everybody_was_away(relay, connect):
         connect(relay.url, "who-again").call("unregister", {"id": "nobody"})
         assert presence(relay, "who-again")["who-again"]["since"] > since
         close(relay, "who-again")
+
+
+def test_since_is_the_earlier_time_of_an_id_held_as_me_and_by_name():
+    presence = Presence()
+    presence.entered("me:a")
+    time.sleep(0.01)
+    presence.entered("to:a")
+    assert presence.of(["to:a", "me:a"], 2)["since"] == presence.of(["me:a"], 1)["since"]
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])

@@ -1,0 +1,441 @@
+"""What a socket has been handed: positions in answers, replays of slow sockets, and that nothing follows a goodbye."""
+
+import contextlib
+import json
+import threading
+import time
+
+import pytest
+from conftest import DEADLINE, wait_for
+from desk import SECRET, Desk
+from listeners import Wire
+
+from pushrelay import handout, registering, replay
+from pushrelay.publication import StoreError
+from pushrelay.settings import Settings
+from pushrelay.tokens import sign
+
+own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
+
+
+@pytest.fixture(params=["memory:", "sqlite"])
+def open_desk(request, tmp_path):
+    with contextlib.ExitStack() as opened:
+
+        def open_desk(**options):
+            url = "memory:" if request.param == "memory:" else f"sqlite:{tmp_path}/relay.db"
+            desk = Desk(url, **options)
+            opened.callback(desk.close)
+            return desk
+
+        yield open_desk
+
+
+@pytest.fixture
+def desk(open_desk):
+    return open_desk(history_size=1000)
+
+
+def offset_of(position):
+    return int(position.rpartition(":")[2])
+
+
+def in_thread(function, *args):
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+# Positions in answers.
+
+
+@pytest.mark.parametrize("since", [None, 0, 2])
+def test_a_second_register_names_no_position_beyond_what_the_socket_was_sent(desk, since):
+    desk.push("42", "a", "b")
+    desk.connect("page")
+    desk.register("page", "42", since=desk.since(0))
+    desk.store("42", "stored", "and not handed out")
+    answer = desk.register("page", "42", **({} if since is None else {"since": desk.since(since)}))["42"]
+    before_it = desk.got("page")
+    assert offset_of(answer["position"]) == len(before_it)
+    desk.hand_out()
+    desk.push("42", "later")
+    assert desk.got("page") == ["a", "b", "stored", "and not handed out", "later"]
+
+
+def test_a_second_register_does_not_count_what_is_committed_and_not_yet_queued(desk):
+    desk.push("42", "before")
+    desk.connect("page")
+    desk.register("page", "42")
+    committed, go_on, transact = threading.Event(), threading.Event(), desk.broker._transact
+
+    def transact_and_wait(jobs):
+        transact(jobs)
+        committed.set()
+        assert go_on.wait(DEADLINE)
+
+    desk.broker._transact = transact_and_wait
+    pushing = in_thread(desk.push, "42", "x")
+    assert committed.wait(DEADLINE)
+    try:
+        answers = [desk.register("page", "42")["42"], desk.register("page", "42", since=desk.since(1))["42"]]
+        assert [offset_of(answer["position"]) for answer in answers] == [1, 1]
+        assert desk.got("page") == []
+    finally:
+        go_on.set()
+        pushing.join(DEADLINE)
+    assert desk.got("page") == ["x"]
+
+
+def test_a_socket_that_was_handed_all_it_asks_for_is_sent_nothing_again(desk):
+    desk.connect("page")
+    position = desk.register("page", "42")["42"]["position"]
+    desk.push("42", "a", "b")
+    assert desk.register("page", "42", since=position)["42"] == {
+        "position": desk.since(2),
+        "recovered": True,
+        "replayed": 0,
+    }
+    assert desk.got("page") == ["a", "b"]
+
+
+def test_me_and_the_name_of_one_destination_have_the_same_position(open_desk):
+    desk = open_desk(settings=Settings(id_cookie="PHPSESSID"))
+    cookie = "0123456789abcdef0123456789"
+    desk.connect("page", f"PHPSESSID={cookie}")
+    desk.register("page", "me")
+    desk.connect("other")
+    desk.store(cookie, "a", "b")
+    answer = desk.register("page", "me")["me"]
+    assert offset_of(answer["position"]) == len(desk.got("page"))
+    desk.hand_out()
+    assert desk.got("page") == ["a", "b"]
+
+
+def test_a_position_passes_what_the_socket_was_not_meant_to_get(desk):
+    desk.connect("page")
+    desk.register("page", "42")
+    desk.push("42", "not for it", skip_sid="page")
+    assert desk.register("page", "42", since=desk.since(0))["42"]["position"] == desk.since(1)
+    assert desk.got("page") == []
+
+
+def test_a_socket_that_knows_a_position_before_it_is_handed_out_gets_what_comes_behind_it(desk):
+    desk.connect("page")
+    desk.register("page", "42")
+    [position] = desk.store("42", "known from elsewhere")
+    for sid in ("page", desk.connect("new")):
+        assert desk.register(sid, "42", since=position)["42"]["position"] == position
+    desk.hand_out()
+    desk.push("42", "behind")
+    assert desk.got("page") == ["known from elsewhere", "behind"]
+    assert desk.got("new")[-1] == "behind"
+
+
+@own_server_only
+def test_what_was_pushed_while_a_page_registered_again_is_before_the_answer_or_comes_behind_it(relay):
+    wire = Wire(relay.port)
+    seen = offset_of(wire.call("register", {"id": "again"})[1]["ids"]["again"]["position"])
+    items = [{"destination": "again", "data": n} for n in range(500)]
+    pushing = in_thread(lambda: [relay.request("POST", "/push", json.dumps(items).encode(), {
+        "Content-Type": "application/json"}) for _ in range(4)])  # fmt: skip
+    while pushing.is_alive():
+        events, answer = wire.call("register", {"id": "again"})
+        seen += len(events)
+        assert offset_of(answer["ids"]["again"]["position"]) <= seen
+    wire.close()
+
+
+# Leaving.
+
+
+@pytest.mark.parametrize("how", ["unregister", "expire", "close"])
+def test_nothing_comes_for_an_id_behind_the_goodbye(open_desk, how):
+    desk = open_desk(settings=Settings(secret=(SECRET,)))
+    desk.connect("page")
+    token = sign({"ids": ["42"], "exp": time.time() + 0.5}, SECRET)
+    desk.register("page", "42", token=token)
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def hold_up():
+        under_way.set()
+        assert go_on.wait(DEADLINE)
+
+    desk.sockets.before_delivery = hold_up
+    pushing = in_thread(desk.push, "42", "a", "b")
+    assert under_way.wait(DEADLINE)
+    goodbye = {
+        "unregister": lambda: desk.call("page", "unregister", id="42"),
+        "expire": desk.registrations.each_second,
+        "close": lambda: desk.registrations.close(["42"]),
+    }[how]
+    time.sleep(0.6 if how == "expire" else 0)
+    leaving = in_thread(goodbye)
+    leaving.join(0.2)
+    go_on.set()
+    for thread in (pushing, leaving):
+        thread.join(DEADLINE)
+    desk.push("42", "c")
+    events = [each[0] for each in desk.sockets.wire["page"]]
+    assert events[-1] == {"unregister": "answer", "expire": "relay_error", "close": "disconnect"}[how]
+    assert desk.got("page") in (["a"], ["a", "b"])
+
+
+# Replays.
+
+
+def test_a_replay_goes_on_when_its_socket_has_room_and_ends_without_gap_or_overlap(desk):
+    desk.push("42", *range(10))
+    desk.connect("page")
+    desk.sockets.read("page", 4)
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    for n in range(10, 50):
+        desk.push("42", n)
+        if not n % 10:
+            desk.sockets.read("page", 4)
+    assert desk.got("page") == list(range(20)) and desk.answers("page") == []
+    desk.sockets.read("page")
+    desk.push("42", 50)
+    [answer] = desk.answers("page")
+    assert answer["ids"]["42"] == {"position": desk.since(50), "recovered": True, "replayed": 50}
+    assert desk.got("page") == list(range(51))
+    assert desk.taps() == []
+
+
+def test_a_replay_that_waits_keeps_little_of_what_is_pushed_and_nothing_is_missing(desk):
+    desk.push("42", *range(5))
+    desk.connect("page")
+    desk.sockets.read("page", 2)
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    desk.push("42", *["x" * 1000] * 900)
+    [tap] = desk.taps()
+    assert sum(len(item.text) for item in tap.items) <= handout.TAP_BYTES
+    desk.sockets.read("page")
+    assert desk.answers("page")[0]["ids"]["42"] == {"position": desk.since(905), "recovered": True, "replayed": 905}
+    assert desk.got("page") == [*range(5), *["x" * 1000] * 900]
+
+
+def test_a_replay_reads_the_store_in_pages(desk, monkeypatch):
+    monkeypatch.setattr(replay, "PAGE_BYTES", 3000)
+    values = [str(n) + "x" * (n * 37 % 5000) for n in range(60)]
+    desk.push("42", *values)
+    pages, page = [], desk.broker._page
+
+    def noted(destination, since, most=None, with_data=True):
+        kept, tip, more = page(destination, since, most, with_data)
+        pages.extend([kept] if with_data else [])
+        return kept, tip, more
+
+    monkeypatch.setattr(desk.broker, "_page", noted)
+    desk.connect("page")
+    assert desk.register("page", "42", since=desk.since(0))["42"]["recovered"]
+    assert desk.got("page") == values
+    sizes = [sum(len(each.text) for each in kept) for kept in pages]
+    assert len(sizes) > 20 and all(size <= 3000 or len(kept) == 1 for size, kept in zip(sizes, pages, strict=True))
+
+
+def test_what_history_drops_during_a_replay_is_told(open_desk):
+    desk = open_desk(history_size=10)
+    desk.push("42", *range(10))
+    desk.connect("page")
+    desk.sockets.read("page", 3)
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    desk.push("42", *["x" * 20_000] * 40)
+    desk.sockets.read("page")
+    [answer] = desk.answers("page")
+    assert answer["ids"]["42"] == {"position": desk.since(50), "recovered": False, "replayed": 3}
+    desk.push("42", "live")
+    assert desk.got("page") == [0, 1, 2, "live"]
+
+
+def test_others_have_their_turn_between_parts_of_a_large_replay(desk, monkeypatch):
+    monkeypatch.setattr(registering, "TURN_BYTES", 1000)
+    desk.push("42", *["x" * 300] * 20)
+    desk.connect("page")
+    desk.sockets.space["page"] = 1000
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    assert 0 < len(desk.got("page")) < 6
+    turns = 0
+    while not desk.answers("page"):
+        desk.sockets.read("page", 1000)
+        turns += 1
+    assert turns > 3 and len(desk.got("page")) == 20
+
+
+def test_a_publication_that_a_socket_may_not_get_is_in_no_replay_of_it(desk):
+    desk.push("42", *range(5))
+    desk.connect("page")
+    desk.sockets.read("page", 2)
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    desk.push("42", "its own", skip_sid="page")
+    desk.push("42", *["x" * 1000] * 100)
+    desk.push("42", "its own", skip_sid="page")
+    desk.sockets.read("page")
+    assert desk.answers("page")[0]["ids"]["42"]["position"] == desk.since(107)
+    assert "its own" not in desk.got("page") and len(desk.got("page")) == 105
+
+
+def test_a_socket_that_leaves_during_its_replay_leaves_nothing_behind(desk):
+    desk.push("42", *range(5))
+    desk.connect("page")
+    desk.sockets.read("page", 2)
+    desk.emit("page", "register", id=["41", "42"], since={"42": desk.since(0)})
+    assert len(desk.taps()) == 1 and len(desk.registrations._coming) == 1
+    desk.leave("page")
+    assert desk.taps() == [] and desk.registrations._coming == {}
+    assert desk.push("42", "x") and desk.got("page") == [0, 1]
+
+
+def test_a_socket_that_is_sent_away_during_its_replay_is_counted_and_gets_no_more(desk):
+    desk.push("42", *range(5))
+    desk.connect("page")
+    desk.sockets.read("page", 2)
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    assert desk.registrations.close(["42"]) == 1
+    desk.sockets.read("page")
+    assert desk.got("page") == [0, 1] and desk.sockets.wire["page"][-1] == ("disconnect",)
+    assert desk.taps() == [] and desk.registrations._coming == {}
+
+
+def test_what_a_socket_sends_during_its_replay_is_handled_behind_it(desk):
+    desk.push("42", *range(5))
+    desk.connect("page")
+    desk.sockets.read("page", 2)
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    desk.emit("page", "unregister", id="42")
+    assert desk.answers("page") == []
+    desk.sockets.read("page")
+    assert [answer["ok"] for answer in desk.answers("page")] == [True, True] and desk.got("page") == list(range(5))
+    desk.push("42", "x")
+    assert desk.got("page") == list(range(5))
+
+
+# All ids or none.
+
+
+def failing_at(desk, name):
+    """Let the history of one destination be unreadable from its second page on, or at once if it is "at once"."""
+    page = desk.broker._page
+
+    def fail(destination, *args, **options):
+        if destination == name:
+            raise StoreError("away")
+        return page(destination, *args, **options)
+
+    desk.broker._page = fail
+
+
+def test_a_register_whose_second_id_fails_leaves_the_socket_in_no_room(desk):
+    failing_at(desk, "bad")
+    desk.connect("page")
+    answer = desk.call("page", "register", id=["good", "bad"], since={"bad": desk.since(0)})
+    assert answer == {"ok": False, "error": "store_not_available"}
+    assert desk.push("good", "x") and desk.got("page") == []
+    assert desk.sockets.get_rooms("page", "/") == ["page"]
+
+
+def test_a_register_that_failed_leaves_the_times_of_what_is_held_as_they_were(open_desk):
+    desk = open_desk(settings=Settings(secret=(SECRET,)))
+    failing_at(desk, "bad")
+    desk.connect("page")
+    soon, late = time.time() + 100, time.time() + 1000
+    desk.register("page", "good", token=sign({"ids": ["*"], "exp": soon}, SECRET))
+    token = sign({"ids": ["*"], "exp": late}, SECRET)
+    assert not desk.call("page", "register", id=["good", "bad"], since={"bad": desk.since(0)}, token=token)["ok"]
+    holder = desk.environs["page"]["relay.holder"]
+    assert list(holder.until.values()) == [pytest.approx(soon, abs=1)]
+
+
+def test_rights_that_end_during_the_replay_leave_the_socket_in_no_room(open_desk):
+    desk = open_desk(settings=Settings(secret=(SECRET,)))
+    desk.push("42", *range(5))
+    desk.connect("page")
+    desk.sockets.read("page", 2)
+    token = sign({"ids": ["*"], "exp": time.time() + 0.5}, SECRET)
+    desk.emit("page", "register", id=["41", "42"], since={"42": desk.since(0)}, token=token)
+    time.sleep(0.6)
+    desk.registrations.each_second()
+    assert desk.push("41", "x") and desk.got("page") == [0, 1], "the first id is left at once"
+    desk.sockets.read("page")
+    assert desk.answers("page") == [{"ok": False, "error": "token_expired"}]
+    assert desk.got("page") == [0, 1] and desk.sockets.get_rooms("page", "/") == ["page"]
+    assert desk.taps() == [] and desk.registrations._coming == {}
+
+
+def test_an_id_that_is_registered_misses_nothing_if_its_history_cannot_be_read(desk):
+    desk.connect("page")
+    desk.push("42", "before")
+    desk.register("page", "42")
+    failing_at(desk, "42")
+    desk.store("42", "during")
+    assert desk.call("page", "register", id="42", since=desk.since(0))["error"] == "store_not_available"
+    desk.hand_out()
+    desk.push("42", "after")
+    assert desk.got("page") == ["during", "after"]
+
+
+def test_a_socket_that_was_in_and_whose_replay_breaks_off_is_closed_to_come_back(desk):
+    desk.push("42", *range(5))
+    desk.connect("page")
+    desk.register("page", "42")
+    desk.sockets.read("page", 2)
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    desk.push("42", "missed")
+    failing_at(desk, "42")
+    desk.sockets.read("page")
+    assert ("cut",) in desk.sockets.wire["page"] and "page" not in desk.sockets.here
+    assert desk.got("page") == [0, 1]
+
+
+# Real sockets.
+
+
+@own_server_only
+def test_four_slow_readers_of_a_large_replay_keep_nothing_from_a_fifth(start_relay, connect):
+    relay = start_relay()
+    first = [relay.push("large", f"{n}" + "x" * 400_000)["id"] for n in range(25)][0]
+    slow = [Wire(relay.port, buffer=16384) for _ in range(4)]
+    for wire in slow:
+        wire.emit("register", {"id": "large", "since": first})
+    fifth, polling = Wire(relay.port, buffer=65536), connect(relay.url, transport="polling")
+    fifth.emit("register", {"id": "large", "since": first})
+    began = []
+    while len(began) < 8:  # it is not the quickest either
+        began += fifth.events(1)
+        time.sleep(0.1)
+    for wire, before in ((fifth, began), (slow[0], [])):
+        events, answer = wire.until_answer()
+        assert [event["data"].strip("x") for event in before + events] == [str(n) for n in range(1, 25)]
+        assert answer["ids"]["large"]["recovered"]
+    assert polling.call("register", {"id": "large", "since": first})["ids"]["large"]["replayed"] == 24
+    assert [data.strip("x") for data in polling.data(24)] == [str(n) for n in range(1, 25)]
+    for wire in (*slow, fifth):
+        wire.close()
+
+
+@own_server_only
+def test_a_replay_of_publications_of_the_largest_size_reaches_a_slow_reader(start_relay):
+    relay = start_relay()
+    first = [relay.push("big", f"{n}" + "x" * 900_000)["id"] for n in range(8)][0]
+    wire = Wire(relay.port, buffer=65536)
+    wire.emit("register", {"id": "big", "since": f"{first.rpartition(':')[0]}:0"})
+    time.sleep(0.5)
+    events, answer = wire.until_answer()
+    assert [event["data"].strip("x") for event in events] == [str(n) for n in range(8)]
+    assert answer["ids"]["big"]["recovered"] and relay.push("big", "live")["connections"] == 1
+    assert wire.events(1)[0]["data"] == "live"
+    wire.close()
+
+
+@own_server_only
+def test_readers_that_stand_still_hold_no_thread(start_relay):
+    relay = start_relay(threads=2)
+    first = [relay.push("still", "x" * 500_000)["id"] for _ in range(20)][0]
+    still = [Wire(relay.port, buffer=16384) for _ in range(6)]
+    for wire in still:
+        wire.emit("register", {"id": "still", "since": first})
+    for n in range(50):
+        assert relay.push("other", n)["connections"] == 0
+    for wire in still:
+        wire.close()
+    wait_for(lambda: relay.push("still", "x")["connections"] == 0, "the end of all")
