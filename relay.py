@@ -163,6 +163,24 @@ def shortcut(environ: dict[str, Any]) -> Any:
     return take and (lambda body, conversation: upkeep.started and not is_hooked() and take(body, conversation))
 
 
+PUSH_PATHS = {PUSH_PATH, f"{settings.base_path}/"}
+PROGRAM_PATHS = {
+    f"{settings.base_path}{path}" for path in ("/history", "/presence", "/connections", "/health/live", "/health/ready")
+}
+
+
+def share_of(environ: dict[str, Any]) -> str | None:
+    """Return whose turn a request takes: None for a push, which goes first; see server.Server.
+
+    What programs ask has a share of its own: behind a proxy they may have the address of all visitors.
+    """
+    path = environ["PATH_INFO"]
+    if path in PUSH_PATHS and environ["REQUEST_METHOD"] == "POST":
+        return None
+    share = access.share_of(environ)
+    return f"{share} {path}" if path in PROGRAM_PATHS else share
+
+
 RELOAD_SECONDS = 10.0
 deliver = delivery(manager, settings)
 try:
@@ -376,7 +394,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     exit_at_signals()
     try:
-        server = serving.make_server(app, settings, shortcut)
+        server = serving.make_server(app, settings, shortcut, share_of)
     except OSError as error:
         stop_with(serving.cannot_listen(settings, error))
     try:

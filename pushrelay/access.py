@@ -124,6 +124,10 @@ class Access:
                 break
         return None if hop is None else counted(str(hop))
 
+    def share_of(self, environ: dict[str, Any]) -> str:
+        """Return whose turn a request takes: the address of its client, this machine's own included."""
+        return self.client_address(environ) or environ.get("REMOTE_ADDR") or ""
+
     def _is_trusted(self, ip: Any) -> bool:
         return ip is not None and any(ip in network for network in self._trusted)
 

@@ -46,6 +46,9 @@ class Receiver(Protocol):
     def proceed(self) -> None:
         """What was in the way is gone: all that waited has been sent, or somebody called `run_soon`."""
 
+    def resume(self) -> None:
+        """Go on with what was left when the receiver called `yield_turn`. Nothing is read before."""
+
     def lost(self, reason: str) -> None:
         """The connection is over. Called once, last."""
 
@@ -65,15 +68,19 @@ class Connection:
         "_on_close",
         "_outbox",
         "_owned",
+        "_needs_spare",
         "_reading",
         "_reason",
+        "_unfinished",
         "_watched",
         "backlog",
         "deadline",
         "fd",
         "peer",
         "poller",
+        "queued",
         "receiver",
+        "share",
         "sock",
     )
 
@@ -95,8 +102,13 @@ class Connection:
         self._owned = False
         self._again = False  # something came for the owner while it was busy
         self._nudged = False  # somebody wants the receiver to proceed
+        self._unfinished = False  # the receiver has more to do than one turn allows; nothing is read until it is done
         self._watched = False
         self._reading = True
+        self._needs_spare = False  # and may block in it
+        # When it has its turn: see poller.Poller and shares.Shares, which keep these.
+        self.share: str | None = None
+        self.queued = False
         # How it ends.
         self._finishing = False  # when the outbox is empty
         self._reason: str | None = None  # at once
@@ -133,7 +145,7 @@ class Connection:
                     return True
                 self._outbox = collections.deque((memoryview(data)[sent:],))
                 self.backlog = len(data) - sent
-                if not self._owned:
+                if not self._owned and not self._unfinished:
                     self._arm()
             else:
                 self._outbox.append(data)
@@ -164,7 +176,7 @@ class Connection:
         """Stop or resume reading. While stopped, the other side's end is not noticed, only that it broke off."""
         with self._lock:
             self._reading = reading
-            if not self._owned and self._watched and self._reason is None:
+            if not self._owned and not self._unfinished and self._watched and self._reason is None:
                 self._arm()
 
     def shut_down(self) -> None:
@@ -180,6 +192,25 @@ class Connection:
         """Let the receiver proceed on a thread of the poller, though no event came."""
         self._nudged = True
         self.poller.run_soon(self)
+
+    def has_unread(self) -> bool:
+        """Return whether the other side has sent something that the receiver has not handled yet."""
+        with self._lock:
+            if self._reason is not None:
+                return False
+            if self._unfinished or self._owned:
+                return True
+            try:
+                return bool(self.sock.recv(1, socket.MSG_PEEK))
+            except OSError:
+                return False
+
+    def yield_turn(self, may_block: bool = False) -> None:
+        """Let others have their turn; in the next one the receiver's `resume` is called.
+
+        With `may_block` it is not called on the last free thread. For the receiver, within its turn.
+        """
+        self._unfinished, self._needs_spare = True, may_block
 
     def stuck(self) -> None:
         """The watchdog says that whoever runs this is taking long; the receiver may want to know."""
@@ -202,6 +233,10 @@ class Connection:
             with self._lock:
                 if self._reason is not None:
                     break
+                if self._unfinished:
+                    self._again = self._owned = False
+                    self._queue_again()
+                    return
                 if not self._again:
                     self._arm()
                     self._owned = False
@@ -209,11 +244,21 @@ class Connection:
                 self._again = False
         self._close()
 
+    def _queue_again(self) -> None:
+        if self._needs_spare:
+            self.poller.run_when_spare(self)
+        else:
+            self.poller.run_again(self)
+
     def _take_turn(self) -> None:
         try:
+            unfinished, self._unfinished = self._unfinished, False
             if self._outbox is not None or self._nudged:
                 self._go_on()
-            if self._reason is not None:
+            if self._reason is not None or self._unfinished:
+                return
+            if unfinished:
+                self.receiver.resume()
                 return
             if not self._reading:
                 self._look_for_an_error()

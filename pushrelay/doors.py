@@ -90,7 +90,7 @@ class Doors:
 
     def let_in(self, peer: Any) -> bytes:
         """Take a place for this peer, as accept() gives it; or what it is to be answered where there is none."""
-        counted = self._counted(peer)
+        counted = self.counted_as(peer)
         # The last places are for this machine and its proxies: what pushes is there.
         kept_back = counted is not None and self._places.taken >= self._most_elsewhere
         lacking = "all" if kept_back else self._places.take(counted)
@@ -98,7 +98,7 @@ class Doors:
 
     def left(self, connection: Connection) -> None:
         """A connection that was let in is over."""
-        self._places.give_back(self._counted(connection.peer))
+        self._places.give_back(self.counted_as(connection.peer))
 
     def is_spare(self) -> bool:
         """Whether there are so many connections that the next one is for one request only."""
@@ -111,7 +111,8 @@ class Doors:
     def lingered(self, connection: Connection) -> None:
         self._lingering.give_back(None)
 
-    def _counted(self, peer: Any) -> str | None:
+    def counted_as(self, peer: Any) -> str | None:
+        """Return the address that a peer counts as; None for this machine's own and for proxies."""
         if type(peer) is not tuple or (self._uncounted and any(ip_of(peer[0]) in net for net in self._uncounted)):
             return None
         return counted(peer[0])

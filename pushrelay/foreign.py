@@ -65,6 +65,10 @@ class ForeignLink:
         self._reason = FINISHED
         self.connection = self.receiver = self
 
+    def has_unread(self) -> bool:
+        """Return False: a thread of its own reads what comes, at once."""
+        return False
+
     def write(self, frame: bytes, limit: int = 0) -> bool:
         """Send one of our frames; simple-websocket builds its own, so this gives it what is in it."""
         length = frame[1]

@@ -34,7 +34,7 @@ class Heartbeat:
     def begin(self, session: Any) -> None:
         """Ping the session one interval from now: it has been opened, or it has answered the last ping."""
         with self._lock:
-            session.pong_due = 0.0
+            session.pong_due, session.has_more_time = 0.0, False
             due = time.monotonic() + self._interval
             self._pings.append((due, session))
             if self._timer is not None and due < self._timer.deadline:
@@ -43,6 +43,12 @@ class Heartbeat:
                 self._timer = None
             if self._timer is None:
                 self._timer = self._poller.call_later(self._interval, self._tick)
+
+    def extend(self, session: Any) -> None:
+        """Give a session the time for its answer once more. After its deadline, so that deadlines stay in order."""
+        with self._lock:
+            session.pong_due = time.monotonic() + self._timeout
+            self._pongs.append((session.pong_due, session))
 
     def end(self) -> None:
         """A session was closed. Its entry is let go with the others' some time."""

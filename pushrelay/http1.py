@@ -15,19 +15,22 @@ from .admission import NO_ROOM
 from .connection import SLOW, TRANSPORT_CLOSE, Connection
 from .request import Known, Parser, Refused, Request
 from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, plain_answer, whole_head
+from .shares import TURN_SECONDS
 
 log = logging.getLogger("pushrelay.http")
 
 KEY = "pushrelay.http"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# A request that might block the last free thread is looked at again after this many seconds.
+WAIT_SECONDS = 0.02
 # What a client may send ahead while its request is being answered; beyond it nothing is read.
 EARLY_BYTES = 65536
-# A request that might block the last free thread is looked at again after so many seconds.
-WAIT_SECONDS = 0.02
 # On a connection that may not stay the request must be complete after so many seconds.
 HURRY_SECONDS = 3.0
-# What is parsed at a time.
-PIECE_BYTES = 8192
+# Bytes that are parsed at a time: 150 requests of the shortest kind, 1 ms of work.
+PIECE_BYTES = 4096
+# Reads that a visitor's new connection may take before other visitors': a push and its body come in two or three.
+FIRST_READS = 4
 # After a refusal the client is still sending. It is read and thrown away for this long, and so much of it, because
 # closing at once makes the kernel reset the connection and the answer is lost on its way (RFC 9112, 9.6).
 LINGER_SECONDS = 2.0
@@ -45,6 +48,7 @@ class Conversation:
         "_early",
         "_ended",
         "_expired",
+        "_first_reads",
         "_is_poll",
         "_known",
         "_limits",
@@ -72,6 +76,7 @@ class Conversation:
         self._ended = False  # the client sends no more
         self._expired = False
         self._taken = False  # another protocol is spoken from here on
+        self._first_reads = FIRST_READS  # that are left
         self.is_last = False  # the next answer ends the connection
         # The request that is being answered.
         self._known: Known | None = None  # where the app's shortcut took it: there is no request then, and no response
@@ -98,6 +103,7 @@ class Conversation:
         known = self._parser.recognize(data)
         if known is None or self.connection.poller.is_short():
             self._early = data
+            self._count_read()
             self._read_early()
         elif known.take is None or not self._take(known, data):
             self._answer(self._parser.request_of(known, data))
@@ -111,9 +117,15 @@ class Conversation:
         self._known = known
         self.connection.deadline = 0.0
         if known.take(data[len(data) - known.length :], self):
+            self.connection.share = None
             return True
         self._known = None
         return False
+
+    def resume(self) -> None:
+        if not self._busy:
+            self._serve()
+            self._read_early()
 
     def proceed(self) -> None:
         if self._expired and not self._busy:
@@ -124,9 +136,7 @@ class Conversation:
                 self._pump(self._response)
             else:
                 self._busy = False
-        if not self._busy:
-            self._serve()
-            self._read_early()
+        self.resume()
 
     def ended(self) -> None:
         self._ended = True
@@ -240,13 +250,23 @@ class Conversation:
         if len(self._early) >= EARLY_BYTES:
             self.connection.read_on(False)
 
+    def _count_read(self) -> None:
+        """Put a visitor's connection behind pushes if it has sent much and no push."""
+        if self._first_reads:
+            self._first_reads -= 1
+        elif self.connection.share is None:
+            self.connection.share = self._server.share_of_peer(self.connection.peer)
+
     def _waits(self) -> bool:
         """Whether a request has not been answered yet, so that what comes behind it has to wait."""
         return self._busy or bool(self._parser.requests)
 
     def _read_early(self) -> None:
-        """Read what came, in pieces: no more requests are made of it than are answered, as each takes up a KiB."""
-        was_full = len(self._early) >= EARLY_BYTES
+        """Read what came until the turn is over.
+
+        It is read in pieces: no more requests are made of it than are answered, as each takes up a KiB.
+        """
+        was_full, ends_at = len(self._early) >= EARLY_BYTES, time.monotonic() + TURN_SECONDS
         while self._early and not self._waits() and not self.connection.closed:
             if self.connection.receiver is not self:
                 rest, self._early = self._early, b""
@@ -256,6 +276,9 @@ class Conversation:
                 piece, self._early = self._early[:PIECE_BYTES], self._early[PIECE_BYTES:]
             self._feed(piece)
             self._serve()
+            if self._early and time.monotonic() > ends_at and self.connection.receiver is self:
+                self.connection.yield_turn()
+                break
         if was_full and len(self._early) < EARLY_BYTES and not self._ended:
             self.connection.read_on(True)
 
@@ -279,20 +302,33 @@ class Conversation:
         self.connection.deadline = time.monotonic() + seconds
 
     def _serve(self) -> None:
-        """Answer what is complete, until an answer has to wait for something."""
-        requests = self._parser.requests
-        while requests and not self._busy and not self.connection.closed:
+        """Answer what is complete, until an answer has to wait for something or the turn is over."""
+        requests, connection, ends_at = self._parser.requests, self.connection, 0.0
+        while requests and not self._busy and not connection.closed:
             path = requests[0].environ["PATH_INFO"]
             if self._server.has_to_wait(path):
-                self.connection.poller.call_later(WAIT_SECONDS, self.connection.run_soon)
+                connection.poller.call_later(WAIT_SECONDS, connection.run_soon)
                 return
+            share = self._server.share_of(requests[0].environ)
+            if share is not None and connection.share is None and connection.poller.has_urgent_work():
+                connection.share = share
+                connection.yield_turn()
+                return
+            connection.share = share
             began = time.monotonic()
             self._answer(requests.popleft())
-            self._server.note_time(path, time.monotonic() - began)
+            now = time.monotonic()
+            self._server.note_time(path, now - began)
             if self._taken:
                 return
-            if self.connection.backlog > AHEAD_BYTES and not self._parked:
+            if share is not None or not self._parked:  # no push was accepted
+                connection.share = self._server.share_of_peer(connection.peer)
+            if connection.backlog > AHEAD_BYTES and not self._parked:
                 self._busy = True
+            ends_at = ends_at or began + TURN_SECONDS
+            if requests and now > ends_at:
+                connection.yield_turn()
+                return
         if self._busy or self.connection.closed:
             return
         if self._refused is not None:

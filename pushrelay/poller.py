@@ -6,6 +6,10 @@ watchdog hands the lead to another thread within two ticks; the blocked one join
 
 A *source* is anything with `fileno()` and `run()`. It is armed for one event at a time (`EPOLLONESHOT`), so one thread
 at a time owns it. An event is only a hint to look at the socket, never a fact about it.
+
+Sources without a `share` come first: connections that push, or may. The others wait in `Shares`, and the leader gives
+them a turn each, looking for new events at least every POLL_SECONDS. So a push waits for one turn of a visitor, however
+many visitors there are.
 """
 
 import collections
@@ -21,6 +25,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from .shares import Shares
 
 log = logging.getLogger("pushrelay.poller")
 
@@ -38,8 +44,13 @@ BRISK_TICK = 0.016
 DOZE_AFTER = 25
 # A thread beyond the first leaves after so many seconds without work.
 IDLE_SECONDS = 10.0
-# What was left for afterwards waits for so many events at most: some, as a handshake, take as long as ten pushes.
+# Turns that the sources which come first may take before something else has one: what was left for afterwards, a timer,
+# or a source with a share. Some turns take as long as ten pushes.
 PATIENCE = 16
+# Seconds between two looks for new events while sources with a share wait for their turn.
+POLL_SECONDS = 0.002
+# Seconds for which the watchdog pauses after a failure of its own.
+WATCHDOG_PAUSE = 0.1
 # Events taken at a time: enough to make the call cheap, few enough that timers are not late.
 BATCH = 256
 
@@ -94,7 +105,13 @@ class Poller:
         # What the leader works on.
         self._epoll: Any = None  # from start() on
         self._sources: dict[int, Source] = {}
-        self._ready: collections.deque[Source | Timer] = collections.deque()
+        self._ready: collections.deque[Source | Timer] = collections.deque()  # sources without a share
+        self._shares = Shares()  # sources with a share, and what had a turn and is not done
+        self._due: collections.deque[Timer] = collections.deque()
+        self._spare: collections.deque[Source | Timer] = collections.deque()  # what may block; see run_when_spare
+        self._others_at = 0  # the turn from which on these three come before `_ready` once
+        self._timer_next = False  # a timer comes before a source with a share
+        self._polled = 0.0  # monotonic; when events were last looked for
         self._afterwards: collections.deque[Timer] = collections.deque()  # when there is nothing ready
         self._patience = 0  # or when there have been so many turns
         self._retired: list[socket.socket] = []  # to be closed while no event is in anybody's hands
@@ -140,8 +157,26 @@ class Poller:
 
     def run_soon(self, source: Source) -> None:
         """Let a thread run the source, as if an event had come for it. Any thread may call this."""
-        self._ready.append(source)
+        self._queue(source)
         self.wake()
+
+    def run_again(self, source: Source) -> None:
+        """Let a thread run the source once more, behind others, because one turn was not enough. Any thread."""
+        self._shares.add(source)
+        self.wake()
+
+    def run_when_spare(self, source: Source) -> None:
+        """Let a thread run the source once another thread is free: it might block. Any thread may call this."""
+        self._spare.append(source)
+        self.wake()
+
+    def call_when_spare(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call back in the same way."""
+        self.run_when_spare(Timer(0.0, callback, args))
+
+    def has_urgent_work(self) -> bool:
+        """Return whether something without a share waits, so that a source with one should not run now."""
+        return bool(self._ready or self._afterwards)
 
     def call_afterwards(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call back once, when the events that are at hand have been handled, or some. Any thread may call this."""
@@ -218,6 +253,8 @@ class Poller:
             with self._lock:
                 if not self._stopped:
                     self._idle.append(me)
+            if self._spare:
+                self.wake()
         with self._lock:
             self._workers.discard(me)
 
@@ -236,11 +273,15 @@ class Poller:
     def _lead(self, me: _Worker) -> None:
         ready = self._ready
         while self._leader is me:
+            if self._spare and not self.is_short():
+                self._queue_spare()
             try:
                 if self._afterwards and (not ready or self._turns >= self._patience):
                     source = self._afterwards.popleft()
-                elif ready:
+                elif ready and (self._turns < self._others_at or not self._has_others()):
                     source = ready.popleft()
+                elif self._has_others() and (ready or time.monotonic() - self._polled < POLL_SECONDS):
+                    source = self._next_of_others()
                 else:
                     self._poll()
                     continue
@@ -253,22 +294,49 @@ class Poller:
             except Exception:
                 log.exception("%r failed", source)
 
+    def _has_others(self) -> bool:
+        return bool(self._due) or self._shares.count > 0
+
+    def _next_of_others(self) -> Source | Timer:
+        """Take a timer that is due or a source with a share, in turn. Raises IndexError if another thread took it."""
+        self._others_at = self._turns + PATIENCE
+        self._timer_next = not self._timer_next
+        if self._due and (self._timer_next or not self._shares.count):
+            return self._due.popleft()
+        return self._shares.pop()
+
+    def _queue_spare(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                source = self._spare.popleft()
+                if isinstance(source, Timer):
+                    self._due.append(source)
+                else:
+                    self._shares.add(source)
+
+    def _queue(self, source: Source) -> None:
+        if getattr(source, "share", None) is None:
+            self._ready.append(source)
+        else:
+            self._shares.add(source)
+
     def _poll(self) -> None:
-        """Wait for events and make them ready."""
+        """Wait for events and queue their sources."""
         with self._polling:
             if self._stopped:
                 return
             self._bury()
             # From here on others ring the bell; what they left before that is seen by looking once more.
             self._waiting = True
-            timeout = 0 if self._ready or self._retired or self._afterwards else self._until_next_timer()
-            events = self._epoll.poll(timeout, BATCH)
+            has_work = self._ready or self._retired or self._afterwards or self._has_others()
+            events = self._epoll.poll(0 if has_work else self._until_next_timer(), BATCH)
             self._waiting = False
-            sources, ready = self._sources, self._ready
+            self._polled = time.monotonic()
+            sources = self._sources
             for fd, _ in events:
                 source = sources.get(fd)
                 if source is not None:
-                    ready.append(source)
+                    self._queue(source)
                 elif fd == self._bell:
                     self._silence_bell()
             # Still with the lock: the lead may have been handed on meanwhile, and the next leader has to see them.
@@ -297,7 +365,7 @@ class Poller:
         now = time.monotonic()
         with self._timer_lock:
             while self._timers and self._timers[0][0] <= now:
-                self._ready.append(heapq.heappop(self._timers)[2])
+                self._due.append(heapq.heappop(self._timers)[2])
 
     # Who leads.
 
@@ -311,6 +379,15 @@ class Poller:
         worker.thread.start()
 
     def _watch(self) -> None:
+        """Watch the leader until the poller is closed, also after a failure of its own."""
+        while not self._stopped:
+            try:
+                self._watch_leader()
+            except Exception:
+                log.exception("the watchdog failed, and goes on")
+                self._alarm.wait(WATCHDOG_PAUSE)  # not time.sleep(), which may be what fails
+
+    def _watch_leader(self) -> None:
         """Hand the lead over when the leader has been busy with one thing for a whole tick."""
         seen, quiet, brisk = -1, 0, False
         while not self._stopped:

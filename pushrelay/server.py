@@ -51,6 +51,9 @@ class Server:
     `shortcut(environ)` is asked once for each header that clients send again and again. It may return a function
     `take(body, conversation)`, which is called for the requests with this very header: it answers them through the
     conversation, after parking it, and returns True; or it returns False, and the app is called as ever.
+
+    `share_of(environ)` returns None for a request that goes before others, a push; for others the share in which they
+    wait for their turn, such as their client's address (see shares.Shares). Without it all requests are equal.
     """
 
     def __init__(
@@ -64,9 +67,12 @@ class Server:
         poller: Poller | None = None,
         shortcut: Callable[[dict[str, Any]], Any] | None = None,
         doors: Doors | None = None,
+        share_of: Callable[[dict[str, Any]], str | None] | None = None,
     ):
         self.app = app
         self._shortcut = None if access_log else shortcut  # the log is of requests, of which a shortcut makes none
+        self.share_of = share_of or (lambda environ: None)
+        self._has_shares = share_of is not None
         self.limits = limits or Limits()
         self.access_log = access_logger if access_log else None
         self.poller = poller or Poller(threads)
@@ -151,6 +157,10 @@ class Server:
         peer = connection.peer
         known = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if isinstance(peer, tuple) else {}
         return Parser(self._base, known, self.limits, self._remembered, self._shortcut)
+
+    def share_of_peer(self, peer: Any) -> str | None:
+        """Return the share of a connection that has sent no push; None if pushes or other visitors may come on it."""
+        return self._doors.counted_as(peer) if self._has_shares else None
 
     def forget(self, connection: Connection) -> None:
         """The connection no longer speaks HTTP."""

@@ -46,12 +46,12 @@ def make_manager(settings: Settings, address_of: Callable[[dict[str, Any]], str 
     return RoomManager()
 
 
-def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = None) -> Any:
+def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = None, share_of: Any = None) -> Any:
     """The server, bound and listening, with `port`, `serve_forever()`, `drain()`, `finish()` and `close()`.
 
     Raises OSError.
 
-    `shortcut` is for our own server (see server.Server); others do without.
+    `shortcut` and `share_of` are for our own server (see server.Server); others do without.
     """
     if not is_own(settings):
         from .fallback import FallbackServer
@@ -81,6 +81,7 @@ def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = Non
         settings.access_log,
         shortcut=shortcut,
         doors=doors,
+        share_of=share_of,
     )
 
 

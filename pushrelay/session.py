@@ -6,11 +6,13 @@ It has no thread: it is what the threads that handle its connections do with it.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from .connection import PING_TIMEOUT, SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR, Connection
 from .message import CLOSE, CLOSE_MESSAGE, MESSAGE, NOOP, NOOP_MESSAGE, PING, PONG, PROBE_ANSWER, UPGRADE, Message
+from .shares import TURN_EVENTS, TURN_SECONDS
 from .websocket import GOING_AWAY, NORMAL, POLICY_VIOLATION, PROTOCOL_ERROR, WebSocket
 
 CLIENT_DISCONNECT = "client disconnect"
@@ -40,6 +42,8 @@ BURST_SECONDS = 10.0
 # much as is allowed, and goes on, gets further and further ahead; and beyond this is closed.
 STRAY = 0.1
 FLOOD_SECONDS = 20.0
+# Bytes of a WebSocket that are parsed at a time, unless they belong to one large frame: 700 empty frames, 1 ms of work.
+PIECE_BYTES = 4096
 
 
 class Session:
@@ -58,6 +62,7 @@ class Session:
         "_waiting",
         "closed",
         "connected",
+        "has_more_time",
         "link",
         "place",
         "pong_due",
@@ -87,6 +92,7 @@ class Session:
         self.connected = False  # the app has let it in
         self.closed = False
         self.pong_due = 0.0  # monotonic: by when a ping must have been answered; 0 while none is under way
+        self.has_more_time = False  # for that ping; see miss_ping
         self.settled = False  # it has done what it came for, so it may stay
         # What it sends; both monotonic.
         self._paid_until = 0.0  # how far ahead of its allowance it is
@@ -212,22 +218,22 @@ class Session:
             self._poll = None
         self.close(abort=True, reason=TRANSPORT_CLOSE)
 
-    def post(self, packets: list[str | bytes]) -> None:
-        """Take the packets of one POST, in order. Raises ValueError, with the session closed, if one is invalid."""
+    def post(self, packets: list[str | bytes], poller: Any = None, share: str | None = None) -> "Posting":
+        """Take the packets of one POST; the caller has them handled in turns. Raises ValueError.
+
+        `share` is the connection's: see poller.Poller.
+        """
         with self._lock:
             overlapping, self._posting = self._posting, True
-        try:
-            if overlapping:
-                raise ValueError("two POSTs at the same time")
-            for packet in packets:
-                if self.closed:
-                    break
-                self.receive(packet)
-        except ValueError:
-            self.close(abort=True, reason=TRANSPORT_ERROR)
-            raise
-        finally:
-            self._posting = False
+        posting = Posting(self, packets, poller, share)
+        if overlapping:
+            posting.fail()
+            raise ValueError("two POSTs at the same time")
+        return posting
+
+    def posted(self) -> None:
+        """The packets of a POST have been handled; the next one may come."""
+        self._posting = False
 
     # Receiving.
 
@@ -248,6 +254,23 @@ class Session:
         else:
             raise ValueError("an invalid packet")
 
+    def receive_some(self, packets: deque[str | bytes], poller: Any = None) -> None:
+        """Handle packets until the turn is over or none is left. Raises ValueError.
+
+        An event stays where it is if this thread is the last free one of the poller: its handler might block.
+        """
+        ends_at = time.monotonic() + TURN_SECONDS if len(packets) > 1 else 0.0
+        for _ in range(TURN_EVENTS if poller is not None else len(packets)):
+            packet = packets[0]
+            if poller is not None and poller.is_short() and _is_event(packet):
+                return
+            packets.popleft()
+            self.receive(packet)
+            if self.closed:
+                packets.clear()
+            if not packets or (poller is not None and time.monotonic() > ends_at):
+                return
+
     def _pays(self) -> bool:
         """Count an event against what the client may send; False where it may not."""
         now = time.monotonic()
@@ -266,7 +289,15 @@ class Session:
             self.close(reason=TOO_MANY_EVENTS)
 
     def miss_ping(self) -> None:
-        """The client has not answered a ping in time."""
+        """Close the session because no answer to a ping came in time.
+
+        An answer may lie unread, because the process was stopped or others had their turn. So a client that has sent
+        something gets the same time once more.
+        """
+        if self.link is not None and not self.has_more_time and self.link.has_unread():
+            self.has_more_time = True
+            self._engine.heartbeat.extend(self)
+            return
         self.close(abort=True, reason=PING_TIMEOUT)
 
     # WebSocket.
@@ -372,46 +403,155 @@ class Session:
             receiver.close(_CLOSE_CODES.get(reason, NORMAL))
 
 
+class Posting:
+    """The packets of one POST, handled in order and in turns. A source for the poller once `go_on` was called."""
+
+    __slots__ = ("_done", "_packets", "_poller", "_session", "queued", "share")
+
+    def __init__(self, session: Session, packets: list[str | bytes], poller: Any, share: str | None):
+        self._session = session
+        self._packets = deque(packets)
+        self._poller = poller
+        self._done: Any = None  # called with whether all packets were valid
+        self.share = share
+        self.queued = False
+
+    def take_turn(self) -> bool:
+        """Handle packets, as many as one turn allows; returns whether all are handled.
+
+        Raises ValueError, with the session closed, if one is invalid.
+        """
+        try:
+            self._session.receive_some(self._packets, self._poller)
+        except ValueError:
+            self.fail()
+            raise
+        if self._packets:
+            return False
+        self._session.posted()
+        return True
+
+    def fail(self) -> None:
+        """Close the session, which the protocol demands for an invalid POST."""
+        self._packets.clear()
+        self._session.close(abort=True, reason=TRANSPORT_ERROR)
+        self._session.posted()
+
+    def go_on(self, done: Callable[[bool], None]) -> None:
+        """Handle the rest on threads of the poller, then call `done(were_valid)`."""
+        self._done = done
+        self._queue()
+
+    def _queue(self) -> None:
+        if self._poller.is_short():
+            self._poller.run_when_spare(self)
+        else:
+            self._poller.run_again(self)
+
+    def run(self) -> None:
+        """Take the next turn, on a thread of the poller."""
+        try:
+            if not self.take_turn():
+                self._queue()
+                return
+        except ValueError:
+            self._done(False)
+        else:
+            self._done(True)
+
+
+def _is_event(packet: str | bytes) -> bool:
+    return isinstance(packet, bytes) or packet[:1] == MESSAGE
+
+
 class Link:
     """The receiver of a connection that speaks WebSocket: between the frames and the session."""
 
-    __slots__ = ("_begun", "_is_timed", "_session", "_socket", "connection")
+    __slots__ = ("_begun", "_ended", "_is_timed", "_packets", "_rest", "_session", "_socket", "connection")
 
     def __init__(self, session: Session, limit: int):
         self._session = session
         self._socket = WebSocket(limit)
         self._begun = 0.0  # when the message began that is under way, monotonic; 0 for none
         self._is_timed = False  # a timer is going to look at that
+        # What did not fit into one turn.
+        self._packets: deque[str | bytes] = deque()  # parsed
+        self._rest = b""  # behind them, not parsed yet
+        self._ended = False  # the client sends no more behind it
         self.connection: Any = None
 
     def received(self, data: bytes) -> None:
-        socket, session = self._socket, self._session
-        if session.closed and len(data) > PARTING_BYTES:
+        if self._session.closed and len(data) > PARTING_BYTES:
             self.connection.read_on(False)
             return
-        packets = socket.receive(data)
-        try:
-            for packet in packets:
-                if session.closed:
-                    break
-                if session.link is self.connection:
-                    session.receive(packet)
-                elif not session.receive_probe(self, packet):
-                    self.close(NORMAL)
-        except ValueError:
-            session.close(reason=TRANSPORT_ERROR)
+        self._rest = self._rest + data if self._rest else data
+        if not self._packets:
+            self._parse()
+        self.resume()
+
+    def resume(self) -> None:
+        """Handle what is here until the turn is over."""
+        began = 0.0
+        while True:
+            if self._packets and not self._handle():
+                return
+            self._answer_frames()
+            if not self._rest:
+                break
+            began = began or time.monotonic()
+            self._parse()
+            if time.monotonic() - began > TURN_SECONDS:
+                self.connection.yield_turn()
+                return
+        if self._socket.close_code is not None or self._ended:
+            self.connection.finish()
+
+    def _answer_frames(self) -> None:
+        """Count the frames that were no message, and send what answers them, behind the answers to messages."""
+        socket, session = self._socket, self._session
         if socket.strays:
             strays, socket.strays = socket.strays, 0
             session.stray(strays)
+        if socket.output:
+            # A client that asks for pongs and does not read them is as slow as any other.
+            self.connection.write(socket.take_output(), session.outbox_bytes)
+
+    def _parse(self) -> None:
+        """Parse a piece of what came in."""
+        socket, rest = self._socket, self._rest
+        size = max(PIECE_BYTES, socket.left)
+        if len(rest) > size:
+            rest, self._rest = rest[:size], rest[size:]
+        else:
+            self._rest = b""
+        packets = socket.receive(rest)
+        self._packets.extend(packets)
         if packets or not socket.unfinished:
             self._begun = 0.0
         if socket.unfinished and not self._begun:
             self._expect_the_rest()
-        if socket.output:
-            # A client that asks for pongs and does not read them is as slow as any other.
-            self.connection.write(socket.take_output(), session.outbox_bytes)
         if socket.close_code is not None:
-            self.connection.finish()
+            self._rest = b""
+
+    def _handle(self) -> bool:
+        """Handle the packets that are here. False if the turn is over before they are."""
+        session, packets, connection = self._session, self._packets, self.connection
+        try:
+            while packets and not session.closed and session.link is not connection:
+                if not session.receive_probe(self, packets.popleft()):
+                    packets.clear()  # the link has no future
+                    self.close(NORMAL)
+            if session.closed:
+                packets.clear()
+            if packets:
+                session.receive_some(packets, connection.poller)
+        except ValueError:
+            packets.clear()
+            session.close(reason=TRANSPORT_ERROR)
+        if packets:
+            connection.yield_turn(may_block=connection.poller.is_short())
+            return False
+        return True
 
     def close(self, code: int) -> None:
         """Begin to close; the client has a few seconds to answer before its connection is cut. Any thread."""
@@ -444,7 +584,10 @@ class Link:
             self.close(POLICY_VIOLATION)
 
     def ended(self) -> None:
-        self.connection.finish()
+        if self._packets or self._rest:
+            self._ended = True
+        else:
+            self.connection.finish()
 
     def proceed(self) -> None:
         """Nothing waits in the outbox any more."""
@@ -454,4 +597,9 @@ class Link:
         """It has no such deadline: the heartbeat ends it, or _check_the_rest does."""
 
     def lost(self, reason: str) -> None:
+        """Close the session, on a thread that may be blocked: the app is told of it."""
+        poller = self.connection.poller
+        if poller.is_short():
+            poller.call_when_spare(self.lost, reason)
+            return
         self._session.link_lost(self, reason if reason in (SLOW, TRANSPORT_ERROR) else TRANSPORT_CLOSE)

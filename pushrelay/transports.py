@@ -165,7 +165,7 @@ class Transports(engineio.Server):
         if method == "GET":
             return self._answer_poll(session, environ, conversation)
         if method == "POST":
-            return self._answer_post(session, environ)
+            return self._answer_post(session, environ, conversation)
         raise Rejected(BAD_REQUEST)
 
     def _conversation(self, environ: dict[str, Any]) -> Conversation | Taken | None:
@@ -300,18 +300,34 @@ class Transports(engineio.Server):
             messages = poll.wait()
         return self._payload_answer(messages)
 
-    def _answer_post(self, session: Session, environ: dict[str, Any]) -> Answer:
+    def _answer_post(
+        self, session: Session, environ: dict[str, Any], conversation: Conversation | Taken | None
+    ) -> Answer | Iterable[bytes]:
         length = int(environ.get("CONTENT_LENGTH") or 0)
         if length > self.max_http_buffer_size:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             message = f"a payload has {self.max_http_buffer_size} bytes at most"
             raise Rejected((BAD_REQUEST[0], message), "413 Content Too Large")
         try:
-            session.post(split_payload(environ["wsgi.input"].read(length)))
+            packets = split_payload(environ["wsgi.input"].read(length))
+            if conversation is None:
+                session.post(packets).take_turn()
+            else:
+                connection = conversation.connection
+                posting = session.post(packets, connection.poller, connection.share)
+                if not posting.take_turn():
+                    conversation.park()
+                    posting.go_on(partial(self._answer_posting, environ, conversation))
+                    return conversation.returned()
         except ValueError:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             raise Rejected(BAD_REQUEST) from None
         return Answer("200 OK", _TEXT, b"ok")
+
+    def _answer_posting(self, environ: dict[str, Any], conversation: Conversation, were_valid: bool) -> None:
+        """Answer a POST whose packets took more than one turn."""
+        answer = Answer("200 OK", _TEXT, b"ok") if were_valid else Rejected(BAD_REQUEST).answer()
+        conversation.answer(answer.status, [*answer.headers, *self._cors_headers(environ)], answer.body)
 
     def poll_answer(self, environ: dict[str, Any], messages: list[Message]) -> Answer:
         """The whole answer to a GET that was parked."""

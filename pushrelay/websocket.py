@@ -110,7 +110,8 @@ class WebSocket:
     close frame) is in `output` until somebody takes it. Once `close_code` is set, nothing more is received.
 
     `strays` counts the frames that were no message of their own, control frames and fragments, until somebody resets
-    it; `unfinished` says whether a frame or a message has begun to come.
+    it; `unfinished` says whether a frame or a message has begun to come; `left` is the number of bytes that are still
+    to come of a data frame's payload.
     """
 
     __slots__ = (
@@ -119,11 +120,11 @@ class WebSocket:
         "_decoder",
         "_final",
         "_kind",
-        "_left",
         "_mask",
         "_partial",
         "_size",
         "close_code",
+        "left",
         "limit",
         "output",
         "strays",
@@ -139,7 +140,7 @@ class WebSocket:
         self._closing = False  # we have sent a close frame, and wait for the client's
         self._buffer = b""  # the beginning of a header or of a control frame: 139 bytes at most
         # The data frame under way.
-        self._left = 0  # bytes of its payload that are still to come
+        self.left = 0  # bytes of its payload that are still to come
         self._mask = b""  # turned so that it fits the next byte
         self._final = True
         # The message under way, of one frame or several.
@@ -190,7 +191,7 @@ class WebSocket:
         position = 0
         while self.close_code is None:
             before = position
-            take = self._take_payload if self._left else self._take_header
+            take = self._take_payload if self.left else self._take_header
             position = take(data, position, messages)
             if position == before:
                 break
@@ -253,15 +254,15 @@ class WebSocket:
         if not final:
             self.strays += 1
         self._size += length
-        self._left, self._final, self._mask = length, final, mask
+        self.left, self._final, self._mask = length, final, mask
 
     def _take_payload(self, data: bytes, position: int, messages: list[str | bytes]) -> int:
-        piece = data[position : position + self._left]
-        self._left -= len(piece)
+        piece = data[position : position + self.left]
+        self.left -= len(piece)
         plain = unmask(piece, self._mask)
         turned = len(piece) % 4
         self._mask = self._mask[turned:] + self._mask[:turned]
-        done = not self._left and self._final
+        done = not self.left and self._final
         if self._decoder is not None:
             try:
                 plain = self._decoder.decode(plain, done)

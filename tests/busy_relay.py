@@ -1,7 +1,8 @@
 """The relay with an app that takes its time: `python tests/busy_relay.py --port=0`, with the relay's settings.
 
 GET /sleep?SECONDS sleeps, and so does /sleep/ANYTHING?SECONDS; a client that leaves is published to the destination
-"leavers", or where it has registered "dawdle" its end takes half a second.
+"leavers", or if it has registered "dawdle" its end takes half a second. The event "block" sleeps as many seconds as it
+says.
 """
 
 import os
@@ -29,6 +30,12 @@ def sleep(name=""):
     return "slept"
 
 
+@relay.socketio.on("block")
+def block(seconds, wants_answer):
+    time.sleep(seconds)
+    return "blocked"
+
+
 @relay.socketio.on("disconnect")
 def on_disconnect(reason):
     if room_of("dawdle") in flask_socketio.rooms():
@@ -37,6 +44,6 @@ def on_disconnect(reason):
         relay.broker.publish([Draft("leavers", reason)])
 
 
-server = relay.serving.make_server(relay.app, relay.settings)
+server = relay.serving.make_server(relay.app, relay.settings, share_of=relay.share_of)
 print(relay.serving.banner(relay.settings, server.port), flush=True)
 server.serve_forever()
