@@ -184,6 +184,7 @@ class Broker:
         after = 0 if since is None else self._after(destination, since)
         kept, tip = self._read(destination, after or 0)
         whole = since is None or (after is not None and self._live(kept, tip, after) is not None)
+        whole = whole and not tip.is_damaged
         now = self._clock()
         live = [each for each in kept if each.expires > now][-self.history_size or len(kept) :]
         publications = [self._publication(destination, each) for each in live[:limit]]

@@ -4,39 +4,36 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
 from json.encoder import encode_basestring as quote
 from typing import Any
 
-from . import sqlite_file
+from . import journal, sqlite_file, sqlite_note
 from .broker import new_epoch
 from .commits import Job
 from .handout import Item
-from .journal import SIZE, Journal
-from .publication import Kept, StoreError, Tip, cut, decode
-from .sqlite_sweep import GRAIN, Spot, Sweeping
+from .journal import SIZE, Journal, Left
+from .publication import StoreError, decode
+from .sqlite_file import ERRORS
+from .sqlite_lock import StoreLock
+from .sqlite_note import Note
+from .sqlite_reading import FLOOR
+from .sqlite_rows import Spot, checksum_of, data_sum, whole
+from .sqlite_sweep import GRAIN, Sweeping
 
 log = logging.getLogger("relay.broker")
 
 SPOTS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
 TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for all of them
 CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
+CHECK_SECONDS = 2.0  # that a start after kill -9 looks for damage, at most
 MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none
 
-_FIND = "SELECT id, offset, trimmed, acked, due FROM destinations WHERE name = ?"
-_NEWEST = "SELECT offset, trimmed FROM publications WHERE destination = ? ORDER BY offset DESC LIMIT 1"
-_FLOOR = "SELECT value FROM meta WHERE name = 'floor'"
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM destinations"
 _NEW = "INSERT INTO destinations (id, name, offset, trimmed, acked, due) VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT = (
-    "INSERT INTO publications (destination, offset, created, expires, own, trimmed, event, data) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO publications (destination, offset, created, expires, own, trimmed, event, data, sum) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_READ = (
-    "SELECT offset, event, data, created, expires, own FROM publications "
-    "WHERE destination = ? AND offset > ? ORDER BY offset"
-)
-_READ_ENDS = _READ.replace("event, data", "'' AS event, '' AS data")
 
 
 class SQLiteBroker(Sweeping):
@@ -58,14 +55,15 @@ class SQLiteBroker(Sweeping):
         self._durability = durability
         self._trim_every = max(TRIM_EVERY, self.history_size // 4)
 
-        self._lock: sqlite3.Connection | None = None
+        self._lock: StoreLock | None = None
         self._writer: sqlite3.Connection | None = None  # of the thread in the transaction
         self._readers: sqlite_file.Readers | None = None
-        self._inode = 0  # of the file that is open: somebody may put another in its place
+        self._inodes: tuple[int, ...] = ()  # of the files that are open: somebody may put others in their place
         self._pages = 0  # how many the store may use
         self._until_check = CHECK_EVERY  # transactions
         self._is_locked = False  # another program's lock was waited for in vain, so the next try is a short one
-        self._broken = False  # an error was one that a connection may not survive: open the file anew
+        self._broken = False  # an error was one that a connection may not survive: open the file again
+        self._has_told_damage = False
 
         # What is accepted. Each spot is replaced and never changed, so that all threads may read it.
         self._spots: dict[str, Spot] = {}
@@ -74,6 +72,7 @@ class SQLiteBroker(Sweeping):
 
         # With durability "process": what is in SQLite's open transaction is in the journal as well (journal.py).
         self._journal: Journal | None = None
+        self._left: Left | None = None  # what it held when this process closed it, until the file is open again
         self._entries: list[str] = []  # what this transaction adds to it, as JSON
         self._settles = True  # this transaction is to be SQLite's as well
         self._unsettled = 0  # transactions that are in the journal, and not committed
@@ -82,6 +81,9 @@ class SQLiteBroker(Sweeping):
         self._new: list[tuple[Any, ...]] = []  # and destinations
         self._floor = 0  # what the file says, and where destinations begin that are new
         self._next_id = 1
+        self._generation = 0  # number of the last commit that changed anything
+        self._changes = 0  # total_changes of the connection when its transaction began
+        self._lost_at = 0.0  # when the store lost something the last time
         self._is_lost = False  # they are not in SQLite's open transaction either: it failed
         self._lost_spots: dict[str, Spot] = {}  # how things stood then, but for the ids of what was new
 
@@ -89,7 +91,8 @@ class SQLiteBroker(Sweeping):
 
     def _open(self) -> None:
         sqlite_file.check_folder(self.path)
-        self._lock = sqlite_file.lock(self.path, self.BUSY_SECONDS)
+        self._left = None
+        self._lock = StoreLock(self.path, self.BUSY_SECONDS)
         try:
             self._open_file()
         except BaseException:
@@ -97,55 +100,74 @@ class SQLiteBroker(Sweeping):
             raise
 
     def _open_file(self) -> None:
+        self._lock.see_to_it()
         sqlite_file.create(self.path)
+        self._lock.hold_file()
         try:
             self._writer = writer = sqlite_file.connect(self.path, self.BUSY_SECONDS)
             writer.execute(f"PRAGMA wal_autocheckpoint={self.WAL_PAGES}")
             sqlite_file.migrate(writer, self.path)
-            left = self._open_journal(self._epoch_in_file())
-            if sqlite_file.mark_open(writer, self._durability, new_epoch()):
-                log.warning(
-                    "%s: the machine went down with it open; who comes back is told of what may be lost", self.path
-                )
-            self.epoch = self._epoch_in_file()
+            self._take_over()
             self._pages = self.history_bytes // writer.execute("PRAGMA page_size").fetchone()[0]
-            self._take_over(left)
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise sqlite_file.explain(error, self.path) from error
-        self._inode = os.stat(self.path).st_ino
+        self._inodes = self._inodes_now()
         self._readers = sqlite_file.Readers(self.path, self.BUSY_SECONDS)
-        self._broken = self._is_locked = False
+        self._broken = self._is_locked = self._has_told_damage = False
 
-    def _epoch_in_file(self) -> str:
-        return self._writer.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
+    def _take_over(self) -> None:
+        """Commit what the journal holds, note that this relay works with the file, and begin a new journal.
 
-    def _open_journal(self, epoch: str) -> list[bytes]:
-        """Open the journal; returns what a relay that did not end well has left in it."""
-        path = f"{self.path}-recent"
-        if self._durability == "power" and not os.path.exists(path):
-            return []
-        self._journal = Journal(path)
-        return self._journal.read(epoch)
-
-    def _take_over(self, left: list[bytes]) -> None:
-        """Commit what was left in the journal, and begin a new one."""
-        self._forget_staged()
-        self._whole, self._spots = None, {}
-        if left:
-            self._writer.execute("BEGIN IMMEDIATE")
-            self._replay(left)
+        All in one transaction, and the new journal takes the place of the old one after it: whenever this process is
+        killed, the next one finds a journal that belongs to what the file says.
+        """
+        path, writer, old = f"{self.path}-recent", self._writer, sqlite_note.read(self._writer)
+        is_first = self._left is None
+        left = self._left or self._find_journal(path, old)
+        loss = sqlite_note.find_loss(old, left, path)
+        if old.is_open and is_first:
+            sqlite_file.check(writer, CHECK_SECONDS)
+        boot = sqlite_note.this_boot() if self._durability == "process" else ""
+        note = Note(new_epoch() if loss else old.epoch, boot, sqlite_note.new_token(), True, old.generation + 1)
+        new = Journal(path, note.epoch, note.token, note.generation)
+        try:
+            writer.execute("PRAGMA synchronous=FULL")  # the note is worth something once it is on the disk
+            writer.execute("BEGIN IMMEDIATE")
+            self._whole, self._spots = None, {}
+            self._forget_staged()
+            if left is not None and (not is_first or left.token == old.token):
+                self._replay(left.payloads)
             self._flush()
-            self._writer.execute("COMMIT")
+            if loss:
+                sqlite_note.declare_loss(writer, self._clock())
+            sqlite_note.mark_open(writer, note)
+            writer.execute("COMMIT")
+            writer.execute(f"PRAGMA synchronous={'FULL' if self._durability == 'power' else 'NORMAL'}")
+            self._left = new.as_left()  # what belongs to the file now, should the rest fail
+            new.put_in_place(keep_old=bool(loss) and is_first)
+        except BaseException:
+            new.close()
+            raise
+        self._journal, self._left, self.epoch = new, None, note.epoch
+        if loss:
+            log.error(
+                "%s: %s. A new epoch begins: clients that come back learn that they lost something", self.path, loss
+            )
+        self._forget_staged()
         self._load_spots()
-        if self._durability == "power":
-            self._close_journal(remove=True)
-        else:
-            self._journal.begin(self.epoch)
         self._unsettled, self._recent = 0, []
         self._is_lost, self._lost_spots = False, {}
 
+    @staticmethod
+    def _find_journal(path: str, note: Note) -> Left | None:
+        """What the last relay left. If it was killed before its new journal was in place, that is the right one."""
+        new = journal.read(journal.new_of(path))
+        return new if new is not None and note.token and new.token == note.token else journal.read(path)
+
     def _reopen(self) -> None:
-        log.info("opening %s anew", self.path)
+        log.info("opening %s again", self.path)
+        if self._journal is not None:
+            self._left = self._journal.as_left()
         self._close_file()
         try:
             sqlite_file.check_folder(self.path)
@@ -155,23 +177,20 @@ class SQLiteBroker(Sweeping):
             raise
 
     def _load_spots(self) -> None:
-        """Have the spots of all destinations at hand, where those are not too many."""
+        """Have the spots of all destinations at hand, unless those are too many."""
         spots: dict[str, Spot] = {}
         has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= SPOTS
         if has_all:
             for (name,) in self._writer.execute("SELECT name FROM destinations").fetchall():
                 spots[name] = self._find_in(self._writer, name)
-        # Not before they are complete: others read them meanwhile, where the file is opened anew.
+        # Not before they are complete: others read them while the file is opened again.
         self._spots, self._staged = spots, {}
         self._whole = spots if has_all else None
 
-    def _close_journal(self, remove: bool = False) -> None:
+    def _close_file(self, is_settled: bool = False) -> None:
         if self._journal is not None:
-            self._journal.close(remove)
+            self._journal.close(is_settled)
             self._journal = None
-
-    def _close_file(self) -> None:
-        self._close_journal()
         self._whole, self._spots, self._lost_spots = None, {}, {}  # what it says counts, once it is open again
         if self._readers is not None:
             self._readers.close()
@@ -182,14 +201,15 @@ class SQLiteBroker(Sweeping):
             self._writer = None
 
     def _close(self) -> None:
+        is_settled = False
         if self._readers is not None:  # else it was never wholly open: what is in the journal may be nowhere else
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*ERRORS):
                 if self._writer.in_transaction:
                     self._settle()
                 if not self._unsettled:
-                    sqlite_file.mark_closed(self._writer)
-                    self._close_journal(remove=True)
-        self._close_file()
+                    sqlite_note.mark_closed(self._writer)
+                    is_settled = True
+        self._close_file(is_settled)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -199,7 +219,7 @@ class SQLiteBroker(Sweeping):
     def _begin(self) -> None:
         self._staged = {}
         self._entries = []
-        self._settles = self._journal is None
+        self._settles = self._durability == "power"
         self._until_check -= 1
         try:
             if self._until_check <= 0:
@@ -207,13 +227,8 @@ class SQLiteBroker(Sweeping):
             if self._broken:
                 self._reopen()
             if not self._writer.in_transaction:
-                self._writer.execute("BEGIN IMMEDIATE")
-                if self._is_locked:
-                    self._be_patient(True)
-                if self._is_lost:
-                    self._replay(self._journal.read(self.epoch))
-                    self._is_lost, self._lost_spots = False, {}
-        except sqlite3.Error as error:
+                self._begin_in_file()
+        except ERRORS as error:
             self._rollback()
             if sqlite_file.code_of(error) == sqlite3.SQLITE_BUSY:
                 self._be_patient(False)
@@ -221,6 +236,15 @@ class SQLiteBroker(Sweeping):
         except BaseException:
             self._rollback()
             raise
+
+    def _begin_in_file(self) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
+        self._changes = self._writer.total_changes
+        if self._is_locked:
+            self._be_patient(True)
+        if self._is_lost:
+            self._replay(self._journal.payloads)
+            self._is_lost, self._lost_spots = False, {}
 
     def _be_patient(self, patient: bool) -> None:
         """Wait for other programs' locks, or do not: where one lasts, all threads would soon wait for it at once."""
@@ -230,7 +254,7 @@ class SQLiteBroker(Sweeping):
     def _transact(self, jobs: list[Job]) -> None:
         try:
             super()._transact(jobs)
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise self._failed(error) from error
 
     def _commit(self) -> None:
@@ -238,29 +262,39 @@ class SQLiteBroker(Sweeping):
         if self._settles or not self._journal.has_room(len(payload)):
             self._settle()
         elif self._entries:
+            self._journal.put(payload)  # first, as it may fail; nobody waits for what is not in a queue yet
             self._recent += self._placed
-            self._journal.put(payload)
             self._unsettled += 1
         self._spots.update(self._staged)
 
     def _settle(self) -> None:
         """Commit all that was accepted since the last time."""
         self._flush()
+        changes = bool(self._unsettled) or self._writer.total_changes != self._changes
+        if changes:
+            self._writer.execute(sqlite_note.COMMITTED, (self._generation + 1,))
         self._writer.execute("COMMIT")
         while len(self._spots) > SPOTS:  # not before: of what SQLite does not know the spots are needed
             self._whole = None
             del self._spots[next(iter(self._spots))]
-        if self._unsettled:
-            self._journal.begin(self.epoch)
-            self._unsettled, self._recent = 0, []
+        self._unsettled, self._recent = 0, []
+        if changes:
+            self._generation += 1
+            self._begin_journal()
+
+    def _begin_journal(self) -> None:
+        try:
+            self._journal.begin(self._generation)
+        except StoreError as error:  # all is committed, so the file is opened again, with a new journal
+            log.error("%s", error)
+            self._broken = True
 
     def _settle_now(self) -> None:
         self._settles, self._until_check = True, 0
 
     def settle(self) -> None:
-        """Commit what is only in the journal."""
-        if self._unsettled:
-            self._commits.together(self._settle_now)
+        """Commit what is only in the journal, and look whether somebody touched the files."""
+        self._commits.together(self._settle_now)
 
     def _rollback(self) -> None:
         self._whole = None  # what was forgotten is there again
@@ -270,18 +304,20 @@ class SQLiteBroker(Sweeping):
             if self._writer is not None and self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             self._forget_staged()
-        except sqlite3.Error:
+        except ERRORS:
             self._broken = True
 
     def _forget_staged(self) -> None:
-        """Begin anew with what the file says."""
+        """Go back to what the file says."""
         self._rows, self._new, self._staged = [], [], {}
         if self._writer is not None:
-            (self._floor,) = self._writer.execute(_FLOOR).fetchone()
-            (self._next_id,) = self._writer.execute(_NEXT_ID).fetchone()
+            note = sqlite_note.read(self._writer)
+            self._generation, self._lost_at = note.generation, note.lost_at
+            self._floor = whole(self._writer.execute(FLOOR).fetchone()[0])
+            self._next_id = whole(self._writer.execute(_NEXT_ID).fetchone()[0])
 
     def _replay(self, payloads: list[bytes]) -> None:
-        """Do again what the journal holds; what was committed all the same stays as it is."""
+        """Do again what the journal holds; what is committed already stays as it is."""
         for payload in payloads:
             for kind, *fields in decode(payload.decode()):
                 if kind == "publication":
@@ -306,33 +342,48 @@ class SQLiteBroker(Sweeping):
     ) -> None:
         spot = self._spot(name, self._look(created, expires))
         if offset > spot.offset:
-            self._put(name, spot, offset, created, expires, own, event, text)
+            self._put(
+                name, spot, offset, created, expires, own, event, text, data_sum(text, created, expires, bool(own))
+            )
         if key is not None and self._find_key(key, created) is None:
             self._store_key(key, offset, created)
 
-    def _failed(self, error: sqlite3.Error) -> StoreError:
-        self._broken = self._broken or sqlite_file.code_of(error) in sqlite_file.BREAKING
-        return sqlite_file.explain(error, self.path)
-
     def _check_files(self) -> None:
-        """See whether the file is still the one that was opened, and whether the WAL has grown too long."""
+        """See whether the files are still those that were opened, and whether the WAL has grown too long."""
         self._until_check = CHECK_EVERY
-        if self._writer is not None and self._writer.in_transaction:
-            self._settle()
-        try:
-            self._broken = self._broken or os.stat(self.path).st_ino != self._inode
-            if self._journal is not None and os.stat(f"{self.path}-recent").st_ino != self._journal.inode:
-                self._broken = True
-            if os.stat(f"{self.path}-wal").st_size > self.WAL_BYTES:
-                # Waits for those who read now. Who begins to read meanwhile reads the file, so the wait is short.
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except OSError:
+        if self._broken:
+            return
+        now = self._inodes_now()
+        if now[:1] != self._inodes[:1]:
+            log.error("%s was removed or replaced while the relay works with it", self.path)
             self._broken = True
+            return  # what is not committed yet goes to the file that is there now
+        self._lock.see_to_it()
+        if self._writer.in_transaction:
+            self._settle()
+        if now != self._inodes or not self._journal.is_in_place():
+            log.error("%s-wal or -recent was removed, replaced or cut while the relay works with it", self.path)
+            self._broken = True
+        elif os.path.getsize(f"{self.path}-wal") > self.WAL_BYTES:
+            # Waits for those who read now. Who begins to read later reads the file, so the wait is short.
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _inodes_now(self) -> tuple[int, ...]:
+        """Which files are there: the database and its WAL; 0 for one that is not."""
+        found = []
+        for path in (self.path, f"{self.path}-wal"):
+            try:
+                found.append(os.stat(path).st_ino)
+            except OSError:
+                found.append(0)
+        return tuple(found)
 
     # Storing.
 
     def _store(self, items: list[Item], now: float) -> None:
         usual, usual_times = self._lifetime(None), ""
+        last: tuple[str, float | None] | None = None  # the data and ttl that `total` is of: many items may share them
+        total = 0
         for item in items:
             if item.key is not None and self._repeats(item, now):
                 continue
@@ -341,7 +392,9 @@ class SQLiteBroker(Sweeping):
             spot = self._staged.get(name) or self._spots.get(name) or self._spot(name, self._look(now, expires))
             offset = spot.offset + 1
             self._place(item, offset, now, expires)
-            self._put(name, spot, offset, now, expires, own, item.event, item.text)
+            if last is None or item.text is not last[0] or item.ttl != last[1]:
+                last, total = (item.text, item.ttl), data_sum(item.text, now, expires, own)
+            self._put(name, spot, offset, now, expires, own, item.event, item.text, total)
             if item.key is not None:
                 self._store_key(item.key, offset, now)
             if len(item.text) > SIZE:  # the journal has no room for it, so none is made ready for it
@@ -367,13 +420,15 @@ class SQLiteBroker(Sweeping):
         own: int,
         event: str,
         text: str,
+        total: int,
     ) -> None:
-        """Store one publication."""
+        """Store one publication; `total` is its data_sum()."""
         id_, _, trimmed, acked, due = spot
         if not offset % self._trim_every:
             trimmed = self._trim(id_, trimmed, created)
         if expires > created:
-            self._rows.append((id_, offset, created, expires, own, trimmed, event, text))
+            checksum = checksum_of(name, offset, trimmed, event, total)
+            self._rows.append((id_, offset, created, expires, own, trimmed, event, text, checksum))
             look = expires + GRAIN
             if due > look:
                 due = self._due_by(id_, due, look)
@@ -401,9 +456,9 @@ class SQLiteBroker(Sweeping):
         spot = self._known(name)
         if spot is None:
             floor = self._floor
-            spot = Spot(self._next_id, floor, floor, floor, due)
+            spot = Spot(self._next_id, floor, floor, self._acked_at(floor), due)
             self._next_id += 1
-            self._new.append((spot.id, name, floor, floor, floor, due))
+            self._new.append((spot.id, name, *spot[1:]))
         self._staged[name] = spot
         return spot
 
@@ -411,15 +466,6 @@ class SQLiteBroker(Sweeping):
         """Where a destination stands in this transaction; None where it is new."""
         spot = self._staged.get(name) or self._spots.get(name)
         return spot if spot is not None or self._whole is not None else self._find_in(self._writer, name)
-
-    @staticmethod
-    def _find_in(connection: sqlite3.Connection, name: str) -> Spot | None:
-        found = connection.execute(_FIND, (name,)).fetchone()
-        if found is None:
-            return None
-        id_, offset, trimmed, acked, due = found
-        newest = connection.execute(_NEWEST, (id_,)).fetchone() or (0, 0)
-        return Spot(id_, max(offset, newest[0]), max(trimmed, newest[1]), acked, due)
 
     def _due_by(self, id_: int, due: float, latest: float) -> float:
         """See that sweeping looks at a destination by this time; returns when it will."""
@@ -439,7 +485,7 @@ class SQLiteBroker(Sweeping):
         lost = "SELECT max(offset) FROM publications WHERE destination = ? AND offset <= ? AND (expires > ? OR NOT own)"
         (highest,) = self._writer.execute(lost, (id_, *last, now)).fetchone()
         self._writer.execute("DELETE FROM publications WHERE destination = ? AND offset <= ?", (id_, *last))
-        return max(trimmed, highest or 0)
+        return max(trimmed, whole(highest or 0))
 
     def _store_ack(self, destination: str, offset: int) -> None:
         spot = self._known(destination)
@@ -454,7 +500,8 @@ class SQLiteBroker(Sweeping):
 
     def _find_key(self, key: str, now: float) -> tuple[int, int] | None:
         select = "SELECT offset, connections FROM keys WHERE key = ? AND created > ?"
-        return self._writer.execute(select, (key, now - self.KEY_TTL)).fetchone()
+        found = self._writer.execute(select, (key, now - self.KEY_TTL)).fetchone()
+        return None if found is None else (whole(found[0]), whole(found[1]))
 
     def _store_key(self, key: str, offset: int, now: float) -> None:
         # OR REPLACE: one that was used long ago may not be swept yet.
@@ -465,62 +512,6 @@ class SQLiteBroker(Sweeping):
         rows = [(item.connections, item.key) for item in items]
         self._writer.executemany("UPDATE keys SET connections = ? WHERE key = ?", rows)
         self._entries += [f'["connections",{item.connections},{quote(item.key)}]' for item in items]
-
-    # Reading.
-
-    @contextlib.contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        readers = self._readers
-        if readers is None:
-            raise StoreError(self._away)
-        try:
-            with readers.snapshot() as connection:
-                yield connection
-        except sqlite3.Error as error:
-            if sqlite_file.code_of(error) == sqlite3.SQLITE_CANTOPEN:
-                # As with no file descriptor left: who writes has the file open, and opening it anew would fail too.
-                raise sqlite_file.explain(error, self.path) from error
-            raise self._failed(error) from error
-
-    def _tip(self, destination: str) -> Tip:
-        floor, spots = self._floor, self._spots  # the floor first: where this one is made meanwhile, it is no higher
-        # What is not committed has a spot: they are thrown out where all is.
-        spot = spots.get(destination) or self._lost_spots.get(destination)
-        if spot is not None:
-            return Tip(spot.offset, spot.trimmed, spot.acked)
-        if self._whole is spots:
-            return Tip(floor, floor, floor)
-        with self._snapshot() as connection:
-            return self._tip_by(connection, self._find_in(connection, destination))
-
-    def _page(
-        self, destination: str, since: int, most: int | None = None, with_data: bool = True
-    ) -> tuple[list[Kept], Tip, bool]:
-        recent = self._recent  # first: what is committed meanwhile is in both then
-        with self._snapshot() as connection:
-            spot = self._find_in(connection, destination)
-            rows = connection.execute(_READ if with_data else _READ_ENDS, (spot.id, since)) if spot else iter(())
-            kept, more = cut(map(Kept._make, rows), most)
-            tip = self._tip_by(connection, spot)
-        mine = [item for item in recent if item.destination == destination]
-        if mine and spot is None:  # it is new: it began before its first one, wherever others would begin by now
-            tip = Tip(*[mine[0].offset - 1] * 3)
-        late = []
-        for item in mine:
-            if item.offset > tip.offset:
-                seconds, own = self._lifetime(item.ttl)
-                tip = tip._replace(offset=item.offset, trimmed=tip.trimmed if seconds or own else item.offset)
-                if seconds and item.offset > since:
-                    late.append(Kept(item.offset, item.event, item.text, *item.publication[4:], own))
-        if late and not more:
-            kept, more = cut([*kept, *late], most)
-        return kept, tip, more
-
-    def _tip_by(self, connection: sqlite3.Connection, spot: Spot | None) -> Tip:
-        if spot is not None:
-            return Tip(spot.offset, spot.trimmed, spot.acked)
-        floor = max(self._floor, connection.execute(_FLOOR).fetchone()[0])
-        return Tip(floor, floor, floor)
 
     def _probe(self) -> None:
         self._settles = True

@@ -1,101 +1,209 @@
 """A journal: what was accepted and is not committed to the database yet, in a file beside it.
 
-A commit of SQLite writes each page that it changes, and a push changes a page that is its destination's own: one commit
-for each push is the largest part of what a push costs. So pushes are put into this journal, and their changes are left
-in an open transaction, of which one commit in a second is enough. The file is mapped into memory: what was put there is
-the kernel's, and outlives this process however that ends. It does not outlive the machine.
+A commit of SQLite writes each page that it changed, and each destination has pages of its own, so one commit for each
+push would be the largest part of what a push costs. Pushes are therefore written to this journal, and their changes
+stay in an open transaction that is committed about once a second. What was written to the file belongs to the kernel
+and survives this process however that ends. It does not survive the machine.
 
-The file is a header (magic, generation, epoch of the store) and records (length, CRC-32 of generation and payload,
-payload). A new generation begins with each commit, so that nothing older is ever read again.
+The file is written, not mapped: a file system that has no room then fails a write, where a mapping would end the
+process with SIGBUS. The same holds for a file that somebody cut short.
+
+Layout: a header, records, and an end mark. The header names the store's epoch, the opening (`token`) and the commit on
+top of which the records are to be applied (`generation`). A record is its length, the CRC-32 of its payload, and the
+payload, padded to 8 bytes. The end mark and all checksums depend on the header, so nothing older is read again. A
+journal without an end mark has lost something: `put()` never leaves one so, whenever the process is killed.
 """
 
 import contextlib
-import mmap
 import os
 import struct
 import zlib
+from typing import NamedTuple
 
 from .publication import StoreError
 
 SIZE = 256 * 1024  # bytes: some hundred pushes. What does not fit is committed at once
 
-_HEADER = struct.Struct("<8sQ24s")
+_PAGE = 4096  # the kernel copies a write page by page, and looks for SIGKILL only in between
+_HEADER = struct.Struct("<8sQ24s16s")
+_SUM = struct.Struct("<II")
+_FIRST = _HEADER.size + _SUM.size  # where the first record begins
 _RECORD = struct.Struct("<II")
-_MAGIC = b"relayJ1\n"
+_MAGIC = b"relayJ2\n"
+_END = 0xFFFFFFFF  # in place of a length: nothing was put behind this
+
+
+class Left(NamedTuple):
+    """What a journal holds."""
+
+    epoch: str
+    token: str
+    generation: int
+    payloads: list[bytes]  # in order; those before the first one that is damaged
+    fault: str | None = None  # what is wrong with it, as half a sentence
 
 
 class Journal:
-    """One open journal; the thread that is in the store's transaction calls its methods."""
+    """One open journal. Only the thread that is in the store's transaction calls its methods."""
 
-    def __init__(self, path: str):
-        """Open the file, or make it. Raises StoreError."""
+    def __init__(self, path: str, epoch: str, token: str, generation: int):
+        """Make an empty journal and sync it to the disk. Raises StoreError.
+
+        What is at `path` stays there until `put_in_place()`.
+        """
         self._path = path
+        self.epoch = epoch
+        self.token = token
+        self.payloads: list[bytes] = []  # all that was put since begin(), so that nobody needs the file to do it again
         try:
-            fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new_of(path))
+            self._fd = os.open(new_of(path), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                _fill(fd)
-                self._map = mmap.mmap(fd, SIZE)
-                self.inode = os.fstat(fd).st_ino
-            finally:
-                os.close(fd)
+                _fill(self._fd)
+                self.begin(generation)
+                os.fsync(self._fd)
+            except BaseException:
+                os.close(self._fd)
+                raise
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}: see to the disk and who may write there") from None
-        self._generation = 0
-        self._seed = 0  # the checksum so far, of the generation
-        self._end = _HEADER.size
+            raise _explain(path, error) from None
 
-    def read(self, epoch: str) -> list[bytes]:
-        """What was put into it since the last commit; nothing where it belongs to another store."""
-        magic, generation, its_epoch = _HEADER.unpack_from(self._map)
-        self._generation = generation
-        if magic != _MAGIC or its_epoch.rstrip(b"\0") != epoch.encode():
-            return []
-        self._set_seed()
-        payloads, at = [], _HEADER.size
-        while at + _RECORD.size <= SIZE:
-            length, checksum = _RECORD.unpack_from(self._map, at)
-            payload = self._map[at + _RECORD.size : at + _RECORD.size + length]
-            if not length or len(payload) != length or zlib.crc32(payload, self._seed) != checksum:
-                break
-            payloads.append(payload)
-            at += _RECORD.size + length
-        self._end = at
-        return payloads
+    def put_in_place(self, keep_old: bool = False) -> None:
+        """Take the place of the journal before this one; `keep_old` keeps that as PATH.bad. Raises StoreError."""
+        try:
+            if keep_old:
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(self._path, f"{self._path}.bad")
+            os.replace(new_of(self._path), self._path)
+            folder = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise _explain(self._path, error) from None
 
-    def begin(self, epoch: str) -> None:
-        """Be empty, and this store's. To be called once all that it held is committed."""
-        self._generation = (self._generation + 1) % 2**64
-        self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, self._generation, epoch.encode())
-        self._set_seed()
-        self._end = _HEADER.size
+    def begin(self, generation: int) -> None:
+        """Be empty. Call this once all payloads are committed, as commit number `generation`. Raises StoreError."""
+        self.generation, self.payloads = generation, []
+        self._seed = _seed_of(self.epoch, self.token, generation)
+        mark = _RECORD.pack(_END, self._seed)
+        self._tails = tuple(bytes(-length & 7) + mark for length in range(8))
+        self._end = _FIRST
+        header = _HEADER.pack(_MAGIC, generation, self.epoch.encode(), self.token.encode())
+        try:
+            os.pwrite(self._fd, header + _SUM.pack(zlib.crc32(header), 0) + mark, 0)
+        except OSError as error:
+            raise _explain(self._path, error) from None
 
     def has_room(self, length: int) -> bool:
-        """Whether a payload of so many bytes can be put into it."""
-        return self._end + _RECORD.size + length <= SIZE
+        """Return whether a payload of `length` bytes fits, with the end mark behind it."""
+        return self._end + _RECORD.size + length + (-length & 7) + _RECORD.size <= SIZE
 
     def put(self, payload: bytes) -> None:
-        """Keep a payload. It is there, whatever happens to this process, when this returns."""
-        begin = self._end + _RECORD.size
-        self._end = begin + len(payload)
-        self._map[begin : self._end] = payload
-        _RECORD.pack_into(self._map, begin - _RECORD.size, len(payload), zlib.crc32(payload, self._seed))
+        """Keep a payload. It survives this process from when this returns. Raises StoreError; then it was not kept.
 
-    def close(self, remove: bool = False) -> None:
-        """Close it, and with `remove` remove the file: there is nothing in it that is not committed."""
-        self._map.close()
-        if remove:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+        The record takes the place of the end mark. A kill between the writes leaves either the old mark or the whole
+        record: what lies within one page is written at once, and a header never crosses a page.
+        """
+        at, length = self._end, len(payload)
+        data = _RECORD.pack(length, zlib.crc32(payload, self._seed)) + payload + self._tails[length & 7]
+        end = at + len(data)
+        try:
+            if at // _PAGE == (end - 1) // _PAGE:
+                is_whole = os.pwrite(self._fd, data, at) == len(data)
+            else:
+                is_whole = os.pwrite(self._fd, data[8:], at + 8) == len(data) - 8
+                is_whole = is_whole and os.pwrite(self._fd, data[:8], at) == 8
+        except OSError as error:
+            self._take_back()
+            raise _explain(self._path, error) from None
+        if not is_whole:
+            self._take_back()
+            raise StoreError(f"{self._path}: the disk is full: free some space, and the relay goes on by itself")
+        self._end = end - _RECORD.size
+        self.payloads.append(payload)
 
-    def _set_seed(self) -> None:
-        self._seed = zlib.crc32(self._generation.to_bytes(8, "little"))
+    def _take_back(self) -> None:
+        """Put the end mark where a record could not be written."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self._fd, self._tails[0], self._end)
+
+    def as_left(self) -> Left:
+        """What it holds, by this process's own memory."""
+        return Left(self.epoch, self.token, self.generation, self.payloads)
+
+    def is_in_place(self) -> bool:
+        """Return whether the file is still at its path, in its full length."""
+        try:
+            there, mine = os.stat(self._path), os.fstat(self._fd)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino) and mine.st_size >= SIZE
+
+    def close(self, is_settled: bool = False) -> None:
+        """Close the file; with `is_settled`, all payloads are committed and only the header is kept."""
+        if is_settled:
+            with contextlib.suppress(StoreError, OSError):
+                self.begin(self.generation)
+                os.ftruncate(self._fd, _FIRST + _RECORD.size)
+        os.close(self._fd)
+
+
+def new_of(path: str) -> str:
+    """Where the journal is made that is about to take the place of the one at `path`."""
+    return f"{path}.new"
+
+
+def read(path: str) -> Left | None:
+    """Read the journal at `path`; None if there is none. Raises StoreError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(SIZE)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _explain(path, error) from None
+    if data.startswith(b"relayJ") and not data.startswith(_MAGIC):
+        return Left("", "", 0, [], "another version of the relay wrote it")
+    header = data[: _HEADER.size]
+    if len(data) < _FIRST or _SUM.unpack_from(data, _HEADER.size) != (zlib.crc32(header), 0):
+        return Left("", "", 0, [], "its header cannot be read")
+    _, generation, *words = _HEADER.unpack(header)
+    epoch, token = (word.rstrip(b"\0").decode(errors="replace") for word in words)
+    payloads, is_whole = _records(data, _seed_of(epoch, token, generation))
+    return Left(epoch, token, generation, payloads, None if is_whole else f"record {len(payloads) + 1} cannot be read")
+
+
+def _records(data: bytes, seed: int) -> tuple[list[bytes], bool]:
+    """The payloads, and whether the end mark follows them."""
+    payloads, at = [], _FIRST
+    while at + _RECORD.size <= len(data):
+        length, checksum = _RECORD.unpack_from(data, at)
+        if (length, checksum) == (_END, seed):
+            return payloads, True
+        begin = at + _RECORD.size
+        payload = data[begin : begin + length]
+        if len(payload) != length or zlib.crc32(payload, seed) != checksum:
+            break
+        payloads.append(payload)
+        at = begin + length + (-length & 7)
+    return payloads, False
+
+
+def _seed_of(epoch: str, token: str, generation: int) -> int:
+    """The checksum with which those of records begin."""
+    return zlib.crc32(f"{epoch}:{token}:{generation}".encode())
+
+
+def _explain(path: str, error: OSError) -> StoreError:
+    return StoreError(f"{path}: {error.strerror}: free some space there, or make it writable for the relay's user")
 
 
 def _fill(fd: int) -> None:
-    """Give the file its room on the disk: where that is full it is said now, and not by a signal later."""
+    """Take the file's room on the disk, so that a full disk is noticed at the start and seldom later."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, SIZE)
     else:  # macOS
-        missing = SIZE - os.fstat(fd).st_size
-        if missing > 0:
-            os.pwrite(fd, bytes(missing), SIZE - missing)
+        os.pwrite(fd, bytes(SIZE), 0)

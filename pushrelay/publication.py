@@ -113,6 +113,7 @@ class Tip(NamedTuple):
     offset: int  # of its last publication
     trimmed: int  # the highest offset that was lost to a bound: who needs it cannot recover
     acked: int  # acknowledged up to here
+    is_damaged: bool = False  # a publication that was read is not what was stored, and is left out
 
 
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.

@@ -1,13 +1,14 @@
-"""An SQLite file of the relay's own: locked against a second relay, opened, migrated; its errors in sentences."""
+"""An SQLite file of the relay's own: opened, migrated, checked; its errors in sentences."""
 
 import contextlib
 import os
 import pathlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 
-from .publication import StoreError, StoreInUse
+from .publication import StoreError
 
 READERS = 4  # connections that read at once; more threads wait for microseconds, and each costs its page cache
 
@@ -49,8 +50,12 @@ MIGRATIONS = (
         created REAL NOT NULL
     );
     """,
+    """
+    ALTER TABLE publications ADD COLUMN sum INTEGER;  -- checksum_of(); NULL in rows of before
+    """,
 )
 
+_DAMAGED = "the store is damaged: move it away with its -wal, -shm, -recent; the relay makes another"
 _HELP = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space, and the relay goes on by itself",
     sqlite3.SQLITE_BUSY: "another program holds a lock on the store: end that one (a backup, a database browser)",
@@ -58,11 +63,18 @@ _HELP = {
     sqlite3.SQLITE_READONLY: "the store cannot be written: make the file and its folder writable for the relay's user",
     sqlite3.SQLITE_CANTOPEN: "the store cannot be opened: make the file and its folder writable for the relay's user",
     sqlite3.SQLITE_PERM: "the store cannot be opened: make the file and its folder writable for the relay's user",
-    sqlite3.SQLITE_CORRUPT: "the store is damaged: move it away with its -wal, -shm, -recent; the relay makes another",
     sqlite3.SQLITE_NOTADB: "the store is no SQLite database: move it away, or name another file in the setting broker",
     sqlite3.SQLITE_IOERR: "the disk refuses to write or read the store (full, over quota, or failing): see to the disk",
+    # The relay's own statements meet these only in a file that is not as the relay left it.
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_CONSTRAINT: _DAMAGED,
+    sqlite3.SQLITE_FORMAT: _DAMAGED,
+    sqlite3.SQLITE_MISMATCH: _DAMAGED,
+    sqlite3.SQLITE_TOOBIG: _DAMAGED,
 }
-# After these the connection may not be fit for use any more, so the file is opened anew before the next transaction.
+_DAMAGED_SCHEMA = ("no such", "no column", "duplicate column", "malformed")  # in the text of SQLITE_ERROR
+_NOT_TEXT = "Could not decode"  # how Python's module begins if a text is not UTF-8; the damaged text follows
+# After these the connection may not be fit for use any more, so the file is opened again before the next transaction.
 BREAKING = {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,
@@ -72,14 +84,32 @@ BREAKING = {
 }
 
 
-def code_of(error: sqlite3.Error) -> int:
+class Damaged(Exception):
+    """The file holds what the relay never writes. The text says what, as half a sentence."""
+
+
+# What reading or writing a file can raise, damaged or not. UnicodeError: a message of SQLite's may quote the file.
+ERRORS = (sqlite3.Error, UnicodeError, Damaged)
+
+
+def code_of(error: Exception) -> int:
     """SQLite's primary result code; 0 for what Python's module raised by itself."""
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
-def explain(error: sqlite3.Error, path: str) -> StoreError:
+def is_not_text(error: Exception) -> bool:
+    """Return whether a text of the file is not UTF-8."""
+    return isinstance(error, UnicodeError) or str(error).startswith(_NOT_TEXT)
+
+
+def explain(error: Exception, path: str) -> StoreError:
     """What happened to the file at `path` and what to do about it."""
+    if is_not_text(error):
+        return StoreError(f"{path}: {_DAMAGED} (a text in it is not UTF-8)", _DAMAGED)
     help_ = _HELP.get(code_of(error))
+    is_schema = code_of(error) == sqlite3.SQLITE_ERROR and any(each in str(error) for each in _DAMAGED_SCHEMA)
+    if is_schema or isinstance(error, Damaged):
+        help_ = _DAMAGED
     if help_ is None:
         return StoreError(f"{path}: {error}")
     return StoreError(f"{path}: {help_} ({error})", help_)
@@ -97,26 +127,6 @@ def check_folder(path: str) -> None:
             f"{path}: the folder {folder} cannot be written, and SQLite needs files beside the database: "
             "make it writable for the relay's user"
         )
-
-
-def lock(path: str, seconds: float) -> sqlite3.Connection:
-    """Keep other relays off the file until the connection returned is closed or this process ends, however it ends.
-
-    The lock is SQLite's, on an empty database beside the file: it works wherever SQLite does, and no child of this
-    process inherits it. `seconds`: how long to wait for a relay that is just ending.
-    """
-    connection = sqlite3.connect(f"{path}-lock", timeout=seconds, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode=OFF")
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.Error as error:
-        connection.close()
-        if code_of(error) == sqlite3.SQLITE_BUSY:
-            raise StoreInUse(
-                f"{path}: another relay works with this file: stop that one, or give each its own in the setting broker"
-            ) from None
-        raise explain(error, f"{path}-lock") from error
-    return connection
 
 
 def create(path: str) -> None:
@@ -150,44 +160,13 @@ def wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
 
 
-def mark_open(connection: sqlite3.Connection, durability: str, new_epoch: str) -> bool:
-    """Note in the file that a relay works with it; take a new epoch where the last one may have ended with a loss.
-
-    With durability "process" the machine going down takes the last publications with it, and their offsets are given
-    out again: a position of before would then stand for another publication, and who came with it would miss that.
-    Returns whether it was so.
-    """
-    (was,) = connection.execute("SELECT coalesce(max(value), '') FROM meta WHERE name = 'open'").fetchone()
-    boot = _boot()
-    lost = was not in ("", boot)
-    connection.execute("PRAGMA synchronous=FULL")  # the note is worth something once it is on the disk
-    connection.execute("BEGIN IMMEDIATE")
-    if lost:
-        connection.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (new_epoch,))
-    connection.execute("REPLACE INTO meta VALUES ('open', ?)", (boot if durability == "process" else "",))
-    connection.execute("COMMIT")
-    connection.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
-    return lost
-
-
-def mark_closed(connection: sqlite3.Connection) -> None:
-    """Note that nothing is under way. Closing the connection then brings all to the disk."""
-    connection.execute("UPDATE meta SET value = '' WHERE name = 'open'")
-
-
-def _boot() -> str:
-    """A word that is another one each time the machine starts; where the system has none, always the same."""
-    try:
-        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"
-
-
 def migrate(connection: sqlite3.Connection, path: str) -> None:
     """Bring the file to the newest version, all steps or none. Raises StoreError for a version yet unknown."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version < 0:
+            raise Damaged(f"its version is {version}")
         if version > len(MIGRATIONS):
             raise StoreError(
                 f"{path}: a newer relay wrote this (version {version}; this one knows {len(MIGRATIONS)}): "
@@ -204,6 +183,22 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def check(connection: sqlite3.Connection, seconds: float) -> None:
+    """Look for damage, for `seconds` at most. Raises Damaged."""
+    end = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+    try:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if code_of(error) != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return  # what is larger than that is checked as it is read
+    finally:
+        connection.set_progress_handler(None, 0)
+    if found != "ok":
+        raise Damaged(" ".join(found.split()))
 
 
 class Readers:

@@ -5,34 +5,23 @@ It is done in steps of a millisecond, on behalf of the pushes and once a second.
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
-from .broker import Broker
+from .sqlite_reading import Reading
+from .sqlite_rows import Spot, seconds, text, whole
 
 GRAIN = 60.0  # seconds that what expired may lie on the disk: sweeping looks at a destination no more often
 EVICT = 16  # publications that one destination loses at a time where all take too much room
 EXPIRE = 256  # the oldest of a destination that are looked at together; what expired behind them can wait
 
 
-class Spot(NamedTuple):
-    """Where a destination stands, as the writer knows it."""
-
-    id: int
-    offset: int
-    trimmed: int
-    acked: int
-    due: float
-
-
-class Sweeping(Broker):
-    """The half of SQLiteBroker that sweeps; what it works on is declared there."""
+class Sweeping(Reading):
+    """The part of SQLiteBroker that sweeps; what it works on is declared there."""
 
     _writer: Any
     _pages: int
-    _floor: int
     _settles: bool
     _unsettled: int
-    _spots: dict[str, Spot]
     _staged: dict[str, Spot]
 
     def _sweep(self) -> bool:
@@ -49,12 +38,13 @@ class Sweeping(Broker):
         """Look at the destination that is due next, or whose history is the oldest where all take too much room."""
         over = self._is_over()
         first = self._writer.execute("SELECT name, due, quiet FROM destinations ORDER BY due LIMIT 1").fetchone()
-        if first is None or (first[1] > now and not over):
+        if first is None or (seconds(first[1]) > now and not over):
             return self._sweep_future(now)
-        name, due, quiet = first
+        name, due, quiet = text(first[0]), *first[1:]
         spot = self._spot(name, now)
         oldest = "SELECT offset, own, expires FROM publications WHERE destination = ? ORDER BY offset LIMIT ?"
-        rows = self._writer.execute(oldest, (spot.id, EVICT if over else EXPIRE)).fetchall()
+        found = self._writer.execute(oldest, (spot.id, EVICT if over else EXPIRE)).fetchall()
+        rows = [(whole(offset), bool(own), seconds(expires)) for offset, own, expires in found]
         gone = [row for row in rows if row[2] <= now]
         if over and not gone and not self._due_of(spot.id, now) > due:
             gone = [(offset, False, expires) for offset, _, expires in rows]
@@ -76,7 +66,7 @@ class Sweeping(Broker):
         """
         first = "SELECT expires FROM publications WHERE destination = ? ORDER BY offset LIMIT 1"
         found = self._writer.execute(first, (id_,)).fetchone()
-        return min(found[0], now + self.history_ttl) + GRAIN if found else 0.0
+        return min(seconds(found[0]), now + self.history_ttl) + GRAIN if found else 0.0
 
     def _drop(self, name: str, spot: Spot, gone: list[tuple[int, bool, float]], quiet: int | None, now: float) -> None:
         """Drop publications of a destination, and see when to look at it again. Where it had none: forget it.
@@ -110,9 +100,9 @@ class Sweeping(Broker):
         """Make a destination due that a clock since set back made due in a far future."""
         horizon = now + self.FORGET_AFTER + self.history_ttl + GRAIN
         last = self._writer.execute("SELECT id, name, due FROM destinations ORDER BY due DESC LIMIT 1").fetchone()
-        if last is None or last[2] <= horizon:
+        if last is None or seconds(last[2]) <= horizon:
             return False
-        spot = self._spot(last[1], now)
+        spot = self._spot(text(last[1]), now)
         self._staged[last[1]] = spot._replace(due=self._due_by(spot.id, spot.due, now))
         return True
 
@@ -121,6 +111,6 @@ class Sweeping(Broker):
         ends = self._writer.execute("SELECT (SELECT min(id) FROM keys), (SELECT max(id) FROM keys)").fetchone()
         if ends[0] is None:
             return False
-        crowded = ends[1] - ends[0] >= self.MAX_KEYS
+        crowded = whole(ends[1]) - whole(ends[0]) >= self.MAX_KEYS
         delete = "DELETE FROM keys WHERE id < ? AND (created <= ? OR ?)"
         return self._writer.execute(delete, (ends[0] + 64, now - self.KEY_TTL, crowded)).rowcount > 0

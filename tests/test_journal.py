@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import resource
 import shutil
+import signal
 import sqlite3
 
 import pytest
 from conftest import need
 
 from pushrelay import broker_sqlite, sqlite_file
-from pushrelay.journal import SIZE, Journal
+from pushrelay.journal import SIZE, Journal, Left, new_of, read
 from pushrelay.publication import Draft, StoreError
 
 
@@ -18,89 +20,177 @@ def path(tmp_path):
     return tmp_path / "recent"
 
 
-def test_what_was_put_in_is_there_for_who_opens_the_file(path):
-    journal = Journal(path)
-    assert journal.read("epoch") == []
-    journal.begin("epoch")
-    for payload in (b"a", b"bb" * 500, b"c"):
+def journal_at(path):
+    journal = Journal(str(path), "epoch", "token", 1)
+    journal.put_in_place()
+    return journal
+
+
+def left_in(path):
+    """What a journal holds for whoever reads it now, and whether it is whole."""
+    left = read(str(path))
+    return left.payloads, left.fault is None
+
+
+def test_what_was_put_in_is_there_for_the_next_process(path):
+    journal = journal_at(path)
+    assert read(str(path)) == Left("epoch", "token", 1, [])
+    for payload in (b"a", b"bb" * 5000, b"c"):
         journal.put(payload)
-    assert Journal(path).read("epoch") == [b"a", b"bb" * 500, b"c"]  # it was not closed: as after kill -9
+    # It was not closed: as after kill -9.
+    assert read(str(path)) == Left("epoch", "token", 1, [b"a", b"bb" * 5000, b"c"]) == journal.as_left()
 
 
 def test_after_a_commit_nothing_of_before_is_read_again(path):
-    journal = Journal(path)
-    journal.begin("epoch")
+    journal = journal_at(path)
     for _ in range(5):
         journal.put(b"before")
-    journal.begin("epoch")
-    assert Journal(path).read("epoch") == []
+    journal.begin(2)
+    assert left_in(path) == ([], True)
     journal.put(b"now..!")  # as long as what stood there, and behind it the old ones begin
-    assert Journal(path).read("epoch") == [b"now..!"]
+    assert read(str(path)) == Left("epoch", "token", 2, [b"now..!"])
 
 
-def test_what_belongs_to_another_store_is_not_read(path):
-    journal = Journal(path)
-    journal.begin("one")
-    journal.put(b"x")
-    assert Journal(path).read("another") == []
+def test_a_journal_that_is_not_in_its_place_yet_changes_nothing_there(path):
+    journal_at(path).put(b"x")
+    Journal(str(path), "epoch", "another", 1)
+    assert read(str(path)).token == "token"
+    assert read(new_of(str(path))).token == "another"
+    journal = Journal(str(path), "epoch", "third", 1)
+    journal.put_in_place(keep_old=True)
+    assert (read(str(path)).token, read(f"{path}.bad").token) == ("third", "token")
+    assert read(new_of(str(path))) is None
 
 
-def test_a_record_that_was_cut_off_ends_the_reading(path):
-    journal = Journal(path)
-    journal.begin("epoch")
-    journal.put(b"whole")
-    end = journal._end
-    journal.put(b"cut off")
+@pytest.mark.parametrize("length", [6, 9000])
+def test_a_kill_at_any_moment_of_a_put_leaves_a_whole_journal(path, monkeypatch, length):
+    """The kernel looks for SIGKILL between the pages that one write copies; each page is written wholly or not."""
+    journal = journal_at(path)
+    journal.put(b"first" * 700)
+    pages, whole, pwrite = [], path.read_bytes(), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pages.append((bytes(data), at)) or pwrite(fd, data, at))
+    journal.put(b"x" * length)
+    monkeypatch.undo()
+    image, pieces = bytearray(whole), []
+    for data, at in pages:
+        while data:
+            room = 4096 - at % 4096
+            pieces.append((data[:room], at))
+            data, at = data[room:], at + room
+    assert len(pieces) > (length > 4096)
+    for number, (piece, at) in enumerate(pieces):
+        path.write_bytes(image)
+        assert left_in(path) == ([b"first" * 700], True), number
+        image[at : at + len(piece)] = piece
+    path.write_bytes(image)
+    assert left_in(path) == ([b"first" * 700, b"x" * length], True)
+
+
+def test_a_journal_that_lost_anything_has_a_fault(path):
+    journal = journal_at(path)
+    for number in range(4):
+        journal.put(b"%d" % number * 20)
+    end = journal._end + 8
     whole = path.read_bytes()
-    for cut in range(end, journal._end):
+    payloads = journal.payloads
+    for cut in range(end):
+        path.write_bytes(whole[:cut])
+        left, is_whole = left_in(path)
+        assert not is_whole and left == payloads[: len(left)], cut
         path.write_bytes(whole[:cut] + bytes(SIZE - cut))
-        assert Journal(path).read("epoch") == [b"whole"]
-    for at in range(end, journal._end):
+        assert left_in(path)[1] is False, cut
+    padding = {journal._end - 4 - 32 * number + offset for number in range(4) for offset in range(4)}
+    for at in set(range(end)) - padding:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        assert Journal(path).read("epoch") == [b"whole"]
-
-
-def test_reading_goes_on_where_it_ended(path):
-    journal = Journal(path)
-    journal.begin("epoch")
-    journal.put(b"a")
-    again = Journal(path)
-    again.read("epoch")
-    again.put(b"b")
-    assert Journal(path).read("epoch") == [b"a", b"b"]
+        left, is_whole = left_in(path)
+        assert not is_whole and left == payloads[: len(left)], at
+    for more in (b"", b"garbage" * 100):
+        path.write_bytes(whole + more)
+        assert left_in(path) == (payloads, True)
+    path.write_bytes(whole[:end])  # what is behind the end mark counts for nothing
+    assert left_in(path) == (payloads, True)
 
 
 def test_garbage_is_no_journal(path):
-    for garbage in (b"", b"x" * 10, os.urandom(SIZE), bytes(SIZE)):
+    for garbage in (b"", b"x" * 10, os.urandom(SIZE), bytes(SIZE), b"relayJ1\n" + bytes(SIZE - 8)):
         path.write_bytes(garbage)
-        journal = Journal(path)
-        assert journal.read("epoch") == []
-        journal.begin("epoch")
-        journal.put(b"x")
-        assert Journal(path).read("epoch") == [b"x"]
+        assert left_in(path) == ([], False)
+
+
+def test_a_journal_takes_records_up_to_its_last_byte(path):
+    journal = journal_at(path)
+    left = SIZE - journal._end
+    for length in range(left - 40, left + 1):
+        journal.begin(2)
+        if journal.has_room(length):
+            journal.put(b"x" * length)
+            assert left_in(path) == ([b"x" * length], True)
+            assert path.stat().st_size == SIZE
+    assert journal.has_room(SIZE - 64 - 8 - 8) and not journal.has_room(SIZE - 64 - 8 - 7)
 
 
 def test_it_says_when_it_is_full(path):
-    journal = Journal(path)
-    journal.begin("epoch")
+    journal = journal_at(path)
     count = 0
     while journal.has_room(1000):
         journal.put(b"x" * 1000)
         count += 1
     assert SIZE - 2000 < count * 1008 < SIZE
-    assert Journal(path).read("epoch") == [b"x" * 1000] * count
+    assert left_in(path) == ([b"x" * 1000] * count, True)
 
 
-def test_its_file_is_for_its_owner_alone_and_goes_when_it_is_told_to(path):
-    journal = Journal(path)
+def test_the_room_of_a_journal_is_taken_on_the_disk_at_once(path):
+    need(hasattr(os, "posix_fallocate"), "posix_fallocate")
+    journal_at(path)
+    assert path.stat().st_blocks * 512 >= SIZE
+
+
+def test_a_journal_that_is_cut_while_it_is_in_use_takes_what_comes_and_ends_no_process(path):
+    journal = journal_at(path)
+    journal.put(b"before")
+    assert journal.is_in_place()
+    os.truncate(path, 0)
+    assert not journal.is_in_place()
+    journal.put(b"after")
+    assert journal.payloads == [b"before", b"after"]
+    assert left_in(path)[1] is False
+    journal.begin(2)
+    assert left_in(path) == ([], True)
+
+
+def test_what_a_full_disk_does_not_take_was_not_put(path):
+    journal = journal_at(path)
+    journal.put(b"before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))  # a write beyond this fails, as on a full disk
+    try:
+        for size in (9000, 20_000):
+            with pytest.raises(StoreError, match="free some space"):
+                journal.put(b"x" * size)
+            assert left_in(path) == ([b"before"], True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    journal.put(b"after")
+    assert left_in(path) == ([b"before", b"after"], True)
+
+
+def test_its_file_is_for_its_owner_alone_and_small_when_all_is_committed(path):
+    journal = journal_at(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    journal.close(remove=True)
-    assert not path.exists()
+    os.truncate(path, 0)  # whatever happened to it
+    journal.close(is_settled=True)
+    assert left_in(path) == ([], True)
+    assert path.stat().st_size < 100
 
 
 def test_a_place_where_it_cannot_be_is_named(tmp_path):
     with pytest.raises(StoreError, match="nowhere"):
-        Journal(tmp_path / "nowhere" / "recent")
+        Journal(str(tmp_path / "nowhere" / "recent"), "epoch", "token", 1)
+    with pytest.raises(StoreError, match="recent"):
+        (tmp_path / "recent").mkdir()
+        read(str(tmp_path / "recent"))
 
 
 # With the database.
@@ -341,7 +431,7 @@ def test_a_position_is_never_a_lower_one_while_the_file_is_opened_anew(tmp_path,
     assert set(told) == {f"{broker.epoch}:1"}
 
 
-def test_with_durability_power_there_is_none_and_what_one_left_is_taken_over(tmp_path, open_at):
+def test_with_durability_power_it_holds_nothing_and_what_one_left_is_taken_over(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "left")])
     copy = killed(tmp_path / "relay.db", tmp_path / "copy.db")
@@ -349,15 +439,15 @@ def test_with_durability_power_there_is_none_and_what_one_left_is_taken_over(tmp
     assert [each.data for each in again.history("42").publications] == ["left"]
     again.publish([Draft("42", "more")])
     assert committed(copy) == 2
-    assert not os.path.exists(f"{copy}-recent")
+    assert left_in(f"{copy}-recent") == ([], True)
 
 
-def test_a_store_that_was_closed_leaves_no_journal(tmp_path, open_at):
+def test_a_store_that_was_closed_leaves_an_empty_journal(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "x")])
     broker.close()
     assert committed(tmp_path / "relay.db") == 1
-    assert not (tmp_path / "relay.db-recent").exists()
+    assert left_in(tmp_path / "relay.db-recent") == ([], True)
 
 
 def test_a_journal_that_was_removed_is_noticed(tmp_path, open_at):

@@ -1,0 +1,150 @@
+"""The lock that keeps a second relay off a database, by whatever path it comes.
+
+There are two locks. One is SQLite's, on an empty database beside the file (PATH-lock): it works wherever SQLite does.
+Another path to the same file (a hard link, a bind mount) has another file beside it, and anybody can remove that; so
+on Linux the database's own inode is locked as well. That lock belongs to an open file description and to a byte far
+behind those that SQLite locks, so neither gets in the way of the other.
+
+Closing any descriptor of a file drops all locks that SQLite holds on it in this process. The descriptor of the inode's
+lock is therefore opened before SQLite opens the file, closed after SQLite closed it, and kept when the same file is
+opened again.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import sqlite3
+import struct
+import threading
+import time
+
+from .publication import StoreInUse
+from .sqlite_file import code_of, explain
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
+
+log = logging.getLogger("relay.broker")
+
+_BYTE = 1 << 62  # SQLite locks bytes at 1 << 30
+_AGAIN = 0.02  # seconds between two tries
+_NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # the file system or kernel knows none
+
+_inodes: dict[tuple[int, int], int] = {}  # (device, inode): descriptor. Two brokers of one process share no file either
+_guard = threading.Lock()  # over it
+
+
+class StoreLock:
+    """Keeps other relays off a database until it is closed or this process ends, however that ends."""
+
+    def __init__(self, path: str, seconds: float):
+        """Lock the path. `seconds`: how long to wait for a relay that is just ending. Raises StoreInUse, StoreError."""
+        self._path = path
+        self._seconds = seconds
+        self._inode: tuple[int, int] | None = None  # of the database, once it is locked
+        self._connection = _lock_beside(path, seconds)
+        self._beside = _identity(f"{path}-lock")
+
+    def hold_file(self) -> None:
+        """Lock the database's own inode. The file exists, and no connection of this process has it open, unless it is
+        the file that was locked before. Raises StoreInUse."""
+        inode = _identity(self._path)
+        if inode == self._inode:
+            return
+        self._let_go_of_inode()
+        until = time.monotonic() + self._seconds
+        while not self._lock_inode(inode):
+            if time.monotonic() > until:
+                raise _in_use(self._path)
+            time.sleep(_AGAIN)
+
+    def see_to_it(self) -> None:
+        """Lock PATH-lock again if somebody removed or replaced it.
+
+        Raises StoreError if that cannot be, and StoreInUse if another relay has locked the new one and nothing else
+        keeps that off the database.
+        """
+        if _identity(f"{self._path}-lock") == self._beside:
+            return
+        try:
+            connection = _lock_beside(self._path, 0.0)
+        except StoreInUse:
+            if self._inode is not None:
+                return  # the other one is about to find the inode locked, and to give up
+            raise
+        self._connection.close()
+        self._connection, self._beside = connection, _identity(f"{self._path}-lock")
+        log.warning("%s-lock was removed or replaced, and is locked again", self._path)
+
+    def close(self) -> None:
+        """Let go of both. SQLite has closed the database."""
+        self._let_go_of_inode()
+        self._connection.close()
+
+    def _lock_inode(self, inode: tuple[int, int] | None) -> bool:
+        with _guard:
+            if inode is None or not hasattr(fcntl, "F_OFD_SETLK"):
+                return True  # this system has no such locks: the path's alone has to do
+            if inode in _inodes:
+                return False  # not to be opened and closed here: SQLite's locks would go
+            try:
+                fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                return True  # SQLite cannot open it either, and says so
+            try:
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0))
+            except OSError as error:
+                os.close(fd)
+                return error.errno in _NO_LOCKS
+            _inodes[inode] = fd
+            self._inode = inode
+            return True
+
+    def _let_go_of_inode(self) -> None:
+        with _guard:
+            if self._inode is not None:
+                os.close(_inodes.pop(self._inode))
+                self._inode = None
+
+
+def _lock_beside(path: str, seconds: float) -> sqlite3.Connection:
+    """Lock the empty database beside the file."""
+    connection = sqlite3.connect(f"{path}-lock", timeout=seconds, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode=OFF")
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        connection.close()
+        if code_of(error) == sqlite3.SQLITE_BUSY:
+            raise _in_use(path) from None
+        raise explain(error, f"{path}-lock") from error
+    return connection
+
+
+def _in_use(path: str) -> StoreInUse:
+    return StoreInUse(
+        f"{path}: another relay works with this file. Stop that one, or give each its own file in the setting broker"
+    )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _forget_in_child() -> None:
+    """A child process that was forked holds no lock: it would keep the store after its parent's end."""
+    for fd in _inodes.values():
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    _inodes.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

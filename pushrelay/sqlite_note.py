@@ -1,0 +1,99 @@
+"""The note in the file of who works with it, and what it tells the next opening.
+
+A relay that opens the file writes down the boot of the machine, a random word for this opening (`token`), and with
+each commit its number (`generation`). The journal beside the file has the same word and number. So the next opening
+can tell whether both are as the last relay left them. If something is missing, cut, damaged, or an older copy, offsets
+that clients have seen would be given out again; so then a new epoch begins, and clients learn that they lost something.
+"""
+
+import pathlib
+import secrets
+import sqlite3
+from typing import NamedTuple
+
+from .journal import Left
+from .sqlite_file import Damaged
+from .sqlite_rows import seconds, text, whole
+
+COMMITTED = "UPDATE meta SET value = ? WHERE name = 'generation'"
+
+
+class Note(NamedTuple):
+    """What the file says of the relay that worked with it last."""
+
+    epoch: str
+    boot: str = ""  # of the machine, if that must not go down before the store is closed
+    token: str = ""  # "" in a file that no relay has worked with yet
+    is_open: bool = False  # the store was not closed
+    generation: int = 0  # number of the last commit
+    lost_at: float = 0.0  # when something was lost the last time, in seconds since 1970
+
+
+def read(connection: sqlite3.Connection) -> Note:
+    """Read the note. Raises Damaged, sqlite3.Error."""
+    meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    epoch = text(meta.get("epoch"))
+    if not (epoch.isascii() and epoch.isalnum() and len(epoch) <= 20):
+        raise Damaged("its epoch is none that the relay writes")
+    boot, token = text(meta.get("open", "")), text(meta.get("token", ""))
+    is_open = bool(whole(meta.get("working", 0))) or boot != ""
+    return Note(epoch, boot, token, is_open, whole(meta.get("generation", 0)), seconds(meta.get("lost_at", 0.0)))
+
+
+def find_loss(note: Note, left: Left | None, journal: str) -> str | None:
+    """Return what may be lost since the last opening and why, as a sentence; None if nothing is.
+
+    `left`: what `journal`, a file, holds; None if there is none.
+    """
+    if note.boot not in ("", this_boot()):
+        return "the machine went down while the relay was running, and the last seconds of pushes may be lost"
+    if left is None:
+        missing = f"{journal} is missing, and with it the last pushes that were accepted before the relay was killed"
+        return missing if note.is_open else None
+    if left.fault is not None:
+        return f"{journal} is damaged ({left.fault}), and accepted pushes are missing from it"
+    if left.token != note.token or left.epoch != note.epoch:
+        return f"{journal} belongs to another database, or the database is an older copy of itself"
+    if left.generation > note.generation:
+        return f"the database is older than {journal}: it is an older copy, or its -wal is missing or damaged"
+    if note.boot and left.generation < note.generation - 1:
+        return f"{journal} is older than the database: it is an older copy"
+    return None
+
+
+def mark_open(connection: sqlite3.Connection, note: Note) -> None:
+    """Write down that a relay works with the file. The caller's transaction syncs it to the disk."""
+    rows = {"epoch": note.epoch, "open": note.boot, "token": note.token, "working": 1, "generation": note.generation}
+    connection.executemany("REPLACE INTO meta VALUES (?, ?)", list(rows.items()))
+
+
+def mark_closed(connection: sqlite3.Connection) -> None:
+    """Write down that nothing is under way. Closing the connection then brings all to the disk."""
+    connection.execute(
+        "UPDATE meta SET value = CASE name WHEN 'open' THEN '' ELSE 0 END WHERE name IN ('open', 'working')"
+    )
+
+
+def declare_loss(connection: sqlite3.Connection, now: float) -> None:
+    """Have every destination lack something, so that nobody recovers over what is missing.
+
+    Positions of the epoch before count no more. What was acknowledged does, and nothing is known of what came behind
+    that; so each destination has lost its newest publication, and nobody has acknowledged that one.
+    """
+    newest = "(SELECT max(p.offset) FROM publications p WHERE p.destination = destinations.id)"
+    connection.execute(f"UPDATE destinations SET offset = max(offset, coalesce({newest}, 0))")  # noqa: S608
+    connection.execute("UPDATE destinations SET trimmed = offset, acked = min(acked, offset - 1)")
+    connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'floor'")
+    connection.execute("REPLACE INTO meta VALUES ('lost_at', ?)", (now,))
+
+
+def new_token() -> str:
+    return secrets.token_hex(8)
+
+
+def this_boot() -> str:
+    """A word that is another one each time the machine starts. If the system has none, it is always the same."""
+    try:
+        return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"

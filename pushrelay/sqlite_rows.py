@@ -1,0 +1,86 @@
+"""What is read of an SQLite file, checked: SQLite has no checksums, so damage may look like data."""
+
+import math
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+from .publication import Kept, decode
+from .sqlite_file import Damaged
+
+MOST = 1 << 62  # no offset and no id gets there
+
+_TIMES = struct.Struct("<ddq")
+
+
+class Spot(NamedTuple):
+    """Where a destination stands, as the writer knows it."""
+
+    id: int
+    offset: int
+    trimmed: int
+    acked: int
+    due: float
+
+
+def whole(value: Any) -> int:
+    """Return an offset, an id or a count. Raises Damaged if it is none."""
+    if type(value) is not int or not 0 <= value < MOST:
+        raise Damaged("a number in it is none that the relay writes")
+    return value
+
+
+def seconds(value: Any) -> float:
+    """Return a time. Raises Damaged if it is none."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise Damaged("a time in it is none that the relay writes")
+    return value
+
+
+def text(value: Any) -> str:
+    """Return a text. Raises Damaged if it is none."""
+    if type(value) is not str:
+        raise Damaged("a text in it is none")
+    return value
+
+
+def spot_of(row: tuple[Any, ...], newest: tuple[Any, ...] | None) -> Spot:
+    """Where a destination stands, by its row and the offset and `trimmed` of its newest publication."""
+    id_, offset, trimmed, acked, due = row
+    if newest is not None:
+        offset, trimmed = max(whole(offset), whole(newest[0])), max(whole(trimmed), whole(newest[1]))
+    spot = Spot(whole(id_), whole(offset), whole(trimmed), whole(acked), seconds(due))
+    if trimmed > offset or acked > offset:
+        raise Damaged("a destination has lost or acknowledged what was never pushed")
+    return spot
+
+
+def data_sum(data: str, created: float, expires: float, own: bool) -> int:
+    """The part of a checksum that the same data has for all its destinations."""
+    return zlib.crc32(data.encode(), zlib.crc32(_TIMES.pack(created, expires, own)))
+
+
+def checksum_of(name: str, offset: int, trimmed: int, event: str, total: int) -> int:
+    """The checksum of a publication; `total` is its data_sum()."""
+    return zlib.crc32(f"{name}\0{offset}\0{trimmed}\0{event}".encode(), total)
+
+
+def kept_of(name: str, row: tuple[Any, ...]) -> Kept:
+    """A publication by its row. Raises Damaged if it is not what was stored."""
+    offset, event, data, created, expires, own, trimmed, checksum = row
+    try:
+        # Values of other types than those that were stored fail here, or have another checksum.
+        if checksum == checksum_of(name, offset, trimmed, event, data_sum(data, created, expires, own)):
+            return Kept(offset, event, data, created, expires, own == 1)
+        if checksum is None:  # a relay before this one stored it
+            decode(text(data))
+            return Kept(whole(offset), text(event), data, seconds(created), seconds(expires), own == 1)
+    except (AttributeError, UnicodeError, ValueError, RecursionError, struct.error):
+        pass
+    raise Damaged("a publication in it is not what was stored")
+
+
+def ends_of(row: tuple[Any, ...]) -> Kept:
+    """A publication by a row that was read without its data. Raises Damaged."""
+    offset, event, data, created, expires, own = row[:6]
+    return Kept(whole(offset), event, data, seconds(created), seconds(expires), own == 1)
