@@ -39,6 +39,7 @@ try:
     from pushrelay.registrations import Registrations
     from pushrelay.seats import delivery, rooms_of
     from pushrelay.settings import SettingsError, load, parse_flags
+    from pushrelay.statics import Statics
     from pushrelay.systemd import notify
     from pushrelay.upkeep import Upkeep
 except ModuleNotFoundError as missing:
@@ -74,12 +75,16 @@ class RelayApp(Flask):
             request.environ.pop("HTTP_UPGRADE", None)
         return super().create_url_adapter(request)
 
+    def send_static_file(self, filename: str) -> Any:
+        return statics.response(filename, request)
+
     def process_response(self, response: Response) -> Response:
         response.headers.set(*headers.NO_SNIFFING)
         return super().process_response(response)
 
 
 app = RelayApp(__name__)
+statics = Statics(app.static_folder)
 socketio = SocketIO(
     app,
     async_mode="threading",

@@ -19,6 +19,15 @@ LAST_POLL_SECONDS = 0.5
 GOODBYE_SECONDS = 1.0
 
 
+# How many clients are asked to come back in one second. The first second is for the restart itself.
+CLIENTS_PER_SECOND = 1000
+
+
+def spread_for(clients: int, most: float) -> float:
+    """Return over how many seconds `clients` come back: no longer than their number needs, and `most` at most."""
+    return min(most, 1 + clients / CLIENTS_PER_SECOND)
+
+
 def until(condition: Callable[[], bool], seconds: float) -> bool:
     """Wait until the condition is true, or time is up; returns whether it is."""
     end = time.monotonic() + seconds
@@ -44,7 +53,7 @@ def _exit(*_: Any) -> NoReturn:
 class Draining:
     """The end of a relay: of its clients (`manager`), of pushes that wait (`waiters`), of its server.
 
-    `spread`: seconds over which the clients are to come back.
+    `spread`: seconds over which the clients come back at most, see spread_for.
     """
 
     def __init__(self, manager: Any, waiters: Any, spread: float):
@@ -76,7 +85,8 @@ class Draining:
         began = time.monotonic()
         log.setLevel(logging.INFO)
         log.info(
-            "going down: requests are finished, clients come back within %g s (setting drain_spread)", self._spread
+            "going down: requests are finished, clients come back within %g s at most (setting drain_spread)",
+            self._spread,
         )
         notify("STOPPING=1")
         clients = self.send_away(lambda: server.drain(FINISH_SECONDS))

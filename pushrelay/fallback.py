@@ -17,7 +17,7 @@ import socketio
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from .dispatch import dispatch
-from .draining import until
+from .draining import spread_for, until
 from .errors import HELP, OTHER_ERROR
 from .headers import NO_SNIFFING
 from .presence import Presence
@@ -107,13 +107,13 @@ class StockManager(socketio.Manager):
         """Nothing: who comes in the last moment is told like the others."""
 
     def drain(self, spread: float, seconds: float) -> int:
-        """Tell every client to come back, each at a time of its own within `spread` seconds, and close it.
+        """Tell every client to come back, each at a time of its own within `spread` seconds or less, and close it.
 
         Returns how many there were. What was sent has so many seconds to be taken.
         """
         sids = [sid for sid, _ in self.get_participants("/", None)]
         for sid in sids:
-            delay = secrets.randbelow(round(spread * 1000) + 1)
+            delay = secrets.randbelow(round(spread_for(len(sids), spread) * 1000) + 1)
             self.emit("relay_drain", {"reconnect_in_ms": delay}, "/", room=sid)
         sockets = list(self.server.eio.sockets.values())
         for each in sockets:

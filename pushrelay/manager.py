@@ -17,6 +17,7 @@ import socketio
 from socketio import packet as sio
 
 from .dispatch import dispatch
+from .draining import spread_for
 from .holding import MOST_PACKETS, Holding
 from .message import MESSAGE, Message
 from .packets import StrictPacket
@@ -181,11 +182,12 @@ class RoomManager(socketio.Manager):
         self.server.eio.shut()
 
     def drain(self, spread: float, seconds: float) -> int:
-        """Tell every client to come back, each at a time of its own within `spread` seconds, and close it.
+        """Tell every client to come back, each at a time of its own within `spread` seconds or less, and close it.
 
         It is not told to disconnect, as Socket.IO's own clients would not come back then. Returns how many were there.
         """
-        sids, milliseconds = self._sids.get("/", _NOTHING), round(spread * 1000)
+        sids = self._sids.get("/", _NOTHING)
+        milliseconds = round(spread_for(len(sids), spread) * 1000)
 
         def last(eio_sid: str) -> Message | None:
             if eio_sid not in sids:

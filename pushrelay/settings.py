@@ -192,7 +192,7 @@ TABLE = (
     Setting("origins", ("same-host",), origins, "whose pages may connect: same-host, origins, or *"),
     Setting("trusted_proxies", (), networks, "addresses of proxies whose X-Forwarded-For is believed"),
     Setting("demo", False, switch, "yes: the demo page is for everybody, not only for callers on this machine"),
-    Setting("drain_spread", 5.0, seconds(0, 300), "seconds over which clients come back after the relay was stopped"),
+    Setting("drain_spread", 5.0, seconds(0, 300), "maximum seconds over which clients come back after a stop"),
     Setting("max_connections", 20_000, whole(1, 1_000_000), "clients that may be connected at a time"),
     Setting("max_per_address", 1000, whole(1, 1_000_000), "of these from one address, this machine's own not counted"),
     Setting("register_timeout", 120.0, seconds(0.1, 86400), "seconds within which a client must register something"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -134,6 +135,10 @@ def upgrades(relay):
 
 def test_it_serves_the_page_and_delivers_pushes(contained, connect):
     assert b"<html" in contained.request("GET", "/")[2]
+    script = contained.request("GET", "/static/relay.js", headers={"Accept-Encoding": "gzip"})
+    assert script[1]["Content-Encoding"] == "gzip" and gzip.decompress(script[2]).startswith(b"//")
+    assert script[1]["Content-Length"] == str(len(script[2])) and script[1]["Access-Control-Allow-Origin"] == "*"
+    assert contained.request("HEAD", "/socket.io/socket.io.js")[2] == b""
     client = connect(contained.url, "me")
     for n in range(3):
         assert contained.push("me", f"hello {n}")["connections"] == 1

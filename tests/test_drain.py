@@ -16,6 +16,8 @@ from test_clients import official  # noqa: F401 (a fixture)
 from test_relay_js import page  # noqa: F401 (a fixture)
 from wire import WebSocketClient, read_all
 
+from pushrelay.draining import spread_for
+
 SIO = "/socket.io/?EIO=4&transport="
 DRAIN = re.compile(r'42\["relay_drain",\{"reconnect_in_ms":(\d+)\}\]')
 PUSH_HEAD = (
@@ -98,9 +100,14 @@ def test_every_client_is_told_when_to_come_back_and_then_its_transport_ends(star
         thread.join(DEADLINE)
     assert relay.process.wait(DEADLINE) == 0
     delays = [int(DRAIN.fullmatch(first)[1]) for first, _ in (*told, *polls)]
-    assert all(0 <= delay <= 7000 for delay in delays) and len(set(delays)) > 1, delays
+    assert all(0 <= delay <= 1011 for delay in delays) and len(set(delays)) > 1, delays  # 7000 with 7,000 clients
     assert all(rest in (None, "1") for _, rest in told), "no DISCONNECT of Socket.IO: clients would not come back"
     assert all(rest == "1" for _, rest in polls)
+
+
+def test_few_clients_come_back_soon_and_many_are_spread_as_the_setting_allows():
+    assert [spread_for(clients, 5) for clients in (0, 500, 4000, 20_000)] == [1, 1.5, 5, 5]
+    assert spread_for(10, 0.5) == 0.5 and spread_for(10_000, 0) == 0
 
 
 @own_only
