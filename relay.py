@@ -1,10 +1,21 @@
 """The relay: PHP posts to /push, and the browsers that registered that destination have it at once.
 
 `python relay.py` serves; `relay:app` is the same as a WSGI app. Importing starts nothing.
+
+Python 3.6 and later can compile this file, so that an old one gets the sentence below and not a traceback.
 """
 
-import logging
 import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 (see above)
+    TOO_OLD = f"the relay needs Python 3.11 or later, and this is Python {sys.version_info[0]}.{sys.version_info[1]}: "
+    TOO_OLD += "install a newer one, make a venv with it, and run  pip install -r requirements.txt  there"
+    if __name__ != "__main__":
+        raise ImportError(TOO_OLD)
+    sys.stderr.write("relay: " + TOO_OLD + "\n")
+    raise SystemExit(2)
+
+import logging
 import threading
 from functools import wraps
 from typing import Any, NoReturn
@@ -26,7 +37,7 @@ try:
     from flask_socketio import SocketIO, emit
     from werkzeug.exceptions import HTTPException
 
-    from pushrelay import container, headers, serving
+    from pushrelay import container, dependencies, headers, serving
     from pushrelay.access import Access
     from pushrelay.broker import open_broker
     from pushrelay.draining import Draining, exit_at_signals
@@ -50,6 +61,7 @@ except ModuleNotFoundError as missing:
     )
 
 try:
+    dependencies.check()
     # Flags are this program's own; an app that another server imports has its settings from the file and RELAY_*.
     flags, check_only = parse_flags(sys.argv[1:]) if __name__ == "__main__" else ({}, False)
     settings = load(flags=flags)
@@ -57,7 +69,7 @@ try:
         container.check_processes()
     access = Access(settings)
     manager = serving.make_manager(settings, access.client_address, imported=__name__ != "__main__")
-except SettingsError as error:
+except (SettingsError, dependencies.Incompatible) as error:
     if __name__ != "__main__":
         raise
     stop_with(str(error))
@@ -109,7 +121,8 @@ def front(wsgi_app: Any) -> Any:
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
         if not upkeep.started:
-            if reason := container.refusal(environ):
+            reason = container.refusal(environ)
+            if reason:
                 return unfit(reason)(environ, start_response)
             upkeep.see_to_it()
         path = environ["PATH_INFO"]
@@ -269,7 +282,8 @@ def live() -> Response:
 @app.get("/health/ready")
 def ready() -> Response:
     """Return 200 if a push would be taken. The file's path is for callers on this machine and for the log."""
-    if trouble := draining.reason or upkeep.trouble or broker.trouble:
+    trouble = draining.reason or upkeep.trouble or broker.trouble
+    if trouble:
         told = draining.reason or (trouble if access.is_local(request.environ) else STORE_TROUBLE)
         return json_response({"ready": False, "reason": told}, 503)
     return json_response({"ready": True})

@@ -8,14 +8,19 @@ import socket
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 # One household, or one server, has a whole network of IPv6 addresses (RFC 6177): they count as one.
 IPV6_PREFIX = 64
+LONGEST = 100  # characters of an address with its zone. What is longer is not even remembered: strangers send it
 MOST_HOPS = 32  # entries of X-Forwarded-For that are looked at: nobody has so many proxies of their own
 _PORT = r"(?::\d{1,5})?"
 _HOP = re.compile(rf"\[([^\]]{{2,60}})\]{_PORT}|([\d.]+){_PORT}|([\da-fA-F:.]{{2,45}})", re.ASCII)
 
 
-@functools.lru_cache(maxsize=1024)
 def ip_of(text: str) -> IP | None:
-    """The address that a text is, without its zone; None where it is none. IPv4 that was mapped into IPv6 is IPv4."""
+    """Return the address that a text is, without its zone, or None. IPv4 that was mapped into IPv6 is IPv4."""
+    return _ip_of(text) if len(text) <= LONGEST else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _ip_of(text: str) -> IP | None:
     try:
         ip = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -23,9 +28,8 @@ def ip_of(text: str) -> IP | None:
     return getattr(ip, "ipv4_mapped", None) or ip
 
 
-@functools.lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Whether a host name or an address can only mean this machine."""
+    """Return whether a host name or an address can only mean this machine."""
     ip = ip_of(host)
     return host == "localhost" if ip is None else ip.is_loopback
 

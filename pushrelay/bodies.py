@@ -23,6 +23,7 @@ USUAL_FORM = re.compile(rb"destination=([^&%+]+)&data=([^&%+]*)")
 
 Fields = dict[str, Any]
 
+_USUAL_TYPE = 200  # characters of a Content-Type that is remembered
 _AROUND_DATA = 2  # levels of a body around the data of a push: the object, and the batch
 
 
@@ -32,7 +33,8 @@ def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Fie
     `max_body` is in bytes. `seed` is for the server's root, whose first clients sent forms without saying so: there a
     body of any other type is read as a form. Raises Refused (400, 413, 415) where the body as a whole cannot be read.
     """
-    kind = _kind_of(environ.get("CONTENT_TYPE", ""))
+    content_type = environ.get("CONTENT_TYPE", "")
+    kind = (_kind_of if len(content_type) <= _USUAL_TYPE else _find_kind)(content_type)
     if kind == _JSON:
         return _json_body(_text(_body(environ, max_body), "invalid_json"))
     if kind == _LINES:
@@ -62,13 +64,15 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), "a number" if isinstance(value, int) else "a string")
 
 
-@lru_cache(maxsize=256)
-def _kind_of(content_type: str) -> str:
+def _find_kind(content_type: str) -> str:
     kind, _, parameters = content_type.lower().partition(";")
     charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters)
     if charset and charset[1] not in ("utf-8", "utf8", "us-ascii"):
         raise Refused(415, "unsupported_media_type", f"send the push in UTF-8, not in {charset[1][:40]}")
     return kind.strip()
+
+
+_kind_of = lru_cache(maxsize=256)(_find_kind)
 
 
 def _body(environ: dict[str, Any], limit: int) -> bytes:

@@ -1,7 +1,6 @@
 """What the Engine reads of a request's query, and what it keeps of a handshake's environ."""
 
 import io
-import sys
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
@@ -30,17 +29,46 @@ _DROPPED = {
     "wsgi.early_hints",  # holds the whole request
     "waitress.client_disconnected",  # likewise
 }
+# Browsers send the same few values for these, so sessions share them. The table is our own: sys.intern() never frees
+# strings in Python 3.12.0 to 3.12.6, and strangers choose these.
+_SHARED = {
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "REMOTE_ADDR",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "HTTP_HOST",
+    "HTTP_ORIGIN",
+    "HTTP_USER_AGENT",
+    "HTTP_ACCEPT_LANGUAGE",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_FORWARDED_HOST",
+}
+MOST_SHARED = 1024  # values; when there are more, the table begins again
+LONGEST_SHARED = 256  # characters of a value
 _NO_INPUT = io.BytesIO()
+_values: dict[str, str] = {}
 
 
 def kept_of(environ: dict[str, Any], sid: str) -> dict[str, Any]:
-    """The environ as it is kept for the session. Equal strings of different clients become one."""
+    """Return the environ as it is kept for the session. Usual values that are equal become one object."""
     kept = {
-        key: sys.intern(value) if type(value) is str else value for key, value in environ.items() if key not in _DROPPED
+        key: _shared(value) if key in _SHARED and type(value) is str else value
+        for key, value in environ.items()
+        if key not in _DROPPED
     }
     kept["wsgi.input"] = _NO_INPUT
     kept[SOCKET_KEY] = sid
     return kept
+
+
+def _shared(value: str) -> str:
+    if len(value) > LONGEST_SHARED:
+        return value
+    if len(_values) >= MOST_SHARED:
+        _values.clear()
+    return _values.setdefault(value, value)
 
 
 def read_query(text: str) -> dict[str, str]:

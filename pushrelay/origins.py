@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from .addresses import ip_of, is_loopback
 
 # RFC 6454, 6.2, as browsers write it: ASCII (a name in another script comes as xn--…), no user, no path.
+LONGEST = 300  # characters of an origin: a host name has 253 (RFC 1035, 2.3.4)
 _ORIGIN = re.compile(r"(https?)://(\*\.)?([a-z\d_-]+(?:\.[a-z\d_-]+)*|\[[\da-f:.]+\])\.?(?::(\d{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -55,8 +56,12 @@ def is_same_host(origin: str, environ: dict[str, Any]) -> bool:
     return page == own or (is_loopback(page) and is_loopback(own))
 
 
-@functools.lru_cache(maxsize=256)
 def _parsed(text: str) -> Origin | None:
+    return _parse(text) if len(text) <= LONGEST else None
+
+
+@functools.lru_cache(maxsize=256)
+def _parse(text: str) -> Origin | None:
     parts = _ORIGIN.fullmatch(text.lower()) if text.isascii() else None
     if parts is None:
         return None

@@ -36,6 +36,7 @@ SLOW_SECONDS = 5.0
 # A path is known to be quick once it was answered in so many seconds; so many paths are remembered, slow or quick.
 QUICK_SECONDS = 0.005
 KNOWN_PATHS = 1024
+LONGEST_PATH = 256  # characters of a path that is remembered; strangers choose paths, and the relay's own are short
 # Objects until the collector looks at the youngest; Python's own 700 would have it look all the time while thousands
 # of clients connect. What ends here dies by its reference count: connections, parsers and sessions leave no cycles.
 GC_THRESHOLD = 50_000
@@ -181,13 +182,17 @@ class Server:
 
     def note_slow(self, path: str) -> None:
         """A request for this path has blocked a thread."""
+        if len(path) > LONGEST_PATH:
+            return
         if len(self._slow) >= KNOWN_PATHS:
             self._slow.clear()
         self._slow[path] = time.monotonic() + SLOW_SECONDS
 
     def note_time(self, path: str, seconds: float) -> None:
         """A request for this path took a thread for so long."""
-        if seconds < QUICK_SECONDS and len(self._quick) < KNOWN_PATHS:
+        if seconds < QUICK_SECONDS and path not in self._quick and len(path) <= LONGEST_PATH:
+            if len(self._quick) >= KNOWN_PATHS:
+                self._quick.clear()  # the paths of strangers must not keep others out
             self._quick.add(path)
 
     def has_to_wait(self, path: str) -> bool:

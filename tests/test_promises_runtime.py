@@ -1,0 +1,206 @@
+"""What the relay takes from Python and from other packages is named, bounded, and checked at the start."""
+
+import ast
+import inspect
+import pathlib
+import re
+import resource
+import subprocess
+import sys
+
+import engineio
+import pytest
+import socketio
+from conftest import ROOT, own_only
+from wire import WebSocketClient
+
+from pushrelay import addresses, bodies, dependencies, handshakes, origins
+from pushrelay.server import KNOWN_PATHS, LONGEST_PATH, Server
+
+INTERPRETERS = sorted(pathlib.Path.home().glob(".pyenv/versions/3.*/bin/python"))
+OLD = [each for each in INTERPRETERS if (3, 6) <= tuple(map(int, each.parts[-3].split(".")[:2])) < (3, 11)]
+
+
+# Python.
+
+
+def test_any_python_from_3_6_on_can_compile_the_file_that_names_the_version_it_needs():
+    source = (ROOT / "relay.py").read_text()
+    tree = ast.parse(source, feature_version=(3, 7))  # the oldest that ast knows in all versions of Python
+    check = next(node for node in tree.body if isinstance(node, ast.If))
+    before = tree.body[: tree.body.index(check)]
+    assert [ast.unparse(node) for node in before[1:]] == ["import sys"], "nothing else is imported before the check"
+    assert not {type(node).__name__ for node in ast.walk(tree)} & {"NamedExpr", "Match", "TryStar"}
+
+
+@pytest.mark.parametrize("python", OLD, ids=lambda path: path.parts[-3])
+@pytest.mark.parametrize(
+    "arguments", [["relay.py"], ["relay.py", "--check"], ["relay.py", "doctor"], ["-c", "import relay"]]
+)
+def test_a_python_that_is_too_old_is_named_before_anything_else_fails(python, arguments):
+    done = subprocess.run([python, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    *before, last = done.stderr.splitlines()
+    assert "needs Python 3.11 or later" in last and python.parts[-3].rpartition(".")[0] in last
+    if arguments[0] == "-c":
+        assert last.startswith("ImportError: ")
+    else:
+        assert (done.returncode, before, done.stdout) == (2, [], "")
+
+
+# Packages.
+
+
+def private_names_in_use(*classes):
+    """The private names of these classes, or of their objects, that the relay's code uses."""
+    own = [base for each in classes for base in each.__mro__ if base is not object]
+    theirs = {name for base in own for name in vars(base)}
+    theirs |= {name for base in own for name in re.findall(r"self\.(_\w+)", inspect.getsource(base))}
+    used = set()
+    for file in [*(ROOT / "pushrelay").rglob("*.py"), ROOT / "relay.py"]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            used.add(getattr(node, "attr", None) if isinstance(node, ast.Attribute) else getattr(node, "name", None))
+    return {name for name in theirs & used if name.startswith("_") and not name.startswith("__")}
+
+
+def test_each_private_name_of_other_packages_that_is_used_is_checked_at_the_start():
+    named = {name for names in dependencies.PRIVATE.values() for name in names}
+    assert private_names_in_use(socketio.Server, socketio.Manager, engineio.Server) <= named
+    dependencies.check()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("socketio.Server", "_send_packet"), ("engineio.Server", "_unauthorized")]
+)
+def test_a_package_that_lacks_what_the_relay_uses_stops_the_start_with_a_sentence(tmp_path, module, name):
+    package = module.partition(".")[0]
+    holder = f"next(base for base in {module}.__mro__ if {name!r} in vars(base))"
+    program = f"import {package}, runpy, sys; delattr({holder}, {name!r}); sys.argv = ['relay.py', '--check']"
+    program += "; runpy.run_path('relay.py', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"relay: python-{package} ") and name in done.stderr and "pip install" in done.stderr
+
+
+def test_every_package_that_is_imported_is_named_in_the_requirements():
+    required = re.findall(r"^[\w-]+", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    names = {
+        "flask_socketio": "flask-socketio",
+        "jwt": "pyjwt",
+        "engineio": "python-engineio",
+        "socketio": "python-socketio",
+    }
+    imported = set()
+    for file in [*(ROOT / "pushrelay").rglob("*.py"), ROOT / "relay.py"]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {each.name.partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"pushrelay", "relay"}
+    optional = {"uwsgi", "gunicorn", "waitress", "asgiref"}  # a server that imports the relay brings itself
+    assert {names.get(each, each) for each in foreign} - optional <= set(required)
+
+
+# What is remembered of what strangers send.
+
+
+def test_what_handshakes_bring_is_not_kept_beyond_its_session(monkeypatch):
+    interned = []
+    monkeypatch.setattr(sys, "intern", lambda text: interned.append(text) or text)
+    for number in range(3 * handshakes.MOST_SHARED):
+        environ = {
+            "HTTP_COOKIE": f"c={number}",
+            "HTTP_USER_AGENT": f"u{number}",
+            "HTTP_ORIGIN": "o" * 30_000 + str(number),
+        }
+        kept = handshakes.kept_of(environ, "sid")
+        assert kept["HTTP_COOKIE"] is environ["HTTP_COOKIE"]
+    assert not interned
+    assert len(handshakes._values) <= handshakes.MOST_SHARED
+    assert max(map(len, handshakes._values)) <= handshakes.LONGEST_SHARED
+    assert not [value for value in handshakes._values if value.startswith("c=")]
+
+
+def test_sessions_share_the_values_that_all_browsers_send():
+    first, second = (handshakes.kept_of({"HTTP_HOST": "".join(["exam", "ple.org"])}, "sid") for _ in range(2))
+    assert first["HTTP_HOST"] is second["HTTP_HOST"]
+
+
+def rss(relay):
+    pages = int(pathlib.Path(f"/proc/{relay.process.pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+@own_only
+def test_handshakes_with_long_cookies_of_their_own_leave_no_memory_behind(start_relay):
+    relay = start_relay()
+
+    def come_and_go(first):
+        for number in range(first, first + 500):
+            cookie = f"c={number:010}" + "x" * 28_000
+            path = "/socket.io/?EIO=4&transport=websocket"
+            client = WebSocketClient(relay.port, f"{path} HTTP/1.1\r\nCookie: {cookie}\r\nX-Rest:")
+            assert " 101 " in client.status
+            client.close()
+
+    come_and_go(0)
+    before = rss(relay)
+    come_and_go(500)
+    come_and_go(1000)
+    assert rss(relay) - before < 8 << 20, "1,000 of these cookies are 28 MB"
+
+
+@pytest.mark.parametrize(
+    ("cache", "function", "text"),
+    [
+        (addresses._ip_of, addresses.ip_of, "1.2.3.4"),
+        (origins._parse, origins._parsed, "https://example.org"),
+        (bodies._kind_of, lambda text: bodies.read_body({"CONTENT_TYPE": text}, 10), "text/plain"),
+    ],
+    ids=["addresses", "origins", "types"],
+)
+def test_long_values_that_strangers_choose_are_not_remembered(cache, function, text):
+    def size_after(value):
+        cache.cache_clear()
+        for number in range(10):
+            try:
+                function(value.format(number))
+            except Exception as error:
+                assert getattr(error, "status", 0) == 415
+        return cache.cache_info().currsize
+
+    assert size_after("{}" + "x" * 400) == 0
+
+
+def test_the_paths_that_are_remembered_are_short_and_few_and_those_of_strangers_keep_none_out():
+    server = Server(lambda environ, start_response: [], "127.0.0.1", 0)
+    try:
+        for number in range(KNOWN_PATHS + 10):
+            server.note_time(f"/{number}", 0.0)
+            server.note_slow(f"/{number}")
+        server.note_time("/" + "x" * LONGEST_PATH, 0.0)
+        server.note_slow("/" + "x" * LONGEST_PATH)
+        server.note_time("/push", 0.0)
+        assert "/push" in server._quick
+        for paths in (server._quick, server._slow):
+            assert len(paths) <= KNOWN_PATHS and max(map(len, paths)) <= LONGEST_PATH
+    finally:
+        server.close()
+
+
+def test_json_from_outside_is_read_by_one_module_whose_bounds_are_its_own():
+    readers = set()
+    for file in (ROOT / "pushrelay").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("json.loads", "json.JSONDecoder"):
+                readers.add(file.name)
+    # publication.py and fallback.py read what the relay wrote; the others are programs that read a relay's answers.
+    assert readers <= {
+        "json_text.py",
+        "publication.py",
+        "fallback.py",
+        "web.py",
+        "visitor.py",
+        "answers.py",
+        "terminal.py",
+    }
