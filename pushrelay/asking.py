@@ -16,21 +16,18 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from . import json_text
 from .errors import Refused
+from .questions import BEGIN_SECONDS, Question, Waiting, not_available
 from .settings import Settings
 from .tokens import Rights, rights_of
 
 log = logging.getLogger("relay.auth")
 
 MAX_ANSWER = 65536  # bytes: thousands of ids
-BEGIN_SECONDS = 30.0  # a question that has not begun by then fails
-LONGEST = 70.0  # what auth_timeout may be at most, and some
 IDLE_SECONDS = 10.0  # a thread without a question leaves after that
 FAILURE_SECONDS = 1.0  # a failure counts so long: a page that tries again and again must not become PHP's load
 MOST_KEPT = 4096  # answers
@@ -39,57 +36,6 @@ _ELSEWHERE = (
     "auth_url sent the relay on to {location} ({status}), and it does not go there. Mostly that is a login page: have "
     "auth_url itself answer 401 to who is not logged in"
 )
-
-
-class Question:
-    """Which ids may be registered with these cookies? Any thread may call it."""
-
-    def __init__(self, cookies: str):
-        self.cookies = cookies
-        self.asked = time.monotonic()
-        self.begun: float | None = None  # when PHP was asked, monotonic
-        self.counts_until = 0.0  # its answer, monotonic
-        self.outdated = False  # what PHP says now, or said, may be of before forget()
-        self._lock = threading.Lock()
-        self._settled = threading.Event()
-        self._outcome: Rights | Refused | None = None
-        self._callbacks: list[Callable[[], None]] = []
-
-    @property
-    def is_settled(self) -> bool:
-        return self._settled.is_set()
-
-    def then(self, callback: Callable[[], None]) -> None:
-        """Call back when there is an answer; at once if there is one."""
-        with self._lock:
-            if not self.is_settled:
-                self._callbacks.append(callback)
-                return
-        callback()
-
-    def wait(self) -> None:
-        """Wait for an answer in this thread, no longer than it can take."""
-        self._settled.wait(BEGIN_SECONDS + LONGEST)
-
-    def answer(self) -> Rights:
-        """What PHP allows. Raises Refused."""
-        outcome = self._outcome
-        if isinstance(outcome, Rights):
-            return outcome
-        if outcome is None:
-            raise not_available("it takes too long")
-        raise Refused(outcome.status, outcome.error, outcome.message)
-
-    def settle(self, outcome: Rights | Refused) -> None:
-        """Tell all who wait; the first outcome counts."""
-        with self._lock:
-            if self.is_settled:
-                return
-            self._outcome = outcome
-            self._settled.set()
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
 
 
 class Asker:
@@ -103,31 +49,47 @@ class Asker:
         self._wanted = threading.Condition(self._lock)
         self._questions: dict[bytes, Question] = {}  # by a hash of their cookies, the oldest first
         self._open: set[Question] = set()  # those without an answer
-        self._queue: deque[Question] = deque()  # those that no thread has taken yet
+        self._queue = Waiting()  # those that no thread has taken yet
         self._threads = 0
         self._idle = 0
 
-    def ask(self, cookies: str) -> Question:
-        """The question for these cookies: one that is under way, or whose answer counts still, or a new one."""
-        key = hashlib.blake2b(cookies.encode("utf-8", "replace"), digest_size=16).digest()
+    def ask(self, cookies: str, share: str | None = None) -> Question:
+        """Return the question for these cookies: one that is under way, or whose answer still counts, or a new one.
+
+        `share` is whose turn a new one takes, such as the address of the client. Call `leave` if the client is gone.
+        """
+        key = _key_of(cookies)
         with self._lock:
             question = self._questions.get(key)
             if question is not None and (question in self._open or question.counts_until > time.monotonic()):
+                question.waiting += 1
                 return question
-            question = Question(cookies)
+            question = Question(cookies, share)
             if len(self._queue) >= self._settings.max_connections:
-                # More than clients can be waiting for: some left, and who comes and goes must not fill the memory.
+                # More than clients can be waiting for.
                 question.settle(not_available("too many questions wait for others (setting auth_concurrency)"))
                 return question
             self._make_room()
             self._questions.pop(key, None)  # the new one is the newest
             self._questions[key] = question
             self._open.add(question)
-            self._queue.append(question)
+            self._queue.add(question)
             self._wanted.notify()
             if len(self._queue) > self._idle and self._threads < self._most:
                 self._hire()
         return question
+
+    def leave(self, question: Question) -> None:
+        """Drop a question if nobody waits for its answer any more and PHP has not been asked."""
+        with self._lock:
+            question.waiting -= 1
+            if question.waiting > 0 or question.begun is not None or not self._queue.remove(question):
+                return
+            self._open.discard(question)
+            key = _key_of(question.cookies)
+            if self._questions.get(key) is question:
+                del self._questions[key]
+        question.settle(not_available("nobody waits for the answer"))
 
     def forget(self) -> None:
         """Forget all answers, those that are under way as well: those are asked for once more."""
@@ -144,7 +106,8 @@ class Asker:
         with self._lock:
             unbegun = {each for each in self._open if each.begun is None and now - each.asked > BEGIN_SECONDS}
             overdue = [each for each in self._open if each.begun is not None and now - each.begun > timeout + 0.5]
-            self._queue = deque(each for each in self._queue if each not in unbegun)
+            for each in unbegun:
+                self._queue.remove(each)
         for question in unbegun:
             why = f"{self._most} questions at a time (setting auth_concurrency) were busy for {BEGIN_SECONDS:g} s"
             self._settle(question, not_available(why), late=True)
@@ -175,7 +138,7 @@ class Asker:
             if not self._queue:
                 self._threads -= 1
                 return None
-            return self._queue.popleft()
+            return self._queue.pop()
 
     def _ask(self, question: Question) -> Rights | Refused:
         try:
@@ -222,6 +185,8 @@ class Asker:
             return self._too_late()
         except ssl.SSLError as error:
             return not_available(f"no secure connection to it: {error.reason or 'TLS failed'}")
+        except http.client.IncompleteRead:
+            return not_available("its answer was cut short")
         except (http.client.HTTPException, ValueError):
             return not_available("what it answered is not HTTP")
         except OSError as error:
@@ -253,15 +218,16 @@ class Asker:
         return not_available(f"it did not answer within {self._settings.auth_timeout:g} s (setting auth_timeout)")
 
 
-def not_available(why: str) -> Refused:
-    return Refused(503, "auth_not_available", f"the site could not be asked (setting auth_url): {why}")
+def _key_of(cookies: str) -> bytes:
+    return hashlib.blake2b(cookies.encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def get(url: str, cookies: str, deadline: float) -> tuple[int, str, bytes]:
     """GET a URL with these cookies: the status, where it redirects to without the query, and MAX_ANSWER + 1 bytes.
 
-    All must be over by `deadline` (monotonic), also where the other side sends a byte now and then; only a name server
-    that hangs can make it longer. Raises TimeoutError, OSError, http.client.HTTPException, ValueError.
+    All must be over by `deadline` (monotonic), also if the other side sends a byte now and then; only a name server
+    that hangs can make it longer. Raises TimeoutError, OSError, ValueError, http.client.HTTPException, and of these
+    IncompleteRead if the answer ends before its length says.
     """
     parts = urlsplit(url)
     secure = parts.scheme == "https"
@@ -281,7 +247,10 @@ def get(url: str, cookies: str, deadline: float) -> tuple[int, str, bytes]:
             headers["Cookie"] = cookies
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=headers)
         response = connection.getresponse()
-        return response.status, _printable(response.getheader("Location", "")), response.read(MAX_ANSWER + 1)
+        body = response.read(MAX_ANSWER + 1)
+        if response.length and len(body) <= MAX_ANSWER:  # http.client returns what there is, and no error
+            raise http.client.IncompleteRead(body, response.length)
+        return response.status, _printable(response.getheader("Location", "")), body
 
 
 def _left(deadline: float) -> float:

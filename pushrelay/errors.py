@@ -45,9 +45,11 @@ def bad(error: str, message: str) -> NoReturn:
 class Awaited(BaseException):
     """What is needed for an answer is not there yet. `then(callback)` has it called when it is, by some thread.
 
+    `leave()` is called instead if the client goes away first, so that its place is given back.
     It is no error, so nothing that handles errors may take it on its way up to who can wait: RoomManager.receive.
     """
 
-    def __init__(self, then: Callable[[Callable[[], None]], None]):
+    def __init__(self, then: Callable[[Callable[[], None]], None], leave: Callable[[], None] = lambda: None):
         super().__init__()
         self.then = then
+        self.leave = leave

@@ -19,11 +19,12 @@ MOST_MESSAGES = 4
 class _Packets:
     """Those of one client."""
 
-    __slots__ = ("queue", "size")
+    __slots__ = ("awaited", "queue", "size")
 
     def __init__(self) -> None:
         self.queue: deque[Any] = deque()
         self.size = 0
+        self.awaited: Awaited | None = None  # what the first of them waits for
 
     def take(self) -> Any:
         packet = self.queue.popleft()
@@ -66,13 +67,19 @@ class Holding:
             self._handle(client, packet)
         except Awaited as awaited:
             with self._lock:
-                self._held.setdefault(client, _Packets()).keep(packet)
+                held = self._held.setdefault(client, _Packets())
+                held.keep(packet)
+                held.awaited = Awaited(awaited.then, awaited.leave)  # without the traceback, which knows this call
             self._resume_after(awaited, client)
         return True
 
     def forget(self, client: str) -> None:
         """The client is gone, and what waits with it."""
-        self._held.pop(client, None)
+        with self._lock:
+            held = self._held.pop(client, None)
+            awaited = None if held is None else held.awaited
+        if awaited is not None:
+            awaited.leave()
 
     def _resume_after(self, awaited: Awaited, client: str) -> None:
         awaited.then(lambda: self._call_soon(self._resume, client))
@@ -87,13 +94,18 @@ class Holding:
                 if not held.queue:
                     del self._held[client]
                     return
-                packet = held.take()
+                packet, held.awaited = held.take(), None
             try:
                 self._handle(client, packet)
             except Awaited as awaited:
                 with self._lock:
                     held.keep(packet, first=True)
-                self._resume_after(awaited, client)
+                    held.awaited = Awaited(awaited.then, awaited.leave)
+                    is_here = self._held.get(client) is held
+                if is_here:
+                    self._resume_after(awaited, client)
+                else:  # it went away while its packet was handled
+                    awaited.leave()
                 return
             except Exception:
                 log.exception("a packet failed that had to wait")

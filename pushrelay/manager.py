@@ -127,6 +127,12 @@ class RoomManager(socketio.Manager):
         else:
             session.call_when_clear(callback)
 
+    def share_of(self, sid: str) -> str | None:
+        """Return what the address of a client is counted as; None for this machine's own."""
+        eio_sid = self.eio_sid_from_sid(sid, "/")
+        session = None if eio_sid is None else self.server.eio.sockets.get(eio_sid)
+        return None if session is None else session.place
+
     def _session(self, sid: str) -> Any:
         return self.server.eio.sockets.get(self.eio_sid_from_sid(sid, "/"))
 

@@ -198,10 +198,11 @@ class Registrations:
         # What was asked for this socket is its answer, also where answers count for no time at all.
         question = holder.question
         if question is None or (question.is_settled and question.outdated):
-            question = holder.question = self._asker.ask(environ.get("HTTP_COOKIE", ""))
+            share = self._manager.share_of(holder.sid) if self._manager.can_hold else None
+            question = holder.question = self._asker.ask(environ.get("HTTP_COOKIE", ""), share)
         if not question.is_settled:
             if self._manager.can_hold:
-                raise Awaited(question.then)
+                raise Awaited(question.then, lambda: self._asker.leave(question))
             question.wait()
         holder.question = None
         return question.answer()

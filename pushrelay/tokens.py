@@ -59,7 +59,9 @@ class Rights(NamedTuple):
 
 def rights_of(claims: dict[str, Any], settings: Settings) -> Rights:
     """The rights that these claims give. Raises ValueError with what is wrong with which claim."""
-    expires = _time(claims, "exp")
+    expires, begins = _time(claims, "exp"), _time(claims, "nbf")
+    if begins is not None and begins > time.time():
+        raise ValueError("its time (nbf) has not come yet: compare the clocks")
     return Rights(_patterns(claims, "ids", settings), _patterns(claims, "push", settings), expires)
 
 
@@ -98,13 +100,11 @@ class Tokens:
             raise Refused(403, "missing_token", message)
         claims = self._claims(token)
         try:
-            rights, begins = rights_of(claims, self._settings), _time(claims, "nbf")
+            rights = rights_of(claims, self._settings)
         except ValueError as error:
             raise _invalid(str(error)) from None
         if not rights.ids and not rights.push:
             raise _invalid("it allows nothing: name what may be registered in its claim ids, a list")
-        if begins is not None and begins > time.time():
-            raise _invalid("its time (nbf) has not come yet: compare the clocks")
         rights.check_time()
         return rights
 

@@ -14,7 +14,7 @@ import urllib.request
 
 import pytest
 import socketio
-from conftest import ROOT, free_port, need, wait_for
+from conftest import ROOT, fds, free_port, need, wait_for
 
 from pushrelay import asking
 from pushrelay.broker import open_broker
@@ -142,6 +142,18 @@ class Answerer(socketserver.StreamRequestHandler):
     def do_cut(self):
         self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n["42"')
 
+    def do_short(self):
+        self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n["42"]')
+
+    def do_short_chunks(self):
+        self.wfile.write(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n["42"]\r\n')
+
+    def do_future(self):
+        self.say({"ids": ["42"], "nbf": LATER})
+
+    def do_nbf_text(self):
+        self.say({"ids": ["42"], "nbf": "tomorrow"})
+
     def do_hang_up(self):
         pass
 
@@ -265,7 +277,11 @@ REFUSED = {
     "deep": ("auth_not_available", "not JSON"),
     "huge": ("auth_not_available", "65536 bytes"),
     "no-http": ("auth_not_available", "not HTTP"),
-    "cut": ("auth_not_available", "not JSON"),
+    "short": ("auth_not_available", "cut short"),
+    "short-chunks": ("auth_not_available", "cut short"),
+    "future": ("auth_not_available", "nbf"),
+    "nbf-text": ("auth_not_available", "nbf is a time"),
+    "cut": ("auth_not_available", "cut short"),
     "hang-up": ("auth_not_available", "not HTTP"),
     "hang": ("auth_not_available", "within 1 s"),
     "drip-headers": ("auth_not_available", "within 1 s"),
@@ -376,6 +392,23 @@ def test_a_client_that_leaves_while_php_is_asked_leaves_nothing(relay, visit, si
     wait_for(lambda: site.now == 0, "the answers")
     assert register(visit("do=wait; gone=0"), "gone")["ok"], "they were of use for others"
     wait_for(lambda: relay.push("gone", "x")["connections"] == 1, "the others to be gone")
+
+
+def test_php_is_not_asked_for_clients_that_left_and_a_visitor_does_not_wait_for_them(start_relay, connect, site):
+    relay = start_relay(server="own", auth_url=site.url, auth_concurrency=1, auth_timeout=60)
+    first = connect(relay.url, headers={"Cookie": "do=wait; first=1"})
+    first.socket.emit("register", {"id": "42"})
+    wait_for(lambda: site.asked_with("do=wait; first=1") == 1)
+    before = fds(relay)
+    gone = [connect(relay.url, headers={"Cookie": f"do=wait; gone={n}"}) for n in range(10)]
+    for each in gone:
+        each.socket.emit("register", {"id": "42"})
+        each.drop()
+    wait_for(lambda: fds(relay) <= before, "their end")
+    visitor = connect(relay.url, headers={"Cookie": "do=list; visitor=1"})
+    site.go_on.set()
+    assert register(visitor, "42")["ok"]
+    assert not any("gone=" in each for each in site.asked)
 
 
 def test_who_sends_too_much_while_it_waits_is_told_and_closed(start_relay, connect, site):
@@ -497,6 +530,50 @@ def test_giving_up_on_a_crowd_takes_next_to_no_time(asker, monkeypatch):
     began = time.thread_time()
     asker.give_up()
     assert time.thread_time() - began < 0.4 and not asker._open and not asker._queue
+
+
+def test_addresses_take_turns_in_asking(asker, monkeypatch):
+    monkeypatch.setattr(asker, "_hire", lambda: None)
+    for n in range(5):
+        asker.ask(f"crowd={n}", "192.0.2.1")
+    visitor = asker.ask("visitor=1", "192.0.2.2")
+    asker._queue.pop()
+    assert asker._queue.pop() is visitor
+    assert [asker._queue.pop().cookies for _ in range(4)] == [f"crowd={n}" for n in range(1, 5)]
+    assert not len(asker._queue)
+
+
+def test_a_question_goes_with_the_last_client_that_waits_for_it(asker, monkeypatch):
+    monkeypatch.setattr(asker, "_hire", lambda: None)
+    question, other = asker.ask("shared=1"), asker.ask("other=1")
+    assert asker.ask("shared=1") is question
+    asker.leave(question)
+    assert len(asker._queue) == 2, "one client still waits"
+    asker.leave(question)
+    assert asker._queue.pop() is other and not len(asker._queue)
+    assert asker._open == {other} and list(asker._questions.values()) == [other]
+    assert asker.ask("shared=1") is not question
+
+
+def test_cookies_that_begin_alike_are_different_browsers(asker, monkeypatch):
+    monkeypatch.setattr(asker, "_hire", lambda: None)
+    assert asker.ask("c=" + "x" * 4000 + "1") is not asker.ask("c=" + "x" * 4000 + "2")
+
+
+def test_after_a_moment_without_threads_php_is_asked_again(asker, monkeypatch):
+    start, failures = threading.Thread.start, []
+
+    def failing(thread):
+        if thread.name == "auth" and len(failures) < 2:
+            failures.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    questions = [asker.ask(f"do=list; thread={n}") for n in range(3)]
+    assert len(failures) == 2
+    for each in questions:
+        wait_for(lambda each=each: each.is_settled, "the answer")
 
 
 def test_answers_are_kept_in_bounds_and_threads_leave(asker, monkeypatch):
