@@ -332,7 +332,7 @@ def context(browser, page_errors):
 @pytest.fixture
 def serve():
     """Serves WSGI apps inside this process; gives a client of each: serve(app, limits=…)."""
-    from wire import Client as WireClient
+    from clients import ServedClient
 
     from pushrelay.server import Server
 
@@ -342,7 +342,7 @@ def serve():
             server = Server(app, "127.0.0.1", 0, **options)
             server.start()
             stack.callback(server.close)
-            client = WireClient(server)
+            client = ServedClient(server)
             stack.callback(client.close)
             return client
 

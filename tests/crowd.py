@@ -7,46 +7,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import json
-import socket
 
-PATH = "/socket.io/?EIO=4&transport="
-UPGRADE = (
-    f"GET {PATH}websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-).encode()
+from clients import PATH, UPGRADE, event, frame, open_websocket  # noqa: F401
+
 AT_ONCE = 100  # clients that connect at the same time
-
-
-def frame(text, opcode=1, final=True):
-    """A client's frame, with a mask of zeros, under which the text stays as it is."""
-    payload = text.encode() if isinstance(text, str) else text
-    size = len(payload)
-    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    if size > 65535:
-        length = b"\xff" + size.to_bytes(8, "big")
-    return bytes(((0x80 if final else 0) | opcode,)) + length + b"\0\0\0\0" + payload
-
-
-def event(name, message, number=""):
-    return f"42{number}" + json.dumps([name, message])
-
-
-def open_websocket(port, *ids, buffer=0, before=None):
-    """A plain socket that has shaken hands, registered these ids and read the answers, and reads no more."""
-    sock = socket.socket()
-    sock.settimeout(20)
-    if buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    if before is not None:
-        before(sock)
-    sock.connect(("127.0.0.1", port))
-    sock.sendall(UPGRADE + frame("40") + frame(event("register", {"id": list(ids)}, 1)))
-    got = b""
-    while b'"ok":true' not in got:
-        piece = sock.recv(65536)
-        assert piece, f"the relay closed: {got!r}"
-        got += piece
-    return sock
 
 
 class Member:

@@ -26,8 +26,8 @@ import threading
 import time
 import urllib.parse
 
+from clients import UPGRADE, event, frame
 from conftest import Relay
-from crowd import UPGRADE, event, frame
 
 NEWS = "news"  # everybody holds this destination
 PUSH_EVERY = 0.02  # seconds between two pushes of the publisher that measures

@@ -36,6 +36,8 @@ CACHES = {
     "MemoryBroker._destinations",
     "Asker._questions",
     "Expiries._heap",
+    "Complaints._unsaid",
+    "Complaints._quiet_until",
 }
 CONTAINERS = (dict, list, set, collections.deque)
 

@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 
+from clients import PATH, UPGRADE
 from conftest import Relay
-from crowd import PATH, UPGRADE
 
 HOST, FLOODER, OTHER = "192.0.2.9", "192.0.2.1", "192.0.2.2"
 NEIGHBOURS, STRANGER = ("2001:db8::1", "2001:db8::2"), "2001:db8:0:1::1"

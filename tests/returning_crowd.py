@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 
-from listeners import frame, upgrade
+from clients import UPGRADE, frame
 
 SEEN = re.compile(rb'"id":"[0-9a-f]+:(\d+)","destination":"client-(\d+)"')
 
@@ -46,7 +46,7 @@ class Returning:
 
 
 def main(port, count, epoch):
-    epoll, request, clients = select.epoll(), upgrade(port), {}
+    epoll, request, clients = select.epoll(), UPGRADE, {}
     start, open_now, answered = time.monotonic(), 0, []
     while len(answered) < count:
         assert time.monotonic() - start < 120, f"{len(answered)} of {count} answered after 120 s"

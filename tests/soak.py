@@ -23,8 +23,9 @@ import sys
 import tempfile
 import time
 
+from clients import UPGRADE, event, frame
 from conftest import Relay
-from crowd import UPGRADE, PollingMember, Pusher, WebSocketMember, event, frame
+from crowd import PollingMember, Pusher, WebSocketMember
 
 SECRET = "a-secret-that-only-this-soak-knows-and-nobody-else"
 KEY = "a-key-for-the-soak-alone"

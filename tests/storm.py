@@ -12,7 +12,7 @@ import select
 import socket
 import sys
 
-from crowd import UPGRADE
+from clients import UPGRADE
 
 
 def main(port, count):

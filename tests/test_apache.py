@@ -11,9 +11,9 @@ import time
 import urllib.parse
 
 import pytest
+from clients import Follower, Wire
 from conftest import DEADLINE, ROOT, Relay, wait_for
 from fronts import HOST, Apache
-from listeners import Follower, Wire
 
 SOCKETS = "/relay/socket.io/"
 # Quick pings: a poll that a dead proxy held is known to be lost when its session's time is up.

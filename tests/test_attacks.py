@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import pathlib
 import re
 import socket
 import struct
@@ -11,8 +9,9 @@ import threading
 import time
 
 import pytest
+from clients import UPGRADE, frame, open_websocket, read_all
 from conftest import DEADLINE, wait_for
-from crowd import UPGRADE, frame, open_websocket
+from measures import cpu_share, rss
 
 LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -32,13 +31,6 @@ def connect_to(relay, buffer=0):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     sock.connect(("127.0.0.1", relay.port))
     return sock
-
-
-def read_all(sock):
-    pieces = []
-    while piece := sock.recv(65536):
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def ask(relay, data, shut=False):
@@ -73,18 +65,6 @@ def test_a_header_without_end_is_refused_also_behind_other_requests(relay):
     live = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     answer = ask(relay, live + live + b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000)
     assert [answer.count(status) for status in (b" 200 OK", b" 431 ")] == [2, 1]
-
-
-def cpu_seconds(relay):
-    """What the relay's process has used of the CPUs so far."""
-    fields = pathlib.Path(f"/proc/{relay.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def cpu_share(relay, seconds=1.0):
-    before = cpu_seconds(relay)
-    time.sleep(seconds)
-    return (cpu_seconds(relay) - before) / seconds
 
 
 def open_polling(relay, *ids):
@@ -148,12 +128,6 @@ def drip(sock):
         for _ in range(100):
             sock.sendall(b"x")
             time.sleep(0.1)
-
-
-def rss(relay):
-    """Bytes of memory that the relay's process holds."""
-    status = pathlib.Path(f"/proc/{relay.process.pid}/statm").read_text()
-    return int(status.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("upgrading", [False, True], ids=["ping frames", "probes"])

@@ -11,9 +11,9 @@ import tempfile
 import threading
 
 import pytest
+from clients import Wire
 from conftest import DEADLINE, ROOT, need, own_only
 from fronts import APACHE_PROGRAM, NGINX_PROGRAM, Apache
-from listeners import Wire
 from test_apache import SOCKETS, documented, parked_poll, visit  # noqa: F401 a fixture
 from test_php_example import said, say
 

@@ -17,9 +17,8 @@ import time
 
 import crowd
 import pytest
+from clients import Follower, Wire, handshake
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, need, wait_for
-from listeners import Follower, Wire
-from wire import HANDSHAKE
 
 pytestmark = pytest.mark.alone  # other servers take seconds for things when the machine is busy
 
@@ -316,7 +315,7 @@ def test_waitress_says_that_it_has_no_websocket_and_who_came_through_a_proxy(con
     opened = json.loads(relay.request("GET", "/socket.io/?EIO=4&transport=polling")[2][1:])
     path = f"/socket.io/?EIO=4&transport=websocket&sid={opened['sid']}"
     with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
-        sock.sendall(HANDSHAKE.format(path=path).encode())
+        sock.sendall(handshake(path))
         answer = http.client.HTTPResponse(sock)
         answer.begin()
         assert answer.status == 400 and "long polling" in json.loads(answer.read())["message"]

@@ -10,11 +10,11 @@ import threading
 import time
 
 import pytest
+from clients import WebSocketClient, open_websocket, read_all
 from conftest import DEADLINE, own_only, wait_for
-from crowd import crowd, open_websocket, run, until
+from crowd import crowd, run, until
 from test_clients import official  # noqa: F401 (a fixture)
 from test_relay_js import page  # noqa: F401 (a fixture)
-from wire import WebSocketClient, read_all
 
 from pushrelay.draining import spread_for
 

@@ -15,8 +15,8 @@ import threading
 
 import parser_checks as checks
 import pytest
+from clients import UPGRADE, event, frame, open_websocket
 from conftest import fds, own_only, wait_for
-from crowd import UPGRADE, event, frame, open_websocket
 from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 

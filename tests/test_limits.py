@@ -18,9 +18,8 @@ import time
 
 import engineio
 import pytest
+from clients import WebSocketClient, event, frame, masked, open_websocket, read_all
 from conftest import DEADLINE, ROOT, Relay, fds, need, own_only, wait_for
-from crowd import event, frame, open_websocket
-from wire import WebSocketClient, masked, read_all
 
 from pushrelay import websocket as ws
 from pushrelay.admission import Admission

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from conftest import wait_for
-from wire import open_fds
+from measures import open_fds
 
 from pushrelay.connection import Connection
 from pushrelay.poller import IN, Poller

@@ -6,8 +6,8 @@ import socket
 import sqlite3
 
 import pytest
+from clients import read_all
 from conftest import DEADLINE, own_only, wait_for
-from wire import read_all
 
 ENGINE = "/socket.io/?EIO=4&transport=websocket"
 UPGRADE = (

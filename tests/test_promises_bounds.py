@@ -12,9 +12,8 @@ import time
 import urllib.parse
 
 import pytest
+from clients import WebSocketClient, event, masked, read_all
 from conftest import DEADLINE, own_only
-from crowd import event
-from wire import WebSocketClient, masked, read_all
 
 from pushrelay import admission, bodies, holding, message, pushes, tokens
 from pushrelay import websocket as ws

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -12,6 +11,7 @@ import time
 import pytest
 import websocket
 from conftest import CHROMIUM_FLAGS, DEADLINE, need, wait_for
+from network import Network
 from test_relay_js import TRANSPORTS, Server, Site
 
 PINGS = {"ping_interval": 0.5, "ping_timeout": 0.5}  # a dead network is noticed within a second
@@ -162,34 +162,6 @@ class Publisher:
         return str(self.count - 1), [str(n) for n in range(self.count)]
 
 
-class Network(Server):
-    """A way to the relay that can go dead: then it takes what comes and delivers nothing, and closes nothing."""
-
-    def __init__(self, port):
-        self.port = port
-        self.up = threading.Event()
-        self.up.set()
-        super().__init__(("127.0.0.1", 0), None)
-
-    def finish_request(self, request, _):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)) as upstream:
-            back = threading.Thread(target=self.carry, args=(upstream, request), daemon=True)
-            back.start()
-            self.carry(request, upstream)
-            back.join(DEADLINE)
-
-    def carry(self, source, target):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if not self.up.is_set():
-                    self.up.wait(DEADLINE)
-                    source.close()  # it comes back to connections that are long dead
-                    break
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
 def site():
     with Server(("127.0.0.1", 0), Site) as site:
@@ -234,10 +206,10 @@ def test_a_page_whose_network_was_dead_for_a_while_has_all_once_and_in_order(sta
         tab = open_tab(network.url, f'{{transports: ["{transport}"], timeout: 1000, reconnectDelay: 100}}')
         publisher = publish(relay)
         publisher.during()
-        network.up.clear()
+        network.drop()
         tab.page.wait_for_function("relay.status === 'offline'")
         publisher.during()
-        network.up.set()
+        network.come_back(resume=False)
         tab.page.wait_for_function("relay.status === 'online'")
         publisher.during()
         last, everything = publisher.stop()

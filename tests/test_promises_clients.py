@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import itertools
 import os
-import pathlib
 import socket
 import statistics
 import struct
@@ -16,8 +15,10 @@ import threading
 import time
 
 import pytest
+from clients import open_websocket
 from conftest import fds, wait_for
-from crowd import Pusher, crowd, open_websocket, run, until
+from crowd import Pusher, crowd, run, until
+from measures import p99, proc, report, rss
 
 FULL_SIZE = os.environ.get("FULL_SIZE") == "1"
 MEGABYTE = 1 << 20
@@ -31,31 +32,13 @@ pytestmark = [
 ]
 
 
-def proc(relay, name):
-    return pathlib.Path(f"/proc/{relay.process.pid}/{name}")
-
-
 def threads(relay):
     return len(list(proc(relay, "task").iterdir()))
-
-
-def rss(relay):
-    """Bytes of memory that the relay's process holds."""
-    return int(proc(relay, "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def report(text):
-    """Seen with `pytest -s`."""
-    print(f"\n    {text}", flush=True)
 
 
 def in_ms(seconds):
     ordered = sorted(seconds)
     return f"median {1000 * statistics.median(ordered):.2f} ms, p99 {1000 * p99(ordered):.2f} ms"
-
-
-def p99(seconds):
-    return sorted(seconds)[int(len(seconds) * 0.99)]
 
 
 def is_sound(relay):

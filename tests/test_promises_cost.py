@@ -11,7 +11,8 @@ import statistics
 import time
 
 import pytest
-from test_promises_delivery import FULL_SIZE, report
+from measures import report
+from test_promises_delivery import FULL_SIZE
 
 from pushrelay.publication import Draft
 

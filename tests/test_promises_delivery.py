@@ -12,7 +12,6 @@ import os
 import pathlib
 import resource
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,8 +19,10 @@ import threading
 import time
 
 import pytest
+from clients import Follower, Wire
 from conftest import DEADLINE, need, wait_for
-from listeners import Follower, Wire
+from measures import p99, report
+from network import Network
 from test_start import assert_stops_with_a_sentence, run
 
 HERE = pathlib.Path(__file__).parent
@@ -36,15 +37,6 @@ pytestmark = [pytest.mark.usefixtures("many_files"), pytest.mark.alone]  # it me
 def server():
     """The relay's own server: what is promised here is the broker's, and stock Flask-SocketIO has it by the same."""
     return "own"
-
-
-def report(text):
-    """Seen with `pytest -s`."""
-    print(f"\n    {text}", flush=True)
-
-
-def p99(seconds):
-    return sorted(seconds)[int(len(seconds) * 0.99)]
 
 
 class Publishers:
@@ -282,67 +274,10 @@ def test_with_durability_power_nothing_answered_is_lost_with_what_was_not_synced
 # Networks that go away.
 
 
-class Network:
-    """A TCP proxy that can go dead: nothing passes, nothing is closed, and who connects meanwhile hears nothing.
-
-    When it comes back, `resume` says of the connections from before whether they go on with what was under way, as TCP
-    does after a short drop, or stay dead, as behind a router that has forgotten them.
-    """
-
-    def __init__(self, port):
-        self._port = port
-        self._dead = threading.Event()
-        self._lock = threading.Lock()
-        self._epoch = 0  # how often connections were forgotten
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
-        self.port = self._listener.getsockname()[1]
-        self._sockets = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                upstream = socket.create_connection(("127.0.0.1", self._port))
-                self._sockets += [client, upstream]
-                for pair in ((client, upstream), (upstream, client)):
-                    threading.Thread(target=self._pass, args=(*pair, self._epoch), daemon=True).start()
-
-    def _pass(self, source, sink, epoch):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                while self._dead.is_set():
-                    time.sleep(0.01)
-                if epoch != self._epoch:
-                    return  # forgotten: neither end ever hears of it
-                sink.sendall(data)
-            while self._dead.is_set():
-                time.sleep(0.01)
-            if epoch == self._epoch:
-                sink.shutdown(socket.SHUT_WR)
-
-    def drop(self):
-        self._dead.set()
-
-    def come_back(self, resume):
-        if not resume:
-            self._epoch += 1
-        self._dead.clear()
-
-    def close(self):
-        self._epoch += 1
-        self._dead.clear()
-        self._listener.close()
-        for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-
 @pytest.mark.parametrize("resume", [True, False], ids=["the old connections go on", "the old connections stay dead"])
 def test_clients_whose_network_was_gone_miss_nothing(start_relay, follow, pages, resume):
     relay = start_relay(ping_interval=0.5, ping_timeout=0.5, **LONG)
-    with contextlib.closing(Network(relay.port)) as network:
+    with Network(relay.port) as network:
         followers = [follow(network.port, DESTINATIONS[n % 5]) for n in range(10)]
         untouched = [follow(relay.port, each) for each in DESTINATIONS]
         browsers = [pages(f"http://127.0.0.1:{network.port}", "websocket", DESTINATIONS)]

@@ -13,10 +13,9 @@ import time
 
 import engineio
 import pytest
+from clients import UPGRADE, event, frame, masked, open_websocket
 from conftest import DEADLINE, wait_for
-from crowd import UPGRADE, event, frame, open_websocket
 from test_limits import SIO, enter
-from wire import masked
 
 from pushrelay.engine import Engine
 from pushrelay.poller import Poller

@@ -6,9 +6,9 @@ import threading
 import time
 
 import pytest
+from clients import Wire
 from conftest import DEADLINE, wait_for
 from desk import SECRET, Desk
-from listeners import Wire
 
 from pushrelay import handout, registering, replay
 from pushrelay.publication import StoreError

@@ -10,10 +10,9 @@ import struct
 import time
 
 import pytest
+from clients import UPGRADE, WebSocketClient, event, frame, read_all
 from conftest import DEADLINE, own_only, wait_for
-from crowd import UPGRADE, event, frame
 from leaves import census, counts_of, leaves_nothing
-from wire import WebSocketClient, read_all
 
 from pushrelay.admission import Places
 from pushrelay.tokens import sign

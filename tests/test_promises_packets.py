@@ -6,8 +6,8 @@ import socket
 import urllib.request
 
 import pytest
+from clients import UPGRADE, Wire, frame
 from conftest import DEADLINE, wait_for
-from listeners import Wire, frame, upgrade
 
 
 class Raw(Wire):
@@ -17,7 +17,7 @@ class Raw(Wire):
         self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE)
         self.socket.settimeout(DEADLINE)
         self._file = self.socket.makefile("rb")
-        self.socket.sendall(upgrade(port))
+        self.socket.sendall(UPGRADE)
         while self._file.readline() not in (b"\r\n", b""):
             pass
         self.hello = json.loads(self.packet()[1:])

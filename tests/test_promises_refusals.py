@@ -9,10 +9,10 @@ import threading
 import time
 
 import pytest
+from clients import WebSocketClient
 from conftest import DEADLINE, need, own_only, wait_for
 from test_limits import enter, event
 from test_relay_js import Server, Site
-from wire import WebSocketClient
 
 HERE = pathlib.Path(__file__).parent
 EVIL = "https://evil.example"

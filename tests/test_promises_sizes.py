@@ -6,8 +6,8 @@ import json
 import time
 
 import pytest
+from clients import Wire
 from conftest import own_only, wait_for
-from listeners import Wire
 
 from pushrelay import gathering, json_text
 from pushrelay.errors import Refused

@@ -9,8 +9,8 @@ import threading
 import time
 
 import pytest
+from clients import Wire
 from conftest import DEADLINE, wait_for
-from listeners import Wire
 
 own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
 

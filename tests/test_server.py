@@ -12,10 +12,11 @@ import time
 import wsgiref.validate
 
 import pytest
+from clients import ServedClient, read_all
 from conftest import DEADLINE, wait_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wire import error_of, open_fds, read_all
+from measures import error_of, open_fds
 
 from pushrelay.http1 import KEY, Conversation
 from pushrelay.request import Limits
@@ -370,11 +371,10 @@ def test_mutated_requests_never_break_the_server(fuzzed, junk, position, insert)
 
 @pytest.fixture(scope="module")
 def fuzzed():
-    from wire import Client
 
     server = Server(echo, "127.0.0.1", 0)
     server.start()
-    yield Client(server)
+    yield ServedClient(server)
     wait_for(lambda: not server._connections)
     server.close()
 

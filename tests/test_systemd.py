@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 import pytest
+from clients import Wire
 from conftest import DEADLINE, ROOT, Relay, clean_environ, need, wait_for
-from listeners import Wire
 
 DEPLOY = ROOT / "deploy"
 

@@ -1,9 +1,9 @@
 """RFC 6455: bytes in, messages and bytes out."""
 
 import pytest
+from clients import masked
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import masked
 
 from pushrelay import websocket as ws
 from pushrelay.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, WebSocket

@@ -1,0 +1,48 @@
+"""What tests measure of a relay that runs, of this process, and of times."""
+
+import json
+import os
+import pathlib
+import time
+
+
+def proc(relay, name):
+    """Return the path of what Linux says about the relay's process."""
+    return pathlib.Path(f"/proc/{relay.process.pid}/{name}")
+
+
+def rss(relay):
+    """Return the bytes of memory that the relay's process holds."""
+    return int(proc(relay, "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds(relay):
+    """Return what the relay's process has used of the CPUs so far."""
+    fields = proc(relay, "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_share(relay, seconds=1.0):
+    """Return the share of one CPU that the relay uses in the next seconds."""
+    before = cpu_seconds(relay)
+    time.sleep(seconds)
+    return (cpu_seconds(relay) - before) / seconds
+
+
+def p99(seconds):
+    return sorted(seconds)[int(len(seconds) * 0.99)]
+
+
+def report(text):
+    """Print a figure; `pytest -s` shows it."""
+    print(f"\n    {text}", flush=True)
+
+
+def open_fds():
+    """Return how many files this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def error_of(body):
+    """Return the word for programs in a refusal's JSON."""
+    return json.loads(body)["error"]
