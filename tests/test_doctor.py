@@ -14,6 +14,7 @@ import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
 from fronts import HOST, Apache, Nginx, connects
 
+from pushrelay.doctor.public import about_tls
 from pushrelay.visitor import Visitor
 from pushrelay.web import Dialer, Trouble, address_of
 
@@ -255,6 +256,21 @@ def test_all_is_well_behind_the_shipped_apache_with_tls(shipped, certificate):
 def test_all_is_well_behind_the_shipped_nginx(quiet, certificate, php_fpm):
     with contextlib.closing(Nginx(quiet, certificate, php_fpm)) as nginx:
         through(nginx, scheme="http").is_well()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CA cert does not include key usage extension",
+        "Missing Authority Key Identifier",
+        "Missing Subject Key Identifier",
+    ],
+)
+def test_a_certificate_that_only_newer_pythons_refuse_is_explained(said):
+    (advice,) = about_tls(f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {said} (_ssl.c:1020)")
+    assert "3.13" in advice.sentence and any("keyCertSign" in line for line in advice.lines)
+    (other,) = about_tls("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer")
+    assert "--ca FILE" in other.sentence
 
 
 def test_a_certificate_that_browsers_would_not_take_is_found(shipped, certificate):

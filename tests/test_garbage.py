@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import time
 
 import pytest
 
@@ -12,18 +13,20 @@ from pushrelay.handout import Item
 from pushrelay.publication import StoreError
 from pushrelay.request import Limits, Parser, Refused
 
-TIMES = 5
 
-
-def garbage_of(action):
+def garbage_of(action, seconds=10.0):
     """Return how many objects only the garbage collector can free after an action.
 
-    The action leaves its cycles every time. The least of several counts leaves out what fills a cache once, and what
-    other tests left behind.
+    An action that leaves cycles leaves them every time, so the least of several counts is right: the others have what
+    fills a cache once, and what threads of earlier tests leave as they end.
     """
+    end = time.monotonic() + seconds
     gc.disable()
     try:
-        return min(count_after(action) for _ in range(TIMES))
+        least = count_after(action)
+        while least and time.monotonic() < end:
+            least = min(least, count_after(action))
+        return least
     finally:
         gc.enable()
 
@@ -59,13 +62,13 @@ def test_what_leaves_a_cycle_is_counted():
         cycle = []
         cycle.append(cycle)
 
-    assert garbage_of(leave_a_cycle) > 0
+    assert garbage_of(leave_a_cycle, 0.1) > 0
 
 
 def test_a_push_that_the_store_did_not_take():
     told, gathering, poller = [], Gathering(Locked()), Now()
     assert garbage_of(lambda: gathering.add([Item("42", "x")], lambda error: told.append(str(error)), poller)) == 0
-    assert told == ["another program holds a lock on it"] * TIMES
+    assert set(told) == {"another program holds a lock on it"}
 
 
 def test_an_event_that_is_refused():

@@ -60,13 +60,14 @@ def test_since_is_the_earlier_time_of_an_id_held_as_me_and_by_name():
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_closing_a_destination_disconnects_each_of_its_sockets_once_and_nobody_else(relay, connect, transport):
-    both = connect(relay.url, "shut-a", "shut-b", transport=transport)
-    one, other = connect(relay.url, "shut-b", transport=transport), connect(relay.url, "shut-c", transport=transport)
-    assert close(relay, "shut-a", "shut-b", "shut-nobody") == 2
+    a, b, c = (f"shut-{each}-{transport}" for each in "abc")
+    both = connect(relay.url, a, b, transport=transport)
+    one, other = connect(relay.url, b, transport=transport), connect(relay.url, c, transport=transport)
+    assert close(relay, a, b, "shut-nobody") == 2
     wait_for(lambda: not both.socket.connected and not one.socket.connected, "the end")
-    assert other.socket.connected and relay.push("shut-c", "x")["connections"] == 1
-    assert presence(relay, "shut-a", "shut-b") == {"shut-a": {"connections": 0}, "shut-b": {"connections": 0}}
-    assert close(relay, "shut-a", "shut-b") == 0
+    assert other.socket.connected and relay.push(c, "x")["connections"] == 1
+    assert presence(relay, a, b) == {a: {"connections": 0}, b: {"connections": 0}}
+    assert close(relay, a, b) == 0
     assert other.data(1) == ["x"]
 
 

@@ -78,7 +78,7 @@ class Public:
         try:
             sock = self._dialer.open()
         except Trouble as error:
-            self._report.stop("TLS", str(error), *self._about_tls(str(error)))
+            self._report.stop("TLS", str(error), *about_tls(str(error)))
         with sock:
             until = sock.getpeercert().get("notAfter", "")
         if not until:
@@ -91,14 +91,6 @@ class Public:
             self._report.warn("TLS", found, Advice("Where certbot has got it:", ("certbot renew",)))
         else:
             self._report.ok("TLS", found)
-
-    def _about_tls(self, error: str) -> list[Advice]:
-        if "expired" in error:
-            return [Advice("Where certbot has got it:", ("certbot renew",))]
-        if "certificate" in error:
-            sentence = "Its certificate must name this host and come with its intermediates. Your own CA: --ca FILE."
-            return [Advice(sentence)]
-        return [Advice("Is it http there? Then the public address begins with http://.")]
 
     def script(self) -> None:
         """Whether the path leads to the relay: there is its script."""
@@ -274,6 +266,23 @@ class Public:
 
 
 _TRUSTED = ("trusted_proxies = 127.0.0.1, ::1",)
+
+
+def about_tls(error: str) -> list[Advice]:
+    """Return what to do about a TLS handshake that failed, by OpenSSL's message."""
+    if "expired" in error:
+        return [Advice("Where certbot has got it:", ("certbot renew",))]
+    # Python 3.13 and later set VERIFY_X509_STRICT.
+    if any(words in error for words in ("extension", "Key Identifier", "Basic Constraints")):
+        sentence = (
+            "From 3.13 on, Python refuses certificates without the extensions that RFC 5280 requires. Browsers may "
+            "accept them. Make your CA again with these extensions, and sign the certificate with it:"
+        )
+        ca = "openssl req -x509 -key ca.key -out ca.pem -subj '/CN=My CA' -addext keyUsage=critical,keyCertSign,cRLSign"
+        return [Advice(sentence, (ca, "printf 'authorityKeyIdentifier=keyid\\n' >> EXTENSIONS-OF-THE-CERTIFICATE"))]
+    if "certificate" in error:
+        return [Advice("Its certificate must name this host and come with its intermediates. Your own CA: --ca FILE.")]
+    return [Advice("Is it http there? Then the public address begins with http://.")]
 
 
 def _is_of_relay(reply: Reply) -> bool:
