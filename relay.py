@@ -46,7 +46,7 @@ try:
     from pushrelay.packets import INVALID, UNKNOWN, Packet, unreadable
     from pushrelay.publication import StoreError, encode
     from pushrelay.publisher import Answer, Publisher, refusal, store_away
-    from pushrelay.pushes import asked_of
+    from pushrelay.pushes import asked_of, limit_of
     from pushrelay.registrations import Registrations
     from pushrelay.seats import delivery, rooms_of
     from pushrelay.settings import SettingsError, load, parse_flags
@@ -242,11 +242,13 @@ def push_at_root() -> Response:
 def history() -> Response:
     """What is kept of a destination, and the position now."""
     access.may_push(request.environ)
-    (destination, *more), fields = asked_of(request.environ, settings, "since")
+    (destination, *more), fields = asked_of(request.environ, settings, "since", "limit")
     if more:
         bad("too_many_destinations", "a history is one destination's: ask for each on its own")
-    kept = broker.history(destination, fields.get("since"))
-    return json_response({"destination": destination, **kept.as_answer()})
+    listing = broker.listing(destination, fields.get("since"), limit_of(fields))
+    if listing.is_short:
+        return Response("".join(listing.answer()), mimetype="application/json")
+    return Response(listing.answer(), mimetype="application/json")
 
 
 @app.get("/presence")

@@ -14,6 +14,7 @@ from typing import Any
 
 from .commits import Commits, Job
 from .handout import Item, Stripe, Tap
+from .listing import MOST_BYTES, Listing
 from .publication import (
     Draft,
     History,
@@ -180,15 +181,14 @@ class Broker:
             lock.release()
 
     def history(self, destination: str, since: str | None = None, limit: int | None = None) -> History:
-        """What is kept after `since` (a position, "acked", or None for all), the oldest `limit` of it."""
-        after = 0 if since is None else self._after(destination, since)
-        kept, tip = self._read(destination, after or 0)
-        whole = since is None or (after is not None and self._live(kept, tip, after) is not None)
-        whole = whole and not tip.is_damaged
-        now = self._clock()
-        live = [each for each in kept if each.expires > now][-self.history_size or len(kept) :]
-        publications = [self._publication(destination, each) for each in live[:limit]]
-        return History(publications, position_of(self.epoch, tip.offset), whole)
+        """Return what is kept after `since` (a position, "acked", or None for all), the oldest `limit` of it."""
+        listing = Listing(self, destination, since, limit, None)
+        publications = [each for page in listing.pages() for each in page]
+        return History(publications, listing.position, listing.recovered)
+
+    def listing(self, destination: str, since: str | None = None, limit: int | None = None) -> Listing:
+        """Return the same, not read yet, and no more of it than one answer may have."""
+        return Listing(self, destination, since, limit, MOST_BYTES)
 
     def position(self, destination: str) -> str:
         """The position of the last publication. Where there was none, the one from which counting will go on."""

@@ -77,12 +77,6 @@ class History(NamedTuple):
     position: str  # of the last publication there was, kept or not
     recovered: bool  # nothing is missing since the position that was asked for
 
-    def as_answer(self) -> dict[str, Any]:
-        """What is told of it over HTTP."""
-        told = ("event", "data", "created", "expires")
-        publications = [{"id": p.position, **{name: getattr(p, name) for name in told}} for p in self.publications]
-        return {"position": self.position, "recovered": self.recovered, "publications": publications}
-
 
 class Kept(NamedTuple):
     """One publication as it lies in a store."""

@@ -140,6 +140,16 @@ def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple
     return destinations_of(fields["destination"], settings), fields
 
 
+def limit_of(fields: Fields) -> int | None:
+    """Return how many publications a query asks for, or None for all. Raises Refused (400)."""
+    text = fields.get("limit")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 6 or not int(text):
+        bad("invalid_limit", "limit is a whole number of publications from 1 to 999999")
+    return int(text)
+
+
 def decimal(text: str) -> float | None:
     """Return the number that an ordinary decimal stands for, or None. float() also reads " 5 ", "1_0" and "٣"."""
     return float(text) if len(text) < 30 and _DECIMAL.fullmatch(text) else None
