@@ -17,7 +17,7 @@ from .sqlite_file import ERRORS
 from .sqlite_lock import StoreLock
 from .sqlite_note import Note
 from .sqlite_reading import FLOOR
-from .sqlite_rows import Spot, checksum_of, data_sum, whole
+from .sqlite_rows import Spot, checksum_of, data_sum, only, whole
 from .sqlite_sweep import GRAIN, Sweeping
 
 log = logging.getLogger("relay.broker")
@@ -25,7 +25,8 @@ log = logging.getLogger("relay.broker")
 SPOTS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
 TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for all of them
 CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
-CHECK_SECONDS = 2.0  # that a start after kill -9 looks for damage, at most
+CHECK_SECONDS = 2.0  # that a start looks for damage, at most
+CHECK_BYTES = 32 << 20  # a store that was closed is looked at if that costs no more than some 50 ms
 MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none
 
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM destinations"
@@ -125,7 +126,7 @@ class SQLiteBroker(Sweeping):
         is_first = self._left is None
         left = self._left or self._find_journal(path, old)
         loss = sqlite_note.find_loss(old, left, path)
-        if old.is_open and is_first:
+        if is_first and (old.is_open or os.path.getsize(self.path) < CHECK_BYTES):
             sqlite_file.check(writer, CHECK_SECONDS)
         boot = sqlite_note.this_boot() if self._durability == "process" else ""
         note = Note(new_epoch() if loss else old.epoch, boot, sqlite_note.new_token(), True, old.generation + 1)
@@ -181,8 +182,10 @@ class SQLiteBroker(Sweeping):
         spots: dict[str, Spot] = {}
         has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= SPOTS
         if has_all:
-            for (name,) in self._writer.execute("SELECT name FROM destinations").fetchall():
-                spots[name] = self._find_in(self._writer, name)
+            for id_, name in self._writer.execute("SELECT id, name FROM destinations NOT INDEXED").fetchall():
+                spots[name] = spot = self._find_in(self._writer, name)
+                if spot is None or spot.id != id_:
+                    raise sqlite_file.Damaged("a destination is not where its name leads")
         # Not before they are complete: others read them while the file is opened again.
         self._spots, self._staged = spots, {}
         self._whole = spots if has_all else None
@@ -313,8 +316,8 @@ class SQLiteBroker(Sweeping):
         if self._writer is not None:
             note = sqlite_note.read(self._writer)
             self._generation, self._lost_at = note.generation, note.lost_at
-            self._floor = whole(self._writer.execute(FLOOR).fetchone()[0])
-            self._next_id = whole(self._writer.execute(_NEXT_ID).fetchone()[0])
+            self._floor = only(self._writer.execute(FLOOR).fetchone())
+            self._next_id = only(self._writer.execute(_NEXT_ID).fetchone())
 
     def _replay(self, payloads: list[bytes]) -> None:
         """Do again what the journal holds; what is committed already stays as it is."""

@@ -186,15 +186,19 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
 
 
 def check(connection: sqlite3.Connection, seconds: float) -> None:
-    """Look for damage, for `seconds` at most. Raises Damaged."""
+    """Look for damage, for about `seconds` at most. Raises Damaged.
+
+    integrity_check also notices keys that are out of order, by which publications would be overlooked. It takes 0.2 s
+    of CPU for 140 MiB.
+    """
     end = time.monotonic() + seconds
     connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
     try:
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.OperationalError as error:
         if code_of(error) != sqlite3.SQLITE_INTERRUPT:
             raise
-        return  # what is larger than that is checked as it is read
+        return  # publications are checked as they are read
     finally:
         connection.set_progress_handler(None, 0)
     if found != "ok":

@@ -12,7 +12,7 @@ from . import sqlite_file
 from .broker import Broker
 from .handout import Item
 from .publication import Kept, StoreError, Tip, cut
-from .sqlite_rows import Spot, ends_of, kept_of, spot_of, whole
+from .sqlite_rows import Spot, ends_of, kept_of, only, spot_of
 
 log = logging.getLogger("relay.broker")
 
@@ -99,7 +99,7 @@ class Reading(Broker):
     def _tip_by(self, connection: sqlite3.Connection, spot: Spot | None) -> Tip:
         if spot is not None:
             return Tip(spot.offset, spot.trimmed, spot.acked)
-        floor = max(self._floor, whole(connection.execute(FLOOR).fetchone()[0]))
+        floor = max(self._floor, only(connection.execute(FLOOR).fetchone()))
         return Tip(floor, floor, self._acked_at(floor))
 
     @staticmethod

@@ -30,6 +30,11 @@ def whole(value: Any) -> int:
     return value
 
 
+def only(row: tuple[Any, ...] | None) -> int:
+    """Return the only number of a row. Raises Damaged if there is no row."""
+    return whole(row[0] if row else None)
+
+
 def seconds(value: Any) -> float:
     """Return a time. Raises Damaged if it is none."""
     if type(value) not in (int, float) or not math.isfinite(value):

@@ -4,14 +4,20 @@ clients that come back learn that something is, and no offset stands for two pub
 import contextlib
 import os
 import pathlib
+import random
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 
 import pytest
+from conftest import DEADLINE, ROOT, need, own_only
 
 from pushrelay import sqlite_file
 from pushrelay.broker import open_broker
-from pushrelay.publication import Draft, StoreError
+from pushrelay.publication import Draft, StoreError, StoreInUse
 
 SUFFIXES = ("", "-wal", "-shm", "-recent")
 
@@ -359,3 +365,261 @@ def test_a_push_that_the_journal_does_not_take_is_refused_and_leaves_no_trace(pa
     assert push(broker, "after")[0].endswith(":2")
     broker.settle()
     assert data(broker) == ["before", "after"]
+
+
+# A second relay.
+
+
+def refused_start(path):
+    broker = open_broker(f"sqlite:{path}", lambda *_: 1)
+    broker.BUSY_SECONDS = 0.1
+    with pytest.raises(StoreInUse, match="another relay works with this file"):
+        broker.start()
+
+
+def other_path(path, way, tmp_path):
+    """The same database by another path."""
+    other = tmp_path / "other" / "relay.db"
+    other.parent.mkdir()
+    if way == "hard link":
+        os.link(path, other)
+    elif way == "symbolic link":
+        other.symlink_to(path)
+    elif way == "folder":
+        other.parent.rmdir()
+        other.parent.symlink_to(path.parent)
+    elif way == "mount":
+        other.touch()
+        mounted = shutil.which("mount") and not subprocess.call(["mount", "--bind", path, other])
+        need(mounted, "the right to mount")
+    elif way == "lock removed":
+        os.unlink(f"{path}-lock")
+        return path
+    elif way == "lock replaced":
+        os.unlink(f"{path}-lock")
+        pathlib.Path(f"{path}-lock").touch()
+        return path
+    return other
+
+
+@own_only
+@pytest.mark.parametrize("way", ["hard link", "symbolic link", "folder", "mount", "lock removed", "lock replaced"])
+def test_a_second_relay_does_not_serve_one_database_whatever_path_it_takes(path, start_relay, tmp_path, way):
+    need(sys.platform == "linux" or "link" in way or way == "folder", "locks of open file descriptions")
+    relay = start_relay(broker=f"sqlite:{path}")
+    ids = [relay.push("42", "x")["id"]]
+    other = other_path(path, way, tmp_path)
+    try:
+        refused_start(other)
+        ids += [relay.push("42", "x")["id"] for _ in range(3)]
+        assert [int(each.rpartition(":")[2]) for each in ids] == [1, 2, 3, 4]
+        relay.kill()
+        broker = open_broker(f"sqlite:{path}", lambda *_: 1)  # its locks went with it
+        broker.start()
+        assert len(data(broker)) == 4
+        broker.close()
+    finally:
+        if way == "mount":
+            subprocess.run(["umount", "-l", str(other)], check=True)
+
+
+def test_two_brokers_of_one_process_cannot_share_a_database_by_a_hard_link(path, open_at, tmp_path):
+    need(sys.platform == "linux", "locks of open file descriptions")
+    broker = open_at(path)
+    push(broker, "x")
+    refused_start(other_path(path, "hard link", tmp_path))
+    with contextlib.closing(sqlite3.connect(path)) as connection:  # closing it would remove the WAL if nobody used it
+        connection.execute("SELECT count(*) FROM publications").fetchall()
+    assert os.path.exists(f"{path}-wal"), "SQLite's own locks went"
+    push(broker, "y")
+    broker.close()
+    open_at(path)
+
+
+def test_a_lock_file_that_was_removed_is_there_and_locked_again(path, open_at, caplog):
+    broker = open_at(path)
+    os.unlink(f"{path}-lock")
+    for _ in range(2):  # as once a second
+        broker.settle()
+    assert "relay.db-lock was removed or replaced" in caplog.text
+    connection = sqlite3.connect(f"{path}-lock", timeout=0)
+    with contextlib.closing(connection), pytest.raises(sqlite3.OperationalError, match="locked"):
+        connection.execute("BEGIN EXCLUSIVE")
+    broker.close()
+    open_at(path)
+
+
+def test_a_child_that_was_forked_does_not_keep_the_store_after_its_parent(path, tmp_path):
+    need(hasattr(os, "fork"), "fork")
+    code = """
+import os, sys, time
+from pushrelay.broker import open_broker
+broker = open_broker("sqlite:" + sys.argv[1], lambda *_: 1)
+broker.start()
+if os.fork():
+    os._exit(0)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code, path], cwd=ROOT, start_new_session=True)
+    try:
+        assert parent.wait(DEADLINE) == 0
+        broker = open_broker(f"sqlite:{path}", lambda *_: 1)
+        broker.start()
+        broker.close()
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+
+
+# Bytes that changed.
+
+
+def sound(path, open_at):
+    """A store that was closed, and what each destination holds."""
+    broker = open_at(path)
+    for number in range(4):
+        broker.publish([Draft(f"user{number}", {"text": "ä" * number, "n": n}, key=f"{n}") for n in range(5)])
+    broker.ack("user1", f"{broker.epoch}:2")
+    stored = {f"user{number}": broker.history(f"user{number}").publications for number in range(4)}
+    broker.close()
+    return broker.epoch, stored
+
+
+def use(broker, epoch, stored):
+    """All that a relay does with a store; nothing but StoreError may come of it, and nothing wrong without a word."""
+    for name, publications in stored.items():
+        with contextlib.suppress(StoreError):
+            got = []
+            recovery = broker.recover(name, f"{epoch}:0", got.append, lambda: None)
+            assert not recovery.recovered or got == publications
+            history = broker.history(name)
+            assert history.publications == publications or broker.epoch != epoch or not history.recovered
+        with contextlib.suppress(StoreError):
+            broker.recover(name, "acked", got.append, lambda: None)
+        with contextlib.suppress(StoreError):
+            broker.publish([Draft(name, "again", key="3")])
+            [receipt] = broker.publish([Draft(name, "next")])
+            assert receipt.position not in {each.position for each in publications}
+        with contextlib.suppress(StoreError, ValueError):
+            broker.ack(name, f"{epoch}:3")
+    for later in (0, 7200, 200_000):
+        broker._clock = lambda later=later: time.time() + later
+        with contextlib.suppress(StoreError):
+            broker.sweep()
+        with contextlib.suppress(StoreError):
+            broker.settle()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_changed_byte_is_a_sentence_or_told_as_lost_and_never_a_traceback(path, open_at, caplog, seed):
+    epoch, stored = sound(path, open_at)
+    content, chance = path.read_bytes(), random.Random(seed)
+    used = [at for at in range(len(content)) if content[at] or at % 4096 < 100]
+    refused = 0
+    for at in chance.sample(used, 30):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << chance.randrange(8)
+        for suffix in ("-wal", "-shm", "-recent"):
+            pathlib.Path(f"{path}{suffix}").unlink(missing_ok=True)
+        path.write_bytes(damaged)
+        try:
+            broker = open_at(path)
+        except StoreError as error:
+            assert str(path) in str(error)
+            refused += 1
+            continue
+        use(broker, epoch, stored)
+        broker.close()
+        assert not [record for record in caplog.records if record.exc_info], at
+    assert refused < 30
+
+
+ROWS = {
+    "data that is no JSON": "data = '{broken'",
+    "other data": "data = '\"other\"'",
+    "data nested too deep": "data = '" + "[" * 100_000 + "'",
+    "data that is no text": "data = x'ff00'",
+    "data that is not UTF-8": "data = cast(x'22ff22' as text)",
+    "a number for data": "data = 5",
+    "another event": "event = 'other'",
+    "an event that is not UTF-8": "event = cast(x'ff' as text)",
+    "an expiry that is a text": "expires = 'later'",
+    "an expiry without end": "expires = 9e999",
+    "a later expiry": "expires = expires + 1",
+    "an earlier start": "created = -1e300",
+    "another own": "own = 1",
+    "an own that is a text": "own = 'x'",
+    "no longer trimmed": "trimmed = 1",
+    "another sum": "sum = 1",
+    "a sum that is a text": "sum = 'x'",
+    "no sum and no JSON": "sum = NULL, data = '{broken'",
+    "no sum and nested too deep": "sum = NULL, data = '" + "[" * 100_000 + "'",
+}
+
+
+@pytest.mark.parametrize("what", ROWS)
+def test_a_publication_that_is_not_what_was_stored_is_left_out_and_told_as_lost(path, open_at, caplog, what):
+    epoch, _ = sound(path, open_at)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(
+            f"UPDATE publications SET {ROWS[what]} "  # noqa: S608
+            "WHERE offset = 3 AND destination = (SELECT id FROM destinations WHERE name = 'user2')"
+        )
+    broker = open_at(path)
+    assert recover(broker, f"{epoch}:2", "user2") == (False, [])
+    history = broker.history("user2")
+    assert [each.data["n"] for each in history.publications] == [0, 1, 3, 4]
+    assert not history.recovered and not broker.history("user2", f"{epoch}:1").recovered
+    assert recover(broker, f"{epoch}:3", "user2") == (True, [{"text": "ää", "n": n} for n in (3, 4)])
+    assert recover(broker, f"{epoch}:0", "user1")[0], "others lose nothing"
+    assert push(broker, "next", destination="user2") == [f"{epoch}:6"]
+    assert caplog.text.count("is damaged") == 1 and not [record for record in caplog.records if record.exc_info]
+
+
+STRUCTURES = {
+    "no epoch": "DELETE FROM meta WHERE name = 'epoch'",
+    "an epoch that is a number": "UPDATE meta SET value = 5 WHERE name = 'epoch'",
+    "an epoch with a colon": "UPDATE meta SET value = 'a:b' WHERE name = 'epoch'",
+    "no floor": "DELETE FROM meta WHERE name = 'floor'",
+    "a floor that is a text": "UPDATE meta SET value = 'x' WHERE name = 'floor'",
+    "a floor below zero": "UPDATE meta SET value = -5 WHERE name = 'floor'",
+    "a floor beyond all": "UPDATE meta SET value = 9223372036854775807 WHERE name = 'floor'",
+    "a number of commits that is none": "UPDATE meta SET value = x'00' WHERE name = 'generation'",
+    "an offset that is a text": "UPDATE destinations SET offset = 'x'",
+    "an offset beyond all": "UPDATE destinations SET offset = 9223372036854775807",
+    "an offset of a publication beyond all": "UPDATE publications SET offset = 9223372036854775807 WHERE offset = 5",
+    "a due that is a text": "UPDATE destinations SET due = 'x'",
+    "more acknowledged than pushed": "UPDATE destinations SET acked = 1000",
+    "a name that is no text": "UPDATE destinations SET name = x'ff' || id",
+    "a name that is not UTF-8": "UPDATE destinations SET name = cast(x'ff' as text) || id",
+    "a key's offset that is a text": "UPDATE keys SET offset = 'x'",
+    "no publications": "DROP TABLE publications",
+    "another column": "ALTER TABLE destinations RENAME COLUMN acked TO packed",
+    "version -1": "PRAGMA user_version = -1",
+    "version 1 of a newer file": "PRAGMA user_version = 1",
+    "version 0": "PRAGMA user_version = 0",
+    "version 99": "PRAGMA user_version = 99",
+}
+
+
+@pytest.mark.parametrize("what", STRUCTURES)
+def test_a_store_that_no_relay_wrote_so_is_a_sentence_and_never_a_traceback(path, open_at, caplog, what):
+    epoch, stored = sound(path, open_at)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(STRUCTURES[what])
+    sentences = []
+    try:
+        broker = open_at(path)
+        broker.publish([Draft("user1", "again", key="3")])
+    except StoreError as error:
+        sentences.append(error)
+    else:
+        for step in (broker.sweep, broker.settle, lambda: push(broker, "x", destination="user2")):
+            broker._clock = lambda: time.time() + 7200
+            try:
+                step()
+            except StoreError as error:
+                sentences.append(error)
+    assert sentences, "nothing was said"
+    assert "damaged" in str(sentences[0]) or "version" in what and "another" in str(sentences[0]) + sentences[0].public
+    assert "move it away" in str(sentences[0]) or "version" in what
+    assert not [record for record in caplog.records if record.exc_info]
