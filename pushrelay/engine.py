@@ -21,8 +21,9 @@ from .farewell import MOST_AT_ONCE
 from .heartbeat import Heartbeat
 from .message import Message, data_of
 from .newcomers import Newcomers
-from .poller import Poller
+from .poller import Poller, Timer
 from .session import DRAINING, REGISTER_TIMEOUT, Session
+from .shares import Turn
 from .transports import Transports
 
 # Of what the server has to say to one client, so much may wait. A page that is slow for some seconds is within it; one
@@ -117,6 +118,15 @@ class Engine(Transports):
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call back on a thread of the poller. Any thread may call this, once there was a session."""
         self._poller.call_later(0, callback, *args)
+
+    def call_later(self, seconds: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        """Call back after this many seconds, on a thread of the poller."""
+        return self._poller.call_later(seconds, callback, *args)
+
+    def call_in_turn(self, sid: str, callback: Callable[..., Any], *args: Any) -> None:
+        """Call back when it is the turn of this client's share."""
+        session = self.sockets.get(sid)
+        self._poller.run_again(Turn(self._poller, None if session is None else session.share, callback, *args))
 
     def refuse_event(self, session: Session, packet: str | bytes) -> None:
         """A client sends too much, and this is not handled. For who speaks a protocol on top to say so."""

@@ -2,11 +2,13 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from .errors import Awaited
+from .shares import TURN_SECONDS
 
 log = logging.getLogger("relay.holding")
 
@@ -39,10 +41,10 @@ class _Packets:
 class Holding:
     """Hands packets to `handle(client, packet)`, which may raise Awaited. Any thread may call it.
 
-    `call_soon(callback, *args)` has a thread call back that may handle packets.
+    `call_soon(callback, client)` has a thread call back, when it is the turn of this client.
     """
 
-    def __init__(self, handle: Callable[[str, Any], None], call_soon: Callable[..., None]):
+    def __init__(self, handle: Callable[[str, Any], None], call_soon: Callable[[Callable[[str], None], str], None]):
         self._handle = handle
         self._call_soon = call_soon
         self._lock = threading.Lock()  # over what follows
@@ -85,7 +87,8 @@ class Holding:
         awaited.then(lambda: self._call_soon(self._resume, client))
 
     def _resume(self, client: str) -> None:
-        """Handle what waits, and what comes meanwhile, until something has to wait again."""
+        """Handle what waits, and what is added, until the turn is over or something has to wait again."""
+        ends_at = time.monotonic() + TURN_SECONDS
         while True:
             with self._lock:
                 held = self._held.get(client)
@@ -109,3 +112,6 @@ class Holding:
                 return
             except Exception:
                 log.exception("a packet failed that had to wait")
+            if time.monotonic() > ends_at:
+                self._call_soon(self._resume, client)
+                return

@@ -58,7 +58,7 @@ class RoomManager(socketio.Manager):
         self._sids: dict[str, dict[str, str]] = {}  # [namespace][eio_sid]: the way back
         self._rooms_of: dict[str, dict[str, set[Any]]] = {}  # [namespace][sid]: the rooms it is in, its own not
         self._presence = Presence()  # of namespace "/"
-        self._holding = Holding(self._handle, lambda *call: self.server.eio.call_soon(*call))
+        self._holding = Holding(self._handle, self._call_in_turn)
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
@@ -126,6 +126,24 @@ class RoomManager(socketio.Manager):
             self.server.eio.call_soon(callback)
         else:
             session.call_when_clear(callback)
+
+    def _call_in_turn(self, callback: Callable[[str], None], eio_sid: str) -> None:
+        self.server.eio.call_in_turn(eio_sid, callback, eio_sid)
+
+    def charge(self, sid: str, events: float) -> None:
+        """Count work that an event of this client caused, as the work of this many events."""
+        session = self._session(sid)
+        if session is not None:
+            session.charge(events)
+
+    def overdraft(self, sid: str) -> float:
+        """Return the seconds until events of this client may cause such work again; 0 if they may now."""
+        session = self._session(sid)
+        return 0.0 if session is None else session.overdraft()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Any:
+        """Call back after this many seconds; returns a timer with `cancel()`."""
+        return self.server.eio.call_later(seconds, callback)
 
     def share_of(self, sid: str) -> str | None:
         """Return what the address of a client is counted as; None for this machine's own."""

@@ -18,6 +18,10 @@ from .tokens import Rights
 
 # One socket is sent this much at a time, in bytes; then others have their turn. It takes one or two milliseconds.
 TURN_BYTES = 262_144
+# What a publication, and an id, count as at least: they take time however short they are.
+LEAST_BYTES = 1024
+# How much work a replay is, in events: a tenth of an event for a publication, and one event for so many bytes.
+EVENTS_EACH, BYTES_EACH = 0.1, 16_384
 # How long to wait for what is being handed out to a socket that leaves. It takes milliseconds, unless another WSGI
 # server's socket blocks.
 FINISH_SECONDS = 1.0
@@ -45,8 +49,7 @@ class Registering:
         self.rooms = {seat.room for seat in seats}
         self.ended = False  # the socket is being sent away, and nothing more may be sent to it
         self.has_waited = False  # go_on() is to be called again, and begin() is not
-        self.publications = 0  # that were replayed so far
-        self.bytes = 0  # of these, as they were sent
+        self._cost = len(seats) - 1.0  # in events, beyond the one that it is; not charged yet
         self._broker = broker
         self._manager = manager
         self._expiries = expiries
@@ -85,11 +88,20 @@ class Registering:
                         self.has_waited = True
                         raise Awaited(self._call_when_clear)
                     self._todo.popleft()
+                    self._turn -= LEAST_BYTES
+                    if self._turn <= 0 and self._todo and self._manager.holds_back(self.sid):
+                        self.has_waited = True
+                        raise Awaited(self._call_when_clear)
                 self._finish()
             except Exception:
                 self._break_off()
                 raise
         return self._answers
+
+    def take_cost(self) -> float:
+        """Return the cost of the work since this was last called, in events."""
+        cost, self._cost = self._cost, 0.0
+        return cost
 
     def let_finish(self, seconds: float) -> None:
         """Wait until nothing is being sent, but no longer than this."""
@@ -143,9 +155,8 @@ class Registering:
         text = seat.text(publication)
         if not self._manager.send_if_clear(text, self.sid):
             return False
-        self._turn -= len(text)
-        self.publications += 1
-        self.bytes += len(text)
+        self._turn -= max(len(text), LEAST_BYTES)
+        self._cost += EVENTS_EACH + len(text) / BYTES_EACH
         return True
 
     def _finish(self) -> None:

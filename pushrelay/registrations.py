@@ -15,7 +15,7 @@ from .errors import Awaited, Refused, bad
 from .expiry import Expiries, Holder
 from .publication import encode, offset_of
 from .pushes import Push, checked
-from .registering import FINISH_SECONDS, Registering, leave, rooms_of_socket
+from .registering import BYTES_EACH, FINISH_SECONDS, Registering, leave, rooms_of_socket
 from .seats import Seat, destination_in, rooms_of, seats_of
 from .settings import Settings
 from .tokens import Rights, Tokens
@@ -49,6 +49,7 @@ class Registrations:
         """Replay what was missed, and go live, for all ids or for none; returns the answer for each."""
         registering = self._coming.get(sid)
         if registering is None or not registering.has_waited:
+            self._await_allowance(sid)
             registering = self._registering(message, sid, environ)
         is_over = True
         try:
@@ -59,6 +60,21 @@ class Registrations:
         finally:
             if is_over:
                 self._forget(registering)
+
+    def _await_allowance(self, sid: str) -> None:
+        """Raise Awaited while earlier events of this socket have caused more work than it may cause."""
+        manager = self._manager
+        if not manager.can_hold or not (seconds := manager.overdraft(sid)):
+            return
+        timers: list[Any] = []
+        raise Awaited(
+            lambda callback: timers.append(manager.call_later(seconds, callback)),
+            lambda: [timer.cancel() for timer in timers],
+        )
+
+    def _charge(self, sid: str, events: float) -> None:
+        if events and self._manager.can_hold:
+            self._manager.charge(sid, events)
 
     def _registering(self, message: Any, sid: str, environ: dict[str, Any]) -> Registering:
         seats = self._seats(message, environ)
@@ -82,6 +98,8 @@ class Registrations:
         except Awaited:
             self._manager.settle(registering.sid)  # it is being sent what it came for
             raise
+        finally:
+            self._charge(registering.sid, registering.take_cost())
 
     def _forget(self, registering: Registering) -> None:
         if self._coming.get(registering.sid) is registering:
@@ -92,6 +110,7 @@ class Registrations:
         for seat in seats:
             leave(self._manager, holder, seat.room)
             self._expiries.forget(holder, seat.room)
+        self._charge(sid, len(seats) - 1)
         self._let_finish(seat.destination for seat in seats)
 
     def ack(self, message: Any, sid: str, environ: dict[str, Any]) -> None:
@@ -122,6 +141,11 @@ class Registrations:
             if rights is not None and not rights.push.allows(each):
                 message = f"this page may not push to {each!r:.100}: its rights do not say so (claim push)"
                 raise Refused(403, "not_allowed", message)
+        if self._manager.can_hold and (seconds := self._manager.overdraft(sid)):
+            message = f"this page has used up its allowance (setting max_event_rate): push again in {seconds:.0f} s"
+            raise Refused(429, "too_many_events", message)
+        count = len(push.destinations)
+        self._charge(sid, count - 1 + count * len(push.text) / BYTES_EACH)
         return push
 
     # What the relay calls beside that.

@@ -42,6 +42,9 @@ BURST_SECONDS = 10.0
 # much as is allowed, and goes on, gets further and further ahead; and beyond this is closed.
 STRAY = 0.1
 FLOOD_SECONDS = 20.0
+# Work beyond an event's own (see charge) counts up to this many seconds over BURST_SECONDS. So no client waits longer
+# than this, even if its one replay was enormous.
+MOST_OVERDRAFT = 30.0
 # Bytes of a WebSocket that are parsed at a time, unless they belong to one large frame: 700 empty frames, 1 ms of work.
 PIECE_BYTES = 4096
 
@@ -60,6 +63,7 @@ class Session:
         "_probe",
         "_state",
         "_waiting",
+        "_worked_until",
         "closed",
         "connected",
         "has_more_time",
@@ -68,6 +72,7 @@ class Session:
         "pong_due",
         "refused_at",
         "settled",
+        "share",
         "sid",
         "upgrading",
     )
@@ -75,6 +80,7 @@ class Session:
     def __init__(self, engine: Any, sid: str, place: str | None = None):
         self.sid = sid
         self.place = place  # what it is counted as while it is open: see admission.Admission
+        self.share = place or ""  # in which it waits for its turn: see shares.Shares
         self._engine = engine
         self._state: dict[Any, Any] | None = None  # what the app keeps for it, made when it is first asked for
         # The way out: `link` once there is a WebSocket. Before that messages wait in the buffer for the next poll.
@@ -96,6 +102,7 @@ class Session:
         self.settled = False  # it has done what it came for, so it may stay
         # What it sends; both monotonic.
         self._paid_until = 0.0  # how far ahead of its allowance it is
+        self._worked_until = 0.0  # the same for work beyond an event's own
         self.refused_at = 0.0  # when it was last told that its events are refused; for who tells
 
     @property
@@ -280,6 +287,16 @@ class Session:
             return False
         self._paid_until = paid
         return True
+
+    def charge(self, events: float) -> None:
+        """Count work that an event caused beyond its own, as the work of this many events."""
+        now = time.monotonic()
+        until = max(self._worked_until, now) + self._engine.event_cost * events
+        self._worked_until = min(until, now + BURST_SECONDS + MOST_OVERDRAFT)
+
+    def overdraft(self) -> float:
+        """Return the seconds until events of this client may cause such work again; 0 if they may now."""
+        return max(0.0, self._worked_until - time.monotonic() - BURST_SECONDS)
 
     def stray(self, count: int = 1) -> None:
         """Count packets or frames that ask for nothing; a client that floods is closed."""

@@ -6,12 +6,33 @@ number of turns, and the 300 take turns among themselves.
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 # What one turn of a connection may take: this many seconds, and this many events. Both are checked between two events,
 # so one event more may run.
 TURN_SECONDS = 0.001
 TURN_EVENTS = 32
+
+
+class Turn:
+    """A call that waits for its turn. A source for the poller: give it to `run_again`."""
+
+    __slots__ = ("_args", "_callback", "_poller", "queued", "share")
+
+    def __init__(self, poller: Any, share: str | None, callback: Callable[..., Any], *args: Any):
+        self._poller = poller
+        self._callback = callback
+        self._args = args
+        self.share = share
+        self.queued = False
+
+    def run(self) -> None:
+        """Call back, or wait until there is a thread that may be blocked."""
+        if self._poller.is_short():
+            self._poller.run_when_spare(self)
+        else:
+            self._callback(*self._args)
 
 
 class Shares:

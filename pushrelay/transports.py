@@ -225,6 +225,8 @@ class Transports(engineio.Server):
         place = self.admission.enter(environ)
         sid = self.generate_id()
         session = Session(self, sid, place)
+        if conversation is not None and KEY in environ:
+            session.share = conversation.connection.share or session.share
         upgrades = '["websocket"]' if has_websockets and self._offers_upgrade(transport) else "[]"
         session.send(Message(self._open_text % (sid, upgrades)))
         self.sockets[sid] = session

@@ -270,6 +270,46 @@ def test_the_watchdog_survives_its_own_failures(monkeypatch):
         poller.close()
 
 
+# What an event costs.
+
+
+def test_a_register_costs_what_it_replays_and_waits_when_that_is_too_much(start_relay):
+    relay = start_relay()
+    first = relay.push("42", 0)["id"]
+    since = f"{first.rpartition(':')[0]}:0"
+    items = [{"destination": f"full-{n}", "data": n} for n in range(10) for _ in range(100)]
+    assert relay.request("POST", "/push", json.dumps(items).encode(), {"Content-Type": "application/json"})[0] == 200
+    client, other = enter(relay), enter(relay)
+    ids = [f"full-{n}" for n in range(10)]
+    began = time.monotonic()
+    for n in range(14):  # each replays 1,000 publications: 100 events, of 1,000 that it has at once and 100 a second
+        client.send(event("register", {"id": ids, "since": dict.fromkeys(ids, since)}, n))
+        client.send(event("unregister", {"id": ids}, 100 + n))
+    other.send(event("register", {"id": "42", "since": since}, 1))
+    assert '"replayed":1' in [other.receive() for _ in range(2)][1]
+    answers = {}
+    while len(answers) < 28:
+        if (packet := client.receive()).startswith("43"):
+            number, _, answer = packet[2:].partition("[")
+            answers[int(number)] = answer
+    assert all(answers[n].count('"replayed":100') == 10 and '"ok":true' in answers[100 + n] for n in range(14))
+    assert time.monotonic() - began > 2
+    for each in (client, other):
+        each.close()
+
+
+def test_a_push_from_a_page_costs_its_destinations(start_relay):
+    relay = start_relay(socket_push="yes")
+    client = enter(relay)
+    for n in range(4):
+        client.send(event("push", {"destination": [f"k{n}" for n in range(900)], "data": "x"}, n))
+    answers = [client.receive() for _ in range(4)]
+    assert ["too_many_events" in each for each in answers] == [False, False, True, True]
+    client.send(event("register", {"id": "42"}, 5))
+    assert '"ok":true' in client.receive(), "a register waits, and is not refused"
+    client.close()
+
+
 # A thread that no visitor can take.
 
 
