@@ -83,14 +83,23 @@ def _body(environ: dict[str, Any], limit: int) -> bytes:
             bad("invalid_length", "Content-Length is a number of bytes")
         if len(length) > 18 or int(length) > limit:
             _too_large(limit)
-        body = environ["wsgi.input"].read(int(length))
+        body = _read(environ, int(length))
         if len(body) < int(length):
             bad("incomplete_body", f"the body ended after {len(body)} of {length} bytes: send all of it")
         return body
     if not environ.get("wsgi.input_terminated"):
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            raise Refused(411, "length_required", "this server does not read a body in chunks: send Content-Length")
         return b""
-    body = environ["wsgi.input"].read(limit + 1)
+    body = _read(environ, limit + 1)
     return body if len(body) <= limit else _too_large(limit)
+
+
+def _read(environ: dict[str, Any], size: int) -> bytes:
+    try:
+        return environ["wsgi.input"].read(size)
+    except Exception as error:  # each WSGI server has a class of its own for a body that breaks off or is badly chunked
+        bad("incomplete_body", f"the body cannot be read to its end: {str(error)[:100] or 'it broke off'}")
 
 
 def _too_large(limit: int) -> NoReturn:

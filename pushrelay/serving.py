@@ -135,6 +135,10 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
     """The sentence for an address that cannot be listened on."""
     if error.errno is None:  # of our own, and a sentence
         return str(error)
+    if settings.host.startswith("unix:"):
+        if error.errno == errno.EADDRINUSE:
+            return f"{settings.host} is in use: stop the program that listens there, or choose another path with --host"
+        return f"cannot listen on {settings.host}: {error.strerror}; choose another path with --host"
     where = f"{settings.host} port {settings.port}"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is taken by another program: stop that one, or choose another port with --port"

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+UNIX_PATH_BYTES = 107  # Linux' sockaddr_un has 108, with the zero at the end
+
 
 class SettingsError(ValueError):
     """A setting nobody can work with. The text says what to write instead."""
@@ -89,8 +91,15 @@ def switch(text: str) -> bool:
 def address(text: str) -> str:
     """A parser for what to listen on: a host name or an IP address, without a port, or `unix:` and a path."""
     if text.startswith("unix:") and len(text) > 5:
+        if len(os.fsencode(text[5:])) > UNIX_PATH_BYTES:
+            raise ValueError(f"unix: and a path of at most {UNIX_PATH_BYTES} bytes")
         return text
-    if not text or any(c.isspace() or c in "/@[]" for c in text) or (":" in text and text.count(":") < 2):
+    if (
+        not text
+        or not _is_host(text)
+        or any(c.isspace() or c in "/@[]" for c in text)
+        or (":" in text and text.count(":") < 2)
+    ):
         raise ValueError("a host name or an address such as 127.0.0.1, ::1 or 0.0.0.0; the port has its own setting")
     return text
 
@@ -112,6 +121,8 @@ def keys(text: str) -> tuple[Key, ...]:
         if not re.fullmatch(r"[\w.-]{1,32}", name, re.ASCII) or not re.fullmatch(r"[!-~]{8,200}", key):
             raise ValueError("keys of 8 to 200 visible characters, separated by commas, with names or without: web:KEY")
         found.append(Key(name, key))
+    if text and not found:
+        raise ValueError("at least one key, or empty")
     if len({key.name for key in found}) < len(found) or len({key.key for key in found}) < len(found):
         raise ValueError("keys of which no two are the same, nor their names")
     return tuple(found)
@@ -120,7 +131,7 @@ def keys(text: str) -> tuple[Key, ...]:
 def secrets(text: str) -> tuple[str, ...]:
     """A parser for what tokens are signed with: one secret, or several."""
     found = _listed(text)
-    if not all(8 <= len(each) <= 1000 for each in found):
+    if (text and not found) or not all(8 <= len(each) <= 1000 for each in found):
         raise ValueError("secrets of 8 characters or more, separated by commas")
     return tuple(found)
 
@@ -146,7 +157,8 @@ def http_url(text: str) -> str:
     """A parser for an address that the relay asks; empty for none."""
     try:
         parts = urlsplit(text)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.username is None
+        has_host = parts.hostname and _is_host(parts.hostname) and parts.port != 0
+        sound = parts.scheme in ("http", "https") and has_host and parts.username is None
     except ValueError:
         sound = False
     if text and (not sound or parts.fragment or not re.fullmatch(r"[!-~]+", text)):
@@ -159,6 +171,15 @@ def cookie_name(text: str) -> str:
     if text and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
         raise ValueError("the name of a cookie, such as PHPSESSID, or empty")
     return text
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name can be looked up. For one that cannot, getaddrinfo() raises a UnicodeError and no OSError."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _listed(text: str) -> list[str]:
@@ -308,11 +329,18 @@ def unknown(where: str, name: str) -> str:
 def _parsed(source: str, name: str, text: str) -> Any:
     if name not in NAMES:
         raise SettingsError(unknown(source, name))
+    if not _is_text(text):
+        raise SettingsError(f"{source}: {name} has a byte that is no UTF-8 text; write it as plain text")
     try:
         return NAMES[name].parse(text.strip())
     except ValueError as error:
         given = "" if NAMES[name].secret else f", not {text.strip()!r}"
         raise SettingsError(f"{source}: {name} must be {error}{given}") from None
+
+
+def _is_text(text: str) -> bool:
+    """Whether this is Unicode. Bytes that are not come from the environment and the command line as half surrogates."""
+    return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def _from_file(file: pathlib.Path, must_exist: bool) -> Iterable[tuple[str, str, str]]:
@@ -321,13 +349,15 @@ def _from_file(file: pathlib.Path, must_exist: bool) -> Iterable[tuple[str, str,
     # wsgi.ini also speaks to containers that have their own use for %, so nothing is interpolated here.
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(file.read_text("utf-8"))
+        parser.read_string(file.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise SettingsError(f"{file}: cannot be read ({reason}); --config names the file with the settings") from None
     except configparser.Error as error:
         raise SettingsError(f"{file}: {' '.join(str(error).split())}; correct that line") from None
     if not parser.has_section("relay"):
+        if near := [each for each in parser.sections() if each.strip().lower() == "relay"]:
+            raise SettingsError(f"{file}: the section [{near[0]}] is not read; write it as [relay]")
         return []
     return [(f"{file}, [relay]", name, text) for name, text in parser.items("relay")]
 

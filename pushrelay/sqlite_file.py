@@ -118,6 +118,11 @@ def explain(error: Exception, path: str) -> StoreError:
 def check_folder(path: str) -> None:
     """Raise StoreError where no database can be at this path."""
     folder = pathlib.Path(path).parent
+    longest = 255 - len("-recent")  # bytes of a name, as most file systems have it
+    if len(os.fsencode(os.path.basename(path))) > longest:
+        raise StoreError(
+            f"the name of the store has more than {longest} bytes: choose a shorter one in the setting broker"
+        )
     if not folder.is_dir():
         raise StoreError(f"{path}: there is no folder {folder}: make it, or name another file in the setting broker")
     if pathlib.Path(path).is_dir():

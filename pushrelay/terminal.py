@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import secrets
 import sys
 import time
@@ -36,6 +37,8 @@ def dialer_of(settings: Settings, url: str | None = None) -> Dialer:
 def key_header(settings: Settings, key: str | None = None) -> dict[str, str]:
     """What says to the relay that this program may push; nothing where there is no key."""
     key = key or (settings.push_keys[0].key if settings.push_keys else "")
+    if not re.fullmatch("[!-~]*", key):
+        raise SettingsError("--key has a character that no key has: a space, a line break or a letter beyond ASCII")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -50,13 +53,13 @@ def push(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
     text = _read_input() if given.data == "-" else given.data
     try:
         data = json.loads(text) if given.json else text
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"DATA is not JSON ({error}); without --json it is taken as text") from None
     optional = {name: getattr(given, name) for name in ("event", "ttl", "id", "wait")}
     fields = {"destination": given.destination, "data": data}
     fields |= {name: value for name, value in optional.items() if value is not None}
     headers = {"Content-Type": "application/json", **key_header(settings, given.key)}
-    dialer = dialer_of(settings, given.url and given.url.removesuffix("/push"))
+    dialer = dialer_of(settings, given.url and given.url.rstrip("/").removesuffix("/push"))
     try:
         reply = dialer.ask("POST", "push", json.dumps(fields).encode(), headers, TIMEOUT + (given.wait or 0))
         receipt(reply, given.destination, dialer.address.url)

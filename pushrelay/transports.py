@@ -305,13 +305,13 @@ class Transports(engineio.Server):
     def _answer_post(
         self, session: Session, environ: dict[str, Any], conversation: Conversation | Taken | None
     ) -> Answer | Iterable[bytes]:
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        if length > self.max_http_buffer_size:
-            session.close(abort=True, reason=TRANSPORT_ERROR)
-            message = f"a payload has {self.max_http_buffer_size} bytes at most"
-            raise Rejected((BAD_REQUEST[0], message), "413 Content Too Large")
         try:
-            packets = split_payload(environ["wsgi.input"].read(length))
+            body = _read_payload(environ, self.max_http_buffer_size)
+            if len(body) > self.max_http_buffer_size:
+                session.close(abort=True, reason=TRANSPORT_ERROR)
+                message = f"a payload has {self.max_http_buffer_size} bytes at most"
+                raise Rejected((BAD_REQUEST[0], message), "413 Content Too Large")
+            packets = split_payload(body)
             if conversation is None:
                 session.post(packets).take_turn()
             else:
@@ -397,6 +397,16 @@ class ParkedPoll:
 
     def _lost(self) -> None:
         self._session.poll_lost(self)
+
+
+def _read_payload(environ: dict[str, Any], limit: int) -> bytes:
+    """Return the body of a POST, or the first `limit` + 1 bytes of a longer one. Raises ValueError if it breaks off."""
+    # Our own server gives every body its length; others pass chunks on, and say that reading ends with the last one.
+    length = environ.get("CONTENT_LENGTH") or (limit + 1 if environ.get("wsgi.input_terminated") else 0)
+    try:
+        return environ["wsgi.input"].read(min(int(length), limit + 1))
+    except Exception as error:  # each WSGI server has a class of its own for it
+        raise ValueError("the body broke off") from error
 
 
 def _has_websockets(environ: dict[str, Any], conversation: Conversation | Taken | None) -> bool:

@@ -61,7 +61,7 @@ class Address(NamedTuple):
 
 def address_of(url: str) -> Address:
     """Read an address that somebody wrote, of the relay or of its script. Raises ValueError with a sentence."""
-    if url.startswith("unix:"):
+    if url.startswith("unix:") and len(url) > 5:
         return Address("http", "localhost", 80, "/", url.removeprefix("unix:"))
     try:
         parts = urlsplit(url)
@@ -351,5 +351,7 @@ def saying(timeout: float) -> Iterator[None]:
         raise Trouble(f"the answer is not HTTP ({type(error).__name__})") from None
     except ProtocolError:
         raise Trouble("what came is not WebSocket") from None
+    except UnicodeError:
+        raise Trouble("there can be no host of this name") from None
     except OSError as error:
         raise Trouble(error.strerror or str(error)) from None
