@@ -72,7 +72,7 @@ def test_with_nobody_there_it_ends_at_once_and_says_so(start_relay):
     relay = start_relay()
     began = time.monotonic()
     assert relay.stop() == 0
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4, "less than drain_spread"
     said = relay.log.read_text()
     assert said.count("going down") == said.count("down: 0 clients were sent away") == 1
 
