@@ -18,6 +18,11 @@ import urllib.request
 import pytest
 import socketio
 
+# For tests that import the app: no settings of whoever runs them, and no relay.db in the working directory.
+for name in [each for each in os.environ if each.startswith("RELAY_")]:
+    del os.environ[name]
+os.environ["RELAY_BROKER"] = "memory:"
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEADLINE = 20.0  # seconds until a condition that does not come true fails its test
 CHROMIUM_FLAGS = [
