@@ -270,7 +270,9 @@ def close_connections() -> Response:
 @app.get("/")
 def demo() -> Response:
     access.may_see_demo(request.environ)
-    return Response(render_template("demo.html"), headers=headers.DEMO_PAGE)
+    facts = serving.demo_facts(settings, request.environ.get("SERVER_PORT", ""))
+    page = render_template("demo.html", may_push=access.is_local(request.environ), **facts)
+    return Response(page, headers=headers.DEMO_PAGE)
 
 
 STORE_TROUBLE = "the store takes no pushes: the relay's log has the reason"

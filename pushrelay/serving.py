@@ -96,6 +96,17 @@ def address(settings: Settings, port: int) -> tuple[str, str]:
     return url, f"curl {fields} {url}/push"
 
 
+def demo_facts(settings: Settings, port: str) -> dict[str, str]:
+    """Return what the demo page shows of the settings. Anybody may read it: no path, and no value of a secret."""
+    needs = {"token": settings.secret, "cookie": settings.id_cookie, "site": settings.auth_url}
+    socket = settings.host.startswith("unix:")
+    return {
+        "needs": " ".join(name for name, is_set in needs.items() if is_set),
+        "local_url": f"http://localhost{settings.base_path}" if socket else address(settings, int(port or 0))[0],
+        "local_option": settings.host.rpartition("/")[2].removeprefix("unix:") if socket else "",
+    }
+
+
 def remarks(settings: Settings) -> list[str]:
     """What the start tells about the server, where that is not the usual."""
     if is_own(settings):

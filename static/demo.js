@@ -8,6 +8,10 @@ const LONG = { characters: 700, lines: 11 }; // more than that is folded; either
 const base = new URL(location.pathname.replace(/\/(index)?$/, "") + "/", location.origin);
 const address = (path) => new URL(path, base).href;
 const $ = (id) => document.getElementById(id);
+// What the server knows: see the template.
+const { mayPush, needs, localUrl, localOption } = document.body.dataset;
+const canPush = mayPush === "yes";
+const asks = (what) => needs.split(" ").includes(what);
 
 function element(tag, className, ...children) {
   const node = document.createElement(tag);
@@ -36,47 +40,151 @@ function ownId() {
 
 function showId(id) {
   document.title = `${id} · the relay`;
-  $("id").textContent = $("destination").value = $("new-id").value = id;
+  $("id").textContent = $("new-id").value = id;
+  if (canPush) $("destination").value = isMe(id) ? "" : id;
   $("second").href = location.href;
-  $("change").addEventListener("click", () => {
-    $("change-form").hidden = !$("change-form").hidden;
-    $("change").setAttribute("aria-expanded", String(!$("change-form").hidden));
-    $("new-id").select();
+  const open = (isOpen) => {
+    $("change-form").hidden = !isOpen;
+    $("change").setAttribute("aria-expanded", String(isOpen));
+    if (isOpen) $("new-id").select();
+  };
+  $("change").addEventListener("click", () => open($("change-form").hidden));
+  $("change-form").addEventListener("keydown", ({ key }) => {
+    if (key !== "Escape") return;
+    open(false);
+    $("change").focus();
   });
 }
 
+/** Whether it stands for the browser's own session, whose id the page does not know; there may be no other ids. */
+const isMe = (id) => asks("cookie") && (id === "me" || needs === "cookie");
+
 // --- The connection ---
+const SENTENCES = {
+  missing_token: "This relay registers an id only with a token, and this page has none yet.",
+  not_allowed: needs === "cookie" && "Here a page registers only “me”, its browser’s own id, and not this one.",
+};
+const MISSED = { recovered: "Nothing was missed.", lost: "What was pushed meanwhile is no longer kept." };
+// What a registration may be refused with; other errors are about the connection, and over with the next one.
+const REFUSALS = /token|cookie|not_allowed|_id|too_many_ids/;
+
+/** Keeps the page true to the connection and to the registration, which may be refused while the connection is well. */
+class Connection {
+  constructor(relay, id) {
+    this.relay = relay;
+    this.id = id;
+    this.status = relay.status; // connecting, online, offline
+    this.registered = false;
+    this.refusal = null; // {error, message} while the relay does not register the id
+    this.trouble = ""; // what else the relay has said since it was last online
+    this.token = "";
+    this.awaySince = 0; // by performance.now(); 0 while it is not away
+    this.tried = false; // then "connecting" is one more try, and nothing changes on the page: no flicker
+    this.sentence = "Whatever is pushed to this id appears on this page at once.";
+    this.missed = "";
+    relay.on("status", (status) => this.changed(status));
+    relay.on("error", (error) => this.failed(error));
+    this.register();
+    this.show();
+  }
+
+  async register() {
+    try {
+      await this.relay.register(this.id, this.token ? { token: this.token } : {});
+      this.registered = true;
+      this.refusal = null;
+    } catch ({ code, message }) {
+      if (["closed", "disconnected", "offline"].includes(code)) return;
+      this.refused({ error: code, message });
+    }
+    this.show();
+  }
+
+  refused(error) {
+    this.registered = false;
+    this.refusal = error;
+  }
+
+  failed({ error, message }) {
+    if (REFUSALS.test(error)) this.refused({ error, message });
+    else this.trouble = message || error;
+    this.show();
+  }
+
+  changed(status) {
+    this.missed = MISSED[status] || "";
+    if (this.missed) {
+      this.registered = true;
+      this.refusal = null;
+    } else {
+      this.status = status;
+    }
+    if (status === "offline") {
+      this.tried = true;
+      this.awaySince = this.awaySince || performance.now();
+    }
+    if (status === "online") this.isBack();
+    this.show();
+  }
+
+  isBack() {
+    if (this.awaySince) this.sentence = `Back by itself after ${Math.ceil((performance.now() - this.awaySince) / 1000)} s.`;
+    this.tried = true;
+    this.awaySince = 0;
+    this.trouble = "";
+    forgetNoAnswer();
+    if (this.refusal) this.register(); // the relay that is back may think otherwise
+  }
+
+  show() {
+    if (this.status === "connecting" && this.tried) return;
+    const isOnline = this.status === "online";
+    const isRefused = isOnline && this.refusal !== null;
+    $("state").dataset.status = isRefused ? "refused" : this.status;
+    $("state").textContent = isRefused ? "Not registered" : { online: "Online", offline: "Offline" }[this.status] || "Connecting";
+    $("transport").textContent = { websocket: "WebSocket", polling: "long polling" }[this.relay.transport] || "";
+    const [text, kind] = this.note();
+    note(text, kind);
+    this.showRemedy(isRefused);
+  }
+
+  note() {
+    const { refusal } = this;
+    if (refusal) return [SENTENCES[refusal.error] || `Not registered: ${refusal.message || refusal.error}`, "error"];
+    if (this.trouble) return [this.trouble, "error"];
+    if (this.status === "offline") return ["The relay does not answer. This page tries again by itself."];
+    if (this.status === "connecting") return ["Connecting to the relay …"];
+    return [this.registered ? [this.sentence, this.missed].join(" ") : "Connected. Registering this id …"];
+  }
+
+  /** What a reader can do where the id is refused; and no word of waiting there. */
+  showRemedy(isRefused) {
+    const refusal = isRefused && this.refusal;
+    if (refusal || this.registered) {
+      $("token-form").hidden = !(refusal && asks("token"));
+      $("me-hint").hidden = !(refusal && asks("cookie") && this.id !== "me");
+    }
+    document.querySelector(".empty").classList.toggle("refused", Boolean(refusal));
+    $("waiting").textContent = refusal ? "Nothing can arrive here yet" : "Waiting for the first push\u00a0…";
+    $("next").hidden = Boolean(refusal);
+  }
+}
+
 function note(text, kind) {
   $("note").textContent = text;
   $("note").dataset.kind = kind || "";
 }
 
-function showConnection(relay) {
-  let awaySince = 0; // by performance.now(); 0 while it is not away
-  let tried = false; // then "connecting" is one more try, and nothing changes on the page: no flicker
-  let sentence = "Whatever is pushed to this id appears on this page at once.";
-  const missed = { recovered: "Nothing was missed.", lost: "What was pushed meanwhile is no longer kept." };
-  const show = (status, text, why) => {
-    $("state").dataset.status = status;
-    $("state").textContent = text;
-    $("transport").textContent = { websocket: "WebSocket", polling: "long polling" }[relay.transport] || "";
-    note(why);
-  };
-  const onStatus = (status) => {
-    if (status === "connecting") return tried || show("connecting", "Connecting", "Connecting to the relay …");
-    tried = true;
-    if (status === "offline") {
-      if (awaySince) return; // the note may say by now what the relay had against us
-      awaySince = performance.now();
-      return show("offline", "Offline", "The relay does not answer. This page tries again by itself.");
-    }
-    if (awaySince) sentence = `Back by itself after ${Math.ceil((performance.now() - awaySince) / 1000)} s.`;
-    awaySince = 0;
-    show("online", "Online", [sentence, missed[status]].join(" "));
-  };
-  relay.on("status", onStatus);
-  relay.on("error", ({ error, message }) => note(message || error, "error"));
-  onStatus(relay.status);
+function showTokenForm(connection) {
+  $("token-line").textContent = `python relay.py token ${quote.shell(connection.id)}`;
+  const me = new URL(location.href);
+  me.searchParams.set("id", "me");
+  $("use-me").href = me.href;
+  $("token-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    connection.token = $("token").value.trim();
+    connection.register();
+  });
 }
 
 // --- What arrives ---
@@ -143,17 +251,34 @@ function showArrivals(relay) {
   let total = 0;
   relay.on("*", (data, publication) => {
     total += 1;
+    announce();
     $("arrived").prepend(arrival(data, publication));
     while ($("arrived").children.length > MAX_ITEMS) $("arrived").lastChild.remove();
     $("count").textContent = total > MAX_ITEMS ? `${total}, the newest ${MAX_ITEMS} shown` : total;
   });
 }
 
+/** Has a screen reader say how many arrived: one sentence a second, however many there are. */
+let unsaid = 0;
+let saysAgain = 0; // the timer, while something was said within the last second
+function announce() {
+  unsaid += 1;
+  if (!saysAgain) say();
+}
+
+function say() {
+  saysAgain = 0;
+  if (!unsaid) return;
+  $("news").textContent = unsaid === 1 ? "1 push arrived" : `${unsaid} pushes arrived`;
+  unsaid = 0;
+  saysAgain = setTimeout(say, 1000);
+}
+
 // --- The form ---
 /** Posts the two fields as PHP would. Returns the answer; throws an Error whose message can be shown. */
 async function push(fields) {
   const response = await fetch(address("push"), { method: "POST", body: new URLSearchParams(fields) }).catch(() => {
-    throw new Error(`No answer from ${base.host}. Is the relay running?`);
+    throw Object.assign(new Error(`No answer from ${base.host}. Is the relay running?`), { isAway: true });
   });
   // What is no JSON is no answer of the relay but, say, an HTML page of the proxy before it: its status says enough.
   const answer = await response.json().catch(() => ({}));
@@ -173,9 +298,15 @@ async function submitPush(event) {
     output.dataset.kind = connections ? "ok" : "none";
     output.replaceChildren(connections ? `To ${to} ` : `To ${to}: nobody is registered for this destination now `, facts);
   } catch (error) {
-    output.dataset.kind = "error";
+    output.dataset.kind = error.isAway ? "error away" : "error";
     output.textContent = error.message;
   }
+}
+
+/** The relay is back: that it does not answer is no longer true. */
+function forgetNoAnswer() {
+  const output = $("push-answer");
+  if (output && output.dataset.kind === "error away") output.textContent = "";
 }
 
 // --- The snippets ---
@@ -194,23 +325,50 @@ const write = (id) => (strings, ...values) =>
 
 function showSnippets(id) {
   $("host").textContent = location.hostname;
+  $("about-token").hidden = !withToken(id);
   write("snippet-html")`<script src=${quote.html(address("static/relay.js"))}></script>
 <script>
   const relay = Relay.connect();
   relay.on("push", data => document.body.append(data));
-  relay.register(${quote.js(id)});
+`;
+  if (withToken(id)) {
+    write("snippet-html")`  const token = () => fetch("relay-token.php").then(answer => answer.text());
+  relay.register(${quote.js(id)}, {token});
 </script>`;
+  } else {
+    write("snippet-html")`  relay.register(${quote.js(isMe(id) ? "me" : id)});
+</script>`;
+  }
+  const url = canPush ? address("push") : localUrl + "/push";
   write("snippet-php")`<?php
-$ch = curl_init(${quote.php(address("push"))});
-curl_setopt($ch, CURLOPT_POSTFIELDS, http_build_query([
-    'destination' => ${quote.php(id)},
+`;
+  if (isMe(id)) write("snippet-php")`session_start(['read_and_close' => true]);
+`;
+  write("snippet-php")`$ch = curl_init(${quote.php(url)});
+`;
+  if (!canPush && localOption) write("snippet-php")`curl_setopt($ch, CURLOPT_UNIX_SOCKET_PATH, ${quote.php(localOption)});
+`;
+  write("snippet-php")`curl_setopt($ch, CURLOPT_POSTFIELDS, http_build_query([
+    'destination' => ${isMe(id) ? "session_id()" : quote.php(id)},
     'data'        => 'Hello from PHP',
 ]));
 curl_setopt($ch, CURLOPT_RETURNTRANSFER, true);
 curl_setopt($ch, CURLOPT_TIMEOUT, 2);
 echo curl_exec($ch) ?: curl_error($ch);`;
-  write("snippet-curl")`curl ${quote.shell(address("push"))} \\
-  --data-urlencode ${quote.shell("destination=" + id)} \\
+  showCurl("snippet-curl", id, url);
+  if (!canPush) showCurl("snippet-server", id, url);
+}
+
+/** Whether this id needs a token, as far as the page can know: PHP may allow it as well (auth_url). */
+const withToken = (id) => asks("token") && !asks("site") && !isMe(id);
+
+function showCurl(snippet, id, url) {
+  const destination = "destination=" + (isMe(id) ? "THE-SESSIONS-ID" : id);
+  write(snippet)`curl ${quote.shell(url)} \\
+`;
+  if (!canPush && localOption) write(snippet)`  --unix-socket ${quote.shell(localOption)} \\
+`;
+  write(snippet)`  --data-urlencode ${quote.shell(destination)} \\
   --data-urlencode 'data=Hello from curl'`;
 }
 
@@ -237,13 +395,17 @@ async function copy(button) {
 const id = ownId();
 showId(id);
 showSnippets(id);
-$("push-form").addEventListener("submit", submitPush);
+if (canPush) {
+  $("push-form").addEventListener("submit", submitPush);
+  $("push-form").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("push-form").requestSubmit();
+  });
+}
 document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", () => copy(button)));
 if (typeof Relay === "undefined") {
   note(`The script ${address("static/relay.js")} did not load, so nothing can arrive here.`, "error");
 } else {
   const relay = Relay.connect();
-  showConnection(relay);
   showArrivals(relay);
-  relay.register(id).catch((error) => note(error.message, "error"));
+  showTokenForm(new Connection(relay, id));
 }

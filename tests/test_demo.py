@@ -8,6 +8,10 @@ import urllib.parse
 import pytest
 from conftest import need, wait_for
 
+from pushrelay.serving import demo_facts
+from pushrelay.settings import load
+from pushrelay.tokens import sign
+
 
 @pytest.fixture
 def demo(context):
@@ -171,3 +175,170 @@ def test_the_page_is_for_this_machine_unless_the_setting_says_otherwise(start_re
     relay.settings["demo"] = "yes"
     relay.start()
     assert relay.request("GET", "/", headers=header)[0] == 200
+
+
+SECRET = "the-first-secret-of-this-relay-0123456789"
+SHIFTS = """window.shifted = 0;
+new PerformanceObserver((list) => list.getEntries().forEach((each) => {
+  if (!each.hadRecentInput) window.shifted += each.value;
+})).observe({type: "layout-shift", buffered: true});"""
+
+
+@pytest.fixture
+def refused(context):
+    """Opens the page of a relay that does not register its id, and waits until the page shows that."""
+
+    def open_page(relay, id_="42"):
+        page = context.new_page()
+        page.goto(f"{relay.url}/?id={id_}")
+        page.locator("#state[data-status=refused]").wait_for()
+        return page
+
+    return open_page
+
+
+def test_a_refusal_stays_on_the_page_after_a_restart(start_relay, refused):
+    relay = start_relay(secret=SECRET)
+    page = refused(relay)
+    relay.kill()
+    page.locator("#state[data-status=offline]").wait_for()
+    assert "token" in page.text_content("#note")
+    relay.start()
+    page.locator("#state[data-status=refused]").wait_for()
+    assert "token" in page.text_content("#note") and "Back by itself" not in page.text_content("#note")
+    assert page.text_content("#state") == "Not registered"
+    assert relay.push("42", "to nobody")["connections"] == 0
+
+
+def test_a_page_that_was_refused_registers_by_itself_once_the_relay_lets_it(start_relay, refused):
+    relay = start_relay(secret=SECRET)
+    page = refused(relay)
+    relay.kill()
+    del relay.settings["secret"]
+    relay.start()
+    page.locator("#state[data-status=online]").wait_for()
+    wait_for(lambda: relay.push("42", "welcome")["connections"] == 1, "the registration")
+    page.locator("#note:not([data-kind=error])").wait_for()
+
+
+def test_a_page_that_may_not_register_shows_no_waiting_and_no_snippet_that_would_fail(start_relay, refused):
+    page = refused(start_relay(secret=SECRET))
+    assert "Waiting" not in page.inner_text("#empty") and page.locator("#next").is_hidden()
+    assert "{token}" in page.text_content("#snippet-html")
+    assert page.locator("#token-line").text_content() == "python relay.py token '42'"
+
+
+def test_a_page_registers_with_the_token_that_is_given_to_it(start_relay, refused):
+    relay = start_relay(secret=SECRET)
+    page = refused(relay)
+    page.fill("#token", "no-token")
+    page.click("#token-form button")
+    page.get_by_text("Not registered: ").wait_for()
+    page.fill("#token", sign({"ids": ["42"]}, SECRET))
+    page.click("#token-form button")
+    page.locator("#state[data-status=online]").wait_for()
+    relay.push("42", "with a token")
+    arrived(page).get_by_text("with a token", exact=True).wait_for()
+    assert page.locator("#token-form").is_hidden()
+
+
+def test_where_a_page_is_its_cookie_it_offers_to_be_me(start_relay, refused, context):
+    relay = start_relay(id_cookie="PHPSESSID")
+    page = refused(relay)
+    assert 'relay.register("me")' in page.text_content("#snippet-html")
+    assert "session_id()" in page.text_content("#snippet-php")
+    context.add_cookies([{"name": "PHPSESSID", "value": "a-session-of-20-characters", "url": relay.url}])
+    page.click("#use-me")
+    page.locator("#state[data-status=online]").wait_for()
+    wait_for(lambda: relay.push("a-session-of-20-characters", "for me")["connections"] == 1, "the registration")
+    arrived(page).get_by_text("for me", exact=True).first.wait_for()
+
+
+def test_an_error_that_is_no_longer_true_goes(start_relay, demo):
+    relay = start_relay()
+    page = demo(relay, "42")
+    relay.kill()
+    page.click("#push-button")
+    page.get_by_text("Is the relay running?").wait_for()
+    relay.start()
+    page.locator("#state[data-status=online]").wait_for()
+    assert page.text_content("#push-answer") == ""
+
+
+@pytest.fixture
+def visitor(start_relay, browser):
+    """A page that came through a proxy, and its relay."""
+    relay = start_relay(demo="yes")
+    context = browser.new_context(extra_http_headers={"X-Forwarded-For": "203.0.113.9"})
+    page = context.new_page()
+    page.goto(f"{relay.url}/?id=far")
+    page.locator("#state[data-status=online]").wait_for()
+    yield relay, page
+    context.close()
+
+
+def test_a_visitor_who_may_not_push_gets_the_line_to_run_on_the_server(visitor, tmp_path):
+    need(shutil.which("curl"), "curl")
+    relay, page = visitor
+    assert page.locator("#push-form").count() == 0
+    assert "Push from the server" in page.inner_text("main") and "Press Push" not in page.inner_text("main")
+    wait_for(lambda: relay.push("far", "ready?")["connections"] == 1, "the registration")
+    for snippet in ("server", "curl"):
+        ran = subprocess.run(["sh", "-c", page.text_content(f"#snippet-{snippet}")], capture_output=True, text=True)
+        assert json.loads(ran.stdout)["connections"] == 1, ran
+
+
+def test_a_visitor_reads_no_path_of_the_relays_machine():
+    facts = demo_facts(load({}, {"host": "unix:/srv/secret-folder/relay.sock", "base_path": "/r"}), "0")
+    assert "secret-folder" not in str(facts)
+    assert (facts["local_url"], facts["local_option"]) == ("http://localhost/r", "relay.sock")
+    own = demo_facts(load({}, {"host": "0.0.0.0", "secret": SECRET, "id_cookie": "PHPSESSID"}), "8081")
+    assert (own["local_url"], own["needs"]) == ("http://127.0.0.1:8081", "token cookie") and SECRET not in str(own)
+
+
+def test_the_keyboard_pushes_and_closes_the_form_for_another_id(relay, demo):
+    page = demo(relay, "keys")
+    wait_for(lambda: relay.push("keys", "ready?")["connections"] == 1, "the registration")
+    page.fill("#data", "by keyboard")
+    page.press("#data", "Control+Enter")
+    arrived(page).get_by_text("by keyboard", exact=True).wait_for()
+    page.click("#change")
+    page.locator("#new-id").wait_for()
+    page.press("#new-id", "Escape")
+    assert page.locator("#change-form").is_hidden()
+    assert page.evaluate("document.activeElement.id") == "change"
+    assert page.get_attribute("#change", "aria-expanded") == "false"
+
+
+def test_a_screen_reader_gets_one_sentence_a_second_however_many_arrive(relay, demo):
+    page = demo(relay, "many")
+    wait_for(lambda: relay.push("many", "ready?")["connections"] == 1, "the registration")
+    assert page.locator("#arrived[aria-live]").count() == 0
+    page.locator("#news").filter(has_text="arrived").wait_for(state="attached")
+    page.evaluate("""() => {
+      window.news = [];
+      new MutationObserver(() => news.push([performance.now(), document.getElementById("news").textContent]))
+        .observe(document.getElementById("news"), {childList: true});
+    }""")
+    body = json.dumps([{"destination": "many", "data": n} for n in range(300)]).encode()
+    assert relay.request("POST", "/push", body, {"Content-Type": "application/json"})[0] == 200
+    wait_for(lambda: page.evaluate("news.reduce((sum, [, text]) => sum + parseInt(text), 0) >= 300"), "the last one")
+    times = [time for time, _ in page.evaluate("news")]
+    assert all(later - earlier > 900 for earlier, later in zip(times, times[1:], strict=False)), times
+
+
+def test_the_readers_font_size_counts_and_regions_have_roles(relay, demo):
+    page = demo(relay, "reader")
+    page.evaluate("document.documentElement.style.fontSize = '24px'")
+    assert page.evaluate("getComputedStyle(document.body).fontSize") == "24px"
+    assert page.locator("pre[aria-label]:not([role])").count() == 0
+
+
+def test_nothing_jumps_on_a_phone(relay, context):
+    page = context.new_page()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.add_init_script(SHIFTS)
+    page.goto(f"{relay.url}/?id=still")
+    page.get_by_text("Whatever is pushed to this id").wait_for()
+    page.wait_for_timeout(300)
+    assert page.evaluate("shifted") < 0.02
