@@ -10,17 +10,14 @@ import time
 
 import pytest
 from clients import UPGRADE, frame, open_websocket, read_all
-from conftest import DEADLINE, wait_for
+from conftest import DEADLINE, own_only, wait_for
 from measures import cpu_share, rss
 
 LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 # The relay's own server alone: what is attacked here is its engine.
-pytestmark = [
-    pytest.mark.parametrize("server", ["own"], indirect=True, scope="session"),
-    pytest.mark.alone,  # it measures time
-]
+pytestmark = own_only
 
 
 def connect_to(relay, buffer=0):
@@ -77,6 +74,7 @@ def open_polling(relay, *ids):
     return query
 
 
+@pytest.mark.alone  # it measures time
 def test_a_poll_that_breaks_off_behind_bytes_nobody_reads_costs_no_cpu(relay):
     with connect_to(relay) as sock:
         sock.sendall(f"GET {open_polling(relay)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -86,6 +84,7 @@ def test_a_poll_that_breaks_off_behind_bytes_nobody_reads_costs_no_cpu(relay):
     assert cpu_share(relay) < 0.3
 
 
+@pytest.mark.alone  # it measures time
 def test_a_client_that_ends_its_side_and_does_not_read_costs_no_cpu(relay):
     with open_websocket(relay.port, "half", buffer=4096) as sock:
         for _ in range(12):  # more than the kernel takes, less than the outbox may hold
@@ -164,6 +163,7 @@ def test_a_slow_poller_may_be_published_to_from_the_handler_of_its_end(start_rel
     wait_for(lambda: relay.push("leavers", "still there?")["connections"] == 0, "its end")
 
 
+@pytest.mark.alone  # it measures time
 def test_pings_do_not_wait_for_what_the_app_does_when_clients_are_gone(start_relay):
     relay = start_relay(program="tests/busy_relay.py", ping_interval=0.5, ping_timeout=0.5)
     silent = [open_websocket(relay.port, "dawdle") for _ in range(6)]
