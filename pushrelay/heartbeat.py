@@ -49,6 +49,8 @@ class Heartbeat:
         with self._lock:
             session.pong_due = time.monotonic() + self._timeout
             self._pongs.append((session.pong_due, session))
+            if self._timer is None:
+                self._timer = self._poller.call_later(self._timeout, self._tick)
 
     def end(self) -> None:
         """A session was closed. Its entry is let go with the others' some time."""

@@ -1,0 +1,273 @@
+"""Ends: what clients leave is given back, at once and whatever way they leave; and what ends, ends in time."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import engineio
+import pytest
+from clients import PATH
+from conftest import DEADLINE, wait_for
+
+from pushrelay import session as session_module
+from pushrelay import transports
+from pushrelay.admission import Places
+from pushrelay.connection import Connection
+from pushrelay.doors import Doors, Files
+from pushrelay.engine import Engine
+from pushrelay.heartbeat import Heartbeat
+from pushrelay.poller import Poller
+
+POLLING, WEBSOCKET = PATH + "polling", PATH + "websocket"
+
+
+@pytest.fixture
+def engine(serve):
+    """An Engine on our server, a session over polling, and the reasons for which sessions end."""
+
+    def start(doors=None, **options):
+        eio, reasons = Engine(**{"ping_interval": 25, "ping_timeout": 20, **options}), []
+        eio.on("connect", lambda sid, environ: None)
+        eio.on("message", lambda sid, data: None)
+        eio.on("disconnect", lambda sid, reason: reasons.append(reason))
+        client = serve(engineio.WSGIApp(eio, engineio_path="socket.io"), **({"doors": doors} if doors else {}))
+        sid = json.loads(client.request("GET", POLLING)[2][1:])["sid"]
+        return eio, client, sid, reasons
+
+    return start
+
+
+@pytest.fixture
+def poller():
+    poller = Poller(4)
+    poller.start()
+    yield poller
+    poller.close()
+
+
+class Parked:
+    """A GET that waits, and what it is answered."""
+
+    def __init__(self):
+        self.got = None
+
+    def answer(self, messages):
+        self.got = [each.part for each in messages]
+
+
+class Silent:
+    """A receiver that does nothing."""
+
+    def nothing(self, *args):
+        pass
+
+    received = resume = ended = proceed = lost = expired = nothing
+
+
+# Sessions.
+
+
+def test_after_a_probe_that_broke_off_polls_wait_again(engine):
+    eio, client, sid, _ = engine()
+    probe = client.websocket(f"{WEBSOCKET}&sid={sid}")
+    probe.send("2probe")
+    assert probe.receive() == "3probe"
+    probe.close()
+    wait_for(lambda: eio.sockets[sid]._probe is None, "its end")
+    answers = []
+    poll = threading.Thread(target=lambda: answers.append(client.request("GET", f"{POLLING}&sid={sid}")[2]))
+    poll.start()
+    wait_for(lambda: eio.sockets[sid]._poll is not None or answers, "a poll that waits")
+    eio.send(sid, "hello")
+    poll.join(DEADLINE)
+    assert answers == [b"4hello"]
+
+
+def test_a_slow_poller_never_gets_what_comes_behind_a_gap(engine, monkeypatch):
+    eio, _, sid, _ = engine(outbox_bytes=10_000)
+    monkeypatch.setattr(eio, "close_soon", lambda session, reason: None)  # it is not closed yet
+    for _ in range(4):
+        eio.send(sid, "x" * 6000)
+    poll = Parked()
+    messages = eio.sockets[sid].poll(lambda: poll)
+    eio.send(sid, "behind the gap")
+    assert messages is None and not poll.got
+
+
+def test_the_loss_of_an_old_poll_does_not_end_a_session_that_polls_again(engine):
+    eio, _, sid, reasons = engine()
+    session, old, new = eio.sockets[sid], Parked(), Parked()
+    assert session.poll(lambda: old) is None
+    eio.send(sid, "hello")
+    assert old.got == ["4hello"] and session.poll(lambda: new) is None
+    session.poll_lost(old)
+    assert not session.closed and reasons == []
+    session.poll_lost(new)
+    assert session.closed and reasons == ["transport close"]
+
+
+def test_a_client_that_does_not_answer_a_close_frame_is_cut(engine, monkeypatch):
+    monkeypatch.setattr(session_module, "CLOSE_SECONDS", 0.2)
+    eio, client, _, _ = engine()
+    link = client.websocket(WEBSOCKET)
+    sid = json.loads(link.receive()[1:])["sid"]
+    eio.disconnect(sid)
+    link.sock.settimeout(DEADLINE)
+    assert link.receive() is None, "the close frame"
+    assert link.sock.recv(100) == b"", "and then the end"
+
+
+def test_a_websocket_that_never_takes_over_is_closed(engine, monkeypatch):
+    monkeypatch.setattr(transports, "UPGRADE_SECONDS", 0.2)
+    eio, client, sid, _ = engine()
+    for words in ((), ("2probe",)):
+        probe = client.websocket(f"{WEBSOCKET}&sid={sid}")
+        probe.sock.settimeout(DEADLINE)
+        for each in words:
+            probe.send(each)
+            assert probe.receive() == "3probe"
+        assert probe.receive() is None
+        wait_for(lambda: eio.sockets[sid]._probe is None, "room for another")
+        probe.close()
+
+
+def test_nobody_upgrades_while_the_relay_goes_down(engine):
+    eio, client, sid, _ = engine()
+    eio.shut()
+    assert " 503 " in client.websocket(f"{WEBSOCKET}&sid={sid}").status
+
+
+def test_nobody_upgrades_on_a_connection_that_is_for_one_request(engine):
+    doors = Doors(Files(connections=2, spare=4, refused=2))
+    _, client, sid, _ = engine(doors)
+    usual = [client.connect() for _ in range(2)]
+    wait_for(lambda: doors.count == 2, "the usual places to be taken")
+    assert " 503 " in client.websocket(f"{WEBSOCKET}&sid={sid}").status
+    for each in usual:
+        each.close()
+
+
+# Places.
+
+
+def test_the_last_connections_are_for_this_machine_and_its_proxies():
+    doors = Doors(Files(connections=4, spare=4, refused=2))
+    refusals = [bool(doors.let_in(("192.0.2.1", n))) for n in range(8)]
+    assert refusals == [False] * 6 + [True] * 2
+    assert [bool(doors.let_in(("127.0.0.1", n))) for n in range(3)] == [False, False, True]
+
+
+def test_a_refused_connection_gives_its_place_back(engine):
+    doors = Doors(Files(connections=1, spare=0, refused=2))
+    eio, client, _, _ = engine(doors)
+    wait_for(lambda: doors.count == 0, "the first to end")
+    taken = client.connect()
+    wait_for(lambda: doors.count == 1, "the place to be taken")
+    for _ in range(5):  # more than may stay at a time
+        refused = client.connect()
+        with contextlib.suppress(ConnectionError):
+            assert b" 503 " in refused.recv(1000)
+        refused.close()
+        wait_for(lambda: doors._lingering.taken == 0, "the place of a refused connection")
+    taken.close()
+
+
+def test_places_are_given_back_under_the_lock():
+    places, held = Places(10, 10), []
+
+    class Noting:
+        def __enter__(self):
+            held.append((places.taken, dict(places._by_address)))
+
+        def __exit__(self, *error):
+            held.append((places.taken, dict(places._by_address)))
+
+    places.take("192.0.2.1")
+    places._lock = Noting()
+    places.give_back("192.0.2.1")
+    assert held == [(1, {"192.0.2.1": 1}), (0, {})], "both change while it is held"
+
+
+# Connections and the poller.
+
+
+def test_after_the_end_nothing_more_is_written(poller):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    connection = Connection(poller, near)
+    connection.receiver = Silent()
+    poller.run_soon(connection)
+    while connection.backlog == 0:
+        connection.write(b"x" * 100_000)
+    connection.finish()
+    assert connection.write(b"behind the end") is False
+    far.settimeout(DEADLINE)
+    assert b"end" not in b"".join(iter(lambda: far.recv(1 << 20), b""))
+    far.close()
+
+
+def test_a_socket_that_is_let_go_is_closed_at_once_and_not_with_the_next_event(poller):
+    near, far = socket.socketpair()
+    wait_for(lambda: poller._waiting, "the leader to sleep")
+    poller.retire(near)
+    far.settimeout(DEADLINE)
+    assert far.recv(1) == b""
+    far.close()
+
+
+def test_timers_that_are_due_are_queued_before_another_thread_can_poll(poller, monkeypatch):
+    take_due, held = poller._take_due, []
+
+    def noting():
+        held.append(poller._polling.locked())
+        take_due()
+
+    monkeypatch.setattr(poller, "_take_due", noting)
+    done = threading.Event()
+    poller.call_later(0.01, done.set)
+    assert done.wait(DEADLINE)
+    assert held and all(held)
+
+
+# The heartbeat.
+
+
+def test_a_process_that_was_held_up_gives_its_clients_their_time_to_answer():
+    class Timers:
+        deadline = float("inf")
+
+        def call_later(self, *args):
+            return self
+
+        def cancel(self):
+            pass
+
+    class Pinged:
+        pong_due, closed, has_more_time = 0.0, False, False
+
+    heartbeat, session = Heartbeat(Timers(), 1.0, 4.0), Pinged()
+    heartbeat.begin(session)
+    late = time.monotonic() + 31.0  # the process stood still for half a minute
+    assert heartbeat._take_due(late) == ([session], [])
+    assert session.pong_due == late + 4.0
+
+
+def test_a_client_whose_answer_lies_unread_is_not_taken_for_dead(engine):
+    eio, client, _, reasons = engine(ping_interval=0.3, ping_timeout=1.0)
+    link = client.websocket(WEBSOCKET)
+    sid = json.loads(link.receive()[1:])["sid"]
+    session = eio.sockets[sid]
+    wait_for(lambda: session.pong_due, "the ping")
+    link_connection = session.link
+    link_connection.read_on(False)  # others have their turn
+    link.send("3")
+    wait_for(link_connection.has_unread)
+    wait_for(lambda: session.has_more_time, "the time to be over")
+    link_connection.read_on(True)
+    wait_for(lambda: not session.has_more_time, "the answer to be read")
+    assert not session.closed and sid in eio.sockets
+    link_connection.read_on(False)
+    link.send("4x")
+    wait_for(lambda: session.closed, "the end of a client that sends, and never answers")
