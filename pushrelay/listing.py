@@ -39,9 +39,10 @@ class Listing:
         self.more = False
         self.position = position_of(broker.epoch, tip.offset)
         self._is_broken = False  # some were dropped while this was read
+        self._is_damaged = False  # some are not what was stored
         self._first = self._next_page(is_first=True)
         whole = since is None or (after is not None and broker._live(listed, tip, after) is not None)
-        self.recovered = whole and not tip.is_damaged and not (self._is_broken and since is not None)
+        self.recovered = whole and not self._is_damaged and not (self._is_broken and since is not None)
 
     def pages(self) -> Iterator[list[Publication]]:
         """Yield the publications. It ends early, with `more`, if some are dropped or the store goes away in between."""
@@ -78,6 +79,7 @@ class Listing:
         while self._read_to < self._last and not self._is_over:
             most = PAGE_BYTES if self._left_bytes is None else min(PAGE_BYTES, self._left_bytes)
             kept, tip, _ = self._broker._page(self._destination, self._read_to, most)
+            self._is_damaged = self._is_damaged or tip.is_damaged
             if tip.trimmed > max(self._trimmed, self._read_to):
                 self._is_broken, self._trimmed = True, tip.trimmed
                 if not is_first:

@@ -16,6 +16,7 @@ from conftest import DEADLINE, ROOT, need, wait_for
 from pushrelay import sqlite_file
 from pushrelay.broker import open_broker
 from pushrelay.publication import Draft, StoreError
+from pushrelay.upkeep import Upkeep
 
 # Four threads publish without end, and a line is printed for each publication that was accepted.
 PUBLISHER = """
@@ -264,6 +265,36 @@ def test_a_second_relay_on_the_same_file_is_refused(path, open_at):
     open_at(path).close()  # it was killed, and its lock with it
     open_at(path)
     assert "another relay" in refusal(path)
+
+
+def test_requests_wait_for_a_relay_that_is_about_to_let_go_of_the_store(path, open_at, caplog):
+    """As at a reload in gunicorn: the new process starts before the old one has closed the store."""
+    before = open_at(path)
+    position = push(before, "x")[0].position
+    broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 0)
+    broker.BUSY_SECONDS = 0.1
+    upkeep = Upkeep(broker, patience=DEADLINE)
+    request = threading.Thread(target=upkeep.see_to_it)
+    request.start()
+    try:
+        request.join(1)
+        assert request.is_alive() and upkeep.trouble is None
+        before.close()
+        request.join(DEADLINE)
+        assert upkeep.started and upkeep.trouble is None and "refused" not in caplog.text
+        assert broker.position("42") == position
+    finally:
+        upkeep.close()
+
+
+def test_requests_do_not_wait_for_ever_for_a_relay_that_keeps_the_store(path, open_at):
+    open_at(path)
+    broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 0)
+    broker.BUSY_SECONDS = 0.1
+    upkeep = Upkeep(broker, patience=0.2)
+    upkeep.see_to_it()
+    assert not upkeep.started and "another relay" in upkeep.trouble
+    upkeep.close()
 
 
 def test_a_newer_relays_file_is_refused(path, open_at):

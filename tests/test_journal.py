@@ -277,6 +277,16 @@ def test_where_a_destination_stands_is_known_without_a_commit_however_many_there
     assert committed(tmp_path / "relay.db") == before
 
 
+def test_the_offsets_that_are_kept_at_hand_have_a_bound(tmp_path, open_at, monkeypatch):
+    monkeypatch.setattr(broker_sqlite, "SPOTS", 10)
+    broker = open_at(tmp_path / "relay.db")
+    for n in range(100):
+        broker.publish([Draft(str(n), "x")])
+    broker.settle()
+    assert len(broker._spots) <= 10
+    assert {broker.position(str(n)) for n in range(100)} == {f"{broker.epoch}:1"}
+
+
 def test_what_does_not_fit_is_committed_at_once(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "small")])

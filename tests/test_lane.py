@@ -5,6 +5,7 @@ import http.client
 import json
 import re
 import socket
+from types import SimpleNamespace
 
 import pytest
 from test_http import FORM, JSON, REFUSED, TEXTS, multipart
@@ -235,3 +236,21 @@ def test_a_known_header_with_a_wrong_key_stays_wrong(served, rated):
 
 def test_this_machine_pushes_as_much_as_it_likes(served, rated):
     assert {post(served, FORM, PLAIN)[0] for _ in range(50)} == {200}
+
+
+def test_a_header_that_is_known_keeps_no_more_than_64_addresses(monkeypatch):
+    """Programs that send one header may have any number of addresses. Each push from behind the 64th is checked again."""
+    gathering = SimpleNamespace(is_full=lambda: False, add=lambda *_: None)
+    monkeypatch.setattr(relay_app.publisher, "_gathering", gathering)
+    asked, may_push = [], relay_app.publisher._access.may_push
+    monkeypatch.setattr(
+        relay_app.publisher._access, "may_push", lambda env: asked.append(env["REMOTE_ADDR"]) or may_push(env)
+    )
+    form = {"CONTENT_TYPE": "application/x-www-form-urlencoded", "CONTENT_LENGTH": str(len(PLAIN))}
+    take = relay_app.publisher.shortcut({"REQUEST_METHOD": "POST", "HTTP_HOST": "localhost", **form})
+    addresses = [f"127.0.0.{number}" for number in range(1, 101)]
+    for _ in range(2):
+        for address in addresses:
+            connection = SimpleNamespace(peer=(address, 1), poller=None)
+            assert take(PLAIN, SimpleNamespace(connection=connection, park=lambda: None))
+    assert asked == addresses + addresses[64:]

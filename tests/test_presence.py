@@ -5,8 +5,11 @@ import time
 import urllib.parse
 
 import pytest
+import socketio
 from conftest import wait_for
 
+from pushrelay.engine import Engine
+from pushrelay.manager import RoomManager
 from pushrelay.presence import Presence
 
 
@@ -99,3 +102,15 @@ def test_bad_input_is_refused_as_a_push_refuses_it(relay, method, path, query, e
 
 def test_a_thousand_destinations_are_told_at_once(relay):
     assert len(presence(relay, *range(1000))) == 1000
+
+
+def test_a_destination_that_nobody_holds_any_more_leaves_nothing_in_memory(monkeypatch):
+    monkeypatch.setattr(socketio.Server, "_engineio_server_class", lambda _: Engine)
+    manager = socketio.Server(client_manager=RoomManager(), async_handlers=False).manager
+    manager.server.environ["stays"] = manager.server.environ["eio"] = {}
+    manager._enter_namespace("stays", "/")
+    sid = manager._enter_namespace("eio", "/")
+    for number in range(50):
+        manager.basic_enter_room(sid, "/", f"to:{number}")
+        manager.basic_leave_room(sid, "/", f"to:{number}")
+    assert set(manager.rooms["/"]) == {None}

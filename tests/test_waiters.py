@@ -79,3 +79,17 @@ def test_at_the_end_all_are_answered(waiters, answers):
     waiters.note("a", 1, "one")
     waiters.finish()
     assert sorted(map(sorted, answers)) == [["a", "both"], ["b", "both"]] and len(waiters) == 0
+
+
+def test_a_push_that_comes_after_the_end_began_is_answered_at_once(waiters, answers):
+    waiters.enter(["a"]).expect(receipts(1), answers.append)
+    waiters.finish()
+    assert answers == [{"a": 0}]
+    waiters.enter(["b"]).expect(receipts(1), answers.append)
+    assert answers == [{"a": 0}, {"b": 0}] and len(waiters) == 0
+
+
+def test_a_destination_that_was_waited_for_once_leaves_nothing_in_memory(waiters):
+    for number in range(10):
+        waiters.enter([str(number), "both"]).finish()
+    assert waiters._by_destination == {}
