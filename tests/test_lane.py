@@ -239,7 +239,7 @@ def test_this_machine_pushes_as_much_as_it_likes(served, rated):
 
 
 def test_a_header_that_is_known_keeps_no_more_than_64_addresses(monkeypatch):
-    """Programs that send one header may have any number of addresses. Each push from behind the 64th is checked again."""
+    """Programs that send one header may have any number of addresses; those behind the 64th are checked each time."""
     gathering = SimpleNamespace(is_full=lambda: False, add=lambda *_: None)
     monkeypatch.setattr(relay_app.publisher, "_gathering", gathering)
     asked, may_push = [], relay_app.publisher._access.may_push

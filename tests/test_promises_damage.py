@@ -111,6 +111,7 @@ def before_the_damage(path, open_at, durability="process"):
     """A store that was killed, with publications in the database, in the WAL and in the journal; what clients saw."""
     broker = open_at(path.with_name("original.db"), durability=durability)
     push(broker, "in the database")
+    broker.ack("read", push(broker, "all that there was", destination="read")[0])
     broker.settle()
     broker._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for number in range(3):
@@ -118,6 +119,7 @@ def before_the_damage(path, open_at, durability="process"):
         broker.settle()
     seen = push(broker, *(f"in the journal {number}" for number in range(5)))[-1]
     push(broker, "x", destination="new")
+    push(broker, "x", destination="read")
     return copy(path.with_name("original.db"), path), seen
 
 
@@ -130,7 +132,7 @@ def test_what_is_missing_or_damaged_after_a_kill_is_never_taken_for_recovered(pa
     assert "new epoch" in caplog.text and str(path) in caplog.text
     push(broker, *(f"later {number}" for number in range(12)))
     assert recover(broker, seen) == (False, [])
-    for destination in ("42", "new"):
+    for destination in ("42", "new", "read"):
         assert recover(broker, "acked", destination) == (False, []), "nobody knows what came before this"
     assert data(broker)[-12:] == [f"later {number}" for number in range(12)]
     position = broker.position("42")
