@@ -180,14 +180,20 @@ class Relay
         }
         $options = &$this->options;
         foreach (['budget', 'cooldown'] as $name) {
-            if (!is_numeric($options[$name]) || $options[$name] < 0 || $options[$name] > 60) {
+            if (!is_numeric($options[$name]) || !($options[$name] >= 0 && $options[$name] <= 60)) { // so not NAN either
                 return "$name is a number of seconds, 60 at most";
             }
         }
         if (PHP_INT_SIZE < 8) {
             $options['cooldown'] = 0; // the breaker's number has 18 digits
         }
-        $options['key'] = (string) $options['key'];
+        foreach (['key', 'secret', 'ca_file'] as $name) {
+            if (!is_scalar($options[$name] ?? '')) {
+                $options[$name] = '';
+                return "$name is a text";
+            }
+            $options[$name] = (string) $options[$name];
+        }
         if (preg_match('/[^\x21-\x7e]/', $options['key'])) {
             return 'the key holds a space, a line break or a letter that no key has';
         }
