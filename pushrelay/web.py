@@ -181,6 +181,7 @@ class Exchange:
         except Trouble:
             self.close()
             raise
+        self._connection.sock = _Incoming(self.sock, timeout)
 
     def is_answered(self, timeout: float) -> bool:
         """Wait until the answer begins, or the connection ends; False where neither did in time."""
@@ -193,9 +194,7 @@ class Exchange:
                 continue
             except OSError:
                 begun = b""  # reply() says what it was
-            finally:
-                self.sock.settimeout(self._timeout)
-            self._connection.sock = _Begun(self.sock, begun)
+            self._connection.sock = _Incoming(self.sock, self._timeout, begun)
             return True
         return False
 
@@ -205,12 +204,10 @@ class Exchange:
             return self._read(response)
 
     def _read(self, response: http.client.HTTPResponse) -> Reply:
-        end, pieces, size = time.monotonic() + self._timeout, [], 0
+        pieces, size = [], 0
         while size < LARGEST_BODY and (piece := response.read1(65536)):
             pieces.append(piece)
             size += len(piece)
-            if time.monotonic() > end:
-                raise TimeoutError
         return Reply(response.status, response.reason, response.headers, b"".join(pieces))
 
     def switched(self, key: str) -> bytes:
@@ -223,7 +220,7 @@ class Exchange:
             if response.headers.get("Sec-WebSocket-Accept", "").encode() != accept_key(key):
                 raise Trouble("the 101 is not the answer to this question (Sec-WebSocket-Accept)")
             # http.client has read a buffer full, and of what is behind the header that is ours.
-            self.sock.setblocking(False)
+            response.fp.raw.waits = False
             try:
                 return response.fp.peek()
             except ssl.SSLWantReadError:
@@ -234,31 +231,39 @@ class Exchange:
         self.sock.close()
 
 
-class _Begun(NamedTuple):
-    """For http.client, a socket of which something has been read already."""
+class _Incoming(NamedTuple):
+    """For http.client, the socket of an answer, which must be there `timeout` seconds after reading begins."""
 
     sock: socket.socket
-    begun: bytes
+    timeout: float
+    begun: bytes = b""  # what has been read already
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self.sock.makefile(mode, buffering=0), self.begun))
+        return io.BufferedReader(_Reader(self, self.sock.makefile(mode, buffering=0)))
 
     def close(self) -> None:
         self.sock.close()
 
 
 class _Reader(io.RawIOBase):
-    """Reads what has been read already, and then the rest."""
+    """Reads what has been read already, and then the rest. A server that sends a byte at a time gains nothing."""
 
-    def __init__(self, rest: io.RawIOBase, begun: bytes):
+    def __init__(self, incoming: _Incoming, rest: io.RawIOBase):
+        self.waits = True  # False: read what is there
+        self._sock = incoming.sock
+        self._deadline = time.monotonic() + incoming.timeout
         self._rest = rest
-        self._begun = begun
+        self._begun = incoming.begun
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
         if not self._begun:
+            left = self._deadline - time.monotonic() if self.waits else 0.0
+            if self.waits and left <= 0:
+                raise TimeoutError
+            self._sock.settimeout(left)
             return self._rest.readinto(buffer)
         size = min(len(buffer), len(self._begun))
         buffer[:size], self._begun = self._begun[:size], self._begun[size:]

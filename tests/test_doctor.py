@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
@@ -560,6 +561,28 @@ def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_was_said()
             dialer.ask("GET", "health/live", timeout=0.2)
         with pytest.raises(Trouble, match="no answer within 0.2 s"):
             dialer.open_websocket("", timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    "begins", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
+)
+def test_a_server_that_drips_is_not_waited_for_longer_than_it_was_said(begins):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            sock, _ = server.accept()
+            with sock, contextlib.suppress(OSError):
+                sock.recv(65536)
+                sock.sendall(begins)
+                while True:
+                    sock.sendall(b"1")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        with pytest.raises(Trouble, match="no answer within 1 s"):
+            Dialer(address_of(f"http://127.0.0.1:{server.getsockname()[1]}/")).ask("GET", "health/live", timeout=1)
+        thread.join(DEADLINE)
 
 
 @pytest.mark.parametrize(
