@@ -5,19 +5,24 @@
 - `Wire`: ordered. A Socket.IO client that answers pings, and returns what came, in order. `Follower` is one that
   stays registered, whatever happens.
 - `crowd.crowd`: thousands of clients in asyncio.
+- `OfficialClient`, by the fixture `official`: socket.io-client in Node.
 
-All but the first speak the protocols by themselves, with nothing of the relay's code, and share what stands first here:
-one frame, one handshake, one way to read.
+The second to the fourth speak the protocols by themselves, with nothing of the relay's code. They share what stands
+first here: one frame, one handshake, one way to read.
 """
 
 import contextlib
 import http.client
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 
-from conftest import DEADLINE, wait_for
+from conftest import DEADLINE, ROOT, need, wait_for
+
+TESTS = ROOT / "tests"
 
 # RFC 6455, 11.8.
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -265,6 +270,34 @@ class Follower:
         if self._wire is not None:
             self._wire.close()
         self._thread.join(DEADLINE)
+
+
+class OfficialClient:
+    """socket.io-client in Node; `lines` grows by an object for each thing that happens there."""
+
+    def __init__(self, url, transport, *ids):
+        need(shutil.which("node"), "Node (apt-get install nodejs npm)")
+        need((TESTS / "node_modules/socket.io-client").exists(), "socket.io-client (cd tests && npm install)")
+        command = ["node", str(TESTS / "official_client.js"), url, transport, *ids]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=TESTS)
+        self.lines = []
+        threading.Thread(target=self._read, daemon=True).start()
+        self.wait("registered")
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(json.loads(line))
+
+    def of(self, kind):
+        return [line for line in self.lines if kind in line]
+
+    def wait(self, kind, count=1):
+        wait_for(lambda: len(self.of(kind)) >= count, f"{kind} {count} times in {self.lines}")
+        return self.of(kind)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait(DEADLINE)
 
 
 class ServedClient:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -339,6 +340,34 @@ def context(browser, page_errors):
     yield context
     context.close()
     assert not page_errors, page_errors
+
+
+@pytest.fixture
+def page(context):
+    """A page with relay.js: page.open(relay.url)."""
+    from pages import Page, Server, Site
+
+    with Server(("127.0.0.1", 0), Site) as site:
+        yield Page(context.new_page(), site)
+
+
+@pytest.fixture
+def fake(page):
+    """A server in the test for that page: fake.send(packet)."""
+    from pages import Fake
+
+    fake = Fake(page)
+    page.page.route_web_socket(re.compile("socket.io"), fake.accept)
+    return fake
+
+
+@pytest.fixture
+def official():
+    """Starts socket.io-client in Node: official(relay.url, "websocket", "42")."""
+    from clients import OfficialClient
+
+    with contextlib.ExitStack() as started:
+        yield lambda *args: started.enter_context(contextlib.closing(OfficialClient(*args)))
 
 
 @pytest.fixture

@@ -32,47 +32,6 @@ def php(*args, deadline=DEADLINE):
     return ran.stdout
 
 
-class OfficialClient:
-    """socket.io-client in Node; `lines` grows by an object for each thing that happens there."""
-
-    def __init__(self, url, transport, *ids):
-        need(shutil.which("node"), "Node (apt-get install nodejs npm)")
-        need((HERE / "node_modules/socket.io-client").exists(), "socket.io-client (cd tests && npm install)")
-        command = ["node", str(HERE / "official_client.js"), url, transport, *ids]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE)
-        self.lines = []
-        threading.Thread(target=self._read, daemon=True).start()
-        self.wait("registered")
-
-    def _read(self):
-        for line in self.process.stdout:
-            self.lines.append(json.loads(line))
-
-    def of(self, kind):
-        return [line for line in self.lines if kind in line]
-
-    def wait(self, kind, count=1):
-        wait_for(lambda: len(self.of(kind)) >= count, f"{kind} {count} times in {self.lines}")
-        return self.of(kind)
-
-    def close(self):
-        self.process.kill()
-        self.process.wait(DEADLINE)
-
-
-@pytest.fixture
-def official():
-    clients = []
-
-    def connect(*args):
-        clients.append(OfficialClient(*args))
-        return clients[-1]
-
-    yield connect
-    for client in clients:
-        client.close()
-
-
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_php_reaches_the_official_client(relay, official, transport):
     ids = f"official-{transport}", f"second-{transport}"

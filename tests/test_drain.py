@@ -13,8 +13,6 @@ import pytest
 from clients import WebSocketClient, open_websocket, read_all
 from conftest import DEADLINE, own_only, wait_for
 from crowd import crowd, run, until
-from test_clients import official  # noqa: F401 (a fixture)
-from test_relay_js import page  # noqa: F401 (a fixture)
 
 from pushrelay.draining import spread_for
 
@@ -259,7 +257,7 @@ window.WebSocket = class extends WebSocket {
 
 
 @own_only
-def test_relay_js_comes_back_at_its_own_time_and_has_lost_nothing(start_relay, page):  # noqa: F811 (the fixture)
+def test_relay_js_comes_back_at_its_own_time_and_has_lost_nothing(start_relay, page):
     relay = start_relay(drain_spread=1.5)
     page.open(relay.url, before=WATCH_SOCKETS).connect()
     relay.push("42", "before")
@@ -275,7 +273,7 @@ def test_relay_js_comes_back_at_its_own_time_and_has_lost_nothing(start_relay, p
     assert page.seen("error") == []
 
 
-def test_the_official_client_comes_back(start_relay, official):  # noqa: F811 (the fixture)
+def test_the_official_client_comes_back(start_relay, official):
     relay = start_relay()
     client = official(relay.url, "websocket", "42")
     relay.stop()

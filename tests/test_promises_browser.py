@@ -12,7 +12,8 @@ import pytest
 import websocket
 from conftest import CHROMIUM_FLAGS, DEADLINE, need, wait_for
 from network import Network
-from test_relay_js import TRANSPORTS, Server, Site
+from pages import Server, Site
+from test_relay_js import TRANSPORTS
 
 PINGS = {"ping_interval": 0.5, "ping_timeout": 0.5}  # a dead network is noticed within a second
 LONG = {"history_size": 10_000}  # a slow machine may stay away for long

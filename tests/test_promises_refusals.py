@@ -11,8 +11,8 @@ import time
 import pytest
 from clients import WebSocketClient
 from conftest import DEADLINE, need, own_only, wait_for
+from pages import Server, Site
 from test_limits import enter, event
-from test_relay_js import Server, Site
 
 HERE = pathlib.Path(__file__).parent
 EVIL = "https://evil.example"

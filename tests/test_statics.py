@@ -8,7 +8,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from test_relay_js import Server, Site
+from pages import Server, Site
 
 SCRIPT = (ROOT / "static/relay.js").read_bytes()
 ADDRESSES = ["/static/relay.js", "/socket.io/socket.io.js"]

@@ -1,0 +1,141 @@
+"""A page with relay.js in Chromium, and what serves it."""
+
+import http.server
+import json
+import re
+import socketserver
+import threading
+
+from conftest import wait_for
+
+HANDSHAKE = '0{"sid":"e","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":100000}'
+
+# What the tests look at afterwards: `relay`, and all that it said, in order.
+LISTEN = """
+var seen = [], keep = (what) => (...args) => seen.push([what, ...args]);
+function listen(relay) {
+  for (const what of ["status", "error", "push"]) relay.on(what, keep(what));
+  return relay;
+}
+"""
+
+
+class Page:
+    """A page on another port of the relay's host, as Apache would serve it, with the script tag that people embed."""
+
+    def __init__(self, page, site):
+        self.page = page
+        self.site = site
+
+    def open(self, url, script="/static/relay.js", before=""):
+        html = f'<!doctype html><script>{before}</script><script src="{url}{script}"></script><script>{LISTEN}</script>'
+        self.site.html = html.encode()
+        self.page.goto(self.site.url)
+        return self
+
+    def run(self, javascript):
+        """The value of an expression, or of a function called; a promise that does not settle fails the test."""
+        late = "new Promise((_, reject) => setTimeout(() => reject(new Error('no answer')), 10000))"
+        value = f"(async () => {{ const it = ({javascript}); return typeof it === 'function' ? it() : it; }})()"
+        return self.page.evaluate(f"() => Promise.race([{value}, {late}])")
+
+    def connect(self, options="{}", ids='"42"'):
+        """Connect, register, and wait until the registration is answered."""
+        self.run(f"() => {{ window.relay = listen(Relay.connect(undefined, {options})); }}")
+        return self.run(f"() => relay.register({ids})") if ids else self.until("relay.status === 'online'")
+
+    def until(self, javascript):
+        try:
+            return self.page.wait_for_function(javascript).json_value()
+        except Exception as error:
+            raise AssertionError(f"{javascript}; seen: {self.run('seen')!r:.1000}") from error
+
+    def seen(self, what):
+        return [rest for kind, *rest in self.run("seen") if kind == what]
+
+    def pushed(self, count):
+        """The data of the pushes, once there are this many."""
+        self.until(f"seen.filter(([what]) => what === 'push').length >= {count}")
+        return [data for data, *_ in self.seen("push")]
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(self.server.html)
+
+    def log_message(self, *_):
+        pass
+
+
+class Fake:
+    """A server in the test, which sends what a relay seldom does. `send` is to the last socket."""
+
+    def __init__(self, page):
+        self.page = page
+        self.sockets = []
+        self.got = []
+        self.answer = '40{"sid":"s"}'
+        self.replay = []  # positions of what comes before that answer
+        self.positions = None  # a dict: each register is answered with these, and whether they are recovered
+
+    def accept(self, ws):
+        self.sockets.append(ws)
+        ws.on_message(self.receive)
+        ws.send(HANDSHAKE)
+
+    def receive(self, message):
+        self.got.append(message)
+        if message == "40":
+            self.send(self.answer)
+        elif self.positions is not None and (register := re.match(r'42(\d+)\["register",', message)):
+            for position in self.replay:
+                self.push(position)
+            ids = {
+                each: {"position": position, "recovered": recovered, "replayed": 0}
+                for each, (position, recovered) in self.positions.items()
+            }
+            self.send(f"43{register[1]}{json.dumps([{'ok': True, 'ids': ids}])}")
+
+    def send(self, packet):
+        self.sockets[-1].send(packet)
+
+    def event(self, *args):
+        self.send("42" + json.dumps(args))
+
+    def push(self, position, destination="42"):
+        self.event("push", {"data": position, "id": position, "destination": destination})
+
+    def sent(self, event):
+        """What the page emitted under this name, as it came."""
+        packets = (re.fullmatch(r"42\d*(\[.*)", message) for message in self.got if isinstance(message, str))
+        return [args[1] for args in (json.loads(packet[1]) for packet in packets if packet) if args[0] == event]
+
+    def waits_for(self, event, count):
+        wait_for(lambda: self.page.run("1") and len(self.sent(event)) >= count, f"{event} {count}")
+        return self.sent(event)
+
+    def reconnect(self, positions):
+        """End the connection, and answer the registrations of the next one so."""
+        self.positions = positions
+        count = len(self.sockets)
+        self.send("41")
+        self.connected(count + 1)
+
+    def connected(self, count):
+        wait_for(lambda: self.page.run("1") and len(self.sockets) >= count, f"connection {count}")
