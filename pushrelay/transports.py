@@ -60,15 +60,8 @@ class Transports(engineio.Server):
             else:
                 readable = self._is_handshake(environ)
                 answer = self._refuse_origin(environ)
-        except Rejected as rejected:
-            answer = rejected.answer()
-        except Full as full:
-            self._complain(full, environ)
-            answer = full_answer(full)
-        except HandshakeError as error:
-            answer = Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
-        except NotTaken:
-            answer = Rejected(NO_FILES, "503 Service Unavailable").answer()
+        except (Rejected, Full, HandshakeError, NotTaken) as error:
+            answer = self._refusal(error, environ)
         if not isinstance(answer, Answer):
             return answer
         status, headers, body = answer
@@ -124,6 +117,18 @@ class Transports(engineio.Server):
         head += farewell_frames(opening, error, message) + farewell.closing(error)
         conversation.upgrade(farewell, head)
         return conversation.returned()
+
+    def _refusal(self, error: Exception, environ: dict[str, Any]) -> Answer:
+        """Return the answer to a request that is refused; the log gets what the operator can change."""
+        if isinstance(error, Full):
+            self._complain(error, environ)
+            return full_answer(error)
+        if isinstance(error, HandshakeError):
+            return Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
+        rejected = error if isinstance(error, Rejected) else Rejected(NO_FILES, "503 Service Unavailable")
+        if rejected.status.startswith("503") and not self._over:
+            self.complaints.note(rejected.message, "", f"a client was refused: {rejected.message}")
+        return rejected.answer()
 
     def _complain(self, full: Full, environ: dict[str, Any]) -> None:
         """Have the log name the setting because of which a client was refused."""
