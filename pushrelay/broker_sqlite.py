@@ -1,32 +1,26 @@
 """`sqlite:FILE`: publications in an SQLite database. A push that was answered outlives the process."""
 
-import contextlib
 import logging
 import os
 import sqlite3
 from json.encoder import encode_basestring as quote
 from typing import Any
 
-from . import journal, sqlite_file, sqlite_note
-from .broker import new_epoch
+from . import sqlite_file, sqlite_note
 from .commits import Job
 from .handout import Item
 from .journal import SIZE, Journal, Left
 from .publication import StoreError, decode
 from .sqlite_file import ERRORS
 from .sqlite_lock import StoreLock
-from .sqlite_note import Note
+from .sqlite_opening import CHECK_EVERY, Opening
 from .sqlite_reading import FLOOR
 from .sqlite_rows import Spot, checksum_of, data_sum, only, whole
-from .sqlite_sweep import GRAIN, Sweeping
+from .sqlite_sweep import GRAIN
 
 log = logging.getLogger("relay.broker")
 
-SPOTS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
 TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for all of them
-CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
-CHECK_SECONDS = 2.0  # that a start looks for damage, at most
-CHECK_BYTES = 32 << 20  # a store that was closed is looked at if that costs no more than some 50 ms
 MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none
 
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM destinations"
@@ -37,7 +31,7 @@ _INSERT = (
 )
 
 
-class SQLiteBroker(Sweeping):
+class SQLiteBroker(Opening):
     """A broker whose store is one file. One connection writes, a few read, and no other relay may use the file.
 
     `durability`: "process" outlives the end of the process, however it ends; "power" the end of the machine.
@@ -45,6 +39,7 @@ class SQLiteBroker(Sweeping):
 
     BUSY_SECONDS = 2.0  # how long to wait for other programs that lock the file
     IMPATIENT_SECONDS = 0.02  # the same, while one does so for longer than that
+    SPOTS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
     WAL_PAGES = 4000  # 16 MiB: the more, the fewer times a page that changes often is copied into the file (measured)
     WAL_BYTES = 48 << 20  # where readers kept it from being begun anew, writing waits for them
 
@@ -87,135 +82,6 @@ class SQLiteBroker(Sweeping):
         self._lost_at = 0.0  # when the store lost something the last time
         self._is_lost = False  # they are not in SQLite's open transaction either: it failed
         self._lost_spots: dict[str, Spot] = {}  # how things stood then, but for the ids of what was new
-
-    # Opening and closing.
-
-    def _open(self) -> None:
-        sqlite_file.check_folder(self.path)
-        self._left = None
-        self._lock = StoreLock(self.path, self.BUSY_SECONDS)
-        try:
-            self._open_file()
-        except BaseException:
-            self._close()
-            raise
-
-    def _open_file(self) -> None:
-        self._lock.see_to_it()
-        sqlite_file.create(self.path)
-        self._lock.hold_file()
-        try:
-            self._writer = writer = sqlite_file.connect(self.path, self.BUSY_SECONDS)
-            writer.execute(f"PRAGMA wal_autocheckpoint={self.WAL_PAGES}")
-            sqlite_file.migrate(writer, self.path)
-            self._take_over()
-            self._pages = self.history_bytes // writer.execute("PRAGMA page_size").fetchone()[0]
-        except ERRORS as error:
-            raise sqlite_file.explain(error, self.path) from error
-        self._inodes = self._inodes_now()
-        self._readers = sqlite_file.Readers(self.path, self.BUSY_SECONDS)
-        self._broken = self._is_locked = self._has_told_damage = False
-
-    def _take_over(self) -> None:
-        """Commit what the journal holds, note that this relay works with the file, and begin a new journal.
-
-        All in one transaction, and the new journal takes the place of the old one after it: whenever this process is
-        killed, the next one finds a journal that belongs to what the file says.
-        """
-        path, writer, old = f"{self.path}-recent", self._writer, sqlite_note.read(self._writer)
-        is_first = self._left is None
-        left = self._left or self._find_journal(path, old)
-        loss = sqlite_note.find_loss(old, left, path)
-        if is_first and (old.is_open or os.path.getsize(self.path) < CHECK_BYTES):
-            sqlite_file.check(writer, CHECK_SECONDS)
-        boot = sqlite_note.this_boot() if self._durability == "process" else ""
-        note = Note(new_epoch() if loss else old.epoch, boot, sqlite_note.new_token(), True, old.generation + 1)
-        new = Journal(path, note.epoch, note.token, note.generation)
-        try:
-            writer.execute("PRAGMA synchronous=FULL")  # the note is worth something once it is on the disk
-            writer.execute("BEGIN IMMEDIATE")
-            self._whole, self._spots = None, {}
-            self._forget_staged()
-            if left is not None and (not is_first or left.token == old.token):
-                self._replay(left.payloads)
-            self._flush()
-            if loss:
-                sqlite_note.declare_loss(writer, self._clock())
-            sqlite_note.mark_open(writer, note)
-            writer.execute("COMMIT")
-            writer.execute(f"PRAGMA synchronous={'FULL' if self._durability == 'power' else 'NORMAL'}")
-            self._left = new.as_left()  # what belongs to the file now, should the rest fail
-            new.put_in_place(keep_old=bool(loss) and is_first)
-        except BaseException:
-            new.close()
-            raise
-        self._journal, self._left, self.epoch = new, None, note.epoch
-        if loss:
-            log.error(
-                "%s: %s. A new epoch begins: clients that come back learn that they lost something", self.path, loss
-            )
-        self._forget_staged()
-        self._load_spots()
-        self._unsettled, self._recent = 0, []
-        self._is_lost, self._lost_spots = False, {}
-
-    @staticmethod
-    def _find_journal(path: str, note: Note) -> Left | None:
-        """What the last relay left. If it was killed before its new journal was in place, that is the right one."""
-        new = journal.read(journal.new_of(path))
-        return new if new is not None and note.token and new.token == note.token else journal.read(path)
-
-    def _reopen(self) -> None:
-        log.info("opening %s again", self.path)
-        if self._journal is not None:
-            self._left = self._journal.as_left()
-        self._close_file()
-        try:
-            sqlite_file.check_folder(self.path)
-            self._open_file()
-        except StoreError as error:
-            self._away = str(error)
-            raise
-
-    def _load_spots(self) -> None:
-        """Have the spots of all destinations at hand, unless those are too many."""
-        spots: dict[str, Spot] = {}
-        has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= SPOTS
-        if has_all:
-            for id_, name in self._writer.execute("SELECT id, name FROM destinations NOT INDEXED").fetchall():
-                spots[name] = spot = self._find_in(self._writer, name)
-                if spot is None or spot.id != id_:
-                    raise sqlite_file.Damaged("a destination is not where its name leads")
-        # Not before they are complete: others read them while the file is opened again.
-        self._spots, self._staged = spots, {}
-        self._whole = spots if has_all else None
-
-    def _close_file(self, is_settled: bool = False) -> None:
-        if self._journal is not None:
-            self._journal.close(is_settled)
-            self._journal = None
-        self._whole, self._spots, self._lost_spots = None, {}, {}  # what it says counts, once it is open again
-        if self._readers is not None:
-            self._readers.close()
-            self._readers = None
-        if self._writer is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._writer.close()
-            self._writer = None
-
-    def _close(self) -> None:
-        is_settled = False
-        if self._readers is not None:  # else it was never wholly open: what is in the journal may be nowhere else
-            with contextlib.suppress(*ERRORS):
-                if self._writer.in_transaction:
-                    self._settle()
-                if not self._unsettled:
-                    sqlite_note.mark_closed(self._writer)
-                    is_settled = True
-        self._close_file(is_settled)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
 
     # The transaction.
 
@@ -277,7 +143,7 @@ class SQLiteBroker(Sweeping):
         if changes:
             self._writer.execute(sqlite_note.COMMITTED, (self._generation + 1,))
         self._writer.execute("COMMIT")
-        while len(self._spots) > SPOTS:  # not before: of what SQLite does not know the spots are needed
+        while len(self._spots) > self.SPOTS:  # not before: of what SQLite does not know the spots are needed
             self._whole = None
             del self._spots[next(iter(self._spots))]
         self._unsettled, self._recent = 0, []
@@ -350,36 +216,6 @@ class SQLiteBroker(Sweeping):
             )
         if key is not None and self._find_key(key, created) is None:
             self._store_key(key, offset, created)
-
-    def _check_files(self) -> None:
-        """See whether the files are still those that were opened, and whether the WAL has grown too long."""
-        self._until_check = CHECK_EVERY
-        if self._broken:
-            return
-        now = self._inodes_now()
-        if now[:1] != self._inodes[:1]:
-            log.error("%s was removed or replaced while the relay works with it", self.path)
-            self._broken = True
-            return  # what is not committed yet goes to the file that is there now
-        self._lock.see_to_it()
-        if self._writer.in_transaction:
-            self._settle()
-        if now != self._inodes or not self._journal.is_in_place():
-            log.error("%s-wal or -recent was removed, replaced or cut while the relay works with it", self.path)
-            self._broken = True
-        elif os.path.getsize(f"{self.path}-wal") > self.WAL_BYTES:
-            # Waits for those who read now. Who begins to read later reads the file, so the wait is short.
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def _inodes_now(self) -> tuple[int, ...]:
-        """Which files are there: the database and its WAL; 0 for one that is not."""
-        found = []
-        for path in (self.path, f"{self.path}-wal"):
-            try:
-                found.append(os.stat(path).st_ino)
-            except OSError:
-                found.append(0)
-        return tuple(found)
 
     # Storing.
 

@@ -76,13 +76,10 @@ class Journal:
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(self._path, f"{self._path}.bad")
             os.replace(new_of(self._path), self._path)
-            folder = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
         except OSError as error:
             raise _explain(self._path, error) from None
+        with contextlib.suppress(OSError):  # a folder that cannot be read, or a file system that syncs none
+            _sync_folder(self._path)
 
     def begin(self, generation: int) -> None:
         """Be empty. Call this once all payloads are committed, as commit number `generation`. Raises StoreError."""
@@ -198,7 +195,18 @@ def _seed_of(epoch: str, token: str, generation: int) -> int:
 
 
 def _explain(path: str, error: OSError) -> StoreError:
-    return StoreError(f"{path}: {error.strerror}: free some space there, or make it writable for the relay's user")
+    public = "the store's journal cannot be written: free some space on its disk, or make it writable"
+    message = f"{path}: {error.strerror}: free some space there, or make it writable for the relay's user"
+    return StoreError(message, public)
+
+
+def _sync_folder(path: str) -> None:
+    """Bring the name of a file to the disk."""
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _fill(fd: int) -> None:

@@ -261,7 +261,7 @@ def test_what_is_not_committed_is_read_by_everybody(tmp_path, open_at):
 
 
 def test_where_a_destination_stands_is_known_without_a_commit_however_many_there_are(tmp_path, open_at, monkeypatch):
-    monkeypatch.setattr(broker_sqlite, "SPOTS", 10)
+    monkeypatch.setattr(broker_sqlite.SQLiteBroker, "SPOTS", 10)
     broker = open_at(tmp_path / "relay.db")
     for n in range(50):
         broker.publish([Draft(str(n), "x"), Draft("always", n)])
@@ -278,7 +278,7 @@ def test_where_a_destination_stands_is_known_without_a_commit_however_many_there
 
 
 def test_the_offsets_that_are_kept_at_hand_have_a_bound(tmp_path, open_at, monkeypatch):
-    monkeypatch.setattr(broker_sqlite, "SPOTS", 10)
+    monkeypatch.setattr(broker_sqlite.SQLiteBroker, "SPOTS", 10)
     broker = open_at(tmp_path / "relay.db")
     for n in range(100):
         broker.publish([Draft(str(n), "x")])
