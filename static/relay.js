@@ -7,7 +7,12 @@
     timeout: 10000, // ms: for a transport to open, for a token, and for the answer to a push
     reconnectDelay: 1000,
     reconnectDelayMax: 30000,
+    probeDelay: 30000, // while polling: ms until WebSocket is tried again; doubled after each failure, up to PROBE_MAX
   };
+  const PROBE_MAX = 300000;
+  const REST = 10; // seconds that a hidden page goes on polling
+  const PLACES = 3; // polls of one browser: it has six connections to a host, and pages need some to load
+  const PLACE_DELAY = 10000; // ms until a page that lost its place wants one again
   const BUFFER = 100; // messages that wait while offline
   const ACK_DELAY = 20; // ms: at most and at least this often
   const SAVE_DELAY = 50; // ms
@@ -20,39 +25,67 @@
 
   // Unknown in modules, bundles and workers.
   const { src } = page.currentScript || {};
-  const place = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)\.js/.exec(src);
-  const HOME = place ? place[1] : here.origin + "/";
+  const [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)\.js/.exec(src) || [];
+  // A frame with srcdoc and a worker from a blob have no address of their own.
+  const BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
 
   const refusal = (error, message) => ({ ok: false, error, message });
-  const CUT = refusal("disconnected", "the connection was lost before the answer");
-  const CLOSED = refusal("closed", "close(), unregister() or leave() came before the answer");
+  const CUT = refusal("disconnected", "connection lost before the answer");
+  const CLOSED = refusal("closed", "closed or unregistered before the answer");
 
   const isObject = (value) => typeof value === "object" && value !== null;
   const isFunction = (value) => typeof value === "function";
   const isRefused = (body) => body && body.ok === false;
   const listOf = (ids) => [].concat(ids).map((id) => (typeof id === "number" ? String(id) : id));
-  const own = (object, key) => (Object.prototype.hasOwnProperty.call(object, key) ? object[key] : undefined);
-  const later = (ms) => new Promise((_, reject) => setTimeout(() => reject(new Error(`no answer within ${ms} ms`)), ms));
+  const late = (ms) => refusal("timeout", `no answer within ${ms} ms`);
+  const noRelay = (url, how = "") => ({ error: "no_relay", message: `no relay answers at ${url}${how}`, url });
+  const noop = () => {};
 
   function websocket(wire, url) {
     const ws = new WebSocket(url.replace("http", "ws") + "?EIO=4&transport=websocket");
     ws.onmessage = (event) => wire.receive(event.data);
-    ws.onclose = () => wire.end("transport close"); // after errors, too
+    ws.onclose = ws.onerror = () => wire.end("transport close"); // only one of them, if a policy of the page blocks it
     wire.send = (packet) => ws.send(packet);
     wire.close = () => ws.close();
+  }
+
+  /**
+   * Hold a lock that all pages of this origin share. Resolves with a function that releases it, or with nothing if it
+   * is taken; with one also if the browser has no locks here. Calls lost() if another page takes the lock away.
+   */
+  function hold(name, options, lost) {
+    return new Promise((resolve) => {
+      const { locks } = scope.navigator || {};
+      const granted = (lock) => (lock ? new Promise(resolve) : resolve());
+      if (locks) locks.request(name, options, granted).catch(({ name }) => name === "AbortError" && lost()).then(() => resolve(noop));
+      else resolve(noop);
+    });
+  }
+
+  /** A place to poll: a free one, or for a page that is looked at, any. */
+  async function takePlace(url, lost) {
+    const nameOf = (n) => `relay:poll:${n}:${url}`;
+    for (let n = 0; n < PLACES; n++) {
+      const release = await hold(nameOf(n), { ifAvailable: true }, lost);
+      if (release) return release;
+    }
+    return page.hidden ? null : hold(nameOf(Math.floor(Math.random() * PLACES)), { steal: true }, lost);
   }
 
   function polling(wire, url) {
     const polls = new AbortController(); // a POST may finish after close()
     const outbox = [];
     let posting = false;
+    const place = takePlace(url, () => wire.end("no place"));
 
     async function request(options) {
       const query = "?EIO=4&transport=polling&t=" + Math.random(); // against caches
       const session = wire.sid ? "&sid=" + encodeURIComponent(wire.sid) : "";
       const response = await fetch(url + query + session, { credentials: "include", ...options });
-      if (!response.ok) throw new Error("HTTP " + response.status);
-      return response.text();
+      if (response.ok) return response.text();
+      const { status, headers } = response;
+      const body = await response.json().catch(noop);
+      throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") });
     }
 
     async function poll() {
@@ -60,10 +93,17 @@
     }
 
     async function post() {
-      if (posting) return; // two could overtake
+      if (posting) return; // two could overtake each other
       posting = true;
-      while (outbox.length) await request({ method: "POST", body: outbox.shift() });
+      while (outbox.length) await request({ method: "POST", body: batch().join("\x1e") });
       posting = false;
+    }
+
+    /** As many packets as one request may hold. UTF-8 takes three bytes at most for each UTF-16 unit. */
+    function batch() {
+      let size = 0;
+      const end = outbox.findIndex((packet, i) => i > 900 || (size += packet.length * 3 + 1) > wire.maxPayload);
+      return outbox.splice(0, end < 0 ? outbox.length : end || 1);
     }
 
     const fail = (error) => wire.end("transport error", error);
@@ -73,23 +113,19 @@
     };
     wire.close = () => {
       polls.abort();
+      place.then((release) => release && release());
       if (wire.sid) wire.send("1");
     };
-    poll().catch(fail);
+    place.then((release) => (release ? poll() : wire.end("no place"))).catch(fail);
   }
 
-  /** Report what a handler threw to window.onerror, with its stack, although this script may be another origin's. */
-  function complain(error) {
-    (scope.reportError || console.error)(error);
-  }
-
-  /** Whether a handler succeeded. */
+  /** Whether a handler succeeded. window.onerror gets its error whole, although this script may be another origin's. */
   async function call(fn, self, args) {
     try {
       await fn.apply(self, args);
       return true;
     } catch (error) {
-      complain(error);
+      (scope.reportError || console.error)(error);
     }
   }
 
@@ -108,8 +144,8 @@
   // progress would hide another's gap: only the page itself uses it. Connections that hold the same id in one page have
   // an item each: the first connection the first item, and so on.
   const hasTab = scope.top === scope;
-  const SHARED = Symbol.for("relay.holders"); // by all copies of this script in the page
-  const holders = scope[SHARED] || (scope[SHARED] = new Map()); // url and id -> connections; the index is the item
+  const SHARED = Symbol.for("relay.items"); // by all copies of this script in the page
+  const taken = scope[SHARED] || (scope[SHARED] = new Set()); // item and id
   const unsaved = new Map(); // item -> Map of id -> position
   let saving = 0;
 
@@ -147,21 +183,6 @@
     unsaved.clear();
   }
 
-  /** What a register sends as `since`. An object without prototype: "__proto__" may be an id. */
-  function sinceOf(before) {
-    const known = [...before].filter(([, [since]]) => since);
-    if (!known.length) return undefined;
-    if (known.length === before.size && known.every(([, [since]]) => since === "acked")) return "acked";
-    const all = Object.create(null);
-    known.forEach(([id, [since]]) => (all[id] = since));
-    return all;
-  }
-
-  function closeInbox(state) {
-    if (state.inbox) state.inbox.queue = []; // ends what is tried again
-    state.inbox = null;
-  }
-
   class Emitter {
     constructor() {
       this._handlers = new Map(); // "__proto__" may be a name
@@ -178,6 +199,7 @@
     }
 
     off(name, fn) {
+      if (name === undefined) this._handlers.clear();
       const handlers = this._handlers.get(name) || [];
       this._handlers.set(name, handlers.filter((handler) => fn && handler.fn !== fn));
       return this;
@@ -197,9 +219,10 @@
     }
   }
 
+  const [NONE, ASKED, HELD] = [0, 1, 2];
   const live = new Set(); // started and not closed
 
-  /** Kept up from _start() to close(). Subclasses add _changed(), _recovery(), _event() and _error(). */
+  /** Kept up from connect() to close(). Subclasses add _changed(), _recovery(), _event() and _error(). */
   class Connection extends Emitter {
     constructor(url, options) {
       super();
@@ -210,32 +233,35 @@
       this._options = { ...DEFAULTS, ...options };
 
       this._wire = null;
-      this._timer = 0; // time-out, then: ping overdue
       this._patience = 0; // ms of silence
-      this._heard = 0; // wall clock: timers stand still in sleep
-      this._retry = 0;
-      this._drained = false; // no hurry
+      this._heard = this._opened = this._since = 0; // the last packet, try and success, by the wall clock: timers stand still in sleep
       this._failures = 0;
-      this._since = 0;
+      this._failure = ""; // what was reported
+      this._wait = 0; // ms until the next try
+      this._drained = false; // the relay knows when
+      this._resting = false;
+      this._quiet = false; // from long polling to WebSocket: nothing for the page to hear
+      this._hung = false; // WebSocket, for the whole time-out
+      this._probeDelay = 0;
+      this._timer = this._retry = this._acking = this._hiding = this._probing = 0; // timers; the first: time-out, then ping overdue
 
+      this._items = new Map(); // id -> item of sessionStorage
       this._sent = 0;
       this._answers = new Map();
-      this._buffer = []; // {text, answer, patience}
-      this._tokens = new Set(); // registrations whose token the buffer waits for
+      this._buffer = []; // arguments of _transmit()
 
       this._registrations = new Set(); // {ids, payload, answers that are waited for, tries, turn}; the newest last
       this._recovering = new Set(); // registrations
       this._ids = new Map(); // id -> see _of()
       this._left = new Map(); // id -> how many unregisters have no answer yet
-      this._acks = new Map(); // id -> the position to acknowledge
-      this._acking = 0;
     }
 
-    _start() {
-      if (live.has(this)) return this;
+    /** Start, also after close(); or try now, whatever was waited for. */
+    connect() {
+      if (live.has(this)) this._open();
+      else Promise.resolve().then(() => this._open()); // after handlers are added
       live.add(this);
-      this.status = "connecting";
-      Promise.resolve().then(() => this._open()); // after handlers are added
+      if (!this._wire) this.status = "connecting";
       return this;
     }
 
@@ -243,18 +269,27 @@
       if (this._wire || !live.has(this)) return;
       clearTimeout(this._retry);
       this._retry = 0;
-      this.status = "connecting";
-      this._changed();
-      if (live.has(this)) this._try(this._options.transports);
+      this._resting = false;
+      this._opened = Date.now();
+      this._say("connecting");
+      const transports = [].concat(this._options.transports);
+      if (live.has(this)) this._try(this._hung ? transports.reverse() : transports);
     }
 
-    /** Always WebSocket first, or a restart would leave pages on long polling. */
+    _openIn(ms) {
+      clearTimeout(this._retry);
+      this._retry = setTimeout(() => this._open(), ms);
+    }
+
+    /** WebSocket first, or a restart would leave pages on long polling; unless it took the whole time-out. */
     _try([name, ...others]) {
       const wire = (this._wire = { name, close() {} });
       wire.receive = (packet) => this._wire === wire && this._packet(packet);
       wire.end = (reason, error) => {
         if (this._wire !== wire) return;
+        if (reason === "no place") return this._rest(reason);
         if (this.transport || !others.length) return this._drop(reason, error);
+        this._hung = reason === "timeout" && name === "websocket";
         this._hangUp();
         this._try(others);
       };
@@ -276,17 +311,15 @@
         if (type === "0") {
           this._patience = body.pingInterval + body.pingTimeout;
           this._wire.sid = body.sid;
+          this._wire.maxPayload = body.maxPayload;
           this._wire.send("40");
         } else if (type === "1") end("transport close");
         else if (type === "2") this._wire.send("3");
         else if (type === "40") this._welcome(body);
         else if (type === "41") this._drop("io server disconnect");
-        else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", ...body }));
-        else if (type === "43") {
-          const answer = this._answers.get(+id);
-          this._answers.delete(+id);
-          if (answer) answer(...body);
-        } else if (type && body[0] === "relay_drain") this._drop("transport close", null, body[1].reconnect_in_ms);
+        else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
+        else if (type === "43") this._answer(+id, ...body);
+        else if (type && body[0] === "relay_drain") this._drop("transport close", null, body[1].reconnect_in_ms);
         else if (type) this._take(body);
         else if (!/^([3-6b]|\[object)/.test(packet)) throw new Error("not Engine.IO"); // nor what we ignore
       } catch (error) {
@@ -304,44 +337,46 @@
       this.sid = sid;
       this.transport = this._wire.name;
       this._since = Date.now();
-      this.status = "online";
+      this._failure = "";
+      this._quiet = false;
       this._listen();
+      this._hide();
+      this._probeDelay = this._options.probeDelay;
+      if (this.transport === "polling") this._probe(this._probeDelay);
       // Registrations first: a page hears what it pushes to itself.
       this._registrations.forEach((registration) => this._register(registration));
-      this._flush();
-      this._changed();
+      this._buffer.splice(0).forEach((message) => this._transmit(...message));
+      this._say("online");
+    }
+
+    _say(status, before, reason, error) {
+      if (this._quiet) return;
+      this.status = status;
+      this._changed(before, reason, error);
     }
 
     // What the page sends.
 
     /** Now or once online; answer() gets the server's, or CUT or CLOSED. */
     _send(args, answer, patience) {
-      const message = { text: JSON.stringify(args), answer, patience };
-      if (this.transport && !this._tokens.size) this._transmit(message);
+      const message = [JSON.stringify(args), answer, patience];
+      if (this.transport) this._transmit(...message);
       else if (this._buffer.length < BUFFER) this._buffer.push(message);
-      else this._refuse(refusal("offline", `offline, and ${BUFFER} messages wait already: try again when online`), answer);
+      else (answer || this._error.bind(this))(refusal("offline", `offline, and ${BUFFER} messages wait`));
+      if (this._resting) this._open();
     }
 
-    _refuse(body, answer) {
-      if (answer) answer(body);
-      else this._error(body);
-    }
-
-    /** Send what waited, unless a token is not here yet: a push may need its rights, or hear itself. */
-    _flush() {
-      if (this.transport && !this._tokens.size) this._buffer.splice(0).forEach((message) => this._transmit(message));
-    }
-
-    _transmit({ text, answer, patience }) {
+    _transmit(text, answer, patience) {
       const number = answer ? this._sent++ : "";
-      const late = refusal("timeout", `no answer within ${patience} ms; it may have been accepted`);
-      const timer = patience && setTimeout(() => this._answers.delete(number) && answer(late), patience);
-      const answered = (...body) => {
-        clearTimeout(timer);
-        answer(...body);
-      };
-      if (answer) this._answers.set(number, answered);
+      if (answer) this._answers.set(number, answer);
+      if (patience) setTimeout(() => this._answer(number, late(patience)), patience);
       this._wire.send("42" + number + text);
+    }
+
+    _answer(number, ...body) {
+      const answer = this._answers.get(number);
+      this._answers.delete(number);
+      if (answer) answer(...body);
     }
 
     _answerAll(body) {
@@ -363,10 +398,12 @@
       if (!state) {
         state = {
           handed: this._saved(id),
-          sent: false, // a register on this wire
-          held: false, // the answer to it
-          rewind: null, // {since, last, registration}: the page asked a held id for publications that it may have had
-          inbox: null, // {queue: [{position, calls, tries, done}], tries}
+          asked: null, // what that was when this wire's register went out
+          since: null, // what that asked for
+          live: NONE, // on this wire: NONE, ASKED or HELD
+          inbox: null, // {queue: [{position, calls that have not succeeded, tries}], tries}
+          acked: null, // the position up to which handlers are done
+          told: null, // the last one that was acknowledged on this wire
           calls: 0, // of register() without leave()
         };
         this._ids.set(id, state);
@@ -380,128 +417,84 @@
       this._save(id, position);
     }
 
-    /** Start an id behind `since`. What is under way for a held id counts as handed over only after the replay. */
-    _startAt(id, since, registration) {
-      const state = this._of(id);
-      if (!state.sent) this._reach(id, since);
-      else if (since !== null) state.rewind = { since, last: state.handed, registration };
-    }
-
-    /** A new wire holds nothing, and nothing is under way on it. */
-    _forgetWire() {
-      this._left = new Map();
-      this._tokens.clear();
-      this._recovering.clear();
-      this._ids.forEach((state, id) => {
-        state.sent = state.held = false;
-        const { rewind } = state;
-        state.rewind = null;
-        if (rewind) this._reach(id, rewind.since);
-      });
+    /**
+     * Start an id behind `since`. An id that this wire holds is left first: what is under way is dropped, as the replay
+     * has it again. To start now is nothing to an id that is live.
+     */
+    _startAt(id, since) {
+      const { live } = this._of(id);
+      if (live && since === null) return;
+      if (live) this._leaveIds([id], noop);
+      this._reach(id, since);
     }
 
     /** Registers now and after every reconnect, unless the first answer is no. */
     _remember({ id, since, inbox, ...payload }, answer) {
       const ids = listOf(id);
-      const looks = JSON.stringify([payload, typeof payload.token, inbox]);
-      let registration = this._waiting(ids);
-      const isSame = registration && registration.looks === looks && since === undefined;
-      if (registration) this._registrations.delete(registration); // to add it as the newest
-      else registration = { ids, answers: [], tries: 0 };
-      this._registrations.add(registration);
+      const key = JSON.stringify([ids, payload, typeof payload.token, inbox]);
+      const isSame = (it) => it.answers.length && it.key === key && it.ids.length === ids.length;
+      const same = since === undefined && [...this._registrations].find(isSame);
+      const registration = same || { ids, key, answers: [], tries: 0 };
+      registration.payload = payload;
       registration.answers.push(answer);
-      Object.assign(registration, { payload, looks });
-      if (!this.transport) this._replaceOlder(registration);
+      if (this._resting) this._open();
+      if (same) return;
+      this._registrations.add(registration);
       for (const each of ids) {
-        if (since !== undefined) this._startAt(each, isObject(since) ? own(since, each) || null : since, registration);
-        if (inbox) this._openInbox(each, inbox, registration);
+        if (since !== undefined) this._startAt(each, isObject(since) ? new Map(Object.entries(since)).get(each) : since);
+        if (!inbox) continue;
+        const state = this._of(each);
+        if (!state.inbox) this._startAt(each, "acked");
+        state.inbox = { queue: [], ...state.inbox, tries: inbox.tries };
       }
-      if (this.transport && !isSame) this._register(registration);
-    }
-
-    /** The registration of these ids that has no answer yet: many calls are one registration. */
-    _waiting(ids) {
-      const isTheirs = (it) => it.answers.length && it.ids.length === ids.length && it.ids.every((id, i) => id === ids[i]);
-      return [...this._registrations].find(isTheirs);
-    }
-
-    _openInbox(id, { tries }, registration) {
-      const state = this._of(id);
-      if (!state.inbox) this._startAt(id, "acked", registration);
-      state.inbox = state.inbox || { queue: [] };
-      state.inbox.tries = tries || Infinity;
+      if (this.transport) this._register(registration);
+      else this._replaceOlder(registration);
     }
 
     async _register(registration) {
       const wire = this._wire;
-      const turn = (registration.turn = {}); // only the answer to the last one counts
-      const isOver = () => this._wire !== wire || registration.turn !== turn || !this._registrations.has(registration);
+      const isOver = () => this._wire !== wire || !this._registrations.has(registration);
       const again = (body) => {
-        this._tokens.delete(registration);
-        this._flush();
         if (!registration.tries) this._error({ ...body, ids: registration.ids });
         setTimeout(() => isOver() || this._register(registration), this._backOff(registration.tries++));
       };
-      const isAway = (id) => !this._of(id).sent && this._sinceOf(id);
-      if (registration.ids.some(isAway)) this._recovering.add(registration);
+      if (registration.ids.some((id) => !this._of(id).live && this._sinceOf(id))) this._recovering.add(registration);
       let { token } = registration.payload;
       if (isFunction(token)) {
-        if (!registration.tries) this._tokens.add(registration);
+        const { timeout } = this._options;
+        const limit = new Promise((_, reject) => setTimeout(reject, timeout, asError(late(timeout))));
         try {
-          token = await Promise.race([token(), later(this._options.timeout)]);
+          token = await Promise.race([token(), limit]);
         } catch (error) {
-          const message = `the token function failed, and is called again: ${error && error.message}`;
-          return isOver() || again({ ...refusal("token_failed", message), cause: error });
+          return isOver() || again({ ...refusal("token_failed", `token: ${error && error.message}`), cause: error });
         }
         if (isOver()) return;
       }
-      this._ask(registration, token, (body) => isOver() || (RETRIED.test(body.error) ? again(body) : this._answered(registration, body)));
-    }
-
-    _ask(registration, token, answer) {
       const { ids, payload } = registration;
-      registration.before = new Map(ids.map((id) => [id, [this._sinceOf(id), this._of(id).handed]]));
-      ids.forEach((id) => (this._of(id).sent = true));
-      this._tokens.delete(registration);
-      const message = { ...payload, token, id: ids.length > 1 ? ids : ids[0], since: sinceOf(registration.before) };
-      this._transmit({ text: JSON.stringify(["register", message]), answer });
-      this._flush();
-    }
-
-    _answered(registration, body) {
-      const answers = registration.answers.splice(0);
-      registration.tries = 0;
-      for (const id of registration.ids) {
+      const from = Object.create(null); // "__proto__" may be an id
+      for (const id of ids) {
         const state = this._of(id);
-        const { rewind } = state;
-        if (!rewind || rewind.registration !== registration) continue;
-        state.rewind = null;
-        this._reach(id, rewind.last);
+        state.since = this._sinceOf(id);
+        if (state.since) from[id] = state.since;
+        state.asked = state.handed;
+        state.live = state.live || ASKED;
       }
-      if (isRefused(body)) this._refused(registration, body, answers.length);
-      else this._registered(registration, body.ids || {});
-      answers.forEach((answer) => answer(body));
-    }
-
-    _refused(registration, body, isFirst) {
-      for (const id of registration.ids) {
-        const state = this._of(id);
-        state.sent = state.held;
-        if (isFirst && !state.held) closeInbox(state);
-      }
-      if (!isFirst) return this._error(body); // kept: next time may go better
-      this._registrations.delete(registration);
-      this._recovering.delete(registration);
+      const since = Object.keys(from).length ? from : undefined;
+      this._transmit(JSON.stringify(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }]), (body) => {
+        if (isOver()) return; // the next connection asks
+        if (RETRIED.test(body.error)) again(body);
+        else this._registered(registration, body);
+      });
     }
 
     _sinceOf(id) {
-      const { rewind, inbox, handed } = this._of(id);
-      return rewind ? rewind.since : inbox ? "acked" : handed;
+      const { inbox, handed } = this._of(id);
+      return inbox ? "acked" : handed;
     }
 
     /** Gives the ids that no token function renews. */
     _renew(ids) {
-      ids.forEach((id) => Object.assign(this._of(id), { sent: false, held: false }));
+      ids.forEach((id) => (this._of(id).live = NONE));
       this._registrations.forEach((registration) => {
         const others = ids.filter((id) => !registration.ids.includes(id));
         if (!isFunction(registration.payload.token) || others.length === ids.length) return;
@@ -515,24 +508,33 @@
      * The answer's position is where the relay's store is, not what came here. So an id takes it only if it has no
      * position, or if what it missed is lost and nothing has come since.
      */
-    _registered(registration, ids) {
+    _registered(registration, body) {
+      const answers = registration.answers.splice(0);
+      const isNo = isRefused(body);
       const lost = [];
-      for (const id of Object.keys(ids)) {
-        const { position, recovered } = ids[id];
-        const [since, handed] = registration.before.get(id) || [];
+      registration.tries = 0;
+      for (const id of registration.ids) {
         const state = this._of(id);
-        const isLost = since && !recovered;
-        state.held = true;
-        if (state.handed === handed && !state.rewind && (isLost || !parse(handed).length)) this._reach(id, position);
+        if (!isNo) state.live = HELD;
+        else if (state.live === ASKED) state.live = NONE;
+        const { position = state.handed, recovered = true } = (body.ids || {})[id] || {};
+        const isLost = state.since && !recovered;
+        if (state.handed === state.asked && (isLost || !parse(state.handed).length)) this._reach(id, position);
         if (!isLost) continue;
         lost.push(id);
-        this._acks.delete(id); // a later one stands for these as well
-        if (state.inbox) state.inbox.queue = [];
+        state.acked = null; // a later one stands for these as well
+        if (state.inbox) state.inbox = { ...state.inbox, queue: [] };
       }
-      this._replaceOlder(registration);
-      this._sendAcks();
-      if (lost.length) this._recovery("lost", lost);
-      else this._settle(registration);
+      if (!isNo) {
+        this._replaceOlder(registration);
+        this._acknowledge();
+        if (lost.length) this._recovery("lost", lost);
+        else this._settle(registration);
+      } else if (answers.length) {
+        this._registrations.delete(registration);
+        this._registrations.forEach((it) => it.ids.every((id) => this._of(id).live) || this._register(it)); // an id that it left
+      } else this._error(body); // kept: next time may go better
+      answers.forEach((answer) => answer(body));
     }
 
     /** `recovered` once the last registration that was away is complete. */
@@ -540,48 +542,44 @@
       if (this._recovering.delete(registration) && !this._recovering.size) this._recovery("recovered", []);
     }
 
-    /** The newest registration of an id takes the place of those before it, unless they wait for an answer. */
+    /** A newer registration of an id takes the place of those before it, unless they wait for an answer. */
     _replaceOlder(registration) {
-      const all = [...this._registrations];
-      const at = all.indexOf(registration);
-      const theirs = (list) => new Set([].concat(...list.map(({ ids }) => ids)));
-      const newer = theirs(all.slice(at + 1).filter(({ answers }) => !answers.length));
-      this._dropIds([registration], newer);
-      this._dropIds(all.slice(0, at).filter(({ answers }) => !answers.length), theirs([registration]));
+      for (const older of this._registrations) {
+        if (older === registration) return;
+        if (!older.answers.length) this._dropIds(older, registration.ids);
+      }
     }
 
-    _dropIds(registrations, ids) {
-      for (const registration of registrations) {
-        registration.ids = registration.ids.filter((id) => !ids.has(id));
-        if (registration.ids.length) continue;
-        this._registrations.delete(registration);
-        registration.answers.splice(0).forEach((answer) => answer(CLOSED));
-        this._tokens.delete(registration);
-        this._settle(registration);
-      }
-      this._flush();
+    _dropIds(registration, ids) {
+      registration.ids = registration.ids.filter((id) => !ids.includes(id));
+      if (registration.ids.length) return;
+      this._registrations.delete(registration);
+      registration.answers.splice(0).forEach((answer) => answer(CLOSED));
+      this._settle(registration);
     }
 
     _unregister(id, answer) {
       const ids = listOf(id);
-      this._dropIds([...this._registrations], new Set(ids));
+      this._registrations.forEach((registration) => this._dropIds(registration, ids));
       for (const each of ids) {
-        closeInbox(this._of(each));
-        this._ids.delete(each);
-        this._acks.delete(each);
         this._save(each);
         this._release(each);
+        this._ids.delete(each);
       }
       const done = (body) => answer && answer(body === CUT ? { ok: true } : body); // the next connection does not hold it
-      if (!this.transport) return done({ ok: true });
+      if (!this.transport || !ids.length) return done({ ok: true });
+      this._leaveIds(ids, done);
+    }
+
+    _leaveIds(ids, done) {
       const left = this._left;
-      const count = (by) => ids.forEach((each) => left.set(each, (left.get(each) || 0) + by));
+      const count = (by) => ids.forEach((id) => left.set(id, (left.get(id) || 0) + by));
       count(1);
-      const answered = (body) => {
+      ids.forEach((id) => (this._of(id).live = NONE));
+      this._transmit(JSON.stringify(["unregister", { id: ids }]), (body) => {
         count(-1);
         done(body);
-      };
-      this._transmit({ text: JSON.stringify(["unregister", { id }]), answer: answered });
+      });
     }
 
     /** Whether a publication was under way when its id was unregistered. */
@@ -601,13 +599,12 @@
       }
       if (this._isLeft(destination)) return;
       const isPublication = parse(position).length;
-      const { handed, inbox, rewind } = isPublication ? this._of(destination) : {};
-      if (rewind) rewind.last = position;
-      else if (!isAfter(position, handed)) return inbox && this._acknowledgeAgain(destination, inbox, position);
-      else if (isPublication) this._reach(destination, position);
+      const { handed, inbox } = isPublication ? this._of(destination) : {};
+      if (!isAfter(position, handed)) return;
+      if (isPublication) this._reach(destination, position);
       const calls = this._event(name, message, ...others);
       if (!inbox) return calls.forEach((run) => run());
-      const entry = { position, calls, tries: 0, done: false };
+      const entry = { position, calls, tries: 0 };
       inbox.queue.push(entry);
       this._handle(destination, inbox, entry);
     }
@@ -615,24 +612,16 @@
     /** Call the handlers of one publication; those that fail are called again after a while, and only those. */
     async _handle(id, inbox, entry) {
       const results = await Promise.all(entry.calls.map((run) => run()));
-      if (!inbox.queue.includes(entry)) return; // unregistered, or lost
+      const state = this._ids.get(id) || {};
+      if (state.inbox !== inbox) return; // unregistered, or lost
       entry.calls = entry.calls.filter((_, i) => !results[i]);
-      if (entry.calls.length && ++entry.tries) {
-        const isLast = entry.tries >= inbox.tries;
-        const next = isLast ? "it counts as handled" : "it is called again";
-        const message = `a handler of ${entry.position} failed ${entry.tries} times; ${next}`;
-        this._error({ ...refusal("handler_failed", message), ids: [id], id: entry.position, tries: entry.tries });
-        if (!isLast) return setTimeout(() => this._handle(id, inbox, entry), this._backOff(entry.tries));
+      if (entry.calls.length) {
+        const tries = ++entry.tries;
+        this._error({ ...refusal("handler_failed", "a handler failed"), ids: [id], id: entry.position, tries });
+        if (!(tries >= inbox.tries)) return setTimeout(() => this._handle(id, inbox, entry), this._backOff(tries));
+        entry.calls = [];
       }
-      entry.done = true;
-      while (inbox.queue.length && inbox.queue[0].done) this._acks.set(id, inbox.queue.shift().position);
-      this._acknowledge();
-    }
-
-    /** The relay replays what was handled: the acknowledgement of it was lost with the connection. */
-    _acknowledgeAgain(id, { queue }, position) {
-      if (queue.some((entry) => entry.position === position) || !isAfter(position, this._acks.get(id))) return;
-      this._acks.set(id, position);
+      while (inbox.queue.length && !inbox.queue[0].calls.length) state.acked = inbox.queue.shift().position;
       this._acknowledge();
     }
 
@@ -644,11 +633,11 @@
     _sendAcks() {
       clearTimeout(this._acking);
       this._acking = 0;
-      this._acks.forEach((position, id) => {
-        const { held, inbox, rewind } = this._of(id);
-        if (!held || rewind || !inbox || !inbox.queue.every((entry) => isAfter(entry.position, position))) return;
-        this._acks.delete(id);
-        this._transmit({ text: JSON.stringify(["ack", { id, position }]) });
+      this._ids.forEach((state, id) => {
+        const { acked, told, live, inbox } = state;
+        if (acked === told || live < HELD || !inbox) return;
+        state.told = acked;
+        if (acked) this._transmit(JSON.stringify(["ack", { id, position: acked }]));
       });
     }
 
@@ -661,22 +650,38 @@
     }
 
     _drop(reason, error, delay) {
+      const { retryAfter = 0 } = (error && error.details) || {};
       // Throwing us out soon is a failure.
       if (this.transport && Date.now() - this._since > this._options.reconnectDelayMax) this._failures = 0;
-      this._drained = delay >= 0;
-      const backOff = this._backOff(this._failures++);
-      this._retry = setTimeout(() => this._open(), this._drained ? delay : backOff); // first: a handler may close()
-      this._leave(reason, error);
+      this._drained = delay >= 0 || retryAfter > 0; // the relay knows when
+      this._wait = delay >= 0 ? delay : retryAfter * 1000 + this._backOff(this._failures++);
+      this._quiet = reason === "upgrade";
+      if (this._quiet) this._hung = false;
+      if (!this.transport) this._fail(error);
+      if (!live.has(this)) return;
+      this._openIn(this._wait); // first: a handler may close()
+      this._leave("offline", reason, error);
     }
 
-    _leave(reason, error) {
+    /** Report once why there is no connection: what a server answered, or that there never was one. */
+    _fail(error) {
+      const { code, message, details } = error && error.details ? error : asError(noRelay(this._url));
+      if (this._failure === code || (!(error && error.details) && this._since)) return;
+      this._failure = code;
+      console.warn("relay:", message);
+      this._fire("error", { error: code, message, ...details });
+    }
+
+    _leave(status, reason, error) {
       const before = this.transport;
       this._hangUp();
       this.sid = this.transport = null;
-      this.status = "offline";
       if (before) this._answerAll(CUT);
-      this._forgetWire();
-      this._changed(before, reason, error);
+      this._left = new Map(); // nothing is under way, and a new wire holds nothing
+      this._recovering.clear();
+      // The last acknowledgement may have been lost with the wire.
+      this._ids.forEach((state) => Object.assign(state, { live: NONE, told: null }));
+      this._say(status, before, reason, error);
     }
 
     _hangUp() {
@@ -686,10 +691,70 @@
       if (wire) wire.close();
     }
 
-    /** The network or the page is back: sit out no wait. */
+    // The page is hidden or shown, and WebSocket comes back.
+
+    /** Close until the page is looked at. A page that needs the connection waits for a place to poll. */
+    _rest(reason) {
+      clearTimeout(this._retry);
+      this._resting = true;
+      this._leave("resting", reason);
+      if (reason !== "no place" || (page.hidden && this._restTime())) return;
+      this._openIn(PLACE_DELAY * (0.5 + Math.random()));
+    }
+
+    /** Seconds after which a hidden page rests; 0 if it does not. */
+    _restTime() {
+      const { rest = this.transport === "websocket" ? 0 : REST } = this._options;
+      return [...this._ids.values()].some(({ inbox }) => inbox) ? 0 : rest;
+    }
+
+    _hide() {
+      const seconds = page.hidden && this._restTime();
+      clearTimeout(this._hiding);
+      this._hiding = seconds && setTimeout(() => this.transport && this._restTime() && this._rest("hidden"), seconds * 1000);
+    }
+
+    /** While polling: see whether WebSocket works. Then the next connection has it, and recovery bridges the gap. */
+    _probe(delay) {
+      clearTimeout(this._probing);
+      this._probing = setTimeout(async () => {
+        const { transports, timeout } = this._options;
+        if (this.transport !== "polling" || !transports.includes("websocket")) return;
+        this._opened = Date.now();
+        const wire = { close: noop };
+        const first = (resolve) => {
+          setTimeout(resolve, timeout);
+          wire.receive = () => resolve(true);
+          wire.end = () => resolve();
+          websocket(wire, this._url);
+        };
+        const works = await new Promise(first).catch(noop);
+        wire.close();
+        if (this.transport !== "polling") return;
+        if (works && !this._answers.size) return this._drop("upgrade", null, 0);
+        if (!works) this._probeDelay = Math.min(2 * this._probeDelay, PROBE_MAX);
+        this._probe(works ? 1000 : this._probeDelay); // an answer would be lost
+      }, delay);
+    }
+
+    _on(type, persisted) {
+      if (type === "offline") return this.transport && this._drop(type);
+      if (type === "freeze") return this.transport === "polling" && this._rest(type);
+      if (type === "pagehide") {
+        this._sendAcks();
+        return persisted && this._rest(type); // into the back-forward cache
+      }
+      if (type === "visibilitychange") this._hide();
+      if (page.hidden && (type === "visibilitychange" || (type === "online" && this._resting))) return;
+      this._wake();
+    }
+
+    /** The network or the page is back: do not wait any longer; but try once a second at most. */
     _wake() {
       if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
-      if (this._retry && !this._drained) this._open();
+      const wait = this._resting ? 0 : Math.max(0, 1000 - Math.abs(Date.now() - this._opened));
+      if (this.transport === "polling") this._probe(wait);
+      else if (this._resting || (this._retry && !this._drained)) this._openIn(wait);
     }
 
     close() {
@@ -697,51 +762,64 @@
       clearTimeout(this._retry);
       this._sendAcks();
       this._recovering.clear();
-      const all = [...this._registrations]; // who connects next may be somebody else
-      this._dropIds(all, new Set([].concat(...all.map(({ ids }) => ids))));
+      this._registrations.forEach((it) => this._dropIds(it, it.ids)); // who connects next may be somebody else
       this._ids.forEach((state, id) => {
-        closeInbox(state);
+        state.inbox = null;
         this._release(id);
       });
-      this._acks.clear();
-      this._buffer.splice(0).forEach(({ answer }) => answer && answer(CLOSED));
+      this._buffer.splice(0).forEach(([, answer]) => answer && answer(CLOSED));
       this._answerAll(CLOSED);
-      this._leave("io client disconnect");
+      this._resting = this._quiet = false;
+      this._leave("offline", "io client disconnect");
     }
 
-    // For pages after this one: see Relay.
+    // What the tab's next page resumes from.
 
-    _saved() {}
+    /** The position in the first item that no other connection of this page uses for the id. `io` keeps nothing. */
+    _saved(id) {
+      if (!hasTab || this.io) return undefined;
+      let item = this._url;
+      while (taken.has(item + " " + id)) item += "#";
+      taken.add(item + " " + id);
+      this._items.set(id, item);
+      saveAll();
+      return readItem(item).get(id);
+    }
 
-    _save() {}
+    _save(id, position) {
+      const item = this._items.get(id);
+      if (item) save(item, id, parse(position).length ? position : undefined);
+    }
 
-    _release() {}
+    _release(id) {
+      taken.delete(this._items.get(id) + " " + id);
+      this._items.delete(id);
+    }
   }
 
-  const wakeAll = () => live.forEach((connection) => connection._wake());
-  // pageshow: from the back-forward cache
-  for (const name of ["online", "pageshow", "visibilitychange"]) addEventListener(name, wakeAll, true);
-  addEventListener("pagehide", saveAll);
+  const EVENTS = ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume"];
+  const listen = scope.addEventListener || noop;
+  for (const name of EVENTS) {
+    listen(name, ({ type, persisted }) => live.forEach((connection) => connection._on(type, persisted)), true);
+  }
+  listen("pagehide", saveAll);
+  listen("securitypolicyviolation", ({ blockedURI }) => {
+    if (/^ws.*EIO=4/.test(blockedURI)) console.warn(`relay: ${blockedURI} is not in the page's connect-src`);
+  });
 
   class Relay extends Connection {
-    constructor(url, options) {
-      super(url, options);
-      this._items = new Map(); // id -> item of sessionStorage
-    }
-
     static connect(url, options) {
-      return new Relay((url === undefined ? HOME : locate(url)) + "socket.io/", options)._start();
+      return new Relay(locate(url) + "socket.io/", options).connect();
     }
 
     /** A promise of the answer; its leave() ends this call's interest, and the last one unregisters. */
     register(id, { token, since, inbox } = {}) {
       const promise = this._promise((answer) => this._remember({ id, token, since, inbox }, answer));
-      const states = live.has(this) ? listOf(id).map((each) => [each, this._of(each)]) : [];
-      states.forEach(([, state]) => state.calls++);
-      promise.leave = () => {
-        const last = states.splice(0).filter(([each, state]) => this._ids.get(each) === state && !--state.calls);
-        return last.length ? this.unregister(last.map(([each]) => each)) : Promise.resolve({ ok: true });
-      };
+      const ids = live.has(this) ? listOf(id) : [];
+      const states = ids.map((each) => this._of(each));
+      states.forEach((state) => state.calls++);
+      const isLast = (each, i) => this._ids.get(each) === states[i] && !--states[i].calls;
+      promise.leave = () => this.unregister(ids.splice(0).filter(isLast));
       return promise;
     }
 
@@ -767,16 +845,15 @@
 
     _report({ code, name, message, details }) {
       if (code === "closed") return; // the page's doing
-      if (!this._fire("error", { error: code || name, message, ...details })) console.warn("relay:", message, ...Object.values(details || {}));
+      if (!this._fire("error", { error: code || name, message, ...details })) console.warn("relay:", message, details);
     }
 
     _error(body) {
       this._report(asError(body));
     }
 
-    _changed(before, reason, error) {
-      this._fire("status", this.status);
-      if (reason === "connect_error") this._report(error); // away is status
+    _changed(before, reason) {
+      this._fire("status", this.status, ...(reason ? [{ reason, retryIn: this._wait }] : []));
     }
 
     _recovery(status, ids) {
@@ -784,38 +861,22 @@
     }
 
     _event(name, { data, id, destination } = {}) {
-      const ours = name === "status" || name === "error" || name === "*";
+      const ours = /^(status|error|\*)$/.test(name);
       const info = { id, destination, event: name };
       return [...this._calls(ours ? "push" : name, data, info), ...this._calls("*", data, info)];
     }
 
-    /** The position that the page before this one kept, in the first item that no connection of this page uses. */
-    _saved(id) {
-      if (!hasTab) return undefined;
-      const key = this._url + " " + id;
-      const list = holders.get(key) || [];
-      holders.set(key, list);
-      const index = [...list, undefined].findIndex((holder) => !holder || holder === this);
-      list[index] = this;
-      this._items.set(id, this._url + (index ? "#" + index : ""));
-      saveAll();
-      return readItem(this._items.get(id)).get(id);
-    }
-
-    _save(id, position) {
-      const item = this._items.get(id);
-      if (item) save(item, id, parse(position).length ? position : undefined);
-    }
-
-    _release(id) {
-      const list = holders.get(this._url + " " + id) || [];
-      if (list.includes(this)) list[list.indexOf(this)] = undefined;
-      this._items.delete(id);
-    }
   }
+
+  const ANY = Symbol("any");
 
   /** What pages use of socket.io-client. */
   class Socket extends Connection {
+    constructor(url, options) {
+      super(url, options);
+      this.io = new Emitter(); // the manager's events
+    }
+
     get connected() {
       return this.transport !== null;
     }
@@ -824,13 +885,29 @@
       return this.sid;
     }
 
-    connect() {
-      return this._start();
+    get active() {
+      return live.has(this);
     }
 
     disconnect() {
       this.close();
       return this;
+    }
+
+    onAny(fn) {
+      return this.on(ANY, (args) => fn.apply(this, args));
+    }
+
+    offAny() {
+      return this.off(ANY);
+    }
+
+    removeAllListeners(name) {
+      return this.off(name);
+    }
+
+    emitWithAck(...args) {
+      return new Promise((resolve) => this.emit(...args, resolve));
     }
 
     /** The seed's page registers once, outside "connect": remembered too. */
@@ -845,10 +922,14 @@
       return this;
     }
 
-    _changed(before, reason, error) {
-      if (this.connected) this._fire("connect");
-      else if (before) this._fire("disconnect", reason);
-      else if (reason && live.has(this)) this._fire("connect_error", error || new Error(reason));
+    _changed(before, reason, error = new Error(reason)) {
+      const tries = this._failures;
+      if (this.connected) {
+        this._fire("connect");
+        if (tries) this.io._fire("reconnect", tries);
+      } else if (before) this._fire("disconnect", reason);
+      else if (!reason && tries) this.io._fire("reconnect_attempt", tries);
+      else if (reason && live.has(this)) this._fire("connect_error", error);
     }
 
     _recovery(status, ids) {
@@ -857,7 +938,7 @@
 
     _event(name, ...args) {
       const ours = /^(connect|connect_error|disconnect)$/.test(name);
-      return this._calls(ours ? "push" : name, ...args);
+      return [...this._calls(ANY, [name, ...args]), ...this._calls(ours ? "push" : name, ...args)];
     }
 
     _error(body) {
@@ -868,19 +949,19 @@
   function io(url, options) {
     if (isObject(url)) return io(undefined, url);
     const { path = "socket.io/", autoConnect, ...others } = options || {};
-    const base = url ? locate(url) : HOME;
-    const socket = new Socket(locate(new URL(path, base).href), others);
+    const socket = new Socket(locate(new URL(path, locate(url || undefined)).href), others);
     return autoConnect === false ? socket : socket.connect();
   }
 
   io.connect = io;
 
-  function locate(url) {
-    if (!/^((http|ws)s?:\/)?\//.test(url)) throw new Error(`"${url}" is not a url like "https://example.com" or "/relay"`);
-    return new URL(url.replace(/^ws/, "http"), location.href).href.replace(/\/*([?#].*)?$/, "/");
+  function locate(url = HOME) {
+    const isUrl = /^((http|ws)s?:\/)?\//.test(url);
+    if (!isUrl) throw new Error(`"${url}" is not a url like "https://example.com" or "/relay", which modules and bundles need`);
+    return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
   }
 
-  function asError({ ok, error = "refused", message = error, ...details }) {
+  function asError({ ok, data, error = "refused", message = error, ...details }) {
     return Object.assign(new Error(message), { code: error, details, ids: details.ids });
   }
 

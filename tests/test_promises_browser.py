@@ -105,11 +105,11 @@ class Chromium:
         target = self.call("Target.createTarget", url=url)["targetId"]
         return target, self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
 
-    def open_page(self, url):
+    def open_page(self, url, options="{reconnectDelay: 100}"):
         self.site.html = b"<!doctype html><title>reader</title>"
         self.reader_target, self.reader = self.tab(self.site.url + "/reader")
         wait_for(lambda: self.evaluate("document.title", self.reader) == "reader", "the reader")
-        self.site.html = html(url, "{reconnectDelay: 100}").encode()
+        self.site.html = html(url, options).encode()
         _, self.page = self.tab(self.site.url)
         wait_for(lambda: "online" in str(self.stored("status")), "the page")
 
@@ -296,6 +296,21 @@ def test_a_page_from_the_back_forward_cache_has_all_once_and_in_order(start_rela
     publisher.during()
     last, everything = publisher.stop()
     assert chromium.pushes(last) == everything
+
+
+def test_a_page_in_the_back_forward_cache_holds_no_connection_and_is_back_at_once(start_relay, chromium):
+    relay = start_relay()
+    chromium.open_page(relay.url, "{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
+    wait_for(lambda: relay.push("42", "1")["connections"] == 1, "the registration")
+    before = chromium.stored("status").count(["online"])
+    chromium.site.html = b"<!doctype html><title>another</title>"
+    chromium.call("Page.navigate", url=chromium.site.url + "/another")
+    wait_for(lambda: chromium.evaluate("document.title") == "another", "the other page")
+    wait_for(lambda: relay.push("42", "2")["connections"] == 0, "the server to know")
+    chromium.evaluate("history.back()")
+    wait_for(lambda: "persisted" in chromium.stored("life"), "the page as it was")
+    wait_for(lambda: chromium.stored("status").count(["online"]) > before, "the connection")
+    assert "2" in chromium.pushes("2")
 
 
 def test_where_history_is_too_short_a_page_is_told_that_it_lost_something(start_relay, open_tab):

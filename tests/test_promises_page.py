@@ -2,12 +2,15 @@
 
 # ruff: noqa: F811 (fixtures that are imported)
 
+import http.server
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
-from conftest import wait_for
-from test_relay_js import SECRET, fake, page, start  # noqa: F401
+from conftest import DEADLINE, need, wait_for
+from test_relay_js import SCRIPT, SECRET, Server, fake, page, start  # noqa: F401
 
 from pushrelay.tokens import sign
 
@@ -105,44 +108,38 @@ def test_an_answer_never_moves_an_id_past_what_was_handed_over(fake, page, relay
 
 @pytest.mark.parametrize("options", ["{inbox: true}", "{since: 'e:3'}"])
 def test_what_is_under_way_does_not_hide_what_a_page_asks_for_again(fake, page, relay, options):
-    """A page that holds an id asks for older publications; one that it was sent before that arrives first."""
+    """A page that holds an id asks for older publications; one that it was sent before that is still to arrive."""
     page.open(relay.url)
     start(page, fake, {"42": ["e:7", False]})
     fake.positions = None
     page.run(f"() => {{ relay.register('42', {options}); }}")
-    fake.waits_for("register", 2)
-    for n in (8, 4, 5):
+    since = fake.waits_for("register", 2)[1]["since"]
+    assert since == {"42": "acked" if "inbox" in options else "e:3"}
+    fake.push("e:8")  # was under way: the replay has it once more
+    fake.send('431[{"ok":true}]')  # the id is left first
+    for n in (4, 5):
         fake.push(f"e:{n}")
-    page.pushed(3)
-    fake.replay = [f"e:{n}" for n in range(4, 9)]
+    page.pushed(2)
+    fake.replay = [f"e:{n}" for n in range(4 if "inbox" in options else 6, 9)]
     fake.reconnect({"42": ["e:8", True]})
-    since = fake.waits_for("register", 4)[-1]["since"]
-    assert since == ("acked" if "inbox" in options else {"42": "e:3"}), "the replay was not complete"
-    assert page.pushed(8)[3:] == [f"e:{n}" for n in range(4, 9)]
+    since = fake.waits_for("register", 3)[2]["since"]
+    assert since == {"42": "acked" if "inbox" in options else "e:5"}, "the replay was not complete"
+    assert page.pushed(5) == [f"e:{n}" for n in range(4, 9)]
     if "inbox" in options:
         wait_for(lambda: page.run("1") and fake.sent("ack")[-1:] == [{"id": "42", "position": "e:8"}], "the last")
 
 
-def test_an_inbox_acknowledges_nothing_that_stands_for_older_ones_not_handled_yet(fake, page, relay):
+def test_a_refused_registration_does_not_take_an_id_away_that_the_page_holds(fake, page, relay):
     page.open(relay.url)
-    start(page, fake, {"42": ["e:7", False]})
+    start(page, fake, {"42": ["e:7", False]}, "relay.register('42', {token: 'good'})")
     fake.positions = None
-    page.run(
-        "() => { window.done = {}; relay.on('push', (data) => new Promise((resolve) => { done[data] = resolve; })); }"
-    )
-    page.run("() => { relay.register('42', {inbox: true}); }")
+    page.run("() => { relay.register('42', {token: 'bad', since: 'e:3'}).catch(keep('refused')); }")
     fake.waits_for("register", 2)
-    fake.push("e:8")  # was under way
-    page.until("'e:8' in done")
-    page.run("() => { done['e:8'](); }")
-    for n in range(4, 9):
-        fake.push(f"e:{n}")
-    fake.send('431[{"ok":true,"ids":{"42":{"position":"e:8","recovered":true,"replayed":5}}}]')
-    page.until("'e:7' in done")
-    page.page.wait_for_timeout(100)  # not waiting for a condition: nothing may be acknowledged
-    assert fake.sent("ack") == []
-    page.run("() => { for (const resolve of Object.values(done)) resolve(); }")
-    assert fake.waits_for("ack", 1)[-1] == {"id": "42", "position": "e:8"}
+    fake.send('431[{"ok":true}]')
+    fake.send('432[{"ok":false,"error":"invalid_token","message":"no"}]')
+    assert fake.waits_for("register", 3)[2]["token"] == "good"
+    fake.push("e:8")
+    assert page.pushed(1) == ["e:8"] and len(page.seen("refused")) == 1
 
 
 def test_nothing_comes_after_unregister_and_the_next_register_is_live_from_then(fake, page, relay):
@@ -246,8 +243,15 @@ def test_acknowledgements_go_on_while_publications_come(fake, page, relay):
         fake.push(f"e:{(sent := sent + 1)}")
         page.page.wait_for_timeout(5)
     assert sent < 2000
-    wait_for(lambda: page.run("1") and fake.sent("ack")[-1]["position"] == f"e:{sent}", "the last")
-    assert len(fake.sent("ack")) < sent
+    before = len(fake.sent("ack"))
+    page.run(
+        """() => {
+          const event = (n) => `42["push",{"id":"e:${n}","destination":"42"}]`;
+          for (let n = 5000; n <= 6000; n++) relay._wire.receive(event(n));
+        }"""
+    )
+    wait_for(lambda: page.run("1") and fake.sent("ack")[-1]["position"] == "e:6000", "the last")
+    assert len(fake.sent("ack")) < before + 100, "each on its own"
 
 
 def test_a_token_function_that_fails_harms_no_other_id(start_relay, page):
@@ -290,10 +294,11 @@ def test_a_new_token_goes_out_although_the_registration_before_has_no_answer(fak
     page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
     page.run("() => { for (const token of ['old', 'new']) relay.register('a', {token}).then(keep(token)); }")
     fake.waits_for("register", 2)
-    fake.send('430[{"ok":false,"error":"token_expired","message":"over"}]')
+    fake.send('430[{"ok":true,"ids":{}}]')
     fake.send('431[{"ok":true,"ids":{}}]')
     page.until("['old', 'new'].every((token) => seen.some(([what]) => what === token))")
-    assert page.seen("error") == [] and [each["token"] for each in fake.sent("register")] == ["old", "new"]
+    fake.send("41")
+    assert [each["token"] for each in fake.waits_for("register", 3)] == ["old", "new", "new"]
 
 
 def test_a_registration_that_a_later_one_could_not_replace_stays(fake, page, relay):
@@ -331,7 +336,7 @@ def test_a_page_that_gives_up_after_some_failures_goes_on_behind_them(fake, page
     start(page, fake, {"42": ["e:0", True]}, f"relay.on('push', {handler}).register('42', {{inbox: {{tries: 3}}}})")
     fake.push("e:1")
     fake.push("e:2")
-    assert fake.waits_for("ack", 1) == [{"id": "42", "position": "e:2"}]
+    wait_for(lambda: page.run("1") and fake.sent("ack")[-1:] == [{"id": "42", "position": "e:2"}], "the second")
     errors = [error for [error] in page.seen("error")]
     assert [error["tries"] for error in errors] == [1, 2, 3] and errors[0]["ids"] == ["42"]
     page_errors.clear()
@@ -371,3 +376,311 @@ def test_a_push_that_gets_no_answer_is_rejected_after_the_timeout(fake, page, re
     page.run("() => { relay._options.timeout = 300; }")
     assert page.run("() => relay.push('a', 1).catch(({code}) => code)") == "timeout"
     assert len(fake.sockets) == 1 and page.run("relay.status") == "online"
+
+
+# The network, the page's life, and what a page hears of them.
+
+HIDE = """
+let isHidden = false;
+Object.defineProperty(document, "hidden", {get: () => isHidden});
+function hide(value) {
+  isHidden = value;
+  document.dispatchEvent(new Event("visibilitychange"));
+}
+"""
+POLLING = '{transports: ["polling"], rest: 0.1, reconnectDelay: 10}'
+
+
+def test_a_hidden_page_that_polls_rests_and_misses_nothing(start_relay, page):
+    relay = start_relay()
+    page.open(relay.url, before=HIDE).connect(POLLING)
+    page.run("() => hide(true)")
+    page.until("relay.status === 'resting'")
+    wait_for(lambda: relay.push("42", 1)["connections"] == 0, "the server to know")
+    page.run("() => { dispatchEvent(new Event('online')); }")
+    assert page.run("relay.status") == "resting"
+    page.run("() => hide(false)")
+    page.until("seen.some(([what, status]) => status === 'recovered')")
+    relay.push("42", 2)
+    assert page.pushed(2)[-2:] == ["1", "2"]
+    page.run("() => { relay.register('mail', {inbox: true}); hide(true); }")
+    page.page.wait_for_timeout(500)  # not waiting for a condition: a page with an inbox goes on
+    assert page.run("relay.status") == "online"
+
+
+def test_a_hidden_page_with_websocket_rests_only_if_it_asks_to(relay, page):
+    page.open(relay.url, before=HIDE).connect("{rest: 0.1}")
+    page.run("() => { window.kept = Relay.connect(); return kept.register('kept'); }")
+    page.run("() => hide(true)")
+    page.until("relay.status === 'resting'")
+    assert page.run("kept.status") == "online"
+    page.run("() => { relay.register('later').then(keep('answer')); }")  # needs the connection
+    page.until("seen.some(([what]) => what === 'answer')")
+
+
+def test_any_number_of_polling_pages_load_and_three_poll_at_a_time(start_relay, page, context):
+    relay = start_relay()
+    page.open(relay.url, before=HIDE)
+    pages = []
+    for n in range(8):  # a browser has six connections to a host
+        for each in pages[-1:]:
+            each.evaluate("hide(true)")
+        pages.append(page.page if n == 0 else context.new_page())
+        if n:
+            pages[-1].goto(page.site.url)
+        pages[-1].evaluate("window.relay = listen(Relay.connect(undefined, {transports: ['polling']}))")
+        pages[-1].evaluate("() => relay.register('tab')")
+    assert relay.push("tab", 1)["connections"] <= 3
+    for each in (pages[-1], pages[0], pages[3]):
+        pages[-1].evaluate("hide(true)")
+        each.evaluate("hide(false)")
+        each.wait_for_function("seen.some(([what, data]) => what === 'push' && data === '1')")
+        each.evaluate("hide(true)")
+    assert all(each.evaluate("!seen.some(([what]) => what === 'error')") for each in pages)
+
+
+def test_a_page_that_polls_goes_back_to_websocket_and_misses_nothing(start_relay, page):
+    relay = start_relay(history_size=10_000)
+    page.open(relay.url, before="window.Real = WebSocket; window.WebSocket = undefined;")
+    page.connect("{probeDelay: 200, reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
+    assert page.run("relay.transport") == "polling"
+    count = 0
+
+    def push():
+        nonlocal count
+        relay.push("42", count)
+        count += 1
+        return page.run("relay.transport") == "websocket"
+
+    for _ in range(10):
+        push()
+    page.run("() => { window.WebSocket = Real; }")
+    wait_for(push, "WebSocket")
+    push()
+    assert page.pushed(count) == [str(n) for n in range(count)]
+    assert not any("offline" in status or "lost" in status for status in page.seen("status"))
+
+
+def test_a_page_whose_browser_goes_offline_hears_it_at_once(start_relay, page):
+    relay = start_relay()
+    page.open(relay.url).connect("{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
+    page.run("() => { dispatchEvent(new Event('offline')); }")
+    assert page.run("relay.status") == "offline"
+    assert page.seen("status")[-1][1]["reason"] == "offline"
+    page.run("() => { dispatchEvent(new Event('online')); }")
+    page.until("relay.status === 'online'")
+
+
+def test_switching_tabs_during_an_outage_is_no_storm(start_relay, page):
+    relay = start_relay()
+    page.open(relay.url, before=HIDE).connect("{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
+    relay.kill()
+    page.until("relay.status === 'offline'")
+    page.run(
+        """async () => {
+          for (let n = 0; n < 20; n++) {
+            hide(n % 2 === 0);
+            await new Promise((done) => setTimeout(done, 20));
+          }
+        }"""
+    )
+    page.page.wait_for_timeout(500)
+    assert sum(status == ["connecting"] for status in page.seen("status")) <= 4
+
+
+def test_a_policy_without_websocket_means_polling_at_once_and_a_line_on_the_console(relay, page):
+    lines = []
+    page.page.on("console", lambda message: lines.append(message.text))
+    policy = f'<meta http-equiv="Content-Security-Policy" content="connect-src {relay.url}">'
+    page.site.html = f'<!doctype html>{policy}<script src="{relay.url}/static/relay.js"></script>'.encode()
+    page.page.goto(page.site.url)
+    assert page.run("() => { window.relay = Relay.connect(undefined, {timeout: 1e8}); return relay.register('42'); }")[
+        "ok"
+    ]
+    assert page.run("relay.transport") == "polling"
+    ours = [line for line in lines if line.startswith("relay:")]
+    assert len(ours) == 1 and "connect-src" in ours[0] and relay.url.replace("http", "ws") in ours[0]
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """What answers at an address where no relay is, or where there is no room."""
+
+    def do_GET(self):
+        status, headers, body = self.server.answer
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Access-Control-Allow-Origin", self.headers.get("Origin") or "*")
+        self.send_header("Access-Control-Allow-Credentials", "true")
+        self.send_header("Access-Control-Expose-Headers", "Retry-After")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_page_hears_once_why_it_cannot_connect(relay, page):
+    lines = []
+    page.page.on("console", lambda message: lines.append(message.text))
+    page.open(relay.url)
+    full = {"error": "too_many_connections", "message": "the relay is full: see max_connections"}
+    answers = {
+        "nothing": ("no_relay", None, ""),
+        "a website": ("no_relay", 404, ""),
+        "a full relay": (full["error"], 503, full["message"]),
+    }
+    with Server(("127.0.0.1", 0), Elsewhere) as server:
+        for kind, (error, status, message) in answers.items():
+            url = server.url if status else "http://127.0.0.1:1"
+            body = json.dumps(full).encode() if message else b"<h1>not here</h1>"
+            server.answer = (status, {"Retry-After": "100"} if message else {}, body)
+            page.run(f"() => {{ seen = []; window.relay = listen(Relay.connect('{url}', {{reconnectDelay: 1}})); }}")
+            page.until(f"seen.filter(([what, status]) => status === 'offline').length >= {1 if message else 4}")
+            page.run("() => { relay.close(); }")
+            [[event]] = page.seen("error")
+            assert event["error"] == error and event.get("status") == status, kind
+            assert event["url"].startswith(url) and message in event["message"]
+            why = page.seen("status")[1][1]
+            assert why["reason"] and (why["retryIn"] >= 100_000) == bool(message)
+    assert sum(line.startswith("relay:") for line in lines) == 3
+
+
+def test_a_page_that_is_refused_hears_why(fake, page, relay):
+    data = {"error": "origin_not_allowed", "message": "see the setting origins"}
+    fake.answer = "44" + json.dumps({"message": data["message"], "data": data})
+    page.open(relay.url).run("() => { window.relay = listen(Relay.connect(undefined, {reconnectDelay: 10})); }")
+    fake.connected(3)
+    [[event]] = page.seen("error")
+    assert event["error"] == data["error"] and event["message"] == data["message"] and event["url"]
+
+
+def test_polling_sends_many_packets_in_few_posts_one_after_the_other(relay, page):
+    page.open(relay.url)
+    page.run(
+        """() => {
+          const real = fetch;
+          window.posts = window.active = window.most = 0;
+          window.fetch = async (url, options) => {
+            if (options.method !== "POST") return real(url, options);
+            posts++;
+            most = Math.max(most, ++active);
+            await new Promise((done) => setTimeout(done, 50));
+            return real(url, options).finally(() => active--);
+          };
+        }"""
+    )
+    page.connect(POLLING, ids=None)
+    answers = page.run("() => Promise.all([...Array(40).keys()].map((n) => relay.register(`many-${n}`)))")
+    assert len(answers) == 40 and page.run("posts") < 8 and page.run("most") == 1
+
+
+def test_a_batch_holds_no_more_than_a_server_takes(start_relay, page):
+    relay = start_relay(socket_push="yes")
+    page.open(relay.url).connect(POLLING)
+    page.run("() => { window.text = 'ä'.repeat(20000); }")
+    answers = page.run("() => Promise.all([...Array(20).keys()].map(() => relay.push('other', text)))")
+    assert [answer["ok"] for answer in answers] == [True] * 20
+
+
+def test_the_script_runs_in_a_worker_and_asks_for_the_url_there(relay, page):
+    page.open(relay.url)
+    worker = """
+    try { importScripts(URL_ + "/static/relay.js"); Relay.connect(); } catch (error) { postMessage(error.message); }
+    const relay = Relay.connect(URL_);
+    relay.on("push", (data) => postMessage(data));
+    relay.register("worker").then(({ok}) => postMessage(ok));
+    """.replace("URL_", json.dumps(relay.url))
+    page.run(
+        f"""() => {{
+          window.worker = new Worker(URL.createObjectURL(new Blob([{json.dumps(worker)}])));
+          worker.onmessage = ({{data}}) => seen.push(["worker", data]);
+        }}"""
+    )
+    page.until("seen.some(([what, data]) => data === true)")
+    relay.push("worker", "hello")
+    page.until("seen.some(([what, data]) => data === 'hello')")
+    assert "modules" in page.seen("worker")[0][0]
+
+
+def test_a_bundle_or_module_without_a_url_is_a_clear_error(relay, page):
+    page.open(relay.url)
+    page.page.add_script_tag(content=SCRIPT.read_text(), type="module")
+    for attempt in ("Relay.connect()", "io.connect()"):
+        page.page.add_script_tag(content=SCRIPT.read_text().replace("scope.io ||", ""))
+        message = page.run(f"() => {{ try {{ {attempt}; }} catch (error) {{ return error.message; }} }}")
+        assert "modules and bundles need" in message
+    assert page.run(f"() => Relay.connect('{relay.url}').register('42')")["ok"]
+
+
+def test_node_loads_the_script():
+    need(shutil.which("node"), "Node")
+    program = f"require({str(SCRIPT)!r}); console.log(typeof Relay.connect, typeof io)"
+    result = subprocess.run(["node", "-e", program], capture_output=True, text=True, timeout=DEADLINE)
+    assert result.stdout == "function function\n", result.stderr
+
+
+def test_a_path_is_the_sites_own_also_in_a_frame_without_an_address(relay, page):
+    page.open(relay.url)
+    inner = f"<script src='{relay.url}/static/relay.js'></script><script>var r = Relay.connect('/relay');</script>"
+    page.run("() => { document.body.innerHTML = '<iframe></iframe>'; }")
+    page.run(f"() => {{ frames[0].frameElement.srcdoc = {json.dumps(inner)}; }}")
+    page.until("!!frames[0].r")
+    assert page.run("frames[0].r._url") == page.site.url + "/relay/socket.io/"
+
+
+def test_a_burst_is_stored_in_a_few_writes(relay, page):
+    page.open(relay.url).connect()
+    page.run(
+        """() => {
+          const real = Storage.prototype.setItem;
+          window.writes = 0;
+          Storage.prototype.setItem = function (...args) { writes++; real.apply(this, args); };
+          for (let n = 1; n <= 500; n++) relay._wire.receive(`42["push",{"id":"x:${n}","destination":"42"}]`);
+          dispatchEvent(new Event("pagehide"));
+        }"""
+    )
+    assert page.run("writes") <= 2
+    assert ["42", "x:500"] in json.loads(page.run("sessionStorage.getItem(relay._url)"))
+
+
+@pytest.mark.parametrize("random", [0.5, 0.25])
+def test_a_server_that_throws_pages_out_is_asked_with_random_and_growing_waits(fake, page, relay, random):
+    page.open(relay.url, before=f"Math.random = () => {random};")
+    fake.positions = {}
+
+    def throw_out(message, receive=fake.receive):
+        receive(message)
+        if message == "40":
+            fake.send("41")
+
+    fake.receive = throw_out
+    page.run("() => { listen(window.relay = Relay.connect(undefined, {reconnectDelay: 8})); }")
+    page.until("seen.filter(([what, status]) => status === 'offline').length >= 5")
+    waits = [why[1]["retryIn"] for why in page.seen("status") if why[0] == "offline"]
+    assert waits[:5] == [random * wait for wait in (8, 16, 32, 64, 128)]
+
+
+def test_io_has_what_old_pages_use(start_relay, page):
+    relay = start_relay()
+    page.open(relay.url)
+    answer = page.run(
+        """async () => {
+          window.socket = io({reconnectDelay: 10, autoConnect: false});
+          const before = socket.active;
+          socket.onAny(keep("any")).on("push", keep("push")).io.on("reconnect", keep("reconnect"));
+          socket.connect();
+          return [before, socket.active, (await socket.emitWithAck("register", {id: "io"})).ok];
+        }"""
+    )
+    assert answer == [False, True, True]
+    relay.push("io", 1)
+    assert page.pushed(1)[0]["data"] == "1" and page.seen("any")[0][0] == "push"
+    page.run("() => { socket.offAny().removeAllListeners('push').on('push', keep('other')); }")
+    relay.kill()
+    relay.start()
+    page.until("seen.some(([what]) => what === 'reconnect')")
+    wait_for(lambda: relay.push("io", 2)["connections"] == 1, "the registration")
+    page.until("seen.some(([what]) => what === 'other')")
+    assert len(page.seen("any")) == len(page.seen("push")) == 1
