@@ -362,6 +362,23 @@ def fake(page):
 
 
 @pytest.fixture
+def visit(sites):
+    """Opens the PHP page in a browser that knows HOST: visit(front, "42", "polling"); it is registered then."""
+    context = sites.new_context()
+    context.set_default_timeout(DEADLINE * 1000)
+
+    def visit(front, id_, transport, scheme="http", **fields):
+        page = context.new_page()
+        query = urllib.parse.urlencode({"id": id_, "transport": transport, **fields})
+        page.goto(f"{front.url(scheme)}/page.php?{query}")
+        page.evaluate("registered")
+        return page
+
+    yield visit
+    context.close()
+
+
+@pytest.fixture
 def official():
     """Starts socket.io-client in Node: official(relay.url, "websocket", "42")."""
     from clients import OfficialClient

@@ -35,23 +35,6 @@ def front(request, tmp_path_factory, certificate, php_fpm):
     assert "Traceback" not in relay.log.read_text()
 
 
-@pytest.fixture
-def visit(sites):
-    """Opens the PHP page in a browser that knows HOST: visit(front, "42", "polling"); it is registered then."""
-    context = sites.new_context()
-    context.set_default_timeout(DEADLINE * 1000)
-
-    def visit(front, id_, transport, scheme="http", **fields):
-        page = context.new_page()
-        query = urllib.parse.urlencode({"id": id_, "transport": transport, **fields})
-        page.goto(f"{front.url(scheme)}/page.php?{query}")
-        page.evaluate("registered")
-        return page
-
-    yield visit
-    context.close()
-
-
 def push_by_php(page, to, data):
     """Have the site's PHP push, and return what the relay answered it."""
     script = (

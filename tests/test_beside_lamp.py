@@ -14,7 +14,7 @@ import pytest
 from clients import Wire
 from conftest import DEADLINE, ROOT, need, own_only
 from fronts import APACHE_PROGRAM, NGINX_PROGRAM, Apache
-from test_apache import SOCKETS, documented, parked_poll, visit  # noqa: F401 a fixture
+from test_apache import SOCKETS, documented, parked_poll
 from test_php_example import said, say
 
 KEY, SECRET = "web-0123456789abcdef", "a-secret-of-thirty-two-characters"
@@ -227,7 +227,7 @@ def test_through_a_trusted_proxy_no_claim_makes_a_visitor_local(proxied):
 
 
 @own_only
-def test_behind_apache_pages_are_sent_away_and_come_back_with_all_that_was_taken(start_relay, start_apache, visit):  # noqa: F811
+def test_behind_apache_pages_are_sent_away_and_come_back_with_all_that_was_taken(start_relay, start_apache, visit):
     relay = start_relay(drain_spread=1, history_size=10_000)
     apache = start_apache(relay)
     pages = [visit(apache, "42", transport) for transport in ("websocket", "polling")]

@@ -6,7 +6,7 @@ import re
 import pytest
 from conftest import Relay, free_port
 from fronts import HOST, Nginx
-from test_apache import SETTINGS, Promises, documented, push_by_php, visit  # noqa: F401 a fixture
+from test_apache import SETTINGS, Promises, documented, push_by_php
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ class TestNginx(Promises):
     pass
 
 
-def test_an_own_port_and_a_path_that_stays_on_work_as_documented(certificate, php_fpm, start_relay, visit):  # noqa: F811
+def test_an_own_port_and_a_path_that_stays_on_work_as_documented(certificate, php_fpm, start_relay, visit):
     """The page is the site's, and what it connects to is another port of the same host."""
     port = free_port()
     server = documented("nginx.md", "listen 8443").replace("listen 8443", f"listen 127.0.0.1:{port}")
