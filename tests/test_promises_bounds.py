@@ -343,6 +343,15 @@ def packets(small, size):
     return all(held.receive("a client", "x", 100) for _ in range(size))
 
 
+@bound("bytes of packets that wait for PHP", holding.MOST_MESSAGES * 100)
+def bytes_of_packets(small, size):
+    def handle(client, packet):
+        raise Awaited(lambda callback: None)
+
+    held = Holding(handle, lambda *_: None)
+    return held.receive("a client", "x" * 99, 100) and held.receive("a client", "x" * (size - 99), 100)
+
+
 @bound("push_rate", 50)
 def pushes_of_a_key(small, size):
     bucket = TokenBucket(50, 50)
@@ -365,7 +374,7 @@ def test_exactly_the_limit_is_accepted_and_one_more_is_refused(small, name):
 
 
 # Their tests are elsewhere: bytes are counted after the fact, and questions at a time need a PHP that is slow.
-ELSEWHERE = {"max_outbox", "history_bytes", "auth_concurrency"}
+ELSEWHERE = {"max_outbox", "max_outboxes", "history_bytes", "auth_concurrency"}
 
 
 def test_every_setting_that_is_a_limit_has_a_row_in_the_table():

@@ -1,5 +1,6 @@
 """HTTP/1.1 and PEP 3333, byte by byte, over real sockets."""
 
+import contextlib
 import io
 import json
 import logging
@@ -18,8 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from measures import error_of, open_fds
 
-from pushrelay.http1 import KEY, Conversation
-from pushrelay.request import Limits
+from pushrelay import http1
+from pushrelay.connection import READ_BYTES
+from pushrelay.http1 import EARLY_BYTES, KEY, Conversation, Lingering
+from pushrelay.request import Limits, Parser
 from pushrelay.server import Server
 
 TEXT = [("Content-Type", "text/plain")]
@@ -193,6 +196,70 @@ def test_100_continue_is_said_to_who_waits_for_it(serve):
     assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
     sock.send(b"ok")
     assert body_of(read_all(sock)) == b"POST /? ok"
+
+
+def receivers(client, kind):
+    return [each.receiver for each in list(client.server._connections) if isinstance(each.receiver, kind)]
+
+
+def test_100_continue_is_said_once(serve):
+    client = serve(echo)
+    sock = client.connect()
+    sock.sendall(request(*POST, "Content-Length: 2", "Expect: 100-continue"))
+    assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    sock.sendall(b"ok")
+    assert b" 200 OK" in sock.recv(1000)
+    sock.sendall(request(*POST, "Content-Length: 4", "Connection: close") + b"ab")
+    [conversation] = receivers(client, Conversation)
+    wait_for(lambda: conversation._parser._body_size == 2, "the beginning of the request to be read")
+    sock.sendall(b"cd")
+    answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 200 OK") and b"100 Continue" not in answer
+
+
+def test_what_comes_behind_a_request_that_is_being_answered_is_bounded(serve):
+    parked = []
+
+    def app(environ, start_response):
+        environ[KEY].park()
+        parked.append(environ[KEY])
+        return ()
+
+    sock = serve(app).connect()
+    sock.sendall(request(*GET))
+    wait_for(lambda: parked, "the request")
+    sock.settimeout(1)
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        for _ in range(400):
+            sent += sock.send(b"x" * 65536)
+    assert len(parked[0]._early) <= EARLY_BYTES + READ_BYTES
+    assert sent < 400 * 65536, "and the client is not read any further"
+
+
+@pytest.mark.parametrize(("extra", "is_closed"), [(0, False), (1, True)], ids=["the limit", "one more"])
+def test_after_a_refusal_no_more_is_read_than_the_limit(serve, monkeypatch, extra, is_closed):
+    monkeypatch.setattr(http1, "LINGER_BYTES", 100_000)
+    monkeypatch.setattr(http1, "LINGER_SECONDS", 60.0)
+    client = serve(echo)
+    sock = client.connect()
+    sock.sendall(request("NOT HTTP"))
+    wait_for(lambda: receivers(client, Lingering), "the refusal")
+    [lingering] = receivers(client, Lingering)
+    sock.sendall(b"x" * (lingering._left + extra))
+    if is_closed:
+        wait_for(lambda: not receivers(client, Lingering), "the end of the connection")
+    else:
+        wait_for(lambda: lingering._left == 0, "all to be read")
+        assert receivers(client, Lingering), "it may still read the answer"
+
+
+def test_a_header_with_a_cookie_is_never_remembered():
+    for line, is_kept in (("Cookie: a=secret", False), ("cookie: a=secret", False), ("Accept: */*", True)):
+        remembered = {}
+        parser = Parser({}, {}, Limits(), remembered)
+        parser.feed(request(*GET, line))
+        assert len(parser.requests) == 1 and bool(remembered) is is_kept
 
 
 def test_what_comes_behind_a_websocket_handshake_is_the_websockets(serve):
