@@ -21,6 +21,7 @@ from .farewell import MOST_AT_ONCE
 from .heartbeat import Heartbeat
 from .message import Message, data_of
 from .newcomers import Newcomers
+from .outboxes import MOST_BYTES, Outboxes
 from .poller import Poller, Timer
 from .session import DRAINING, REGISTER_TIMEOUT, Session
 from .shares import Turn
@@ -43,7 +44,8 @@ def install(**options: Any) -> None:
 class Engine(Transports):
     """`engineio.Server` with sessions on the poller. Its options, and its own:
 
-    `outbox_bytes`: what may wait for one client. `message_timeout`: seconds within which a message must be complete.
+    `outbox_bytes`: what may wait for one client, and `outboxes_bytes`: for all together.
+    `message_timeout`: seconds within which a message must be complete.
     `settle_timeout`: seconds within which somebody must set a session's `settled`, or `see_out` is called; 0 for ever.
     `event_rate`: messages a second that a client may send in the long run; 0 for any number. `admission`: who gets in.
     `threads`: of the poller that it makes where it is given none.
@@ -54,6 +56,7 @@ class Engine(Transports):
     def __init__(
         self,
         outbox_bytes: int = OUTBOX_BYTES,
+        outboxes_bytes: int = MOST_BYTES,
         message_timeout: float = 60.0,
         settle_timeout: float = 0.0,
         event_rate: float = 0.0,
@@ -64,6 +67,7 @@ class Engine(Transports):
         options["async_mode"] = "threading"
         super().__init__(**options)
         self.outbox_bytes = outbox_bytes
+        self._most_waiting = outboxes_bytes
         self.message_timeout = message_timeout
         self.event_cost = 1 / event_rate if event_rate else 0.0  # seconds: see session.BURST_SECONDS
         self.admission = admission or Admission()
@@ -88,6 +92,13 @@ class Engine(Transports):
             self.start(None)
         return self._heartbeat
 
+    @property
+    def outboxes(self) -> Outboxes:
+        """What waits for all clients together."""
+        if self._heartbeat is None:
+            self.start(None)
+        return self._poller.outboxes
+
     def start(self, poller: Poller | None) -> None:
         """Run on this poller; without one, on one of its own. The first request does this; then it changes nothing."""
         with self._start_lock:
@@ -96,6 +107,7 @@ class Engine(Transports):
                     self._own_poller = True
                     raise_file_limit()
                 self._poller = poller or Poller(self.threads)
+                self._poller.outboxes.limit = self._most_waiting
                 self._poller.start()
                 if self._settle_timeout:
                     self._newcomers = Newcomers(self._poller, self._settle_timeout, self._look_at_newcomer)

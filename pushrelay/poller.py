@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .outboxes import Outboxes
 from .shares import Shares
 
 log = logging.getLogger("pushrelay.poller")
@@ -102,6 +103,7 @@ class Poller:
         if threads < 2:
             raise ValueError("the poller needs two threads at least: one that polls while the other is stuck")
         self.threads = threads
+        self.outboxes = Outboxes(lambda shed: self.call_later(0, shed))
         # What the leader works on.
         self._epoll: Any = None  # from start() on
         self._sources: dict[int, Source] = {}

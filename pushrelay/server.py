@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .connection import Connection
+from .connection import Connection, bound_send_buffer
 from .doors import Doors
 from .draining import until
 from .http1 import Conversation, Lingering
@@ -332,6 +332,7 @@ def _listening_socket(host: str, port: int) -> tuple[socket.socket, str]:
     sock.listen(BACKLOG)
     sock.setblocking(False)
     if sock.family != socket.AF_UNIX:
+        bound_send_buffer(sock)
         # Accepted sockets inherit it. A push is one small packet that is not to wait for the last one's ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock, path

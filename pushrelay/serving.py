@@ -37,6 +37,7 @@ def make_manager(settings: Settings, address_of: Callable[[dict[str, Any]], str 
     most = most_clients(settings)
     install(
         outbox_bytes=settings.max_outbox,
+        outboxes_bytes=settings.max_outboxes,
         message_timeout=settings.body_timeout,
         settle_timeout=settings.register_timeout,
         event_rate=settings.max_event_rate,

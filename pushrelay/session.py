@@ -173,13 +173,13 @@ class Session:
         with self._lock:
             if self.link is not None or self.closed or self._buffer is None:
                 return self.link
-            self._buffer.append(message)
-            self._waiting += message.size
-            buffer = self._buffer  # as on a WebSocket, what is first and what is next have room whatever their size
-            slow = len(buffer) > 2 and self._waiting - buffer[0].size > self.outbox_bytes
+            slow = False
             poll, self._poll = self._poll, None
-            messages = self._take_buffer() if poll is not None else []
-            if slow and poll is None:
+            if poll is not None:
+                messages = [*self._take_buffer(), message]
+            elif self._add_to_buffer(message):
+                slow = True
+                self._take_buffer()
                 self._buffer = None  # from here on it gets nothing: what came behind a gap would hide the gap
         if poll is not None:
             poll.answer(messages)
@@ -190,10 +190,27 @@ class Session:
             self._engine.close_soon(self, SLOW)
         return None
 
+    def _add_to_buffer(self, message: Message) -> bool:
+        """Keep a message for the next poll; returns whether it is one too many.
+
+        As on a WebSocket, what is first and what is next have room whatever their size.
+        """
+        buffer = self._buffer
+        buffer.append(message)
+        self._waiting += message.size
+        self._engine.outboxes.add(self, message, 2 * message.size)  # it is kept as text and as a frame
+        return len(buffer) > 2 and self._waiting - buffer[0].size > self.outbox_bytes
+
     def _take_buffer(self) -> list[Message]:
         messages, self._buffer = self._buffer or [], []
         self._waiting = 0
+        if messages:
+            self._engine.outboxes.remove(self, messages, True)
         return messages
+
+    def give_up(self) -> None:
+        """Close the session as `slow`: all clients together have too much waiting, and this one has the most."""
+        self._engine.close_soon(self, SLOW)
 
     # Polling.
 
@@ -409,6 +426,7 @@ class Session:
             self._engine.leave_word(self.sid, [*waiting, *words])
         if probe is not None:
             probe.close(NORMAL)
+        self._take_buffer()
         self._buffer, self._state = None, None
         self._cleared()
 

@@ -230,6 +230,7 @@ TABLE = (
     Setting(
         "max_outbox", 1 << 20, whole(65536, 1 << 30), "bytes that may wait for one client before it is closed as slow"
     ),
+    Setting("max_outboxes", 256 << 20, whole(1 << 20, 1 << 40), "bytes that may wait for all clients together"),
     Setting("max_message", 100_000, whole(1024, 1 << 30), "bytes that one message from a browser may have"),
     Setting("max_id_length", 256, whole(1, 4096), "characters that a destination's name may have"),
     Setting("max_ids", 100, whole(1, 1_000_000), "destinations that one socket may register"),
@@ -279,6 +280,7 @@ class Settings:
     idle_timeout: float
     send_timeout: float
     max_outbox: int
+    max_outboxes: int
     max_message: int
     max_id_length: int
     max_ids: int
@@ -300,6 +302,11 @@ class Settings:
             raise SettingsError(
                 f"origins = * and {cookies} cannot be together: any website could connect with your visitors' cookies "
                 "and read what is theirs; list the origins of your own pages"
+            )
+        if self.max_body + self.max_outbox > self.max_outboxes:
+            raise SettingsError(
+                f"max_outboxes = {self.max_outboxes} is less than max_body and max_outbox together, which a single "
+                "client may need; raise max_outboxes"
             )
         if self.max_body > self.history_bytes:
             raise SettingsError(

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .connection import SLOW, TRANSPORT_CLOSE, Connection
+from .connection import SLOW, TRANSPORT_CLOSE, Connection, bound_send_buffer
 from .poller import Poller
 from .request import Request
 from .response import Response
@@ -81,7 +81,9 @@ class Taken:
         """Make the connection ours. Raises NotTaken."""
         container = self._container
         try:
-            self.connection = Connection(self._poller, _swapped(container.fd))
+            sock = _swapped(container.fd)
+            bound_send_buffer(sock)
+            self.connection = Connection(self._poller, sock)
         except OSError as error:
             raise NotTaken(error.strerror) from error
         self._early = container.read_ahead()
