@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .admission import NO_ROOM
+from .admission import NO_ROOM, retry_after
 from .connection import SLOW, TRANSPORT_CLOSE, Connection
 from .request import Known, Parser, Refused, Request
 from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, plain_answer, whole_head
@@ -439,7 +439,8 @@ class Conversation:
         connection = self.connection
         self._refused = None
         self._parser.close()
-        connection.write(plain_answer(refused.status, refused.body))
+        again = f"Retry-After: {retry_after()}\r\n" if refused.status.startswith("503") else ""
+        connection.write(plain_answer(refused.status, refused.body, again))
         connection.receiver = lingering = Lingering(connection, self._server)
         if not connection.backlog:
             lingering.proceed()

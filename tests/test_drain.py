@@ -171,7 +171,7 @@ def test_a_request_that_does_not_get_done_is_refused_and_not_waited_for_without_
     client.server.finish(1)
     assert time.monotonic() - began < DEADLINE
     answer = read_all(sock)
-    assert b" 503 " in answer and b'"draining"' in answer
+    assert b" 503 " in answer and b'"draining"' in answer and b"\r\nRetry-After: " in answer
     assert read_all(idle) == b""
 
 
