@@ -96,6 +96,7 @@ class RelayApp(Flask):
 
 
 app = RelayApp(__name__)
+app.url_map.merge_slashes = False  # its redirects would name whatever host a stranger asked for
 statics = Statics(app.static_folder)
 socketio = SocketIO(
     app,

@@ -40,9 +40,9 @@ def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Fie
     if kind == _LINES:
         return _lines(_text(_body(environ, max_body), "invalid_json"))
     if kind == _MULTIPART:
-        return _form_fields(_multipart_pairs(_body(environ, max_body), environ["CONTENT_TYPE"]))
+        return _form_fields(_multipart_pairs(_body(environ, max_body), environ["CONTENT_TYPE"]), seed)
     if kind in (_FORM, "") or seed:
-        return _form_fields(_form_pairs(_text(_body(environ, max_body), "invalid_form")))
+        return _form_fields(_form_pairs(_text(_body(environ, max_body), "invalid_form")), seed)
     message = f"send the push as a form ({_FORM}), as JSON ({_JSON}) or as {_LINES}, not as {kind}"
     raise Refused(415, "unsupported_media_type", message)
 
@@ -208,8 +208,11 @@ def _multipart_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _form_fields(pairs: list[tuple[str, str]]) -> Fields:
-    """The fields of a form. PHP writes a list as destination[], as destination[0] or by repeating the name."""
+def _form_fields(pairs: list[tuple[str, str]], seed: bool = False) -> Fields:
+    """Return the fields of a form. PHP writes a list as destination[], as destination[0] or by repeating the name.
+
+    At the server's root (`seed`) all fields but destination and data are ignored, also those that come twice.
+    """
     fields: Fields = {}
     destinations = []
     several = False
@@ -217,6 +220,8 @@ def _form_fields(pairs: list[tuple[str, str]]) -> Fields:
         if name == "destination" or name.startswith("destination["):
             several = several or name != "destination" or bool(destinations)
             destinations.append(value)
+        elif seed and name != "data":
+            continue
         elif name in fields:
             bad("invalid_form", f"the field {name[:50]!r} is there twice: send it once")
         else:

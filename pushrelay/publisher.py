@@ -222,8 +222,6 @@ def _written(pushes: Pushes, items: list[Item], seed: bool, acked: dict[str, int
         ("Relay-Id", ", ".join(receipt.position for receipt in receipts)),
         ("Relay-Connections", ", ".join(str(receipt.connections) for receipt in receipts)),
     ]
-    if acked is not None:
-        facts.append(("Relay-Acked", ", ".join(str(acked[each]) for each in pushes.destinations)))
     return Answer("200 OK", (("Content-Type", "text/plain; charset=utf-8"), NO_SNIFFING, *facts), b"")
 
 

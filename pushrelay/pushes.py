@@ -12,6 +12,7 @@ from .json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers
 from .publication import encode, quote
 from .settings import Settings
 
+SEED_FIELDS = ("destination", "data")
 FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
 MAX_EVENT_LENGTH = 100
 MAX_KEY_LENGTH = 255
@@ -44,13 +45,15 @@ class Push:
 def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False) -> Push | list[Push | Refused]:
     """Read what a WSGI request asks for: a push, or a batch, in which a bad item stands as the Refused it gets.
 
-    Raises Refused: 400, 413 or 415, with what is wrong in which field. At the server's root (`seed`) fields that the
-    relay does not know are passed over.
+    Raises Refused: 400, 413 or 415, with what is wrong in which field. At the server's root (`seed`) only destination
+    and data have a meaning: the programs that post there may have an `id` or a `wait` of their own.
     """
     body = read_body(environ, settings.max_body, seed)
+    if seed and not isinstance(body, list):
+        return checked({name: body[name] for name in SEED_FIELDS if name in body}, settings)
     header = environ.get("HTTP_IDEMPOTENCY_KEY")
     if not isinstance(body, list):
-        return checked(body if header is None else _with_key(body, header), settings, known_only=not seed)
+        return checked(body if header is None else _with_key(body, header), settings)
     pushes: list[Push | Refused] = []
     for number, fields in enumerate(body):
         try:
@@ -63,9 +66,9 @@ def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False)
     return pushes
 
 
-def checked(fields: Fields, settings: Settings, known_only: bool = True) -> Push:
+def checked(fields: Fields, settings: Settings) -> Push:
     """The push that these fields ask for. Raises Refused (400) with the first field that cannot be taken."""
-    if known_only and not fields.keys() <= FIELDS:
+    if not fields.keys() <= FIELDS:
         _refuse_names(fields.keys() - FIELDS, FIELDS)
     if "destination" not in fields:
         bad("missing_destination", "say who is to get this: a field destination, with the id that the page registered")

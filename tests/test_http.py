@@ -1,12 +1,13 @@
 """POST /push and the rest of HTTP: what it takes, what it answers, what it refuses."""
 
+import http.client
 import json
 import socket
 import subprocess
 import urllib.parse
 
 import pytest
-from conftest import need
+from conftest import DEADLINE, need
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON = {"Content-Type": "application/json"}
@@ -139,6 +140,34 @@ def test_the_root_takes_what_the_seeds_server_took(relay, connect):
     assert headers["Relay-Connections"] == "1"
     _, message = client.wait(1)[0]
     assert message == {"data": "old", "id": headers["Relay-Id"], "destination": "root"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/static//relay.js", "/static//evil.example/", "//evil.example/", "/push/", "/health//live"]
+)
+def test_no_answer_leads_to_another_address(relay, path):
+    with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(sock)
+        answer.begin()
+        assert (answer.status, answer.getheader("Location")) == (404, None)
+        assert json.loads(answer.read())["error"] == "not_found"
+
+
+@pytest.mark.parametrize("kind", [FORM, JSON], ids=["form", "JSON"])
+def test_a_push_to_the_root_is_delivered_whatever_its_other_fields_are(relay, connect, kind):
+    """Else a program with an `id` of its own would lose its second push: it would count as a repeated one."""
+    destination = f"root-{kind['Content-Type']}"
+    client = connect(relay.url, destination)
+    fields = {"destination": destination, "data": "x", "id": "7", "event": "connect", "ttl": "soon", "wait": "x"}
+    fields |= {"except": client.socket.get_sid(), "more": "ignored"}
+    body = urllib.parse.urlencode(fields) + "&more=twice" if kind == FORM else json.dumps(fields)
+    for _ in range(2):
+        status, headers, _ = relay.request("POST", "/", body.encode(), {**kind, "Idempotency-Key": "k"})
+        assert (status, headers["Relay-Connections"]) == (200, "1")
+    assert [event for event, _ in client.wait(2)] == ["push", "push"]
+    history = json.loads(relay.request("GET", f"/history?destination={destination}")[2])
+    assert len(history["publications"]) == 2
 
 
 REFUSED = [
