@@ -174,6 +174,15 @@ def test_a_page_in_chromium_reads_why_it_is_refused(start_relay, context, elsewh
     assert others == [None] * 5  # nothing else can be read from there
 
 
+def test_a_page_with_relay_js_reads_why_it_is_refused_and_does_not_ask_in_a_loop(start_relay, page):
+    relay = start_relay(origins="https://shop.example")
+    page.open(relay.url).run("() => { window.relay = listen(Relay.connect()); relay.register('42').catch(() => {}); }")
+    page.until("seen.some(([what, error]) => what === 'error' && error.error === 'origin_not_allowed')")
+    time.sleep(1)
+    assert "setting origins" in page.run("seen.find(([what]) => what === 'error')[1].message")
+    assert page.run("seen.filter(([what, status]) => what === 'status' && status === 'connecting').length") < 6
+
+
 def test_a_page_that_may_connect_reads_when_to_come_back(start_relay):
     relay = start_relay(max_connections=1, origins="https://shop.example")
     inside = enter(relay, "42")
