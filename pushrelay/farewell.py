@@ -55,6 +55,9 @@ class Farewell:
     def ended(self) -> None:
         self.connection.finish()
 
+    def resume(self) -> None:
+        """Nothing is left to do."""
+
     def proceed(self) -> None:
         """Nothing was waiting for the outbox."""
 

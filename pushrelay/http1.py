@@ -462,6 +462,9 @@ class Lingering:
         if self._left < 0:
             self.connection.finish()
 
+    def resume(self) -> None:
+        """Nothing is left to do: what came before the refusal has been answered."""
+
     def proceed(self) -> None:
         self.connection.shut_down()
 

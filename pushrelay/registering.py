@@ -17,9 +17,9 @@ from .seats import Seat
 from .tokens import Rights
 
 # One socket is sent this much at a time, in bytes; then others have their turn. It takes one or two milliseconds.
-TURN_BYTES = 262_144
+TURN_BYTES = 65_536
 # What a publication, and an id, count as at least: they take time however short they are.
-LEAST_BYTES = 1024
+LEAST_BYTES = 512
 # How much work a replay is, in events: a tenth of an event for a publication, and one event for so many bytes.
 EVENTS_EACH, BYTES_EACH = 0.1, 16_384
 # How long to wait for what is being handed out to a socket that leaves. It takes milliseconds, unless another WSGI
