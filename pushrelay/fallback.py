@@ -174,7 +174,7 @@ class _RequestHandler(WSGIRequestHandler):
         # RFC 9110, 10.1.1: a client that asks first is spared sending what would be refused. Werkzeug says
         # "100 Continue" to everyone, and then has to read it all.
         length = self.headers.get("Content-Length", "")
-        if length.isdigit() and (len(length) > 18 or int(length) > self.max_body):
+        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.max_body):
             del self.headers["Expect"]
         # RFC 9110, 7.8: HTTP/1.0 has no upgrade; and the bytes of a body must never be read as frames.
         if self.request_version == "HTTP/1.0" or length not in ("", "0") or "Transfer-Encoding" in self.headers:

@@ -18,7 +18,8 @@ MAX_EVENT_LENGTH = 100
 MAX_KEY_LENGTH = 255
 MAX_TTL = 1e20  # seconds: any integer of 64 bits, which programs send for "for ever"
 MAX_WAIT = 30.0  # seconds: PHP's own limit for a script, and what proxies give a request, are not far beyond
-MOST_STORED = 8 << 20  # bytes of data that one request may store over all destinations; max_body, if that is more
+# Bytes of data that one request may store over all destinations, or max_body if that is more: 20 ms of SQLite.
+MOST_STORED = 4 << 20
 # Socket.IO keeps these names to itself: its clients would take such an event for their own.
 RESERVED_EVENTS = {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 

@@ -407,9 +407,11 @@ class ParkedPoll:
 def _read_payload(environ: dict[str, Any], limit: int) -> bytes:
     """Return the body of a POST, or the first `limit` + 1 bytes of a longer one. Raises ValueError if it breaks off."""
     # Our own server gives every body its length; others pass chunks on, and say that reading ends with the last one.
-    length = environ.get("CONTENT_LENGTH") or (limit + 1 if environ.get("wsgi.input_terminated") else 0)
+    length = environ.get("CONTENT_LENGTH") or str(limit + 1 if environ.get("wsgi.input_terminated") else 0)
+    if not (length.isascii() and length.isdigit()):
+        raise ValueError("the length of the body is no number")
     try:
-        return environ["wsgi.input"].read(min(int(length), limit + 1))
+        return environ["wsgi.input"].read(min(int(length[:18]), limit + 1))
     except Exception as error:  # each WSGI server has a class of its own for it
         raise ValueError("the body broke off") from error
 
