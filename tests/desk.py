@@ -36,6 +36,12 @@ class Sockets:
     def get_rooms(self, sid, namespace):
         return [sid, *(room for room, sids in self.rooms.items() if sid in sids)] if sid in self.here else []
 
+    def overdraft(self, sid):
+        return 0.0  # no socket sends more than it may
+
+    def charge(self, sid, events):
+        pass
+
     def enter_room(self, sid, namespace, room):
         if sid not in self.here:
             raise ValueError("sid is not connected to requested namespace")

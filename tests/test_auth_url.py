@@ -481,9 +481,9 @@ def test_an_answer_does_not_outlive_the_time_that_php_gives_it(asker, site):
     wait_for(lambda: site.asked_with("do=brief; outlive=1") == 2)
 
 
-def test_an_answer_that_nobody_fetched_yet_is_forgotten_as_well(site):
+def test_an_answer_that_nobody_fetched_yet_is_forgotten_as_well(site, sio):
     settings = Settings(auth_url=site.url)
-    registrations = Registrations(open_broker("memory:", lambda *_: 0), RoomManager(), settings, lambda *_: None)
+    registrations = Registrations(open_broker("memory:", lambda *_: 0), sio.manager, settings, lambda *_: None)
     environ = {"HTTP_COOKIE": "do=list; late=1"}
     for _ in range(2):
         with pytest.raises(Awaited) as waits:
