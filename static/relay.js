@@ -357,7 +357,7 @@
 
     // What the page sends.
 
-    /** Now or once online; answer() gets the server's, or CUT or CLOSED. */
+    /** Send now or once online; answer() gets the server's answer, or CUT or CLOSED. */
     _send(args, answer, patience) {
       const message = [JSON.stringify(args), answer, patience];
       if (this.transport) this._transmit(...message);
@@ -428,7 +428,7 @@
       this._reach(id, since);
     }
 
-    /** Registers now and after every reconnect, unless the first answer is no. */
+    /** Register now and after every reconnect, unless the first answer is a refusal. */
     _remember({ id, since, inbox, ...payload }, answer) {
       const ids = listOf(id);
       const key = JSON.stringify([ids, payload, typeof payload.token, inbox]);
@@ -492,7 +492,7 @@
       return inbox ? "acked" : handed;
     }
 
-    /** Gives the ids that no token function renews. */
+    /** Register ids again whose token function gives a new token; returns the others. */
     _renew(ids) {
       ids.forEach((id) => (this._of(id).live = NONE));
       this._registrations.forEach((registration) => {
@@ -590,7 +590,7 @@
 
     // Publications.
 
-    /** Hands each publication over once: a replay may hold what is here already. */
+    /** Hand each publication over once: a replay may hold publications that are here already. */
     _take([name, message, ...others]) {
       const { id: position, destination, error, ids } = message || {};
       if (name === "relay_error") {
@@ -651,7 +651,7 @@
 
     _drop(reason, error, delay) {
       const { retryAfter = 0 } = (error && error.details) || {};
-      // Throwing us out soon is a failure.
+      // A connection that ends soon counts as a failure.
       if (this.transport && Date.now() - this._since > this._options.reconnectDelayMax) this._failures = 0;
       this._drained = delay >= 0 || retryAfter > 0; // the relay knows when
       this._wait = delay >= 0 ? delay : retryAfter * 1000 + this._backOff(this._failures++);
@@ -770,6 +770,7 @@
       this._buffer.splice(0).forEach(([, answer]) => answer && answer(CLOSED));
       this._answerAll(CLOSED);
       this._resting = this._quiet = false;
+      this._wait = undefined;
       this._leave("offline", "io client disconnect");
     }
 
@@ -827,7 +828,7 @@
       return this._promise((answer) => this._unregister(ids, answer));
     }
 
-    /** Never sent again: it might arrive twice. */
+    /** It is never sent again after a reconnect: it might arrive twice. */
     push(destination, data, event) {
       return this._promise((answer) => this._send(["push", { destination, data, event }], answer, this._options.timeout));
     }

@@ -1,7 +1,5 @@
 """What relay.js promises a page: no gap is hidden, and no part of a page harms another."""
 
-# ruff: noqa: F811 (fixtures that are imported)
-
 import http.server
 import json
 import re
@@ -10,7 +8,8 @@ import subprocess
 
 import pytest
 from conftest import DEADLINE, need, wait_for
-from test_relay_js import SCRIPT, SECRET, Server, fake, page, start  # noqa: F401
+from pages import Server
+from test_relay_js import SCRIPT, SECRET, start
 
 from pushrelay.tokens import sign
 

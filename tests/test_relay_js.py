@@ -13,8 +13,8 @@ import threading
 import time
 
 import pytest
-from conftest import DEADLINE, ROOT, fake, need, page, wait_for  # noqa: F401 (test_promises_page.py imports them)
-from pages import HANDSHAKE, LISTEN, Page, Server, Site  # noqa: F401
+from conftest import DEADLINE, ROOT, need, wait_for
+from pages import Server
 
 from pushrelay.tokens import sign
 
