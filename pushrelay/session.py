@@ -502,13 +502,24 @@ def _is_event(packet: str | bytes) -> bool:
 class Link:
     """The receiver of a connection that speaks WebSocket: between the frames and the session."""
 
-    __slots__ = ("_begun", "_ended", "_is_timed", "_packets", "_rest", "_session", "_socket", "connection")
+    __slots__ = (
+        "_begun",
+        "_ended",
+        "_packets",
+        "_rest",
+        "_session",
+        "_socket",
+        "_timer",
+        "connection",
+        "upgrade_timer",
+    )
 
     def __init__(self, session: Session, limit: int):
         self._session = session
         self._socket = WebSocket(limit)
         self._begun = 0.0  # when the message began that is under way, monotonic; 0 for none
-        self._is_timed = False  # a timer is going to look at that
+        self._timer: Any = None  # is going to look at that
+        self.upgrade_timer: Any = None  # ends it if it does not take over in time
         # What did not fit into one turn.
         self._packets: deque[str | bytes] = deque()  # parsed
         self._rest = b""  # behind them, not parsed yet
@@ -596,20 +607,18 @@ class Link:
     def _expect_the_rest(self) -> None:
         """Give the client its time for the message that it has begun. One timer at a time, however many there are."""
         self._begun = time.monotonic()
-        if not self._is_timed:
-            self._is_timed = True
-            self.connection.poller.call_later(self._session.message_timeout, self._check_the_rest)
+        if self._timer is None:
+            self._timer = self.connection.poller.call_later(self._session.message_timeout, self._check_the_rest)
 
     def _check_the_rest(self) -> None:
         begun, connection = self._begun, self.connection
-        self._is_timed = False
+        self._timer = None
         if not begun or connection.closed:
             return
         seconds = self._session.message_timeout
         left = begun + seconds - time.monotonic()
         if left > 0:
-            self._is_timed = True
-            connection.poller.call_later(left, self._check_the_rest)
+            self._timer = connection.poller.call_later(left, self._check_the_rest)
             return
         why = f"a message must be complete within {seconds:g} seconds (setting body_timeout)"
         connection.write(self._socket.begin_close(POLICY_VIOLATION, why))
@@ -634,6 +643,10 @@ class Link:
     def lost(self, reason: str) -> None:
         """Close the session, on a thread that may be blocked: the app is told of it."""
         poller = self.connection.poller
+        for timer in (self._timer, self.upgrade_timer):
+            if timer is not None:
+                timer.cancel()  # else it keeps all of this for a minute
+        self._timer = self.upgrade_timer = None
         if poller.is_short():
             poller.call_when_spare(self.lost, reason)
             return

@@ -371,7 +371,7 @@ class Transports(engineio.Server):
         link.connection = conversation.take()
         if session.probe(link):
             conversation.upgrade(link, head)
-            self._poller.call_later(UPGRADE_SECONDS, _end_idle_probe, session, link)
+            link.upgrade_timer = self._poller.call_later(UPGRADE_SECONDS, _end_idle_probe, session, link)
         else:
             # The reference server also takes the WebSocket first and closes it then.
             conversation.upgrade(link, head + close_frame(NORMAL))

@@ -1,6 +1,7 @@
 """Ends: what clients leave is given back, at once and whatever way they leave; and what ends, ends in time."""
 
 import contextlib
+import gc
 import json
 import socket
 import threading
@@ -131,6 +132,24 @@ def test_a_websocket_that_never_takes_over_is_closed(engine, monkeypatch):
         assert probe.receive() is None
         wait_for(lambda: eio.sockets[sid]._probe is None, "room for another")
         probe.close()
+
+
+def test_clients_that_leave_in_the_middle_of_a_message_or_an_upgrade_keep_no_memory(engine):
+    eio, client, sid, _ = engine()
+    for n in range(40):
+        link = client.websocket(WEBSOCKET if n % 2 else f"{WEBSOCKET}&sid={sid}")
+        assert " 101 " in link.status
+        link.sock.sendall(b"\x81\xff")  # the beginning of a frame
+        link.close()
+        if n % 2 == 0:
+            wait_for(lambda: eio.sockets[sid]._probe is None, "its end")
+    wait_for(lambda: len(eio.sockets) == 1, "their end")
+
+    def links():
+        gc.collect()
+        return sum(type(each) is session_module.Link for each in gc.get_objects())
+
+    wait_for(lambda: links() == 0, "their memory")
 
 
 def test_nobody_upgrades_while_the_relay_goes_down(engine):
