@@ -30,6 +30,8 @@ _SUM = struct.Struct("<II")
 _FIRST = _HEADER.size + _SUM.size  # where the first record begins
 _RECORD = struct.Struct("<II")
 _MAGIC = b"relayJ2\n"
+_OLD_MAGIC = b"relayJ1\n"  # of relays that had neither tokens nor end marks
+_OLD_HEADER = struct.Struct("<8sQ24s")
 _END = 0xFFFFFFFF  # in place of a length: nothing was put behind this
 
 
@@ -162,8 +164,8 @@ def read(path: str) -> Left | None:
         return None
     except OSError as error:
         raise _explain(path, error) from None
-    if data.startswith(b"relayJ") and not data.startswith(_MAGIC):
-        return Left("", "", 0, [], "another version of the relay wrote it")
+    if data.startswith(_OLD_MAGIC):
+        return _read_old(data)
     header = data[: _HEADER.size]
     if len(data) < _FIRST or _SUM.unpack_from(data, _HEADER.size) != (zlib.crc32(header), 0):
         return Left("", "", 0, [], "its header cannot be read")
@@ -187,6 +189,22 @@ def _records(data: bytes, seed: int) -> tuple[list[bytes], bool]:
         payloads.append(payload)
         at = begin + length + (-length & 7)
     return payloads, False
+
+
+def _read_old(data: bytes) -> Left:
+    """Read what an older relay left when it was killed. It cannot be known whether something is missing at its end."""
+    if len(data) < _OLD_HEADER.size:
+        return Left("", "", 0, [], "its header cannot be read")
+    _, generation, epoch = _OLD_HEADER.unpack_from(data)
+    seed, payloads, at = zlib.crc32(generation.to_bytes(8, "little")), [], _OLD_HEADER.size
+    while at + _RECORD.size <= len(data):
+        length, checksum = _RECORD.unpack_from(data, at)
+        payload = data[at + _RECORD.size : at + _RECORD.size + length]
+        if not length or len(payload) != length or zlib.crc32(payload, seed) != checksum:
+            break
+        payloads.append(payload)
+        at += _RECORD.size + length
+    return Left(epoch.rstrip(b"\0").decode(errors="replace"), "", 0, payloads)
 
 
 def _seed_of(epoch: str, token: str, generation: int) -> int:

@@ -6,6 +6,8 @@ import resource
 import shutil
 import signal
 import sqlite3
+import struct
+import zlib
 
 import pytest
 from conftest import need
@@ -112,7 +114,7 @@ def test_a_journal_that_lost_anything_has_a_fault(path):
 
 
 def test_garbage_is_no_journal(path):
-    for garbage in (b"", b"x" * 10, os.urandom(SIZE), bytes(SIZE), b"relayJ1\n" + bytes(SIZE - 8)):
+    for garbage in (b"", b"x" * 10, os.urandom(SIZE), bytes(SIZE), b"relayJ1\n", b"relayJ3\n" + bytes(SIZE - 8)):
         path.write_bytes(garbage)
         assert left_in(path) == ([], False)
 
@@ -191,6 +193,14 @@ def test_a_place_where_it_cannot_be_is_named(tmp_path):
     with pytest.raises(StoreError, match="recent"):
         (tmp_path / "recent").mkdir()
         read(str(tmp_path / "recent"))
+
+
+def test_what_an_older_relay_left_when_it_was_killed_is_read(path):
+    seed, records = zlib.crc32((7).to_bytes(8, "little")), b""
+    for payload in (b"a", b"bb" * 500):
+        records += struct.pack("<II", len(payload), zlib.crc32(payload, seed)) + payload
+    path.write_bytes((struct.pack("<8sQ24s", b"relayJ1\n", 7, b"epoch") + records).ljust(SIZE, b"\0"))
+    assert read(str(path)) == Left("epoch", "", 0, [b"a", b"bb" * 500])
 
 
 # With the database.
