@@ -10,7 +10,6 @@ import socket
 import socketserver
 import subprocess
 import threading
-import time
 
 import pytest
 from conftest import DEADLINE, ROOT, need, wait_for
@@ -359,8 +358,8 @@ def test_a_registration_that_is_refused_for_a_while_is_tried_again_and_the_page_
 
 
 @pytest.fixture(scope="module")
-def guarded(relay_with):
-    return relay_with(secret=SECRET)
+def guarded(clocked_relay):
+    return clocked_relay(secret=SECRET)
 
 
 TOKENS = "window.signed = [{}]; window.asked = 0; window.token = () => signed[Math.min(asked++, signed.length - 1)];"
@@ -369,14 +368,15 @@ TOKENS = "window.signed = [{}]; window.asked = 0; window.token = () => signed[Ma
 @pytest.mark.parametrize("kind", ["text", "promise"])
 def test_a_token_function_is_asked_for_every_registration_and_when_a_token_expires(guarded, page, kind):
     ids = [f"{kind}-a", f"{kind}-b"]
-    brief, lasting = (sign({"ids": ids, "exp": time.time() + seconds}, SECRET) for seconds in (1.5, 600))
+    brief, lasting = (sign({"ids": ids, "exp": guarded.now() + seconds}, SECRET) for seconds in (60, 6000))
     page.open(guarded.url)
     page.run(f"() => {{ {TOKENS.format(f'{brief!r}, {lasting!r}')} }}")
     token = {"text": "token", "promise": "async () => token()"}[kind]
     page.run("() => { window.relay = listen(Relay.connect(undefined, {reconnectDelay: 10})); }")
     assert page.run(f"() => relay.register({json.dumps(ids)}, {{token: {token}}})")["ok"]
     guarded.push(ids[0], "before")
-    page.until("asked === 2")  # its time was over
+    guarded.advance(61)
+    page.until("asked === 2")
     wait_for(lambda: page.run("1") and guarded.push(ids[1], "probe")["connections"] == 1, "the registration")
     guarded.push(ids[0], "after")
     page.until("seen.some(([what, data]) => data === 'after')")
@@ -389,12 +389,13 @@ def test_a_token_function_is_asked_for_every_registration_and_when_a_token_expir
 
 
 def test_a_token_that_expires_and_has_no_function_is_an_error_event_with_its_ids(guarded, page):
-    brief = sign({"ids": ["*"], "exp": time.time() + 1.2}, SECRET)
-    lasting = sign({"ids": ["renewed"], "exp": time.time() + 600}, SECRET)
+    brief = sign({"ids": ["*"], "exp": guarded.now() + 60}, SECRET)
+    lasting = sign({"ids": ["renewed"], "exp": guarded.now() + 6000}, SECRET)
     page.open(guarded.url).connect(ids=None)
     page.run(f"() => {{ {TOKENS.format(f'{brief!r}, {lasting!r}')} }}")
     page.run("() => relay.register('renewed', {token})")
     assert page.run(f"() => relay.register('ended', {{token: {brief!r}}})")["ok"]
+    guarded.advance(61)
     page.until("seen.some(([what]) => what === 'error') && asked === 2")
     (error,) = page.seen("error")[0]
     assert error["error"] == "token_expired" and error["ids"] == ["ended"] and error["message"]
