@@ -172,14 +172,14 @@ class Opening(Sweeping):
             return
         now = self._inodes_now()
         if now[:1] != self._inodes[:1]:
-            log.error("%s was removed or replaced while the relay works with it", self.path)
+            log.error("%s was removed or replaced. The relay opens what is there now; find what did that", self.path)
             self._broken = True
             return  # what is not committed yet goes to the file that is there now
         self._lock.see_to_it()
         if self._writer.in_transaction:
             self._settle()
         if now != self._inodes or not self._journal.is_in_place():
-            log.error("%s-wal or -recent was removed, replaced or cut while the relay works with it", self.path)
+            log.error("%s-wal or -recent was removed, replaced or cut. Nothing is lost; find what did that", self.path)
             self._broken = True
         elif os.path.getsize(f"{self.path}-wal") > self.WAL_BYTES:
             # Waits for those who read now. Who begins to read later reads the file, so the wait is short.
