@@ -82,6 +82,15 @@ class Sockets:
     def settle(self, sid):
         pass
 
+    def overdraft(self, sid):
+        return 0.0
+
+    def charge(self, sid, events):
+        pass
+
+    def share_of(self, sid):
+        return None
+
     def send_away(self, sids):
         for sid in sids:
             self.send_text('["disconnect"]', sid)
