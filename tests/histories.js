@@ -126,15 +126,11 @@ class Window {
     script.runInContext(box);
   }
 
-  /** A connection on a network of its own: whoever goes through its transports opens a socket. */
+  /** A connection on a network of its own: it reads the names of its transports before it opens a socket. */
   connect(network) {
     const window = this;
-    const transports = {
-      *[Symbol.iterator]() {
-        window.network = network;
-        yield "websocket";
-      },
-    };
+    const name = () => ((window.network = network), "websocket");
+    const transports = Object.defineProperty([], 0, { get: name, enumerable: true });
     this.networks.push(network);
     return this.self.Relay.connect(relay, { ...OPTIONS, transports });
   }
