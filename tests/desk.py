@@ -82,12 +82,6 @@ class Sockets:
     def settle(self, sid):
         pass
 
-    def overdraft(self, sid):
-        return 0.0
-
-    def charge(self, sid, events):
-        pass
-
     def share_of(self, sid):
         return None
 
