@@ -112,7 +112,10 @@ class StoreLock:
 
 def _lock_beside(path: str, seconds: float) -> sqlite3.Connection:
     """Lock the empty database beside the file."""
-    connection = sqlite3.connect(f"{path}-lock", timeout=seconds, isolation_level=None, check_same_thread=False)
+    try:
+        connection = sqlite3.connect(f"{path}-lock", timeout=seconds, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise explain(error, f"{path}-lock") from error
     try:
         connection.execute("PRAGMA journal_mode=OFF")
         connection.execute("BEGIN EXCLUSIVE")

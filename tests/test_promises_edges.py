@@ -82,6 +82,12 @@ def test_a_store_whose_name_no_file_can_have_stops_the_start_with_a_sentence(tmp
     assert ran.returncode == 2 and "choose a shorter one in the setting broker" in ran.stderr
 
 
+def test_a_store_in_a_folder_that_takes_no_files_stops_the_start_with_a_sentence():
+    """As root, who may write everywhere, /proc is such a folder."""
+    ran = run("--port=0", "--broker=sqlite:/proc/relay.db")
+    assert ran.returncode == 2 and len(ran.stderr.splitlines()) == 1 and "the relay's user" in ran.stderr
+
+
 def test_a_file_in_the_place_of_a_unix_socket_stays_and_is_named(tmp_path):
     file = tmp_path / "relay.sock"
     file.write_text("mine")
