@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import re
+import shutil
 import signal
 import socket
 import socketserver
@@ -72,6 +73,13 @@ def test_the_script_is_small():
     options = ["--minify", "--mangle-props=^_", "--target=es2018", "--log-level=warning"]
     minified = subprocess.run([esbuild, *options, SCRIPT], capture_output=True, check=True, timeout=DEADLINE)
     assert minified.stderr == b"" and len(gzip.compress(minified.stdout, 9)) <= 6.5 * 1024
+
+
+def test_node_loads_the_script():
+    need(shutil.which("node"), "Node")
+    program = f"require({str(SCRIPT)!r}); console.log(typeof Relay.connect, typeof io)"
+    result = subprocess.run(["node", "-e", program], capture_output=True, text=True, timeout=DEADLINE)
+    assert result.stdout == "function function\n", result.stderr
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
