@@ -141,6 +141,19 @@ class WebSocketClient:
         self.sock.close()
 
 
+def enter(relay, *ids):
+    """Return a raw client that is in the namespace "/" and has registered these ids."""
+    client = WebSocketClient(relay.port)
+    assert " 101 " in client.status, client.status
+    client.receive()
+    client.send("40")
+    assert client.receive().startswith("40")
+    if ids:
+        client.send(event("register", {"id": list(ids)}, 1))
+        assert '"ok":true' in client.receive()
+    return client
+
+
 class Wire:
     """A Socket.IO client on a plain socket, which reads only when the test calls it.
 

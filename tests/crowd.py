@@ -8,7 +8,7 @@ import concurrent.futures
 import contextlib
 import json
 
-from clients import PATH, UPGRADE, event, frame, open_websocket  # noqa: F401
+from clients import PATH, UPGRADE, event, frame
 
 AT_ONCE = 100  # clients that connect at the same time
 

@@ -17,7 +17,7 @@ import time
 
 import crowd
 import pytest
-from clients import Follower, Wire, handshake
+from clients import Follower, Wire, handshake, open_websocket
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, need, wait_for
 
 pytestmark = pytest.mark.alone  # other servers take seconds for things when the machine is busy
@@ -227,7 +227,7 @@ async def pusher_push(relay, name):
 # uWSGI shows it to nobody; RFC 6455 does not allow a client to do so.
 @pytest.mark.parametrize("contained", ["gunicorn", "werkzeug"], indirect=True)
 def test_what_was_sent_with_the_handshake_is_not_lost(contained):
-    sock = crowd.open_websocket(contained.port, "early")
+    sock = open_websocket(contained.port, "early")
     assert contained.push("early", "bird")["connections"] == 1
     sock.close()
 

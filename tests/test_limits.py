@@ -18,7 +18,7 @@ import time
 
 import engineio
 import pytest
-from clients import WebSocketClient, event, frame, masked, open_websocket, read_all
+from clients import WebSocketClient, enter, event, frame, masked, open_websocket, read_all
 from conftest import DEADLINE, ROOT, Relay, fds, need, own_only, wait_for
 
 from pushrelay import websocket as ws
@@ -27,19 +27,6 @@ from pushrelay.engine import Engine
 
 SIO = "/socket.io/?EIO=4&transport="
 TESTS = ROOT / "tests"
-
-
-def enter(relay, *ids):
-    """A raw WebSocket client in namespace "/"."""
-    client = WebSocketClient(relay.port, SIO + "websocket")
-    assert " 101 " in client.status, client.status
-    client.receive()
-    client.send("40")
-    assert client.receive().startswith("40")
-    if ids:
-        client.send(event("register", {"id": list(ids)}, 1))
-        assert '"ok":true' in client.receive()
-    return client
 
 
 def closed_with(client, until=None):

@@ -14,9 +14,9 @@ import time
 import crowds
 import engineio
 import pytest
-from clients import UPGRADE, event, frame, masked, open_websocket
+from clients import PATH as SIO
+from clients import UPGRADE, enter, event, frame, masked, open_websocket
 from conftest import DEADLINE, wait_for
-from test_limits import SIO, enter
 
 from pushrelay.engine import Engine
 from pushrelay.poller import Poller

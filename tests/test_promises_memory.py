@@ -8,9 +8,8 @@ import threading
 import time
 
 import pytest
+from clients import Wire, open_websocket
 from conftest import DEADLINE, own_only, wait_for
-from crowd import open_websocket
-from listeners import Wire
 
 from pushrelay.connection import SEND_BUFFER, Connection
 from pushrelay.engine import Engine

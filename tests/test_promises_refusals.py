@@ -9,10 +9,9 @@ import threading
 import time
 
 import pytest
-from clients import WebSocketClient
+from clients import WebSocketClient, enter, event
 from conftest import DEADLINE, need, own_only, wait_for
 from pages import Server, Site
-from test_limits import enter, event
 
 HERE = pathlib.Path(__file__).parent
 EVIL = "https://evil.example"

@@ -11,8 +11,8 @@ import sys
 import engineio
 import pytest
 import socketio
+from clients import WebSocketClient
 from conftest import ROOT, own_only
-from wire import WebSocketClient
 
 from pushrelay import addresses, bodies, dependencies, handshakes, origins
 from pushrelay.server import KNOWN_PATHS, LONGEST_PATH, Server
