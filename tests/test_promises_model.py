@@ -49,8 +49,17 @@ class Page:
         self.seen = {}  # id: the offsets that its handlers were given
         self.since = {}  # id: everything later must come
         self.held = set()  # ids whose registration was answered, on this connection
-        self.asked = []  # registrations without an answer: {id: since}
-        self.leaving = []  # the same for unregister
+        self.pending = []  # what has no answer yet, in order: {id: since} for register, a name for unregister
+
+    @property
+    def asked(self):
+        """The registrations without an answer."""
+        return [each for each in self.pending if isinstance(each, dict)]
+
+    @property
+    def leaving(self):
+        """The ids that are being unregistered."""
+        return [each for each in self.pending if isinstance(each, str)]
 
 
 class Publication:
@@ -148,7 +157,7 @@ class Histories(RuleBasedStateMachine):
             self.clock.now += 100
             self.desk.registrations.each_second()
         elif page.sid is not None and how == "unregister":
-            page.leaving.append(name)
+            page.pending.append(name)
             self.desk.emit(page.sid, "unregister", id=name)
         elif page.sid is not None and how == "disconnect":
             sid = page.sid
@@ -168,7 +177,7 @@ class Histories(RuleBasedStateMachine):
 
     def send_register(self, page, names, since):
         self.note_who_is_live()
-        page.asked.append({name: since.get(name) for name in names})
+        page.pending.append({name: since.get(name) for name in names})
         positions = {name: self.shown(name, offset) for name, offset in since.items()}
         token = tokens.sign({"ids": ["a", "b"], "exp": self.clock.now + 300}, SECRET) if self.guarded else None
         self.desk.emit(page.sid, "register", id=list(names), since=positions, **({"token": token} if token else {}))
@@ -186,10 +195,9 @@ class Histories(RuleBasedStateMachine):
         """The connection is over. What was held is asked for again with the next one."""
         page.sid = None
         page.held.clear()
-        page.asked.clear()
         for name in page.leaving:
             self.forget(page, name)
-        page.leaving.clear()
+        page.pending.clear()
 
     def forget(self, page, name):
         page.held.discard(name)
@@ -219,13 +227,12 @@ class Histories(RuleBasedStateMachine):
             page.seen[name].append(offset)
 
     def hear_answer(self, page, answer):
-        if page.leaving and not page.asked:
-            self.forget(page, page.leaving.pop(0))
+        asked = page.pending.pop(0)
+        if isinstance(asked, str):
+            self.forget(page, asked)
         elif not answer["ok"]:
             assert answer["error"] == "token_expired", answer
-            page.asked.pop(0)
         else:
-            asked = page.asked.pop(0)
             for name, told in answer["ids"].items():
                 self.hear_registered(page, name, asked[name], told)
 
