@@ -2,12 +2,13 @@
 
     python tests/crowds.py NAME SECONDS      one crowd, for example  allowance 30
     python tests/crowds.py all 60            all of them at once
+    python tests/crowds.py all 60 5          the same, with the crowds at nice 5
 
 Prints the time that another publisher's pushes took, the relay's peak memory, and for each client of the crowd whether
 it got everything that was accepted ("complete"), was told that it did not ("told"), or neither ("lost").
 
-Crowds run in processes of their own at the lowest priority (nice 19), so that they do not take the processor from the
-publisher that measures. They do take it from the relay, as visitors on this machine would.
+Crowds run in processes of their own at the lowest priority (nice 19, unless another is given), so that they do not
+take the processor from the publisher that measures. They do take it from the relay, as visitors on this machine would.
 """
 
 import asyncio
@@ -70,7 +71,8 @@ class Client(asyncio.Protocol):
 
     def send(self, data):
         """Send frames unless much waits already: a client of the real kind would be held up there as well."""
-        if self.connected.is_set() and self._transport.get_write_buffer_size() < 65536:
+        is_open = self.connected.is_set() and not self._transport.is_closing()
+        if is_open and self._transport.get_write_buffer_size() < 65536:
             self._transport.write(data)
 
     def connection_made(self, transport):
@@ -439,10 +441,10 @@ def run(names, seconds, folder, nice=19, **settings):
         site.shutdown()
 
 
-def main(name, seconds):
+def main(name, seconds, nice=19):
     names = list(CROWDS) if name == "all" else [name]
     with tempfile.TemporaryDirectory() as folder:
-        seen = run(names, seconds, folder)
+        seen = run(names, seconds, folder, nice)
     for key, value in seen.items():
         if key == "crowds":
             for each, told in value.items():
@@ -452,4 +454,4 @@ def main(name, seconds):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], float(sys.argv[2]), *map(int, sys.argv[3:]))
