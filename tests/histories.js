@@ -52,10 +52,11 @@ class Network {
 
 /** A page's WebSocket, on the network of the connection that makes it. */
 class PageSocket {
-  constructor(network, url) {
+  constructor(network, url, isDead) {
     this.network = network;
     this.late = [];
-    this.over = false;
+    this.over = isDead;
+    if (isDead) return;
     network.sockets.add(this);
     this.ws = network.away ? null : new WebSocketOfNode(url);
     if (!this.ws) return void setTimeout(() => this.cut(), 1);
@@ -93,12 +94,13 @@ class Window {
   constructor(storage, top) {
     this.network = null; // of the connection that opens a socket now
     this.networks = [];
+    this.isDead = false; // unloaded: nothing in it runs any more
     this.timers = new Set();
     this.listeners = new Map();
     const window = this;
     const WebSocket = class extends PageSocket {
       constructor(url) {
-        super(window.network, url);
+        super(window.network, url, window.isDead);
       }
     };
     const box = vm.createContext({
@@ -110,6 +112,7 @@ class Window {
       location: { href: "http://127.0.0.1/", origin: "http://127.0.0.1" },
       document: { currentScript: { src: relay + "/static/relay.js" } },
       setTimeout: (fn, ms, ...args) => {
+        if (this.isDead) return 0;
         const timer = setTimeout(() => this.timers.delete(timer) && fn(...args), ms);
         this.timers.add(timer);
         return timer;
@@ -137,6 +140,7 @@ class Window {
 
   unload() {
     (this.listeners.get("pagehide") || []).forEach((fn) => fn({}));
+    this.isDead = true;
     this.networks.forEach(({ sockets }) => sockets.forEach((socket) => socket.close()));
     this.timers.forEach(clearTimeout);
   }
