@@ -575,7 +575,7 @@
       const left = this._left;
       const count = (by) => ids.forEach((id) => left.set(id, (left.get(id) || 0) + by));
       count(1);
-      ids.forEach((id) => (this._of(id).live = NONE));
+      ids.forEach((id) => this._ids.has(id) && (this._of(id).live = NONE)); // _of() would take an item for it again
       this._transmit(JSON.stringify(["unregister", { id: ids }]), (body) => {
         count(-1);
         done(body);

@@ -74,6 +74,22 @@ def test_each_of_two_connections_in_a_page_gets_what_only_the_other_was_handed(s
     page.until("a.handed.length === 2 && b.handed.length === 1")
 
 
+def test_a_connection_that_unregistered_an_id_leaves_it_to_another_one_of_the_page(start_relay, page):
+    relay = start_relay()
+    site(page, relay, "<script>var a, b; if (!sessionStorage.length) a = hold('x'); else b = hold('x');</script>")
+    page.run("() => a.ready")
+    page.run("() => a.unregister('x')")
+    page.run("() => { b = hold('x'); return b.ready; }")
+    relay.push("x", 1)
+    page.until("b.handed.length === 1")
+    page.run("() => cut(b)")
+    relay.push("x", 2)
+    page.page.wait_for_timeout(100)  # what is kept for the next page has been stored by now
+    page.page.reload()
+    page.until("b.handed.length === 1 && b.told.includes('recovered')")
+    assert page.run("b.handed") == ["2"]
+
+
 def test_a_connection_that_is_closed_leaves_its_position_to_the_next_one(start_relay, page):
     relay = start_relay()
     site(page, relay, "<script>var a = hold('x');</script>")
