@@ -327,18 +327,18 @@ class History {
       }
     }
     for (const id of this.ids) await this.push(id, 1);
-    const end = Date.now() + 10000;
+    const end = Date.now() + 30000;
     while (this.missing() && !this.failure && Date.now() < end) await sleep(2);
     if (this.missing()) this.fail(this.missing());
   }
 
   missing() {
     for (const { handles } of this.tabs) {
-      for (const { expected } of handles) {
+      for (const { expected, connection } of handles) {
         for (const [id, expectation] of expected) {
           const missing = expectation.active ? expectation.missing(this.pushed.get(id)) : [];
           if (missing.length) return `${expectation.name}: ${missing} did not come, but ${expectation.seen}`;
-          if (expectation.active && expectation.since === null) return `${expectation.name}: no answer to register`;
+          if (expectation.active && expectation.since === null) return `${expectation.name}: no answer to register, ${connection.status}`;
         }
       }
     }
