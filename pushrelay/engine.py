@@ -184,7 +184,14 @@ class Engine(Transports):
         sessions = list(self.sockets.values()) if sid is None else [self.sockets.get(sid)]
         for session in sessions:
             if session is not None:
-                session.close(reason=self.reason.SERVER_DISCONNECT)
+                self._close(session, self.reason.SERVER_DISCONNECT)
+
+    def _close(self, session: Session, reason: str, last: Message | None = None) -> None:
+        """Close one of several sessions: a failure must not keep the others from being closed."""
+        try:
+            session.close(reason=reason, last=last)
+        except Exception:
+            self.logger.exception("closing the client %s failed", session.sid)
 
     def shut(self) -> None:
         """Let nobody in any more."""
@@ -199,7 +206,7 @@ class Engine(Transports):
         for _ in range(2):  # somebody may have been let in just before it was shut
             for sid, session in list(self.sockets.items()):
                 count += not session.closed
-                session.close(reason=DRAINING, last=last(sid))
+                self._close(session, DRAINING, last(sid))
         until(lambda: not self._last_words, seconds)
         return count
 

@@ -4,6 +4,7 @@ A WebSocket goes through simple-websocket there, as in stock Flask-SocketIO, whe
 Sending to it may block the sender for as long as its client does not read.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -86,8 +87,10 @@ class ForeignLink:
         self.abort(FINISHED)
 
     def abort(self, reason: str) -> None:
+        """End the connection. Raises nothing: simple-websocket's close() fails if the connection has broken."""
         self._reason = reason
-        self._websocket.close()
+        with contextlib.suppress(Exception):  # whatever the container's socket raises
+            self._websocket.close()
 
     def serve(self) -> None:
         """Read until the client is gone."""

@@ -5,6 +5,7 @@ ten seconds; this one knows the rooms of each.
 """
 
 import json
+import logging
 import re
 import secrets
 import threading
@@ -16,6 +17,7 @@ import engineio.json
 import socketio
 from socketio import packet as sio
 
+from .connection import TRANSPORT_ERROR
 from .dispatch import dispatch
 from .draining import spread_for
 from .holding import MOST_PACKETS, Holding
@@ -23,6 +25,8 @@ from .message import MESSAGE, Message
 from .packets import StrictPacket
 from .presence import Presence
 from .session import REGISTER_TIMEOUT, TOO_MANY_EVENTS
+
+log = logging.getLogger("pushrelay.manager")
 
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -162,13 +166,19 @@ class RoomManager(socketio.Manager):
         return [eio_sid for sid, eio_sid in list(members.items()) if sid not in skipped]
 
     def _hand_out(self, message: Message, eio_sids: list[str]) -> None:
+        """Send a message to each of these clients, whatever happens to another one."""
         sockets = self.server.eio.sockets
         for eio_sid in eio_sids:
             session = sockets.get(eio_sid)
-            if session is not None:
-                session.send(message)
-            else:  # Flask-SocketIO's test client, which has no session and listens here; or one just closed
-                self.server._send_eio_packet(eio_sid, message.to_packet())
+            try:
+                if session is not None:
+                    session.send(message)
+                else:  # Flask-SocketIO's test client, which has no session and listens here; or one just closed
+                    self.server._send_eio_packet(eio_sid, message.to_packet())
+            except Exception:
+                log.exception("sending to the client %s failed. Its connection is closed", eio_sid)
+                if session is not None:  # it has missed this message, so it must come back with its last position
+                    self.server.eio.close_soon(session, TRANSPORT_ERROR)
 
     def emit(
         self,
