@@ -40,6 +40,20 @@ class StockManager(socketio.Manager):
     def set_server(self, server: Any) -> None:
         super().set_server(server)
         server.eio.on("message", self.receive)
+        server.eio.disconnect = self._close_transports
+
+    def _close_transports(self, eio_sid: str | None = None) -> None:
+        """Close the transport of one client, or of all clients: engineio's disconnect(), but without waiting.
+
+        engineio waits until a client has polled everything, in the thread of that client's own POST if this is what
+        it is closed for; and a client may never poll.
+        """
+        sockets = self.server.eio.sockets
+        for each in list(sockets) if eio_sid is None else [eio_sid]:
+            session = sockets.get(each)
+            if session is not None:
+                session.close(wait=False)
+                sockets.pop(each, None)
 
     def receive(self, eio_sid: str, data: Any) -> None:
         """Handle a Socket.IO packet."""
@@ -73,7 +87,9 @@ class StockManager(socketio.Manager):
 
     def cut(self, sid: str) -> None:
         """Close a client's transport, so that it comes back by itself."""
-        self.server.eio.disconnect(self.eio_sid_from_sid(sid, "/"))
+        eio_sid = self.eio_sid_from_sid(sid, "/")
+        if eio_sid is not None:  # None stands for all clients in disconnect()
+            self.server.eio.disconnect(eio_sid)
 
     def sids_in(self, rooms: list[str]) -> set[str]:
         """Return the sids of all clients that are in any of these rooms."""
