@@ -113,7 +113,7 @@ class SQLiteBroker(Opening):
             self._be_patient(True)
         if self._is_lost:
             self._replay(self._journal.payloads)
-            self._is_lost, self._lost_spots = False, {}
+            self._is_lost = False
 
     def _be_patient(self, patient: bool) -> None:
         """Wait for other programs' locks, or do not: where one lasts, all threads would soon wait for it at once."""
@@ -143,6 +143,7 @@ class SQLiteBroker(Opening):
         if changes:
             self._writer.execute(sqlite_note.COMMITTED, (self._generation + 1,))
         self._writer.execute("COMMIT")
+        self._lost_spots = {}  # not before: a reader may have looked into the spots before they were complete again
         while len(self._spots) > self.SPOTS:  # not before: of what SQLite does not know the spots are needed
             self._whole = None
             del self._spots[next(iter(self._spots))]

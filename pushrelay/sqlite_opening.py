@@ -20,6 +20,7 @@ log = logging.getLogger("relay.broker")
 CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
 CHECK_SECONDS = 2.0  # that a start looks for damage, at most
 CHECK_BYTES = 32 << 20  # a store that was closed is looked at if that costs no more than some 50 ms
+REOPENING = "the store is being opened again. Try again in a moment"
 
 
 class Opening(Sweeping):
@@ -117,6 +118,7 @@ class Opening(Sweeping):
         log.info("opening %s again", self.path)
         if self._journal is not None:
             self._left = self._journal.as_left()
+        self._away = REOPENING
         self._close_file()
         try:
             sqlite_file.check_folder(self.path)
@@ -142,10 +144,12 @@ class Opening(Sweeping):
         if self._journal is not None:
             self._journal.close(is_settled)
             self._journal = None
-        self._whole, self._spots, self._lost_spots = None, {}, {}  # what it says counts, once it is open again
-        if self._readers is not None:
-            self._readers.close()
-            self._readers = None
+        # The readers first: a thread that no longer finds a destination's spot must not read the file instead, which
+        # lacks what is only in the journal.
+        readers, self._readers = self._readers, None
+        if readers is not None:
+            readers.close()
+        self._whole, self._spots, self._lost_spots = None, {}, {}  # loaded from the file when it is open again
         if self._writer is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._writer.close()

@@ -95,6 +95,7 @@ class Sweeping(Reading):
         self._writer.execute("DELETE FROM destinations WHERE id = ?", (spot.id,))
         self._staged.pop(name, None)
         self._spots.pop(name, None)
+        self._lost_spots.pop(name, None)
 
     def _sweep_future(self, now: float) -> bool:
         """Make a destination due that a clock since set back made due in a far future."""

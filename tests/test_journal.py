@@ -7,6 +7,8 @@ import shutil
 import signal
 import sqlite3
 import struct
+import sys
+import threading
 import zlib
 
 import pytest
@@ -449,6 +451,60 @@ def test_a_position_is_never_a_lower_one_while_the_file_is_opened_anew(tmp_path,
     broker.publish([Draft("43", "x")])
     ask()
     assert set(told) == {f"{broker.epoch}:1"}
+
+
+def test_no_reader_misses_an_accepted_push_at_any_step_of_a_reopening(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("42", "in the file")])
+    broker.settle()
+    broker.publish([Draft("42", "in the journal")])
+    told, refused = [], set()
+
+    def ask_before_each_line(frame, event, argument):
+        if "pushrelay" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            try:
+                told.append(broker.position("42"))
+            except StoreError as error:
+                refused.add(str(error))
+        return ask_before_each_line
+
+    broker._broken = True
+    tracer = sys.gettrace()
+    sys.settrace(ask_before_each_line)
+    try:
+        broker.settle()
+    finally:
+        sys.settrace(tracer)
+    assert set(told) == {f"{broker.epoch}:2"}
+    assert refused == {"the store is being opened again. Try again in a moment"}
+
+
+def test_no_reader_misses_an_accepted_push_while_a_failed_transaction_is_repeated(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("42", "in the file")])
+    broker.settle()
+    broker.publish([Draft("42", "in the journal")])
+    with pytest.raises(StoreError):
+        broker._commits.together(lambda: 1 / 0)
+    pushes = []
+
+    class Spots(dict):
+        """A push is stored after the first look at the spots."""
+
+        def get(self, name):
+            found = super().get(name)
+            if not pushes:
+                pushes.append(threading.Thread(target=broker.publish, args=([Draft("41", "x")],)))
+                pushes[0].start()
+                pushes[0].join()
+            return found
+
+    broker._spots = Spots(broker._spots)
+    assert broker.position("42") == f"{broker.epoch}:2"
+    broker.settle()
+    assert broker.position("42") == f"{broker.epoch}:2"
 
 
 def test_with_durability_power_it_holds_nothing_and_what_one_left_is_taken_over(tmp_path, open_at):
