@@ -8,7 +8,7 @@ import sqlite3
 from . import journal, sqlite_file, sqlite_note
 from .broker import new_epoch
 from .journal import Journal, Left
-from .publication import StoreError
+from .publication import StoreError, StoreInUse
 from .sqlite_file import ERRORS
 from .sqlite_lock import StoreLock
 from .sqlite_note import Note
@@ -64,6 +64,7 @@ class Opening(Sweeping):
         self._inodes = self._inodes_now()
         self._readers = sqlite_file.Readers(self.path, self.BUSY_SECONDS)
         self._broken = self._is_locked = self._has_told_damage = False
+        self._until_check = CHECK_EVERY
 
     def _take_over(self) -> None:
         """Commit what the journal holds, note that this relay works with the file, and begin a new journal.
@@ -170,8 +171,10 @@ class Opening(Sweeping):
             self._lock = None
 
     def _check_files(self) -> None:
-        """See whether the files are still those that were opened, and whether the WAL has grown too long."""
-        self._until_check = CHECK_EVERY
+        """Check that the open files are still in place and that the WAL is not too long. Raises StoreError.
+
+        If the check fails, the next transaction checks again: it must not write to a store that another relay has.
+        """
         if self._broken:
             return
         now = self._inodes_now()
@@ -179,7 +182,12 @@ class Opening(Sweeping):
             log.error("%s was removed or replaced. The relay opens what is there now; find what did that", self.path)
             self._broken = True
             return  # what is not committed yet goes to the file that is there now
-        self._lock.see_to_it()
+        try:
+            self._lock.see_to_it()
+        except StoreInUse:
+            self._broken = True  # what is known of the file may be wrong by now
+            raise
+        self._until_check = CHECK_EVERY
         if self._writer.in_transaction:
             self._settle()
         if now != self._inodes or not self._journal.is_in_place():

@@ -15,7 +15,7 @@ import time
 import pytest
 from conftest import DEADLINE, ROOT, need, own_only
 
-from pushrelay import sqlite_file
+from pushrelay import sqlite_file, sqlite_lock
 from pushrelay.broker import open_broker
 from pushrelay.publication import Draft, StoreError, StoreInUse
 
@@ -449,6 +449,23 @@ def test_a_lock_file_that_was_removed_is_there_and_locked_again(path, open_at, c
         connection.execute("BEGIN EXCLUSIVE")
     broker.close()
     open_at(path)
+
+
+def test_nothing_is_written_to_a_store_that_another_relay_has_locked(path, open_at, monkeypatch, caplog):
+    """On a system without locks of inodes, only PATH-lock keeps two relays apart."""
+    monkeypatch.setattr(sqlite_lock, "fcntl", None)
+    broker = open_at(path)
+    before = push(broker, "before")[0]
+    os.unlink(f"{path}-lock")
+    other = sqlite_lock.StoreLock(str(path), 0.1)
+    with contextlib.closing(other):
+        broker._until_check = 0  # as once a second
+        for _ in range(3):
+            with pytest.raises(StoreError, match="another relay"):
+                push(broker, "refused")
+    assert push(broker, "after")
+    assert data(broker) == ["before", "after"] and recover(broker, before) == (True, ["after"])
+    assert "new epoch" not in caplog.text
 
 
 def test_a_child_that_was_forked_does_not_keep_the_store_after_its_parent(path, tmp_path):
