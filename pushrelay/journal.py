@@ -73,15 +73,7 @@ class Journal:
 
     def put_in_place(self, keep_old: bool = False) -> None:
         """Take the place of the journal before this one; `keep_old` keeps that as PATH.bad. Raises StoreError."""
-        try:
-            if keep_old:
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(self._path, f"{self._path}.bad")
-            os.replace(new_of(self._path), self._path)
-        except OSError as error:
-            raise _explain(self._path, error) from None
-        with contextlib.suppress(OSError):  # a folder that cannot be read, or a file system that syncs none
-            _sync_folder(self._path)
+        _put_in_place(self._path, keep_old)
 
     def begin(self, generation: int) -> None:
         """Be empty. Call this once all payloads are committed, as commit number `generation`. Raises StoreError."""
@@ -153,6 +145,30 @@ class Journal:
 def new_of(path: str) -> str:
     """Where the journal is made that is about to take the place of the one at `path`."""
     return f"{path}.new"
+
+
+def complete_swap(path: str, token: str) -> None:
+    """Put PATH.new in place if it has this token, that of the database. Raises StoreError.
+
+    The process that made it was killed, or its disk failed, between the commit and the replacement of the old journal.
+    The next new journal would take the place of PATH.new, and then no journal on the disk would belong to the database.
+    """
+    new = read(new_of(path))
+    if new is not None and token and new.token == token:
+        old = read(path)
+        _put_in_place(path, keep_old=old is not None and old.epoch != new.epoch)  # another epoch: `old` was damaged
+
+
+def _put_in_place(path: str, keep_old: bool) -> None:
+    try:
+        if keep_old:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path, f"{path}.bad")
+        os.replace(new_of(path), path)
+    except OSError as error:
+        raise _explain(path, error) from None
+    with contextlib.suppress(OSError):  # a folder that cannot be read, or a file system that syncs none
+        _sync_folder(path)
 
 
 def read(path: str) -> Left | None:

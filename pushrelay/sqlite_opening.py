@@ -74,7 +74,8 @@ class Opening(Sweeping):
         """
         path, writer, old = f"{self.path}-recent", self._writer, sqlite_note.read(self._writer)
         is_first = self._left is None
-        left = self._left or self._find_journal(path, old)
+        journal.complete_swap(path, old.token)
+        left = self._left or journal.read(path)
         loss = sqlite_note.find_loss(old, left, path)
         if is_first and (old.is_open or os.path.getsize(self.path) < CHECK_BYTES):
             sqlite_file.check(writer, CHECK_SECONDS)
@@ -108,12 +109,6 @@ class Opening(Sweeping):
         self._load_spots()
         self._unsettled, self._recent = 0, []
         self._is_lost, self._lost_spots = False, {}
-
-    @staticmethod
-    def _find_journal(path: str, note: Note) -> Left | None:
-        """What the last relay left. If it was killed before its new journal was in place, that is the right one."""
-        new = journal.read(journal.new_of(path))
-        return new if new is not None and note.token and new.token == note.token else journal.read(path)
 
     def _reopen(self) -> None:
         log.info("opening %s again", self.path)

@@ -2,6 +2,7 @@
 clients that come back learn that something is, and no offset stands for two publications."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import random
@@ -20,6 +21,7 @@ from pushrelay.broker import open_broker
 from pushrelay.publication import Draft, StoreError, StoreInUse
 
 SUFFIXES = ("", "-wal", "-shm", "-recent")
+NEW = "-recent.new"  # a journal that is not in place yet
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def recover(broker, since, destination="42"):
 
 def copy(path, to, suffixes=SUFFIXES):
     """The store's files as they are now: as kill -9 leaves them, or a backup has them. Others at `to` are removed."""
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, NEW):
         source, target = pathlib.Path(f"{path}{suffix}"), pathlib.Path(f"{to}{suffix}")
         target.unlink(missing_ok=True)
         if suffix in suffixes and source.exists():
@@ -175,16 +177,12 @@ def test_with_durability_power_a_wal_that_is_missing_or_cut_is_noticed_as_well(p
     assert recover(broker, seen)[0] is False
 
 
-def test_a_start_that_is_killed_at_any_step_loses_nothing_and_takes_nothing_for_lost(path, open_at, tmp_path):
-    """Each state of the files that a start goes through is as good as the one that it began with."""
-    path, seen = before_the_damage(path, open_at)
+def states_of_a_start(path, to):
+    """The store's files as a kill at each step of a start leaves them, as copies at TO0, TO1, ..."""
     states = []
 
     def note(*_):
-        states.append(copy(path, tmp_path / f"state{len(states)}.db"))
-        new = pathlib.Path(f"{path}-recent.new")
-        if new.exists():
-            shutil.copy(new, f"{states[-1]}-recent.new")
+        states.append(copy(path, path.with_name(f"{to}{len(states)}.db"), (*SUFFIXES, NEW)))
 
     broker = open_broker(f"sqlite:{path}", lambda *_: 1)
     connect, replace = sqlite_file.connect, os.replace
@@ -206,11 +204,46 @@ def test_a_start_that_is_killed_at_any_step_loses_nothing_and_takes_nothing_for_
         sqlite_file.connect, os.replace = connect, replace
     broker.close()
     assert len(states) > 10
-    for state in states:
-        again = open_at(state)
-        assert recover(again, seen) == (True, []), state
-        assert len(data(again)) == 9 and data(again, "new") == ["x"]
-        again.close()
+    return states
+
+
+def check_that_nothing_is_lost(open_at, path, seen):
+    again = open_at(path)
+    assert recover(again, seen) == (True, []), path
+    assert len(data(again)) == 9 and data(again, "new") == ["x"]
+    again.close()
+
+
+def test_a_start_that_is_killed_at_any_step_loses_nothing_and_takes_nothing_for_lost(path, open_at):
+    """Each state of the files that a start goes through is as good as the one that it began with."""
+    path, seen = before_the_damage(path, open_at)
+    for state in states_of_a_start(path, "state"):
+        check_that_nothing_is_lost(open_at, state, seen)
+
+
+def test_two_starts_that_are_killed_one_after_the_other_lose_nothing_and_take_nothing_for_lost(path, open_at):
+    path, seen = before_the_damage(path, open_at)
+    committed = [state for state in states_of_a_start(path, "first") if os.path.exists(f"{state}{NEW}")][-1]
+    for state in states_of_a_start(committed, "second"):
+        check_that_nothing_is_lost(open_at, state, seen)
+
+
+def fails(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_while_the_store_is_reopened_loses_nothing_and_takes_nothing_for_lost(path, open_at, monkeypatch):
+    need(hasattr(os, "posix_fallocate"), "posix_fallocate")
+    broker = open_at(path)
+    broker._broken = True
+    seen = push(broker, "x")[0]
+    for function in ("replace", "posix_fallocate"):
+        broker._broken = True
+        with monkeypatch.context() as patch, pytest.raises(StoreError, match="free some space"):
+            patch.setattr(os, function, fails, raising=False)
+            push(broker, "refused")
+    again = open_at(copy(path, path.with_name("killed.db"), (*SUFFIXES, NEW)))
+    assert recover(again, seen) == (True, []) and data(again) == ["x"]
 
 
 # Copies.
