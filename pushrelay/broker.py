@@ -128,8 +128,7 @@ class Broker:
         So it is with those that they repeat: the same destination, the same stripe, and earlier in its queue.
         """
         try:
-            for item in items:
-                stripe = item.stripe or self._stripe(item.destination)
+            for stripe in {item.stripe or self._stripe(item.destination): None for item in items}:
                 with stripe.lock:
                     if stripe.queue:
                         stripe.drain(self._deliver)
@@ -308,6 +307,8 @@ class Broker:
 
     def _settle_keys(self, items: list[Item]) -> None:
         """Store what the publishers of keys are told, for who repeats them after a restart."""
+        if not self._keyed:
+            return
         firsts = [item for item in items if item.key is not None and item.publication is not None]
         if not firsts:
             return

@@ -12,6 +12,8 @@ from .serving import SOCKET_KEY
 _DROPPED = {
     KEY,
     "wsgi.input",
+    "wsgi.input_terminated",
+    "wsgi.file_wrapper",
     "RAW_URI",
     "REQUEST_URI",
     "HTTP_CONNECTION",
@@ -32,6 +34,8 @@ _DROPPED = {
 # Browsers send the same few values for these, so sessions share them. The table is our own: sys.intern() never frees
 # strings in Python 3.12.0 to 3.12.6, and strangers choose these.
 _SHARED = {
+    "REQUEST_METHOD",
+    "SERVER_PROTOCOL",
     "SERVER_NAME",
     "SERVER_PORT",
     "REMOTE_ADDR",

@@ -273,16 +273,16 @@ class Poller:
         return not self._stopped
 
     def _lead(self, me: _Worker) -> None:
-        ready = self._ready
+        ready, due, shares = self._ready, self._due, self._shares
         while self._leader is me:
             if self._spare and not self.is_short():
                 self._queue_spare()
             try:
                 if self._afterwards and (not ready or self._turns >= self._patience):
                     source = self._afterwards.popleft()
-                elif ready and (self._turns < self._others_at or not self._has_others()):
+                elif ready and (not (shares.count or due) or self._turns < self._others_at):
                     source = ready.popleft()
-                elif self._has_others() and (ready or time.monotonic() - self._polled < POLL_SECONDS):
+                elif (shares.count or due) and (ready or time.monotonic() - self._polled < POLL_SECONDS):
                     source = self._next_of_others()
                 else:
                     self._poll()
@@ -295,9 +295,6 @@ class Poller:
                 source.run()
             except Exception:
                 log.exception("%r failed", source)
-
-    def _has_others(self) -> bool:
-        return bool(self._due) or self._shares.count > 0
 
     def _next_of_others(self) -> Source | Timer:
         """Take a timer that is due or a source with a share, in turn. Raises IndexError if another thread took it."""
@@ -330,7 +327,7 @@ class Poller:
             self._bury()
             # From here on others ring the bell; what they left before that is seen by looking once more.
             self._waiting = True
-            has_work = self._ready or self._retired or self._afterwards or self._has_others()
+            has_work = self._ready or self._retired or self._afterwards or self._shares.count or self._due
             events = self._epoll.poll(0 if has_work else self._until_next_timer(), BATCH)
             self._waiting = False
             self._polled = time.monotonic()

@@ -30,8 +30,8 @@ FINISH_SECONDS = 1.0
 class Registering:
     """A register of one socket. One thread at a time works on it; others may set `ended` and call let_finish().
 
-    `holder` is the socket's, and `since` has a position, "acked" or None for each seat's name. `gone()` is called if
-    the socket is gone before the register is done.
+    `holder` is the socket's, and `since` has a position, "acked" or None for each seat's name. `gone(self)` is
+    called if the socket is gone before the register is done.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Registering:
         holder: Holder,
         seats: list[Seat],
         since: dict[str, str | None],
-        gone: Callable[[], None],
+        gone: Callable[["Registering"], None],
     ):
         self.sid = holder.sid
         self.seats = seats
@@ -233,7 +233,7 @@ class Registering:
             replay, self._replay = self._replay, None
         if replay is not None:
             replay.close()
-        self._gone()
+        self._gone(self)
 
 
 def rooms_of_socket(manager: Any, sid: str) -> set[str]:

@@ -83,9 +83,7 @@ class Registrations:
         if len(rooms.union(seat.room for seat in seats)) > self._settings.max_ids:
             bad("too_many_ids", f"a socket registers {self._settings.max_ids} ids at most (setting max_ids)")
         holder = holder_of(sid, environ)
-        registering = Registering(
-            self._broker, self._manager, self._expiries, holder, seats, since, lambda: self._forget(registering)
-        )
+        registering = Registering(self._broker, self._manager, self._expiries, holder, seats, since, self._forget)
         self._coming[sid] = registering
         return registering
 

@@ -47,6 +47,8 @@ FLOOD_SECONDS = 20.0
 MOST_OVERDRAFT = 30.0
 # Bytes of a WebSocket that are parsed at a time, unless they belong to one large frame: 700 empty frames, 1 ms of work.
 PIECE_BYTES = 4096
+# Of a link whose packets are all handled: a deque of its own would be a quarter of what an idle client takes.
+_NO_PACKETS: deque[str | bytes] = deque()
 
 
 class Session:
@@ -521,7 +523,7 @@ class Link:
         self._timer: Any = None  # is going to look at that
         self.upgrade_timer: Any = None  # ends it if it does not take over in time
         # What did not fit into one turn.
-        self._packets: deque[str | bytes] = deque()  # parsed
+        self._packets = _NO_PACKETS  # parsed
         self._rest = b""  # behind them, not parsed yet
         self._ended = False  # the client sends no more behind it
         self.connection: Any = None
@@ -571,7 +573,10 @@ class Link:
         else:
             self._rest = b""
         packets = socket.receive(rest)
-        self._packets.extend(packets)
+        if self._packets:
+            self._packets.extend(packets)
+        elif packets:
+            self._packets = deque(packets)
         if packets or not socket.unfinished:
             self._begun = 0.0
         if socket.unfinished and not self._begun:
@@ -597,6 +602,7 @@ class Link:
         if packets:
             connection.yield_turn(may_block=connection.poller.is_short())
             return False
+        self._packets = _NO_PACKETS
         return True
 
     def close(self, code: int) -> None:
