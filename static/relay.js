@@ -7,19 +7,11 @@
     timeout: 10000, // ms: for a transport to open, for a token, and for the answer to a push
     reconnectDelay: 1000,
     reconnectDelayMax: 30000,
-    probeDelay: 30000, // while polling: ms until WebSocket is tried again; doubled after each failure, up to PROBE_MAX
+    probeDelay: 30000, // while polling: ms until WebSocket is tried again; doubled after each failure, up to five minutes
   };
-  const PROBE_MAX = 300000;
-  const REST = 10; // seconds that a hidden page goes on polling
   const PLACES = 3; // polls of one browser: it has six connections to a host, and pages need some to load
-  const PLACE_DELAY = 10000; // ms until a page that lost its place wants one again
-  const BUFFER = 100; // messages that wait while offline
-  const ACK_DELAY = 20; // ms: at most and at least this often
-  const SAVE_DELAY = 50; // ms
-  const SAVED_IDS = 100;
-  const RETRIED = /_not_available$|^too_many_events$/; // refusals of a registration that pass by themselves
 
-  const scope = typeof self === "object" ? self : globalThis; // a page, a worker or Node
+  const scope = globalThis; // of a page, a worker or Node
   const page = scope.document || {};
   const here = scope.location || {};
 
@@ -30,8 +22,8 @@
   const BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
 
   const refusal = (error, message) => ({ ok: false, error, message });
-  const CUT = refusal("disconnected", "connection lost before the answer");
-  const CLOSED = refusal("closed", "closed or unregistered before the answer");
+  const CUT = refusal("disconnected", "connection lost");
+  const CLOSED = refusal("closed", "closed or unregistered");
 
   const isObject = (value) => typeof value === "object" && value !== null;
   const isFunction = (value) => typeof value === "function";
@@ -40,83 +32,73 @@
   const late = (ms) => refusal("timeout", `no answer within ${ms} ms`);
   const noRelay = (url, how = "") => ({ error: "no_relay", message: `no relay answers at ${url}${how}`, url });
   const noop = () => {};
+  const within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(late(ms))))]);
 
   function websocket(wire, url) {
     const ws = new WebSocket(url.replace("http", "ws") + "?EIO=4&transport=websocket");
-    ws.onmessage = (event) => wire.receive(event.data);
+    ws.onmessage = (event) => wire._receive(event.data);
     ws.onclose = ws.onerror = () => wire.end("transport close"); // only one of them, if a policy of the page blocks it
     wire.send = (packet) => ws.send(packet);
     wire.close = () => ws.close();
   }
 
   /**
-   * Hold a lock that all pages of this origin share. Resolves with a function that releases it, or with nothing if it
-   * is taken; with one also if the browser has no locks here. Calls lost() if another page takes the lock away.
+   * Take the n-th place to poll, or the next one that is free. If none is free, a page that is looked at takes one away.
+   * Resolves with a function that releases the place. Calls lost() if there is none, or if another page takes it away.
    */
-  function hold(name, options, lost) {
+  async function takePlace(url, lost, n = 0) {
+    const { locks } = scope.navigator || {};
+    const isFull = n === PLACES;
+    if (isFull && page.hidden) lost();
+    if (!locks || (isFull && page.hidden)) return noop;
     return new Promise((resolve) => {
-      const { locks } = scope.navigator || {};
-      const granted = (lock) => (lock ? new Promise(resolve) : resolve());
-      if (locks) locks.request(name, options, granted).catch(({ name }) => name === "AbortError" && lost()).then(() => resolve(noop));
-      else resolve(noop);
+      const name = `relay:poll:${isFull ? Math.floor(Math.random() * PLACES) : n}:${url}`;
+      const granted = (lock) => (lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1)));
+      const failed = (error) => (error.name === "AbortError" ? lost() : resolve(noop)); // or there are no locks here
+      locks.request(name, isFull ? { steal: true } : { ifAvailable: true }, granted).catch(failed);
     });
-  }
-
-  /** A place to poll: a free one, or for a page that is looked at, any. */
-  async function takePlace(url, lost) {
-    const nameOf = (n) => `relay:poll:${n}:${url}`;
-    for (let n = 0; n < PLACES; n++) {
-      const release = await hold(nameOf(n), { ifAvailable: true }, lost);
-      if (release) return release;
-    }
-    return page.hidden ? null : hold(nameOf(Math.floor(Math.random() * PLACES)), { steal: true }, lost);
   }
 
   function polling(wire, url) {
     const polls = new AbortController(); // a POST may finish after close()
     const outbox = [];
-    let posting = false;
+    let posts = Promise.resolve(); // one after the other, or one could overtake another
     const place = takePlace(url, () => wire.end("no place"));
 
     async function request(options) {
-      const query = "?EIO=4&transport=polling&t=" + Math.random(); // against caches
-      const session = wire.sid ? "&sid=" + encodeURIComponent(wire.sid) : "";
-      const response = await fetch(url + query + session, { credentials: "include", ...options });
+      const session = wire.sid ? "&sid=" + wire.sid : "";
+      const query = "?EIO=4&transport=polling&t=" + Math.random() + session; // a number against caches
+      const response = await fetch(url + query, { credentials: "include", ...options });
       if (response.ok) return response.text();
       const { status, headers } = response;
       const body = await response.json().catch(noop);
-      throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") });
+      throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") || 0 });
     }
 
     async function poll() {
-      while (!polls.signal.aborted) (await request({ signal: polls.signal })).split("\x1e").forEach(wire.receive);
+      while (!polls.signal.aborted) (await request({ signal: polls.signal })).split("\x1e").forEach(wire._receive);
     }
 
-    async function post() {
-      if (posting) return; // two could overtake each other
-      posting = true;
-      while (outbox.length) await request({ method: "POST", body: batch().join("\x1e") });
-      posting = false;
-    }
-
-    /** As many packets as one request may hold. UTF-8 takes three bytes at most for each UTF-16 unit. */
-    function batch() {
+    /** Send as many packets as one request may hold. UTF-8 takes three bytes at most for each UTF-16 unit. */
+    function post() {
       let size = 0;
       const end = outbox.findIndex((packet, i) => i > 900 || (size += packet.length * 3 + 1) > wire.maxPayload);
-      return outbox.splice(0, end < 0 ? outbox.length : end || 1);
+      const batch = outbox.splice(0, end < 0 ? outbox.length : end || 1);
+      return batch.length && request({ method: "POST", body: batch.join("\x1e") });
     }
 
     const fail = (error) => wire.end("transport error", error);
     wire.send = (packet) => {
       outbox.push(packet);
-      post().catch(fail);
+      posts = posts.then(post);
+      posts.catch(fail);
     };
     wire.close = () => {
       polls.abort();
-      place.then((release) => release && release());
+      place.then((release) => release());
       if (wire.sid) wire.send("1");
     };
-    place.then((release) => (release ? poll() : wire.end("no place"))).catch(fail);
+    place.then(poll).catch(fail);
   }
 
   /** Whether a handler succeeded. window.onerror gets its error whole, although this script may be another origin's. */
@@ -131,23 +113,32 @@
 
   // Positions. "9f3c:17": an epoch, which is one life of the relay's store, and an offset.
 
-  const parse = (position) => /^(.*):(\d+)$/.exec(position) || [];
+  const parse = (position) => String(position).split(":");
+  const isPosition = (position) => /^[^:]+:\d+$/.test(position);
 
   /** Whether a publication comes after the last one that was handed over; another epoch starts from the beginning. */
   function isAfter(position, last) {
-    const [, epoch, offset] = parse(position);
-    const [, lastEpoch, lastOffset] = parse(last);
+    const [epoch, offset] = parse(position);
+    const [lastEpoch, lastOffset] = parse(last);
     return epoch !== lastEpoch || !(+offset <= +lastOffset);
   }
 
-  // The positions that a tab keeps for its next page are in sessionStorage. Frames share it with their page, so one's
-  // progress would hide another's gap: only the page itself uses it. Connections that hold the same id in one page have
-  // an item each: the first connection the first item, and so on.
-  const hasTab = scope.top === scope;
-  const SHARED = Symbol.for("relay.items"); // by all copies of this script in the page
-  const taken = scope[SHARED] || (scope[SHARED] = new Set()); // item and id
-  const unsaved = new Map(); // item -> Map of id -> position
-  let saving = 0;
+  // A tab keeps positions for its next page in sessionStorage. A frame shares sessionStorage with its page, and what the
+  // frame was handed may be missing in the page: only the page itself keeps positions. If several connections of a page
+  // hold an id, each uses an item of its own: the first connection the first item, and so on.
+  const SHARED = Symbol.for("relay"); // by all copies of this script in the page
+  const taken = (scope[SHARED] = scope[SHARED] || new Set()); // states: see _of()
+  const unsaved = new Set(); // states, the newest last
+  const saveSoon = soon(saveAll, 50); // a burst is a few writes
+
+  /** Start an id from the first item that no other connection of this page uses for it. */
+  function takeItem(state) {
+    if (!state.item) return;
+    while ([...taken].some(({ id, item }) => id === state.id && item === state.item)) state.item += "#";
+    taken.add(state);
+    saveAll();
+    state._handed = readItem(state.item).get(state.id);
+  }
 
   function readItem(item) {
     try {
@@ -157,40 +148,63 @@
     }
   }
 
-  function save(item, id, position) {
-    const moved = unsaved.get(item) || new Map();
-    unsaved.set(item, moved);
-    moved.delete(id); // the newest last
-    moved.set(id, position);
-    saving = saving || setTimeout(saveAll, SAVE_DELAY);
+  /** Move an id to the publication that is handed over now, or to where it starts. */
+  function reach(state, position) {
+    state._handed = position;
+    if (!state.item) return;
+    unsaved.delete(state);
+    unsaved.add(state);
+    saveSoon();
   }
 
   function saveAll() {
-    clearTimeout(saving);
-    saving = 0;
-    unsaved.forEach((moved, item) => {
-      const all = readItem(item);
-      moved.forEach((position, id) => {
-        all.delete(id);
-        if (position) all.set(id, position);
-      });
+    const items = new Map();
+    for (const { id, item, _handed: handed } of unsaved) {
+      const positions = items.get(item) || readItem(item);
+      items.set(item, positions);
+      positions.delete(id); // the newest last
+      if (isPosition(handed)) positions.set(id, handed);
+    }
+    unsaved.clear();
+    items.forEach((positions, item) => {
       try {
-        scope.sessionStorage.setItem(item, JSON.stringify([...all].slice(-SAVED_IDS)));
+        scope.sessionStorage.setItem(item, JSON.stringify([...positions].slice(-100)));
       } catch (error) {
         // Denied or full: recovery works within the page.
       }
     });
-    unsaved.clear();
+  }
+
+  /** A timer: call it with milliseconds to set it again, and without to stop it. */
+  function timer(run) {
+    let id;
+    return (ms) => {
+      clearTimeout(id);
+      if (ms >= 0) id = setTimeout(run, ms);
+    };
+  }
+
+  /** Return a function that calls another once, `ms` after the first of several calls. */
+  function soon(run, ms) {
+    let isSet = false;
+    const now = () => {
+      isSet = false;
+      run();
+    };
+    return () => {
+      if (!isSet) setTimeout(now, ms);
+      isSet = true;
+    };
   }
 
   class Emitter {
     constructor() {
-      this._handlers = new Map(); // "__proto__" may be a name
+      this._handlers = []; // {name, fn, once}
     }
 
     on(name, fn, once) {
-      if (!isFunction(fn)) throw new TypeError(`on("${name}"): not a function`);
-      this._handlers.set(name, [...(this._handlers.get(name) || []), { fn, once: once === true }]);
+      if (!isFunction(fn)) throw new TypeError(`on("${name}") needs a function`);
+      this._handlers.push({ name, fn, once });
       return this;
     }
 
@@ -199,16 +213,14 @@
     }
 
     off(name, fn) {
-      if (name === undefined) this._handlers.clear();
-      const handlers = this._handlers.get(name) || [];
-      this._handlers.set(name, handlers.filter((handler) => fn && handler.fn !== fn));
+      this._handlers = this._handlers.filter((it) => name !== undefined && (it.name !== name || (fn && it.fn !== fn)));
       return this;
     }
 
     /** Return a function for each handler that calls it. A handler of once() is removed now. */
     _calls(name, ...args) {
-      const handlers = this._handlers.get(name) || [];
-      if (handlers.some(({ once }) => once)) this._handlers.set(name, handlers.filter(({ once }) => !once));
+      const handlers = this._handlers.filter((it) => it.name === name);
+      this._handlers = this._handlers.filter((it) => it.name !== name || !it.once);
       return handlers.map(({ fn }) => () => call(fn, this, args));
     }
 
@@ -219,10 +231,13 @@
     }
   }
 
-  const [NONE, ASKED, HELD] = [0, 1, 2];
+  const sinceOf = (state) => (state._queue ? "acked" : state._handed);
+  const NONE = 0;
+  const ASKED = 1;
+  const HELD = 2;
   const live = new Set(); // started and not closed
 
-  /** Kept up from connect() to close(). Subclasses add _changed(), _recovery(), _event() and _error(). */
+  /** Kept up from connect() to close(). Subclasses add _changed(), _event() and _error(). */
   class Connection extends Emitter {
     constructor(url, options) {
       super();
@@ -232,59 +247,48 @@
       this._url = url;
       this._options = { ...DEFAULTS, ...options };
 
+      // Set later: _heard, _opened, _since (the last packet, attempt and success, by the wall clock, as timers stand
+      // still during sleep), _patience (ms of silence), _probeDelay (ms), _failure (the error code that was reported),
+      // _drained (whether the relay set the time to come back), _hung (whether WebSocket took the whole timeout) and
+      // _quiet (during the change from long polling to WebSocket, of which the page need not hear).
       this._wire = null;
-      this._patience = 0; // ms of silence
-      this._heard = this._opened = this._since = 0; // the last packet, try and success, by the wall clock: timers stand still in sleep
       this._failures = 0;
-      this._failure = ""; // what was reported
-      this._wait = 0; // ms until the next try
-      this._drained = false; // the relay knows when
-      this._resting = false;
-      this._quiet = false; // from long polling to WebSocket: nothing for the page to hear
-      this._hung = false; // WebSocket, for the whole time-out
-      this._probeDelay = 0;
-      this._timer = this._retry = this._acking = this._hiding = this._probing = 0; // timers; the first: time-out, then ping overdue
 
-      this._items = new Map(); // id -> item of sessionStorage
+      this._silence = timer(() => this._wire.end(this.transport ? "ping timeout" : "timeout"));
+      this._retry = timer(() => this._open());
+      this._probe = timer(() => this._tryWebSocket());
+      this._hide = timer(() => page.hidden && this.transport && this._restTime() && this._rest("hidden"));
+      this._acknowledge = soon(() => this._sendAcks(), 20); // each for many publications
+
       this._sent = 0;
-      this._answers = new Map();
+      this._answers = new Map(); // number -> function
       this._buffer = []; // arguments of _transmit()
 
-      this._registrations = new Set(); // {ids, payload, answers that are waited for, tries, turn}; the newest last
-      this._recovering = new Set(); // registrations
+      this._registrations = new Set(); // {ids, _payload, _key, _answers that are waited for, _tries, _isAway}; the newest last
       this._ids = new Map(); // id -> see _of()
-      this._left = new Map(); // id -> how many unregisters have no answer yet
+      this._left = new Map(); // id -> number of the last unregister
     }
 
     /** Start, also after close(); or try now, whatever was waited for. */
     connect() {
-      if (live.has(this)) this._open();
-      else Promise.resolve().then(() => this._open()); // after handlers are added
       live.add(this);
       if (!this._wire) this.status = "connecting";
+      Promise.resolve().then(() => this._open()); // after handlers are added
       return this;
     }
 
     _open() {
       if (this._wire || !live.has(this)) return;
-      clearTimeout(this._retry);
-      this._retry = 0;
-      this._resting = false;
       this._opened = Date.now();
       this._say("connecting");
       const transports = [].concat(this._options.transports);
       if (live.has(this)) this._try(this._hung ? transports.reverse() : transports);
     }
 
-    _openIn(ms) {
-      clearTimeout(this._retry);
-      this._retry = setTimeout(() => this._open(), ms);
-    }
-
-    /** WebSocket first, or a restart would leave pages on long polling; unless it took the whole time-out. */
+    /** WebSocket first, or a restart would leave pages on long polling; unless it took the whole timeout. */
     _try([name, ...others]) {
-      const wire = (this._wire = { name, close() {} });
-      wire.receive = (packet) => this._wire === wire && this._packet(packet);
+      const wire = (this._wire = { name, close: noop });
+      wire._receive = (packet) => this._wire === wire && this._packet(packet);
       wire.end = (reason, error) => {
         if (this._wire !== wire) return;
         if (reason === "no place") return this._rest(reason);
@@ -293,7 +297,7 @@
         this._hangUp();
         this._try(others);
       };
-      this._timer = setTimeout(wire.end, this._options.timeout, "timeout");
+      this._silence(this._options.timeout);
       try {
         (name === "polling" ? polling : websocket)(wire, this._url);
       } catch (error) {
@@ -303,34 +307,30 @@
 
     /** Engine.IO's packets; "4" holds Socket.IO's. */
     _packet(packet) {
-      if (this.transport) this._listen();
       const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
-      const { end } = this._wire;
+      const wire = this._wire;
       try {
         const body = json && JSON.parse(json);
         if (type === "0") {
           this._patience = body.pingInterval + body.pingTimeout;
-          this._wire.sid = body.sid;
-          this._wire.maxPayload = body.maxPayload;
-          this._wire.send("40");
-        } else if (type === "1") end("transport close");
-        else if (type === "2") this._wire.send("3");
+          wire.sid = body.sid;
+          wire.maxPayload = body.maxPayload;
+          wire.send("40");
+        } else if (type === "1") wire.end("transport close");
+        else if (type === "2") wire.send("3");
         else if (type === "40") this._welcome(body);
         else if (type === "41") this._drop("io server disconnect");
         else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
         else if (type === "43") this._answer(+id, ...body);
         else if (type && body[0] === "relay_drain") this._drop("transport close", null, body[1].reconnect_in_ms);
         else if (type) this._take(body);
-        else if (!/^([3-6b]|\[object)/.test(packet)) throw new Error("not Engine.IO"); // nor what we ignore
+        else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("parse error"); // nor what we ignore
       } catch (error) {
-        end("parse error", error);
+        wire.end("parse error", error);
       }
-    }
-
-    _listen() {
+      if (!this.transport) return; // before that, the timeout of _try() runs
       this._heard = Date.now();
-      clearTimeout(this._timer);
-      this._timer = setTimeout(this._wire.end, this._patience, "ping timeout");
+      this._silence(this._patience);
     }
 
     _welcome({ sid }) {
@@ -338,21 +338,20 @@
       this.transport = this._wire.name;
       this._since = Date.now();
       this._failure = "";
-      this._quiet = false;
-      this._listen();
-      this._hide();
-      this._probeDelay = this._options.probeDelay;
-      if (this.transport === "polling") this._probe(this._probeDelay);
+      this._hide(this._restTime() * 1000);
+      this._probe((this._probeDelay = this._options.probeDelay));
       // Registrations first: a page hears what it pushes to itself.
       this._registrations.forEach((registration) => this._register(registration));
       this._buffer.splice(0).forEach((message) => this._transmit(...message));
       this._say("online");
     }
 
-    _say(status, before, reason, error) {
-      if (this._quiet) return;
+    _say(status, detail, error) {
+      if (this._quiet && status === "connecting") return;
+      this._quiet = false;
+      const before = this.status;
       this.status = status;
-      this._changed(before, reason, error);
+      this._changed(status, detail, before, error);
     }
 
     // What the page sends.
@@ -361,9 +360,14 @@
     _send(args, answer, patience) {
       const message = [JSON.stringify(args), answer, patience];
       if (this.transport) this._transmit(...message);
-      else if (this._buffer.length < BUFFER) this._buffer.push(message);
-      else (answer || this._error.bind(this))(refusal("offline", `offline, and ${BUFFER} messages wait`));
-      if (this._resting) this._open();
+      else if (this._buffer.length < 100) this._buffer.push(message); // not without bound
+      else answer(refusal("offline", `offline, and 100 messages wait`));
+      this._wakeUp();
+    }
+
+    /** A page that rests connects when it needs to. */
+    _wakeUp() {
+      if (this.status === "resting") this._open();
     }
 
     _transmit(text, answer, patience) {
@@ -379,73 +383,73 @@
       if (answer) answer(...body);
     }
 
-    _answerAll(body) {
-      const answers = [...this._answers.values()];
-      this._answers.clear();
-      answers.forEach((answer) => answer(body));
-    }
-
     // Ids.
 
     /**
-     * What this connection knows of an id.
+     * Return what this connection knows of an id: its state.
      *
-     * `handed` says how far the page's handlers are, and nothing else does: the position of the last publication that
-     * they were given; before the first one, the position at which the id went live. Only _reach() moves it.
+     * `_handed` is how far the page's handlers are, and nothing else is: the position of the last publication that they
+     * were given; before the first one, the position at which the id went live. Only takeItem() and reach() set it.
      */
     _of(id) {
       let state = this._ids.get(id);
       if (!state) {
         state = {
-          handed: this._saved(id),
-          asked: null, // what that was when this wire's register went out
-          since: null, // what that asked for
-          live: NONE, // on this wire: NONE, ASKED or HELD
-          inbox: null, // {queue: [{position, calls that have not succeeded, tries}], tries}
-          acked: null, // the position up to which handlers are done
-          told: null, // the last one that was acknowledged on this wire
-          calls: 0, // of register() without leave()
+          id,
+          item: scope.top === scope && !this.io && this._url, // of sessionStorage; frames and `io` keep nothing
+          _live: NONE, // on this wire: NONE, ASKED or HELD
+          _queue: null, // of an inbox: {position, _calls that have not succeeded, _tries}; _tries: failures until it gives up
+          _acked: null, // the position up to which handlers are done
+          _told: null, // the last one that was acknowledged on this wire
+          _calls: 0, // of register() without leave()
         };
         this._ids.set(id, state);
+        takeItem(state);
       }
       return state;
     }
 
-    /** Move an id to the publication that is handed over now, or to where it starts. */
-    _reach(id, position) {
-      this._of(id).handed = position;
-      this._save(id, position);
+    _all(ids) {
+      return ids.map((id) => this._of(id));
+    }
+
+    /** Forget an id. Another connection may use its item. */
+    _release(state) {
+      taken.delete(state);
+      this._ids.delete(state.id);
+      state._calls = 0;
+      state._queue = null;
     }
 
     /**
-     * Start an id behind `since`. An id that this wire holds is left first: what is under way is dropped, as the replay
-     * has it again. To start now is nothing to an id that is live.
+     * Start an id behind `since`. An id that this wire holds is left first: publications that are under way are dropped,
+     * as the replay contains them. `null`, which means now, changes nothing for an id that is live.
      */
-    _startAt(id, since) {
-      const { live } = this._of(id);
-      if (live && since === null) return;
-      if (live) this._leaveIds([id], noop);
-      this._reach(id, since);
+    _startAt(state, since) {
+      if (since === undefined || (state._live && since === null)) return;
+      if (state._live) this._leaveIds([state.id], noop);
+      state._live = NONE;
+      reach(state, since);
     }
 
     /** Register now and after every reconnect, unless the first answer is a refusal. */
     _remember({ id, since, inbox, ...payload }, answer) {
       const ids = listOf(id);
-      const key = JSON.stringify([ids, payload, typeof payload.token, inbox]);
-      const isSame = (it) => it.answers.length && it.key === key && it.ids.length === ids.length;
-      const same = since === undefined && [...this._registrations].find(isSame);
-      const registration = same || { ids, key, answers: [], tries: 0 };
-      registration.payload = payload;
-      registration.answers.push(answer);
-      if (this._resting) this._open();
+      const key = JSON.stringify([{ ids, since, inbox, ...payload }, typeof payload.token]);
+      const isSame = (it) => it._answers.length && it._key === key && it.ids.length === ids.length;
+      const same = [...this._registrations].find(isSame);
+      const registration = same || { ids, _key: key, _answers: [], _tries: 0 };
+      registration._payload = payload;
+      registration._answers.push(answer);
+      this._wakeUp();
       if (same) return;
       this._registrations.add(registration);
-      for (const each of ids) {
-        if (since !== undefined) this._startAt(each, isObject(since) ? new Map(Object.entries(since)).get(each) : since);
+      for (const state of this._all(ids)) {
+        this._startAt(state, isObject(since) ? new Map(Object.entries(since)).get(state.id) : since);
         if (!inbox) continue;
-        const state = this._of(each);
-        if (!state.inbox) this._startAt(each, "acked");
-        state.inbox = { queue: [], ...state.inbox, tries: inbox.tries };
+        if (!state._queue) this._startAt(state, "acked");
+        state._queue = state._queue || [];
+        state._tries = inbox.tries;
       }
       if (this.transport) this._register(registration);
       else this._replaceOlder(registration);
@@ -455,49 +459,39 @@
       const wire = this._wire;
       const isOver = () => this._wire !== wire || !this._registrations.has(registration);
       const again = (body) => {
-        if (!registration.tries) this._error({ ...body, ids: registration.ids });
-        setTimeout(() => isOver() || this._register(registration), this._backOff(registration.tries++));
+        if (!registration._tries) this._error({ ...body, ids: registration.ids });
+        setTimeout(() => isOver() || this._register(registration), this._backOff(registration._tries++));
       };
-      if (registration.ids.some((id) => !this._of(id).live && this._sinceOf(id))) this._recovering.add(registration);
-      let { token } = registration.payload;
+      const payload = registration._payload;
+      let { token } = payload;
+      if (this._all(registration.ids).some((state) => !state._live && sinceOf(state))) registration._isAway = true;
       if (isFunction(token)) {
-        const { timeout } = this._options;
-        const limit = new Promise((_, reject) => setTimeout(reject, timeout, asError(late(timeout))));
         try {
-          token = await Promise.race([token(), limit]);
+          token = await within(this._options.timeout, token());
         } catch (error) {
-          return isOver() || again({ ...refusal("token_failed", `token: ${error && error.message}`), cause: error });
+          return isOver() || again(refusal("token_failed", "token: " + error));
         }
         if (isOver()) return;
       }
-      const { ids, payload } = registration;
-      const from = Object.create(null); // "__proto__" may be an id
-      for (const id of ids) {
-        const state = this._of(id);
-        state.since = this._sinceOf(id);
-        if (state.since) from[id] = state.since;
-        state.asked = state.handed;
-        state.live = state.live || ASKED;
-      }
-      const since = Object.keys(from).length ? from : undefined;
-      this._transmit(JSON.stringify(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }]), (body) => {
+      const { ids } = registration;
+      const asked = this._all(ids).map((state) => ({ ...state, _now: state })); // as they are when this is sent
+      const from = asked.filter(sinceOf).map((state) => [state.id, sinceOf(state)]);
+      const since = from[0] && Object.fromEntries(from);
+      this._all(ids).forEach((state) => (state._live = state._live || ASKED));
+      this._send(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
         if (isOver()) return; // the next connection asks
-        if (RETRIED.test(body.error)) again(body);
-        else this._registered(registration, body);
+        if (/_not_available$|^too_many_events$/.test(body.error)) again(body); // passes by itself
+        else this._registered(registration, body, asked);
       });
     }
 
-    _sinceOf(id) {
-      const { inbox, handed } = this._of(id);
-      return inbox ? "acked" : handed;
-    }
-
-    /** Register ids again whose token function gives a new token; returns the others. */
+    /** Register ids again whose token function gives a new token. Returns the others. */
     _renew(ids) {
-      ids.forEach((id) => (this._of(id).live = NONE));
+      ids = ids.filter((id) => this._ids.has(id)); // an unregister may be under way
+      this._all(ids).forEach((state) => (state._live = NONE));
       this._registrations.forEach((registration) => {
         const others = ids.filter((id) => !registration.ids.includes(id));
-        if (!isFunction(registration.payload.token) || others.length === ids.length) return;
+        if (!isFunction(registration._payload.token) || others.length === ids.length) return;
         ids = others;
         this._register(registration);
       });
@@ -505,48 +499,53 @@
     }
 
     /**
-     * The answer's position is where the relay's store is, not what came here. So an id takes it only if it has no
-     * position, or if what it missed is lost and nothing has come since.
+     * Handle the answer to a registration.
+     *
+     * Its position is the one of the relay's store, and publications before it may be under way. So an id takes the
+     * position only if it has none, or if what it missed is lost and nothing has come since.
      */
-    _registered(registration, body) {
-      const answers = registration.answers.splice(0);
+    _registered(registration, body, asked) {
+      const answers = registration._answers.splice(0);
       const isNo = isRefused(body);
       const lost = [];
-      registration.tries = 0;
-      for (const id of registration.ids) {
-        const state = this._of(id);
-        if (!isNo) state.live = HELD;
-        else if (state.live === ASKED) state.live = NONE;
-        const { position = state.handed, recovered = true } = (body.ids || {})[id] || {};
-        const isLost = state.since && !recovered;
-        if (state.handed === state.asked && (isLost || !parse(state.handed).length)) this._reach(id, position);
+      registration._tries = 0;
+      for (const before of asked) {
+        const { id, _handed: handed, _now: state } = before;
+        if (!registration.ids.includes(id)) continue;
+        state._live = isNo && state._live < HELD ? NONE : HELD;
+        const { position = handed, recovered = true } = (body.ids || {})[id] || {};
+        const isLost = sinceOf(before) && !recovered;
+        if (state._handed === handed && (isLost || !isPosition(handed))) reach(state, position);
         if (!isLost) continue;
         lost.push(id);
-        state.acked = null; // a later one stands for these as well
-        if (state.inbox) state.inbox = { ...state.inbox, queue: [] };
+        state._acked = null; // a later one stands for these as well
+        state._queue = state._queue && [];
       }
       if (!isNo) {
         this._replaceOlder(registration);
         this._acknowledge();
-        if (lost.length) this._recovery("lost", lost);
+        if (lost.length) this._changed("lost", lost);
         else this._settle(registration);
       } else if (answers.length) {
         this._registrations.delete(registration);
-        this._registrations.forEach((it) => it.ids.every((id) => this._of(id).live) || this._register(it)); // an id that it left
+        // It may have left an id that others hold.
+        this._registrations.forEach((it) => this._all(it.ids).every((state) => state._live) || this._register(it));
       } else this._error(body); // kept: next time may go better
       answers.forEach((answer) => answer(body));
     }
 
     /** `recovered` once the last registration that was away is complete. */
     _settle(registration) {
-      if (this._recovering.delete(registration) && !this._recovering.size) this._recovery("recovered", []);
+      const isAway = registration._isAway;
+      registration._isAway = false;
+      if (isAway && ![...this._registrations].some((it) => it._isAway)) this._changed("recovered", []);
     }
 
     /** A newer registration of an id takes the place of those before it, unless they wait for an answer. */
     _replaceOlder(registration) {
       for (const older of this._registrations) {
         if (older === registration) return;
-        if (!older.answers.length) this._dropIds(older, registration.ids);
+        if (!older._answers.length) this._dropIds(older, registration.ids);
       }
     }
 
@@ -554,38 +553,25 @@
       registration.ids = registration.ids.filter((id) => !ids.includes(id));
       if (registration.ids.length) return;
       this._registrations.delete(registration);
-      registration.answers.splice(0).forEach((answer) => answer(CLOSED));
+      registration._answers.splice(0).forEach((answer) => answer(CLOSED));
       this._settle(registration);
     }
 
     _unregister(id, answer) {
       const ids = listOf(id);
       this._registrations.forEach((registration) => this._dropIds(registration, ids));
-      for (const each of ids) {
-        this._save(each);
-        this._release(each);
-        this._ids.delete(each);
-      }
-      const done = (body) => answer && answer(body === CUT ? { ok: true } : body); // the next connection does not hold it
-      if (!this.transport || !ids.length) return done({ ok: true });
-      this._leaveIds(ids, done);
+      this._all(ids).forEach((state) => {
+        reach(state);
+        this._release(state);
+      });
+      const done = (body) => answer(body === CUT ? { ok: true } : body); // the next connection does not hold it
+      if (this.transport && ids.length) this._leaveIds(ids, done);
+      else done({ ok: true });
     }
 
     _leaveIds(ids, done) {
-      const left = this._left;
-      const count = (by) => ids.forEach((id) => left.set(id, (left.get(id) || 0) + by));
-      count(1);
-      ids.forEach((id) => this._ids.has(id) && (this._of(id).live = NONE)); // _of() would take an item for it again
-      this._transmit(JSON.stringify(["unregister", { id: ids }]), (body) => {
-        count(-1);
-        done(body);
-      });
-    }
-
-    /** Whether a publication was under way when its id was unregistered. */
-    _isLeft(id) {
-      const pending = this._left.get(id);
-      return pending > 0 || (pending === 0 && ![...this._registrations].some(({ ids }) => ids.includes(id)));
+      ids.forEach((id) => this._left.set(id, this._sent)); // the number of what is sent now
+      this._send(["unregister", { id: ids }], done);
     }
 
     // Publications.
@@ -597,47 +583,41 @@
         if (error === "token_expired" && ids && ids[0] && !(message.ids = this._renew(ids)).length) return;
         return this._error(message);
       }
-      if (this._isLeft(destination)) return;
-      const isPublication = parse(position).length;
-      const { handed, inbox } = isPublication ? this._of(destination) : {};
-      if (!isAfter(position, handed)) return;
-      if (isPublication) this._reach(destination, position);
+      const left = this._left.get(destination);
+      if (this._answers.has(left) || (left >= 0 && !this._ids.has(destination))) return; // was under way when that was left
+      const state = isPosition(position) ? this._of(destination) : {};
+      if (!isAfter(position, state._handed)) return;
+      reach(state, position);
       const calls = this._event(name, message, ...others);
-      if (!inbox) return calls.forEach((run) => run());
-      const entry = { position, calls, tries: 0 };
-      inbox.queue.push(entry);
-      this._handle(destination, inbox, entry);
+      const queue = state._queue;
+      if (!queue) return calls.forEach((run) => run());
+      const entry = { position, _calls: calls, _tries: 0 };
+      queue.push(entry);
+      this._handle(state, queue, entry);
     }
 
-    /** Call the handlers of one publication; those that fail are called again after a while, and only those. */
-    async _handle(id, inbox, entry) {
-      const results = await Promise.all(entry.calls.map((run) => run()));
-      const state = this._ids.get(id) || {};
-      if (state.inbox !== inbox) return; // unregistered, or lost
-      entry.calls = entry.calls.filter((_, i) => !results[i]);
-      if (entry.calls.length) {
-        const tries = ++entry.tries;
-        this._error({ ...refusal("handler_failed", "a handler failed"), ids: [id], id: entry.position, tries });
-        if (!(tries >= inbox.tries)) return setTimeout(() => this._handle(id, inbox, entry), this._backOff(tries));
-        entry.calls = [];
+    /** Call the handlers of one publication. Those that fail are called again after a while, and only those. */
+    async _handle(state, queue, entry) {
+      const results = await Promise.all(entry._calls.map((run) => run()));
+      if (state._queue !== queue) return; // unregistered, or lost
+      entry._calls = entry._calls.filter((_, i) => !results[i]);
+      if (entry._calls.length) {
+        const tries = ++entry._tries;
+        this._error({ ...refusal("handler_failed", "a handler failed"), ids: [state.id], id: entry.position, tries });
+        if (!(tries >= state._tries)) return setTimeout(() => this._handle(state, queue, entry), this._backOff(tries));
+        entry._calls = [];
       }
-      while (inbox.queue.length && !inbox.queue[0].calls.length) state.acked = inbox.queue.shift().position;
+      while (queue.length && !queue[0]._calls.length) state._acked = queue.shift().position;
       this._acknowledge();
     }
 
-    _acknowledge() {
-      this._acking = this._acking || setTimeout(() => this._sendAcks(), ACK_DELAY);
-    }
-
-    /** Acknowledge up to the first failure, as a position stands for all before it; and only what is registered. */
+    /** Acknowledge up to the first failure, as a position stands for all before it; and only ids that are registered. */
     _sendAcks() {
-      clearTimeout(this._acking);
-      this._acking = 0;
-      this._ids.forEach((state, id) => {
-        const { acked, told, live, inbox } = state;
-        if (acked === told || live < HELD || !inbox) return;
-        state.told = acked;
-        if (acked) this._transmit(JSON.stringify(["ack", { id, position: acked }]));
+      this._ids.forEach((state) => {
+        const position = state._acked;
+        if (state._live < HELD || !position || position === state._told) return;
+        state._told = position;
+        this._send(["ack", { id: state.id, position }]);
       });
     }
 
@@ -649,44 +629,38 @@
       return Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** failures);
     }
 
+    /** Lose the connection, and open the next one: after `delay` ms if the relay asked for that. */
     _drop(reason, error, delay) {
-      const { retryAfter = 0 } = (error && error.details) || {};
+      const { details } = error || {};
+      const { retryAfter = 0 } = details || {};
       // A connection that ends soon counts as a failure.
       if (this.transport && Date.now() - this._since > this._options.reconnectDelayMax) this._failures = 0;
-      this._drained = delay >= 0 || retryAfter > 0; // the relay knows when
-      this._wait = delay >= 0 ? delay : retryAfter * 1000 + this._backOff(this._failures++);
-      this._quiet = reason === "upgrade";
-      if (this._quiet) this._hung = false;
-      if (!this.transport) this._fail(error);
+      this._drained = delay >= 0 || retryAfter > 0;
+      const retryIn = delay >= 0 ? delay : retryAfter * 1000 + this._backOff(this._failures++);
+      // Report once why there is no connection: what a server answered, or that there never was one.
+      const body = details || noRelay(this._url);
+      if (!this.transport && this._failure !== body.error && (details || !this._since)) {
+        this._failure = body.error;
+        console.warn("relay:", body.message);
+        this._fire("error", body);
+      }
       if (!live.has(this)) return;
-      this._openIn(this._wait); // first: a handler may close()
-      this._leave("offline", reason, error);
+      this._retry(retryIn); // first: a handler may close()
+      this._leave("offline", { reason, retryIn }, error);
     }
 
-    /** Report once why there is no connection: what a server answered, or that there never was one. */
-    _fail(error) {
-      const { code, message, details } = error && error.details ? error : asError(noRelay(this._url));
-      if (this._failure === code || (!(error && error.details) && this._since)) return;
-      this._failure = code;
-      console.warn("relay:", message);
-      this._fire("error", { error: code, message, ...details });
-    }
-
-    _leave(status, reason, error) {
-      const before = this.transport;
+    _leave(status, detail, error) {
       this._hangUp();
       this.sid = this.transport = null;
-      if (before) this._answerAll(CUT);
-      this._left = new Map(); // nothing is under way, and a new wire holds nothing
-      this._recovering.clear();
+      this._answers.forEach((_, number) => this._answer(number, live.has(this) ? CUT : CLOSED));
       // The last acknowledgement may have been lost with the wire.
-      this._ids.forEach((state) => Object.assign(state, { live: NONE, told: null }));
-      this._say(status, before, reason, error);
+      this._ids.forEach((state) => Object.assign(state, { _live: NONE, _told: null }));
+      this._say(status, detail, error);
     }
 
     _hangUp() {
       const wire = this._wire;
-      clearTimeout(this._timer);
+      this._silence();
       this._wire = null;
       if (wire) wire.close();
     }
@@ -695,46 +669,39 @@
 
     /** Close until the page is looked at. A page that needs the connection waits for a place to poll. */
     _rest(reason) {
-      clearTimeout(this._retry);
-      this._resting = true;
-      this._leave("resting", reason);
-      if (reason !== "no place" || (page.hidden && this._restTime())) return;
-      this._openIn(PLACE_DELAY * (0.5 + Math.random()));
+      this._retry();
+      this._leave("resting", { reason });
+      if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(5000 + 10000 * Math.random());
     }
 
     /** Seconds after which a hidden page rests; 0 if it does not. */
     _restTime() {
-      const { rest = this.transport === "websocket" ? 0 : REST } = this._options;
-      return [...this._ids.values()].some(({ inbox }) => inbox) ? 0 : rest;
-    }
-
-    _hide() {
-      const seconds = page.hidden && this._restTime();
-      clearTimeout(this._hiding);
-      this._hiding = seconds && setTimeout(() => this.transport && this._restTime() && this._rest("hidden"), seconds * 1000);
+      const { rest = this.transport === "websocket" ? 0 : 10 } = this._options;
+      return [...this._ids.values()].some((state) => state._queue) ? 0 : rest;
     }
 
     /** While polling: see whether WebSocket works. Then the next connection has it, and recovery bridges the gap. */
-    _probe(delay) {
-      clearTimeout(this._probing);
-      this._probing = setTimeout(async () => {
-        const { transports, timeout } = this._options;
-        if (this.transport !== "polling" || !transports.includes("websocket")) return;
-        this._opened = Date.now();
-        const wire = { close: noop };
-        const first = (resolve) => {
-          setTimeout(resolve, timeout);
-          wire.receive = () => resolve(true);
-          wire.end = () => resolve();
-          websocket(wire, this._url);
-        };
-        const works = await new Promise(first).catch(noop);
-        wire.close();
-        if (this.transport !== "polling") return;
-        if (works && !this._answers.size) return this._drop("upgrade", null, 0);
-        if (!works) this._probeDelay = Math.min(2 * this._probeDelay, PROBE_MAX);
-        this._probe(works ? 1000 : this._probeDelay); // an answer would be lost
-      }, delay);
+    async _tryWebSocket() {
+      const { transports, timeout } = this._options;
+      if (this.transport !== "polling" || !transports.includes("websocket")) return;
+      this._opened = Date.now();
+      const wire = { close: noop };
+      const first = (resolve, reject) => {
+        wire._receive = resolve;
+        wire.end = reject;
+        websocket(wire, this._url);
+      };
+      const works = await within(timeout, new Promise(first)).catch(noop);
+      wire.close();
+      if (this.transport !== "polling") return;
+      if (works && !this._answers.size) {
+        this._quiet = true;
+        this._hung = false;
+        this._leave("connecting");
+        return this._open();
+      }
+      if (!works) this._probeDelay = Math.min(2 * this._probeDelay, 300000);
+      this._probe(works ? 1000 : this._probeDelay); // an answer would be lost
     }
 
     _on(type, persisted) {
@@ -744,68 +711,38 @@
         this._sendAcks();
         return persisted && this._rest(type); // into the back-forward cache
       }
-      if (type === "visibilitychange") this._hide();
-      if (page.hidden && (type === "visibilitychange" || (type === "online" && this._resting))) return;
-      this._wake();
-    }
-
-    /** The network or the page is back: do not wait any longer; but try once a second at most. */
-    _wake() {
+      if (type === "visibilitychange") this._hide(this._restTime() * 1000);
+      if (page.hidden && (type === "visibilitychange" || (type === "online" && this.status === "resting"))) return;
+      // The network or the page is back: do not wait any longer; but try once a second at most.
       if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
-      const wait = this._resting ? 0 : Math.max(0, 1000 - Math.abs(Date.now() - this._opened));
-      if (this.transport === "polling") this._probe(wait);
-      else if (this._resting || (this._retry && !this._drained)) this._openIn(wait);
+      const isResting = this.status === "resting";
+      const wait = isResting ? 0 : Math.max(0, 1000 - Math.abs(Date.now() - this._opened));
+      this._probe(wait);
+      if (isResting || !this._drained) this._retry(wait);
     }
 
     close() {
       if (!live.delete(this)) return;
-      clearTimeout(this._retry);
       this._sendAcks();
-      this._recovering.clear();
-      this._registrations.forEach((it) => this._dropIds(it, it.ids)); // who connects next may be somebody else
-      this._ids.forEach((state, id) => {
-        state.inbox = null;
-        this._release(id);
-      });
-      this._buffer.splice(0).forEach(([, answer]) => answer && answer(CLOSED));
-      this._answerAll(CLOSED);
-      this._resting = this._quiet = false;
-      this._wait = undefined;
-      this._leave("offline", "io client disconnect");
-    }
-
-    // What the tab's next page resumes from.
-
-    /** The position in the first item that no other connection of this page uses for the id. `io` keeps nothing. */
-    _saved(id) {
-      if (!hasTab || this.io) return undefined;
-      let item = this._url;
-      while (taken.has(item + " " + id)) item += "#";
-      taken.add(item + " " + id);
-      this._items.set(id, item);
-      saveAll();
-      return readItem(item).get(id);
-    }
-
-    _save(id, position) {
-      const item = this._items.get(id);
-      if (item) save(item, id, parse(position).length ? position : undefined);
-    }
-
-    _release(id) {
-      taken.delete(this._items.get(id) + " " + id);
-      this._items.delete(id);
+      const registrations = [...this._registrations];
+      this._registrations.clear(); // the next connection may be another user's
+      this._ids.forEach((state) => this._release(state));
+      registrations.forEach((it) => it._answers.forEach((answer) => answer(CLOSED)));
+      this._buffer.splice(0).forEach(([, answer]) => answer(CLOSED));
+      this._leave("offline", { reason: "io client disconnect" });
     }
   }
 
-  const EVENTS = ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume"];
   const listen = scope.addEventListener || noop;
-  for (const name of EVENTS) {
-    listen(name, ({ type, persisted }) => live.forEach((connection) => connection._on(type, persisted)), true);
+  for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume"]) {
+    const on = ({ persisted }) => {
+      saveAll();
+      live.forEach((connection) => connection._on(name, persisted));
+    };
+    listen(name, on, true);
   }
-  listen("pagehide", saveAll);
   listen("securitypolicyviolation", ({ blockedURI }) => {
-    if (/^ws.*EIO=4/.test(blockedURI)) console.warn(`relay: ${blockedURI} is not in the page's connect-src`);
+    if (/^ws.*EIO=4/.test(blockedURI)) console.warn(`relay: add ${blockedURI} to the page's connect-src`);
   });
 
   class Relay extends Connection {
@@ -814,13 +751,12 @@
     }
 
     /** A promise of the answer; its leave() ends this call's interest, and the last one unregisters. */
-    register(id, { token, since, inbox } = {}) {
-      const promise = this._promise((answer) => this._remember({ id, token, since, inbox }, answer));
-      const ids = live.has(this) ? listOf(id) : [];
-      const states = ids.map((each) => this._of(each));
-      states.forEach((state) => state.calls++);
-      const isLast = (each, i) => this._ids.get(each) === states[i] && !--states[i].calls;
-      promise.leave = () => this.unregister(ids.splice(0).filter(isLast));
+    register(id, options) {
+      const promise = this._promise((answer) => this._remember({ ...options, id }, answer));
+      const states = live.has(this) ? this._all(listOf(id)) : [];
+      states.forEach((state) => state._calls++);
+      const isLast = (state) => !--state._calls;
+      promise.leave = () => this.unregister(states.splice(0).filter(isLast).map((state) => state.id));
       return promise;
     }
 
@@ -844,21 +780,17 @@
       return promise;
     }
 
-    _report({ code, name, message, details }) {
+    _report({ code, name, message, details = { error: name, message } }) {
       if (code === "closed") return; // the page's doing
-      if (!this._fire("error", { error: code || name, message, ...details })) console.warn("relay:", message, details);
+      if (!this._fire("error", details)) console.warn("relay:", message, details);
     }
 
     _error(body) {
       this._report(asError(body));
     }
 
-    _changed(before, reason) {
-      this._fire("status", this.status, ...(reason ? [{ reason, retryIn: this._wait }] : []));
-    }
-
-    _recovery(status, ids) {
-      this._fire("status", status, ids);
+    _changed(status, detail) {
+      this._fire("status", ...(detail ? [status, detail] : [status]));
     }
 
     _event(name, { data, id, destination } = {}) {
@@ -866,10 +798,9 @@
       const info = { id, destination, event: name };
       return [...this._calls(ours ? "push" : name, data, info), ...this._calls("*", data, info)];
     }
-
   }
 
-  const ANY = Symbol("any");
+  const ANY = Symbol();
 
   /** What pages use of socket.io-client. */
   class Socket extends Connection {
@@ -896,7 +827,7 @@
     }
 
     onAny(fn) {
-      return this.on(ANY, (args) => fn.apply(this, args));
+      return this.on(ANY, fn);
     }
 
     offAny() {
@@ -914,36 +845,32 @@
     /** The seed's page registers once, outside "connect": remembered too. */
     emit(name, ...args) {
       const fn = isFunction(args[args.length - 1]) && args.pop();
-      const answer = fn && ((...body) => call(fn, this, body));
-      const refused = (body) => isRefused(body) && this._error(body);
+      const answer = (...body) => (fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]));
       const [payload] = args;
-      if (name === "register" && payload) this._remember(payload, answer || refused);
-      else if (name === "unregister" && payload) this._unregister(payload.id, answer || refused);
+      if (name === "register" && payload) this._remember(payload, answer);
+      else if (name === "unregister" && payload) this._unregister(payload.id, answer);
       else this._send([name, ...args], answer);
       return this;
     }
 
-    _changed(before, reason, error = new Error(reason)) {
+    _changed(status, detail = {}, before, error = new Error(detail.reason)) {
+      const { reason } = detail;
       const tries = this._failures;
-      if (this.connected) {
-        this._fire("connect");
-        if (tries) this.io._fire("reconnect", tries);
-      } else if (before) this._fire("disconnect", reason);
-      else if (!reason && tries) this.io._fire("reconnect_attempt", tries);
+      if (status === "lost") console.warn("relay: lost", detail);
+      if (status === "online") this._fire("connect");
+      if (status === "online" && tries) this.io._fire("reconnect", tries);
+      if (status === "connecting" && tries) this.io._fire("reconnect_attempt", tries);
+      if (reason && before === "online") this._fire("disconnect", reason);
       else if (reason && live.has(this)) this._fire("connect_error", error);
-    }
-
-    _recovery(status, ids) {
-      if (status === "lost") console.warn("relay: lost", ids);
     }
 
     _event(name, ...args) {
       const ours = /^(connect|connect_error|disconnect)$/.test(name);
-      return [...this._calls(ANY, [name, ...args]), ...this._calls(ours ? "push" : name, ...args)];
+      return [...this._calls(ANY, name, ...args), ...this._calls(ours ? "push" : name, ...args)];
     }
 
     _error(body) {
-      if (!this._fire("relay_error", body)) console.warn("relay:", body.message);
+      if (body.error !== "closed" && !this._fire("relay_error", body)) console.warn("relay:", body.message);
     }
   }
 
@@ -958,12 +885,12 @@
 
   function locate(url = HOME) {
     const isUrl = /^((http|ws)s?:\/)?\//.test(url);
-    if (!isUrl) throw new Error(`"${url}" is not a url like "https://example.com" or "/relay", which modules and bundles need`);
+    if (!isUrl) throw new Error(`"${url}" is not a URL or path, which modules and bundles need`);
     return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
   }
 
-  function asError({ ok, data, error = "refused", message = error, ...details }) {
-    return Object.assign(new Error(message), { code: error, details, ids: details.ids });
+  function asError({ ok, data, error, message = error, ...others }) {
+    return Object.assign(new Error(message), { code: error, details: { error, message, ...others } });
   }
 
   scope.Relay = Relay;

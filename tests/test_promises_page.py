@@ -144,6 +144,19 @@ def test_what_is_under_way_does_not_hide_what_a_page_asks_for_again(fake, page, 
         wait_for(lambda: page.run("1") and fake.sent("ack")[-1:] == [{"id": "42", "position": "e:8"}], "the last")
 
 
+def test_the_answer_to_an_earlier_registration_does_not_hide_what_a_later_one_asks_for(fake, page, relay):
+    page.open(relay.url).connect(ids=None)
+    page.run("() => { relay.register('42'); }")
+    fake.waits_for("register", 1)
+    page.run("() => { relay.register('42', {since: 'e:3'}); }")
+    fake.waits_for("register", 2)
+    fake.send('430[{"ok":true,"ids":{"42":{"position":"e:9","recovered":false,"replayed":0}}}]')
+    fake.send('431[{"ok":true}]')  # the id is left before the second registration
+    fake.push("e:4")
+    fake.send('432[{"ok":true,"ids":{"42":{"position":"e:9","recovered":true,"replayed":1}}}]')
+    assert page.pushed(1) == ["e:4"] and not any("lost" in status for status in page.seen("status"))
+
+
 def test_a_refused_registration_does_not_take_an_id_away_that_the_page_holds(fake, page, relay):
     page.open(relay.url)
     start(page, fake, {"42": ["e:7", False]}, "relay.register('42', {token: 'good'})")
@@ -250,6 +263,32 @@ def test_what_was_handled_and_is_replayed_is_acknowledged_again(fake, page, rela
     assert fake.waits_for("ack", 2)[1] == {"id": "42", "position": "e:1"} and page.pushed(1) == ["e:1"]
 
 
+def test_registering_an_inbox_again_does_not_stop_its_acknowledgements(fake, page, relay):
+    page.open(relay.url)
+    page.run("() => { window.done = []; }")
+    handler = "() => new Promise((resolve) => done.push(resolve))"
+    start(page, fake, {"42": ["e:0", True]}, f"relay.on('push', {handler}).register('42', {{inbox: true}})")
+    fake.push("e:1")
+    page.until("done.length === 1")
+    assert page.run("() => relay.register('42', {inbox: {tries: 5}})")["ok"]
+    page.run("() => { done[0](); }")
+    assert fake.waits_for("ack", 1) == [{"id": "42", "position": "e:1"}]
+
+
+def test_a_connection_that_was_closed_and_registers_again_keeps_its_position_for_the_next_page(start_relay, page):
+    relay = start_relay()
+    site(page, relay, "<script>var a = hold('x');</script>")
+    page.run("() => a.ready")
+    page.run("() => { a.close(); a.connect(); return a.register('x'); }")
+    relay.push("x", 1)
+    page.until("a.handed.length === 1")
+    page.page.goto("about:blank")
+    relay.push("x", 2)
+    page.page.goto(page.site.url)
+    page.until("a.handed.length === 1")
+    assert page.run("a.handed") == ["2"]
+
+
 def test_acknowledgements_go_on_while_publications_come(fake, page, relay):
     page.open(relay.url)
     start(page, fake, {"42": ["e:0", True]}, "relay.register('42', {inbox: true})")
@@ -261,11 +300,11 @@ def test_acknowledgements_go_on_while_publications_come(fake, page, relay):
             send(packet);
           };
           for (let n = 1; n <= 5000 && acks.length < 10; n++) { // never 20 ms without one
-            relay._wire.receive(`42["push",{"id":"e:${n}","destination":"42"}]`);
+            relay._wire._receive(`42["push",{"id":"e:${n}","destination":"42"}]`);
             await new Promise((done) => setTimeout(done, 2));
           }
           window.during = acks.length;
-          for (let n = 5001; n <= 6000; n++) relay._wire.receive(`42["push",{"id":"e:${n}","destination":"42"}]`);
+          for (let n = 5001; n <= 6000; n++) relay._wire._receive(`42["push",{"id":"e:${n}","destination":"42"}]`);
         }"""
     )
     wait_for(lambda: page.run("1") and fake.sent("ack")[-1]["position"] == "e:6000", "the last")
@@ -648,7 +687,7 @@ def test_a_burst_is_stored_in_a_few_writes(relay, page):
           const real = Storage.prototype.setItem;
           window.writes = 0;
           Storage.prototype.setItem = function (...args) { writes++; real.apply(this, args); };
-          for (let n = 1; n <= 500; n++) relay._wire.receive(`42["push",{"id":"x:${n}","destination":"42"}]`);
+          for (let n = 1; n <= 500; n++) relay._wire._receive(`42["push",{"id":"x:${n}","destination":"42"}]`);
           dispatchEvent(new Event("pagehide"));
         }"""
     )
