@@ -37,7 +37,9 @@ class Holder:
         """The socket is in a room, and has been handed all that came after an offset."""
         if epoch != self._epoch:
             self._epoch, self._room, self._others = epoch, None, _NOTHING
-        if self._room is None or self._room == room:
+        if room in self._others:  # not in `_room` as well: left() would keep this entry
+            self._others[room] = first
+        elif self._room is None or self._room == room:
             self._room, self._first = room, first
         elif self._others:
             self._others[room] = first

@@ -183,6 +183,19 @@ def test_registering_in_a_loop_grows_nothing():
     assert len(expiries) <= SWEEP_AT + 1
 
 
+def test_a_room_that_was_entered_again_and_left_leaves_nothing_behind():
+    holder = Holder("s")
+    for n in range(100):
+        holder.entered("first", "epoch", 0)
+        holder.entered(f"to:{n}", "epoch", 5)
+        holder.left("first")
+        holder.entered(f"to:{n}", "epoch", 3)
+        assert holder.handed_since(f"to:{n}", "epoch") == 3
+        holder.left(f"to:{n}")
+        assert holder.handed_since(f"to:{n}", "epoch") is None
+    assert not holder._others
+
+
 def test_a_failure_ends_neither_the_upkeep_nor_a_time_that_is_to_be_kept(caplog):
     failures = [KeyError("/")]
 
