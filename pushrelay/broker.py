@@ -17,6 +17,7 @@ from .handout import Item, Stripe, Tap
 from .listing import MOST_BYTES, Listing
 from .publication import (
     Draft,
+    Handed,
     History,
     Kept,
     Publication,
@@ -161,8 +162,8 @@ class Broker:
             replay.close()
         return replay.recovery()
 
-    def handed(self, destination: str) -> int:
-        """Return the offset up to which the sockets of a destination have been handed everything.
+    def handed(self, destination: str) -> Handed:
+        """Return up to where the sockets of a destination have been handed everything.
 
         It waits for what is being handed out. Raises StoreError.
         """
@@ -322,26 +323,32 @@ class Broker:
 
     # Recovery.
 
-    def _reached(self, destination: str) -> int:
+    def _reached(self, destination: str, tip: Tip | None = None) -> int:
         """The offset up to which all is in the stripe's queue or was handed out. The caller holds the stripe's lock.
+
+        `tip` is the destination's, if the caller has just read it.
 
         What is being committed counts as not there yet, though it may be in the store already: it will come through
         the queue. The order matters: the store is asked first, so that what it does not say is committed later.
         """
-        offset = self._tip(destination).offset
+        offset = (tip or self._tip(destination)).offset
         first = self._committing.get(destination)
         return offset if first is None else min(offset, first - 1)
 
-    def _handed(self, stripe: Stripe, destination: str) -> int:
+    def _handed(self, stripe: Stripe, destination: str) -> Handed:
         """handed() for a caller that holds the stripe's lock, and may let a newcomer join at this very point."""
-        tap = Tap()
-        stripe.open_tap(destination, tap)
-        try:
-            reached = self._reached(destination)
-            stripe.drain(self._deliver)
-        finally:
-            stripe.close_tap(destination, tap)
-        return max(reached, tap.last)
+        while True:
+            epoch, tap = self.epoch, Tap()
+            stripe.open_tap(destination, tap)
+            try:
+                tip = self._tip(destination)
+                reached = self._reached(destination, tip)
+                stripe.drain(self._deliver)
+            finally:
+                stripe.close_tap(destination, tap)
+            if epoch == self.epoch:  # else the tip may be of either
+                offset = max(reached, offset_in(tap.last, epoch) or 0)
+                return Handed(epoch, offset, max(tip.offset, offset))
 
     def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
         """Return all that is kept after an offset, and the tip, as _page() does."""

@@ -100,7 +100,7 @@ class Tap:
         self._sid = sid  # the newcomer's, for publications that are not meant for it
         self._size = 0
         self.items: deque[Item] = deque()
-        self.last = 0  # the offset of the last item that was added
+        self.last = ""  # the position of the last item that was added
         self.overflowed = False
         self.fleeting = False  # something was dropped that no store keeps
         self.skipped: set[int] = set()  # offsets of what was pushed with the newcomer's sid as `except`
@@ -109,7 +109,7 @@ class Tap:
         return len(self.items)
 
     def add(self, item: Item) -> None:
-        self.last = item.offset
+        self.last = item.position
         if self._sid is not None and item.skip_sid == self._sid and len(self.skipped) < MOST_SKIPPED:
             self.skipped.add(item.offset)
         self._size += ITEM_BYTES + len(item.text)

@@ -62,6 +62,18 @@ class Receipt(NamedTuple):
     repeated: bool = False  # the key was used before: this is what the first push was told
 
 
+class Handed(NamedTuple):
+    """Where the sockets of a destination stand."""
+
+    epoch: str  # of both offsets
+    offset: int  # they have been handed everything up to here
+    newest: int  # the last publication that is stored, handed out or not
+
+    @property
+    def position(self) -> str:
+        return position_of(self.epoch, self.offset)
+
+
 class Recovery(NamedTuple):
     """How a newcomer stands: all up to `position` it has or cannot have, all after it comes live."""
 

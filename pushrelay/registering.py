@@ -11,7 +11,7 @@ from typing import Any
 from .broker import Broker
 from .errors import Awaited, bad
 from .expiry import Expiries, Holder
-from .publication import Publication, offset_in, offset_of, position_of
+from .publication import Handed, Publication, Recovery, offset_in, position_of
 from .replay import Replay
 from .seats import Seat
 from .tokens import Rights
@@ -60,7 +60,7 @@ class Registering:
         self._turn = 0  # bytes that may still be sent before others have their turn
         self._todo = deque(seats)
         self._replay: Replay | None = None  # of the first seat in _todo, once it has begun
-        self._answers: dict[str, dict[str, Any]] = {}
+        self._done: dict[str, Recovery] = {}  # by the seat's name
         # From begin() on.
         self._rights: Rights | None = None
         self._before: dict[str, float | None] = {}  # for each room, until when it was held
@@ -96,7 +96,7 @@ class Registering:
             except Exception:
                 self._break_off()
                 raise
-        return self._answers
+        return {seat.name: _answer(seat, self._done[seat.name]) for seat in self.seats}
 
     def take_cost(self) -> float:
         """Return the cost of the work since this was last called, in events."""
@@ -120,18 +120,17 @@ class Registering:
         """Replay one id and enter its room. False if the socket cannot take more now."""
         if self._replay is None:
             since = self._meant(seat)
-            if seat.room in self._held and (offset := self._has_had(seat, since)) is not None:
-                self._answer(seat, offset, since is not None, 0)
+            if seat.room in self._held and (position := self._has_had(seat, since)) is not None:
+                self._done[seat.name] = Recovery(position, since is not None, 0)
                 return True
             self._replay = self._replay_of(seat, since)
         replay = self._replay
         if not replay.go_on():
             return False
         self._replay = None
-        recovery = replay.recovery()
         if replay.has_joined:
-            self._holder.entered(seat.room, self._broker.epoch, replay.first)
-        self._answer(seat, offset_of(recovery.position), recovery.recovered, recovery.replayed)
+            self._holder.entered(seat.room, replay.epoch, replay.first)
+        self._done[seat.name] = replay.recovery()
         return True
 
     def _replay_of(self, seat: Seat, since: str | None) -> Replay:
@@ -164,10 +163,8 @@ class Registering:
         if rights is not None and any(holder.until.get(room) != rights.expires for room in self._before):
             rights.check_time()  # it ended in the meantime
         if self.has_waited:
-            for seat in self.seats:  # those that were done first have been handed more since
-                answer = self._answers[seat.name]
-                offset = max(self._broker.handed(seat.destination), offset_of(answer["position"]))
-                self._answer(seat, offset, answer["recovered"], answer["replayed"])
+            for seat in self.seats:  # the first ones have been handed more since they were done
+                self._done[seat.name] = _moved_on(self._done[seat.name], self._broker.handed(seat.destination))
         if rights is not None:
             self._expiries.grant(holder, rights)
 
@@ -197,25 +194,20 @@ class Registering:
             return None
         return self._broker.acked(seat.destination) if since == "acked" else seat.meant(since, self._broker.epoch)
 
-    def _has_had(self, seat: Seat, since: str | None) -> int | None:
-        """Return the offset up to which a socket in this room has been handed all that came after `since`.
+    def _has_had(self, seat: Seat, since: str | None) -> str | None:
+        """Return the position up to which a socket in this room has been handed all that came after `since`.
 
         None if something that came after `since` was not handed to it.
         """
-        broker = self._broker
-        handed = broker.handed(seat.destination)
+        handed = self._broker.handed(seat.destination)
         if since is None:
-            return handed
-        offset, first = offset_in(since, broker.epoch), self._holder.handed_since(seat.room, broker.epoch)
-        if offset is None or offset > offset_of(broker.position(seat.destination)):
+            return handed.position
+        offset, first = offset_in(since, handed.epoch), self._holder.handed_since(seat.room, handed.epoch)
+        if offset is None or offset > handed.newest:
             return None
-        if offset > handed:  # it knows this one from elsewhere, and all that comes later is yet to be handed out
-            return offset
-        return handed if first is not None and first <= offset else None
-
-    def _answer(self, seat: Seat, offset: int, recovered: bool, replayed: int) -> None:
-        position = seat.shown(position_of(self._broker.epoch, offset))
-        self._answers[seat.name] = {"position": position, "recovered": recovered, "replayed": replayed}
+        if offset > handed.offset:  # it knows this one from elsewhere, and all that comes later is yet to be handed out
+            return position_of(handed.epoch, offset)
+        return handed.position if first is not None and first <= offset else None
 
     # Waiting.
 
@@ -234,6 +226,18 @@ class Registering:
         if replay is not None:
             replay.close()
         self._gone(self)
+
+
+def _moved_on(done: Recovery, handed: Handed) -> Recovery:
+    """Return how a socket stands that has been in the room since it was done."""
+    offset = offset_in(done.position, handed.epoch)
+    if offset is None:  # the store lost something in the meantime
+        return Recovery(handed.position, False, done.replayed)
+    return done if offset > handed.offset else done._replace(position=handed.position)
+
+
+def _answer(seat: Seat, done: Recovery) -> dict[str, Any]:
+    return {"position": seat.shown(done.position), "recovered": done.recovered, "replayed": done.replayed}
 
 
 def rooms_of_socket(manager: Any, sid: str) -> set[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .handout import Item, Tap
-from .publication import Kept, Publication, Recovery, position_of
+from .publication import Kept, Publication, Recovery, offset_in, position_of
 
 if TYPE_CHECKING:
     from .broker import Broker
@@ -30,12 +30,12 @@ class Replay:
     before anything is sent, at a moment up to which it was handed everything; `sid` is its own.
 
     `since` is a position, "acked" for the one that was acknowledged last, or None to join only. What cannot be replayed
-    wholly is not begun. If retention drops publications during the replay, `recovered` becomes False.
+    wholly is not begun. If retention drops publications during the replay, or the store begins a new epoch, `recovered`
+    becomes False.
     """
 
     __slots__ = (
         "_broker",
-        "_epoch",
         "_horizon",
         "_join",
         "_leave",
@@ -45,6 +45,7 @@ class Replay:
         "_stripe",
         "_tap",
         "destination",
+        "epoch",
         "first",
         "has_joined",
         "has_left",
@@ -67,9 +68,9 @@ class Replay:
         self.has_joined = False
         self.has_left = False  # the newcomer was in, and is out until the replay ends
         self.replayed = 0  # publications that were sent
+        self.epoch = broker.epoch  # of all offsets here
         self.first = 0  # the newcomer has been handed, or is going to be, all that came after this offset
         self._broker = broker
-        self._epoch = broker.epoch
         self._since = since
         self._send = send
         self._join = join
@@ -100,7 +101,7 @@ class Replay:
 
     def recovery(self) -> Recovery:
         """Return how the newcomer stands once it has joined."""
-        return Recovery(position_of(self._epoch, self._reached), self.recovered, self.replayed)
+        return Recovery(position_of(self.epoch, self._reached), self.recovered, self.replayed)
 
     # The steps.
 
@@ -154,7 +155,7 @@ class Replay:
         """Send the next page. False if the newcomer cannot take all of it; the rest is read again then."""
         before = self._reached
         kept, tip, more = self._broker._page(self.destination, before, PAGE_BYTES)
-        if tip.trimmed > before or self._broker.epoch != self._epoch:
+        if tip.trimmed > before or self._broker.epoch != self.epoch:
             self.recovered = False
             return True
         return self._offer(kept, more)
@@ -190,6 +191,9 @@ class Replay:
         """Send these, and take out what was sent. False if the newcomer cannot take all of them."""
         while items:
             item = items[0]
+            if offset_in(item.position, self.epoch) is None:
+                self.recovered = False
+                return True
             if item.offset > self._reached:
                 is_meant = item.offset not in self._tap.skipped
                 if is_meant and not self._sent(item.publication):
@@ -208,6 +212,9 @@ class Replay:
         """Send the rest while nothing is handed out, and join. None if there is more to be read from the store."""
         broker, stripe, tap = self._broker, self._stripe, self._tap
         with stripe.lock:
+            if broker.epoch != self.epoch:  # offsets in the tap count from an earlier one
+                self.recovered = False
+                return None
             if tap.overflowed:
                 tap.begin_again()
                 self._horizon = max(self._reached, broker._reached(self.destination))
@@ -215,6 +222,8 @@ class Replay:
                 return None
             if not self._offer_items(tap.items):
                 return False
+            if not self.recovered:
+                return None
             self._join()
             self.has_joined = True
             if tap.fleeting and self.has_left:
@@ -225,8 +234,8 @@ class Replay:
         """Join at the end of what was handed out: nothing was missed, or not all of it can be had."""
         broker, stripe = self._broker, self._stripe
         with stripe.lock:
-            self._epoch = broker.epoch
-            self.first = self._reached = broker._handed(stripe, self.destination)
+            handed = broker._handed(stripe, self.destination)
+            self.epoch, self.first, self._reached = handed.epoch, handed.offset, handed.offset
             if self._leave is None or self.has_left:  # else it is still in
                 self._join()
                 self.has_joined = True

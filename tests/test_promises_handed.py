@@ -310,6 +310,76 @@ def test_what_a_socket_sends_during_its_replay_is_handled_behind_it(desk):
     assert desk.got("page") == list(range(5))
 
 
+def lose_the_store(desk, path):
+    """Remove the store's files while the relay works with them, and wait until it has begun a new store."""
+    desk.broker.settle()
+    before = desk.broker.epoch
+    for suffix in ("", "-wal", "-shm", "-recent"):
+        (path.parent / f"{path.name}{suffix}").unlink(missing_ok=True)
+
+    def has_noticed():
+        desk.push("any", "x")
+        return desk.broker.epoch != before
+
+    wait_for(has_noticed, "a new store")
+
+
+@pytest.fixture
+def desk_to_lose(tmp_path):
+    with contextlib.closing(Desk(f"sqlite:{tmp_path}/relay.db", history_size=1000)) as desk:
+        yield desk, lambda: lose_the_store(desk, tmp_path / "relay.db")
+
+
+def test_no_answer_of_a_register_that_waited_has_an_offset_of_a_store_that_was_lost(desk_to_lose):
+    desk, lose = desk_to_lose
+    desk.push("first", *range(100))
+    desk.push("second", *range(100))
+    desk.connect("page")
+    desk.sockets.read("page", 3)
+    desk.emit("page", "register", id=["first", "second"], since={"first": desk.since(99), "second": desk.since(0)})
+    lose()
+    [live] = desk.push("first", "a")
+    desk.sockets.read("page")
+    [answer] = desk.answers("page")
+    assert answer["ids"]["first"] == {"position": live, "recovered": False, "replayed": 1}
+    assert answer["ids"]["second"]["recovered"] is False
+    assert answer["ids"]["second"]["position"].partition(":")[0] == desk.broker.epoch
+    desk.push("first", "b")
+    assert desk.got("page")[-2:] == ["a", "b"]
+
+
+@pytest.mark.parametrize("size", [1, 1000])  # held in the tap, and too much for it
+def test_a_replay_that_waits_while_the_store_is_lost_does_not_hide_what_the_new_store_has(desk_to_lose, size):
+    desk, lose = desk_to_lose
+    desk.push("42", *range(100))
+    desk.connect("page")
+    desk.sockets.read("page", 99)
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    desk.push("42", "in the tap", "behind it")
+    desk.sockets.read("page", 1)
+    assert len(desk.got("page")) == 100, "the rest of it is in the tap"
+    lose()
+    missed = desk.push("42", *["x" * size] * 90)[-1]
+    desk.sockets.read("page")
+    [answer] = desk.answers("page")
+    assert answer["ids"]["42"]["recovered"] is False and answer["ids"]["42"]["position"] == missed
+    desk.push("42", "live")
+    assert desk.got("page")[-1] == "live"
+    again = desk.register("page", "42", since=missed)["42"]
+    assert again["recovered"] and again["replayed"] == 0 and offset_of(again["position"]) == offset_of(missed) + 1
+
+
+def test_a_page_that_registers_again_behind_a_lost_store_gets_a_position_of_the_new_one(desk_to_lose):
+    desk, lose = desk_to_lose
+    desk.push("42", *range(10))
+    desk.connect("page")
+    old = desk.register("page", "42")["42"]["position"]
+    lose()
+    [live] = desk.push("42", "a")
+    answer = desk.register("page", "42", since=old)["42"]
+    assert answer["position"] == live and not answer["recovered"]
+
+
 # All ids or none.
 
 
