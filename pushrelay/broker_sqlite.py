@@ -60,6 +60,7 @@ class SQLiteBroker(Opening):
         self._is_locked = False  # another program's lock was waited for in vain, so the next try is a short one
         self._broken = False  # an error was one that a connection may not survive: open the file again
         self._has_told_damage = False
+        self._next_reopening = 0.0  # monotonic: from then on, an error that a reader meets has the file opened again
 
         # What is accepted. Each spot is replaced and never changed, so that all threads may read it.
         self._spots: dict[str, Spot] = {}

@@ -61,9 +61,12 @@ class Opening(Sweeping):
             self._pages = self.history_bytes // writer.execute("PRAGMA page_size").fetchone()[0]
         except ERRORS as error:
             raise sqlite_file.explain(error, self.path) from error
-        self._inodes = self._inodes_now()
+        inodes = self._inodes_now()
+        if inodes[:1] != self._inodes[:1]:
+            self._has_told_damage = False
+        self._inodes = inodes
         self._readers = sqlite_file.Readers(self.path, self.BUSY_SECONDS)
-        self._broken = self._is_locked = self._has_told_damage = False
+        self._broken = self._is_locked = False
         self._until_check = CHECK_EVERY
 
     def _take_over(self) -> None:

@@ -6,6 +6,7 @@ What is accepted and not committed yet is in memory; the rest is read from the f
 import contextlib
 import logging
 import sqlite3
+import time
 from collections.abc import Iterator
 
 from . import sqlite_file
@@ -15,6 +16,8 @@ from .publication import Kept, StoreError, Tip, cut
 from .sqlite_rows import Spot, ends_of, kept_of, only, spot_of
 
 log = logging.getLogger("relay.broker")
+
+REOPEN_SECONDS = 60.0  # minimum time between two reopenings because of errors that readers met
 
 FLOOR = "SELECT value FROM meta WHERE name = 'floor'"
 _FIND = "SELECT id, offset, trimmed, acked, due FROM destinations WHERE name = ?"
@@ -40,6 +43,7 @@ class Reading(Broker):
     _floor: int
     _lost_at: float
     _has_told_damage: bool
+    _next_reopening: float
 
     @contextlib.contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -53,11 +57,23 @@ class Reading(Broker):
             if sqlite_file.code_of(error) == sqlite3.SQLITE_CANTOPEN:
                 # As with no file descriptor left: the writer has the file open, and opening it again would fail too.
                 raise sqlite_file.explain(error, self.path) from error
-            raise self._failed(error) from error
+            raise self._failed_reading(error) from error
 
     def _failed(self, error: Exception) -> StoreError:
         self._broken = self._broken or sqlite_file.code_of(error) in sqlite_file.BREAKING
         return sqlite_file.explain(error, self.path)
+
+    def _failed_reading(self, error: Exception) -> StoreError:
+        """Have the file opened again, but not often: clients choose what is read, and pushes wait for a reopening.
+
+        Nothing depends on it: a connection for reading is closed after an error, and the next one reads the file again.
+        """
+        if time.monotonic() < self._next_reopening:
+            return sqlite_file.explain(error, self.path)
+        failure = self._failed(error)
+        if self._broken:
+            self._next_reopening = time.monotonic() + REOPEN_SECONDS
+        return failure
 
     def _tip(self, destination: str) -> Tip:
         floor, spots = self._floor, self._spots  # the floor first: if this one is made meanwhile, it is no higher

@@ -645,6 +645,32 @@ def test_damage_far_behind_in_a_long_history_is_told_as_lost(path, open_at):
     assert losses and [int(each.data.split()[0]) for each in found] == [n for n in range(30) if n != 19]
 
 
+def test_a_damaged_page_that_a_client_asks_for_again_and_again_does_not_delay_pushes_each_time(path, open_at, caplog):
+    caplog.set_level("INFO", "relay.broker")
+    broker = open_at(path)
+    reopenings = []
+    for number in range(5):
+        with pytest.raises(StoreError, match="damaged"), broker._snapshot():
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+        push(broker, number)
+        reopenings.append(caplog.text.count(f"opening {path} again"))
+    assert reopenings == [1] * 5 and data(broker) == list(range(5))
+
+
+def test_damage_is_logged_once_however_often_the_file_is_opened_again(path, open_at, caplog):
+    epoch, _ = sound(path, open_at)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE publications SET data = 'x' WHERE offset = 3")
+    broker = open_at(path)
+    for _ in range(3):
+        assert not broker.history("user2", f"{epoch}:1").recovered
+        broker._broken = True
+        broker.settle()
+    assert caplog.text.count("is damaged") == 1
+
+
 STRUCTURES = {
     "no epoch": "DELETE FROM meta WHERE name = 'epoch'",
     "an epoch that is a number": "UPDATE meta SET value = 5 WHERE name = 'epoch'",
