@@ -66,6 +66,7 @@ class SQLiteBroker(Opening):
         self._spots: dict[str, Spot] = {}
         self._staged: dict[str, Spot] = {}  # what this transaction makes of it
         self._whole: dict[str, Spot] | None = None  # the spots, where all destinations have one: others are new
+        self._reloads = False  # a rollback took _whole away: load all spots again when everything is committed
 
         # With durability "process": what is in SQLite's open transaction is in the journal as well (journal.py).
         self._journal: Journal | None = None
@@ -168,6 +169,7 @@ class SQLiteBroker(Opening):
         self._commits.together(self._settle_now)
 
     def _rollback(self) -> None:
+        self._reloads = self._reloads or self._whole is not None
         self._whole = None  # what was forgotten is there again
         if self._unsettled and not self._is_lost:
             self._is_lost, self._lost_spots, self._spots = True, self._spots, {}

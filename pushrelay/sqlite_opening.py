@@ -38,6 +38,7 @@ class Opening(Sweeping):
     _journal: Journal | None
     _left: Left | None
     _is_lost: bool
+    _reloads: bool
 
     def _open(self) -> None:
         sqlite_file.check_folder(self.path)
@@ -127,7 +128,8 @@ class Opening(Sweeping):
             raise
 
     def _load_spots(self) -> None:
-        """Have the spots of all destinations at hand, unless those are too many."""
+        """Load the spots of all destinations, unless there are too many. Everything is committed."""
+        self._reloads = False
         spots: dict[str, Spot] = {}
         has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= self.SPOTS
         if has_all:
@@ -188,6 +190,9 @@ class Opening(Sweeping):
         self._until_check = CHECK_EVERY
         if self._writer.in_transaction:
             self._settle()
+        if self._reloads and not self._unsettled:
+            with contextlib.suppress(*ERRORS):  # it only saves looking up each new destination in the file
+                self._load_spots()
         if now != self._inodes or not self._journal.is_in_place():
             log.error("%s-wal or -recent was removed, replaced or cut. Nothing is lost; find what did that", self.path)
             self._broken = True

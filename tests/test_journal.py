@@ -322,6 +322,28 @@ def test_a_transaction_that_fails_takes_nothing_with_it_that_was_accepted(tmp_pa
     assert [each.data for each in broker.history("new").publications] == ["x", "after"]
 
 
+def test_after_a_transaction_that_failed_new_destinations_are_soon_stored_without_a_look_into_the_file(
+    tmp_path, open_at, monkeypatch
+):
+    broker = open_at(tmp_path / "relay.db")
+    broker.publish([Draft("settled", "x")])
+    broker.settle()
+    broker.publish([Draft("recent", "x")])
+    with pytest.raises(StoreError):
+        broker._commits.together(lambda: 1 / 0)
+    for name in ("first", "second"):  # as once a second
+        broker.publish([Draft(name, "x")])
+        broker.settle()
+    looks = []
+    find = broker._find_in
+    monkeypatch.setattr(broker, "_find_in", lambda connection, name: looks.append(name) or find(connection, name))
+    names = ["settled", "recent", "first", "second", "third"]
+    for number in (1, 2):
+        assert {broker.position(name) for name in names[:-1]} == {f"{broker.epoch}:{number}"}
+        broker.publish([Draft(name, "y") for name in names])
+    assert broker.position("third") == f"{broker.epoch}:2" and not looks
+
+
 def test_what_was_accepted_and_cannot_be_committed_stays_and_is_committed_later(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker._writer.execute("PRAGMA max_page_count=20")
