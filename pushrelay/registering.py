@@ -5,8 +5,8 @@ A register whose socket reads slowly holds no thread. It raises Awaited, and goe
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 from .broker import Broker
 from .errors import Awaited, bad
@@ -82,16 +82,14 @@ class Registering:
         with self._lock:
             self._turn = TURN_BYTES
             try:
-                self._check()
+                self._check(self._before)
                 while self._todo:
                     if not self._register(self._todo[0]):
-                        self.has_waited = True
-                        raise Awaited(self._call_when_clear)
+                        self._pause()
                     self._todo.popleft()
                     self._turn -= LEAST_BYTES
                     if self._turn <= 0 and self._todo and self._manager.holds_back(self.sid):
-                        self.has_waited = True
-                        raise Awaited(self._call_when_clear)
+                        self._pause()
                 self._finish()
             except Exception:
                 self._break_off()
@@ -110,11 +108,20 @@ class Registering:
 
     # The steps. The lock is held.
 
-    def _check(self) -> None:
+    def _check(self, rooms: Iterable[str] = ()) -> None:
+        """Raise Refused if the socket is gone, or if its right to one of these rooms has ended."""
         if self.ended or not self._manager.is_connected(self.sid, "/"):
             bad("disconnected", "the socket was closed while it registered")
-        if self.has_waited and self._rights is not None:
-            self._rights.check_time()
+        rights, until = self._rights, self._holder.until
+        if rights is not None and (self.has_waited or any(until.get(room) != rights.expires for room in rooms)):
+            rights.check_time()
+
+    def _pause(self) -> NoReturn:
+        """Give others their turn until the socket has room."""
+        # A room whose time ended during this turn may have been entered after it was left.
+        self._check(self._before)
+        self.has_waited = True
+        raise Awaited(self._call_when_clear)
 
     def _register(self, seat: Seat) -> bool:
         """Replay one id and enter its room. False if the socket cannot take more now."""
@@ -139,16 +146,19 @@ class Registering:
             seat.destination,
             since,
             send=lambda publication: self._send(seat, publication),
-            join=lambda: enter(manager, holder, room),
+            join=lambda: self._enter(room),
             # What it asks for comes in order, so what came live comes once more, and nothing live in between.
             leave=(lambda: leave(manager, holder, room)) if room in self._held else None,
             sid=self.sid,
         )
 
+    def _enter(self, room: str) -> None:
+        self._check((room,))
+        enter(self._manager, self._holder, room)
+
     def _send(self, seat: Seat, publication: Publication) -> bool:
         """Send one publication of a replay; False if it has to wait."""
-        if self.ended:
-            bad("disconnected", "the socket was closed while it registered")
+        self._check()
         if self._turn <= 0 and self._manager.holds_back(self.sid):
             return False
         text = seat.text(publication)
@@ -159,14 +169,13 @@ class Registering:
         return True
 
     def _finish(self) -> None:
-        rights, holder = self._rights, self._holder
-        if rights is not None and any(holder.until.get(room) != rights.expires for room in self._before):
-            rights.check_time()  # it ended in the meantime
         if self.has_waited:
             for seat in self.seats:  # the first ones have been handed more since they were done
                 self._done[seat.name] = _moved_on(self._done[seat.name], self._broker.handed(seat.destination))
-        if rights is not None:
-            self._expiries.grant(holder, rights)
+        # Last: if the socket has left a room by now, a position above may be beyond what it was handed.
+        self._check(self._before)
+        if self._rights is not None:
+            self._expiries.grant(self._holder, self._rights)
 
     def _break_off(self) -> None:
         """Leave the socket in those rooms that it was in, and in no other."""

@@ -181,6 +181,94 @@ def test_nothing_comes_for_an_id_behind_the_goodbye(open_desk, how):
     assert desk.got("page") in (["a"], ["a", "b"])
 
 
+def end_in_thread(desk, how):
+    """Have the page's rooms left by another thread while its register is at work; return when they are."""
+    leaving = in_thread(*([desk.registrations.each_second] if how == "expire" else [desk.registrations.close, ["42"]]))
+    wait_for(lambda: "page" not in desk.sockets.rooms["to:42"], "the end of it")
+    return leaving
+
+
+def token_for_a_moment():
+    ends = time.time() + 1
+    return sign({"ids": ["*"], "exp": ends}, SECRET), lambda: time.sleep(max(0, ends + 0.01 - time.time()))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("how", ["expire", "close"])
+def test_no_answer_has_a_position_that_came_after_the_socket_was_taken_out_of_the_room(open_desk, how, waits):
+    desk = open_desk(settings=Settings(secret=(SECRET,)))
+    desk.push("41", *range(5))
+    desk.connect("page")
+    token, until_it_ends = token_for_a_moment()
+    desk.register("page", "42", token=token)
+    if waits:
+        desk.sockets.read("page", 2)
+    handed, ends = desk.broker.handed, []
+
+    def end_first(destination):
+        if destination == "42" and not ends:
+            if how == "expire":
+                until_it_ends()
+            ends.append(end_in_thread(desk, how))
+            desk.push("42", "missed")
+        return handed(destination)
+
+    if waits:
+        desk.emit("page", "register", id=["42", "41"], since={"41": desk.since(0)}, token=token)
+        assert len(desk.answers("page")) == 1
+    desk.broker.handed = end_first
+    if waits:
+        desk.sockets.read("page")
+    else:
+        desk.emit("page", "register", id="42", token=token)
+    ends[0].join(DEADLINE)
+    assert desk.answers("page")[1:] == [{"ok": False, "error": "token_expired" if how == "expire" else "disconnected"}]
+    assert "missed" not in desk.got("page")
+    assert "page" not in desk.sockets.rooms["to:42"] and "page" not in desk.sockets.rooms["to:41"]
+
+
+@pytest.mark.parametrize("how", ["expire", "close"])
+def test_a_register_enters_no_room_after_its_socket_was_taken_out_of_the_others(open_desk, how):
+    desk = open_desk(settings=Settings(secret=(SECRET,)))
+    desk.push("41", "last")
+    desk.push("43", "of another turn")
+    desk.connect("page")
+    token, until_it_ends = token_for_a_moment()
+    desk.register("page", "42", token=token)
+    send, enter, entered, ends = desk.sockets.send_if_clear, desk.sockets.enter_room, [], []
+
+    def end_and_send(text, sid):
+        if not ends:
+            if how == "expire":
+                until_it_ends()
+            ends.append(end_in_thread(desk, how))
+        return send(text, sid)
+
+    desk.sockets.read("page", 1)
+    desk.sockets.send_if_clear = end_and_send
+    desk.sockets.enter_room = lambda *args: (entered.append(args), enter(*args))
+    desk.emit("page", "register", id=["41", "43"], since={"41": desk.since(0), "43": desk.since(0)}, token=token)
+    ends[0].join(DEADLINE)
+    assert entered == [] and desk.push("41", "too late")
+    assert "too late" not in desk.got("page") and desk.taps() == [] and desk.registrations._coming == {}
+
+
+def test_a_socket_that_leaves_in_the_middle_of_a_turn_is_offered_nothing_more(desk):
+    desk.push("42", *range(50))
+    desk.connect("page")
+    send, offered = desk.sockets.send_if_clear, []
+
+    def send_and_leave(text, sid):
+        offered.append(text)
+        sent = send(text, sid)
+        desk.leave(sid)
+        return sent
+
+    desk.sockets.send_if_clear = send_and_leave
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    assert len(offered) == 1 and desk.taps() == [] and desk.registrations._coming == {}
+
+
 # Replays.
 
 
