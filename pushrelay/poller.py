@@ -328,6 +328,7 @@ class Poller:
             # From here on others ring the bell; what they left before that is seen by looking once more.
             self._waiting = True
             has_work = self._ready or self._retired or self._afterwards or self._shares.count or self._due
+            has_work = has_work or (self._spare and not self.is_short())
             events = self._epoll.poll(0 if has_work else self._until_next_timer(), BATCH)
             self._waiting = False
             self._polled = time.monotonic()

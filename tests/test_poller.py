@@ -189,6 +189,36 @@ def test_what_is_left_for_afterwards_in_the_moment_before_it_waits_is_not_left_b
     assert came.wait(10)
 
 
+def test_what_waits_for_a_free_thread_runs_if_one_becomes_free_in_the_moment_before_it_waits(monkeypatch):
+    poller, stuck, free, came = Poller(threads=2), threading.Event(), threading.Event(), threading.Event()
+
+    def block():
+        stuck.set()
+        free.wait(30)
+
+    def bury_and_free():  # the leader has seen that no other thread is free, and is not waiting yet
+        bury()
+        if poller._spare:
+            poller._bury = bury
+            free.set()
+            wait_for(lambda: poller._idle, deadline=5)
+
+    bury, poller._bury = poller._bury, bury_and_free
+    poller.start()
+    try:
+        poller.call_later(0, block)
+        assert stuck.wait(10)
+        wait_for(poller.is_short)
+        monkeypatch.setattr("pushrelay.poller.TICK", 20)  # else the watchdog may give the lead to the free thread
+        monkeypatch.setattr("pushrelay.poller.BRISK_TICK", 20)
+        time.sleep(0.5)
+        poller.call_when_spare(came.set)
+        assert came.wait(10)
+    finally:
+        free.set()
+        poller.close()
+
+
 def test_a_handler_that_raises_harms_nobody_else(poller):
     poller.call_later(0, lambda: 1 / 0)
     seen = []
