@@ -306,10 +306,10 @@ class Conversation:
         requests, connection, ends_at = self._parser.requests, self.connection, 0.0
         while requests and not self._busy and not connection.closed:
             path = requests[0].environ["PATH_INFO"]
-            if self._server.has_to_wait(path):
+            share = self._server.share_of(requests[0].environ)
+            if self._server.has_to_wait(path, share):
                 connection.poller.call_later(WAIT_SECONDS, connection.run_soon)
                 return
-            share = self._server.share_of(requests[0].environ)
             if share is not None and connection.share is None and connection.poller.has_urgent_work():
                 connection.share = share
                 connection.yield_turn()

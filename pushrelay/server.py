@@ -195,14 +195,18 @@ class Server:
                 self._quick.clear()  # the paths of strangers must not keep others out
             self._quick.add(path)
 
-    def has_to_wait(self, path: str) -> bool:
-        """Whether a request has to wait for a thread: only one is left, which does nothing but what is quick.
+    def has_to_wait(self, path: str, share: str | None) -> bool:
+        """Return whether a request has to wait for a thread: the last free thread handles quick requests only.
 
-        So slow requests cannot take all threads, however many they are, and what is quick is always quick.
+        So slow requests, however many they are, cannot take all threads. Pushes need not be known as quick: they
+        rarely come this way, and visitors, who choose paths, can fill what is remembered.
         """
         if not self.poller.is_short():
             return False
-        return path not in self._quick or self._slow.get(path, 0.0) > time.monotonic()
+        if self._slow.get(path, 0.0) > time.monotonic():
+            return True
+        is_push = self._has_shares and share is None
+        return not is_push and path not in self._quick
 
     def welcome(self, sock: socket.socket, peer: Any) -> None:
         """Take a connection in. It may have been talking before it was accepted, so it is looked at right away."""

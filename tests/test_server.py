@@ -23,7 +23,7 @@ from pushrelay import http1
 from pushrelay.connection import READ_BYTES
 from pushrelay.http1 import EARLY_BYTES, KEY, Conversation, Lingering
 from pushrelay.request import Limits, Parser
-from pushrelay.server import Server
+from pushrelay.server import KNOWN_PATHS, Server
 
 TEXT = [("Content-Type", "text/plain")]
 
@@ -607,6 +607,30 @@ def test_other_requests_go_on_while_30_handlers_sleep(serve):
     assert sorted(times)[100] < 0.01
     assert client.server.poller.thread_count() <= 16
     assert all(read_all(sock).endswith(b"/sleep? ") for sock in sleepers)
+
+
+def test_a_push_is_answered_by_the_last_free_thread_whatever_paths_visitors_have_asked_for(serve):
+    gate = threading.Event()
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/block":
+            gate.wait(2 * DEADLINE)
+        return echo(environ, start_response)
+
+    client = serve(app, threads=3, share_of=lambda environ: None if environ["REQUEST_METHOD"] == "POST" else "visitor")
+    assert client.request("POST", "/push", b"data")[0] == 200
+    for n in range(KNOWN_PATHS):
+        client.request("GET", f"/{n}")
+    blocked = [client.connect() for _ in range(3)]
+    try:
+        for sock in blocked:
+            sock.send(request("GET /block HTTP/1.1", "Host: x"))
+        wait_for(client.server.poller.is_short)
+        pushing = client.connect()
+        pushing.send(request("POST /push HTTP/1.1", "Host: y", "Content-Length: 4", body=b"data"))
+        assert status_of(pushing.recv(1000)) == 200
+    finally:
+        gate.set()
 
 
 def test_an_access_line_is_logged_when_asked_for(serve, caplog):
