@@ -120,7 +120,9 @@ def serve_foreign(
         link = ForeignLink(session, websocket)
         try:
             if opening:
-                for message in session.begin_on(link):
+                messages: list[Message] = []
+                session.begin_on(link, messages.extend)
+                for message in messages:  # without the lock: this may block
                     link.write(message.frame)
             if opening or session.probe(link):
                 link.serve()

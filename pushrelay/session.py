@@ -338,20 +338,31 @@ class Session:
 
     # WebSocket.
 
-    def begin_on(self, link: Any) -> list[Message]:
-        """Take the WebSocket on which the session opens; returns what has been waiting for it and is to go first."""
+    def begin_on(self, link: Any, start: Callable[[list[Message]], Any]) -> bool:
+        """Open on this WebSocket; False if the session was closed in the meantime.
+
+        `start(messages)` begins to speak WebSocket, with these messages first. The lock is held, so that close() comes
+        before all of it or after it.
+        """
         with self._lock:
-            self.link = link.connection
+            if self.closed:
+                return False
             messages = self._take_buffer()
             self._buffer = None
-        return messages
+            self.link = link.connection  # before start(), because the client may answer at once
+            start(messages)
+        return True
 
-    def probe(self, link: Any) -> bool:
-        """Let a WebSocket try to take over. False where one has, or is about to."""
+    def probe(self, link: Any, start: Callable[[], Any] = lambda: None) -> bool:
+        """Let a WebSocket try to take over; False if another one has or tries to, or if the session is closed.
+
+        `start()` begins to speak WebSocket; close() comes before it or after it, as in begin_on().
+        """
         with self._lock:
             if self._probe is not None or self.link is not None or self.closed:
                 return False
             self._probe = link
+            start()
             return True
 
     def receive_probe(self, link: Any, packet: str | bytes) -> bool:

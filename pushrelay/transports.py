@@ -267,8 +267,13 @@ class Transports(engineio.Server):
         except NotTaken:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             raise
-        # The answer to the handshake and the first packets leave in one piece.
-        conversation.upgrade(link, head + b"".join([message.frame for message in session.begin_on(link)]))
+
+        def start(messages: list[Message]) -> None:
+            """Send the answer to the handshake and the first packets in one piece."""
+            conversation.upgrade(link, head + b"".join([message.frame for message in messages]))
+
+        if not session.begin_on(link, start):
+            _upgrade_and_close(conversation, link, head)
         return conversation.returned()
 
     def _check_threads(self, environ: dict[str, Any]) -> None:
@@ -369,13 +374,10 @@ class Transports(engineio.Server):
             return serve_foreign(self, session, environ, start_response, opening=False)
         link = Link(session, self.max_http_buffer_size)
         link.connection = conversation.take()
-        if session.probe(link):
-            conversation.upgrade(link, head)
+        if session.probe(link, partial(conversation.upgrade, link, head)):
             link.upgrade_timer = self._poller.call_later(UPGRADE_SECONDS, _end_idle_probe, session, link)
         else:
-            # The reference server also takes the WebSocket first and closes it then.
-            conversation.upgrade(link, head + close_frame(NORMAL))
-            link.connection.finish()
+            _upgrade_and_close(conversation, link, head)
         return conversation.returned()
 
 
@@ -419,6 +421,12 @@ def _read_payload(environ: dict[str, Any], limit: int) -> bytes:
 def _has_websockets(environ: dict[str, Any], conversation: Conversation | Taken | None) -> bool:
     """Whether this request can become a WebSocket on the server that it came through."""
     return can_serve(environ) if conversation is None else conversation.websockets
+
+
+def _upgrade_and_close(conversation: Conversation | Taken, link: Link, head: bytes) -> None:
+    """Take a WebSocket only to close it, as the reference server does if there is no use for it."""
+    conversation.upgrade(link, head + close_frame(NORMAL))
+    link.connection.finish()
 
 
 def _end_idle_probe(session: Session, link: Link) -> None:

@@ -19,6 +19,7 @@ from pushrelay.connection import Connection
 from pushrelay.doors import Doors, Files
 from pushrelay.engine import Engine
 from pushrelay.heartbeat import Heartbeat
+from pushrelay.http1 import Conversation
 from pushrelay.poller import Poller
 
 POLLING, WEBSOCKET = PATH + "polling", PATH + "websocket"
@@ -107,6 +108,44 @@ def test_the_loss_of_an_old_poll_does_not_end_a_session_that_polls_again(engine)
     assert not session.closed and reasons == []
     session.poll_lost(new)
     assert session.closed and reasons == ["transport close"]
+
+
+def test_a_session_that_is_closed_before_its_websocket_begins_ends_the_websocket(engine, monkeypatch):
+    eio, client, _, reasons = engine()
+    begin = eio.heartbeat.begin
+
+    def begin_and_close(session):
+        begin(session)
+        session.close()
+
+    monkeypatch.setattr(eio.heartbeat, "begin", begin_and_close)
+    link = client.websocket(WEBSOCKET)
+    link.sock.settimeout(DEADLINE)
+    assert "101" in link.status and link.receive() is None, "the close frame"
+    assert reasons == ["server disconnect"]
+
+
+@pytest.mark.parametrize("is_probe", [False, True])
+def test_a_session_that_is_closed_while_its_websocket_begins_sends_nothing_before_the_handshake(
+    engine, monkeypatch, is_probe
+):
+    eio, client, sid, _ = engine()
+    upgrade, counts = Conversation.upgrade, []
+    draining = threading.Thread(target=lambda: counts.append(eio.drain(lambda sid: None, 0.0)))
+
+    def upgrade_while_draining(self, receiver, head):
+        draining.start()
+        draining.join(0.5)
+        return upgrade(self, receiver, head)
+
+    monkeypatch.setattr(Conversation, "upgrade", upgrade_while_draining)
+    link = client.websocket(f"{WEBSOCKET}&sid={sid}" if is_probe else WEBSOCKET)
+    link.sock.settimeout(DEADLINE)
+    assert "101" in link.status
+    assert is_probe or link.receive()[0] == "0"
+    assert link.receive() is None, "the close frame"
+    draining.join(DEADLINE)
+    assert counts == [1 if is_probe else 2]
 
 
 def test_a_client_that_does_not_answer_a_close_frame_is_cut(engine, monkeypatch):
