@@ -171,6 +171,17 @@ class Broker:
         with stripe.lock:
             return self._handed(stripe, destination)
 
+    def join(self, destination: str, join: Callable[[], Any]) -> Handed:
+        """Let a newcomer join that asks for nothing it missed; returns what handed() does at that moment.
+
+        `join()` must not block. Raises StoreError, and what `join()` raises.
+        """
+        stripe = self._stripe(destination)
+        with stripe.lock:
+            handed = self._handed(stripe, destination)
+            join()
+        return handed
+
     def let_finish(self, destination: str, seconds: float = -1) -> None:
         """Wait until what is being handed out for a destination has been handed out, or the time is over.
 
@@ -338,16 +349,19 @@ class Broker:
     def _handed(self, stripe: Stripe, destination: str) -> Handed:
         """handed() for a caller that holds the stripe's lock, and may let a newcomer join at this very point."""
         while True:
-            epoch, tap = self.epoch, Tap()
-            stripe.open_tap(destination, tap)
-            try:
-                tip = self._tip(destination)
-                reached = self._reached(destination, tip)
-                stripe.drain(self._deliver)
-            finally:
-                stripe.close_tap(destination, tap)
+            epoch, last = self.epoch, 0
+            tip = self._tip(destination)
+            reached = self._reached(destination, tip)
+            if stripe.queue:  # what is queued after this look is handed out to whoever joins
+                tap = Tap()
+                stripe.open_tap(destination, tap)
+                try:
+                    stripe.drain(self._deliver)
+                finally:
+                    stripe.close_tap(destination, tap)
+                last = offset_in(tap.last, epoch) or 0
             if epoch == self.epoch:  # else the tip may be of either
-                offset = max(reached, offset_in(tap.last, epoch) or 0)
+                offset = max(reached, last)
                 return Handed(epoch, offset, max(tip.offset, offset))
 
     def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:

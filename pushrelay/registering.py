@@ -130,6 +130,9 @@ class Registering:
             if seat.room in self._held and (position := self._has_had(seat, since)) is not None:
                 self._done[seat.name] = Recovery(position, since is not None, 0)
                 return True
+            if since is None:
+                self._join(seat)
+                return True
             self._replay = self._replay_of(seat, since)
         replay = self._replay
         if not replay.go_on():
@@ -139,6 +142,17 @@ class Registering:
             self._holder.entered(seat.room, replay.epoch, replay.first)
         self._done[seat.name] = replay.recovery()
         return True
+
+    def _join(self, seat: Seat) -> None:
+        """Enter the room of an id that is live from now."""
+        handed = self._broker.join(seat.destination, lambda: self._enter(seat.room))
+        self._holder.entered(seat.room, handed.epoch, handed.offset)
+        self._done[seat.name] = Recovery(handed.position, False, 0)
+
+    def _enter(self, room: str) -> None:
+        if self.ended:  # whoever ended it waits for the stripe's lock, which is held here
+            bad("disconnected", "the socket was closed while it registered")
+        enter(self._manager, self._holder, room)
 
     def _replay_of(self, seat: Seat, since: str | None) -> Replay:
         holder, manager, room = self._holder, self._manager, seat.room
