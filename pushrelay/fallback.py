@@ -112,6 +112,10 @@ class StockManager(socketio.Manager):
         self.send_text(text, sid)
         return True
 
+    def has_room(self, sid: str, size: int) -> bool:
+        """Return True: see send_if_clear()."""
+        return True
+
     def holds_back(self, sid: str) -> bool:
         """Return False: see send_if_clear()."""
         return False

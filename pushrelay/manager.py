@@ -112,11 +112,15 @@ class RoomManager(socketio.Manager):
         if session is None:
             self.send_text(text, sid)
             return True
-        backlog = session.backlog
-        if backlog and backlog + message.size > session.outbox_bytes // ROOM_SHARE:
+        if not _has_room(session, message.size):
             return False
         session.send(message)
         return True
+
+    def has_room(self, sid: str, size: int) -> bool:
+        """Return whether send_if_clear() would send an event of this many bytes."""
+        session = self._session(sid)
+        return session is None or _has_room(session, size)
 
     def holds_back(self, sid: str) -> bool:
         """Whether what is sent to a client waits for it to be read, in an outbox that has a bound."""
@@ -442,3 +446,8 @@ class RoomManager(socketio.Manager):
         if self.eio_sid_from_sid(sid, namespace) is None:
             return []
         return [sid, *self._rooms_of.get(namespace, {}).get(sid, ())]
+
+
+def _has_room(session: Any, size: int) -> bool:
+    backlog = session.backlog
+    return not backlog or backlog + size <= session.outbox_bytes // ROOM_SHARE

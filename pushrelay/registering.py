@@ -175,6 +175,8 @@ class Registering:
         self._check()
         if self._turn <= 0 and self._manager.holds_back(self.sid):
             return False
+        if not self._manager.has_room(self.sid, len(publication.text)):
+            return False  # before the event is built: it would be built again for the next try
         text = seat.text(publication)
         if not self._manager.send_if_clear(text, self.sid):
             return False

@@ -73,6 +73,9 @@ class Sockets:
         self.send_text(text, sid)
         return True
 
+    def has_room(self, sid, size):
+        return self.space.get(sid) != 0
+
     def holds_back(self, sid):
         return sid in self.space
 

@@ -11,7 +11,7 @@ from conftest import DEADLINE, wait_for
 from desk import SECRET, Desk
 
 from pushrelay import handout, registering, replay
-from pushrelay.publication import StoreError
+from pushrelay.publication import Publication, StoreError
 from pushrelay.settings import Settings
 from pushrelay.tokens import sign
 
@@ -288,6 +288,18 @@ def test_a_replay_goes_on_when_its_socket_has_room_and_ends_without_gap_or_overl
     assert answer["ids"]["42"] == {"position": desk.since(50), "recovered": True, "replayed": 50}
     assert desk.got("page") == list(range(51))
     assert desk.taps() == []
+
+
+def test_no_event_is_built_for_a_socket_that_has_no_room_for_it(desk, monkeypatch):
+    desk.push("42", *range(10))
+    desk.connect("page")
+    as_event, built = Publication.as_event, []
+    monkeypatch.setattr(Publication, "as_event", lambda each: built.append(each) or as_event(each))
+    desk.sockets.read("page", 1)
+    desk.emit("page", "register", id="42", since=desk.since(0))
+    for _ in range(9):
+        desk.sockets.read("page", 1)
+    assert desk.got("page") == list(range(10)) and len(built) == 10
 
 
 def test_a_replay_that_waits_keeps_little_of_what_is_pushed_and_nothing_is_missing(desk):
