@@ -92,7 +92,7 @@ class Session:
         self._waiting = 0  # bytes in the buffer; a message shared with others counts in full
         self._on_clear: Callable[[], None] | None = None  # see call_when_clear()
         self._poll: Any = None  # the GET that is parked until there is something to say
-        self._posting = False  # a POST is being read
+        self._posting = False  # a POST is being handled
         # The move to a WebSocket.
         self._probe: Any = None  # the link that tries
         self.upgrading = False  # it was probed: polls are sent back at once
@@ -244,12 +244,14 @@ class Session:
             self._poll = None
         self.close(abort=True, reason=TRANSPORT_CLOSE)
 
-    def post(self, packets: list[str | bytes], poller: Any = None, share: str | None = None) -> "Posting":
+    def post(self, packets: list[str | bytes], poller: Any = None, share: str | None = None) -> "Posting | None":
         """Take the packets of one POST; the caller has them handled in turns. Raises ValueError.
 
-        `share` is the connection's: see poller.Poller.
+        `share` is the connection's: see poller.Poller. Returns None if a WebSocket has taken over.
         """
         with self._lock:
+            if self.link is not None:
+                return None
             overlapping, self._posting = self._posting, True
         posting = Posting(self, packets, poller, share)
         if overlapping:
@@ -383,7 +385,8 @@ class Session:
 
     def _move_to(self, link: Any) -> bool:
         with self._lock:
-            if self.closed or self._buffer is None:
+            # The protocol has the client wait for the answer to its POST. Else two threads would handle its events.
+            if self.closed or self._buffer is None or self._posting:
                 return False
             # What waits goes out before anyone who finds `link` set can send.
             for message in self._take_buffer():

@@ -322,15 +322,15 @@ class Transports(engineio.Server):
                 message = f"a payload has {self.max_http_buffer_size} bytes at most"
                 raise Rejected((BAD_REQUEST[0], message), "413 Content Too Large")
             packets = split_payload(body)
-            if conversation is None:
-                session.post(packets).take_turn()
-            else:
-                connection = conversation.connection
-                posting = session.post(packets, connection.poller, connection.share)
-                if not posting.take_turn():
-                    conversation.park()
-                    posting.go_on(partial(self._answer_posting, environ, conversation))
-                    return conversation.returned()
+            connection = conversation.connection if conversation is not None else None
+            poller, share = (None, None) if connection is None else (connection.poller, connection.share)
+            posting = session.post(packets, poller, share)
+            if posting is None:  # it was read while a WebSocket took over
+                raise Rejected(BAD_REQUEST)
+            if not posting.take_turn():  # with a poller only
+                conversation.park()
+                posting.go_on(partial(self._answer_posting, environ, conversation))
+                return conversation.returned()
         except ValueError:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             raise Rejected(BAD_REQUEST) from None

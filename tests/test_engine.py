@@ -337,6 +337,43 @@ def test_after_the_upgrade_polls_and_other_websockets_are_refused(echo):
     assert client.receive() == "4hello"
 
 
+def test_an_upgrade_is_refused_while_a_post_is_handled_and_polling_goes_on(echo):
+    sid, client = echo.upgrading()
+    handling, go_on, together = threading.Event(), threading.Event(), []
+
+    def handle(sid, data):
+        if data == "slow":
+            handling.set()
+            together.append(not go_on.wait(DEADLINE))
+        else:
+            together.append(not go_on.is_set())
+            echo.eio.send(sid, data)
+
+    echo.eio.on("message", handle)
+    answer = in_background(echo.post, sid, "4slow")
+    assert handling.wait(DEADLINE)
+    try:
+        client.send("5")
+        client.send("4beside it")
+        assert client.receive() is None
+    finally:
+        go_on.set()
+    assert answer() == (200, "ok") and not echo.eio.sockets[sid].upgraded
+    assert echo.post(sid, "4behind it") == (200, "ok")
+    wait_for(lambda: not echo.eio.sockets[sid].upgrading)
+    assert echo.get(sid) == (200, "4behind it") and together == [False, False]
+
+
+def test_a_post_that_was_read_while_a_websocket_took_over_is_refused(echo):
+    sid, client = echo.upgrading()
+    session = echo.eio.sockets[sid]
+    client.send("5")
+    wait_for(lambda: session.upgraded)
+    assert session.post(["4a"]) is None
+    client.send("4hello")
+    assert client.receive() == "4hello"
+
+
 def test_a_probe_that_breaks_off_leaves_the_session_polling(echo):
     sid, client = echo.upgrading()
     client.close()
