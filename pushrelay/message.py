@@ -1,6 +1,7 @@
 """Engine.IO packets (Engine.IO protocol, revision 4, "Packet encoding"), each encoded once however many get it."""
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 from engineio.packet import Packet
@@ -17,12 +18,13 @@ MAX_PACKETS = 1000
 class Message:
     """One packet to be sent: its WebSocket frame, and its part of a polling payload."""
 
-    __slots__ = ("_data", "_part", "frame", "size")
+    __slots__ = ("_compressed", "_data", "_part", "frame", "size")
 
     def __init__(self, data: str | bytes):
         """`data` is the packet's text, type and all; or the bytes of a binary message, which has no type."""
         self._data = data
         self._part = data if isinstance(data, str) else ""
+        self._compressed: dict[str, bytes] | None = None
         self.frame = text_frame(data) if isinstance(data, str) else frame(BINARY, data)
         self.size = len(self.frame)
 
@@ -32,6 +34,15 @@ class Message:
         if not self._part:
             self._part = "b" + base64.b64encode(self._data).decode()  # type: ignore[arg-type]
         return self._part
+
+    def compressed(self, coding: str, compress: Callable[[bytes], bytes]) -> bytes:
+        """Return the payload of this message alone in this content coding; compressed once for all that poll."""
+        known = self._compressed
+        if known is None:
+            known = self._compressed = {}
+        if coding not in known:
+            known[coding] = compress(payload([self]))
+        return known[coding]
 
     def to_packet(self) -> Packet:
         """The same as engineio has it."""

@@ -1,13 +1,16 @@
 """Engine.IO 4 and Socket.IO 5 on our engine, checked against the protocols' texts over real sockets."""
 
+import gzip
 import json
 import socket
 import threading
 import time
+import zlib
 
 import engineio
 import pytest
 import socketio
+from clients import PATH
 from conftest import DEADLINE, wait_for
 
 from pushrelay import engine
@@ -533,6 +536,28 @@ def test_a_publication_is_one_frame_for_all_and_a_gone_client_is_in_no_room(sio)
     for client in clients:
         client.close()
     wait_for(lambda: not manager.rooms and not manager._sids and not manager._rooms_of and not sio.environ)
+
+
+@pytest.mark.parametrize(("coding", "read"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)])
+def test_a_publication_is_compressed_once_for_all_that_poll(sio, monkeypatch, coding, read):
+    def ask(method, sid, body=None):
+        return sio.client.request(method, f"{PATH}polling&sid={sid}", body, {"Accept-Encoding": coding})
+
+    compress, sizes, eio_sids = getattr(sio.eio, f"_{coding}"), [], []
+    monkeypatch.setattr(sio.eio, f"_{coding}", lambda data: sizes.append(len(data)) or compress(data))
+    for _ in range(3):
+        eio_sid = json.loads(sio.client.request("GET", PATH + "polling")[2][1:])["sid"]
+        assert ask("POST", eio_sid, b"40")[2] == b"ok" and b"40{" in ask("GET", eio_sid)[2]
+        sio.enter_room(sio.manager.sid_from_eio_sid(eio_sid, "/"), "news")
+        eio_sids.append(eio_sid)
+    polls = [in_background(ask, "GET", eio_sid) for eio_sid in eio_sids]
+    wait_for(lambda: all(sio.eio.sockets[eio_sid]._poll is not None for eio_sid in eio_sids))
+    assert sio.manager.deliver("push", "x" * 5000, "news") == 3
+    for result in polls:
+        status, headers, body = result()
+        assert status == 200 and headers["Content-Encoding"] == coding
+        assert read(body) == b'42["push","%s"]' % (b"x" * 5000)
+    assert sizes == [5013], "the size of what was compressed, once"
 
 
 def test_the_engine_is_found_by_socketio_after_install(monkeypatch):
