@@ -149,11 +149,6 @@ class Registering:
         self._holder.entered(seat.room, handed.epoch, handed.offset)
         self._done[seat.name] = Recovery(handed.position, False, 0)
 
-    def _enter(self, room: str) -> None:
-        if self.ended:  # whoever ended it waits for the stripe's lock, which is held here
-            bad("disconnected", "the socket was closed while it registered")
-        enter(self._manager, self._holder, room)
-
     def _replay_of(self, seat: Seat, since: str | None) -> Replay:
         holder, manager, room = self._holder, self._manager, seat.room
         return self._broker.replay(
@@ -167,7 +162,7 @@ class Registering:
         )
 
     def _enter(self, room: str) -> None:
-        self._check((room,))
+        self._check((room,))  # the stripe's lock is held: a close() that comes later finds the socket in the room
         enter(self._manager, self._holder, room)
 
     def _send(self, seat: Seat, publication: Publication) -> bool:

@@ -177,6 +177,11 @@ class Registrations:
         for each in coming:
             each.ended = True
         sids = {*self._manager.sids_in(list(rooms)), *(each.sid for each in coming)}
+        # Other ids that these sockets are registering: they are taken out of all rooms, and must enter no more.
+        others = [each for each in list(self._coming.values()) if each.sid in sids and not each.ended]
+        for each in others:
+            each.ended = True
+        coming += others
         self._empty_rooms_of(sids)
         for each in coming:
             each.let_finish(FINISH_SECONDS)

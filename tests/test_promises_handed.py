@@ -253,6 +253,26 @@ def test_a_register_enters_no_room_after_its_socket_was_taken_out_of_the_others(
     assert "too late" not in desk.got("page") and desk.taps() == [] and desk.registrations._coming == {}
 
 
+@pytest.mark.parametrize("how", ["expire", "close"])
+def test_an_id_that_is_live_from_now_is_not_entered_after_its_socket_was_taken_out_of_the_others(open_desk, how):
+    desk = open_desk(settings=Settings(secret=(SECRET,)))
+    desk.connect("page")
+    token, until_it_ends = token_for_a_moment()
+    desk.register("page", "42", token=token)
+    join, enter, entered = desk.broker.join, desk.sockets.enter_room, []
+
+    def end_and_join(*args):
+        if how == "expire":
+            until_it_ends()
+        end_in_thread(desk, how)
+        return join(*args)
+
+    desk.broker.join = end_and_join
+    desk.sockets.enter_room = lambda *args: (entered.append(args), enter(*args))
+    desk.emit("page", "register", id="41", token=token)
+    assert entered == [] and not desk.answers("page")[-1]["ok"]
+
+
 def test_a_socket_that_leaves_in_the_middle_of_a_turn_is_offered_nothing_more(desk):
     desk.push("42", *range(50))
     desk.connect("page")
