@@ -14,12 +14,14 @@ from http import HTTPStatus
 from typing import Any
 
 import socketio
+from engineio.payload import Payload
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from .dispatch import dispatch
 from .draining import spread_for, until
 from .errors import HELP, OTHER_ERROR
 from .headers import NO_SNIFFING
+from .message import MAX_PACKETS
 from .presence import Presence
 
 log = logging.getLogger("relay.werkzeug")
@@ -41,6 +43,8 @@ class StockManager(socketio.Manager):
         super().set_server(server)
         server.eio.on("message", self.receive)
         server.eio.disconnect = self._close_transports
+        # Of the 16 packets that engineio allows in one POST, a page that registers and pushes at once needs more.
+        Payload.max_decode_packets = MAX_PACKETS
 
     def _close_transports(self, eio_sid: str | None = None) -> None:
         """Close the transport of one client, or of all clients: engineio's disconnect(), but without waiting.
