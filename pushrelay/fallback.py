@@ -43,7 +43,7 @@ class StockManager(socketio.Manager):
         super().set_server(server)
         server.eio.on("message", self.receive)
         server.eio.disconnect = self._close_transports
-        # Of the 16 packets that engineio allows in one POST, a page that registers and pushes at once needs more.
+        # engineio allows 16 packets in one POST, and a page that registers and pushes at once sends more.
         Payload.max_decode_packets = MAX_PACKETS
 
     def _close_transports(self, eio_sid: str | None = None) -> None:
