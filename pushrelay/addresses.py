@@ -8,7 +8,7 @@ import socket
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 # One household, or one server, has a whole network of IPv6 addresses (RFC 6177): they count as one.
 IPV6_PREFIX = 64
-LONGEST = 100  # characters of an address with its zone. What is longer is not even remembered: strangers send it
+LONGEST = 100  # characters of an address with its zone. Longer ones are not remembered, because strangers choose them
 MOST_HOPS = 32  # entries of X-Forwarded-For that are looked at: nobody has so many proxies of their own
 _PORT = r"(?::\d{1,5})?"
 _HOP = re.compile(rf"\[([^\]]{{2,60}})\]{_PORT}|([\d.]+){_PORT}|([\da-fA-F:.]{{2,45}})", re.ASCII)

@@ -364,11 +364,6 @@ class Broker:
                 offset = max(reached, last)
                 return Handed(epoch, offset, max(tip.offset, offset))
 
-    def _read(self, destination: str, since: int) -> tuple[list[Kept], Tip]:
-        """Return all that is kept after an offset, and the tip, as _page() does."""
-        kept, tip, _ = self._page(destination, since)
-        return kept, tip
-
     def _after(self, destination: str, since: str) -> int | None:
         """The offset that `since` stands for; None where it is no position of this store."""
         return self._tip(destination).acked if since == "acked" else offset_in(since, self.epoch)

@@ -272,6 +272,6 @@ def enter(manager: Any, holder: Holder, room: str) -> None:
 
 
 def leave(manager: Any, holder: Holder, room: str) -> None:
-    """Take a socket out of a room. What is being handed out may still reach it: see Broker.let_finish()."""
+    """Take a socket out of a room. A publication under way may still reach it: see Broker.let_finish()."""
     manager.leave_room(holder.sid, "/", room)
     holder.left(room)

@@ -197,7 +197,7 @@ class Opening(Sweeping):
             log.error("%s-wal or -recent was removed, replaced or cut. Nothing is lost; find what did that", self.path)
             self._broken = True
         elif os.path.getsize(f"{self.path}-wal") > self.WAL_BYTES:
-            # Waits for those who read now. Who begins to read later reads the file, so the wait is short.
+            # This waits for current readers only. New readers use the database file, so the wait is short.
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _inodes_now(self) -> tuple[int, ...]:

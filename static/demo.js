@@ -157,7 +157,7 @@ class Connection {
     return [this.registered ? [this.sentence, this.missed].join(" ") : "Connected. Registering this id …"];
   }
 
-  /** What a reader can do where the id is refused; and no word of waiting there. */
+  /** If the id is refused, show what the reader can do, and do not claim to wait. */
   showRemedy(isRefused) {
     const refusal = isRefused && this.refusal;
     if (refusal || this.registered) {

@@ -237,7 +237,7 @@ class Histories(RuleBasedStateMachine):
                 self.hear_registered(page, name, asked[name], told)
 
     def hear_registered(self, page, name, since, told):
-        """It is registered; where the page holds it from now on is what it is told."""
+        """The id is registered. The answer has the position from which the page holds it."""
         offset, is_new = offset_of(told["position"]), since is None and name not in page.held
         if since is not None and not told["recovered"]:
             published = self.published[COOKIE if name == "me" else name]
