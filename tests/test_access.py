@@ -444,6 +444,8 @@ LISTED = "https://example.com, https://*.shop.example, http://plain.example:8000
         ("https://example.com:44300000", False),
         ("https://example.com:", False),
         ("https://shop.example", False),
+        ("https://a.shop.example:8443", False),
+        ("http://a.shop.example", False),
         ("https://evil-shop.example", False),
         ("https://.shop.example", False),
         ("https://*.shop.example", False),
