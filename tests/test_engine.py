@@ -16,6 +16,8 @@ from conftest import DEADLINE, wait_for
 from pushrelay import engine
 from pushrelay.engine import Engine
 from pushrelay.manager import RoomManager
+from pushrelay.message import Message
+from pushrelay.session import Session
 
 INTERVAL, TIMEOUT = 0.3, 0.2  # for the tests of the heartbeat
 POLLING = "/engine.io/?EIO=4&transport=polling"
@@ -564,3 +566,30 @@ def test_the_engine_is_found_by_socketio_after_install(monkeypatch):
     monkeypatch.setattr(socketio.Server, "_engineio_server_class", None)
     engine.install()
     assert isinstance(socketio.Server().eio, Engine)
+
+
+@pytest.fixture
+def bare_engine():
+    engine = Engine()
+    engine.start(None)
+    yield engine
+    engine.shutdown()
+
+
+def test_a_large_message_does_not_close_a_polling_client_that_gets_small_ones_behind_it(bare_engine):
+    session = Session(bare_engine, "large")
+    session.send(Message("4" + "x" * (session.outbox_bytes + 1)))
+    for _ in range(5):
+        session.send(Message("4small"))
+    assert len(session.poll(lambda: None)) == 6
+    for _ in range(4):
+        session.send(Message("4" + "x" * (session.outbox_bytes // 2)))
+    wait_for(lambda: session.closed)
+
+
+def test_a_second_post_at_the_same_time_is_refused_and_the_first_one_ends(bare_engine):
+    session = Session(bare_engine, "twice")
+    session.post(["4first"])
+    with pytest.raises(ValueError, match="two POSTs"):
+        session.post(["4second"])
+    wait_for(lambda: session.closed)

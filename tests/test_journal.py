@@ -55,6 +55,19 @@ def test_after_a_commit_nothing_of_before_is_read_again(path):
     assert read(str(path)) == Left("epoch", "token", 2, [b"now..!"])
 
 
+def test_a_record_of_an_earlier_commit_is_not_read_behind_a_newer_one(path):
+    """A power cut may leave a new record on the disk, and behind it the old record in place of the new end mark."""
+    journal = journal_at(path)
+    for payload in (b"old 1", b"old 2"):
+        journal.put(payload)
+    old = path.read_bytes()
+    journal.begin(2)
+    journal.put(b"new 1")
+    behind = path.read_bytes().index(b"new 1") + 8
+    path.write_bytes(path.read_bytes()[:behind] + old[behind:])
+    assert left_in(path) == ([b"new 1"], False)
+
+
 def test_a_journal_that_is_not_in_its_place_yet_changes_nothing_there(path):
     journal_at(path).put(b"x")
     Journal(str(path), "epoch", "another", 1)

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from conftest import wait_for
+from conftest import DEADLINE, wait_for
 from measures import open_fds
 
 from pushrelay.connection import Connection
@@ -97,6 +97,24 @@ def test_a_stuck_handler_stalls_nobody(poller):
     other.far.send(b"x")
     wait_for(lambda: other.got)
     assert time.monotonic() - start < 0.1
+
+
+class Busy:
+    """A source of a share of its own that is never done."""
+
+    def __init__(self, poller, share):
+        self.poller, self.share, self.queued = poller, share, False
+
+    def run(self):
+        self.poller.run_again(self)
+
+
+def test_a_timer_comes_however_many_sources_are_never_done(poller):
+    for number in range(8):
+        poller.run_again(Busy(poller, str(number)))
+    came = threading.Event()
+    poller.call_later(0.05, came.set)
+    assert came.wait(DEADLINE)
 
 
 def test_threads_are_added_up_to_the_limit_and_no_further(poller):
