@@ -52,27 +52,32 @@ _SHARED = {
 MOST_SHARED = 1024  # values; when there are more, the table begins again
 LONGEST_SHARED = 256  # characters of a value
 _NO_INPUT = io.BytesIO()
-_values: dict[str, str] = {}
+
+
+class _Values(dict[str, str]):
+    """The values that sessions share, each under itself."""
+
+    def __missing__(self, value: str) -> str:
+        if len(value) > LONGEST_SHARED:
+            return value
+        if len(self) >= MOST_SHARED:
+            self.clear()
+        return self.setdefault(value, value)
+
+
+_values = _Values()
 
 
 def kept_of(environ: dict[str, Any], sid: str) -> dict[str, Any]:
     """Return the environ as it is kept for the session. Usual values that are equal become one object."""
     kept = {
-        key: _shared(value) if key in _SHARED and type(value) is str else value
+        key: _values[value] if key in _SHARED and type(value) is str else value
         for key, value in environ.items()
         if key not in _DROPPED
     }
     kept["wsgi.input"] = _NO_INPUT
     kept[SOCKET_KEY] = sid
     return kept
-
-
-def _shared(value: str) -> str:
-    if len(value) > LONGEST_SHARED:
-        return value
-    if len(_values) >= MOST_SHARED:
-        _values.clear()
-    return _values.setdefault(value, value)
 
 
 def read_query(text: str) -> dict[str, str]:
