@@ -5,14 +5,17 @@ relay's address, a key and the secret by itself.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+from . import exposure, streams
 from .settings import FlagParser, SettingsError
 
 ALSO = "Every setting is a flag here as well, and --config FILE: python relay.py --help lists them."
+
+
+SECRET_FLAGS = ("secret", "push_keys", "key")
 
 
 class Command(NamedTuple):
@@ -42,20 +45,25 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return 130  # as shells have it: 128 and the number of SIGINT
     except BrokenPipeError:
-        write_no_more()
+        streams.drop(sys.stdout)
         return 141  # and of SIGPIPE
+    except OSError as error:  # a full disk behind the standard output, for example
+        streams.drop(sys.stdout)
+        return complain(f"the output cannot be written ({error.strerror or error}): check where it goes")
     except ModuleNotFoundError as missing:
         return complain(f"the Python package {missing.name} is missing: run  pip install -r requirements.txt", 2)
 
 
-def write_no_more() -> None:
-    """Whoever read the standard output has enough: without this, Python complains when it flushes at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def warn_of_flags(given: argparse.Namespace) -> None:
+    """Warn of secrets among the flags: while the command runs, every user of the machine can see its command line."""
+    names = [f"--{name.replace('_', '-')}" for name in SECRET_FLAGS if getattr(given, name, None)]
+    if names:
+        streams.complain(f"relay: warning: {exposure.seen_in_ps(names)}")
 
 
 def complain(message: str, code: int = 1) -> int:
-    """Say what is wrong, and return the exit code."""
-    sys.stderr.write(f"relay: {printable(message)}\n")
+    """Write what is wrong to the standard error output, and return the exit code."""
+    streams.complain(f"relay: {printable(message)}")
     return code
 
 
@@ -77,7 +85,9 @@ def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
 def _doctor(given: argparse.Namespace, flags: dict[str, str]) -> int:
     from .doctor import examine
 
-    return examine(given, flags)
+    code = examine(given, flags)
+    warn_of_flags(given)
+    return code
 
 
 def _push_arguments(parser: argparse.ArgumentParser) -> None:

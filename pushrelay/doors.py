@@ -19,6 +19,8 @@ log = logging.getLogger("pushrelay.server")
 CONNECTIONS_PER_CLIENT = 2
 # Linux's own bound where the process has none (fs.nr_open).
 UNLIMITED_FILES = 1 << 20
+# A site that never set max_connections is well served with this many clients.
+USUAL = 1000
 # What is not for clients: see Files, and files_for.
 REFUSED, SPARE, OTHERS = 32, 128, 96
 # That connections are refused is logged so often, in seconds, while it goes on.
@@ -62,6 +64,11 @@ def raise_file_limit() -> None:
 def most_clients(settings: Settings) -> int:
     """`max_connections`, or what the file descriptors allow where that is less."""
     return min(settings.max_connections, files_for(file_limit(), settings.threads).connections)
+
+
+def clients_expected(settings: Settings) -> int:
+    """How many clients somebody counts on: max_connections if it was set. Its default is a bound, and no plan."""
+    return settings.max_connections if "max_connections" in settings.given else min(settings.max_connections, USUAL)
 
 
 class Doors:

@@ -1,11 +1,14 @@
 """What is open and to whom, and what of that is unwise: for the start and for `--check`."""
 
 import ipaddress
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from .addresses import is_loopback
-from .settings import Settings
+from .guessing import is_guessable
+from .settings import NAMES, Settings
 
+PROXIED = "and visitors whom a web server here (Apache, nginx) passes on"
 ENOUGH_SECRET = 32  # bytes: RFC 7518, 3.2, for HS256
 ENOUGH_KEY = 20  # characters: with letters and digits more than 100 bits
 
@@ -65,29 +68,39 @@ def _registering(settings: Settings) -> str:
         ways.append(f"me, the id in the cookie {settings.id_cookie}")
     if settings.auth_url:
         ways.append(f"the ids that {_named(settings.auth_url)} allows")
-    return "only " + "; ".join(ways) if ways else "whoever is connected, any id"
+    return "only " + "; ".join(ways) if ways else "anybody who is connected, any id"
 
 
 def _listening(settings: Settings) -> str:
     demo = "the demo page is for everybody" if settings.demo else "the demo page is for this machine"
     if settings.host.startswith("unix:"):
-        return f"{settings.host}: programs that may open this file; {demo}"
+        return f"{settings.host}: programs that may open this file, {PROXIED}; {demo}"
     if is_loopback(settings.host):
-        return f"{settings.host}: this machine; {demo}"
+        return f"{settings.host}: this machine, {PROXIED}; {demo}"
     push = "push with a key" if settings.push_keys else "not push"
     return f"{settings.host}: other machines can connect and register as said above, and {push}; {demo}"
 
 
 def _is_beyond(settings: Settings) -> bool:
-    """Whether other machines can connect: to the relay's own address, or through a proxy that the settings know of."""
-    return bool(settings.trusted_proxies) or not (settings.host.startswith("unix:") or is_loopback(settings.host))
+    """Whether other machines can connect: to the relay's own address, or through a proxy that the settings know of.
+
+    Only a proxy needs trusted_proxies or base_path, and only visitors have the page of another site.
+    """
+    is_local = settings.host.startswith("unix:") or is_loopback(settings.host)
+    return bool(settings.trusted_proxies or settings.base_path or _sites(settings)) or not is_local
+
+
+def _sites(settings: Settings) -> list[str]:
+    """The origins that are listed and are not on this machine."""
+    hosts = {each: urlsplit(each).hostname for each in settings.origins if "://" in each}
+    return [each for each, host in hosts.items() if not (host and is_loopback(host))]
 
 
 def _unwise_reach(settings: Settings) -> list[str]:
     found = []
     if _is_beyond(settings) and not (settings.secret or settings.id_cookie or settings.auth_url):
         found.append(
-            "other machines can register any id and read what is pushed to it: set secret, id_cookie or auth_url, "
+            "other machines can register any id and receive what is pushed to it: set secret, id_cookie or auth_url, "
             "or choose ids that nobody can guess"
         )
     if _is_beyond(settings) and settings.socket_push:
@@ -103,6 +116,20 @@ def _unwise_reach(settings: Settings) -> list[str]:
     return found
 
 
+def seen_in_ps(flags: Sequence[str]) -> str:
+    """The warning of flags whose values are secret."""
+    return (
+        f"every user of this machine can see {' and '.join(flags)} in the list of processes (ps): "
+        "use secret and push_keys in wsgi.ini, or RELAY_SECRET and RELAY_PUSH_KEYS in the environment"
+    )
+
+
+def on_command_line(settings: Settings) -> list[str]:
+    """The warning of secrets that this process was started with as flags, if it was."""
+    flags = [source for name, source in settings.given.items() if NAMES[name].secret and source.startswith("--")]
+    return [f"warning: {seen_in_ps(flags)}"] if flags else []
+
+
 def _unwise_words(settings: Settings) -> list[str]:
     found = []
     shortest = min((len(each.encode()) for each in settings.secret), default=ENOUGH_SECRET)
@@ -111,10 +138,20 @@ def _unwise_words(settings: Settings) -> list[str]:
             f"a secret of {shortest} bytes can be found by trying: set secret to {ENOUGH_SECRET} or more "
             "(RFC 7518, 3.2), as  openssl rand -hex 32  writes them"
         )
+    elif any(is_guessable(each) for each in settings.secret):
+        found.append(
+            "a secret that is made of words, or of a pattern, can be guessed: set secret to random characters, "
+            "as  openssl rand -hex 32  writes them"
+        )
     if short := [key.name for key in settings.push_keys if len(key.key) < ENOUGH_KEY]:
         found.append(
             f"too short a key can be guessed: make {', '.join(short)} in push_keys {ENOUGH_KEY} characters or more, "
             "as  openssl rand -hex 20  writes them"
+        )
+    elif plain := [key.name for key in settings.push_keys if is_guessable(key.key)]:
+        found.append(
+            f"a key that is made of words, or of a pattern, can be guessed: replace {', '.join(plain)} in push_keys "
+            "with random characters, as  openssl rand -hex 20  writes them"
         )
     asked = urlsplit(settings.auth_url)
     if asked.scheme == "http" and not is_loopback(asked.hostname or ""):

@@ -5,7 +5,7 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from .exposure import open_to, warnings
+from .exposure import on_command_line, open_to, warnings
 from .settings import Settings, SettingsError
 
 SOCKET_KEY = "pushrelay.sid"  # our engine leaves it in the environ of a Socket.IO event
@@ -111,10 +111,10 @@ def demo_facts(settings: Settings, port: str) -> dict[str, str]:
 def remarks(settings: Settings) -> list[str]:
     """What the start tells about the server, where that is not the usual."""
     if is_own(settings):
-        from .doors import file_limit, most_clients
+        from .doors import clients_expected, file_limit, most_clients
 
         most = most_clients(settings)
-        if most == settings.max_connections:
+        if most >= clients_expected(settings):
             return []
         return [
             f"takes {most} clients at most, not {settings.max_connections} (max_connections): "
@@ -131,6 +131,7 @@ def banner(settings: Settings, port: int) -> str:
         f"The relay serves on {url}",
         *(f"  {line}" for line in (*open_to(settings), *remarks(settings))),
         *warnings(settings),
+        *on_command_line(settings),
         f"Open {url}/?id=demo and try:" if url.startswith("http") else "Try:",
         f"  {curl}",
     ]

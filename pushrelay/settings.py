@@ -1,21 +1,33 @@
 """Every setting in one table, read from `[relay]` in an INI file, then `RELAY_*`, then flags."""
 
 import argparse
-import configparser
 import difflib
-import ipaddress
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple, NoReturn
 
-UNIX_PATH_BYTES = 107  # Linux' sockaddr_un has 108, with the zero at the end
-
-
-class SettingsError(ValueError):
-    """A setting nobody can work with. The text says what to write instead."""
+from . import ini
+from .values import (
+    Key,
+    SettingsError,
+    address,
+    broker_url,
+    cookie_name,
+    http_url,
+    keys,
+    networks,
+    oddity,
+    one_of,
+    origins,
+    path_prefix,
+    seconds,
+    secrets,
+    size,
+    switch,
+    whole,
+)
 
 
 class Setting(NamedTuple):
@@ -26,165 +38,6 @@ class Setting(NamedTuple):
     parse: Callable[[str], Any]
     help: str
     secret: bool = False  # its value is never written anywhere
-
-
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """A parser for whole numbers from low to high."""
-
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or len(text) > 18 or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
-def seconds(low: float, high: float) -> Callable[[str], float]:
-    """A parser for times in seconds, fractions allowed."""
-
-    def parse(text: str) -> float:
-        # float() also reads "1_0" and digits of other scripts.
-        value = float(text) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text) else float("nan")
-        if not low <= value <= high:
-            raise ValueError(f"a number of seconds from {low:g} to {high:g}")
-        return value
-
-    return parse
-
-
-def broker_url(text: str) -> str:
-    """A parser for the kinds of broker; the broker itself looks at what comes behind the colon."""
-    kind, _, rest = text.partition(":")
-    if text != "memory:" and (kind != "sqlite" or not rest or rest.startswith("//")):
-        raise ValueError("memory:, or sqlite: and a file, such as sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
-    return text
-
-
-def path_prefix(text: str) -> str:
-    """A parser for the path that all addresses begin with: without a slash at its end, so empty for none."""
-    path = text.removesuffix("/")
-    # Plain characters only: proxies write the others in more than one way.
-    if not re.fullmatch(r"(/(?!\.)[\w.~-]+)*", path, re.ASCII):
-        raise ValueError("a path such as /relay, of letters, digits and . _ ~ -, or empty")
-    return path
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    """A parser for one of some words."""
-
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(" or ".join(words))
-        return text
-
-    return parse
-
-
-def switch(text: str) -> bool:
-    """A parser for yes and no, in the words that INI files use."""
-    try:
-        return configparser.ConfigParser.BOOLEAN_STATES[text.lower()]
-    except KeyError:
-        raise ValueError("yes or no") from None
-
-
-def address(text: str) -> str:
-    """A parser for what to listen on: a host name or an IP address, without a port, or `unix:` and a path."""
-    if text.startswith("unix:") and len(text) > 5:
-        if len(os.fsencode(text[5:])) > UNIX_PATH_BYTES:
-            raise ValueError(f"unix: and a path of at most {UNIX_PATH_BYTES} bytes")
-        return text
-    if (
-        not text
-        or not _is_host(text)
-        or any(c.isspace() or c in "/@[]" for c in text)
-        or (":" in text and text.count(":") < 2)
-    ):
-        raise ValueError("a host name or an address such as 127.0.0.1, ::1 or 0.0.0.0; the port has its own setting")
-    return text
-
-
-class Key(NamedTuple):
-    """One key that pushes may come with. `name` is for the log."""
-
-    name: str
-    key: str
-
-
-def keys(text: str) -> tuple[Key, ...]:
-    """A parser for keys, each with a name before a colon or without: `web:KEY, KEY`."""
-    found = []
-    for number, each in enumerate(_listed(text), 1):
-        name, colon, key = each.rpartition(":")
-        name = name if colon else f"key{number}"
-        # RFC 6750, 2.1: what an Authorization header can carry, in so far as nobody takes it for something else.
-        if not re.fullmatch(r"[\w.-]{1,32}", name, re.ASCII) or not re.fullmatch(r"[!-~]{8,200}", key):
-            raise ValueError("keys of 8 to 200 visible characters, separated by commas, with names or without: web:KEY")
-        found.append(Key(name, key))
-    if text and not found:
-        raise ValueError("at least one key, or empty")
-    if len({key.name for key in found}) < len(found) or len({key.key for key in found}) < len(found):
-        raise ValueError("keys of which no two are the same, nor their names")
-    return tuple(found)
-
-
-def secrets(text: str) -> tuple[str, ...]:
-    """A parser for what tokens are signed with: one secret, or several."""
-    found = _listed(text)
-    if (text and not found) or not all(8 <= len(each) <= 1000 for each in found):
-        raise ValueError("secrets of 8 characters or more, separated by commas")
-    return tuple(found)
-
-
-def networks(text: str) -> tuple[Any, ...]:
-    """A parser for addresses and networks, such as 10.0.0.5 or 10.0.0.0/8."""
-    try:
-        return tuple(ipaddress.ip_network(each) for each in _listed(text))
-    except ValueError:
-        raise ValueError("addresses or networks such as 127.0.0.1, ::1, 10.0.0.0/8") from None
-
-
-def origins(text: str) -> tuple[str, ...]:
-    """A parser for where pages may come from: `same-host`, origins, `https://*.example.com`, or `*` alone."""
-    found = [each.lower().removesuffix("/") for each in _listed(text)]
-    pattern = r"same-host|https?://(\*\.)?([\w-]+(\.[\w-]+)*|\[[\da-f:.]+\])(:\d{1,5})?"
-    if found != ["*"] and (not found or not all(re.fullmatch(pattern, each, re.ASCII) for each in found)):
-        raise ValueError("same-host, origins such as https://example.com or https://*.example.com, or * alone")
-    return tuple(found)
-
-
-def http_url(text: str) -> str:
-    """A parser for an address that the relay asks; empty for none."""
-    try:
-        parts = urlsplit(text)
-        has_host = parts.hostname and _is_host(parts.hostname) and parts.port != 0
-        sound = parts.scheme in ("http", "https") and has_host and parts.username is None
-    except ValueError:
-        sound = False
-    if text and (not sound or parts.fragment or not re.fullmatch(r"[!-~]+", text)):
-        raise ValueError("a URL such as http://127.0.0.1/relay-auth.php, or empty")
-    return text
-
-
-def cookie_name(text: str) -> str:
-    """A parser for the name of a cookie; empty for none (RFC 6265, 4.1.1)."""
-    if text and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
-        raise ValueError("the name of a cookie, such as PHPSESSID, or empty")
-    return text
-
-
-def _is_host(name: str) -> bool:
-    """Whether a name can be looked up. For one that cannot, getaddrinfo() raises a UnicodeError and no OSError."""
-    try:
-        name.encode("idna")
-    except UnicodeError:
-        return False
-    return True
-
-
-def _listed(text: str) -> list[str]:
-    """What is separated by commas, spaces or the ends of lines."""
-    return text.replace(",", " ").split()
 
 
 TABLE = (
@@ -199,7 +52,7 @@ TABLE = (
     Setting("durability", "process", one_of("process", "power"), "what a stored push outlives: process; power, synced"),
     Setting("history_size", 100, whole(0, 100_000), "publications that are kept of each destination"),
     Setting("history_ttl", 3600.0, seconds(0, 366 * 86400), "seconds that a publication is kept"),
-    Setting("history_bytes", 256 << 20, whole(1 << 20, 1 << 40), "bytes that all that is kept may take"),
+    Setting("history_bytes", 256 << 20, size(1 << 20, 1 << 40), "bytes that all that is kept may take"),
     Setting(
         "push_keys", (), keys, "keys that let programs elsewhere push: KEY, or name:KEY, several with commas", True
     ),
@@ -221,23 +74,24 @@ TABLE = (
     Setting("max_waiting", 1000, whole(0, 100_000), "pushes that may wait for an acknowledgement at a time"),
     Setting("ping_interval", 25.0, seconds(0.1, 3600), "seconds between two pings to a client"),
     Setting("ping_timeout", 20.0, seconds(0.1, 3600), "seconds a client has to answer a ping"),
-    Setting("max_body", 1_000_000, whole(1024, 1 << 30), "bytes that the body of one push may have"),
+    Setting("max_body", 1_000_000, size(1024, 1 << 30), "bytes that the body of one push may have"),
     Setting("body_timeout", 60.0, seconds(0.1, 3600), "seconds within which a request's body must be complete"),
-    Setting("max_header", 32768, whole(1024, 1 << 20), "bytes that the header of a request may have"),
+    Setting("max_header", 32768, size(1024, 1 << 20), "bytes that the header of a request may have"),
     Setting("header_timeout", 10.0, seconds(0.1, 3600), "seconds within which a request's header must be complete"),
     Setting("idle_timeout", 75.0, seconds(0.1, 3600), "seconds that a connection may wait for its next request"),
     Setting("send_timeout", 60.0, seconds(0.1, 3600), "seconds that a client may take nothing of its response"),
     Setting(
-        "max_outbox", 1 << 20, whole(65536, 1 << 30), "bytes that may wait for one client before it is closed as slow"
+        "max_outbox", 1 << 20, size(65536, 1 << 30), "bytes that may wait for one client before it is closed as slow"
     ),
-    Setting("max_outboxes", 256 << 20, whole(1 << 20, 1 << 40), "bytes that may wait for all clients together"),
-    Setting("max_message", 100_000, whole(1024, 1 << 30), "bytes that one message from a browser may have"),
+    Setting("max_outboxes", 256 << 20, size(1 << 20, 1 << 40), "bytes that may wait for all clients together"),
+    Setting("max_message", 100_000, size(1024, 1 << 30), "bytes that one message from a browser may have"),
     Setting("max_id_length", 256, whole(1, 4096), "characters that a destination's name may have"),
     Setting("max_ids", 100, whole(1, 1_000_000), "destinations that one socket may register"),
     Setting("socket_push", False, switch, "yes: any connected browser may push to any destination, without PHP"),
     Setting("access_log", False, switch, "yes: write a line for each HTTP request to the standard error output"),
 )
 NAMES = {setting.name: setting for setting in TABLE}
+GUARDS = ("secret", "id_cookie", "auth_url")  # one of these decides who may register what
 DEFAULT_FILE = pathlib.Path(__file__).resolve().parent.parent / "wsgi.ini"
 
 
@@ -289,6 +143,7 @@ class Settings:
 
     def __init__(self, file: pathlib.Path | None = None, **values: Any):
         self.file = file
+        self.given: dict[str, str] = {}  # the settings that were given, and where
         for setting in TABLE:
             setattr(self, setting.name, values.pop(setting.name, setting.default))
         if values:
@@ -318,19 +173,29 @@ class Settings:
 def load(environ: Mapping[str, str] = os.environ, flags: Mapping[str, str] | None = None) -> Settings:
     """Read the three sources, the later over the earlier, and check them. Raises SettingsError."""
     flags = dict(flags or {})
-    named = flags.pop("config", None) or environ.get("RELAY_CONFIG")
-    file = pathlib.Path(named) if named else DEFAULT_FILE
+    config = flags.pop("config", environ.get("RELAY_CONFIG"))
+    if config == "":
+        raise SettingsError("--config or RELAY_CONFIG is empty; name a file, or leave it out")
+    file = DEFAULT_FILE if config is None else pathlib.Path(config)
+    lines = ini.read(file, set(NAMES), named=config is not None)
     values: dict[str, Any] = {}
-    for source, name, text in (*_from_file(file, must_exist=bool(named)), *_from_environ(environ), *_from_flags(flags)):
+    given: dict[str, str] = {}
+    for source, name, text in (*_from_file(file, lines or ()), *_from_environ(environ), *_from_flags(flags)):
         values[name] = _parsed(source, name, text)
-    return Settings(file if file.exists() else None, **values)
+        given[name] = source
+    settings = Settings(None if lines is None else file, **values)
+    settings.given = given
+    return settings
 
 
 def unknown(where: str, name: str) -> str:
     """The sentence for a name that is in no row of the table."""
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), NAMES, 1)
+    plain = re.sub(r"^relay[_.-]", "", name.lower().replace("-", "_"))
+    near = difflib.get_close_matches(plain, NAMES, 1)
+    # A name that is no word may be a part of a secret.
+    called = f"there is no setting called {name}" if re.fullmatch(r"[\w. -]{0,20}", name) else "this is no setting"
     hint = f"did you mean {near[0]}?" if near else "take it out"
-    return f"{where}: there is no setting called {name}; {hint} (python relay.py --help lists them all)"
+    return f"{where}: {called}; {hint} (python relay.py --help lists them all)"
 
 
 def _parsed(source: str, name: str, text: str) -> Any:
@@ -338,10 +203,13 @@ def _parsed(source: str, name: str, text: str) -> Any:
         raise SettingsError(unknown(source, name))
     if not _is_text(text):
         raise SettingsError(f"{source}: {name} has a byte that is no UTF-8 text; write it as plain text")
+    text = text.strip(" \t\r\n")
+    if found := oddity(text):
+        raise SettingsError(f"{source}: {name} {found}")
     try:
-        return NAMES[name].parse(text.strip())
+        return NAMES[name].parse(text)
     except ValueError as error:
-        given = "" if NAMES[name].secret else f", not {text.strip()!r}"
+        given = "" if NAMES[name].secret else f", not {_without_password(text)!r}"
         raise SettingsError(f"{source}: {name} must be {error}{given}") from None
 
 
@@ -350,55 +218,123 @@ def _is_text(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
 
 
-def _from_file(file: pathlib.Path, must_exist: bool) -> Iterable[tuple[str, str, str]]:
-    if not file.exists() and not must_exist:
-        return []
-    # wsgi.ini also speaks to containers that have their own use for %, so nothing is interpolated here.
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(file.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise SettingsError(f"{file}: cannot be read ({reason}); --config names the file with the settings") from None
-    except configparser.Error as error:
-        raise SettingsError(f"{file}: {' '.join(str(error).split())}; correct that line") from None
-    if not parser.has_section("relay"):
-        if near := [each for each in parser.sections() if each.strip().lower() == "relay"]:
-            raise SettingsError(f"{file}: the section [{near[0]}] is not read; write it as [relay]")
-        return []
-    return [(f"{file}, [relay]", name, text) for name, text in parser.items("relay")]
+def _without_password(text: str) -> str:
+    """A value as an error may show it, also one that is no URL: without what stands before an @."""
+    return re.sub(r"(//)[^/@\s]*@", r"\1…@", text)
+
+
+def _check_not_empty(source: str, name: str, text: str) -> None:
+    """Raise SettingsError for an empty value, often a variable that is not set, which would let everybody register."""
+    if name in GUARDS and not text.strip():
+        raise SettingsError(f"{source}: {name} is empty, and everybody could register any id; set it, or take it out")
+
+
+def _from_file(file: pathlib.Path, lines: Iterable[ini.Line]) -> Iterable[tuple[str, str, str]]:
+    for line in lines:
+        source = f"{file}, line {line.number}"
+        _check_not_empty(source, line.name, line.text)
+        yield source, line.name, line.text
 
 
 def _from_environ(environ: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
-    mine = {k: v for k, v in environ.items() if k.startswith("RELAY_") and k != "RELAY_CONFIG"}
-    return [(f"{key} in the environment", key[6:].lower(), text) for key, text in mine.items()]
+    seen: dict[str, str] = {}
+    for key, text in environ.items():
+        if not key.startswith("RELAY_") or key == "RELAY_CONFIG" or _is_of_a_container(key, text):
+            continue
+        name = key[6:].lower()
+        source = f"{key} in the environment"
+        if name in seen:
+            raise SettingsError(f"{source} and {seen[name]} are the same setting; keep one of them")
+        seen[name] = key
+        _check_not_empty(source, name, text)
+        yield source, name, text
+
+
+# Kubernetes makes variables of each Service, and Docker of each link. A Service called relay, or relay-something, is
+# nobody's mistake. Their values have a shape as well, so that a setting that is misspelt is still an error.
+_OF_CONTAINERS = (
+    (r"SERVICE_HOST", r"[0-9a-fA-F.:]+"),
+    (r"SERVICE_PORT(_\w+)?", r"[0-9]+"),
+    (r"PORT(_[0-9]+_(TCP|UDP|SCTP))?", r"(tcp|udp|sctp)://\S+"),
+    (r"PORT_[0-9]+_(TCP|UDP|SCTP)_(START|END)", r"(tcp|udp|sctp)://\S+"),
+    (r"PORT_[0-9]+_(TCP|UDP|SCTP)_ADDR", r"\S+"),
+    (r"PORT_[0-9]+_(TCP|UDP|SCTP)_PORT(_START|_END)?", r"[0-9]+"),
+    (r"PORT_[0-9]+_(TCP|UDP|SCTP)_PROTO", r"tcp|udp|sctp"),
+    (r"NAME", r"/\S+"),
+    (r"ENV_\w+", r"(?s:.*)"),
+)
+
+
+def _is_of_a_container(key: str, text: str) -> bool:
+    """Whether Kubernetes or Docker has put this into the environment."""
+    return any(
+        re.fullmatch(rf"RELAY_(\w+_)?({name})", key) and re.fullmatch(value, text) for name, value in _OF_CONTAINERS
+    )
 
 
 def _from_flags(flags: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
-    return [(f"--{name.replace('_', '-')}", name, text) for name, text in flags.items()]
+    return [(_flag(name), name, text) for name, text in flags.items()]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+class _Once(argparse.Action):
+    """Store a flag's value; a second one would silently replace the first."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} is there twice; keep one of them")
+        setattr(namespace, self.dest, values)
 
 
 class FlagParser(argparse.ArgumentParser):
     """argparse, but a mistake is one sentence, as everywhere else."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
+        if found := re.fullmatch(r"argument (?:\S+/)?(\S+): expected one argument", message):
+            message = f"{_flag(found[1].lstrip('-'))} needs a value"
         raise SettingsError(f"{message} ({self.prog} --help lists the flags)")
 
     def add_settings(self, in_help: bool = True) -> None:
         """Take every setting as a flag, and `--config`."""
         about = "the INI file to read [relay] from (default: wsgi.ini beside relay.py)"
-        self.add_argument("--config", metavar="FILE", help=about)
+        self.add_argument("--config", metavar="FILE", help=about, action=_Once)
         for setting in TABLE:
-            spellings = dict.fromkeys((f"--{setting.name.replace('_', '-')}", f"--{setting.name}"))
+            spellings = dict.fromkeys((_flag(setting.name), f"--{setting.name}"))
             about = f"{setting.help} (default: {_written(setting.default)})" if in_help else argparse.SUPPRESS
-            self.add_argument(*spellings, metavar="VALUE", dest=setting.name, help=about)
+            self.add_argument(*spellings, metavar="VALUE", dest=setting.name, help=about, action=_Once)
 
     def parse(self, argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         """What was given, and of that the settings as {name: text}. Raises SettingsError."""
         given, rest = self.parse_known_args(argv)
         if rest:
-            raise SettingsError(unknown("the command line", rest[0].lstrip("-").partition("=")[0]))
-        return given, {n: text for n, text in vars(given).items() if n in (*NAMES, "config") and text is not None}
+            raise SettingsError(_stray(rest[0], argv))
+        flags = {n: text for n, text in vars(given).items() if n in (*NAMES, "config") and text is not None}
+        for name, text in flags.items():
+            _check_not_empty(_flag(name), name, text)
+        return given, flags
+
+
+def _stray(word: str, argv: list[str]) -> str:
+    """The sentence for a word of the command line that is neither a flag nor a flag's value."""
+    name = re.match(r"-*([\w-]*)", word)[1]
+    if name.replace("-", "_") in NAMES:  # -port 80, port=80
+        return f"the command line: write {_flag(name)} VALUE in place of {word.partition('=')[0]}"
+    if word.startswith("-"):
+        return unknown("the command line", name)
+    if word in COMMAND_NAMES:
+        return f"the command line: {word} must be the first word: python relay.py {word}"
+    if word == argv[0]:
+        near = difflib.get_close_matches(word.lower(), COMMAND_NAMES, 1)
+        hint = f"did you mean {near[0]}?" if near else "without a command the relay serves"
+        return f"the command line: there is no command called {word}; {hint} (python relay.py --help lists them)"
+    before = [each for each in argv[: argv.index(word)] if each.startswith("--")]
+    flag = before[-1].partition("=")[0] if before else ""
+    if flag.lstrip("-").replace("-", "_") in (*(s.name for s in TABLE if s.secret), "key", "token"):
+        word = f"a word behind {flag}"  # it may be a second secret
+    return f"the command line: {word} is too much; put quotes around a value that has spaces (--help lists the flags)"
 
 
 def _written(default: Any) -> str:
@@ -407,7 +343,22 @@ def _written(default: Any) -> str:
         return "yes" if default else "no"
     if isinstance(default, tuple):
         return ", ".join(default) or "none"
-    return "none" if default == "" else str(default)
+    return "none" if default == "" else f"{default:.15g}" if isinstance(default, float) else str(default)
+
+
+COMMAND_NAMES = ("doctor", "push", "listen", "token")
+USAGE = "python relay.py [--SETTING VALUE …]\n       python relay.py COMMAND …"
+ABOUT = """The relay takes a POST from PHP and puts it in front of the right browsers, at once.
+Without a command it serves, until Ctrl+C.
+
+commands, each with a --help of its own:
+  python relay.py doctor  find out what keeps a push from arriving
+  python relay.py push    push to a destination
+  python relay.py listen  print what is pushed to a destination
+  python relay.py token   print a token for register
+
+The same names work in [relay] of the INI file (port = 9000) and as RELAY_NAME in the environment (RELAY_PORT=9000).
+Write secret and push_keys there and not as flags, which every user of this machine can see."""
 
 
 def parse_flags(argv: list[str]) -> tuple[dict[str, str], bool]:
@@ -417,10 +368,10 @@ def parse_flags(argv: list[str]) -> tuple[dict[str, str], bool]:
     """
     parser = FlagParser(
         prog="python relay.py",
+        usage=USAGE,
         allow_abbrev=False,
-        description="Takes a POST from PHP and puts it in front of the right browsers, at once.",
-        epilog="The same names work in [relay] of the INI file, and as RELAY_NAME in the environment. "
-        "Commands, each with a --help of its own: python relay.py doctor, push, listen, token.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=ABOUT,
     )
     parser.add_argument("--check", action="store_true", help="check the settings, print what is open to whom, and end")
     parser.add_settings()

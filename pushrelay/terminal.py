@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import serving
+from . import serving, streams
 from .answers import receipt
-from .commands import complain, printable, write_no_more
+from .commands import complain, printable, warn_of_flags
 from .settings import Settings, SettingsError, load
 from .tokens import sign
 from .visitor import TRANSPORTS, Visitor
@@ -68,6 +68,7 @@ def push(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
             return complain(str(error))
         return complain(f"{dialer.address.url}: {error}; is the relay running? (python relay.py doctor)")
     _print(reply.body.decode("utf-8", "replace").strip())
+    warn_of_flags(given)
     return 0
 
 
@@ -76,6 +77,8 @@ def _read_input() -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError:
         raise SettingsError("what comes on the standard input is not UTF-8 text") from None
+    except OSError as error:
+        raise SettingsError(f"the standard input cannot be read ({error.strerror})") from None
 
 
 def token(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
@@ -85,18 +88,20 @@ def token(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
             "there is no secret to sign with, so the relay takes no tokens: set secret in [relay], the same as PHP has"
         )
     _print(signed(settings, given.ids, given.push or (), given.expires))
+    warn_of_flags(given)
     return 0
 
 
 def listen(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
     settings = load(flags=flags)
+    warn_of_flags(given)  # now: it may run for hours
     listener = Listener(settings, dialer_of(settings, given.url), given.destinations, given.token, given.raw)
     try:
         listener.run()
     except KeyboardInterrupt:
         return 0
     except BrokenPipeError:
-        write_no_more()
+        streams.drop(sys.stdout)
         return 0
     finally:
         listener.close()
@@ -227,5 +232,4 @@ def _print(line: str) -> None:
 
 
 def _say(state: str) -> None:
-    sys.stderr.write(f"{printable(state)}\n")
-    sys.stderr.flush()
+    streams.complain(printable(state))

@@ -20,6 +20,7 @@ from pushrelay.settings import SettingsError, load
 
 WEB, SHOP = "the-key-of-the-website", "the-key-of-the-web-shop"
 KEYS = f"web:{WEB}, shop:{SHOP}"
+LONG = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
 FORM = "application/x-www-form-urlencoded"
 PLAIN = b"destination=a&data=x"
 
@@ -672,14 +673,14 @@ def test_the_five_lines_are_true_of_every_setting():
     ("settings", "words"),
     [
         ({"host": "0.0.0.0"}, ["register any id", "set secret, id_cookie or auth_url"]),
-        ({"host": "0.0.0.0", "socket_push": "yes", "secret": "x" * 32}, ["socket_push"]),
+        ({"host": "0.0.0.0", "socket_push": "yes", "secret": LONG}, ["socket_push"]),
         ({"secret": "x" * 31}, ["31 bytes", "7518"]),
         ({"secret": "x" * 40 + ", " + "y" * 8}, ["8 bytes"]),
         ({"push_keys": "long:" + "x" * 20 + ", web:" + "y" * 19}, ["make web in push_keys"]),
         ({"origins": "*"}, ["origins = *"]),
         ({"trusted_proxies": "127.0.0.1"}, ["register any id", "set secret, id_cookie or auth_url"]),
-        ({"trusted_proxies": "0.0.0.0/1, 128.0.0.0/1", "secret": "x" * 32}, ["trusted_proxies"]),
-        ({"trusted_proxies": "::/0", "secret": "x" * 32}, ["trusted_proxies"]),
+        ({"trusted_proxies": "0.0.0.0/1, 128.0.0.0/1", "secret": LONG}, ["trusted_proxies"]),
+        ({"trusted_proxies": "::/0", "secret": LONG}, ["trusted_proxies"]),
         ({"auth_url": "http://php.example/ids"}, ["auth_url", "https://"]),
     ],
 )
@@ -695,7 +696,7 @@ def test_what_is_unwise_is_said_with_what_to_do(settings, words):
         {"host": "unix:/run/relay.sock", "socket_push": "yes"},
         {"host": "0.0.0.0", "id_cookie": "PHPSESSID", "push_keys": KEYS, "trusted_proxies": "10.0.0.0/8"},
         {"host": "0.0.0.0", "auth_url": "http://127.0.0.1/ids"},
-        {"host": "::", "secret": "ü" * 16, "auth_url": "https://php.example/ids"},
+        {"host": "::", "secret": "äöüß€ÄÖÜéèêñõçåø", "auth_url": "https://php.example/ids"},
     ],
 )
 def test_nobody_is_warned_for_nothing(settings):

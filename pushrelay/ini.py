@@ -1,0 +1,177 @@
+"""The INI file: `[relay]` is read line by line, so that no line can silently mean something else.
+
+Python's ConfigParser joins lines, takes comments for values, and passes over sections with a similar name. Here a line
+is a section, a comment or `name = value`, and anything else is an error with its number. Lines of other sections belong
+to other programs and are passed over.
+"""
+
+import difflib
+import pathlib
+import re
+import unicodedata
+from typing import NamedTuple
+
+from .values import SettingsError, invisible
+
+MOST_BYTES = 1 << 20  # a settings file has some KiB; a path such as /dev/zero must not fill the memory
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_SECTION = re.compile(r"\[([^\[\]]*)\]\s*(?:[#;].*)?")
+# Sections that the file may have for other programs, uWSGI and PasteDeploy, in place of [relay].
+_FOREIGN = re.compile(r"uwsgi|DEFAULT|(app|server|composite|filter|filter-app|pipeline):.*")
+_BLANKS = " \t"
+
+
+class Line(NamedTuple):
+    """One setting, as it stands in the file."""
+
+    number: int
+    name: str  # in small letters
+    text: str
+
+
+class _Wrong(Exception):
+    """What is wrong with a line, and what to write."""
+
+
+def read(file: pathlib.Path, names: set[str], named: bool) -> list[Line] | None:
+    """Return the lines of [relay]; None if there is no such file. Raises SettingsError.
+
+    `names` are the settings there are. `named`: somebody named this file, so it must exist and have the section.
+    """
+    data = _bytes_of(file, named)
+    if data is None:
+        return None
+    reader = _Reader(names)
+    try:
+        reader.read(_text_of(data))
+        if reader.has_content:
+            reader.check_sections(named)
+    except _Wrong as wrong:
+        where = f", line {reader.number}" if reader.number else ""
+        raise SettingsError(f"{file}{where}: {wrong}") from None
+    return reader.found
+
+
+def _bytes_of(file: pathlib.Path, named: bool) -> bytes | None:
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MOST_BYTES + 1)
+    except FileNotFoundError as error:
+        if not named:
+            return None
+        reason = error.strerror
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError:  # a NUL in the name
+        reason = "no file can have this name"
+    else:
+        if len(data) <= MOST_BYTES:
+            return data
+        reason = f"it has more than {MOST_BYTES} bytes, so it is no settings file"
+    raise SettingsError(f"{file}: cannot be read ({reason}); --config names the file with the settings")
+
+
+def _text_of(data: bytes) -> str:
+    if data.startswith(_UTF_16) or b"\0" in data:
+        raise _Wrong("the file is not UTF-8 text (it looks like UTF-16); save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = len(re.split(rb"\r\n|\r|\n", data[: error.start]))
+        raise _Wrong(f"line {number} is not UTF-8 text; save the file as UTF-8") from None
+
+
+class _Reader:
+    """Reads the text of one file, once."""
+
+    def __init__(self, names: set[str]):
+        self.number = 0  # of the line that is being read; 0 when it is about the whole file
+        self.found: list[Line] = []
+        self._names = names
+        self._sections: dict[str, int] = {}  # and the lines at which they begin
+        self._section: str | None = None
+        self._first: dict[str, int] = {}  # the settings that were read, and their lines
+        self.has_content = False  # not only blank lines and comments
+
+    def read(self, text: str) -> None:
+        for self.number, raw in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+            line = raw.strip(_BLANKS)
+            if not line.strip() or line[0] in "#;":
+                continue
+            self.has_content = True
+            if _plain(line).startswith("[") and self._begins_section(line):
+                continue
+            if self._section is None:
+                _check_visible(line)
+                raise _Wrong("there is no section yet; write [relay] on a line of its own above the settings")
+            if self._section == "relay":
+                self._take(line, is_indented=raw[0] in _BLANKS)
+            elif self._section.upper() == "DEFAULT" and self._name_of(line) in self._names:
+                raise _Wrong(f"{self._name_of(line)} in [{self._section}] is not read; write it below [relay]")
+        self.number = 0
+
+    def check_sections(self, named: bool) -> None:
+        """Raise _Wrong if the file has settings, and none of them for the relay."""
+        if "relay" in self._sections:
+            return
+        strange = [each for each in self._sections if not _FOREIGN.fullmatch(each)]
+        if near := [each for each in strange if "relay" in _plain(each)]:
+            raise _Wrong(f"the file has no section [relay]; did you mean it by [{near[0]}]? Write [relay]")
+        if named or strange:
+            raise _Wrong("the file has no section [relay]; write [relay] on a line of its own above the settings")
+
+    def _begins_section(self, line: str) -> bool:
+        """Enter the section that begins with this line. Returns False for a line of another program's section."""
+        match = _SECTION.fullmatch(line)
+        is_mine = self._section in (None, "relay") or "relay" in _plain(line)
+        if not match and not is_mine:
+            return False
+        if not match or "relay" in _plain(line):
+            _check_visible(line)
+        if not match:
+            raise _Wrong("a section is written as [relay], on a line of its own")
+        name = match[1]
+        if name != "relay" and (_plain(name) == "relay" or _is_near(name)):
+            raise _Wrong(f"the section [{name}] is not read; write it as [relay]")
+        if name == "relay" and name in self._sections:
+            raise _Wrong(f"[relay] already exists in line {self._sections[name]}; put all settings into one section")
+        self._sections.setdefault(name, self.number)
+        self._section = name
+        return True
+
+    def _take(self, line: str, is_indented: bool) -> None:
+        _check_visible(line)
+        name, delimiter, text = re.fullmatch(r"([^=:]*)([=:]?)(.*)", line).groups()
+        name = name.strip(_BLANKS).lower()
+        if is_indented and name not in self._names:
+            raise _Wrong("the line is indented, so it seems to continue the one above; write each setting on one line")
+        first, *more = name.split() or [""]
+        if not delimiter or not name or (more and first in self._names):
+            example = first if first in self._names else "name"
+            raise _Wrong(f"this is no setting; write {example} = value, or # in front of a comment")
+        text = text.strip(_BLANKS)
+        if text[:1] in ("=", ">"):
+            raise _Wrong(f"write {name if name in self._names else 'name'} = value, with a single =")
+        if name in self._first:
+            raise _Wrong(f"{name} already exists in line {self._first[name]}; keep one of the two lines")
+        if name in self._names:  # other names are refused with the sentence for all sources
+            self._first[name] = self.number
+        self.found.append(Line(self.number, name, text))
+
+    def _name_of(self, line: str) -> str:
+        return re.split("[=:]", line, maxsplit=1)[0].strip().lower()
+
+
+def _check_visible(line: str) -> None:
+    if found := invisible(line):
+        raise _Wrong(f"the line has an invisible character ({found}); delete the line and type it again")
+
+
+def _plain(text: str) -> str:
+    """A name without what the eye passes over: case, width, spaces, and what cannot be seen."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(each for each in folded if not each.isspace() and not invisible(each))
+
+
+def _is_near(name: str) -> bool:
+    return bool(difflib.get_close_matches(_plain(name), ["relay"], 1, 0.7))
