@@ -15,6 +15,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 (see above)
     sys.stderr.write("relay: " + TOO_OLD + "\n")
     raise SystemExit(2)
 
+import copy
 import logging
 import threading
 from functools import wraps
@@ -34,8 +35,9 @@ if __name__ == "__main__":
 
 try:
     from flask import Flask, Response, render_template, request
-    from flask_socketio import SocketIO, emit
+    from flask_socketio import SocketIO
     from werkzeug.exceptions import HTTPException
+    from werkzeug.routing import RoutingException
 
     from pushrelay import container, dependencies, headers, serving
     from pushrelay.access import Access
@@ -43,7 +45,7 @@ try:
     from pushrelay.draining import Draining, exit_at_signals
     from pushrelay.errors import HELP, OTHER_ERROR, Refused, bad
     from pushrelay.mount import mounted
-    from pushrelay.packets import INVALID, UNKNOWN, Packet, unreadable
+    from pushrelay.packets import OURS, Packet
     from pushrelay.publication import StoreError, encode
     from pushrelay.publisher import Answer, Publisher, refusal, store_away
     from pushrelay.pushes import asked_of, limit_of
@@ -76,12 +78,9 @@ except (SettingsError, dependencies.Incompatible) as error:
 
 
 class RelayApp(Flask):
-    """Flask, with a lighter context for what happens all the time, and a header that every answer has."""
+    """Flask, with the relay's errors in JSON, and a header that every response has."""
 
     def create_url_adapter(self, request: Any) -> Any:
-        """No route is looked up for a Socket.IO event: it has none, and looking costs more than most handlers."""
-        if request is not None and serving.is_socket(request.environ):
-            return None
         if request is not None:
             # A server may ignore an upgrade (RFC 9110, 7.8). Only the engine offers one; Werkzeug would answer 400.
             request.environ.pop("HTTP_UPGRADE", None)
@@ -90,19 +89,53 @@ class RelayApp(Flask):
     def send_static_file(self, filename: str) -> Any:
         return statics.response(filename, request)
 
+    def make_response(self, rv: Any) -> Response:
+        """Errors that no handler took become the relay's JSON, except in an app's own routes."""
+        if isinstance(rv, HTTPException) and not isinstance(rv, RoutingException) and is_our_request(rv):
+            rv = http_error(rv)
+        return super().make_response(rv)
+
     def process_response(self, response: Response) -> Response:
         response.headers.set(*headers.NO_SNIFFING)
         return super().process_response(response)
 
 
+def is_our_request(error: HTTPException) -> bool:
+    """Whether an error is of one of the relay's own routes, or of a path that nobody has."""
+    if request.url_rule is not None:
+        return request.endpoint in our_endpoints
+    return error.code == 404 or request.path in our_paths or request.path.startswith("/static/")
+
+
+class RelaySocketIO(SocketIO):
+    """Flask-SocketIO, on the relay's server, with the names of the relay's events taken."""
+
+    def on(self, message: str, namespace: str | None = None) -> Any:
+        if message in OURS and namespace in (None, "/"):
+            raise ValueError(f"the event {message!r} in namespace / is the relay's own: choose another name")
+        return super().on(message, namespace)
+
+    def run(self, app: Any, host: str | None = None, port: int | None = None, **options: Any) -> None:
+        """Serve `app` on the relay's own server until the process is told to end.
+
+        `host` and `port` replace the settings of these names. Of `options`, the ones that concern Werkzeug's
+        development server change nothing.
+        """
+        serving.check_options(options)
+        if "debug" in options:
+            app.debug = bool(options["debug"])
+        chosen = copy.copy(settings)
+        chosen.host = settings.host if host is None else host
+        chosen.port = settings.port if port is None else port
+        serve(app, chosen)
+
+
 app = RelayApp(__name__)
 app.url_map.merge_slashes = False  # its redirects would name whatever host a stranger asked for
 statics = Statics(app.static_folder)
-socketio = SocketIO(
+socketio = RelaySocketIO(
     app,
     async_mode="threading",
-    async_handlers=False,  # one browser's events are handled in the order in which it sent them
-    manage_session=False,
     client_manager=manager,
     engineio_logger=logging.getLogger("relay.engine"),  # its own would write beside the log, and everything twice
     serializer=Packet,
@@ -129,8 +162,10 @@ def front(wsgi_app: Any) -> Any:
         path = environ["PATH_INFO"]
         if path in SEED_AT and environ["REQUEST_METHOD"] == "POST" and not is_hooked():
             return push_lane(environ, start_response, SEED_AT[path])
-        if path == "/socket.io/socket.io.js":  # where Socket.IO servers have it; the engine would take it for its own
+        if path in SCRIPT_AT:  # where Socket.IO servers have their client; the engine would take it for its own
             environ["PATH_INFO"] = "/static/relay.js"
+        elif path.startswith("/socket.io/") and path.endswith(SCRIPT_ENDS):
+            return answered_by(refusal(NO_SUCH_SCRIPT), start_response)
         return wsgi_app(environ, start_response)
 
     return serve
@@ -146,6 +181,14 @@ def unfit(reason: str) -> Response:
 
 
 told_unfit = False
+SCRIPT_AT = {"/socket.io/socket.io.js", "/socket.io/socket.io.min.js"}
+SCRIPT_ENDS = (".js", ".mjs", ".map")
+NO_SUCH_SCRIPT = Refused(
+    404,
+    "not_found",
+    "here is one script, socket.io.js (or socket.io.min.js, the same): load that one, or have the other builds of "
+    "socket.io-client, and source maps, on your own site",
+)
 PUSH_PATH = f"{settings.base_path}/push"  # as the server sees it
 SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the answer is the seed's there
 
@@ -153,10 +196,13 @@ SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the
 app.wsgi_app = front(app.wsgi_app)
 if settings.base_path:
     app.wsgi_app = mounted(app.wsgi_app, settings.base_path)
+whole_app = app.wsgi_app  # an app that wraps it wants to see pushes too
 
 
 def is_hooked() -> bool:
-    return app.before_request_funcs or app.after_request_funcs or app.teardown_request_funcs
+    """Whether Flask calls functions for a push. Those of a Blueprint's own routes do not count."""
+    hooks = app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs, app.url_value_preprocessors
+    return any(hooks) and any(each.get(None) for each in hooks)
 
 
 def push_lane(environ: dict[str, Any], start_response: Any, seed: bool) -> Any:
@@ -179,7 +225,11 @@ def shortcut(environ: dict[str, Any]) -> Any:
     if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] != PUSH_PATH:
         return None
     take = publisher.shortcut(environ)
-    return take and (lambda body, conversation: upkeep.started and not is_hooked() and take(body, conversation))
+
+    def answer(body: Any, conversation: Any) -> Any:
+        return upkeep.started and app.wsgi_app is whole_app and not is_hooked() and take(body, conversation)
+
+    return take and answer
 
 
 PUSH_PATHS = {PUSH_PATH, f"{settings.base_path}/"}
@@ -305,7 +355,6 @@ def store_error(error: StoreError) -> Response:
     return refused(store_away(error, what, access.is_local(request.environ)))
 
 
-@app.errorhandler(HTTPException)
 def http_error(error: HTTPException) -> Response:
     response = error.get_response()
     response.status = f"{error.code} {error.name}"  # as everywhere else, where Werkzeug would shout
@@ -316,17 +365,24 @@ def http_error(error: HTTPException) -> Response:
     return response
 
 
-def answering(not_done: str = "nothing was done"):
-    """Make a handler's result the acknowledgement; a refusal is an event where no acknowledgement was asked for.
+our_paths = {rule.rule for rule in app.url_map.iter_rules()}
+our_endpoints = {rule.endpoint for rule in app.url_map.iter_rules()}
 
-    `not_done` is what is said where the store is in trouble.
+
+def answering(name: str, not_done: str = "nothing was done") -> Any:
+    """Make a function the handler of one of the relay's own events, in namespace "/", and its result the answer.
+
+    A refusal is an event if no acknowledgement was asked for. `not_done` is for trouble with the store.
     """
 
-    def decorate(handler):
+    def decorate(handler: Any) -> Any:
         @wraps(handler)
-        def answered(message: Any, wants_answer: bool) -> dict[str, Any]:
+        def answered(sid: str, message: Any, wants_answer: bool) -> dict[str, Any] | None:
+            environ = socketio.server.get_environ(sid)
+            if environ is None:  # the client has just left
+                return None
             try:
-                return {"ok": True, **handler(message)}
+                return {"ok": True, **handler(message, sid, environ)}
             except Refused as error:
                 refusal = error.body()
             except StoreError as error:
@@ -336,58 +392,38 @@ def answering(not_done: str = "nothing was done"):
                 refusal = Refused(500, "internal_server_error", HELP[500]).body()
             answer = {"ok": False, **refusal}
             if not wants_answer:
-                emit("relay_error", answer)
+                manager.emit("relay_error", answer, "/", room=sid)
             return answer
 
+        socketio.server.on(name, answered)
         return answered
 
     return decorate
 
 
-@socketio.on("register")
-@answering("nothing was registered; register again later, with the last position that you have")
-def on_register(message: Any) -> dict[str, Any]:
-    return registrations.register(message, request.sid, request.environ)
+@answering("register", "nothing was registered; register again later, with the last position that you have")
+def on_register(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
+    return registrations.register(message, sid, environ)
 
 
-@socketio.on("ack")
-@answering("it was not acknowledged; acknowledge it again later")
-def on_ack(message: Any) -> dict[str, Any]:
-    registrations.ack(message, request.sid, request.environ)
+@answering("ack", "it was not acknowledged; acknowledge it again later")
+def on_ack(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
+    registrations.ack(message, sid, environ)
     return {}
 
 
-@socketio.on("unregister")
-@answering()
-def on_unregister(message: Any) -> dict[str, Any]:
-    registrations.unregister(message, request.sid, request.environ)
+@answering("unregister")
+def on_unregister(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
+    registrations.unregister(message, sid, environ)
     return {}
 
 
-@socketio.on("push")
-@answering("the push was not taken; send it again later")
-def on_push(message: Any) -> dict[str, Any]:
-    push = registrations.read_push(message, request.sid, request.environ)
+@answering("push", "the push was not taken; send it again later")
+def on_push(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
+    push = registrations.read_push(message, sid, environ)
     answers = publisher.publish(push)
-    manager.settle(request.sid)
+    manager.settle(sid)
     return {"answers": answers} if push.several else answers[0]
-
-
-@socketio.on(INVALID)
-@answering()
-def on_invalid(why: Any) -> NoReturn:
-    bad("invalid_packet", unreadable(why))
-
-
-@socketio.on(UNKNOWN)
-@answering()
-def on_reserved(event: str) -> NoReturn:
-    bad("unknown_event", f"the relay knows register, unregister, ack and push, not {event[:50]!r}")
-
-
-@socketio.on("*")
-def on_unknown(event: str, message: Any, wants_answer: bool) -> dict[str, Any]:
-    return on_reserved(event, wants_answer)
 
 
 def paste_app(global_conf: dict[str, str], **local_conf: str) -> Any:
@@ -414,11 +450,17 @@ if __name__ != "__main__":
 def main() -> None:
     if check_only:
         print(serving.checked(settings))
-        return
+    else:
+        serve(app, settings)
+
+
+def serve(wsgi_app: Any, settings: Any) -> None:
+    """Serve until a signal or an exception comes, and go down in order."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    exit_at_signals()
+    if threading.current_thread() is threading.main_thread():
+        exit_at_signals()
     try:
-        server = serving.make_server(app, settings, shortcut, share_of)
+        server = serving.make_server(wsgi_app, settings, shortcut if wsgi_app is app else None, share_of)
     except OSError as error:
         stop_with(serving.cannot_listen(settings, error))
     try:

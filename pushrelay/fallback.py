@@ -17,7 +17,8 @@ import socketio
 from engineio.payload import Payload
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from .dispatch import dispatch
+from .app_events import AppEvents
+from .dispatch import receive
 from .draining import spread_for, until
 from .errors import HELP, OTHER_ERROR
 from .headers import NO_SNIFFING
@@ -38,6 +39,7 @@ class StockManager(socketio.Manager):
         super().__init__()
         self._presence = Presence()
         self._presence_lock = threading.RLock()
+        self.app_events = AppEvents()
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
@@ -65,7 +67,7 @@ class StockManager(socketio.Manager):
         def connect(eio_sid: str, packet: Any) -> None:
             self.server._handle_connect(eio_sid, packet.namespace, packet.data)
 
-        dispatch(self.server, eio_sid, self.server.packet_class(encoded_packet=data), connect)
+        receive(self.server, eio_sid, data, connect)
 
     def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
         """Emit an event that `write()` gives as the JSON array of its name and its argument; returns to how many."""
@@ -123,6 +125,9 @@ class StockManager(socketio.Manager):
     def holds_back(self, sid: str) -> bool:
         """Return False: see send_if_clear()."""
         return False
+
+    def let_stay(self, eio_sid: str, namespace: str) -> None:
+        """Nothing, as settle()."""
 
     def settle(self, sid: str) -> None:
         """Nothing: the stock engine does not mind who stays."""

@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from .http1 import KEY
-from .serving import SOCKET_KEY
 
 # Of the environ, what no handler needs once the session is open; it is kept as long as the session.
 _DROPPED = {
@@ -68,7 +67,7 @@ class _Values(dict[str, str]):
 _values = _Values()
 
 
-def kept_of(environ: dict[str, Any], sid: str) -> dict[str, Any]:
+def kept_of(environ: dict[str, Any]) -> dict[str, Any]:
     """Return the environ as it is kept for the session. Usual values that are equal become one object."""
     kept = {
         key: _values[value] if key in _SHARED and type(value) is str else value
@@ -76,7 +75,6 @@ def kept_of(environ: dict[str, Any], sid: str) -> dict[str, Any]:
         if key not in _DROPPED
     }
     kept["wsgi.input"] = _NO_INPUT
-    kept[SOCKET_KEY] = sid
     return kept
 
 

@@ -62,6 +62,7 @@ class Journal:
                 os.unlink(new_of(path))
             self._fd = os.open(new_of(path), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
+                os.chmod(new_of(path), 0o600)  # whatever the umask
                 _fill(self._fd)
                 self.begin(generation)
                 os.fsync(self._fd)

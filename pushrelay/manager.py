@@ -17,8 +17,9 @@ import engineio.json
 import socketio
 from socketio import packet as sio
 
+from .app_events import AppEvents
 from .connection import TRANSPORT_ERROR
-from .dispatch import dispatch
+from .dispatch import receive
 from .draining import spread_for
 from .holding import MOST_PACKETS, Holding
 from .message import MESSAGE, Message
@@ -34,8 +35,10 @@ _EVENT = f"{MESSAGE}{sio.EVENT}"
 # A replay fills this part of a client's outbox, 256 KiB of 1 MiB. The rest is for what is published in the meantime.
 ROOM_SHARE = 4
 _NOTHING: dict[Any, Any] = {}
-# An event in namespace "/" that wants an answer, with or without attachments (Socket.IO protocol 5, "Packet encoding").
-_ANSWERED_EVENT = re.compile(rf"{MESSAGE}(?:{sio.EVENT}|{sio.BINARY_EVENT}[0-9]{{1,9}}-)(?:/,)?([0-9]{{1,15}})\[")
+# An event that wants an answer, with or without attachments (Socket.IO protocol 5, "Packet encoding").
+_ANSWERED_EVENT = re.compile(
+    rf"{MESSAGE}(?:{sio.EVENT}|{sio.BINARY_EVENT}[0-9]{{1,9}}-)(/[^,\[]{{0,200}},)?([0-9]{{1,15}})\["
+)
 _TOO_MANY = (
     "a client may not send so many events a second (setting max_event_rate): this one was not handled; send fewer"
 )
@@ -45,8 +48,9 @@ _TOO_MANY_WAIT = (
 )
 
 
-def _relay_error(error: str, message: str) -> Message:
-    return Message(_EVENT + _encode(["relay_error", {"ok": False, "error": error, "message": message}]))
+def _relay_error(error: str, message: str, namespace: str = "/") -> Message:
+    prefix = "" if namespace == "/" else namespace + ","
+    return Message(_EVENT + prefix + _encode(["relay_error", {"ok": False, "error": error, "message": message}]))
 
 
 class RoomManager(socketio.Manager):
@@ -62,6 +66,7 @@ class RoomManager(socketio.Manager):
         self._sids: dict[str, dict[str, str]] = {}  # [namespace][eio_sid]: the way back
         self._rooms_of: dict[str, dict[str, set[Any]]] = {}  # [namespace][sid]: the rooms it is in, its own not
         self._presence = Presence()  # of namespace "/"
+        self.app_events = AppEvents()
         self._holding = Holding(self._handle, self._call_in_turn)
 
     def set_server(self, server: Any) -> None:
@@ -243,6 +248,12 @@ class RoomManager(socketio.Manager):
         if session is not None:
             session.settled = True
 
+    def let_stay(self, eio_sid: str, namespace: str) -> None:
+        """A client of the app's own handlers may stay if it is in their namespace, though it registers nothing."""
+        session = self.server.eio.sockets.get(eio_sid)
+        if session is not None and eio_sid in self._sids.get(namespace, _NOTHING):
+            session.settled = True
+
     def _see_out(self, session: Any) -> None:
         """It has registered nothing in time."""
         message = "a client that registers nothing is closed after a time (setting register_timeout)"
@@ -255,15 +266,22 @@ class RoomManager(socketio.Manager):
         event = _ANSWERED_EVENT.match(packet) if isinstance(packet, str) else None
         if event is not None:
             answer = {"ok": False, "error": "too_many_events", "message": _TOO_MANY}
-            session.send(Message(f"{MESSAGE}{sio.ACK}{event[1]}[{_encode(answer)}]"))
+            session.send(Message(f"{MESSAGE}{sio.ACK}{event[1] or ''}{event[2]}[{_encode(answer)}]"))
             return
-        if session.sid not in self._sids.get("/", _NOTHING):  # nothing that it would notice could be sent to it
+        namespace = self._namespace_of(session.sid)
+        if namespace is None:  # nothing that it would notice could be sent to it
             session.close(reason=TOO_MANY_EVENTS)
             return
         now = time.monotonic()
         if now - session.refused_at >= 1:
             session.refused_at = now
-            session.send(_relay_error("too_many_events", _TOO_MANY))
+            session.send(_relay_error("too_many_events", _TOO_MANY, namespace))
+
+    def _namespace_of(self, eio_sid: str) -> str | None:
+        """Return a namespace that this client is in: "/" if it can be chosen."""
+        if eio_sid in self._sids.get("/", _NOTHING):
+            return "/"
+        return next((name for name, sids in list(self._sids.items()) if eio_sid in sids), None)
 
     # Receiving.
 
@@ -277,15 +295,8 @@ class RoomManager(socketio.Manager):
             self._see_off(eio_sid)
 
     def _handle(self, eio_sid: str, data: Any) -> None:
-        """Handle a packet. A client that sends what is none is closed (Socket.IO protocol, revision 5)."""
-        try:
-            if eio_sid in self.server._binary_packet:  # the attachments of a packet that came before
-                self.server._handle_eio_message(eio_sid, data)
-            else:
-                dispatch(self.server, eio_sid, self.server.packet_class(encoded_packet=data), self._connect_client)
-        except ValueError:
-            self.server.logger.info("an invalid packet from %s", eio_sid)
-            self.server.eio.disconnect(eio_sid)
+        """Handle a packet. A client that sends an invalid one is closed (Socket.IO protocol, revision 5)."""
+        receive(self.server, eio_sid, data, self._connect_client)
         if eio_sid not in self.server.eio.sockets:
             self._see_off(eio_sid)
 
@@ -304,9 +315,13 @@ class RoomManager(socketio.Manager):
             server._send_packet(eio_sid, server.packet_class(sio.CONNECT_ERROR, data=error, namespace=namespace))
         elif server.always_connect or self._has_connect_handler(namespace):
             server._handle_connect(eio_sid, namespace, packet.data)
+            if namespace != "/" or self._has_connect_handler(namespace, own=True):
+                self.let_stay(eio_sid, namespace)
         elif (sid := self._enter_namespace(eio_sid, namespace)) is not None:
             prefix = "" if namespace == "/" else namespace + ","
             server.eio.sockets[eio_sid].send(Message(f'{MESSAGE}{sio.CONNECT}{prefix}{{"sid":"{sid}"}}'))
+            if prefix:
+                self.let_stay(eio_sid, namespace)
 
     def _is_known(self, namespace: str) -> bool:
         server = self.server
@@ -317,10 +332,12 @@ class RoomManager(socketio.Manager):
             or namespace in server.namespaces
         )
 
-    def _has_connect_handler(self, namespace: str) -> bool:
-        server = self.server
-        return bool(server.namespace_handlers) or any(
-            "connect" in server.handlers.get(name, ()) for name in (namespace, "*")
+    def _has_connect_handler(self, namespace: str, own: bool = False) -> bool:
+        """Whether the app may have a handler; with `own`, whether it is one of this very namespace or of all."""
+        server, names = self.server, (namespace, "*")
+        classes = server.namespace_handlers
+        return bool(any(name in classes for name in names) if own else classes) or any(
+            "connect" in server.handlers.get(name, ()) for name in names
         )
 
     # Rooms: the base class's methods, which socketio.Server calls.

@@ -1,4 +1,4 @@
-"""Socket.IO packets as the relay takes them from browsers: small, sound, and telling whether an answer is wanted."""
+"""Socket.IO packets as clients send them: small and sound, with a reason for each packet that is refused."""
 
 import json
 import re
@@ -9,11 +9,18 @@ from socketio import packet
 from . import json_text
 from .pushes import RESERVED_EVENTS
 
-INVALID = "relay:invalid"  # the event that stands for a packet that cannot be read; its message is the reason
-UNKNOWN = "relay:unknown"  # the event that stands for one of RESERVED; its message is the name
+# The relay's own events, in namespace "/". Their handlers get `(sid, message, wants_answer)`, see Packet.
+OURS = {"register", "unregister", "ack", "push"}
+# Stands for the event of a packet that is refused. Nothing handles it.
+INVALID = "relay:invalid"
+# Names that mean something else to python-socketio: it would call the wrong handler for an event of that name.
+RESERVED = {"connect", "disconnect", "*", INVALID}
+# Of one packet. A page that sends files sends one or a few at a time; each attachment is a message of its own.
+MOST_ATTACHMENTS = 64
 _TYPES = set("0123456")
-# Names that python-socketio gives a meaning of its own, so that an event of that name would never be answered.
-RESERVED = {"connect", "disconnect", "*", INVALID, UNKNOWN}
+_EVENTS = (packet.EVENT, packet.BINARY_EVENT)
+_BINARY_TYPES = "56"
+_BINARY = (packet.BINARY_EVENT, packet.BINARY_ACK)
 
 
 def unreadable(why: str) -> str:
@@ -34,48 +41,6 @@ class _JSON:
     @staticmethod
     def loads(text: str) -> Any:
         return json_text.read(text, _AROUND_DATA)
-
-
-class Packet(packet.Packet):
-    """A Socket.IO packet whose events reach their handler as `handler(message, wants_answer)`.
-
-    python-socketio does not tell a handler whether the browser asked for an acknowledgement (the packet's `id`,
-    Socket.IO protocol 5, "Acknowledgement"), and a refusal must go out as an event where it did not. A packet that
-    cannot be read becomes the event INVALID, so that its sender is told instead of the log.
-    """
-
-    json = _JSON
-
-    def __init__(self, *args: Any, encoded_packet: str | bytes | None = None, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        if encoded_packet is not None:  # also where it is empty, which the class above passes over
-            self.decode(encoded_packet)
-
-    def decode(self, encoded_packet: Any) -> int:
-        """Read a packet; returns how many attachments follow, which is none. Never raises."""
-        try:
-            if not isinstance(encoded_packet, str):
-                raise ValueError("binary data is not taken")
-            if encoded_packet[:1] not in _TYPES:
-                raise ValueError("a packet begins with its type, a digit from 0 to 6")
-            if not all(part.isascii() for part in _NUMBERS.match(encoded_packet).groups("")):
-                raise ValueError("its id is written with the digits 0 to 9")
-            if super().decode(encoded_packet) or self.packet_type in (packet.BINARY_EVENT, packet.BINARY_ACK):
-                raise ValueError("binary attachments are not taken")
-            if self.packet_type not in (packet.CONNECT, packet.DISCONNECT, packet.EVENT, packet.ACK):
-                raise ValueError(f"a client sends no packets of type {self.packet_type}")
-            if self.packet_type == packet.EVENT:
-                self.data = [*_event(self.data), self.id is not None]
-        except ValueError as error:
-            self._invalid(str(error))
-        return 0
-
-    def _invalid(self, why: str) -> None:
-        """Become the event INVALID, which is acknowledged if the packet was an event that asks for that."""
-        if self.packet_type not in (packet.EVENT, packet.BINARY_EVENT) or self.namespace not in (None, "/"):
-            self.id = None
-        self.packet_type, self.namespace = packet.EVENT, None
-        self.data = [INVALID, why, self.id is not None]
 
 
 class StrictPacket(packet.Packet):
@@ -108,6 +73,107 @@ class StrictPacket(packet.Packet):
             raise ValueError("a placeholder names no attachment") from None
 
 
+class Packet(StrictPacket):
+    """A packet for the relay: one that cannot be taken has a `refusal`, and its constructor never raises.
+
+    The data of the relay's own events becomes `[name, message, wants_answer]`: python-socketio does not tell a handler
+    whether the client asked for an acknowledgement, and a refusal must be sent as an event if it did not. The app's
+    events stay as they are.
+    """
+
+    refusal: tuple[str, str] | None = None  # error code and sentence
+    is_ours = False  # whether it is one of OURS
+    attachments_left = 0  # that are still to come, also if the packet is refused
+    size = 0  # characters of the packet and bytes of its attachments
+
+    def decode(self, encoded_packet: Any) -> int:
+        """Read a packet; return how many attachments follow. Never raises."""
+        try:
+            _check_head(encoded_packet)
+            self.size = len(encoded_packet)
+            if encoded_packet[0] in _BINARY_TYPES:
+                self.attachments_left = _announced(encoded_packet)
+            attachments = packet.Packet.decode(self, encoded_packet)
+            self._check(attachments)
+        except ValueError as error:
+            self.refuse("invalid_packet", unreadable(str(error)))
+        return self.attachments_left
+
+    def _check(self, attachments: int) -> None:
+        kind = self.packet_type
+        if kind == packet.CONNECT_ERROR:
+            raise ValueError(f"a client sends no packets of type {kind}")
+        if kind in _EVENTS:
+            self._check_event(self.data)
+        elif kind in (packet.ACK, packet.BINARY_ACK) and not isinstance(self.data, list):
+            raise ValueError("an acknowledgement has a list of arguments")
+        if attachments > MOST_ATTACHMENTS:
+            raise ValueError(f"it has more than {MOST_ATTACHMENTS} attachments")
+        if attachments and kind not in _BINARY:
+            raise ValueError("only binary packets have attachments")
+
+    def _check_event(self, data: Any) -> None:
+        if not isinstance(data, list) or not data or not isinstance(data[0], str):
+            raise ValueError("an event is a list that begins with its name")
+        name = data[0]
+        if name in RESERVED:
+            self.refuse(*unknown_event(name))
+        elif name in OURS and self.namespace in (None, "/"):
+            if self.packet_type == packet.BINARY_EVENT:
+                raise ValueError(f"{name} takes no binary attachments: send text, such as base64")
+            self.is_ours = True
+            self.data = [name, data[1] if len(data) > 1 else None, self.id is not None]
+
+    def refuse(self, error: str, message: str) -> None:
+        """Give the packet a refusal, which is the acknowledgement if it is an event that asks for one."""
+        self.refusal = error, message
+        if self.packet_type not in _EVENTS:
+            self.id = None
+        self.packet_type = packet.EVENT
+        self.data = [INVALID, message]
+        self.attachments.clear()
+
+    def add_attachment(self, attachment: Any, limit: int | None = None) -> bool:
+        """Add one, or count it if the packet is refused; return whether it was the last. Never raises.
+
+        `limit` is for the size of the whole packet.
+        """
+        self.attachments_left -= 1
+        if self.refusal is None:
+            self.size += len(attachment)
+            if limit is not None and self.size > limit:
+                self.refuse("invalid_packet", unreadable(f"with its attachments it has more than {limit} bytes"))
+            else:
+                self._keep(attachment)
+        return self.attachments_left <= 0
+
+    def _keep(self, attachment: Any) -> None:
+        try:
+            super().add_attachment(attachment)
+        except ValueError as error:
+            self.refuse("invalid_packet", unreadable(str(error)))
+
+
+def unknown_event(name: str) -> tuple[str, str]:
+    """Return error code and sentence for an event that nothing handles."""
+    return "unknown_event", f"the relay knows register, unregister, ack and push, not {name[:50]!r}"
+
+
+def _check_head(encoded_packet: Any) -> None:
+    if not isinstance(encoded_packet, str):
+        raise ValueError("no packet announced this binary data")
+    if encoded_packet[:1] not in _TYPES:
+        raise ValueError("a packet begins with its type, a digit from 0 to 6")
+    if not all(part.isascii() for part in _NUMBERS.match(encoded_packet).groups("")):
+        raise ValueError("its id is written with the digits 0 to 9")
+
+
+def _announced(encoded_packet: str) -> int:
+    """Return how many attachments a binary packet announces, whatever else is wrong with it."""
+    count, dash, _ = encoded_packet[1:12].partition("-")
+    return int(count) if dash and count.isdigit() else 0
+
+
 def _is_sound(packet_type: int, data: Any) -> bool:
     """Whether a packet of this type may have this payload (Socket.IO protocol 5, "Packet encoding")."""
     if packet_type == packet.CONNECT:
@@ -116,13 +182,4 @@ def _is_sound(packet_type: int, data: Any) -> bool:
         return data is None
     if not isinstance(data, list):
         return False
-    is_event = packet_type in (packet.EVENT, packet.BINARY_EVENT)
-    return not is_event or (len(data) > 0 and isinstance(data[0], str) and data[0] not in RESERVED_EVENTS)
-
-
-def _event(data: Any) -> tuple[str, Any]:
-    if not isinstance(data, list) or not data or not isinstance(data[0], str):
-        raise ValueError("an event is a list that begins with its name")
-    if data[0] in RESERVED:
-        return UNKNOWN, data[0]
-    return data[0], data[1] if len(data) > 1 else None
+    return packet_type not in _EVENTS or (len(data) > 0 and isinstance(data[0], str) and data[0] not in RESERVED_EVENTS)

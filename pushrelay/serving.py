@@ -1,6 +1,7 @@
 """Which server and which engine the relay runs on: its own, or Werkzeug's and the stock one where there is no epoll."""
 
 import errno
+import logging
 import select
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from .exposure import on_command_line, open_to, warnings
 from .settings import Settings, SettingsError
 
-SOCKET_KEY = "pushrelay.sid"  # our engine leaves it in the environ of a Socket.IO event
+log = logging.getLogger("relay.serving")
 
 
 def is_own(settings: Settings) -> bool:
@@ -158,6 +159,17 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
     return f"cannot listen on {where}: {error.strerror}; choose others with --host and --port"
 
 
-def is_socket(environ: dict[str, Any]) -> bool:
-    """Whether this is the environ of a Socket.IO event, which our engine keeps, and not of an HTTP request."""
-    return SOCKET_KEY in environ
+# Options of Flask-SocketIO's run() that are about Werkzeug's development server.
+_FOR_WERKZEUG = {"allow_unsafe_werkzeug", "debug", "extra_files", "log_output", "reloader_options", "use_reloader"}
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Check what an app passes to socketio.run(). Raises TypeError for what the relay cannot do."""
+    unknown = sorted(set(options) - _FOR_WERKZEUG)
+    if unknown:
+        raise TypeError(
+            f"socketio.run() of the relay takes host and port, not {', '.join(unknown)}: use the relay's settings "
+            "(wsgi.ini, RELAY_*), and a web server in front for TLS"
+        )
+    if options.get("use_reloader") or options.get("extra_files"):
+        log.warning("the relay does not reload an app that was changed: start it again")

@@ -135,11 +135,15 @@ def check_folder(path: str) -> None:
 
 
 def create(path: str) -> None:
-    """Make the file if there is none, for its owner's eyes only: it holds what was said to people."""
+    """Make the file if there is none, for its owner alone whatever the umask: it holds what was said to people.
+
+    SQLite gives a database's -wal, -shm and -journal the mode that the database has.
+    """
     if os.path.exists(path):
         return  # and must not be opened here: closing it would drop the locks that connections hold in this process
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.chmod(path, 0o600)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}: make it writable for the relay's user") from None
 

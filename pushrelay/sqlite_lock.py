@@ -20,7 +20,7 @@ import threading
 import time
 
 from .publication import StoreInUse
-from .sqlite_file import code_of, explain
+from .sqlite_file import code_of, create, explain
 
 try:
     import fcntl
@@ -111,11 +111,16 @@ class StoreLock:
 
 
 def _lock_beside(path: str, seconds: float) -> sqlite3.Connection:
-    """Lock the empty database beside the file."""
+    """Lock the empty database beside the file. It is the owner's alone: a reader could lock it too."""
+    beside = f"{path}-lock"
+    create(beside)
+    with contextlib.suppress(OSError):  # of an earlier release, or another user's
+        if os.stat(beside).st_mode & 0o077:
+            os.chmod(beside, 0o600)
     try:
-        connection = sqlite3.connect(f"{path}-lock", timeout=seconds, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(beside, timeout=seconds, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
-        raise explain(error, f"{path}-lock") from error
+        raise explain(error, beside) from error
     try:
         connection.execute("PRAGMA journal_mode=OFF")
         connection.execute("BEGIN EXCLUSIVE")
@@ -123,7 +128,7 @@ def _lock_beside(path: str, seconds: float) -> sqlite3.Connection:
         connection.close()
         if code_of(error) == sqlite3.SQLITE_BUSY:
             raise _in_use(path) from None
-        raise explain(error, f"{path}-lock") from error
+        raise explain(error, beside) from error
     return connection
 
 

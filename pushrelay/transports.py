@@ -238,7 +238,7 @@ class Transports(engineio.Server):
         upgrades = '["websocket"]' if has_websockets and self._offers_upgrade(transport) else "[]"
         session.send(Message(self._open_text % (sid, upgrades)))
         self.sockets[sid] = session
-        refusal = self._trigger_event("connect", sid, kept_of(environ, sid), run_async=False)
+        refusal = self._trigger_event("connect", sid, kept_of(environ), run_async=False)
         if refusal is not None and refusal is not True:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             denied = self._unauthorized(refusal or None)

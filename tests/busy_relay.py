@@ -1,8 +1,8 @@
 """The relay with an app that takes its time: `python tests/busy_relay.py --port=0`, with the relay's settings.
 
 GET /sleep?SECONDS sleeps, and so does /sleep/ANYTHING?SECONDS; a client that leaves is published to the destination
-"leavers", or if it has registered "dawdle" its end takes half a second. The event "block" sleeps as many seconds as it
-says.
+"leavers", or if it has registered "dawdle" its end takes half a second. The event "block" keeps one of the relay's own
+threads for as many seconds as it says, as no app's event can.
 """
 
 import os
@@ -19,6 +19,7 @@ import flask  # noqa: E402
 import flask_socketio  # noqa: E402
 
 import relay  # noqa: E402
+from pushrelay.packets import OURS  # noqa: E402
 from pushrelay.publication import Draft  # noqa: E402
 from pushrelay.seats import room_of  # noqa: E402
 
@@ -30,10 +31,13 @@ def sleep(name=""):
     return "slept"
 
 
-@relay.socketio.on("block")
-def block(seconds, wants_answer):
+def block(sid, seconds, wants_answer):
     time.sleep(seconds)
     return "blocked"
+
+
+OURS.add("block")
+relay.socketio.server.on("block", block)
 
 
 @relay.socketio.on("disconnect")

@@ -103,15 +103,18 @@ def check_payload(data):
 
 
 def check_packet(data):
-    """A Socket.IO packet is one that a client may send, or the event that stands for what nobody can read."""
+    """A Socket.IO packet is one that a client may send, or has a refusal."""
     packet = Packet(encoded_packet=data)
-    if packet.packet_type == 2:
-        name, *rest = packet.data
-        assert isinstance(name, str) and len(rest) == 2 and isinstance(rest[1], bool)
-        if name == INVALID and not isinstance(data, str):
-            assert packet.namespace is None
+    if packet.refusal is not None:
+        assert packet.packet_type == 2 and packet.data[0] == INVALID and all(packet.refusal)
+        assert packet.namespace is None or isinstance(data, str)
         return
-    assert packet.packet_type in (0, 1, 3)
+    if packet.packet_type in (2, 5):
+        name, *rest = packet.data
+        assert isinstance(name, str)
+        assert not packet.is_ours or (len(rest) == 2 and isinstance(rest[1], bool))
+        return
+    assert packet.packet_type in (0, 1, 3, 6)
 
 
 def check_push(data, content_type):

@@ -539,10 +539,26 @@ def test_the_file_and_its_wal_stay_small_whatever_is_pushed_and_read(path, open_
     assert max(sizes) < 8 << 20
 
 
-def test_the_file_is_for_its_owner_only(path, open_at):
-    push(open_at(path), "secret")
-    for name in ("relay.db", "relay.db-wal"):
-        assert (path.parent / name).stat().st_mode & 0o077 == 0
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o277, 0o777])
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_every_file_of_the_store_is_its_owners_alone_whatever_the_umask(path, open_at, umask, durability):
+    before = os.umask(umask)
+    try:
+        broker = open_at(path, durability=durability)
+        push(broker, "secret")
+        files = {file.name: file.stat().st_mode & 0o777 for file in path.parent.glob("relay.db*")}
+    finally:
+        os.umask(before)
+    assert {"relay.db", "relay.db-wal", "relay.db-shm", "relay.db-lock", "relay.db-recent"} <= set(files)
+    assert set(files.values()) == {0o600}, files
+
+
+def test_a_lock_file_of_an_earlier_release_that_others_can_read_is_closed_to_them(path, open_at):
+    lock = path.parent / "relay.db-lock"
+    lock.touch(0o644)
+    lock.chmod(0o644)
+    open_at(path)
+    assert lock.stat().st_mode & 0o777 == 0o600
 
 
 def test_pushes_are_taken_though_who_reads_finds_no_file_descriptor_left(path, open_at, monkeypatch):

@@ -10,6 +10,7 @@ import relay as relay_app
 from pushrelay.commits import Commits
 from pushrelay.gathering import Gathering
 from pushrelay.handout import Item
+from pushrelay.packets import Packet
 from pushrelay.publication import StoreError
 from pushrelay.request import Limits, Parser, Refused
 
@@ -71,9 +72,16 @@ def test_a_push_that_the_store_did_not_take():
     assert set(told) == {"another program holds a lock on it"}
 
 
-def test_an_event_that_is_refused():
-    assert relay_app.on_unknown("nonsense", None, True)["error"] == "unknown_event"
-    assert garbage_of(lambda: relay_app.on_unknown("nonsense", None, True)) == 0
+@pytest.mark.parametrize("packet", ['2["x",', '21["push", 7]'])
+def test_an_event_that_is_refused(monkeypatch, packet):
+    monkeypatch.setattr(relay_app.socketio.server, "get_environ", lambda sid: {})
+
+    def handle():
+        read = Packet(encoded_packet=packet)
+        return read.refusal[0] if read.refusal else relay_app.on_push("sid", *read.data[1:])["error"]
+
+    assert handle().startswith("invalid_")
+    assert garbage_of(handle) == 0
 
 
 @pytest.mark.parametrize("data", [b"\x00\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n"])

@@ -113,7 +113,7 @@ def test_what_handshakes_bring_is_not_kept_beyond_its_session(monkeypatch):
             "HTTP_USER_AGENT": f"u{number}",
             "HTTP_ORIGIN": "o" * 30_000 + str(number),
         }
-        kept = handshakes.kept_of(environ, "sid")
+        kept = handshakes.kept_of(environ)
         assert kept["HTTP_COOKIE"] is environ["HTTP_COOKIE"]
     assert not interned
     assert len(handshakes._values) <= handshakes.MOST_SHARED
@@ -122,7 +122,7 @@ def test_what_handshakes_bring_is_not_kept_beyond_its_session(monkeypatch):
 
 
 def test_sessions_share_the_values_that_all_browsers_send():
-    first, second = (handshakes.kept_of({"HTTP_HOST": "".join(["exam", "ple.org"])}, "sid") for _ in range(2))
+    first, second = (handshakes.kept_of({"HTTP_HOST": "".join(["exam", "ple.org"])}) for _ in range(2))
     assert first["HTTP_HOST"] is second["HTTP_HOST"]
 
 
