@@ -39,7 +39,7 @@ try:
     from werkzeug.exceptions import HTTPException
     from werkzeug.routing import RoutingException
 
-    from pushrelay import container, dependencies, headers, serving
+    from pushrelay import container, demo, dependencies, headers, serving
     from pushrelay.access import Access
     from pushrelay.broker import open_broker
     from pushrelay.draining import Draining, exit_at_signals
@@ -319,11 +319,37 @@ def close_connections() -> Response:
 
 
 @app.get("/")
-def demo() -> Response:
-    access.may_see_demo(request.environ)
-    facts = serving.demo_facts(settings, request.environ.get("SERVER_PORT", ""))
-    page = render_template("demo.html", may_push=access.is_local(request.environ), **facts)
+def demo_page() -> Response:
+    """Return the demo page. Lead browsers without an id to one that two windows share."""
+    try:
+        access.may_see_demo(request.environ)
+    except Refused as error:
+        return not_shown(error)
+    id_ = request.args.get("id")
+    if not id_ and wants_page():  # others, such as health checks, get the page at once
+        return Response(status=302, headers={"Location": f"?id={demo.first_id(settings)}", **headers.DEMO_PAGE})
+    is_local = access.is_local(request.environ)
+    facts = demo.demo_facts(settings, request.environ.get("SERVER_PORT", ""))
+    token = demo.token_for(id_ or demo.first_id(settings), settings) if is_local else ""
+    page = render_template("demo.html", may_push=is_local, token=token, **facts)
     return Response(page, headers=headers.DEMO_PAGE)
+
+
+def wants_page() -> bool:
+    """Return whether a person asks, by a browser, and not a program."""
+    return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+
+
+def not_shown(error: Refused) -> Response:
+    """Return a page for people, and JSON for programs."""
+    if not wants_page():
+        response = refused(error)
+    else:
+        facts = demo.ways_in(settings, request.environ)
+        page = render_template("not_shown.html", why=access.distance(request.environ), **facts)
+        response = Response(page, error.status, headers.DEMO_PAGE)
+    response.headers["Vary"] = "Accept"
+    return response
 
 
 STORE_TROUBLE = "the store takes no pushes: the relay's log has the reason"

@@ -84,7 +84,7 @@ class Access:
                     # With the conversation: of the environ the app may have a copy.
                     environ["pushrelay.http"].user = caller.name
                 return caller
-        if distance := self._distance(environ):
+        if distance := self.distance(environ):
             self._refuse(environ, given, distance)
         origin = environ.get("HTTP_ORIGIN")
         if origin is not None and not is_same_host(origin, environ):
@@ -94,11 +94,11 @@ class Access:
 
     def is_local(self, environ: dict[str, Any]) -> bool:
         """Return whether a program on this machine asks, directly or through a proxy that is trusted to tell."""
-        return not self._distance(environ)
+        return not self.distance(environ)
 
     def may_see_demo(self, environ: dict[str, Any]) -> None:
-        """Raise Refused (403) unless the demo page is shown to who asks."""
-        if not self._settings.demo and (distance := self._distance(environ)):
+        """Raise Refused (403) unless this caller may see the demo page."""
+        if not self._settings.demo and (distance := self.distance(environ)):
             message = f"the demo page is for this machine ({_HOW_LOCAL}), and {distance}: demo = yes shows it to all"
             raise Refused(403, "demo_not_shown", message)
 
@@ -133,8 +133,8 @@ class Access:
 
     # Local or not.
 
-    def _distance(self, environ: dict[str, Any]) -> str:
-        """Why this is not a program on this machine that asks this very relay; empty where it is."""
+    def distance(self, environ: dict[str, Any]) -> str:
+        """Return why the caller is not a program on this machine that asks this very relay; empty if it is one."""
         peer = environ.get("REMOTE_ADDR")
         if peer is None or (peer and not is_loopback(peer)):  # a Unix socket's peer has no address
             return _ELSEWHERE

@@ -6,6 +6,8 @@ import select
 from collections.abc import Callable
 from typing import Any
 
+from .demo import address, first_steps
+from .demo import demo_facts as demo_facts
 from .exposure import on_command_line, open_to, warnings
 from .settings import Settings, SettingsError
 
@@ -87,28 +89,6 @@ def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = Non
     )
 
 
-def address(settings: Settings, port: int) -> tuple[str, str]:
-    """Where to reach the relay from this machine, and a line for the shell that pushes there."""
-    fields = "-d destination=demo -d data=hello"
-    if settings.host.startswith("unix:"):
-        path = settings.host.removeprefix("unix:")
-        return settings.host, f"curl --unix-socket {path} {fields} http://localhost{settings.base_path}/push"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  # nosec B104: not bound
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.base_path}"
-    return url, f"curl {fields} {url}/push"
-
-
-def demo_facts(settings: Settings, port: str) -> dict[str, str]:
-    """Return what the demo page shows of the settings. Anybody may read it: no path, and no value of a secret."""
-    needs = {"token": settings.secret, "cookie": settings.id_cookie, "site": settings.auth_url}
-    socket = settings.host.startswith("unix:")
-    return {
-        "needs": " ".join(name for name, is_set in needs.items() if is_set),
-        "local_url": f"http://localhost{settings.base_path}" if socket else address(settings, int(port or 0))[0],
-        "local_option": settings.host.rpartition("/")[2].removeprefix("unix:") if socket else "",
-    }
-
-
 def remarks(settings: Settings) -> list[str]:
     """What the start tells about the server, where that is not the usual."""
     if is_own(settings):
@@ -126,15 +106,14 @@ def remarks(settings: Settings) -> list[str]:
 
 
 def banner(settings: Settings, port: int) -> str:
-    """What the start prints: where it serves, what is open to whom, what is unwise, and a line to try."""
-    url, curl = address(settings, port)
+    """Return what the start prints: the address, the rights, warnings, and how to try it."""
+    url, _ = address(settings, port)
     lines = [
         f"The relay serves on {url}",
         *(f"  {line}" for line in (*open_to(settings), *remarks(settings))),
         *warnings(settings),
         *on_command_line(settings),
-        f"Open {url}/?id=demo and try:" if url.startswith("http") else "Try:",
-        f"  {curl}",
+        *first_steps(settings, port),
     ]
     return "\n".join(lines)
 

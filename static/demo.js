@@ -9,7 +9,7 @@ const base = new URL(location.pathname.replace(/\/(index)?$/, "") + "/", locatio
 const address = (path) => new URL(path, base).href;
 const $ = (id) => document.getElementById(id);
 // What the server knows: see the template.
-const { mayPush, needs, localUrl, localOption } = document.body.dataset;
+const { mayPush, needs, token: ownToken, cookie: cookieName, localUrl, localOption } = document.body.dataset;
 const canPush = mayPush === "yes";
 const asks = (what) => needs.split(" ").includes(what);
 
@@ -21,27 +21,29 @@ function element(tag, className, ...children) {
 }
 
 // --- Who this page is ---
-/** An id that is easy to read out. Easy to guess too: good for a demo, not for telling users apart. */
-function randomId() {
-  const oneOf = (words) => words[Math.floor(Math.random() * words.length)];
-  const colour = oneOf(["amber", "azure", "coral", "green", "hazel", "ivory", "lilac", "olive", "pearl", "ruby"]);
-  const animal = oneOf(["crane", "finch", "fox", "hare", "heron", "lark", "lynx", "otter", "owl", "raven", "wren"]);
-  return `${colour}-${animal}-${Math.floor(100 + 900 * Math.random())}`;
+/** The id in the address: the relay leads there from an address without one. */
+const ownId = () => new URL(location.href).searchParams.get("id") || "demo";
+
+/** The value of the session cookie, if scripts may read it: PHP's own is often HttpOnly. */
+function sessionCookie() {
+  const pairs = document.cookie.split("; ").map((pair) => pair.split("="));
+  const found = cookieName && pairs.find(([name]) => name === cookieName);
+  return found ? found[1] : "";
 }
 
-/** The id in the address; where there is none, a new one, which is put there so that the page can be opened twice. */
-function ownId() {
-  const here = new URL(location.href);
-  const id = here.searchParams.get("id") || randomId();
-  here.searchParams.set("id", id);
-  history.replaceState(null, "", here);
-  return id;
+/** Gives this browser a session cookie for a test. The relay asked for one, so there is none that this replaces. */
+function setCookie() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const value = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  document.cookie = `${cookieName}=${value}; path=/; SameSite=Lax`;
+  location.reload();
 }
 
 function showId(id) {
   document.title = `${id} · the relay`;
   $("id").textContent = $("new-id").value = id;
-  if (canPush) $("destination").value = isMe(id) ? "" : id;
+  if (canPush) $("destination").value = isMe(id) ? sessionCookie() : id;
+  if (isMe(id) && !sessionCookie()) $("next").textContent = "Let your PHP push to session_id(), as in the snippet below.";
   $("second").href = location.href;
   const open = (isOpen) => {
     $("change-form").hidden = !isOpen;
@@ -60,13 +62,14 @@ function showId(id) {
 const isMe = (id) => asks("cookie") && (id === "me" || needs === "cookie");
 
 // --- The connection ---
+const OLD_TOKEN = "This page’s token does not count any more. Load the page again.";
 const SENTENCES = {
   missing_token: "This relay registers an id only with a token, and this page has none yet.",
   not_allowed: needs === "cookie" && "Here a page registers only “me”, its browser’s own id, and not this one.",
 };
 const MISSED = { recovered: "Nothing was missed.", lost: "What was pushed meanwhile is no longer kept." };
-// What a registration may be refused with; other errors are about the connection, and over with the next one.
-const REFUSALS = /token|cookie|not_allowed|_id|too_many_ids/;
+// The errors of a registration; all others are about the connection, and are over with the next one.
+const REFUSALS = /token|cookie|not_allowed|_id|too_many_ids|not_available/;
 
 /** Keeps the page true to the connection and to the registration, which may be refused while the connection is well. */
 class Connection {
@@ -77,7 +80,7 @@ class Connection {
     this.registered = false;
     this.refusal = null; // {error, message} while the relay does not register the id
     this.trouble = ""; // what else the relay has said since it was last online
-    this.token = "";
+    this.token = ownToken;
     this.awaySince = 0; // by performance.now(); 0 while it is not away
     this.tried = false; // then "connecting" is one more try, and nothing changes on the page: no flicker
     this.sentence = "Whatever is pushed to this id appears on this page at once.";
@@ -93,6 +96,7 @@ class Connection {
       await this.relay.register(this.id, this.token ? { token: this.token } : {});
       this.registered = true;
       this.refusal = null;
+      if (this.token !== ownToken) showSnippets(this.id, this.token);
     } catch ({ code, message }) {
       if (["closed", "disconnected", "offline"].includes(code)) return;
       this.refused({ error: code, message });
@@ -150,6 +154,9 @@ class Connection {
 
   note() {
     const { refusal } = this;
+    if (refusal && ownToken && this.token === ownToken && /^(token_expired|invalid_token)$/.test(refusal.error)) {
+      return [OLD_TOKEN, "error"];
+    }
     if (refusal) return [SENTENCES[refusal.error] || `Not registered: ${refusal.message || refusal.error}`, "error"];
     if (this.trouble) return [this.trouble, "error"];
     if (this.status === "offline") return ["The relay does not answer. This page tries again by itself."];
@@ -161,8 +168,11 @@ class Connection {
   showRemedy(isRefused) {
     const refusal = isRefused && this.refusal;
     if (refusal || this.registered) {
-      $("token-form").hidden = !(refusal && asks("token"));
+      const why = refusal ? refusal.error : "";
+      $("token-form").hidden = !(asks("token") && /token|not_allowed/.test(why));
       $("me-hint").hidden = !(refusal && asks("cookie") && this.id !== "me");
+      $("cookie-hint").hidden = why !== "missing_cookie";
+      $("site-hint").hidden = !(asks("site") && /token|not_allowed|auth_not_available/.test(why));
     }
     document.querySelector(".empty").classList.toggle("refused", Boolean(refusal));
     $("waiting").textContent = refusal ? "Nothing can arrive here yet" : "Waiting for the first push\u00a0…";
@@ -175,7 +185,8 @@ function note(text, kind) {
   $("note").dataset.kind = kind || "";
 }
 
-function showTokenForm(connection) {
+/** What the reader can do about a refusal. */
+function showRemedies(connection) {
   $("token-line").textContent = `python relay.py token ${quote.shell(connection.id)}`;
   const me = new URL(location.href);
   me.searchParams.set("id", "me");
@@ -185,6 +196,8 @@ function showTokenForm(connection) {
     connection.token = $("token").value.trim();
     connection.register();
   });
+  $("again").addEventListener("click", () => connection.register());
+  if (canPush) $("set-cookie").addEventListener("click", setCookie);
 }
 
 // --- What arrives ---
@@ -323,15 +336,20 @@ const quote = {
 const write = (id) => (strings, ...values) =>
   strings.forEach((string, i) => $(id).append(string, ...values.slice(i, i + 1).map((value) => element("span", "fill", value))));
 
-function showSnippets(id) {
-  $("host").textContent = location.hostname;
-  $("about-token").hidden = !withToken(id);
+function showSnippets(id, token) {
+  document.querySelectorAll(".host").forEach((node) => (node.textContent = location.hostname));
+  document.querySelectorAll(".snippet pre code").forEach((node) => node.replaceChildren());
+  $("about-own-token").hidden = !(withToken(id) && token);
+  $("about-token").hidden = !(withToken(id) && !token);
   write("snippet-html")`<script src=${quote.html(address("static/relay.js"))}></script>
 <script>
   const relay = Relay.connect();
   relay.on("push", data => document.body.append(data));
 `;
-  if (withToken(id)) {
+  if (withToken(id) && token) {
+    write("snippet-html")`  relay.register(${quote.js(id)}, {token: ${quote.js(token)}});
+</script>`;
+  } else if (withToken(id)) {
     write("snippet-html")`  const token = () => fetch("relay-token.php").then(answer => answer.text());
   relay.register(${quote.js(id)}, {token});
 </script>`;
@@ -344,26 +362,25 @@ function showSnippets(id) {
 `;
   if (isMe(id)) write("snippet-php")`session_start(['read_and_close' => true]);
 `;
-  write("snippet-php")`$ch = curl_init(${quote.php(url)});
+  const destination = isMe(id) ? "session_id()" : quote.php(id);
+  write("snippet-php")`$curl = curl_init(${quote.php(url)});
 `;
-  if (!canPush && localOption) write("snippet-php")`curl_setopt($ch, CURLOPT_UNIX_SOCKET_PATH, ${quote.php(localOption)});
+  if (!canPush && localOption) write("snippet-php")`curl_setopt($curl, CURLOPT_UNIX_SOCKET_PATH, ${quote.php(localOption)});
 `;
-  write("snippet-php")`curl_setopt($ch, CURLOPT_POSTFIELDS, http_build_query([
-    'destination' => ${isMe(id) ? "session_id()" : quote.php(id)},
-    'data'        => 'Hello from PHP',
-]));
-curl_setopt($ch, CURLOPT_RETURNTRANSFER, true);
-curl_setopt($ch, CURLOPT_TIMEOUT, 2);
-echo curl_exec($ch) ?: curl_error($ch);`;
+  write("snippet-php")`$fields = ['destination' => ${destination}, 'data' => 'Hello from PHP'];
+curl_setopt($curl, CURLOPT_POSTFIELDS, http_build_query($fields));
+curl_setopt($curl, CURLOPT_RETURNTRANSFER, true);
+curl_setopt($curl, CURLOPT_TIMEOUT_MS, 300);
+echo curl_exec($curl) ?: curl_error($curl);`;
   showCurl("snippet-curl", id, url);
   if (!canPush) showCurl("snippet-server", id, url);
 }
 
 /** Whether this id needs a token, as far as the page can know: PHP may allow it as well (auth_url). */
-const withToken = (id) => asks("token") && !asks("site") && !isMe(id);
+const withToken = (id) => asks("token") && !isMe(id) && (Boolean(ownToken) || !asks("site"));
 
 function showCurl(snippet, id, url) {
-  const destination = "destination=" + (isMe(id) ? "THE-SESSIONS-ID" : id);
+  const destination = "destination=" + (isMe(id) ? sessionCookie() || "SESSION-ID" : id);
   write(snippet)`curl ${quote.shell(url)} \\
 `;
   if (!canPush && localOption) write(snippet)`  --unix-socket ${quote.shell(localOption)} \\
@@ -394,7 +411,7 @@ async function copy(button) {
 // --- Start ---
 const id = ownId();
 showId(id);
-showSnippets(id);
+showSnippets(id, ownToken);
 if (canPush) {
   $("push-form").addEventListener("submit", submitPush);
   $("push-form").addEventListener("keydown", (event) => {
@@ -407,5 +424,5 @@ if (typeof Relay === "undefined") {
 } else {
   const relay = Relay.connect();
   showArrivals(relay);
-  showTokenForm(new Connection(relay, id));
+  showRemedies(new Connection(relay, id));
 }

@@ -1,14 +1,16 @@
 """The demo page in Chromium: what a PHP developer sees first."""
 
+import http.server
 import json
 import shutil
 import subprocess
+import threading
 import urllib.parse
 
 import pytest
-from conftest import need, wait_for
+from conftest import DEADLINE, need, wait_for
 
-from pushrelay.serving import demo_facts
+from pushrelay.serving import banner, demo_facts
 from pushrelay.settings import load
 from pushrelay.tokens import sign
 
@@ -49,15 +51,15 @@ def test_the_page_says_who_it_is_and_how_it_is_connected(relay, demo):
     assert "WebSocket" in page.text_content("#transport")
 
 
-def test_a_page_opened_without_an_id_gets_one_that_stays_in_the_address(relay, context):
-    page = context.new_page()
-    page.goto(relay.url)
-    page.locator("#state[data-status=online]").wait_for()
-    own = page.text_content("#id")
-    assert own and f"id={own}" in page.url
-    page.reload()
-    page.locator("#state[data-status=online]").wait_for()
-    assert page.text_content("#id") == own
+def test_two_windows_of_the_bare_address_share_an_id(relay, context):
+    first, second = context.new_page(), context.new_page()
+    for page in (first, second):
+        page.goto(relay.url)
+        page.locator("#state[data-status=online]").wait_for()
+        assert page.url == f"{relay.url}/?id=demo"
+    wait_for(lambda: relay.push("demo", "ready?")["connections"] == 2, "both registrations")
+    first.click("#push-button")
+    arrived(second).get_by_text("Hello from the form", exact=True).wait_for()
 
 
 def test_the_page_comes_back_by_itself_after_the_relay_was_away(start_relay, demo):
@@ -184,17 +186,26 @@ new PerformanceObserver((list) => list.getEntries().forEach((each) => {
 })).observe({type: "layout-shift", buffered: true});"""
 
 
-@pytest.fixture
-def refused(context):
-    """Opens the page of a relay that does not register its id, and waits until the page shows that."""
+# A browser that is not on the relay's machine, or comes through a proxy.
+FAR = {"X-Forwarded-For": "203.0.113.9"}
 
-    def open_page(relay, id_="42"):
-        page = context.new_page()
+
+@pytest.fixture
+def refused(browser):
+    """Opens the page of a relay that does not register its id, and waits until the page shows that."""
+    contexts = []
+
+    def open_page(relay, id_="42", headers=FAR):
+        contexts.append(browser.new_context(extra_http_headers=headers))
+        contexts[-1].set_default_timeout(DEADLINE * 1000)
+        page = contexts[-1].new_page()
         page.goto(f"{relay.url}/?id={id_}")
         page.locator("#state[data-status=refused]").wait_for()
         return page
 
-    return open_page
+    yield open_page
+    for context in contexts:
+        context.close()
 
 
 def try_now(page):
@@ -203,7 +214,7 @@ def try_now(page):
 
 
 def test_a_refusal_stays_on_the_page_after_a_restart(start_relay, refused):
-    relay = start_relay(secret=SECRET)
+    relay = start_relay(secret=SECRET, demo="yes")
     page = refused(relay)
     relay.kill()
     page.locator("#state[data-status=offline]").wait_for()
@@ -217,7 +228,7 @@ def test_a_refusal_stays_on_the_page_after_a_restart(start_relay, refused):
 
 
 def test_a_page_that_was_refused_registers_by_itself_once_the_relay_lets_it(start_relay, refused):
-    relay = start_relay(secret=SECRET)
+    relay = start_relay(secret=SECRET, demo="yes")
     page = refused(relay)
     relay.kill()
     del relay.settings["secret"]
@@ -229,14 +240,14 @@ def test_a_page_that_was_refused_registers_by_itself_once_the_relay_lets_it(star
 
 
 def test_a_page_that_may_not_register_shows_no_waiting_and_no_snippet_that_would_fail(start_relay, refused):
-    page = refused(start_relay(secret=SECRET))
+    page = refused(start_relay(secret=SECRET, demo="yes"))
     assert "Waiting" not in page.inner_text("#empty") and page.locator("#next").is_hidden()
     assert "{token}" in page.text_content("#snippet-html")
     assert page.locator("#token-line").text_content() == "python relay.py token '42'"
 
 
 def test_a_page_registers_with_the_token_that_is_given_to_it(start_relay, refused):
-    relay = start_relay(secret=SECRET)
+    relay = start_relay(secret=SECRET, demo="yes")
     page = refused(relay)
     page.fill("#token", "no-token")
     page.click("#token-form button")
@@ -249,9 +260,10 @@ def test_a_page_registers_with_the_token_that_is_given_to_it(start_relay, refuse
     assert page.locator("#token-form").is_hidden()
 
 
-def test_where_a_page_is_its_cookie_it_offers_to_be_me(start_relay, refused, context):
+def test_where_a_page_is_its_cookie_it_offers_to_be_me(start_relay, refused):
     relay = start_relay(id_cookie="PHPSESSID")
-    page = refused(relay)
+    page = refused(relay, headers={})
+    context = page.context
     assert 'relay.register("me")' in page.text_content("#snippet-html")
     assert "session_id()" in page.text_content("#snippet-php")
     context.add_cookies([{"name": "PHPSESSID", "value": "a-session-of-20-characters", "url": relay.url}])
@@ -259,6 +271,67 @@ def test_where_a_page_is_its_cookie_it_offers_to_be_me(start_relay, refused, con
     page.locator("#state[data-status=online]").wait_for()
     wait_for(lambda: relay.push("a-session-of-20-characters", "for me")["connections"] == 1, "the registration")
     arrived(page).get_by_text("for me", exact=True).first.wait_for()
+
+
+def test_with_a_secret_a_page_on_the_relays_machine_has_a_token_and_so_has_its_snippet(start_relay, demo, context):
+    relay = start_relay(secret=SECRET)
+    page = demo(relay, "it's%20mine")
+    mine = context.new_page()
+    html = "<body></body>" + page.text_content("#snippet-html")
+    mine.route("**/my-page", lambda route: route.fulfill(body=html, content_type="text/html"))
+    mine.goto(f"{relay.url}/my-page")
+    wait_for(lambda: relay.push("it's mine", "for both")["connections"] == 2, "both registrations")
+    for each in (arrived(page).first, mine.get_by_text("for both").first):
+        each.wait_for()
+    assert page.locator("#about-own-token").is_visible() and page.locator("#token-form").is_hidden()
+
+
+def test_only_programs_that_may_read_all_pushes_get_the_demo_pages_token(start_relay):
+    relay = start_relay(secret=SECRET, demo="yes")
+    assert b'data-token="ey' in relay.request("GET", "/?id=42")[2]
+    for headers in (FAR, {"Host": "shop.example"}, {"Via": "1.1 proxy"}):
+        assert b'data-token=""' in relay.request("GET", "/?id=42", headers=headers)[2]
+    assert b'data-token=""' in relay.request("GET", "/?id=" + "x" * 257)[2]  # no id, and so no token
+
+
+def test_without_its_session_cookie_the_page_explains_where_it_comes_from_and_sets_one(start_relay, refused):
+    relay = start_relay(id_cookie="PHPSESSID")
+    page = refused(relay, "", headers={})
+    assert page.url.endswith("/?id=me") and "session_start()" in page.inner_text("#cookie-hint")
+    page.click("#set-cookie")
+    page.locator("#state[data-status=online]").wait_for()
+    page.click("#push-button")
+    arrived(page).get_by_text("Hello from the form", exact=True).wait_for()
+    ran = subprocess.run(["sh", "-c", page.text_content("#snippet-curl")], capture_output=True, text=True)
+    assert json.loads(ran.stdout)["connections"] == 1, ran
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    """A site's auth_url, where one logs in by a cookie."""
+
+    def do_GET(self):  # noqa: N802
+        body = b'["demo"]' if "user=7" in self.headers.get("Cookie", "") else b""
+        self.send_response(200 if body else 401)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_where_the_site_says_no_the_page_leads_on_after_the_login(start_relay, refused):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as site:
+        threading.Thread(target=site.serve_forever).start()
+        relay = start_relay(auth_url=f"http://127.0.0.1:{site.server_port}/", auth_cache=0)
+        page = refused(relay, "", headers={})
+        assert "Log in to your site" in page.inner_text("#site-hint")
+        page.context.add_cookies([{"name": "user", "value": "7", "url": relay.url}])
+        page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 1100))")  # a refusal counts for a second
+        page.reload()
+        page.locator("#state[data-status=online]").wait_for()
+        assert page.locator("#site-hint").is_hidden()
+        site.shutdown()
 
 
 def test_an_error_that_is_no_longer_true_goes(start_relay, demo):
@@ -294,6 +367,44 @@ def test_a_visitor_who_may_not_push_gets_the_line_to_run_on_the_server(visitor, 
     for snippet in ("server", "curl"):
         ran = subprocess.run(["sh", "-c", page.text_content(f"#snippet-{snippet}")], capture_output=True, text=True)
         assert json.loads(ran.stdout)["connections"] == 1, ran
+
+
+PEOPLE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def test_people_who_may_not_see_the_demo_get_a_page_that_leads_on_and_programs_json(start_relay, browser):
+    relay = start_relay(host="0.0.0.0")
+    for headers in ({"Accept": "*/*"}, {"Accept": "application/json"}, {}):
+        status, got, body = relay.request("GET", "/", headers={**FAR, **headers})
+        assert (status, json.loads(body)["error"], got["Vary"]) == (403, "demo_not_shown", "Accept")
+    page = relay.request("GET", "/", headers={**PEOPLE, "Host": "push.example.com:81"})[2].decode()
+    assert f"ssh -L {relay.port}:127.0.0.1:{relay.port} USER@push.example.com<" in page
+    context = browser.new_context(extra_http_headers=FAR)
+    page = context.new_page()
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.goto(f"{relay.url}/?id=demo").status == 403
+    assert "USER@SERVER" in page.inner_text("main") and "demo = yes" in page.inner_text("main")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    links = page.eval_on_selector_all("main a", "links => links.map(link => link.href)")
+    assert set(links) == {f"http://127.0.0.1:{relay.port}/?id=demo"}
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "settings", "expected"),
+    [
+        ("127.0.0.1", {}, ["Open http://127.0.0.1:81/?id=demo", "ssh -L 81:127.0.0.1:81 "]),
+        ("0.0.0.0", {}, ["Open http://127.0.0.1:81/?id=demo", "ssh -L 81:127.0.0.1:81 "]),
+        ("::", {"base_path": "/r"}, ["Open http://[::1]:81/r/?id=demo", "ssh -L 81:[::1]:81 "]),
+        ("0.0.0.0", {"demo": "yes"}, ["Open http://127.0.0.1:81/?id=demo", "On another machine: http://"]),
+        ("127.0.0.1", {"id_cookie": "PHPSESSID"}, ["Open http://127.0.0.1:81/?id=me", "destination=SESSION-ID"]),
+        ("192.0.2.7", {}, ["Set demo = yes", "http://192.0.2.7:81/?id=demo", "set push_keys", "Bearer KEY"]),
+        ("unix:/run/relay.sock", {}, ["curl --unix-socket /run/relay.sock ", "need a web server in front"]),
+    ],
+)
+def test_the_start_prints_an_address_that_works(host, settings, expected):
+    printed = banner(load({}, {"host": host, "broker": "memory:", **settings}), 81)
+    assert all(each in printed for each in (*expected, "Ctrl+C")), printed
 
 
 def test_a_visitor_reads_no_path_of_the_relays_machine():
