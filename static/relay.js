@@ -885,7 +885,7 @@
 
   function locate(url = HOME) {
     const isUrl = /^((http|ws)s?:\/)?\//.test(url);
-    if (!isUrl) throw new Error(`"${url}" is not a URL or path, which modules and bundles need`);
+    if (!isUrl) throw new Error(`"${url}" is not a URL or path. In a module or bundle, call Relay.connect("/relay/")`);
     return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
   }
 
