@@ -109,6 +109,11 @@ def _unwise_reach(settings: Settings) -> list[str]:
         )
     if "*" in settings.origins:
         found.append("origins = * lets pages of any website connect in your visitors' browsers: list your own origins")
+    elif "null" in settings.origins:
+        found.append(
+            "null in origins lets any website connect from a sandboxed frame: pages of apps are listed as "
+            "capacitor://localhost or file://"
+        )
     if any(net.prefixlen == 0 for version in (4, 6) for net in _merged(settings, version)):
         found.append(
             "trusted_proxies holds the whole internet, so anybody can claim any address: list your own proxies alone"

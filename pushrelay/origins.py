@@ -9,8 +9,18 @@ from .addresses import ip_of, is_loopback
 
 # RFC 6454, 6.2, as browsers write it: ASCII (a name in another script comes as xn--…), no user, no path.
 LONGEST = 300  # characters of an origin: a host name has 253 (RFC 1035, 2.3.4)
-_ORIGIN = re.compile(r"(https?)://(\*\.)?([a-z\d_-]+(?:\.[a-z\d_-]+)*|\[[\da-f:.]+\])\.?(?::(\d{1,5}))?")
+_WEB = re.compile(r"(https?|wss?)://(\*\.)?([a-z\d_-]+(?:\.[a-z\d_-]+)*|\[[\da-f:.]+\])\.?(?::(\d{1,5}))?")
+# Pages of apps and browser extensions: capacitor://localhost, chrome-extension://ID, file://. Any host is a name of the
+# app's own, so it is compared as it stands; a listed `*` stands for all of them, as Firefox makes up a host for each
+# installation of an extension.
+_APP = re.compile(r"([a-z][a-z\d+.-]*)://([^\s/?#@,*:]*|\*)(?::(\d{1,5}))?")
+# Clients that are no browsers name the address they connect to, with the scheme of WebSocket (socket.io-client-swift).
+# A browser never does: the origin is its page's, and no page has such an address.
+_AS_PAGE = {"ws": "http", "wss": "https"}
+_WEB_SCHEMES = ("http", "https", "ws", "wss")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+ALL, SAME_HOST, NONE = "*", "same-host", "null"
+_KINDS = "same-host, origins such as https://example.com, https://*.example.com or capacitor://localhost, or * alone"
 
 
 class Origin(NamedTuple):
@@ -26,34 +36,86 @@ class Origins:
     """The setting `origins`, ready to be asked."""
 
     def __init__(self, listed: tuple[str, ...]):
-        self._all = "*" in listed
-        self._same_host = "same-host" in listed
+        self._all = ALL in listed
+        self._same_host = SAME_HOST in listed
+        self._none = NONE in listed
         parsed = [_parsed(each) for each in listed if "://" in each]
         self._exact = frozenset(each for each in parsed if each and not each.below)
         self._below = tuple(each for each in parsed if each and each.below)
+        self._schemes = frozenset(each.scheme for each in self._exact if each.host == "*")
 
     def allow(self, origin: str, environ: dict[str, Any]) -> bool:
-        """Whether a page of this origin may connect. `null`, which sandboxed frames and files send, only with `*`."""
+        """Return whether a page of this origin may connect.
+
+        `null`, which sandboxed frames of any website and pages from files send, must be listed by itself, or be in `*`.
+        """
         if self._all or (self._same_host and is_same_host(origin, environ)):
             return True
+        if origin == NONE:
+            return self._none
         if not self._exact and not self._below:
             return False
         page = _parsed(origin)
-        if page is None or page.below:
+        if page is None or page.below or page.host == "*":
             return False
-        return page in self._exact or any(
-            page.host.endswith("." + each.host) and page.scheme == each.scheme and page.port == each.port
-            for each in self._below
+        return (
+            page in self._exact
+            or page.scheme in self._schemes
+            or any(
+                page.host.endswith("." + each.host) and page.scheme == each.scheme and page.port == each.port
+                for each in self._below
+            )
         )
 
 
+def read_origins(texts: list[str]) -> tuple[str, ...]:
+    """Return the origins that a setting lists, as they are compared. Raises ValueError with what to write."""
+    found = [_listed(each) for each in texts]
+    if not found or (ALL in found and len(found) > 1):
+        raise ValueError(_KINDS)
+    return tuple(found)
+
+
 def is_same_host(origin: str, environ: dict[str, Any]) -> bool:
-    """Whether an origin's host name is the one that the request asked for, on any port and with either scheme."""
-    page, own = _host(origin, ("http", "https")), _host("//" + environ.get("HTTP_HOST", ""), ("",))
+    """Return whether an origin's host name is the one that the request asked for, on any port and with any scheme."""
+    page, own = _host(origin, _WEB_SCHEMES), _host("//" + environ.get("HTTP_HOST", ""), ("",))
     if not page or not own:
         return False
     # `localhost` and 127.0.0.1 are one machine under two names, and both are in everybody's first try.
     return page == own or (is_loopback(page) and is_loopback(own))
+
+
+def _listed(text: str) -> str:
+    """Return one origin of the setting. Raises ValueError."""
+    origin = text.lower()
+    if origin in (ALL, SAME_HOST, NONE):
+        return origin
+    if origin.endswith("/") and not origin.endswith("://"):
+        origin = origin[:-1]  # copied from the address bar
+    if _parsed(origin):
+        return origin
+    scheme, _, rest = origin.partition("://")
+    host = rest.partition("/")[0]
+    if host != rest and _parsed(f"{scheme}://{host}"):
+        raise ValueError(f"{_KINDS}, and an origin has no path: {scheme}://{host}")
+    if not rest and _parsed(f"https://{origin}"):
+        raise ValueError(f"{_KINDS}, and an origin begins with its scheme: https://{origin}")
+    if ascii_form := _ascii_form(origin):
+        raise ValueError(f"{_KINDS}, and a name in another script is written as browsers send it: {ascii_form}")
+    raise ValueError(_KINDS)
+
+
+def _ascii_form(origin: str) -> str:
+    """Return an origin with its host as xn--…; empty if that is not all that is wrong with it."""
+    scheme, _, rest = origin.partition("://")
+    host, colon, port = rest.partition(":")
+    try:
+        # Python's codec is of IDNA 2003, which writes a few letters in another way than browsers do.
+        encoded = host.encode("idna").decode() if not re.search("[ßς\u200c\u200d]", host) else ""
+    except UnicodeError:
+        return ""
+    found = f"{scheme}://{encoded}{colon}{port}"
+    return found if encoded and _parsed(found) else ""
 
 
 def _parsed(text: str) -> Origin | None:
@@ -62,16 +124,25 @@ def _parsed(text: str) -> Origin | None:
 
 @functools.lru_cache(maxsize=256)
 def _parse(text: str) -> Origin | None:
-    parts = _ORIGIN.fullmatch(text.lower()) if text.isascii() else None
-    if parts is None:
+    if not text.isascii():
         return None
-    scheme, below, host, port = parts.groups()
-    ip = ip_of(host.strip("[]"))
-    return Origin(scheme, host if ip is None else str(ip), int(port or _DEFAULT_PORTS[scheme]), bool(below))
+    text = text.lower()
+    if text.partition("://")[0] in _WEB_SCHEMES:
+        parts = _WEB.fullmatch(text)
+        scheme, below, host, port = parts.groups() if parts else ("", "", "", "")
+        ip = ip_of(host.strip("[]"))
+        host = host if ip is None else str(ip)
+    else:
+        parts, below = _APP.fullmatch(text), ""
+        scheme, host, port = parts.groups() if parts else ("", "", "")
+    if parts is None or int(port or 0) > 65535:
+        return None
+    scheme = _AS_PAGE.get(scheme, scheme)
+    return Origin(scheme, host, int(port or _DEFAULT_PORTS.get(scheme, 0)), bool(below))
 
 
 def _host(url: str, schemes: tuple[str, ...]) -> str | None:
-    """The host name in a URL of one of the schemes, lower case, no trailing dot; None where there is none."""
+    """Return the host name in a URL of one of the schemes, lower case, without a trailing dot; None if it has none."""
     try:
         parts = urlsplit(url)
         port_is_sound = parts.port is None or parts.port >= 0

@@ -153,10 +153,10 @@ class Settings:
     def _check_together(self) -> None:
         """Raise SettingsError for what no two settings may say."""
         cookies = next((name for name in ("id_cookie", "auth_url") if getattr(self, name)), None)
-        if cookies and self.origins == ("*",):
+        if cookies and (open_to_all := {"*", "null"}.intersection(self.origins)):
             raise SettingsError(
-                f"origins = * and {cookies} cannot be together: any website could connect with your visitors' cookies "
-                "and read what is theirs; list the origins of your own pages"
+                f"origins = {open_to_all.pop()} and {cookies} cannot be together: any website could connect with your "
+                "visitors' cookies and read what is theirs; list the origins of your own pages"
             )
         if self.max_body + self.max_outbox > self.max_outboxes:
             raise SettingsError(

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from .origins import read_origins
+
 UNIX_PATH_BYTES = 107  # Linux' sockaddr_un has 108, with the zero at the end
 
 # As in php.ini and PostgreSQL, a unit of size is a power of 1024, however it is written.
@@ -205,11 +207,7 @@ def networks(text: str) -> tuple[Any, ...]:
 
 def origins(text: str) -> tuple[str, ...]:
     """A parser for where pages may come from: `same-host`, origins, `https://*.example.com`, or `*` alone."""
-    found = [each.lower().removesuffix("/") for each in _listed(text)]
-    pattern = r"same-host|https?://(\*\.)?([\w-]+(\.[\w-]+)*|\[[\da-f:.]+\])(:\d{1,5})?"
-    if found != ["*"] and (not found or not all(re.fullmatch(pattern, each, re.ASCII) for each in found)):
-        raise ValueError("same-host, origins such as https://example.com or https://*.example.com, or * alone")
-    return tuple(found)
+    return read_origins(_listed(text))
 
 
 def http_url(text: str) -> str:
