@@ -44,6 +44,7 @@ try:
     from pushrelay.broker import open_broker
     from pushrelay.draining import Draining, exit_at_signals
     from pushrelay.errors import HELP, OTHER_ERROR, Refused, bad
+    from pushrelay.logs import start_log
     from pushrelay.mount import mounted
     from pushrelay.packets import OURS, Packet
     from pushrelay.publication import StoreError, encode
@@ -137,7 +138,8 @@ socketio = RelaySocketIO(
     app,
     async_mode="threading",
     client_manager=manager,
-    engineio_logger=logging.getLogger("relay.engine"),  # its own would write beside the log, and everything twice
+    logger=logging.getLogger("relay.socketio"),  # their own would write beside the log, and everything twice
+    engineio_logger=logging.getLogger("relay.engine"),
     serializer=Packet,
     cors_allowed_origins=access.origin_allowed,
     ping_interval=settings.ping_interval,
@@ -482,7 +484,7 @@ def main() -> None:
 
 def serve(wsgi_app: Any, settings: Any) -> None:
     """Serve until a signal or an exception comes, and go down in order."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    start_log()
     if threading.current_thread() is threading.main_thread():
         exit_at_signals()
     try:

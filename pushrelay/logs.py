@@ -1,0 +1,143 @@
+"""The log, written by a thread of its own: a reader that has stopped costs lines, and never a push.
+
+Whoever writes to a pipe that nobody reads, or to a terminal that was stopped (Ctrl-S), waits until somebody reads.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any
+
+log = logging.getLogger("relay")
+
+STANDARD_ERROR = 2
+# Bytes that wait to be written; beyond them lines are lost. A thousand tracebacks, or ten thousand lines of access log.
+MOST_WAITING = 1 << 20
+LONGEST_LINE = 64 * 1024  # characters; an address in the access log may be as long as a header
+# Seconds that the end of the process waits for what was not written yet.
+LAST_WORDS_SECONDS = 1.0
+LOST = "%s relay.log: %d lines were lost because nobody read the log fast enough\n"
+
+
+class LogThread(logging.Handler):
+    """A handler that never waits. Lines go to a file descriptor, in their order.
+
+    It writes to the descriptor itself, because Python's own stream is locked while a thread waits in it, and the end of
+    the process needs that lock.
+    """
+
+    def __init__(self, fd: int = STANDARD_ERROR, most_waiting: int = MOST_WAITING):
+        super().__init__()
+        self._fd = fd
+        self._most_waiting = most_waiting
+        self._changed = threading.Condition()  # over all that follows
+        self._lines: deque[bytes] = deque()
+        self._size = 0  # bytes in it, and in what is being written
+        self._lost = 0
+        self._closed = False
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # as logging's own handlers: arguments that do not fit must not end who logs
+            line = f"a line of the log could not be made: {record.msg!r:.200}"
+        data = (line[:LONGEST_LINE] + "\n").encode("utf-8", "backslashreplace")
+        with self._changed:
+            if self._closed or self._size + len(data) > self._most_waiting:
+                self._lost += 1
+                return
+            if self._lost:
+                self._append(self._lost_line())
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        self._lines.append(data)
+        self._size += len(data)
+        self._changed.notify_all()
+
+    def _lost_line(self) -> bytes:
+        lost, self._lost = self._lost, 0
+        return (LOST % (time.strftime("%Y-%m-%d %H:%M:%S"), lost)).encode()
+
+    def flush(self) -> None:
+        """Wait until all is written, but not longer than the end of the process may take."""
+        end = time.monotonic() + LAST_WORDS_SECONDS
+        with self._changed:
+            while (self._size or self._lost) and (left := end - time.monotonic()) > 0:
+                self._changed.notify_all()
+                self._changed.wait(left)
+
+    def close(self) -> None:
+        """Take no more lines. logging.shutdown() has called flush() before."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        super().close()
+
+    def _run(self) -> None:
+        while (data := self._next()) is not None:
+            self._write(data)
+            with self._changed:
+                self._size -= len(data)
+                if not self._size:
+                    self._changed.notify_all()
+
+    def _next(self) -> bytes | None:
+        """Return what is to be written next; None if this is the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._lines or self._lost or self._closed)
+            if not self._lines and self._lost:
+                self._append(self._lost_line())
+            return self._lines.popleft() if self._lines else None
+
+    def _write(self, data: bytes) -> None:
+        """Write all of it, however long that takes; a descriptor that takes nothing more has the line lost."""
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # somebody else who has this terminal or pipe does not want to wait
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                poll.poll(1000)
+            except OSError:  # closed, or a full disk
+                return
+
+
+def start_log() -> None:
+    """Have all that is logged written by a thread of its own, tracebacks that end a thread or the process included.
+
+    A program that has set up logging by itself keeps what it has.
+    """
+    if logging.getLogger().handlers:
+        return
+    handler = LogThread()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
+    logging.captureWarnings(True)
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _uncaught
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _uncaught_in_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
+
+
+def _uncaught(kind: Any, error: Any, traceback: Any) -> None:
+    log.critical("the relay ends because of an error", exc_info=(kind, error, traceback))
+
+
+def _uncaught_in_thread(args: Any) -> None:
+    if args.exc_type is not SystemExit:
+        log.critical("a thread ended because of an error", exc_info=args[:3])
+
+
+def _unraisable(args: Any) -> None:
+    with contextlib.suppress(Exception):
+        exc_info = (args.exc_type, args.exc_value, args.exc_traceback)
+        log.error("%s: %r", args.err_msg or "an error that nobody can handle, in", args.object, exc_info=exc_info)
