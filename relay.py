@@ -42,6 +42,7 @@ try:
     from pushrelay import container, demo, dependencies, headers, serving
     from pushrelay.access import Access
     from pushrelay.broker import open_broker
+    from pushrelay.complaints import Complaints
     from pushrelay.draining import Draining, exit_at_signals
     from pushrelay.errors import HELP, OTHER_ERROR, Refused, bad
     from pushrelay.logs import start_log
@@ -50,6 +51,7 @@ try:
     from pushrelay.publication import StoreError, encode
     from pushrelay.publisher import Answer, Publisher, refusal, store_away
     from pushrelay.pushes import asked_of, limit_of
+    from pushrelay.refusals import Refusals
     from pushrelay.registrations import Registrations
     from pushrelay.seats import delivery, rooms_of
     from pushrelay.settings import SettingsError, load, parse_flags
@@ -71,7 +73,9 @@ try:
     if __name__ != "__main__":
         container.check_processes()
     access = Access(settings)
-    manager = serving.make_manager(settings, access.client_address, imported=__name__ != "__main__")
+    complaints = Complaints()
+    refusals = Refusals(complaints, access.client_address)
+    manager = serving.make_manager(settings, access.client_address, __name__ != "__main__", complaints)
 except (SettingsError, dependencies.Incompatible) as error:
     if __name__ != "__main__":
         raise
@@ -197,7 +201,7 @@ SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the
 
 app.wsgi_app = front(app.wsgi_app)
 if settings.base_path:
-    app.wsgi_app = mounted(app.wsgi_app, settings.base_path)
+    app.wsgi_app = mounted(app.wsgi_app, settings.base_path, refusals.note_request)
 whole_app = app.wsgi_app  # an app that wraps it wants to see pushes too
 
 
@@ -267,7 +271,7 @@ except ValueError as error:
     if __name__ != "__main__":
         raise
     stop_with(str(error))
-publisher = Publisher(broker, settings, access)
+publisher = Publisher(broker, settings, access, refusals)
 registrations = Registrations(broker, manager, settings, publisher.waiters.note)
 # A container's reload starts the next process before, or as soon as, the last one ends.
 upkeep = Upkeep(broker, registrations.each_second, patience=RELOAD_SECONDS if __name__ != "__main__" else 0.0)
@@ -275,7 +279,7 @@ draining = Draining(manager, publisher.waiters, settings.drain_spread)
 
 
 def json_response(value: Any, status: int = 200, more: Any = ()) -> Response:
-    return Response(encode(value), status, more, mimetype="application/json")
+    return Response(encode(value), status, [*more, headers.NO_STORE], mimetype="application/json")
 
 
 @app.post("/push")
@@ -300,8 +304,8 @@ def history() -> Response:
         bad("too_many_destinations", "a history is one destination's: ask for each on its own")
     listing = broker.listing(destination, fields.get("since"), limit_of(fields))
     if listing.is_short:
-        return Response("".join(listing.answer()), mimetype="application/json")
-    return Response(listing.answer(), mimetype="application/json")
+        return Response("".join(listing.answer()), 200, [headers.NO_STORE], mimetype="application/json")
+    return Response(listing.answer(), 200, [headers.NO_STORE], mimetype="application/json")
 
 
 @app.get("/presence")
@@ -374,6 +378,7 @@ def ready() -> Response:
 
 @app.errorhandler(Refused)
 def refused(error: Refused) -> Response:
+    refusals.note_request(request.environ, error)
     return json_response(error.body(), error.status, error.headers)
 
 
@@ -388,6 +393,9 @@ def http_error(error: HTTPException) -> Response:
     response.status = f"{error.code} {error.name}"  # as everywhere else, where Werkzeug would shout
     name = error.name.lower().replace(" ", "_")
     message = HELP.get(error.code, OTHER_ERROR)
+    allowed = f" ({response.headers['Allow']})" if "Allow" in response.headers else ""
+    refusals.note_request(request.environ, Refused(error.code, name, message + allowed))
+    response.headers.set(*headers.NO_STORE)
     response.data = encode({"error": name, "message": message})
     response.content_type = "application/json"
     return response
@@ -412,6 +420,7 @@ def answering(name: str, not_done: str = "nothing was done") -> Any:
             try:
                 return {"ok": True, **handler(message, sid, environ)}
             except Refused as error:
+                refusals.note_event(environ, name, error)
                 refusal = error.body()
             except StoreError as error:
                 refusal = store_away(error, not_done).body()
@@ -488,7 +497,7 @@ def serve(wsgi_app: Any, settings: Any) -> None:
     if threading.current_thread() is threading.main_thread():
         exit_at_signals()
     try:
-        server = serving.make_server(wsgi_app, settings, shortcut if wsgi_app is app else None, share_of)
+        server = serving.make_server(wsgi_app, settings, shortcut if wsgi_app is app else None, share_of, complaints)
     except OSError as error:
         stop_with(serving.cannot_listen(settings, error))
     try:

@@ -3,11 +3,8 @@
 import functools
 import hashlib
 import hmac
-import logging
 import math
 import re
-import threading
-import time
 from typing import Any, NamedTuple, NoReturn
 
 from .addresses import counted, hops_of, ip_of, is_loopback, names_this_machine
@@ -15,8 +12,6 @@ from .errors import Refused
 from .origins import Origins, is_same_host
 from .rates import TokenBucket
 from .settings import Settings
-
-log = logging.getLogger("pushrelay.keys")
 
 # A proxy in front makes everyone look local, so a request that went through one never is. These are the names under
 # which proxies, load balancers and CDNs tell whom they forward, in a WSGI server's spelling, one a line.
@@ -36,7 +31,6 @@ _ELSEWHERE = "this request comes from another machine"
 _PROXIED = "this request came through a proxy"
 _NAMED = "this request asks for a host that is not this machine's own name"
 _HOW_LOCAL = "use http://127.0.0.1 or http://localhost with the relay's port, and no proxy"
-SUMMARY_SECONDS = 60.0  # wrong keys are one line of the log in this time
 
 
 class Caller(NamedTuple):
@@ -68,7 +62,6 @@ class Access:
             (_digest(each.key), Caller(each.name, TokenBucket(rate, rate) if rate else None))
             for each in settings.push_keys
         ]
-        self._wrong_keys = WrongKeys()
 
     def may_push(self, environ: dict[str, Any]) -> Caller:
         """Who pushes here, or reads what was pushed. Raises Refused: 400, 401 or 403, with what to do.
@@ -85,7 +78,7 @@ class Access:
                     environ["pushrelay.http"].user = caller.name
                 return caller
         if distance := self.distance(environ):
-            self._refuse(environ, given, distance)
+            self._refuse(given, distance)
         origin = environ.get("HTTP_ORIGIN")
         if origin is not None and not is_same_host(origin, environ):
             message = "a page of another host may not push; let your server push for it"
@@ -173,38 +166,16 @@ class Access:
                 holder = caller
         return holder
 
-    def _refuse(self, environ: dict[str, Any], given: set[str], distance: str) -> NoReturn:
+    def _refuse(self, given: set[str], distance: str) -> NoReturn:
         if len(given) > 1 or any("," in key for key in given):  # no key holds a comma: it was a header that came twice
             raise Refused(400, "several_keys", "send one key, and once: Authorization: Bearer KEY, or X-Relay-Key: KEY")
         if given:
-            self._wrong_keys.note(self.client_address(environ) or environ.get("REMOTE_ADDR") or "a Unix socket")
             raise Refused(403, "wrong_key", "this key is none of those that the relay has (setting push_keys)")
         message = "set push_keys and send one of them as Authorization: Bearer KEY"
         if self._callers:
             message = "send one of the relay's push_keys: Authorization: Bearer KEY, or X-Relay-Key: KEY"
         message += f"; only programs on the relay's own machine need none: {_HOW_LOCAL} ({distance})"
         raise Refused(401, "missing_key", message, _CHALLENGE)
-
-
-class WrongKeys:
-    """Tells the log of wrong keys: of the first at once, and of all others within a minute in one line."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # over both
-        self._untold = 0
-        self._quiet_until = float("-inf")
-
-    def note(self, address: str) -> None:
-        """A wrong key came from this address."""
-        with self._lock:
-            now = time.monotonic()
-            if now < self._quiet_until:
-                self._untold += 1
-                return
-            self._quiet_until = now + SUMMARY_SECONDS
-            untold, self._untold = self._untold, 0
-        others = f", and {untold} more since this was last told" if untold else ""
-        log.warning("a wrong key from %s%s (setting push_keys)", address, others)
 
 
 @functools.lru_cache(maxsize=64)  # most requests have the same few names

@@ -75,7 +75,7 @@ class Admission:
         self.draining = False  # nobody gets in any more
         self._setting = most if setting is None else setting  # max_connections, which may be more than there can be
         self._places = Places(most, most_each)
-        self._address_of = address_of
+        self.address_of = address_of
 
     def check(self, conversation: Any) -> None:
         """Raise Full where the relay is going down, or a client's connection (if it is ours) ends with this answer."""
@@ -86,7 +86,7 @@ class Admission:
 
     def enter(self, environ: dict[str, Any]) -> str | None:
         """Take a place for the client that shakes hands; returns what `leave` is to be told. Raises Full."""
-        counted = self._address_of(environ)
+        counted = self.address_of(environ)
         lacking = self._places.take(counted)
         if lacking:
             raise self._full(lacking)

@@ -31,7 +31,7 @@ def receive(server: Any, eio_sid: str, data: Any, connect: Connect) -> None:
         else:
             packet = server.packet_class(encoded_packet=data)
     except ValueError:
-        server.logger.info("an invalid packet from %s", eio_sid)
+        server.manager.complain(eio_sid, "invalid_packet", "was closed because it sent what is no Socket.IO packet")
         server.eio.disconnect(eio_sid)
         return
     if packet is not None:
@@ -79,6 +79,22 @@ def _dispatch(server: Any, eio_sid: str, packet: Any, connect: Connect) -> None:
         server._handle_ack(eio_sid, namespace, packet.id, packet.data)
     else:
         _await_attachments(server, eio_sid, sid, packet)
+
+
+def is_known(server: Any, namespace: str) -> bool:
+    """Return whether a client may connect to a namespace, as python-socketio decides it."""
+    return (
+        namespace in server.handlers
+        or namespace in server.namespace_handlers
+        or server.namespaces == "*"
+        or namespace in server.namespaces
+    )
+
+
+def unknown_namespace(namespace: str) -> tuple[str, str]:
+    """Return the cause and the sentence for the log about a client that asks for another namespace."""
+    only = "there is only the namespace / unless the app has handlers for others"
+    return "namespace", f"asked for the namespace {namespace!r:.100} and was refused: {only}"
 
 
 def _await_attachments(server: Any, eio_sid: str, sid: str, packet: Any) -> None:
@@ -146,6 +162,7 @@ def _is_handled(server: Any, packet: Packet) -> bool:
 
 def _answer_refusal(server: Any, eio_sid: str, sid: str, packet: Packet) -> None:
     error, message = packet.refusal
+    server.manager.complain(eio_sid, error, f"sent an event that was refused ({error}): {message}")
     answer = {"ok": False, "error": error, "message": message}
     if packet.id is None:
         server.manager.emit("relay_error", answer, packet.namespace or "/", room=sid)
@@ -158,6 +175,7 @@ def _answer_refusal(server: Any, eio_sid: str, sid: str, packet: Packet) -> None
 def _refuse_client(server: Any, eio_sid: str, namespace: str, message: str, packet: Any) -> None:
     if getattr(packet, "refusal", None) is not None:
         message = packet.refusal[1]
+    server.manager.complain(eio_sid, "invalid_packet", f"was closed: {message}")
     reason = {"message": message, "data": {"error": "invalid_packet", "message": message}}
     server._send_packet(eio_sid, server.packet_class(sio.CONNECT_ERROR, data=reason, namespace=namespace))
     server.eio.disconnect(eio_sid)

@@ -2,18 +2,15 @@
 
 import contextlib
 import json
-import logging
 import resource
-import time
 from typing import Any, NamedTuple
 
 from .addresses import counted, ip_of
 from .admission import Places, retry_after
+from .complaints import Complaints
 from .connection import Connection
 from .response import plain_answer
 from .settings import Settings
-
-log = logging.getLogger("pushrelay.server")
 
 # An address has so many TCP connections for each client: one that polls needs two, for its GET and its POST.
 CONNECTIONS_PER_CLIENT = 2
@@ -23,8 +20,6 @@ UNLIMITED_FILES = 1 << 20
 USUAL = 1000
 # What is not for clients: see Files, and files_for.
 REFUSED, SPARE, OTHERS = 32, 128, 96
-# That connections are refused is logged so often, in seconds, while it goes on.
-COMPLAIN_EVERY = 60.0
 
 
 class Files(NamedTuple):
@@ -82,13 +77,14 @@ class Doors:
         files: Files = ANY_NUMBER,
         most_each: int = UNLIMITED_FILES,
         uncounted: tuple[Any, ...] = (),
+        complaints: Complaints | None = None,
     ):
         self._usual = files.connections
         self._most_elsewhere = files.connections + files.spare // 2
         self._places = Places(files.connections + files.spare, most_each)
         self._lingering = Places(files.refused, files.refused)
         self._uncounted = uncounted
-        self._next_complaint = {"all": 0.0, "address": 0.0}  # when, monotonic, it may be logged again
+        self._complaints = complaints or Complaints()
 
     @property
     def count(self) -> int:
@@ -130,11 +126,8 @@ class Doors:
             message = f"{places.taken} connections are open already (the limit on open files, ulimit -n)"
         else:
             message = f"{places.most_each} connections of this address are open already (twice max_per_address)"
-        now = time.monotonic()
-        if now > self._next_complaint[lacking]:
-            self._next_complaint[lacking] = now + COMPLAIN_EVERY
-            log.warning(
-                "a connection from %s is refused: %s", peer[0] if type(peer) is tuple else "this machine", message
-            )
+        address = peer[0] if type(peer) is tuple else "this machine"
+        subject = address if lacking == "address" else ""
+        self._complaints.note(f"connections {lacking}", subject, f"a connection from {address} is refused: {message}")
         body = json.dumps({"error": "too_many_connections", "message": f"{message}: connect again later"}).encode()
         return plain_answer("503 Service Unavailable", body, f"Retry-After: {retry_after()}\r\n")

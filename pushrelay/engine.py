@@ -4,6 +4,7 @@ It answers for all that python-socketio asks of engineio's server and takes the 
 what others call; `transports.py` has the requests.
 """
 
+import secrets
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -23,13 +24,21 @@ from .message import Message, data_of
 from .newcomers import Newcomers
 from .outboxes import MOST_BYTES, Outboxes
 from .poller import Poller, Timer
-from .session import DRAINING, REGISTER_TIMEOUT, Session
+from .refusals import refused_session
+from .session import DRAINING, REGISTER_TIMEOUT, SLOW, TOO_MANY_EVENTS, Session
 from .shares import Turn
 from .transports import Transports
 
 # Of what the server has to say to one client, so much may wait. A page that is slow for some seconds is within it; one
 # that does not read at all costs no more than this, and gets the rest from history when it is back.
 OUTBOX_BYTES = 1024 * 1024
+# Why a client was closed, if that is a setting's doing.
+_CLOSED_BY_SETTING = {
+    SLOW: "was closed because it does not read what it is sent (settings max_outbox and max_outboxes): it comes back",
+    REGISTER_TIMEOUT: "was closed because it registered nothing: have the page call register(), or raise the setting "
+    "register_timeout",
+    TOO_MANY_EVENTS: "was closed because it goes on sending more events than the setting max_event_rate allows",
+}
 
 
 def install(**options: Any) -> None:
@@ -48,7 +57,7 @@ class Engine(Transports):
     `message_timeout`: seconds within which a message must be complete.
     `settle_timeout`: seconds within which somebody must set a session's `settled`, or `see_out` is called; 0 for ever.
     `event_rate`: messages a second that a client may send in the long run; 0 for any number. `admission`: who gets in.
-    `threads`: of the poller that it makes where it is given none.
+    `threads`: of the poller that it makes where it is given none. `complaints`: gets what is refused.
     """
 
     _default_monitor_clients = False  # the heartbeat does it
@@ -61,6 +70,7 @@ class Engine(Transports):
         settle_timeout: float = 0.0,
         event_rate: float = 0.0,
         admission: Admission | None = None,
+        complaints: Complaints | None = None,
         threads: int = 8,
         **options: Any,
     ):
@@ -71,7 +81,8 @@ class Engine(Transports):
         self.message_timeout = message_timeout
         self.event_cost = 1 / event_rate if event_rate else 0.0  # seconds: see session.BURST_SECONDS
         self.admission = admission or Admission()
-        self.complaints = Complaints(self.logger)
+        self.complaints = complaints or Complaints()
+        self._mark = secrets.token_urlsafe(3)  # that all sids of this process begin with
         self.threads = threads
         self._farewells = Places(MOST_AT_ONCE, MOST_AT_ONCE)
         self._settle_timeout = settle_timeout
@@ -127,6 +138,14 @@ class Engine(Transports):
         """Close a session on a thread of the poller."""
         self.call_soon(session.close, False, True, reason)
 
+    def generate_id(self) -> str:
+        """Return a new sid: one that shows whether this process made it."""
+        return self._mark + super().generate_id()
+
+    def complain(self, session: Session, cause: str, message: str) -> None:
+        """Have the log name a client that was closed, or one of whose events was not handled."""
+        self.complaints.note(*refused_session(cause, session.place or "this machine", message))
+
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call back on a thread of the poller. Any thread may call this, once there was a session."""
         self._poller.call_later(0, callback, *args)
@@ -158,6 +177,8 @@ class Engine(Transports):
         self.heartbeat.end()
         if self._newcomers is not None:
             self._newcomers.end()
+        if reason in _CLOSED_BY_SETTING:
+            self.complain(session, reason, _CLOSED_BY_SETTING[reason])
         if session.connected:
             self._trigger_event("disconnect", session.sid, reason, run_async=False)
 

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -18,15 +19,25 @@ from engineio.payload import Payload
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from .app_events import AppEvents
-from .dispatch import receive
+from .complaints import Complaints
+from .dispatch import is_known, receive, unknown_namespace
 from .draining import spread_for, until
 from .errors import HELP, OTHER_ERROR
-from .headers import NO_SNIFFING
+from .headers import PRIVATE
 from .message import MAX_PACKETS
 from .presence import Presence
+from .refusals import refused_handshake, refused_origin, refused_session, seen_as
 
 log = logging.getLogger("relay.werkzeug")
 
+# What engineio's answers begin with, and what the log has about them: see refusals.refused_handshake().
+_CAUSES = {
+    "Not an accepted origin": "origin",
+    "The client is using an unsupported version": "old_client",
+    "Invalid transport": "transport",
+    "Invalid session": "session",
+    "Invalid websocket upgrade": "websocket",
+}
 BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects everybody at once needs many
 
 
@@ -35,8 +46,14 @@ class StockManager(socketio.Manager):
 
     can_hold = False  # a client has a thread of its own here, which can wait
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        address_of: Callable[[dict[str, Any]], str | None] = lambda environ: None,
+        complaints: Complaints | None = None,
+    ) -> None:
         super().__init__()
+        self._address_of = address_of
+        self._complaints = complaints or Complaints()
         self._presence = Presence()
         self._presence_lock = threading.RLock()
         self.app_events = AppEvents()
@@ -45,8 +62,39 @@ class StockManager(socketio.Manager):
         super().set_server(server)
         server.eio.on("message", self.receive)
         server.eio.disconnect = self._close_transports
+        server.eio.handle_request = partial(self._handle_request, server.eio.handle_request)
+        # It logs each cause once, for as long as the process runs; _note_refusal() logs it once a minute.
+        log_once = server.eio._log_error_once
+        server.eio._log_error_once = lambda message, key: log_once(message, key) if key == "no-websocket" else None
         # engineio allows 16 packets in one POST, and a page that registers and pushes at once sends more.
         Payload.max_decode_packets = MAX_PACKETS
+
+    def _handle_request(
+        self, handle: Callable[..., Iterable[bytes]], environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Have engineio answer, with the headers of an answer that is for one client alone; note what it refuses."""
+        answered: list[str] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            answered.append(status)
+            return start_response(status, [*headers, *PRIVATE], *more)
+
+        body = handle(environ, start)
+        if answered and answered[0].startswith("4"):
+            self._note_refusal(environ, b"".join(body))
+        return body
+
+    def _note_refusal(self, environ: dict[str, Any], body: bytes) -> None:
+        message = body.decode("utf-8", "replace").strip('"')
+        address = seen_as(self._address_of(environ), environ)
+        cause = next((cause for start, cause in _CAUSES.items() if message.startswith(start)), message[:50])
+        line = refused_handshake(environ, address, cause, message)
+        self._complaints.note(*(refused_origin(environ) if cause == "origin" else line))
+
+    def complain(self, eio_sid: str, cause: str, message: str) -> None:
+        """Have the log name a client by what it did."""
+        environ = self.server.environ.get(eio_sid, {})
+        self._complaints.note(*refused_session(cause, seen_as(self._address_of(environ), environ), message))
 
     def _close_transports(self, eio_sid: str | None = None) -> None:
         """Close the transport of one client, or of all clients: engineio's disconnect(), but without waiting.
@@ -65,6 +113,8 @@ class StockManager(socketio.Manager):
         """Handle a Socket.IO packet."""
 
         def connect(eio_sid: str, packet: Any) -> None:
+            if not is_known(self.server, packet.namespace or "/"):
+                self.complain(eio_sid, *unknown_namespace(packet.namespace))
             self.server._handle_connect(eio_sid, packet.namespace, packet.data)
 
         receive(self.server, eio_sid, data, connect)
@@ -225,7 +275,8 @@ class _RequestHandler(WSGIRequestHandler):
         self.send_response(code, phrase)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        self.send_header(*NO_SNIFFING)
+        for header in PRIVATE:
+            self.send_header(*header)
         self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":

@@ -1,32 +1,51 @@
 """Headers of answers by which browsers protect people."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-# What an answer is is said, and a browser shall not guess.
+# Every response declares its type; browsers must not guess it.
 NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+# An answer for one client alone: a cache in front could store a 200 that does not say so (RFC 9111, 3), and hand one
+# visitor the session of another.
+NO_STORE = ("Cache-Control", "no-store")
+PRIVATE = (NO_SNIFFING, NO_STORE)
 DEMO_PAGE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",  # the page's id is in its address
-    "Cache-Control": "no-store",  # who may see it is asked each time
+    "Cache-Control": "no-store",
 }
 _VARY = ("Vary", "Origin")
+_VARY_PREFLIGHT = ("Vary", "Access-Control-Request-Headers, Access-Control-Request-Private-Network")
 _CREDENTIALS = ("Access-Control-Allow-Credentials", "true")
-# What a page of another origin may send: polling needs no more. Seconds: Chromium remembers it for no longer.
-_PREFLIGHT = [
-    ("Access-Control-Allow-Methods", "GET, POST"),
-    ("Access-Control-Allow-Headers", "Content-Type"),
-    ("Access-Control-Max-Age", "7200"),
-]
+_METHODS = ("Access-Control-Allow-Methods", "GET, POST")  # polling needs no more
+_MAX_AGE = ("Access-Control-Max-Age", "7200")  # seconds: Chromium remembers it for no longer
+_PRIVATE_NETWORK = ("Access-Control-Allow-Private-Network", "true")
+_NAME = r"[\w!#$%&'*+.^`|~-]+"  # RFC 9110, 5.6.2
+_NAMES = re.compile(rf"{_NAME}(?:[ \t]*,[ \t]*{_NAME})*", re.ASCII)
 
 
 def cors(environ: dict[str, Any], is_allowed: Callable[[str], bool], credentials: bool) -> list[tuple[str, str]]:
-    """What lets a page of another origin read the answer, if it is allowed to (Fetch, 3.2)."""
+    """Return the headers that let a page of another origin read the answer, if it is allowed to (Fetch, 3.2)."""
     origin = environ.get("HTTP_ORIGIN")
     if not origin or not is_allowed(origin):
         return [_VARY]  # also without an Origin: a cache must not take one page's answer for another's
     headers = [_VARY, ("Access-Control-Allow-Origin", origin)]
     if credentials:
         headers.append(_CREDENTIALS)
-    return headers + _PREFLIGHT if environ["REQUEST_METHOD"] == "OPTIONS" else headers
+    return headers + _preflight(environ) if environ["REQUEST_METHOD"] == "OPTIONS" else headers
+
+
+def _preflight(environ: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what answers a browser that asks before it sends (Fetch, 4.8).
+
+    The page may connect, so it may send any header with it: the relay reads none of them, and tracing tools add theirs.
+    """
+    asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
+    headers = [_VARY_PREFLIGHT, _METHODS, _MAX_AGE]
+    headers.append(("Access-Control-Allow-Headers", asked if _NAMES.fullmatch(asked) else "Content-Type"))
+    # A page of the internet that connects to a relay in a private network (WICG Private Network Access, 3.2).
+    if environ.get("HTTP_ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK") == "true":
+        headers.append(_PRIVATE_NETWORK)
+    return headers

@@ -437,6 +437,7 @@ class Conversation:
 
     def _refuse(self, refused: Refused) -> None:
         connection = self.connection
+        self._server.note_refusal(connection.peer, refused)
         self._refused = None
         self._parser.close()
         again = f"Retry-After: {retry_after()}\r\n" if refused.status.startswith("503") else ""

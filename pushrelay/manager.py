@@ -19,7 +19,7 @@ from socketio import packet as sio
 
 from .app_events import AppEvents
 from .connection import TRANSPORT_ERROR
-from .dispatch import receive
+from .dispatch import is_known, receive, unknown_namespace
 from .draining import spread_for
 from .holding import MOST_PACKETS, Holding
 from .message import MESSAGE, Message
@@ -263,6 +263,7 @@ class RoomManager(socketio.Manager):
 
     def _refuse_event(self, session: Any, packet: str | bytes) -> None:
         """It sends too many events. One that asks for an answer gets it; else it is told once a second."""
+        session.complain("too_many_events", "sends too many events, and some were not handled (setting max_event_rate)")
         event = _ANSWERED_EVENT.match(packet) if isinstance(packet, str) else None
         if event is not None:
             answer = {"ok": False, "error": "too_many_events", "message": _TOO_MANY}
@@ -289,6 +290,7 @@ class RoomManager(socketio.Manager):
         """Handle a Socket.IO packet, or keep it behind another of this client's that waits; see holding.Holding."""
         eio = self.server.eio
         if not self._holding.receive(eio_sid, data, eio.max_http_buffer_size):
+            self.complain(eio_sid, "too_many_events", "was closed because it sent too much while its register waited")
             self._hand_out(_relay_error("too_many_events", _TOO_MANY_WAIT), [eio_sid])
             eio.disconnect(eio_sid)
         if eio_sid not in eio.sockets:
@@ -300,6 +302,12 @@ class RoomManager(socketio.Manager):
         if eio_sid not in self.server.eio.sockets:
             self._see_off(eio_sid)
 
+    def complain(self, eio_sid: str, cause: str, message: str) -> None:
+        """Have the log name a client by what it did."""
+        session = self.server.eio.sockets.get(eio_sid)
+        if session is not None:
+            session.complain(cause, message)
+
     def _see_off(self, eio_sid: str) -> None:
         """Its session was closed while its packet was handled, so what that entered it into has to be left."""
         self._holding.forget(eio_sid)
@@ -310,8 +318,9 @@ class RoomManager(socketio.Manager):
     def _connect_client(self, eio_sid: str, packet: Any) -> None:
         """Let a client into a namespace. Where no handler has a say in it, the shortest way is taken."""
         server, namespace = self.server, packet.namespace or "/"
-        if not self._is_known(namespace):
+        if not is_known(server, namespace):
             error = {"message": "Invalid namespace"}
+            self.complain(eio_sid, *unknown_namespace(namespace))
             server._send_packet(eio_sid, server.packet_class(sio.CONNECT_ERROR, data=error, namespace=namespace))
         elif server.always_connect or self._has_connect_handler(namespace):
             server._handle_connect(eio_sid, namespace, packet.data)
@@ -322,15 +331,6 @@ class RoomManager(socketio.Manager):
             server.eio.sockets[eio_sid].send(Message(f'{MESSAGE}{sio.CONNECT}{prefix}{{"sid":"{sid}"}}'))
             if prefix:
                 self.let_stay(eio_sid, namespace)
-
-    def _is_known(self, namespace: str) -> bool:
-        server = self.server
-        return (
-            namespace in server.handlers
-            or namespace in server.namespace_handlers
-            or server.namespaces == "*"
-            or namespace in server.namespaces
-        )
 
     def _has_connect_handler(self, namespace: str, own: bool = False) -> bool:
         """Whether the app may have a handler; with `own`, whether it is one of this very namespace or of all."""

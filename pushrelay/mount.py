@@ -7,11 +7,14 @@ from .errors import Refused
 from .publisher import refusal
 
 
-def mounted(app: Callable[..., Any], base: str) -> Callable[..., Any]:
+def mounted(
+    app: Callable[..., Any], base: str, note: Callable[[dict[str, Any], Refused], None] = lambda environ, error: None
+) -> Callable[..., Any]:
     """The app at `base` (such as `/relay`) and nowhere else.
 
     Below it the app is called with SCRIPT_NAME and PATH_INFO as PEP 3333 has them: the one longer by `base`, the other
-    shorter. A container that was told of the path has done so already, and says it by its SCRIPT_NAME.
+    shorter. A container that was told of the path has done so already, and says it by its SCRIPT_NAME. `note` gets the
+    requests for anything else.
     """
     below = base + "/"
 
@@ -20,7 +23,7 @@ def mounted(app: Callable[..., Any], base: str) -> Callable[..., Any]:
         if script == base:
             return app(environ, start_response)
         if path != base and not path.startswith(below):
-            return _elsewhere(base, start_response)
+            return _elsewhere(base, environ, start_response, note)
         # A copy: the server goes on knowing the request by its whole path.
         inside = {**environ, "SCRIPT_NAME": script + base, "PATH_INFO": path[len(base) :] or "/"}
         return app(inside, start_response)
@@ -28,8 +31,10 @@ def mounted(app: Callable[..., Any], base: str) -> Callable[..., Any]:
     return serve
 
 
-def _elsewhere(base: str, start_response: Any) -> Iterable[bytes]:
+def _elsewhere(base: str, environ: dict[str, Any], start_response: Any, note: Any) -> Iterable[bytes]:
     message = f"everything here is below {base} (setting base_path): POST pushes to {base}/push"
-    answer = refusal(Refused(404, "not_found", message))
+    error = Refused(404, "not_found", message)
+    note(environ, error)
+    answer = refusal(error)
     start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
     return [answer.body]

@@ -12,9 +12,10 @@ from .broker import Broker
 from .errors import Refused, bad
 from .gathering import Gathering
 from .handout import Item
-from .headers import NO_SNIFFING
+from .headers import PRIVATE
 from .publication import StoreError, encode, offset_of
 from .pushes import Push, read_pushes
+from .refusals import Refusals
 from .settings import Settings
 from .waiters import Held, Waiter, Waiters
 
@@ -31,15 +32,19 @@ class Answer(NamedTuple):
     body: bytes
 
 
-_JSON_HEADERS = (("Content-Type", "application/json"), NO_SNIFFING)
+_JSON_HEADERS = (("Content-Type", "application/json"), *PRIVATE)
 
 
 class Publisher:
-    """Answers pushes. `settings` are the relay's, `access` says who pushes; any thread may call it."""
+    """Answers pushes. `settings` are the relay's, `access` says who pushes; any thread may call it.
 
-    def __init__(self, broker: Broker, settings: Settings, access: Access):
+    `refusals` gets the requests that are refused.
+    """
+
+    def __init__(self, broker: Broker, settings: Settings, access: Access, refusals: Refusals):
         self.waiters = Waiters(settings.max_waiting)
         self._access = access
+        self._refusals = refusals
         self._broker = broker
         self._gathering = Gathering(broker)
         self._settings = settings
@@ -57,14 +62,23 @@ class Publisher:
             if seed and isinstance(pushes, list):
                 bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
             items = items_of(pushes)
+            if isinstance(pushes, list):
+                self._note_refused(environ, pushes)
             caller.charge(len(items))
             if conversation is None:
                 return self._publish_here(pushes, items, seed)
             return self._publish_soon(pushes, items, seed, conversation, environ)
         except Refused as error:
+            self._refusals.note_request(environ, error)
             return refusal(error)
         except StoreError as error:
             return self._not_taken(error, environ, pushes)
+
+    def _note_refused(self, environ: dict[str, Any], pushes: list[Push | Refused]) -> None:
+        """Note what is refused of a batch, each error once."""
+        errors = {push.error: push for push in pushes if isinstance(push, Refused)}
+        for error in errors.values():
+            self._refusals.note_request(environ, error)
 
     def shortcut(self, environ: dict[str, Any]) -> Callable[[bytes, Any], bool] | None:
         """What takes the pushes that come with this very header (see server.Server); None where there is no such thing.
@@ -222,7 +236,7 @@ def _written(pushes: Pushes, items: list[Item], seed: bool, acked: dict[str, int
         ("Relay-Id", ", ".join(receipt.position for receipt in receipts)),
         ("Relay-Connections", ", ".join(str(receipt.connections) for receipt in receipts)),
     ]
-    return Answer("200 OK", (("Content-Type", "text/plain; charset=utf-8"), NO_SNIFFING, *facts), b"")
+    return Answer("200 OK", (("Content-Type", "text/plain; charset=utf-8"), *PRIVATE, *facts), b"")
 
 
 def _each_written(pushes: list[Push | Refused], items: list[Item]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from engineio.packet import Packet
 
 from .admission import Full, retry_after
-from .headers import NO_SNIFFING
+from .headers import PRIVATE
 
 # The protocol's own errors, as the reference server numbers and words them.
 TRANSPORT_UNKNOWN = (0, "Transport unknown")
@@ -17,13 +17,17 @@ UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 # And our own.
 GOING_DOWN = (BAD_REQUEST[0], "the relay is going down here: connect again")
 NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open files (ulimit -n)")
-ORIGIN_REFUSED = (
-    "origin_not_allowed",
-    "pages of this origin may not connect: add it to the relay's setting origins",
-)
+ORIGIN_REFUSED = "origin_not_allowed"
 NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
 
-_JSON = [("Content-Type", "application/json"), NO_SNIFFING]
+_JSON = [("Content-Type", "application/json"), *PRIVATE]
+# What the log has about them: see refusals.refused_handshake().
+CAUSES = {
+    TRANSPORT_UNKNOWN[0]: "transport",
+    SESSION_UNKNOWN[0]: "session",
+    BAD_HANDSHAKE_METHOD[0]: "method",
+    UNSUPPORTED_VERSION[0]: "old_client",
+}
 
 
 class Answer(NamedTuple):
@@ -49,6 +53,11 @@ class Rejected(Exception):
         if self.word:
             told["error"] = self.word
         return Answer(self.status, [*_JSON, *_when_to_retry(self.status)], _encoded(told))
+
+
+def origin_message(origin: str) -> str:
+    """Return what a page that may not connect is answered."""
+    return f"pages of {origin[:100]} may not connect: add this origin to the relay's setting origins"
 
 
 def full_answer(full: Full) -> Answer:

@@ -37,6 +37,8 @@ class Refused(Exception):
     def __init__(self, status: str, error: str, message: str):
         super().__init__(message)
         self.status = status
+        self.error = error
+        self.message = message
         self.body = json.dumps({"error": error, "message": message}).encode()
 
 

@@ -276,7 +276,7 @@ def plain_answer(status: str, body: bytes, headers: str = "") -> bytes:
     """A whole answer in JSON behind which the connection is closed; `headers` are further lines of its head."""
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}"
-        "X-Content-Type-Options: nosniff\r\n"
+        "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
         f"Date: {formatdate(usegmt=True)}\r\nConnection: close\r\n\r\n"
     ).encode() + body
 

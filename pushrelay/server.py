@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .complaints import Complaints
 from .connection import Connection, bound_send_buffer
 from .doors import Doors
 from .draining import until
 from .http1 import Conversation, Lingering
 from .poller import IN, Poller
-from .request import Limits, Parser, Remembered, Request
+from .refusals import NOBODY
+from .request import Limits, Parser, Refused, Remembered, Request
 from .response import FileWrapper, Response
 from .systemd import passed_socket
 
@@ -69,8 +71,10 @@ class Server:
         shortcut: Callable[[dict[str, Any]], Any] | None = None,
         doors: Doors | None = None,
         share_of: Callable[[dict[str, Any]], str | None] | None = None,
+        complaints: Complaints | None = None,
     ):
         self.app = app
+        self._complaints = complaints or Complaints()
         self._shortcut = None if access_log else shortcut  # the log is of requests, of which a shortcut makes none
         self.share_of = share_of or (lambda environ: None)
         self._has_shares = share_of is not None
@@ -166,6 +170,13 @@ class Server:
     def forget(self, connection: Connection) -> None:
         """The connection no longer speaks HTTP."""
         self._connections.discard(connection)
+
+    def note_refusal(self, peer: Any, refused: Refused) -> None:
+        """Have the log name a connection whose request cannot be read."""
+        if not self.ending:
+            address = peer[0] if isinstance(peer, tuple) else NOBODY
+            sentence = f"a request from {address} was refused ({refused.status}): {refused.message}"
+            self._complaints.note(f"request {refused.error}", address, sentence)
 
     def log_access(self, request: Request, response: Response, user: str) -> None:
         environ = request.environ

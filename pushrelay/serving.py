@@ -6,6 +6,7 @@ import select
 from collections.abc import Callable
 from typing import Any
 
+from .complaints import Complaints
 from .demo import address, first_steps
 from .demo import demo_facts as demo_facts
 from .exposure import on_command_line, open_to, warnings
@@ -22,16 +23,21 @@ def is_own(settings: Settings) -> bool:
     return has_epoll and settings.server != "werkzeug"
 
 
-def make_manager(settings: Settings, address_of: Callable[[dict[str, Any]], str | None], imported: bool = False) -> Any:
+def make_manager(
+    settings: Settings,
+    address_of: Callable[[dict[str, Any]], str | None],
+    imported: bool = False,
+    complaints: Complaints | None = None,
+) -> Any:
     """The `client_manager` for Flask-SocketIO, which makes it run on the engine it belongs to.
 
-    `address_of`: see admission.Admission. `imported`: another server than those below runs the app. The setting
-    `server` says nothing about that one, and our engine works there.
+    `address_of`: see admission.Admission. `complaints` gets what the engine refuses. `imported`: another server than
+    those below runs the app. The setting `server` does not apply to that one, and our engine works there.
     """
     if not (is_own(settings) or (imported and hasattr(select, "epoll"))):
         from .fallback import StockManager
 
-        return StockManager()
+        return StockManager(address_of, complaints)
     from .admission import Admission
     from .doors import most_clients
     from .engine import install
@@ -45,17 +51,24 @@ def make_manager(settings: Settings, address_of: Callable[[dict[str, Any]], str 
         settle_timeout=settings.register_timeout,
         event_rate=settings.max_event_rate,
         admission=Admission(most, settings.max_per_address, settings.max_connections, address_of),
+        complaints=complaints,
         threads=settings.threads,
     )
     return RoomManager()
 
 
-def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = None, share_of: Any = None) -> Any:
+def make_server(
+    app: Callable[..., Any],
+    settings: Settings,
+    shortcut: Any = None,
+    share_of: Any = None,
+    complaints: Complaints | None = None,
+) -> Any:
     """The server, bound and listening, with `port`, `serve_forever()`, `drain()`, `finish()` and `close()`.
 
     Raises OSError.
 
-    `shortcut` and `share_of` are for our own server (see server.Server); others do without.
+    `shortcut`, `share_of` and `complaints` are for our own server (see server.Server); others do without.
     """
     if not is_own(settings):
         from .fallback import FallbackServer
@@ -66,7 +79,7 @@ def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = Non
 
     raise_file_limit()
     files = files_for(file_limit(), settings.threads)
-    doors = Doors(files, settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies)
+    doors = Doors(files, settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies, complaints)
     limits = Limits(
         max_header=settings.max_header,
         header_timeout=settings.header_timeout,
@@ -86,6 +99,7 @@ def make_server(app: Callable[..., Any], settings: Settings, shortcut: Any = Non
         shortcut=shortcut,
         doors=doors,
         share_of=share_of,
+        complaints=complaints,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from .connection import PING_TIMEOUT, SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR, Connection
 from .message import CLOSE, CLOSE_MESSAGE, MESSAGE, NOOP, NOOP_MESSAGE, PING, PONG, PROBE_ANSWER, UPGRADE, Message
 from .shares import TURN_EVENTS, TURN_SECONDS
-from .websocket import GOING_AWAY, NORMAL, POLICY_VIOLATION, PROTOCOL_ERROR, WebSocket
+from .websocket import GOING_AWAY, NORMAL, POLICY_VIOLATION, PROTOCOL_ERROR, TOO_BIG, WebSocket
 
 CLIENT_DISCONNECT = "client disconnect"
 SERVER_DISCONNECT = "server disconnect"
@@ -209,6 +209,10 @@ class Session:
         if messages:
             self._engine.outboxes.remove(self, messages, True)
         return messages
+
+    def complain(self, cause: str, message: str) -> None:
+        """Have the log name this client; `message` is what it did."""
+        self._engine.complain(self, cause, message)
 
     def give_up(self) -> None:
         """Close the session as `slow`: all clients together have too much waiting, and this one has the most."""
@@ -597,6 +601,9 @@ class Link:
             self._expect_the_rest()
         if socket.close_code is not None:
             self._rest = b""
+        if socket.close_code == TOO_BIG:
+            message = f"was closed because it sent a message of more than {socket.limit} bytes (setting max_message)"
+            self._session.complain("too_large", message)
 
     def _handle(self) -> bool:
         """Handle the packets that are here. False if the turn is over before they are."""
@@ -642,6 +649,7 @@ class Link:
             return
         why = f"a message must be complete within {seconds:g} seconds (setting body_timeout)"
         connection.write(self._socket.begin_close(POLICY_VIOLATION, why))
+        self._session.complain("body_timeout", f"was closed: {why}")
         if self._session.link is connection:
             self._session.close(reason=TRANSPORT_ERROR)
         else:

@@ -47,9 +47,8 @@ class Statics:
             response.headers["Vary"] = "Accept-Encoding"
         if path == self._script:
             response.headers.extend(_FOR_ALL)
-        response.headers["Cache-Control"] = (
-            "no-cache"  # kept, and asked about each time: the file changes with the relay
-        )
+        # Kept by anyone, and asked about each time: the file changes with the relay.
+        response.headers["Cache-Control"] = "public, no-cache"
         response.last_modified = file.stamp[0] // 1_000_000_000
         response.set_etag(f"{file.digest}-gz" if packed else file.digest)  # RFC 9110, 8.8.3.3: each coding has its own
         return response.make_conditional(request)

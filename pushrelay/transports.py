@@ -19,12 +19,14 @@ from .connection import TRANSPORT_ERROR
 from .farewell import Farewell, farewell_frames
 from .foreign import ForeignPoll, can_serve, serve_foreign, threads_of
 from .handshakes import kept_of, read_query
-from .headers import NO_SNIFFING, cors
+from .headers import NO_STORE, PRIVATE, cors
 from .http1 import KEY, Conversation
 from .message import OPEN, Message, payload, split_payload
+from .refusals import refused_handshake, refused_origin, seen_as
 from .rejections import (
     BAD_HANDSHAKE_METHOD,
     BAD_REQUEST,
+    CAUSES,
     FORBIDDEN,
     GOING_DOWN,
     NO_FILES,
@@ -36,6 +38,7 @@ from .rejections import (
     Answer,
     Rejected,
     full_answer,
+    origin_message,
 )
 from .session import Link, Session
 from .takeover import NotTaken, Taken
@@ -48,7 +51,8 @@ UPGRADE_SECONDS = 10.0
 FREE_THREADS = 2
 COMPRESSION_LEVEL = 1  # of 1, the fastest, to 9
 GZIP = 31  # zlib's wbits for the gzip format
-_TEXT = [("Content-Type", "text/plain; charset=UTF-8"), NO_SNIFFING]
+_TEXT = [("Content-Type", "text/plain; charset=UTF-8"), *PRIVATE]
+_SWITCHING = f"{': '.join(NO_STORE)}\r\n".encode()  # in the answer that makes a request a WebSocket
 
 
 class Transports(engineio.Server):
@@ -90,22 +94,21 @@ class Transports(engineio.Server):
 
     def _refuse_origin(self, environ: dict[str, Any]) -> Answer | Iterable[bytes]:
         """Refuse a page of an origin that may not connect, in a way that it can read if it opens a WebSocket."""
-        origin = environ["HTTP_ORIGIN"]
-        told = f"a page of {origin!r:.100} was refused: to admit it, add its origin to the setting origins"
-        self.complaints.note("origin", origin[:100], told)
+        self.complaints.note(*refused_origin(environ))
+        message = origin_message(environ["HTTP_ORIGIN"])
         query = read_query(environ.get("QUERY_STRING", ""))
         if query.get("transport") == "websocket" and query.get("EIO") == "4" and self._is_handshake(environ):
             with contextlib.suppress(HandshakeError, NotTaken):
-                if (answer := self._say_farewell(environ, *ORIGIN_REFUSED)) is not None:
+                if (answer := self._say_farewell(environ, ORIGIN_REFUSED, message)) is not None:
                     return answer
-        raise Rejected((FORBIDDEN[0], ORIGIN_REFUSED[1]), "403 Forbidden", ORIGIN_REFUSED[0])
+        raise Rejected((FORBIDDEN[0], message), "403 Forbidden", ORIGIN_REFUSED)
 
     def _say_farewell(self, environ: dict[str, Any], error: str, message: str) -> Iterable[bytes] | None:
         """Accept a WebSocket to tell a page why it may not connect; None if that cannot be done now.
 
         Raises HandshakeError and NotTaken.
         """
-        head = handshake(environ)
+        head = handshake(environ, _SWITCHING)
         conversation = self._conversation(environ)
         if conversation is None or not conversation.websockets or conversation.is_last or self.admission.draining:
             return None
@@ -122,23 +125,37 @@ class Transports(engineio.Server):
         return conversation.returned()
 
     def _refusal(self, error: Exception, environ: dict[str, Any]) -> Answer:
-        """Return the answer to a request that is refused; the log gets what the operator can change."""
+        """Return the answer to a request that is refused, and note it for the log."""
         if isinstance(error, Full):
-            self._complain(error, environ)
+            if not self.admission.draining:
+                self._note(environ, error.error, error.message, has_address=error.error == "too_many_of_address")
             return full_answer(error)
         if isinstance(error, HandshakeError):
+            self._note(environ, "websocket", str(error))
             return Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
         rejected = error if isinstance(error, Rejected) else Rejected(NO_FILES, "503 Service Unavailable")
-        if rejected.status.startswith("503") and not self._over:
-            self.complaints.note(rejected.message, "", f"a client was refused: {rejected.message}")
+        if rejected.word != ORIGIN_REFUSED and not self._over:
+            self._note_rejected(environ, rejected)
         return rejected.answer()
 
-    def _complain(self, full: Full, environ: dict[str, Any]) -> None:
-        """Have the log name the setting because of which a client was refused."""
-        if not self.admission.draining:
-            address = environ.get("REMOTE_ADDR") if full.error == "too_many_of_address" else ""
-            by = f"of {address} " if address else ""
-            self.complaints.note(full.error, address or "", f"a client {by}was refused: {full.message}")
+    def _note_rejected(self, environ: dict[str, Any], rejected: Rejected) -> None:
+        query, message = read_query(environ.get("QUERY_STRING", "")), rejected.message
+        cause = "too_large" if rejected.status.startswith("413") else CAUSES.get(rejected.code, message)
+        if cause == "session" and query.get("sid", self._mark).startswith(self._mark):
+            return  # it ended here: a computer that was asleep comes back to it
+        detail = {"old_client": "EIO", "transport": "transport"}.get(cause, "")
+        if detail:
+            message += f" ({detail}={query.get(detail, '')[:20]!r})"
+        self._note(environ, cause, message, has_address=not rejected.status.startswith("503"))
+
+    def _note(self, environ: dict[str, Any], cause: str, message: str, has_address: bool = True) -> None:
+        """Have the log name a client that was refused; all together if none of them can help it."""
+        cause, address, sentence = refused_handshake(environ, self.seen_as(environ), cause, message)
+        self.complaints.note(cause, address if has_address else "", sentence)
+
+    def seen_as(self, environ: dict[str, Any]) -> str:
+        """Return how the log names a client."""
+        return seen_as(self.admission.address_of(environ), environ)
 
     def _cors_headers(self, environ: dict[str, Any], readable: bool = False) -> list[tuple[str, str]]:
         """Return the headers of CORS; `readable` for a refusal that a page of any origin may read, as it says why."""
@@ -150,7 +167,7 @@ class Transports(engineio.Server):
     def _route(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
         if method == "OPTIONS":
-            return Answer("204 No Content", [], b"")
+            return Answer("204 No Content", [NO_STORE], b"")
         query = read_query(environ.get("QUERY_STRING", ""))
         transport, sid = query.get("transport"), query.get("sid")
         if transport not in self.transports:
@@ -223,7 +240,7 @@ class Transports(engineio.Server):
         transport: str,
         conversation: Conversation | Taken | None,
     ) -> Answer | Iterable[bytes]:
-        head = handshake(environ) if transport == "websocket" else b""
+        head = handshake(environ, _SWITCHING) if transport == "websocket" else b""
         if conversation is None:
             self._check_threads(environ)
         has_websockets = _has_websockets(environ, conversation)
@@ -322,7 +339,7 @@ class Transports(engineio.Server):
             body = _read_payload(environ, self.max_http_buffer_size)
             if len(body) > self.max_http_buffer_size:
                 session.close(abort=True, reason=TRANSPORT_ERROR)
-                message = f"a payload has {self.max_http_buffer_size} bytes at most"
+                message = f"a payload has {self.max_http_buffer_size} bytes at most (setting max_message)"
                 raise Rejected((BAD_REQUEST[0], message), "413 Content Too Large")
             packets = split_payload(body)
             connection = conversation.connection if conversation is not None else None
@@ -382,7 +399,7 @@ class Transports(engineio.Server):
         start_response: Callable[..., Any],
         conversation: Conversation | Taken | None,
     ) -> Iterable[bytes]:
-        head = handshake(environ)
+        head = handshake(environ, _SWITCHING)
         self.admission.check(conversation)
         if not _has_websockets(environ, conversation):
             raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)

@@ -36,8 +36,7 @@ CACHES = {
     "MemoryBroker._destinations",
     "Asker._questions",
     "Expiries._heap",
-    "Complaints._unsaid",
-    "Complaints._quiet_until",
+    "Complaints._silences",
 }
 CONTAINERS = (dict, list, set, collections.deque)
 
