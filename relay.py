@@ -17,21 +17,27 @@ if sys.version_info < (3, 11):  # noqa: UP036 (see above)
 
 import copy
 import logging
+import pathlib
+import signal
 import threading
 from functools import wraps
 from typing import Any, NoReturn
 
+from pushrelay import streams
 from pushrelay.commands import run_command
 
 
 def stop_with(message: str) -> NoReturn:
     """End the process because it cannot start: one sentence, exit code 2."""
-    sys.stderr.write(f"relay: {message}\n")
+    streams.complain(f"relay: {message}")
     raise SystemExit(2)
 
 
 if __name__ == "__main__":
+    streams.prepare()
     run_command(sys.argv[1:])  # a first word such as doctor; to serve, there is none
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves, Ctrl+C needs no traceback
 
 try:
     from flask import Flask, Response, render_template, request
@@ -135,7 +141,9 @@ class RelaySocketIO(SocketIO):
         serve(app, chosen)
 
 
-app = RelayApp(__name__)
+ROOT = pathlib.Path(__file__).resolve().parent
+# Both folders are given, because Flask would look for them from the working folder, which may have been removed.
+app = RelayApp(__name__, root_path=str(ROOT), instance_path=str(ROOT / "instance"))
 app.url_map.merge_slashes = False  # its redirects would name whatever host a stranger asked for
 statics = Statics(app.static_folder)
 socketio = RelaySocketIO(
@@ -486,9 +494,17 @@ if __name__ != "__main__":
 
 def main() -> None:
     if check_only:
-        print(serving.checked(settings))
+        print_checked()
     else:
         serve(app, settings)
+
+
+def print_checked() -> None:
+    error = streams.say(serving.checked(settings))
+    if isinstance(error, BrokenPipeError):
+        raise SystemExit(141)  # as for a program that SIGPIPE ended: its reader has enough
+    if error:
+        stop_with(f"the result of --check cannot be written ({error.strerror}): check where its output goes")
 
 
 def serve(wsgi_app: Any, settings: Any) -> None:
@@ -502,7 +518,10 @@ def serve(wsgi_app: Any, settings: Any) -> None:
         stop_with(serving.cannot_listen(settings, error))
     try:
         upkeep.start()
-        print(serving.banner(settings, server.port), flush=True)
+        if error := streams.say(serving.banner(settings, server.port)):
+            app.logger.warning(
+                "where the relay serves could not be printed (%s); it serves all the same", error.strerror
+            )
         notify("READY=1")
         draining.serve(server)
     except StoreError as error:

@@ -47,7 +47,13 @@ class SQLiteBroker(Opening):
         super().__init__(deliver, **options)
         if self.history_bytes < MIN_BYTES:
             raise ValueError(f"history_bytes is {MIN_BYTES} at least, not {self.history_bytes}")
-        self.path = os.path.realpath(path)  # one file has one lock, whatever links lead to it
+        try:
+            self.path = os.path.realpath(path)  # one file has one lock, whatever links lead to it
+        except FileNotFoundError:  # of os.getcwd(): only a relative path asks for it
+            raise ValueError(
+                f"the folder in which the relay was started is gone, so {path} leads nowhere: start it in a folder "
+                "that exists, or write the whole path in the setting broker"
+            ) from None
         self._durability = durability
         self._trim_every = max(TRIM_EVERY, self.history_size // 4)
 
