@@ -17,7 +17,7 @@
 
   // Unknown in modules, bundles and workers.
   const { src } = page.currentScript || {};
-  const [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)\.js/.exec(src) || [];
+  const [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io(\.min)?)\.js/.exec(src) || [];
   // A frame with srcdoc and a worker from a blob have no address of their own.
   const BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
 
@@ -215,6 +215,14 @@
     off(name, fn) {
       this._handlers = this._handlers.filter((it) => name !== undefined && (it.name !== name || (fn && it.fn !== fn)));
       return this;
+    }
+
+    listeners(name) {
+      return this._handlers.filter((it) => it.name === name).map(({ fn }) => fn);
+    }
+
+    hasListeners(name) {
+      return this.listeners(name).length > 0;
     }
 
     /** Return a function for each handler that calls it. A handler of once() is removed now. */
@@ -806,23 +814,34 @@
   class Socket extends Connection {
     constructor(url, options) {
       super(url, options);
-      this.io = new Emitter(); // the manager's events
+      const socket = this;
+      const transport = {
+        get name() {
+          return socket.transport;
+        },
+      };
+      const engine = Object.assign(new Emitter(), { transport }); // it fires nothing
+      this.io = Object.assign(new Emitter(), { opts: this._options, engine }); // the manager
     }
 
     get connected() {
       return this.transport !== null;
     }
 
+    get disconnected() {
+      return !this.connected;
+    }
+
     get id() {
-      return this.sid;
+      return this.sid || undefined;
     }
 
     get active() {
       return live.has(this);
     }
 
-    disconnect() {
-      this.close();
+    close() {
+      super.close();
       return this;
     }
 
@@ -834,17 +853,46 @@
       return this.off(ANY);
     }
 
-    removeAllListeners(name) {
-      return this.off(name);
+    // These three are for the next emit().
+
+    timeout(ms) {
+      this._ms = ms;
+      return this;
+    }
+
+    get volatile() {
+      this._isVolatile = true;
+      return this;
+    }
+
+    compress() {
+      return this;
+    }
+
+    send(...args) {
+      return this.emit("message", ...args);
     }
 
     emitWithAck(...args) {
-      return new Promise((resolve) => this.emit(...args, resolve));
+      const ms = this._ms;
+      return new Promise((resolve, reject) =>
+        this.emit(...args, ms ? (error, body) => (error ? reject(error) : resolve(body)) : resolve),
+      );
     }
 
     /** The seed's page registers once, outside "connect": remembered too. */
     emit(name, ...args) {
+      const { _ms: ms, _isVolatile: isVolatile } = this;
+      this._ms = this._isVolatile = 0;
+      if (isVolatile && !this.connected) return this;
       const fn = isFunction(args[args.length - 1]) && args.pop();
+      if (fn && ms) {
+        within(ms, new Promise((resolve) => this.emit(name, ...args, (...body) => resolve(body)))).then(
+          (body) => call(fn, this, [null, ...body]),
+          (error) => call(fn, this, [error]),
+        );
+        return this;
+      }
       const answer = (...body) => (fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]));
       const [payload] = args;
       if (name === "register" && payload) this._remember(payload, answer);
@@ -874,13 +922,32 @@
     }
   }
 
+  const alias = ({ prototype }, method, ...names) => names.forEach((name) => (prototype[name] = prototype[method]));
+  alias(Emitter, "on", "addEventListener");
+  alias(Emitter, "off", "removeListener", "removeEventListener", "removeAllListeners");
+  alias(Connection, "connect", "open");
+  alias(Socket, "close", "disconnect");
+
+  /** As socket.io-client has it: an address without a scheme has that of the page, and without a host the page's. */
+  const address = (url) => (!url || /^(\w+:\/)?\//.test(url) ? url || undefined : `//${url[0] === ":" ? here.hostname : ""}${url}`);
+
+  // Options of socket.io-client that change nothing here; `rest` is ours.
+  const HARMLESS = /^(rest$|force|multiplex|secure|.*upgrade|withCred|random|closeOn|tryAll)/i;
+
   function io(url, options) {
     if (isObject(url)) return io(undefined, url);
-    const { path = "socket.io/", autoConnect, ...others } = options || {};
-    const socket = new Socket(locate(new URL(path, locate(url || undefined)).href), others);
+    const { path = "socket.io/", autoConnect, reconnection, ...others } = options || {};
+    const ignored = Object.keys(others).filter((name) => !(name in DEFAULTS || HARMLESS.test(name)));
+    if (reconnection === false) ignored.push("reconnection");
+    if (ignored.length) console.warn("relay: io() ignores", ignored.join(", "));
+    const socket = new Socket(locate(new URL(path, locate(address(url))).href), others);
     return autoConnect === false ? socket : socket.connect();
   }
 
+  io.Manager = function (url, options) {
+    const socket = io(url, { ...options, autoConnect: false });
+    return Object.assign(socket.io, { socket: () => socket.connect() });
+  };
   io.connect = io;
 
   function locate(url = HOME) {
