@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .commits import Commits, Job
-from .handout import Item, Stripe, Tap
+from .handout import Item, KeyUse, Stripe, Tap
 from .listing import MOST_BYTES, Listing
 from .publication import (
     Draft,
@@ -104,7 +104,8 @@ class Broker:
         """Store all drafts in one transaction, then hand each one out; returns their receipts in the same order.
 
         Raises StoreError, and ValueError for data that is not JSON; then nothing was stored, nothing was handed out
-        and no offset was used. A draft whose key was used within KEY_TTL seconds is answered with the first receipt.
+        and no offset was used. A draft whose key was used within KEY_TTL seconds is answered with the first receipt,
+        or with `reused` if that one had another event, other data, or another ttl or skip_sid.
         """
         items = [Item(*draft) for draft in drafts]
         self.publish_items(items)
@@ -295,16 +296,34 @@ class Broker:
             self._keyed[item.key] = item
 
     def _repeats(self, item: Item, now: float) -> bool:
-        """Called by _store() for each item with a key: whether that was used before, and the item is answered by it."""
-        first = self._keyed.get(item.key)
-        if first is not None:
-            item.first = first
+        """Called by _store() for each item with a key: whether that was used before, and the item is not stored."""
+        use = item.use
+        if use.known is None:
+            self._look_up(use, now)
+        if use.is_reused:
             return True
-        found = self._find_key(item.key, now)
-        if found is None:
+        known = use.known.pop(item.key, None)
+        if known is None:
             return False
-        item.position, item.connections = position_of(self.epoch, found[0]), found[1]
+        if isinstance(known, Item):
+            item.first = known
+        else:
+            item.position, item.connections = position_of(self.epoch, known[0]), known[1]
         return True
+
+    def _look_up(self, use: KeyUse, now: float) -> None:
+        """Find which keys of a push were used before. If one was used for something else, nothing of it is stored."""
+        use.known = {}
+        for key in use.keys:
+            known = self._keyed.get(key) or self._find_key(key, now)
+            if known is None:
+                continue
+            use.known[key] = known
+            first = known.use.fingerprint if isinstance(known, Item) else known[2]
+            if first not in (use.fingerprint, None):
+                use.is_reused = True
+                use.known = {}
+                return
 
     def _lifetime(self, ttl: float | None) -> tuple[float, bool]:
         """Seconds for which a draft of this ttl is kept, and whether its end is its publisher's wish and no loss."""
@@ -417,8 +436,11 @@ class Broker:
         """Store items: ask _repeats() about those with a key, and call _place() for each that is stored."""
         raise NotImplementedError
 
-    def _find_key(self, key: str, now: float) -> tuple[int, int] | None:
-        """The offset and the connections stored for an idempotency key, unless it is older than KEY_TTL."""
+    def _find_key(self, key: str, now: float) -> tuple[int, int, str | None] | None:
+        """Return what is stored for an idempotency key, unless it is older than KEY_TTL.
+
+        That is the offset, the connections, and the fingerprint; None for that if an older relay stored the key.
+        """
         raise NotImplementedError
 
     def _store_connections(self, items: list[Item]) -> None:

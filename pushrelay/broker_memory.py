@@ -33,7 +33,8 @@ class MemoryBroker(Broker):
         self._destinations: dict[str, _Destination] = {}
         self._oldest: OrderedDict[tuple[str, int], int] = OrderedDict()  # (destination, offset): bytes, by age
         self._quiet: OrderedDict[str, float] = OrderedDict()  # without history, by the time since when
-        self._keys: OrderedDict[str, tuple[int, int, float]] = OrderedDict()  # key: offset, connections, time
+        # By key: offset, connections, fingerprint, time.
+        self._keys: OrderedDict[str, tuple[int, int, str, float]] = OrderedDict()
         self._bytes = 0  # that all publications and destinations take, about
         self._floor = 0  # the highest offset ever forgotten: new destinations count on from it
 
@@ -86,7 +87,7 @@ class MemoryBroker(Broker):
             found.offset = offset
             self._keep(found, item, Kept._make((offset, item.event, item.text, now, now + seconds, own)))
             if item.key is not None:
-                self._keys[item.key] = (item.offset, 0, now)
+                self._keys[item.key] = (item.offset, 0, item.use.fingerprint, now)
 
     def _keep(self, found: _Destination, item: Item, kept: Kept) -> None:
         name = item.destination
@@ -113,17 +114,17 @@ class MemoryBroker(Broker):
         if not found.kept:
             self._quiet[name] = now
 
-    def _find_key(self, key: str, now: float) -> tuple[int, int] | None:
+    def _find_key(self, key: str, now: float) -> tuple[int, int, str | None] | None:
         found = self._keys.get(key)
-        if found is None or found[2] + self.KEY_TTL <= now:
+        if found is None or found[3] + self.KEY_TTL <= now:
             self._keys.pop(key, None)  # so that the new one stands at the end
             return None
-        return found[:2]
+        return found[:3]
 
     def _store_connections(self, items: list[Item]) -> None:
         for item in items:
             if found := self._keys.get(item.key or ""):
-                self._keys[item.key or ""] = (found[0], item.connections, found[2])
+                self._keys[item.key or ""] = (found[0], item.connections, *found[2:])
 
     def _store_ack(self, destination: str, offset: int) -> None:
         found = self._destinations.get(destination)
@@ -164,7 +165,7 @@ class MemoryBroker(Broker):
     def _sweep_key(self, now: float) -> bool:
         if not self._keys:
             return False
-        key, (_, _, created) = next(iter(self._keys.items()))
+        key, (*_, created) = next(iter(self._keys.items()))
         if created + self.KEY_TTL > now and len(self._keys) <= self.MAX_KEYS:
             return False
         del self._keys[key]

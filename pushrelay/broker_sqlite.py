@@ -218,6 +218,7 @@ class SQLiteBroker(Opening):
         event: str,
         text: str,
         key: str | None = None,
+        fingerprint: str | None = None,
     ) -> None:
         spot = self._spot(name, self._look(created, expires))
         if offset > spot.offset:
@@ -225,7 +226,7 @@ class SQLiteBroker(Opening):
                 name, spot, offset, created, expires, own, event, text, data_sum(text, created, expires, bool(own))
             )
         if key is not None and self._find_key(key, created) is None:
-            self._store_key(key, offset, created)
+            self._store_key(key, offset, created, fingerprint)
 
     # Storing.
 
@@ -245,7 +246,7 @@ class SQLiteBroker(Opening):
                 last, total = (item.text, item.ttl), data_sum(item.text, now, expires, own)
             self._put(name, spot, offset, now, expires, own, item.event, item.text, total)
             if item.key is not None:
-                self._store_key(item.key, offset, now)
+                self._store_key(item.key, offset, now, item.use.fingerprint)
             if len(item.text) > SIZE:  # the journal has no room for it, so none is made ready for it
                 self._settles = True
             elif not self._settles:
@@ -253,7 +254,7 @@ class SQLiteBroker(Opening):
                     times = usual_times = usual_times or f"{now},{expires}"  # writing numbers is slow
                 else:
                     times = f"{now},{expires}"
-                key = "" if item.key is None else "," + quote(item.key)
+                key = "" if item.key is None else f',{quote(item.key)},"{item.use.fingerprint}"'
                 self._entries.append(
                     f'["publication",{quote(name)},{offset},{times},{1 if own else 0},'
                     f"{quote(item.event)},{quote(item.text)}{key}]"
@@ -347,15 +348,15 @@ class SQLiteBroker(Opening):
 
     # Idempotency keys.
 
-    def _find_key(self, key: str, now: float) -> tuple[int, int] | None:
-        select = "SELECT offset, connections FROM keys WHERE key = ? AND created > ?"
+    def _find_key(self, key: str, now: float) -> tuple[int, int, str | None] | None:
+        select = "SELECT offset, connections, fingerprint FROM keys WHERE key = ? AND created > ?"
         found = self._writer.execute(select, (key, now - self.KEY_TTL)).fetchone()
-        return None if found is None else (whole(found[0]), whole(found[1]))
+        return None if found is None else (whole(found[0]), whole(found[1]), found[2])
 
-    def _store_key(self, key: str, offset: int, now: float) -> None:
+    def _store_key(self, key: str, offset: int, now: float, fingerprint: str | None) -> None:
         # OR REPLACE: one that was used long ago may not be swept yet.
-        insert = "INSERT OR REPLACE INTO keys (key, offset, connections, created) VALUES (?, ?, 0, ?)"
-        self._writer.execute(insert, (key, offset, now))
+        insert = "INSERT OR REPLACE INTO keys (key, offset, connections, fingerprint, created) VALUES (?, ?, 0, ?, ?)"
+        self._writer.execute(insert, (key, offset, fingerprint, now))
 
     def _store_connections(self, items: list[Item]) -> None:
         rows = [(item.connections, item.key) for item in items]

@@ -3,6 +3,7 @@
 A newcomer opens a tap on it, which keeps for it what is handed out from then on (replay.py).
 """
 
+import hashlib
 import logging
 import threading
 from collections import deque
@@ -21,6 +22,24 @@ ITEM_BYTES = 600  # what an item takes beside its data (measured)
 MOST_SKIPPED = 1000
 
 
+class KeyUse:
+    """One push that has an idempotency key: what it asks for, and whether its key was used for something else.
+
+    All items of the push share it, so that they are stored together or not at all.
+    """
+
+    __slots__ = ("fingerprint", "is_reused", "keys", "known")
+
+    def __init__(self, text: str, event: str = "push", ttl: float | None = None, skip_sid: str | None = None):
+        # 1 in JSON and "1" in a form may be the same push, sent in two ways.
+        plain = text[1:-1] if text.startswith('"') else text
+        asked = f"{encode([event, ttl, skip_sid])}{plain}".encode("utf-8", "surrogatepass")
+        self.fingerprint = hashlib.blake2b(asked, digest_size=8).hexdigest()
+        self.keys: list[str] = []  # of its items
+        self.known: dict[str, Any] | None = None  # those that were used before; None until the store is asked
+        self.is_reused = False  # for a push with other contents: nothing of this one is stored
+
+
 class Item:
     """One draft on its way through the broker, made of its fields. Raises ValueError for data that is not JSON."""
 
@@ -37,6 +56,7 @@ class Item:
         "stripe",
         "text",
         "ttl",
+        "use",
     )
 
     def __init__(
@@ -48,8 +68,11 @@ class Item:
         key: str | None = None,
         skip_sid: str | None = None,
         text: str | None = None,
+        use: KeyUse | None = None,
     ):
-        """`text` is the data as JSON, if it is known already; items of the same data share it."""
+        """`text` is the data as JSON, if it is known already; items of the same data share it, and items of a push
+        with a key share its `use`.
+        """
         self.destination = destination
         self.event = event
         self.ttl = ttl
@@ -62,15 +85,23 @@ class Item:
         if not (destination.isascii() and event.isascii()):
             f"{destination}{event}".encode()
         self.key: str | None = None  # unique in the whole store, as the draft's is only for its destination
+        self.use: KeyUse | None = None  # of the key
         if key is not None:
             self.key = f"{len(destination)}:{destination}{key}"
             self.key.encode()
+            self.use = use or KeyUse(text, event, ttl, skip_sid)
+            self.use.keys.append(self.key)
         self.stripe: Stripe | None = None  # where it is queued
         self.first: Item | None = None  # the item that this one repeats, still on its way
         self.offset = 0
         self.position = ""
         self.publication: Publication | None = None  # None where it repeats an earlier one
         self.connections = 0
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether it was not stored because its key was used for a push with other contents."""
+        return self.use is not None and self.use.is_reused
 
     @property
     def is_fleeting(self) -> bool:
@@ -85,7 +116,7 @@ class Item:
     def receipt(self) -> Receipt:
         """What the publisher is told, once the item or the one that it repeats is handed out."""
         told = self.first or self
-        return Receipt(told.position, told.connections, self.publication is None)
+        return Receipt(told.position, told.connections, self.publication is None, self.is_reused)
 
 
 class Tap:

@@ -60,6 +60,7 @@ class Receipt(NamedTuple):
     position: str
     connections: int  # sockets of this node that it was handed to
     repeated: bool = False  # the key was used before: this is what the first push was told
+    reused: bool = False  # the key was used before for another event or other data: nothing was published
 
 
 class Handed(NamedTuple):

@@ -11,7 +11,7 @@ from .bodies import USUAL_FORM, is_form
 from .broker import Broker
 from .errors import Refused, bad
 from .gathering import Gathering
-from .handout import Item
+from .handout import Item, KeyUse
 from .headers import PRIVATE
 from .publication import StoreError, encode, offset_of
 from .pushes import Push, read_pushes
@@ -32,6 +32,12 @@ class Answer(NamedTuple):
     body: bytes
 
 
+REUSED = Refused(
+    422,
+    "id_reused",
+    "this idempotency key (id, or Idempotency-Key) was used in the last five minutes for a push with other data or "
+    "another event, ttl or except: nothing was published. Use a new key for each push, and repeat a push unchanged",
+)
 _JSON_HEADERS = (("Content-Type", "application/json"), *PRIVATE)
 
 
@@ -87,7 +93,8 @@ class Publisher:
         """
         # A body that might take more as JSON than a push may is answer()'s to look at.
         is_large = int(environ.get("CONTENT_LENGTH") or 0) * MOST_GROWTH > self._settings.max_body
-        if is_large or "HTTP_IDEMPOTENCY_KEY" in environ or not is_form(environ):
+        has_more = "HTTP_IDEMPOTENCY_KEY" in environ or "HTTP_CONTENT_ENCODING" in environ
+        if is_large or has_more or not is_form(environ):
             return None
         let_in: dict[str, Caller] = {}  # by address, who it was with this header
         longest, gathering = self._settings.max_id_length, self._gathering
@@ -127,6 +134,8 @@ class Publisher:
         """Publish in this thread, without regard to `wait`; what the publisher is told about each destination."""
         items = items_of(push)
         self._broker.publish_items(items)
+        if items[0].is_reused:
+            raise Refused(REUSED.status, REUSED.error, REUSED.message)
         receipts = [item.receipt() for item in items]
         return [
             {"destination": item.destination, "id": receipt.position, "connections": receipt.connections}
@@ -141,6 +150,9 @@ class Publisher:
         waiter, held = self.waiters.enter(pushes.destinations), Held()
         try:
             self._broker.publish_items(items)
+            if items[0].is_reused:
+                waiter.finish()
+                return refusal(REUSED)
             self._expect(waiter, items, held.answer)
         except BaseException:
             waiter.finish()
@@ -176,6 +188,10 @@ class Publisher:
                 waiter.finish()
                 conversation.answer(*self._not_taken(error, environ))
                 return
+            if items[0].is_reused:
+                waiter.finish()
+                conversation.answer(*refusal(REUSED))
+                return
             timer = poller.call_later(push.wait, waiter.finish)
 
             def answer(acked: dict[str, int]) -> None:
@@ -204,7 +220,8 @@ def items_of(pushes: Pushes) -> list[Item]:
     """What is to be published, in order; nothing for the items of a batch that are refused."""
     if isinstance(pushes, Push):
         push = pushes
-        more = push.event, push.ttl, push.key, push.skip_sid, push.text or None
+        use = None if push.key is None else KeyUse(push.text, push.event, push.ttl, push.skip_sid)
+        more = push.event, push.ttl, push.key, push.skip_sid, push.text or None, use
         return [Item(each, push.data, *more) for each in push.destinations]
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
@@ -228,6 +245,8 @@ def _written(pushes: Pushes, items: list[Item], seed: bool, acked: dict[str, int
     """The answer to pushes that were published as these items."""
     if isinstance(pushes, list):
         return _json_answer(f"[{','.join(_each_written(pushes, items))}]")
+    if items[0].is_reused:
+        return refusal(REUSED)
     if not seed:
         return _json_answer(_json_of(pushes, items, acked))
     # PHP prints what it gets back, so the body is empty and the facts are headers.
@@ -244,7 +263,8 @@ def _each_written(pushes: list[Push | Refused], items: list[Item]) -> Iterator[s
     left = iter(items)
     for push in pushes:
         if isinstance(push, Push):
-            yield _json_of(push, [next(left) for _ in push.destinations])
+            its = [next(left) for _ in push.destinations]
+            yield encode(REUSED.body()) if its[0].is_reused else _json_of(push, its)
         else:
             yield encode(push.body())
 

@@ -53,6 +53,9 @@ MIGRATIONS = (
     """
     ALTER TABLE publications ADD COLUMN sum INTEGER;  -- checksum_of(); NULL in rows of before
     """,
+    """
+    ALTER TABLE keys ADD COLUMN fingerprint TEXT;  -- of the push that used it; NULL in rows of before
+    """,
 )
 
 _DAMAGED = "the store is damaged: move it away with its -wal, -shm, -recent; the relay makes another"
