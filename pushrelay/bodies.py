@@ -1,18 +1,20 @@
 """The body of a push: read, bounded, and taken apart into fields, whichever way it was written."""
 
-import io
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, NoReturn
 from urllib.parse import unquote_plus
 
 from werkzeug.exceptions import HTTPException
-from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder
 
 from . import json_text
 from .errors import Refused, bad
 
+FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
+SEED_FIELDS = ("destination", "data")
 MAX_PUSHES = 1000  # in a batch, and destinations in one push: more is better sent as a topic, or in several batches
 _MOST_FIELDS = MAX_PUSHES + 100
 _FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
@@ -22,6 +24,14 @@ _LINES = "application/x-ndjson"
 USUAL_FORM = re.compile(rb"destination=([^&%+]+)&data=([^&%+]*)")
 
 Fields = dict[str, Any]
+
+_UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
+# Charsets that a library may put on each part of a multipart form. Text in ASCII is the same in all of them.
+_BASED_ON_ASCII = re.compile(r"iso-8859-\d+|latin-?\d+|windows-125\d")
+_CHARSET = re.compile(r";\s*charset(?:\*\d*\*?)?\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
+_ESCAPED_LETTER = re.compile(r"\\u00[67]")
+_PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")  # of a part: RFC 2046, 6.2
+_LISTED = re.compile(r"destination\[[^\[\]]*\]")  # as PHP writes the elements of a list
 
 _USUAL_TYPE = 200  # characters of a Content-Type that is remembered
 _AROUND_DATA = 2  # levels of a body around the data of a push: the object, and the batch
@@ -33,16 +43,22 @@ def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Fie
     `max_body` is in bytes. `seed` is for the server's root, whose first clients sent forms without saying so: there a
     body of any other type is read as a form. Raises Refused (400, 413, 415) where the body as a whole cannot be read.
     """
+    if "HTTP_CONTENT_ENCODING" in environ:
+        _check_coding(environ["HTTP_CONTENT_ENCODING"])
     content_type = environ.get("CONTENT_TYPE", "")
     kind = (_kind_of if len(content_type) <= _USUAL_TYPE else _find_kind)(content_type)
     if kind == _JSON:
-        return _json_body(_text(_body(environ, max_body), "invalid_json"))
+        return _json_body(_text(_body(environ, max_body), "invalid_json"), seed)
     if kind == _LINES:
         return _lines(_text(_body(environ, max_body), "invalid_json"))
     if kind == _MULTIPART:
         return _form_fields(_multipart_pairs(_body(environ, max_body), environ["CONTENT_TYPE"]), seed)
     if kind in (_FORM, "") or seed:
-        return _form_fields(_form_pairs(_text(_body(environ, max_body), "invalid_form")), seed)
+        text = _text(_body(environ, max_body), "invalid_form")
+        fields = _form_fields(_form_pairs(text), seed)
+        if "destination" not in fields and text.lstrip()[:1] in ("{", "["):
+            bad("invalid_form", f"the body is sent as a form and looks like JSON: send Content-Type: {_JSON}")
+        return fields
     message = f"send the push as a form ({_FORM}), as JSON ({_JSON}) or as {_LINES}, not as {kind}"
     raise Refused(415, "unsupported_media_type", message)
 
@@ -65,11 +81,11 @@ def kind_of(value: Any) -> str:
 
 
 def _find_kind(content_type: str) -> str:
-    kind, _, parameters = content_type.lower().partition(";")
-    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters)
-    if charset and charset[1] not in ("utf-8", "utf8", "us-ascii"):
-        raise Refused(415, "unsupported_media_type", f"send the push in UTF-8, not in {charset[1][:40]}")
-    return kind.strip()
+    kind = content_type.partition(";")[0]
+    for charset in _CHARSET.findall(content_type):
+        if charset.lower() not in _UTF_8:
+            raise Refused(415, "unsupported_media_type", f"send the push in UTF-8, not in {charset[:40]}")
+    return kind.lower().strip()
 
 
 _kind_of = lru_cache(maxsize=256)(_find_kind)
@@ -107,14 +123,23 @@ def _too_large(limit: int) -> NoReturn:
     raise Refused(413, "too_large", message)
 
 
+def _check_coding(header: str) -> None:
+    """Raise Refused (415) for a body that is compressed (RFC 9110, 8.4 and 12.5.3)."""
+    if any(coding.strip().lower() not in ("", "identity") for coding in header.split(",")):
+        message = f"the relay reads no body with Content-Encoding {header[:40]}: send it as it is, without that header"
+        raise Refused(415, "unsupported_media_type", message, (("Accept-Encoding", "identity"),))
+
+
 def _text(body: bytes, error: str) -> str:
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as wrong:
+        if body.startswith(b"\x1f\x8b"):
+            bad(error, "the body is compressed with gzip: send it as it is")
         bad(error, f"the body is not UTF-8: byte {wrong.start} cannot be there")
 
 
-def _json_body(text: str) -> Fields | list[Fields | Refused]:
+def _json_body(text: str, seed: bool) -> Fields | list[Fields | Refused]:
     try:
         value = json_text.read(text, _AROUND_DATA)
     except json_text.TooDeep as error:
@@ -123,12 +148,41 @@ def _json_body(text: str) -> Fields | list[Fields | Refused]:
         value = _read_apart(text)
     except json_text.NotJSON as error:
         raise _not_json(error) from None
+    else:
+        value = _once_each(text, value, SEED_FIELDS if seed else FIELDS)
     if isinstance(value, list):
         _check_size(len(value))
         return [each if isinstance(each, dict | Refused) else _no_object(each) for each in value]
     if not isinstance(value, dict):
-        raise _no_object(value)
+        raise value if isinstance(value, Refused) else _no_object(value)
     return value
+
+
+def _once_each(text: str, value: Any, names: Collection[str]) -> Any:
+    """Return the value of a JSON text. An object that has one of these names twice is replaced with a Refused.
+
+    Nearly all texts hold each name of a push once, which is quick to see. The others are read again.
+    """
+    if isinstance(value, dict):
+        is_plain = all(text.count(f'"{name}"') == 1 for name in names if name in value)
+    elif isinstance(value, list):
+        objects = [each for each in value if isinstance(each, dict)]
+        is_plain = all(text.count(f'"{name}"') == sum(name in each for each in objects) for name in names)
+    else:
+        return value
+    if is_plain and not _ESCAPED_LETTER.search(text):
+        return value
+    twice = json_text.names_that_come_twice(text)
+    refused = [_twice(found & frozenset(names)) for found in twice]
+    if isinstance(value, dict):
+        return refused[0] or value
+    return [no or each for no, each in zip(refused, value, strict=True)]
+
+
+def _twice(names: frozenset[str]) -> Refused | None:
+    if not names:
+        return None
+    return Refused(400, f"invalid_{min(names)}", f"the field {min(names)!r} is there twice: send it once")
 
 
 def _read_apart(text: str) -> list[Any]:
@@ -143,7 +197,7 @@ def _read_apart(text: str) -> list[Any]:
 
 def _read_alone(text: str) -> Any:
     try:
-        return json_text.read(text, _AROUND_DATA)
+        return _once_each(text, json_text.read(text, _AROUND_DATA), FIELDS)
     except json_text.NotJSON as error:
         return _not_json(error)
 
@@ -189,23 +243,51 @@ def _form_pairs(text: str) -> list[tuple[str, str]]:
 
 
 def _multipart_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    # Werkzeug replaces what is not UTF-8 without a word, so the body is checked as a whole first.
-    _text(body, "invalid_form")
-    kind, options = parse_options_header(content_type)
-    parser = FormDataParser(silent=False, max_form_parts=_MOST_FIELDS)
+    """The fields of a multipart form (RFC 7578), in UTF-8 whatever each part says of itself."""
+    _text(body, "invalid_form")  # a body that is not UTF-8 is refused as a whole
+    pairs: list[tuple[str, str]] = []
+    name, value = "", b""
     try:
-        _, fields, files = parser.parse(io.BytesIO(body), kind, len(body), options)
+        boundary = parse_options_header(content_type)[1].get("boundary", "").encode("ascii")
+        if not boundary:
+            raise ValueError("no boundary")
+        decoder = MultipartDecoder(boundary, max_parts=_MOST_FIELDS)
+        decoder.receive_data(body)
+        decoder.receive_data(None)
+        while not isinstance(event := decoder.next_event(), Epilogue):
+            if isinstance(event, Field | File):
+                _check_part(event, body.isascii())
+                name, value = event.name, b""
+            elif isinstance(event, Data):
+                value += event.data
+                if not event.more_data:
+                    pairs.append((name, value.decode()))
     except (ValueError, HTTPException):
         bad(
             "invalid_form",
             f"the multipart form cannot be read: check its boundary, and send {_MOST_FIELDS} fields at most",
         )
-    if files:
-        bad("invalid_form", "files cannot be pushed: send text, and where to fetch the file")
-    pairs = list(fields.items(multi=True))
-    if any(name is None for name, _ in pairs):
-        bad("invalid_form", "a part of the multipart form has no name")
     return pairs
+
+
+def _check_part(part: Field | File, is_ascii: bool) -> None:
+    """Raise Refused for a part that is not the text of a field, as it stands and in UTF-8."""
+    if isinstance(part, File):
+        bad("invalid_form", "files cannot be pushed: send text, and where to fetch the file")
+    disposition = part.headers["Content-Disposition"].partition(";")[0].strip().lower()
+    if part.name is None or disposition != "form-data":
+        bad("invalid_form", "a part of the multipart form has no name")
+    kind, encoding = part.headers.get("Content-Type", ""), part.headers.get("Content-Transfer-Encoding", "")
+    why = ""
+    if encoding.strip().lower() not in _PLAIN_ENCODINGS:
+        why = f"it is encoded ({encoding[:40]}): send the text as it is"
+    if kind.strip().lower().startswith("multipart/"):
+        why = "it has parts of its own: send one text"
+    for charset in map(str.lower, _CHARSET.findall(kind)):
+        if charset not in _UTF_8 and not (is_ascii and _BASED_ON_ASCII.fullmatch(charset)):
+            why = f"it is in {charset[:40]}: send it in UTF-8"
+    if why:
+        raise Refused(415, "unsupported_media_type", f"the relay does not take the part {part.name[:50]!r}: {why}")
 
 
 def _form_fields(pairs: list[tuple[str, str]], seed: bool = False) -> Fields:
@@ -214,11 +296,18 @@ def _form_fields(pairs: list[tuple[str, str]], seed: bool = False) -> Fields:
     At the server's root (`seed`) all fields but destination and data are ignored, also those that come twice.
     """
     fields: Fields = {}
-    destinations = []
+    destinations: list[str] = []
+    places = set()  # in the list of destinations
     several = False
     for name, value in pairs:
         if name == "destination" or name.startswith("destination["):
             several = several or name != "destination" or bool(destinations)
+            if name != "destination" and not _LISTED.fullmatch(name):
+                bad("invalid_destination", f"{name[:50]!r} is no list of texts: write destination[]=a&destination[]=b")
+            if name in places:
+                bad("invalid_form", f"the field {name[:50]!r} is there twice: write destination[] for each")
+            if name not in ("destination", "destination[]"):
+                places.add(name)
             destinations.append(value)
         elif seed and name != "data":
             continue

@@ -7,6 +7,7 @@ is called: a value that could be read once might not be readable when it is need
 import json
 import math
 import re
+from collections import Counter
 from itertools import accumulate
 from typing import Any, NoReturn
 
@@ -84,6 +85,25 @@ def elements(text: str) -> list[str]:
     if depth or not found or text[begin:].strip() or text[: text.find("[")].strip():
         raise NotJSON("its brackets do not match")
     return found
+
+
+def names_that_come_twice(text: str) -> list[frozenset[str]]:
+    """Return which names an object has twice: of a JSON text's object, or of each element of its array.
+
+    The text has been read before, so it is JSON. Objects further inside do not count: readers keep their last member.
+    """
+    twice: dict[int, tuple[dict[str, Any], frozenset[str]]] = {}  # by the object's id, which holds while it is kept
+
+    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            counts = Counter(name for name, _ in pairs)
+            twice[id(found)] = found, frozenset(name for name, count in counts.items() if count > 1)
+        return found
+
+    value = json.JSONDecoder(object_pairs_hook=keep, parse_int=str).decode(text)
+    objects = value if isinstance(value, list) else [value]
+    return [twice[id(each)][1] if id(each) in twice else frozenset() for each in objects]
 
 
 def check_numbers(text: str) -> None:

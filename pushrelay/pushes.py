@@ -6,24 +6,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .bodies import MAX_PUSHES, Fields, kind_of, read_body, read_query
+from .bodies import FIELDS, MAX_PUSHES, SEED_FIELDS, Fields, kind_of, read_body, read_query
 from .errors import Refused, bad
 from .json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers
 from .publication import encode, quote
 from .settings import Settings
 
-SEED_FIELDS = ("destination", "data")
-FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
 MAX_EVENT_LENGTH = 100
 MAX_KEY_LENGTH = 255
 MAX_TTL = 1e20  # seconds: any integer of 64 bits, which programs send for "for ever"
 MAX_WAIT = 30.0  # seconds: PHP's own limit for a script, and what proxies give a request, are not far beyond
 # Bytes of data that one request may store over all destinations, or max_body if that is more: 20 ms of SQLite.
 MOST_STORED = 4 << 20
+MOST_EXACT = (1 << 53) - 1  # the largest number up to which JavaScript tells whole numbers apart (RFC 7493, 2.2)
 # Socket.IO keeps these names to itself: its clients would take such an event for their own.
 RESERVED_EVENTS = {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
+_QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # a string of RFC 9651, 3.3.3
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -49,12 +49,16 @@ def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False)
     Raises Refused: 400, 413 or 415, with what is wrong in which field. At the server's root (`seed`) only destination
     and data have a meaning: the programs that post there may have an `id` or a `wait` of their own.
     """
+    if environ.get("QUERY_STRING") and not seed:
+        bad("unknown_field", "the address has a query string, which nobody reads: send all fields in the body")
     body = read_body(environ, settings.max_body, seed)
     if seed and not isinstance(body, list):
         return checked({name: body[name] for name in SEED_FIELDS if name in body}, settings)
     header = environ.get("HTTP_IDEMPOTENCY_KEY")
+    if header is not None:
+        header = _header_key(header)
     if not isinstance(body, list):
-        return checked(body if header is None else _with_key(body, header), settings)
+        return checked(_with_key(body, header), settings)
     pushes: list[Push | Refused] = []
     for number, fields in enumerate(body):
         try:
@@ -133,6 +137,13 @@ def destinations_of(value: Any, settings: Settings, most: int = MAX_PUSHES) -> l
     return list(dict.fromkeys(_destination(each, settings.max_id_length) for each in value))
 
 
+def check_exact(value: Any) -> None:
+    """Raise Refused (400) for an id, or a list of them, with a number that JavaScript may have rounded."""
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, int | float) and abs(each) > MOST_EXACT:
+            bad("invalid_id", f"JavaScript rounds numbers beyond {MOST_EXACT}: write the id as text, in quotes")
+
+
 def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple[list[str], Fields]:
     """The destinations that a query string names, and all its fields: none but these `others`. Raises Refused (400)."""
     fields = read_query(environ)
@@ -207,7 +218,23 @@ def _with_key(fields: Fields, header: str | None, suffix: str = "") -> Fields:
     """The fields with the `Idempotency-Key` header as their id, unless they bring one of their own."""
     if header is None or "id" in fields:
         return fields
-    return {**fields, "id": header.strip('"') + suffix}
+    return {**fields, "id": header + suffix}
+
+
+def _header_key(header: str) -> str:
+    """Return the key in an `Idempotency-Key` header, with quotes or without. Raises Refused (400).
+
+    Servers join two headers of one name with a comma, so a key that holds one must be in quotes.
+    """
+    key = header.strip()
+    if quoted := _QUOTED_KEY.fullmatch(key):
+        key = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif '"' in key or "," in key:
+        bad("invalid_id", "the header Idempotency-Key is there once and holds one key, in quotes if it has a comma")
+    try:
+        return key.encode("latin-1").decode()  # WSGI has its bytes as Latin-1 (PEP 3333)
+    except UnicodeDecodeError:
+        bad("invalid_id", "the header Idempotency-Key is not UTF-8")
 
 
 def _batched(fields: Fields, settings: Settings) -> Push:
