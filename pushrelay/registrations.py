@@ -14,7 +14,7 @@ from .broker import Broker
 from .errors import Awaited, Refused, bad
 from .expiry import Expiries, Holder
 from .publication import encode, offset_of
-from .pushes import Push, checked
+from .pushes import Push, check_exact, checked
 from .registering import BYTES_EACH, FINISH_SECONDS, Registering, leave, rooms_of_socket
 from .seats import Seat, destination_in, rooms_of, seats_of
 from .settings import Settings
@@ -132,6 +132,7 @@ class Registrations:
         """The push that a socket asks for, if it may."""
         fields = fields_of(message, '{destination: "42", data: "hello"}')
         rights = None if self._settings.socket_push else self._push_rights(holder_of(sid, environ))
+        check_exact(fields.get("destination"))
         push = checked(fields, self._settings)
         if push.wait:
             bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")

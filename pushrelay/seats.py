@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from .errors import Refused, bad
 from .publication import Publication
-from .pushes import destinations_of
+from .pushes import check_exact, destinations_of
 from .settings import Settings
 
 ME = "me"
@@ -82,6 +82,7 @@ def destination_in(room: str) -> str:
 
 def seats_of(ids: Any, environ: dict[str, Any], settings: Settings) -> list[Seat]:
     """The seats for an id, or for a list of them, on a socket with this environ. Raises Refused."""
+    check_exact(ids)
     names = destinations_of(ids, settings, settings.max_ids)
     cookie = settings.id_cookie
     return [

@@ -25,13 +25,20 @@
   const CUT = refusal("disconnected", "connection lost");
   const CLOSED = refusal("closed", "closed or unregistered");
 
-  const isObject = (value) => typeof value === "object" && value !== null;
+  const isObject = (value) => value && typeof value === "object";
   const isFunction = (value) => typeof value === "function";
   const isRefused = (body) => body && body.ok === false;
-  const listOf = (ids) => [].concat(ids).map((id) => (typeof id === "number" ? String(id) : id));
+  const listOf = (ids) => [].concat(ids).map(asText);
   const late = (ms) => refusal("timeout", `no answer within ${ms} ms`);
   const noRelay = (url, how = "") => ({ error: "no_relay", message: `no relay answers at ${url}${how}`, url });
   const noop = () => {};
+
+  /** An id as text. JavaScript may have rounded a number beyond 2^53. */
+  function asText(id) {
+    if (/^(st|bi)/.test(typeof id) || Number.isSafeInteger(id)) return String(id);
+    throw asError(refusal("invalid_id", "ids are text or safe integers"));
+  }
+
   const within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(late(ms))))]);
 
   function websocket(wire, url) {
@@ -203,7 +210,7 @@
     }
 
     on(name, fn, once) {
-      if (!isFunction(fn)) throw new TypeError(`on("${name}") needs a function`);
+      if (!isFunction(fn)) throw new TypeError("on() needs a function");
       this._handlers.push({ name, fn, once });
       return this;
     }
@@ -369,7 +376,7 @@
       const message = [JSON.stringify(args), answer, patience];
       if (this.transport) this._transmit(...message);
       else if (this._buffer.length < 100) this._buffer.push(message); // not without bound
-      else answer(refusal("offline", `offline, and 100 messages wait`));
+      else answer(refusal("offline", "100 messages wait"));
       this._wakeUp();
     }
 
@@ -750,7 +757,7 @@
     listen(name, on, true);
   }
   listen("securitypolicyviolation", ({ blockedURI }) => {
-    if (/^ws.*EIO=4/.test(blockedURI)) console.warn(`relay: add ${blockedURI} to the page's connect-src`);
+    if (/^ws.*EIO=4/.test(blockedURI)) console.warn(`relay: add ${blockedURI} to connect-src`);
   });
 
   class Relay extends Connection {
@@ -760,9 +767,12 @@
 
     /** A promise of the answer; its leave() ends this call's interest, and the last one unregisters. */
     register(id, options) {
-      const promise = this._promise((answer) => this._remember({ ...options, id }, answer));
-      const states = live.has(this) ? this._all(listOf(id)) : [];
-      states.forEach((state) => state._calls++);
+      let states = [];
+      const promise = this._promise((answer) => {
+        this._remember({ ...options, id }, answer);
+        states = this._all(listOf(id));
+        states.forEach((state) => state._calls++);
+      });
       const isLast = (state) => !--state._calls;
       promise.leave = () => this.unregister(states.splice(0).filter(isLast).map((state) => state.id));
       return promise;
@@ -774,7 +784,10 @@
 
     /** It is never sent again after a reconnect: it might arrive twice. */
     push(destination, data, event) {
-      return this._promise((answer) => this._send(["push", { destination, data, event }], answer, this._options.timeout));
+      return this._promise((answer) => {
+        const to = isObject(destination) ? listOf(destination) : asText(destination);
+        this._send(["push", { destination: to, data, event }], answer, this._options.timeout);
+      });
     }
 
     /** A rejection, handled or not, is an "error" event. */
@@ -904,7 +917,7 @@
     _changed(status, detail = {}, before, error = new Error(detail.reason)) {
       const { reason } = detail;
       const tries = this._failures;
-      if (status === "lost") console.warn("relay: lost", detail);
+      if (status === "lost") console.warn("relay:", status, detail);
       if (status === "online") this._fire("connect");
       if (status === "online" && tries) this.io._fire("reconnect", tries);
       if (status === "connecting" && tries) this.io._fire("reconnect_attempt", tries);

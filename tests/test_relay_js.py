@@ -200,7 +200,7 @@ def test_a_refused_registration_rejects_and_is_an_error_event_and_is_not_repeate
     page.until("seen.filter(([what]) => what === 'error').length === 2")
     first, second = page.seen("error")
     assert first == [{"error": answer["code"], "message": answer["message"]}]
-    assert second[0]["error"] == "missing_id"
+    assert second[0]["error"] == "invalid_id"
 
 
 def test_a_refusal_that_nobody_listens_to_is_a_warning(relay, page):
