@@ -19,6 +19,9 @@ from .settings import Settings
 MAX_TOKEN = 8192
 # The end of the year 9999. Milliseconds, which JavaScript counts in, are beyond it.
 LATEST = 253_402_300_799
+# Seconds that the clock of the machine that signs may be ahead of this one (RFC 7519, 4.1.5). `exp` has no leeway: a
+# right that has ended has ended.
+LEEWAY = 60.0
 
 # Times are checked here: PyJWT takes strings and true for numbers, and fails at what is infinite. The others are claims
 # of which the relay makes no use, and which need not be what PyJWT wants them to be (a `sub` that is a number, say).
@@ -60,8 +63,8 @@ class Rights(NamedTuple):
 def rights_of(claims: dict[str, Any], settings: Settings) -> Rights:
     """The rights that these claims give. Raises ValueError with what is wrong with which claim."""
     expires, begins = _time(claims, "exp"), _time(claims, "nbf")
-    if begins is not None and begins > time.time():
-        raise ValueError("its time (nbf) has not come yet: compare the clocks")
+    if begins is not None and begins > time.time() + LEEWAY:
+        raise ValueError(f"its time (nbf) has not come yet, and is more than {LEEWAY:.0f} s ahead: compare the clocks")
     return Rights(_patterns(claims, "ids", settings), _patterns(claims, "push", settings), expires)
 
 
