@@ -57,7 +57,25 @@ class Rights(NamedTuple):
     def check_time(self) -> None:
         """Raise Refused where they have expired."""
         if self.expires is not None and self.expires <= time.time():
-            raise Refused(403, "token_expired", "its time (exp) is over: register again with a new token")
+            raise Refused(403, "token_expired", expired_since(self.expires))
+
+
+def expired_since(expires: float) -> str:
+    """Return the sentence for rights that ended at this time. It shows the relay's clock, which may be wrong."""
+    now = time.time()
+    clock = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    return (
+        f"its time (exp) was over {_duration(now - expires)} ago by the relay's clock ({clock}): register again with a "
+        "new token, or compare that clock with your server's if this one is new"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """A time as people say it, such as "3 hours"; in the largest unit of which there are at least two."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} seconds"
 
 
 def rights_of(claims: dict[str, Any], settings: Settings) -> Rights:

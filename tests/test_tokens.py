@@ -147,6 +147,15 @@ def test_a_token_whose_time_is_over_is_refused_as_expired(expires):
     assert refusal(sign({"ids": ["42"], "exp": expires}, OTHER)) == "invalid_token", "the signature comes first"
 
 
+@pytest.mark.parametrize(("ago", "words"), [(5, "5 seconds"), (200, "3 minutes"), (7200, "2 hours"), (2e6, "23 days")])
+def test_an_expired_token_says_by_how_much_and_by_whose_clock(ago, words):
+    with pytest.raises(Refused) as refused:
+        read(sign({"ids": ["42"], "exp": int(time.time()) - ago}, SECRET))
+    said = refused.value.message
+    assert time.strftime("(%Y-%m-%d %H:", time.gmtime()) in said and "by the relay's clock" in said
+    assert words in said or (ago == 5 and "6 seconds" in said), said
+
+
 def test_a_token_counts_to_its_last_second_and_from_a_minute_before_its_first(monkeypatch):
     """The clock of the machine that signs may be ahead (RFC 7519, 4.1.5); a right that has ended has ended."""
     begins, ends = 2_000_000_000, 2_000_000_060
