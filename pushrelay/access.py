@@ -108,14 +108,26 @@ class Access:
 
         Behind trusted proxies it is what they say: of X-Forwarded-For the last address that is none of theirs.
         """
+        return counted(self._origin_of(environ))
+
+    def full_address(self, environ: dict[str, Any]) -> str | None:
+        """Return a client's whole address, as client_address() finds it; None if it is this machine's own."""
+        ip = ip_of(self._origin_of(environ))
+        return None if ip is None or ip.is_loopback else str(ip)
+
+    def believes(self, environ: dict[str, Any]) -> bool:
+        """Return whether what this peer says of the clients that it forwards is believed (trusted_proxies)."""
+        return self._is_trusted(ip_of(environ.get("REMOTE_ADDR") or ""))
+
+    def _origin_of(self, environ: dict[str, Any]) -> str:
         peer = environ.get("REMOTE_ADDR") or ""
         if not self._trusted or not self._is_trusted(ip_of(peer)):
-            return counted(peer)
+            return peer
         hop = None
         for hop in hops_of(environ[_CHAIN]) if _CHAIN in environ else ():
             if hop is None or not self._is_trusted(hop):
                 break
-        return None if hop is None else counted(str(hop))
+        return "" if hop is None else str(hop)
 
     def share_of(self, environ: dict[str, Any]) -> str:
         """Return whose turn a request takes: the address of its client, this machine's own included."""

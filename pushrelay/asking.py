@@ -1,41 +1,29 @@
 """Asking PHP which ids a browser may register (setting auth_url): who is let in is decided where the users are known.
 
-The browser's cookies go with the question, and nothing else of it. Browsers of one session wait for one question; some
-threads, made on demand, ask; and nobody else waits for them.
+The browser's cookies, its User-Agent and its address go with the question. Browsers of one session wait for one
+question; some threads, made on demand, ask; and nobody else waits for them.
 """
 
-import contextlib
 import hashlib
-import http.client
-import io
 import itertools
-import json
 import logging
 import math
-import socket
-import ssl
 import threading
 import time
-from typing import Any
-from urllib.parse import urlsplit
 
-from . import json_text
+from .auth_site import Found, Site
+from .auth_site import Visitor as Visitor  # for those who ask
+from .complaints import Complaints
 from .errors import Refused
 from .questions import BEGIN_SECONDS, Question, Waiting, not_available
-from .settings import Settings
-from .tokens import Rights, rights_of
+from .settings import Settings, without_secrets
+from .tokens import Rights
 
 log = logging.getLogger("relay.auth")
 
-MAX_ANSWER = 65536  # bytes: thousands of ids
 IDLE_SECONDS = 10.0  # a thread without a question leaves after that
 FAILURE_SECONDS = 1.0  # a failure counts so long: a page that tries again and again must not become PHP's load
 MOST_KEPT = 4096  # answers
-
-_ELSEWHERE = (
-    "auth_url sent the relay on to {location} ({status}), and it does not go there. Mostly that is a login page: have "
-    "auth_url itself answer 401 to who is not logged in"
-)
 
 
 class Asker:
@@ -43,28 +31,34 @@ class Asker:
 
     def __init__(self, settings: Settings):
         self._settings = settings
+        self._site = Site(settings)
+        self._url = without_secrets(settings.auth_url)
+        self._complaints = Complaints(log)
         self._most = settings.auth_concurrency
         self._failing = False  # and the log knows
         self._lock = threading.Lock()  # over all that follows
         self._wanted = threading.Condition(self._lock)
-        self._questions: dict[bytes, Question] = {}  # by a hash of their cookies, the oldest first
+        self._questions: dict[bytes, Question] = {}  # by a hash of their visitor, the oldest first
         self._open: set[Question] = set()  # those without an answer
         self._queue = Waiting()  # those that no thread has taken yet
         self._threads = 0
         self._idle = 0
 
-    def ask(self, cookies: str, share: str | None = None) -> Question:
-        """Return the question for these cookies: one that is under way, or whose answer still counts, or a new one.
+    def ask(self, visitor: str | Visitor, share: str | None = None) -> Question:
+        """Return the question for this visitor: one that is under way, or whose answer still counts, or a new one.
 
-        `share` is whose turn a new one takes, such as the address of the client. Call `leave` if the client is gone.
+        A text stands for a visitor with these cookies. `share` is whose turn a new question takes, such as the address
+        of the client. Call `leave` if the client is gone.
         """
-        key = _key_of(cookies)
+        if isinstance(visitor, str):
+            visitor = Visitor(visitor)
+        key = _key_of(visitor)
         with self._lock:
             question = self._questions.get(key)
             if question is not None and (question in self._open or question.counts_until > time.monotonic()):
                 question.waiting += 1
                 return question
-            question = Question(cookies, share)
+            question = Question(visitor, share)
             if len(self._queue) >= self._settings.max_connections:
                 # More than clients can be waiting for.
                 question.settle(not_available("too many questions wait for others (setting auth_concurrency)"))
@@ -86,7 +80,7 @@ class Asker:
             if question.waiting > 0 or question.begun is not None or not self._queue.remove(question):
                 return
             self._open.discard(question)
-            key = _key_of(question.cookies)
+            key = _key_of(question.visitor)
             if self._questions.get(key) is question:
                 del self._questions[key]
         question.settle(not_available("nobody waits for the answer"))
@@ -110,9 +104,10 @@ class Asker:
                 self._queue.remove(each)
         for question in unbegun:
             why = f"{self._most} questions at a time (setting auth_concurrency) were busy for {BEGIN_SECONDS:g} s"
-            self._settle(question, not_available(why), late=True)
+            advice = "raise auth_concurrency, or make auth_url answer sooner"
+            self._settle(question, Found(not_available(why), "concurrency", advice), late=True)
         for question in overdue:
-            self._settle(question, self._too_late(), late=True)
+            self._settle(question, self._site.too_late(), late=True)
 
     # The threads.
 
@@ -140,16 +135,16 @@ class Asker:
                 return None
             return self._queue.pop()
 
-    def _ask(self, question: Question) -> Rights | Refused:
+    def _ask(self, question: Question) -> Found:
         try:
-            return self._fetch(question.cookies)
+            return self._site.ask(question.visitor)
         except Exception:
             log.exception("asking auth_url failed")
-            return not_available("the relay failed at asking, and its log says why")
+            return Found(not_available("the relay failed at asking, and its log says why"), "relay", "see above")
 
-    def _settle(self, question: Question, outcome: Rights | Refused, late: bool = False) -> None:
+    def _settle(self, question: Question, found: Found, late: bool = False) -> None:
         """Tell who waits, unless that was done, or this answer is outdated and there is time for another."""
-        seconds = FAILURE_SECONDS
+        outcome, seconds = found.outcome, FAILURE_SECONDS
         if isinstance(outcome, Rights):
             ends_in = math.inf if outcome.expires is None else outcome.expires - time.time()
             seconds = min(self._settings.auth_cache, ends_in)
@@ -158,7 +153,7 @@ class Asker:
                 return
             question.counts_until = time.monotonic() + seconds
             self._open.discard(question)
-        self._note(outcome)
+        self._note(found)
         question.settle(outcome)
 
     def _make_room(self) -> None:
@@ -166,124 +161,17 @@ class Asker:
             if len(self._questions) >= MOST_KEPT and each not in self._open:
                 del self._questions[key]
 
-    def _note(self, outcome: Rights | Refused) -> None:
-        """Log where failing begins and where it ends, and nothing between."""
+    def _note(self, found: Found) -> None:
+        """Have the log name what keeps visitors out, and what to do about it, once a minute for each cause."""
+        outcome, cause, advice = found
+        if cause:
+            message = getattr(outcome, "message", "")
+            self._complaints.note(cause, "", f"visitors were refused, {self._url}: {message}; {advice}")
         failed = isinstance(outcome, Refused) and outcome.status == 503
-        if failed and not self._failing:
-            log.error("%s: %s", self._settings.auth_url, outcome.message)
-        elif self._failing and not failed:
-            log.error("auth_url answers again")
+        if self._failing and not failed:
+            self._complaints.note("again", "", "auth_url answers again")
         self._failing = failed
 
-    # One question.
 
-    def _fetch(self, cookies: str) -> Rights | Refused:
-        deadline = time.monotonic() + self._settings.auth_timeout
-        try:
-            status, location, body = get(self._settings.auth_url, cookies, deadline)
-        except TimeoutError:
-            return self._too_late()
-        except ssl.SSLError as error:
-            return not_available(f"no secure connection to it: {error.reason or 'TLS failed'}")
-        except http.client.IncompleteRead:
-            return not_available("its answer was cut short")
-        except (http.client.HTTPException, ValueError):
-            return not_available("what it answered is not HTTP")
-        except OSError as error:
-            return not_available(f"no connection to it: {error.strerror or 'it broke'}")
-        return self._outcome(status, location, body)
-
-    def _outcome(self, status: int, location: str, body: bytes) -> Rights | Refused:
-        if status in (401, 403):
-            return Refused(403, "not_allowed", f"the site says no ({status}): log in, and register again")
-        if 300 <= status < 400:
-            return Refused(403, "not_allowed", _ELSEWHERE.format(status=status, location=location or "nowhere"))
-        if status != 200:
-            return not_available(f"it answered with status {status}")
-        if len(body) > MAX_ANSWER:
-            return not_available(f"its answer has more than {MAX_ANSWER} bytes: use names that end with *")
-        try:
-            answer = json_text.read(body.decode(json.detect_encoding(body)))
-        except ValueError:
-            return not_available("its answer is not JSON: look whether it prints something else, a warning say")
-        claims = {"ids": answer} if isinstance(answer, list) else answer
-        if not isinstance(claims, dict) or not claims.keys() & {"ids", "push"}:
-            return not_available('its answer is not a list of ids, nor an object such as {"ids": ["42"]}')
-        try:
-            return rights_of(claims, self._settings)
-        except ValueError as error:
-            return not_available(f"its answer cannot be used: {error}")
-
-    def _too_late(self) -> Refused:
-        return not_available(f"it did not answer within {self._settings.auth_timeout:g} s (setting auth_timeout)")
-
-
-def _key_of(cookies: str) -> bytes:
-    return hashlib.blake2b(cookies.encode("utf-8", "replace"), digest_size=16).digest()
-
-
-def get(url: str, cookies: str, deadline: float) -> tuple[int, str, bytes]:
-    """GET a URL with these cookies: the status, where it redirects to without the query, and MAX_ANSWER + 1 bytes.
-
-    All must be over by `deadline` (monotonic), also if the other side sends a byte now and then; only a name server
-    that hangs can make it longer. Raises TimeoutError, OSError, ValueError, http.client.HTTPException, and of these
-    IncompleteRead if the answer ends before its length says.
-    """
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    with contextlib.ExitStack() as opened:
-        sock = socket.create_connection((parts.hostname, parts.port or (443 if secure else 80)), _left(deadline))
-        opened.callback(sock.close)
-        connection = http.client.HTTPConnection(parts.hostname, parts.port)
-        if secure:
-            context = ssl.create_default_context()
-            connection = http.client.HTTPSConnection(parts.hostname, parts.port, context=context)
-            sock.settimeout(_left(deadline))
-            sock = context.wrap_socket(sock, server_hostname=parts.hostname)
-            opened.callback(sock.close)
-        connection.sock = _Timed(sock, deadline)
-        headers = {"Accept": "application/json", "Connection": "close"}
-        if cookies:
-            headers["Cookie"] = cookies
-        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=headers)
-        response = connection.getresponse()
-        body = response.read(MAX_ANSWER + 1)
-        if response.length and len(body) <= MAX_ANSWER:  # http.client returns what there is, and no error
-            raise http.client.IncompleteRead(body, response.length)
-        return response.status, _printable(response.getheader("Location", "")), body
-
-
-def _left(deadline: float) -> float:
-    """Seconds that are left. Raises TimeoutError where none are."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _printable(location: str) -> str:
-    # Without the query, in which PHP may have put the session's id.
-    return "".join(each for each in location.partition("?")[0][:200] if each.isprintable())
-
-
-class _Timed(io.RawIOBase):
-    """A socket as http.client uses one, with a deadline for everything together and not for each piece."""
-
-    def __init__(self, sock: socket.socket, deadline: float):
-        super().__init__()
-        self._sock = sock
-        self._deadline = deadline
-
-    def sendall(self, data: Any) -> None:
-        self._sock.settimeout(_left(self._deadline))
-        self._sock.sendall(data)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Timed(self._sock, self._deadline))
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_left(self._deadline))
-        return self._sock.recv_into(buffer)
+def _key_of(visitor: Visitor) -> bytes:
+    return hashlib.blake2b("\0".join(visitor).encode("utf-8", "replace"), digest_size=16).digest()

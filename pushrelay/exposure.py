@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from .addresses import is_loopback
 from .guessing import is_guessable
-from .settings import NAMES, Settings
+from .settings import NAMES, Settings, without_secrets
 
 PROXIED = "and visitors whom a web server here (Apache, nginx) passes on"
 ENOUGH_SECRET = 32  # bytes: RFC 7518, 3.2, for HS256
@@ -67,7 +67,7 @@ def _registering(settings: Settings) -> str:
     if settings.id_cookie:
         ways.append(f"me, the id in the cookie {settings.id_cookie}")
     if settings.auth_url:
-        ways.append(f"the ids that {_named(settings.auth_url)} allows")
+        ways.append(f"the ids that {without_secrets(settings.auth_url)} allows")
     return "only " + "; ".join(ways) if ways else "anybody who is connected, any id"
 
 
@@ -160,18 +160,15 @@ def _unwise_words(settings: Settings) -> list[str]:
         )
     asked = urlsplit(settings.auth_url)
     if asked.scheme == "http" and not is_loopback(asked.hostname or ""):
-        found.append(f"cookies go to {_named(settings.auth_url)} unencrypted: let auth_url begin with https://")
+        found.append(
+            f"cookies go to {without_secrets(settings.auth_url)} unencrypted: let auth_url begin with https://"
+        )
     return found
 
 
 def _merged(settings: Settings, version: int) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     networks = [net for net in settings.trusted_proxies if net.version == version]
     return list(ipaddress.collapse_addresses(networks))
-
-
-def _named(url: str) -> str:
-    """A URL without its query, which may hold what is nobody's business."""
-    return url.partition("?")[0]
 
 
 def _written(networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> str:

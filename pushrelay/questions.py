@@ -4,6 +4,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Any
 
 from .errors import Refused
 from .tokens import Rights
@@ -13,10 +14,10 @@ LONGEST = 70.0  # seconds; more than auth_timeout can be
 
 
 class Question:
-    """Which ids may be registered with these cookies? Any thread may call it."""
+    """Which ids may this visitor register? Any thread may call it."""
 
-    def __init__(self, cookies: str, share: str | None = None):
-        self.cookies = cookies
+    def __init__(self, visitor: Any, share: str | None = None):
+        self.visitor = visitor  # an auth_site.Visitor
         self.share = share
         self.waiting = 1  # clients that wait for the answer; Asker's lock is over it
         self.asked = time.monotonic()
@@ -27,6 +28,10 @@ class Question:
         self._settled = threading.Event()
         self._outcome: Rights | Refused | None = None
         self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def cookies(self) -> str:
+        return self.visitor.cookies
 
     @property
     def is_settled(self) -> bool:

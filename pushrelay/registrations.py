@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .asking import Asker
+from .asking import Asker, Visitor
 from .broker import Broker
 from .errors import Awaited, Refused, bad
 from .expiry import Expiries, Holder
@@ -30,14 +30,23 @@ class Registrations:
     """What sockets may and do hold. Any thread may call it.
 
     `manager` is Socket.IO's, with RoomManager's methods. `sid` and `environ` are the socket's own. `note(destination,
-    offset, sid)` is told what was acknowledged. `settings` are the relay's.
+    offset, sid)` is told what was acknowledged. `settings` are the relay's. `address_of(environ)` is the address of a
+    socket's client, None if that is this machine's own.
     """
 
-    def __init__(self, broker: Broker, manager: Any, settings: Settings, note: Callable[[str, int, str], None]):
+    def __init__(
+        self,
+        broker: Broker,
+        manager: Any,
+        settings: Settings,
+        note: Callable[[str, int, str], None],
+        address_of: Callable[[dict[str, Any]], str | None] = lambda environ: None,
+    ):
         self._broker = broker
         self._manager = manager
         self._settings = settings
         self._note = note
+        self._address_of = address_of
         self._tokens = Tokens(settings) if settings.secret else None
         self._asker = Asker(settings) if settings.auth_url else None
         self._coming: dict[str, Registering] = {}  # sid: the register that is under way, and may be waiting
@@ -227,13 +236,17 @@ class Registrations:
         question = holder.question
         if question is None or (question.is_settled and question.outdated):
             share = self._manager.share_of(holder.sid) if self._manager.can_hold else None
-            question = holder.question = self._asker.ask(environ.get("HTTP_COOKIE", ""), share)
+            question = holder.question = self._asker.ask(self._visitor(environ), share)
         if not question.is_settled:
             if self._manager.can_hold:
                 raise Awaited(question.then, lambda: self._asker.leave(question))
             question.wait()
         holder.question = None
         return question.answer()
+
+    def _visitor(self, environ: dict[str, Any]) -> Visitor:
+        address = self._address_of(environ) or ""
+        return Visitor(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_USER_AGENT", ""), address)
 
     def _push_rights(self, holder: Holder) -> Rights:
         rights = holder.rights

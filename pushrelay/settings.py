@@ -14,6 +14,7 @@ from .values import (
     SettingsError,
     address,
     broker_url,
+    ca_file,
     cookie_name,
     http_url,
     keys,
@@ -60,6 +61,7 @@ TABLE = (
     Setting("secret", (), secrets, "what tokens for register are signed with (HS256); several for a change", True),
     Setting("id_cookie", "", cookie_name, "the cookie whose value is a browser's id, registered as me: PHPSESSID"),
     Setting("auth_url", "", http_url, "the URL that is asked, with the browser's cookies, which ids it may register"),
+    Setting("auth_ca", "", ca_file, "a file with the certificate of your own CA (PEM), for an auth_url with https"),
     Setting("auth_timeout", 3.0, seconds(0.1, 60), "seconds that auth_url has to answer"),
     Setting("auth_concurrency", 4, whole(1, 64), "questions to auth_url at a time"),
     Setting("auth_cache", 10.0, seconds(0, 3600), "seconds that an answer of auth_url counts for the same cookies"),
@@ -113,6 +115,7 @@ class Settings:
     secret: tuple[str, ...]
     id_cookie: str
     auth_url: str
+    auth_ca: str
     auth_timeout: float
     auth_concurrency: int
     auth_cache: float
@@ -220,7 +223,12 @@ def _is_text(text: str) -> bool:
 
 def _without_password(text: str) -> str:
     """A value as an error may show it, also one that is no URL: without what stands before an @."""
-    return re.sub(r"(//)[^/@\s]*@", r"\1…@", text)
+    return re.sub("//.*@", "//…@", text)
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL as it may be shown: without a name and a password, and without its query."""
+    return re.sub("//[^/]*@", "//", url.partition("?")[0])
 
 
 def _check_not_empty(source: str, name: str, text: str) -> None:

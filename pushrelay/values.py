@@ -215,11 +215,26 @@ def http_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         has_host = parts.hostname and _is_host(parts.hostname) and parts.port != 0
-        sound = parts.scheme in ("http", "https") and has_host and parts.username is None
+        sound = parts.scheme in ("http", "https") and has_host and parts.username != ""
     except ValueError:
         sound = False
     if text and (not sound or parts.fragment or not re.fullmatch(r"[!-~]+", text)):
         raise ValueError("a URL such as http://127.0.0.1/relay-auth.php, or empty")
+    return text
+
+
+def ca_file(text: str) -> str:
+    """A parser for a file with certificates of CAs, in PEM; empty for none."""
+    if text:
+        import ssl  # here: it takes longer to import than all the rest, and few have this setting
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(text)
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            why = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, ssl.SSLError):
+                why = "it holds no certificate in PEM form"
+            raise ValueError(f"a file with a CA's certificate that the relay can read ({why})") from None
     return text
 
 

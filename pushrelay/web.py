@@ -20,6 +20,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Ping, TextMessage
 from wsproto.utilities import ProtocolError
 
+from .tls import client_context
 from .websocket import accept_key
 
 TIMEOUT = 10.0  # seconds for one answer; a relay needs some milliseconds
@@ -28,11 +29,19 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Trouble(Exception):
-    """What was asked for did not come. The text says what happened; `reply` is what came instead, if anything did."""
+    """What was asked for did not come. The text says what happened; `reply` is what came instead, if anything did.
 
-    def __init__(self, message: str, reply: "Reply | None" = None):
+    `method` is that of the request.
+    """
+
+    def __init__(self, message: str, reply: "Reply | None" = None, method: str = "GET"):
         super().__init__(message)
         self.reply = reply
+        self.method = method
+
+
+class TooSlow(Trouble):
+    """No answer came in time."""
 
 
 class Address(NamedTuple):
@@ -89,12 +98,26 @@ class Reply(NamedTuple):
 
 
 class Dialer:
-    """Opens connections to one address. `connect_to` is a host or an IP address to call in place of the name's own."""
+    """Opens connections to one address. `connect_to` is a host or an IP address to call in place of the name's own.
 
-    def __init__(self, address: Address, context: ssl.SSLContext | None = None, connect_to: str = ""):
+    `headers` go with every request.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        context: ssl.SSLContext | None = None,
+        connect_to: str = "",
+        headers: Mapping[str, str] | None = None,
+    ):
         self.address = address
+        self.headers = dict(headers or {})
         self.context = context
         self.connect_to = connect_to or address.host
+
+    def at(self, path: str) -> "Dialer":
+        """Return a dialer for another path of the same host."""
+        return Dialer(self.address._replace(path=path), self.context, self.connect_to, self.headers)
 
     def resolve(self) -> list[str]:
         """The IP addresses of the name. Raises Trouble."""
@@ -135,7 +158,7 @@ class Dialer:
         self, method: str, rest: str, body: bytes = b"", headers: Mapping[str, str] | None = None, timeout=TIMEOUT
     ) -> "Exchange":
         """Send a request for what is at `rest`, below the address's path. Raises Trouble."""
-        return Exchange(self, method, self.address.path + rest, body, headers or {}, timeout)
+        return Exchange(self, method, self.address.path + rest, body, {**self.headers, **(headers or {})}, timeout)
 
     def ask(
         self, method: str, rest: str, body: bytes = b"", headers: Mapping[str, str] | None = None, timeout=TIMEOUT
@@ -326,14 +349,9 @@ class WebSocketWire:
 
 
 def tls_context(ca: str = "", verify: bool = True) -> ssl.SSLContext:
-    """What certificates are checked against: the system's CAs, and those in the file `ca`. Raises OSError for that."""
-    context = ssl.create_default_context()
+    """Return what certificates are checked against, for HTTP/1.1. Raises OSError for the file `ca`."""
+    context = client_context(ca, verify)
     context.set_alpn_protocols(["http/1.1"])
-    if ca:
-        context.load_verify_locations(ca)
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
     return context
 
 
@@ -343,7 +361,7 @@ def saying(timeout: float) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise Trouble(f"there was no answer within {timeout:g} s") from None
+        raise TooSlow(f"there was no answer within {timeout:g} s") from None
     except ConnectionRefusedError:
         raise Trouble("the connection was refused: nothing listens there") from None
     except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
