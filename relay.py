@@ -45,7 +45,7 @@ try:
     from werkzeug.exceptions import HTTPException
     from werkzeug.routing import RoutingException
 
-    from pushrelay import container, demo, dependencies, headers, serving
+    from pushrelay import container, demo, dependencies, headers, instance, serving
     from pushrelay.access import Access
     from pushrelay.broker import open_broker
     from pushrelay.complaints import Complaints
@@ -176,6 +176,8 @@ def front(wsgi_app: Any) -> Any:
         path = environ["PATH_INFO"]
         if path in SEED_AT and environ["REQUEST_METHOD"] == "POST" and not is_hooked():
             return push_lane(environ, start_response, SEED_AT[path])
+        if instance.ASKED in environ:
+            start_response = instance.reporting(environ, start_response, access)
         if path in SCRIPT_AT:  # where Socket.IO servers have their client; the engine would take it for its own
             environ["PATH_INFO"] = "/static/relay.js"
         elif path.startswith("/socket.io/") and path.endswith(SCRIPT_ENDS):
@@ -280,7 +282,7 @@ except ValueError as error:
         raise
     stop_with(str(error))
 publisher = Publisher(broker, settings, access, refusals)
-registrations = Registrations(broker, manager, settings, publisher.waiters.note)
+registrations = Registrations(broker, manager, settings, publisher.waiters.note, access.full_address)
 # A container's reload starts the next process before, or as soon as, the last one ends.
 upkeep = Upkeep(broker, registrations.each_second, patience=RELOAD_SECONDS if __name__ != "__main__" else 0.0)
 draining = Draining(manager, publisher.waiters, settings.drain_spread)

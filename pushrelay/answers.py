@@ -26,6 +26,13 @@ def refusal(reply: Reply) -> str:
     return sentence if is_refusal and reply.status != 200 else ""
 
 
+def of_engine(reply: Reply) -> str:
+    """Return the message of an Engine.IO server that refuses a request; empty if none sent this answer."""
+    answer = read_object(reply)
+    code, message = answer.get("code"), answer.get("message")
+    return message if reply.status != 200 and type(code) is int and isinstance(message, str) else ""
+
+
 def receipt(reply: Reply, destination: str, where: str) -> dict[str, Any]:
     """Return the answer to a push to one destination. Raises Trouble if it is a refusal, or no relay's answer."""
     answer = read_object(reply)

@@ -51,7 +51,14 @@ def run(argv: list[str]) -> int:
         streams.drop(sys.stdout)
         return complain(f"the output cannot be written ({error.strerror or error}): check where it goes")
     except ModuleNotFoundError as missing:
-        return complain(f"the Python package {missing.name} is missing: run  pip install -r requirements.txt", 2)
+        return complain(missing_module(str(missing.name)), 2)
+
+
+def missing_module(name: str) -> str:
+    """Return what to do about a module that cannot be imported: pip cannot install those of Python itself."""
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return f"this Python lacks its own module {name}, or this system has none: use the Python of a Linux system"
+    return f"the Python package {name} is missing: run  pip install -r requirements.txt"
 
 
 def warn_of_flags(given: argparse.Namespace) -> None:
@@ -77,6 +84,7 @@ def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
     add("url", nargs="?", metavar="PUBLIC_URL", help="where browsers find the relay: https://example.com/relay/")
     add("--origin", metavar="ORIGIN", help="a page elsewhere that is to connect too: https://shop.example.com")
     add("--connect", metavar="ADDRESS", help="connect to this address, and not to the one that DNS has for PUBLIC_URL")
+    add("--user", metavar="NAME[:PASSWORD]", help="for a web server that asks visitors for a password (Basic)")
     add("--ca", metavar="FILE", help="a CA's certificate (PEM) to trust beside the system's")
     add("--insecure", action="store_true", help="take any certificate")
     add("--quick", action="store_true", help="do not wait for the relay's ping, so find no time-out that is too short")

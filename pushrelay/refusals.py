@@ -17,7 +17,12 @@ _THINGS = {
     "demo_not_shown": "a request for the demo page",
 }
 _EVENTS = {"register", "unregister", "ack", "push"}
-_SILENT = {"draining", "store_not_available", "internal_server_error"}  # the log has these from where they arise
+_SILENT = {
+    "draining",
+    "store_not_available",
+    "auth_not_available",
+    "internal_server_error",
+}  # the log has these from where they arise
 _UPGRADING = "behind a proxy, look whether it passes WebSocket on (docs/apache.md, docs/nginx.md): the doctor checks it"
 _BAD_ORIGINS = {
     "null": "pages from files and sandboxed frames have no origin; serve the page by a web server (setting origins)",

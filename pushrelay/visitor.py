@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from .web import TIMEOUT, Dialer, Exchange, Reply, Trouble
+from .web import TIMEOUT, Dialer, Exchange, Reply, TooSlow, Trouble
 
 TRANSPORTS = ("websocket", "polling")
 _AT = "socket.io/?EIO=4&transport="
@@ -44,9 +44,9 @@ class Polling:
             end = time.monotonic() + self.patience
             while not post.is_answered(BETWEEN):
                 if time.monotonic() > end:
-                    raise Trouble(f"there was no answer within {self.patience:g} s")
+                    raise TooSlow(f"there was no answer within {self.patience:g} s")
                 self._came += self._take_poll(0)
-            _checked(post.reply())
+            _checked(post.reply(), "POST")
 
     def receive(self, timeout: float) -> list[str]:
         """What has come, at the latest after so many seconds. Raises Trouble."""
@@ -76,9 +76,9 @@ class Polling:
                 post.reply()
 
 
-def _checked(reply: Reply) -> Reply:
+def _checked(reply: Reply, method: str = "GET") -> Reply:
     if reply.status != 200:
-        raise Trouble(f"the answer was {reply.status} {reply.reason}", reply)
+        raise Trouble(f"the answer was {reply.status} {reply.reason}", reply, method)
     return reply
 
 
@@ -150,7 +150,7 @@ class Visitor:
         while not condition():
             left = end - time.monotonic()
             if left <= 0:
-                raise Trouble(f"there was no answer within {timeout:g} s")
+                raise TooSlow(f"there was no answer within {timeout:g} s")
             self._receive(left)
 
     def _receive(self, timeout: float) -> None:

@@ -1,8 +1,12 @@
 """`python relay.py doctor`: what keeps a push from arriving, and the lines that put it right."""
 
 import argparse
+import base64
+import contextlib
+import getpass
 import signal
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..settings import SettingsError, load
@@ -28,18 +32,29 @@ def examine(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
     except ModuleNotFoundError:
         machine.versions(report)
         return report.end()
-    before = signal.signal(signal.SIGALRM, stop_looking)
-    signal.alarm(LONGEST)
     try:
-        look(report, given, flags, public)
+        with ending_after(LONGEST):
+            look(report, given, flags, public)
     except Stop:
         pass
     except TooLong:
         report.fail("the doctor", f"not done after {LONGEST} s")
+    return report.end()
+
+
+@contextlib.contextmanager
+def ending_after(seconds: int) -> Iterator[None]:
+    """Raise TooLong if it takes longer than this, on systems that can."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop_looking)
+    signal.alarm(seconds)
+    try:
+        yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-    return report.end()
 
 
 def public_dialer(given: argparse.Namespace) -> "Dialer | None":
@@ -47,9 +62,9 @@ def public_dialer(given: argparse.Namespace) -> "Dialer | None":
     from ..web import Dialer, address_of, tls_context  # here: a package that it needs may be what is missing
 
     if not given.url:
-        if given.origin or given.connect:
+        if given.origin or given.connect or given.user:
             raise SettingsError(
-                "--origin and --connect are for the way from outside: doctor PUBLIC_URL --origin ORIGIN"
+                "--origin, --connect and --user are for the way from outside: doctor PUBLIC_URL --origin ORIGIN"
             )
         return None
     try:
@@ -61,7 +76,17 @@ def public_dialer(given: argparse.Namespace) -> "Dialer | None":
         raise SettingsError(f"--ca {given.ca}: {error.strerror or error}") from None
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    return Dialer(address, context, given.connect or "")
+    return Dialer(address, context, given.connect or "", password_header(given.user))
+
+
+def password_header(user: str | None) -> dict[str, str]:
+    """Return what answers a web server that asks for a password. A name without a password has it asked for."""
+    if not user:
+        return {}
+    name, colon, password = user.partition(":")
+    if not colon:  # so it shows neither in the list of processes nor in the shell's history
+        password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
 def look(report: Report, given: argparse.Namespace, flags: Mapping[str, str], public: "Dialer | None") -> None:
@@ -69,6 +94,7 @@ def look(report: Report, given: argparse.Namespace, flags: Mapping[str, str], pu
     from ..terminal import dialer_of
     from .hops import Relay, directly, running
     from .public import Public
+    from .site import ask_site
 
     report.title("This machine")
     machine.versions(report)
@@ -85,11 +111,11 @@ def look(report: Report, given: argparse.Namespace, flags: Mapping[str, str], pu
     machine.started_with(report, settings, process)
     report.title("Directly to the relay")
     running(report, flags, dialer)
-    relay = Relay(settings, dialer, machine.restarted(process))
-    directly(report, relay)
+    relay = directly(report, Relay(settings, dialer, machine.restarted(process)))
+    ask_site(report, settings)
     if public is not None:
         report.title(f"Through {public.address.url}")
-        Public(report, relay, public, given.origin).follow(given.quick)
+        Public(report, relay, public, given.origin, given.ca or "").follow(given.quick)
 
 
 def stop_looking(*_: Any) -> NoReturn:

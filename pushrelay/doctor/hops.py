@@ -2,16 +2,18 @@
 
 import contextlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from ..answers import read_object, receipt
+from ..answers import read_object, receipt, refusal
+from ..instance import ASKING, HEADER
 from ..settings import Settings
 from ..terminal import key_header, signed
 from ..visitor import Visitor
-from ..web import Dialer, Trouble
+from ..web import Dialer, Reply, Trouble
 from . import machine
 from .report import Advice, Report
 
@@ -26,6 +28,7 @@ class Relay(NamedTuple):
     settings: Settings
     dialer: Dialer
     restart: str  # what brings a change of the settings into force
+    word: str = ""  # see instance.py; empty if the relay does not show it to this caller
 
     def push(self, destination: str, data: str) -> dict:
         """Push something that is not kept. Raises Trouble."""
@@ -39,6 +42,22 @@ class Relay(NamedTuple):
         return bool(self.settings.secret) or not (self.settings.id_cookie or self.settings.auth_url)
 
 
+class NotRegistered(Trouble):
+    """The relay refused to register. `error` is its word for the reason."""
+
+    def __init__(self, answer: Mapping[str, Any]):
+        super().__init__(f"to register was refused: {answer.get('message')}")
+        self.error = str(answer.get("error"))
+
+
+class NotArrived(Trouble):
+    """A push was taken, for this many clients, and did not come."""
+
+    def __init__(self, clients: Any):
+        super().__init__(f"a push was taken, for {clients} clients, and did not arrive within {ARRIVAL:g} s")
+        self.clients = clients
+
+
 def running(report: Report, flags: Mapping[str, str], dialer: Dialer) -> None:
     """Whether something listens at the relay's address. Raises Stop."""
     try:
@@ -48,41 +67,94 @@ def running(report: Report, flags: Mapping[str, str], dialer: Dialer) -> None:
         report.stop("the relay", f"it is not running at {dialer.address.url}: {error}", Advice("Start it:", (start,)))
 
 
-def health(report: Report, relay: Relay) -> None:
-    """Whether it is the relay that answers there, and whether it takes pushes. Raises Stop."""
+def health(report: Report, relay: Relay) -> Relay:
+    """Whether the relay answers there, and takes pushes. Returns it with its word. Raises Stop."""
     where = relay.dialer.address.url
+    asking = {HEADER: ASKING, **key_header(relay.settings)}
     try:
-        live, ready = relay.dialer.ask("GET", "health/live"), relay.dialer.ask("GET", "health/ready")
+        live, ready = relay.dialer.ask("GET", "health/live"), relay.dialer.ask("GET", "health/ready", headers=asking)
     except Trouble as error:
-        hung = Advice(f"Look into its log; if that says nothing, {relay.restart}.")
+        hung = Advice(f"Look into its log; if that has nothing, {relay.restart}.")
         report.stop("the relay", f"it listens at {where}, but {error}", hung)
     if read_object(live).get("live") is not True:
-        by = f" ({live.server})" if live.server else ""
-        advice = Advice(
-            "Stop that one, or give the relay a port of its own, in [relay] and where PHP pushes:", ("port = 8081",)
-        )
-        report.stop("the relay", f"another program{by} has the port: {where} answers {live.status}", advice)
+        _stop_at_other(report, relay, live)
     if read_object(ready).get("ready") is not True:
         advice = Advice("docs/settings.md says what to do about the store. It goes on by itself then.")
         report.stop("the relay", f"it takes no pushes: {read_object(ready).get('reason', ready.reason)}", advice)
     report.ok("the relay", f"runs at {where} and takes pushes")
+    return relay._replace(word=str(report_in(ready).get("word", "")))
 
 
-def directly(report: Report, relay: Relay) -> None:
-    """A push over each transport, past every proxy. Raises Stop."""
-    health(report, relay)
+def _stop_at_other(report: Report, relay: Relay, reply: Reply) -> NoReturn:
+    """Something answers, but not as the relay of these settings does. Raises Stop."""
+    where, said = relay.dialer.address.url, refusal(reply)
+    if elsewhere := re.search(r"below (/[\w.~/-]+) \(setting base_path\)", said):
+        advice = Advice(f"{_OTHER_SETTINGS} Or add:", (f"--base-path {elsewhere[1]}",))
+        report.stop("the relay", f"it runs there, and all it has is below {elsewhere[1]} (setting base_path)", advice)
+    if said and reply.status == 404 and relay.settings.base_path:
+        advice = Advice(f"{_OTHER_SETTINGS} Or add:", ("--base-path /",))
+        found = f"it runs there, but not below {relay.settings.base_path}, the base_path of these settings"
+        report.stop("the relay", found, advice)
+    if said:
+        report.stop("the relay", f"it runs at {where}, and refuses: {said}", Advice("Do what its message says."))
+    by = f" ({reply.server})" if reply.server else ""
+    sentence = "Stop that one, or give the relay a port of its own, in [relay] and where PHP pushes:"
+    report.stop(
+        "the relay",
+        f"another program{by} has the port: {where} answers {reply.status}",
+        Advice(sentence, ("port = 8081",)),
+        Advice(f"If the relay runs on another port: {_OTHER_SETTINGS}"),
+    )
+
+
+_OTHER_SETTINGS = (
+    "The doctor has other settings than the relay: run it with the relay's own --config, flags and RELAY_* variables."
+)
+# Refusals that a relay of the same settings does not give to the doctor.
+_OTHER = ("missing_token", "invalid_token", "not_allowed", "missing_cookie", "invalid_cookie", "auth_not_available")
+
+
+def report_in(reply: Reply) -> dict[str, Any]:
+    """Return what the relay reports to the doctor in a header; empty if it reports nothing."""
+    try:
+        told = json.loads(reply.headers.get(HEADER, ""))
+    except (ValueError, RecursionError):
+        told = None
+    return told if isinstance(told, dict) else {}
+
+
+def about_registering(error: Trouble, relay: Relay) -> list[Advice]:
+    """Return what to do if the relay refuses to register, or takes no push."""
+    if isinstance(error, NotRegistered) and error.error in _OTHER:
+        return [Advice(_OTHER_SETTINGS + _lacking(error.error, relay.settings))]
+    if error.reply is not None and error.reply.status in (401, 403):
+        return [Advice(f"{_OTHER_SETTINGS} Its push_keys are others, for example.")]
+    return [Advice(f"Its log has more; if that does not help, {relay.restart}.")]
+
+
+def _lacking(error: str, settings: Settings) -> str:
+    if error == "missing_token":
+        return " These have no secret."
+    if error == "invalid_token":
+        return " Their secret is another one."
+    return " The relay has id_cookie or auth_url."
+
+
+def directly(report: Report, relay: Relay) -> Relay:
+    """A push over each transport, past every proxy. Returns the relay with its word. Raises Stop."""
+    relay = health(report, relay)
     if not relay.may_register():
         with_push(report, relay)
-        return
+        return relay
     for transport in ("polling", "websocket"):
         what = f"{NAMES[transport]}, directly"
         try:
             with opened(relay.dialer, transport) as visitor:
                 took = round_trip(relay, visitor)
         except Trouble as error:
-            advice = Advice(f"Its log says more; if that does not help, {relay.restart}.")
-            report.stop(what, str(error), advice)
+            report.stop(what, str(error), *about_registering(error, relay))
         report.ok(what, f"a push arrives, {took * 1000:.1f} ms after it was sent")
+    return relay
 
 
 def with_push(report: Report, relay: Relay) -> None:
@@ -91,7 +163,7 @@ def with_push(report: Report, relay: Relay) -> None:
     try:
         relay.push(some_id(), "from the doctor")
     except Trouble as error:
-        report.stop("pushing", str(error))
+        report.stop("pushing", str(error), *about_registering(error, relay))
     report.ok("pushing", "a push is taken")
     report.warn("registering", f"with {name} and no secret only your visitors can, so no push is seen to arrive")
 
@@ -121,7 +193,7 @@ def round_trip(relay: Relay, visitor: Visitor) -> float:
         asking["token"] = signed(relay.settings, [destination], seconds=60)
     answer = visitor.call("register", asking)
     if answer.get("ok") is not True:
-        raise Trouble(f"to register was refused: {answer.get('message')}")
+        raise NotRegistered(answer)
     # A proxy must pass an answer on while it holds the question, so a poll is given time to be held.
     visitor.next_event(HELD)
     began = time.monotonic()
@@ -130,4 +202,4 @@ def round_trip(relay: Relay, visitor: Visitor) -> float:
     while (left := end - time.monotonic()) > 0 and (found := visitor.next_event(left)):
         if found[1].get("destination") == destination:
             return time.monotonic() - began
-    raise Trouble(f"a push was taken, for {handed} clients, and did not arrive within {ARRIVAL:g} s")
+    raise NotArrived(handed)

@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import pathlib
 import re
-import resource
 import select
 import shlex
 import shutil
@@ -13,7 +12,8 @@ import time
 from collections.abc import Mapping
 
 from ..exposure import ENOUGH_KEY, ENOUGH_SECRET
-from ..settings import DEFAULT_FILE, NAMES, Settings
+from ..guessing import is_guessable
+from ..settings import DEFAULT_FILE, NAMES, Settings, SettingsError, load, parse_flags
 from .process import Process, listener
 from .report import Advice, Report
 
@@ -23,6 +23,10 @@ WEAK_SECRET = 16  # bytes: fewer can be found by trying, from a single token
 WEAK_KEY = 16  # characters
 KNOWN_WORDS = {"changeme", "password", "passwort", "secret", "geheim", "12345678", "relay", "test", "example"}
 LITTLE_SPACE = 64 << 20  # bytes
+ENOUGH_CLIENTS = 10_000  # for somebody who has not said how many (max_connections)
+# What the doctor goes by, so that it must have it as the relay has it.
+_GUIDING = ("base_path", "push_keys", "secret", "id_cookie", "auth_url", "auth_ca", "origins", "trusted_proxies")
+_GUIDING += ("socket_push", "ping_interval", "ping_timeout")
 GENERATE = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
@@ -82,7 +86,12 @@ def settings_found(report: Report, settings: Settings) -> None:
 
 def _holds_secrets(file: pathlib.Path) -> bool:
     names = "|".join(setting.name for setting in NAMES.values() if setting.secret)
-    return bool(re.search(rf"^\s*({names})\s*[=:]\s*\S", file.read_text("utf-8"), re.MULTILINE | re.IGNORECASE))
+    pattern = rf"^\s*(({names})\s*[=:]\s*\S|auth_url\s*[=:]\s*\S+//.*@)"
+    return bool(re.search(pattern, file.read_text("utf-8"), re.MULTILINE | re.IGNORECASE))
+
+
+def _is_default(settings: Settings, name: str) -> bool:
+    return getattr(settings, name) == NAMES[name].default
 
 
 def _check_words(report: Report, settings: Settings) -> None:
@@ -93,6 +102,8 @@ def _check_words(report: Report, settings: Settings) -> None:
             report.fail("push_keys", f"the key {name} can be guessed: it is short, or a word", advice)
         elif len(key) < ENOUGH_KEY:
             report.warn("push_keys", f"the key {name} has {len(key)} characters: {ENOUGH_KEY} are enough", advice)
+        elif is_guessable(key):
+            report.warn("push_keys", f"the key {name} is made of words, or of a pattern", advice)
         else:
             report.ok("push_keys", f"the key {name} cannot be guessed")
     for secret in settings.secret:
@@ -102,6 +113,8 @@ def _check_words(report: Report, settings: Settings) -> None:
             report.fail("secret", f"{size} bytes, or a word: whoever has one token can find it by trying", advice)
         elif size < ENOUGH_SECRET:
             report.warn("secret", f"{size} bytes, and HS256 asks for {ENOUGH_SECRET} (RFC 7518)", advice)
+        elif is_guessable(secret):
+            report.warn("secret", f"{size} bytes, but made of words, or of a pattern", advice)
         else:
             report.ok("secret", f"{size} bytes, enough for HS256")
 
@@ -123,7 +136,14 @@ def clock(report: Report, settings: Settings) -> None:
 
 def files(report: Report, settings: Settings, process: Process | None) -> None:
     """Each client is an open file. A relay raises its own limit as far as it may: to what is the hard limit here."""
-    from ..doors import files_for, files_needed  # here: it needs packages that may be missing
+    try:
+        import resource
+
+        from ..doors import files_for, files_needed  # here: it needs packages that may be missing
+    except ModuleNotFoundError as missing:
+        if missing.name != "resource":
+            raise
+        return  # a system without such limits, as without epoll
 
     if process and not process.pid:
         report.warn("open files", "the relay is another user's process: ask as root to see its limit")
@@ -132,13 +152,14 @@ def files(report: Report, settings: Settings, process: Process | None) -> None:
     whose = f"of the relay (process {process.pid})" if process else "here"
     is_unlimited = limit in (None, resource.RLIM_INFINITY)
     most = settings.max_connections if is_unlimited else files_for(limit, settings.threads).connections
-    if most >= settings.max_connections:
+    # max_connections is mostly the default, of which nobody needs to the last client what a system's limit leaves.
+    wanted = settings.max_connections
+    if most >= (min(wanted, ENOUGH_CLIENTS) if _is_default(settings, "max_connections") else wanted):
         said = "no limit" if is_unlimited else f"{limit} {whose}"
-        report.ok("open files", f"{said}, enough for {settings.max_connections} clients")
+        report.ok("open files", f"{said}, enough for {min(most, wanted)} clients")
         return
     found = f"the limit {whose} is {limit}, too low for the {settings.max_connections} clients of max_connections"
     needed = files_needed(settings.max_connections, settings.threads)
-    # The limit is the system's and max_connections mostly the default: a little less than that is nobody's fault.
     tell = report.fail if most < settings.max_connections / 2 else report.warn
     tell(
         "open files",
@@ -197,16 +218,46 @@ def started_with(report: Report, settings: Settings, process: Process | None) ->
     """How the relay that runs was started: the doctor must go by the same settings."""
     if process and process.unit:
         report.ok("systemd", f"{process.unit} runs the relay")
-    if not process or not process.folder or not process.config:
+    if not process or not process.folder:
         return
-    config = process.folder / process.config
-    if settings.file is None or settings.file.resolve() != config.resolve():
-        found = f"the relay was started with --config {config}, and these here are others"
-        report.warn(
-            "settings",
-            found,
-            Advice("Ask with the same, else what follows may be wrong; so with RELAY_*:", (f"--config {config}",)),
-        )
+    _compare_file(report, settings, process, process.folder)
+    try:
+        others = _differing(settings, process, process.folder)
+    except SettingsError:  # its file is not sound any more, which its next start says
+        return
+    if others:
+        found = f"the relay was started with other values than the doctor for: {', '.join(others)}"
+        advice = Advice("Run the doctor with the same --config, flags and RELAY_* variables, or what follows is wrong.")
+        report.warn("settings", found, advice)
+
+
+def _compare_file(report: Report, settings: Settings, process: Process, folder: pathlib.Path) -> None:
+    if process.config:
+        config = folder / process.config
+        if settings.file is None or settings.file.resolve() != config.resolve():
+            found = f"the relay was started with --config {config}, and these here are others"
+            report.warn(
+                "settings",
+                found,
+                Advice("Ask with the same, else what follows may be wrong; so with RELAY_*:", (f"--config {config}",)),
+            )
+            return
+    if settings.file and process.started and settings.file.stat().st_mtime > process.started + 1:
+        found = f"{settings.file} was changed after the relay was started, which has read what was in it before"
+        report.warn("settings", found, Advice(f"To have the relay read it, {restarted(process)}."))
+
+
+def _differing(settings: Settings, process: Process, folder: pathlib.Path) -> list[str]:
+    """The settings that the relay was started with and the doctor was not. Raises SettingsError."""
+    if process.environ is None:
+        return []
+    script = next((n for n, word in enumerate(process.command) if word.endswith("relay.py")), None)
+    flags = {} if script is None else parse_flags(list(process.command[script + 1 :]))[0]
+    named = flags.get("config") or process.environ.get("RELAY_CONFIG")
+    if named:
+        flags["config"] = str(folder / named)
+    its = load(process.environ, flags)
+    return [name for name in _GUIDING if getattr(its, name) != getattr(settings, name)]
 
 
 def start_command(flags: Mapping[str, str]) -> str:
@@ -216,7 +267,7 @@ def start_command(flags: Mapping[str, str]) -> str:
 
 
 def _written(name: str, text: str) -> str:
-    return "…" if name in NAMES and NAMES[name].secret else text
+    return "…" if name in NAMES and NAMES[name].secret else re.sub("//.*@", "//…@", text)
 
 
 def has_unit() -> bool:

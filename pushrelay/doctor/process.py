@@ -3,12 +3,15 @@
 import os
 import pathlib
 import re
+import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..settings import Settings
 
 PROC = pathlib.Path("/proc")
-LISTENING = "0A"  # the state in /proc/net/tcp
+LISTENING, ESTABLISHED = "0A", "01"  # states in /proc/net/tcp
+CONNECTED_UNIX = "03"  # a state in /proc/net/unix
 
 
 class Process(NamedTuple):
@@ -19,6 +22,9 @@ class Process(NamedTuple):
     folder: pathlib.Path | None  # where it was started
     unit: str  # of systemd, empty where it did not start it
     config: str  # the file that `--config` named, empty where there was none
+    command: tuple[str, ...] = ()
+    environ: Mapping[str, str] | None = None  # None: it cannot be seen
+    started: float = 0.0  # seconds since 1970; 0: unknown
 
 
 HIDDEN = Process(0, None, None, "", "")
@@ -37,13 +43,13 @@ def listener(settings: Settings) -> Process | None:
     return HIDDEN
 
 
-def _tcp_inodes(port: int) -> set[str]:
+def _tcp_inodes(port: int, state: str = LISTENING) -> set[str]:
     found = set()
     for name in ("tcp", "tcp6"):
         path = PROC / "net" / name
         for line in path.read_text().splitlines()[1:] if path.exists() else ():
             words = line.split()
-            if words[3] == LISTENING and int(words[1].rpartition(":")[2], 16) == port:
+            if words[3] == state and int(words[1].rpartition(":")[2], 16) == port:
                 found.add(words[9])
     return found
 
@@ -67,9 +73,42 @@ def _seen(folder: pathlib.Path) -> Process:
         started = pathlib.Path(os.readlink(folder / "cwd"))
     except OSError:
         started = None
-    config = re.search(r"\0--config[=\0]([^\0]+)", _text(folder / "cmdline"))
+    command = _text(folder / "cmdline")
+    config = re.search(r"\0--config[=\0]([^\0]+)", command)
     found = (unit[1] if unit else "", config[1] if config else "")
-    return Process(int(folder.name), int(limit[1]) if limit else None, started, *found)
+    more = (tuple(command.rstrip("\0").split("\0")), _environ(folder), _started(folder))
+    return Process(int(folder.name), int(limit[1]) if limit else None, started, *found, *more)
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Return the command lines of all processes, each once."""
+    found = (_text(folder / "cmdline").rstrip("\0") for folder in PROC.iterdir() if folder.name.isdigit())
+    return [tuple(each.split("\0")) for each in dict.fromkeys(found) if each]
+
+
+def connected_to(settings: Settings) -> int:
+    """Return how many connections there are to the relay's address. Raises OSError if there is no /proc."""
+    if settings.host.startswith("unix:"):
+        lines = [line.split() for line in (PROC / "net/unix").read_text().splitlines()]
+        return sum(words[5] == CONNECTED_UNIX for words in lines if words[7:] == [settings.host[5:]])
+    return len(_tcp_inodes(settings.port, ESTABLISHED))
+
+
+def _environ(folder: pathlib.Path) -> Mapping[str, str] | None:
+    try:
+        pairs = (folder / "environ").read_bytes().decode("utf-8", "surrogateescape").split("\0")
+    except OSError:  # another user's
+        return None
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def _started(folder: pathlib.Path) -> float:
+    """When a process was started, by this machine's clock."""
+    words = _text(folder / "stat").rpartition(")")[2].split()
+    uptime = _text(PROC / "uptime").split()
+    if len(words) < 20 or not uptime:
+        return 0.0
+    return time.time() - float(uptime[0]) + int(words[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _text(path: pathlib.Path) -> str:

@@ -1,41 +1,39 @@
 """The way that browsers take: from the public address, through whatever is in front of the relay, one hop at a time."""
 
+import contextlib
 import email.utils
+import gzip
 import re
 import shlex
-import ssl
 import threading
 import time
-from collections.abc import Mapping
+import zlib
+from typing import NoReturn
+from urllib.parse import urljoin, urlsplit
 
 from ..answers import read_object
+from ..instance import HEADER
 from ..visitor import Visitor
-from ..web import Dialer, Reply, Trouble
+from ..web import Reply, Trouble
 from . import proxies
-from .hops import NAMES, Relay, opened, round_trip, some_id
-from .proxies import Way
-from .report import Advice, Report
+from .entrance import about_tls as about_tls
+from .exposed import Exposure
+from .hops import NAMES, NotArrived, NotRegistered, about_registering, opened, report_in, round_trip, some_id
+from .report import Advice
+from .verdicts import Asked, described, is_of_relay, several_relays, verdict
 
 SCRIPT = "static/relay.js"
 SCRIPT_BEGINS = b"// The relay's browser client"
+SCRIPT_HAS = re.compile(rb"relay_drain")  # also once it was minified
 HANDSHAKE = "socket.io/?EIO=4&transport=polling"
 LONGEST_WAIT = 60.0  # seconds: a relay that pings less often is not waited for
-EXPIRES_SOON = 14  # days
 CLOCKS_APART = 60  # seconds
+ROUNDS = 6  # requests by which several relays behind one address are found
+COOKIE = {"Cookie": "relay_doctor=1"}
 
 
-class Public:
+class Public(Exposure):
     """The hops, in their order. Each method raises Stop where it fails."""
-
-    def __init__(self, report: Report, relay: Relay, dialer: Dialer, origin: str | None):
-        self._report = report
-        self._relay = relay
-        self._dialer = dialer
-        self._elsewhere = origin
-        settings = relay.settings
-        self._way = Way("", dialer.address, relay.dialer.address, settings.ping_interval + settings.ping_timeout)
-        self._headers = {"Origin": dialer.address.origin}
-        self._is_proxied = True
 
     def follow(self, quick: bool) -> None:
         """All hops. Raises Stop at the first that fails."""
@@ -46,77 +44,72 @@ class Public:
         self.transport("polling")
         self.transport("websocket")
         if self._is_proxied:
+            self.site()
+            self.strangers()
             self.private()
             self.addresses()
+            self.workers()
         if quick:
             self._report.warn("staying connected", "not looked at, because of --quick")
         else:
             self.pings()
 
-    def name_and_port(self) -> None:
-        address = self._dialer.address
-        try:
-            found = self._dialer.resolve()
-        except Trouble as error:
-            advice = Advice("Make an A record for it; or, to try before there is one, --connect ADDRESS.")
-            self._report.stop("DNS", str(error), advice)
-        self._report.ok("DNS", f"{address.host} is {', '.join(found)}")
-        try:
-            self._dialer.open_tcp().close()
-        except Trouble as error:
-            advice = Advice(
-                f"Is Apache or nginx running, does it listen on port {address.port}, and does every firewall on the "
-                "way let that in? What listens here:",
-                ("ss -ltn",),
-            )
-            self._report.stop("TCP", f"port {address.port}: {error}", advice)
-        self._report.ok("TCP", f"port {address.port} takes connections")
-
-    def certificate(self) -> None:
-        if self._dialer.address.scheme != "https":
-            return
-        try:
-            sock = self._dialer.open()
-        except Trouble as error:
-            self._report.stop("TLS", str(error), *about_tls(str(error)))
-        with sock:
-            until = sock.getpeercert().get("notAfter", "")
-        if not until:
-            self._report.warn("TLS", "any certificate is taken, because of --insecure")
-            return
-        ends = ssl.cert_time_to_seconds(until)
-        day = time.strftime("%Y-%m-%d", time.gmtime(ends))
-        found = f"the certificate is good for {self._dialer.address.host} until {day}"
-        if ends - time.time() < EXPIRES_SOON * 86400:
-            self._report.warn("TLS", found, Advice("Where certbot has got it:", ("certbot renew",)))
-        else:
-            self._report.ok("TLS", found)
-
     def script(self) -> None:
         """Whether the path leads to the relay: there is its script."""
         reply = self._ask("GET", SCRIPT)
         self._way = self._way._replace(proxy=proxies.proxy_of(reply) or self._proxy_itself())
-        found = f"{self._dialer.address.url}{SCRIPT}"
-        if reply.status == 200 and reply.body.startswith(SCRIPT_BEGINS):
+        url = f"{self._dialer.address.url}{SCRIPT}"
+        body = _decoded(reply)
+        if reply.status == 200 and body.startswith(SCRIPT_BEGINS):
             self._is_proxied = self._has_proxy(reply)
             through = self._way.proxy or "a proxy" if self._is_proxied else "no proxy: the relay itself"
-            self._report.ok("relay.js", f"{found}, through {through}")
+            self._report.ok("relay.js", f"{url}, through {through}")
             self._compare_clocks(reply)
-            return
-        if 300 <= reply.status < 400:
-            target = reply.headers.get("Location", "").removesuffix(SCRIPT)
+        elif reply.status == 200 and SCRIPT_HAS.search(body):
+            found = f"{url}: a file came, but a changed one, or that of another version: it begins with {body[:40]!r}"
+            advice = Advice(
+                "Look for what rewrites scripts (mod_pagespeed, a minifier, a CDN) and exempt this file, or for a "
+                "cache that keeps an old one."
+            )
+            self._report.fail("relay.js", found, advice)
+        else:
+            self._no_script(reply, url)
+        self._passed = "GET of relay.js"
+
+    def _no_script(self, reply: Reply, url: str) -> NoReturn:
+        """Something else is there. Raises Stop."""
+        if 300 <= reply.status < 400 and (target := _same_file(reply, url)):
             asking = shlex.join(["python", "relay.py", "doctor", target]) if target.isprintable() else ""
-            advice = Advice("Ask for that one:", (asking,))
-            self._report.stop("relay.js", f"{found} leads on to {target}", advice)
-        self._report.stop(
-            "relay.js", f"{found} is not the relay's: {_described(reply)}", *proxies.passing_on(self._way)
-        )
+            self._report.stop("relay.js", f"{url} leads on to {target}", Advice("Ask for that one:", (asking,)))
+        if elsewhere := self._elsewhere_on_host():
+            found = f"{url} is not the relay's: {described(reply)}; it is at {elsewhere}"
+            asking = shlex.join(["python", "relay.py", "doctor", elsewhere])
+            self._report.stop("relay.js", found, Advice("Ask for that one, and use it in your pages:", (asking,)))
+        parts: tuple[str, ...] = ()
+        with contextlib.suppress(Trouble):
+            socket_io = self._dialer.ask("GET", HANDSHAKE)
+            if _is_handshake(socket_io):
+                parts = ("static/",)  # the rest is passed on
+                self._forget(socket_io)
+        found, advice = verdict(reply, Asked(SCRIPT, parts=parts), self._way)
+        self._report.stop("relay.js", f"{url} is not the relay's: {found}", *advice)
+
+    def _elsewhere_on_host(self) -> str:
+        """Return where the relay's script is, if it is at another usual path of this host."""
+        path, base = self._dialer.address.path, self._relay.settings.base_path
+        for other in dict.fromkeys(("/relay/", f"{base}/", f"{path}relay/", "/")):
+            if other == path:
+                continue
+            with contextlib.suppress(Trouble):
+                found = self._dialer.at(other)
+                if _decoded(found.ask("GET", SCRIPT)).startswith(SCRIPT_BEGINS):
+                    return found.address.url
+        return ""
 
     def _proxy_itself(self) -> str:
         """Which web server answers where the relay is not: Apache passes the Server header of what is behind it on."""
-        beside = Dialer(self._dialer.address._replace(path="/"), self._dialer.context, self._dialer.connect_to)
         try:
-            return proxies.proxy_of(beside.ask("GET", some_id()))
+            return proxies.proxy_of(self._dialer.at("/").ask("GET", some_id()))
         except Trouble:
             return ""
 
@@ -128,17 +121,22 @@ class Public:
         return reply.server != self._relay.dialer.ask("GET", "health/live").server
 
     def origin(self) -> None:
-        """Whether pages may connect: this host's own, and those of `--origin`."""
+        """Whether pages may connect: this host's own, and those of `--origin`. And whether it is this relay."""
         own = self._dialer.address.origin
-        reply = self._ask("GET", HANDSHAKE, {"Origin": own})
-        if reply.status == 403:
-            advice = [*proxies.naming_host(self._way), self._allowing(own)]
-            found = f"pages of {own} are refused: the relay is not told that they asked for this very host"
-            self._report.stop("origin", found, *advice)
-        if reply.status != 200 or not reply.body.startswith(b"0{"):
-            self._report.stop("handshake", f"no Socket.IO: {_described(reply)}", *proxies.passing_on(self._way))
+        headers = {"Origin": own, **COOKIE, **self._marked()}
+        reply = self._ask("GET", HANDSHAKE, headers)
+        self._arrived = report_in(reply)
+        self._is_this_one()
+        if reply.status == 403 and is_of_relay(reply):
+            self._refused_origin(own)
+        if not _is_handshake(reply):
+            asked = Asked("Socket.IO", passed=self._passed, parts=("socket.io/",))
+            found, advice = verdict(reply, asked, self._way)
+            self._report.stop("handshake", found, *advice)
         self._report.ok("origin", f"pages of {own} may connect")
+        self._passed = "a GET of Socket.IO"
         self._forget(reply)
+        self._look_at_arrival(own)
         if self._elsewhere is None:
             return
         reply = self._ask("GET", HANDSHAKE, {"Origin": self._elsewhere})
@@ -146,6 +144,58 @@ class Public:
             self._report.stop("origin", f"pages of {self._elsewhere} are refused", self._allowing(self._elsewhere))
         self._report.ok("origin", f"pages of {self._elsewhere} may connect")
         self._forget(reply)
+
+    def _marked(self) -> dict[str, str]:
+        """Return the header to which the relay that is examined answers with a report."""
+        return {HEADER: self._relay.word} if self._relay.word else {}
+
+    def _is_this_one(self) -> None:
+        """Whether every request reaches the relay that answered above. Raises Stop."""
+        seen = [self._arrived.get("same")]
+        for _ in range(ROUNDS - 1 if seen[0] is not None else 0):  # OPTIONS opens no session
+            with contextlib.suppress(Trouble):
+                seen.append(report_in(self._dialer.ask("OPTIONS", HANDSHAKE, headers=self._marked())).get("same"))
+        own, others = seen.count(True), seen.count(False)
+        url = self._dialer.address.url
+        if own and others:
+            found = f"several relays answer at {url}: {own} of {own + others} requests reached this one"
+            self._report.stop("one relay", found, several_relays())
+        if others:
+            found = f"another relay answers at {url}, and not the one at {self._relay.dialer.address.url}"
+            elsewhere = Advice("If that other one is meant, run the doctor on its machine, with its settings.")
+            self._report.stop("one relay", found, *proxies.leading_elsewhere(self._way), elsewhere)
+
+    def _refused_origin(self, own: str) -> NoReturn:
+        """The relay refuses pages of the very host that is asked. Raises Stop."""
+        found, arrived = f"pages of {own} are refused", self._arrived
+        host, origin = arrived.get("host", "nothing"), arrived.get("origin", "nothing")
+        if not arrived:
+            advice = [*proxies.naming_host(self._way), self._allowing(own)]
+            self._report.stop("origin", f"{found}: the relay is not told that they asked for this very host", *advice)
+        if origin != own:
+            sentence = (
+                "Look for what sets or removes the header Origin: RequestHeader in Apache, proxy_set_header in nginx, "
+                "a rule of the CDN. Take it out."
+            )
+            found += f": the header Origin arrives changed, as {origin}"
+            self._report.stop("origin", found, Advice(sentence))
+        if _host_in(host) != _host_in(self._dialer.address.netloc):
+            found += f": the relay is not told that they asked for this very host, but for {host}"
+            self._report.stop("origin", found, *proxies.naming_host(self._way))
+        self._report.stop("origin", f"{found}: the setting origins of the relay leaves them out", self._allowing(own))
+
+    def _look_at_arrival(self, own: str) -> None:
+        """Warn of what is lost on the way though browsers send it."""
+        arrived, settings = self._arrived, self._relay.settings
+        if arrived.get("same") is not True:
+            return
+        if arrived.get("origin") != own:
+            found = f"the header Origin arrives as {arrived.get('origin', 'nothing')}, so any website may connect"
+            self._report.warn("origin", found, Advice("Take out what sets or removes Origin in the web server."))
+        if (settings.id_cookie or settings.auth_url) and "cookie" not in arrived:
+            advice = Advice("Take out what removes the header Cookie there (RequestHeader unset, proxy_set_header).")
+            found = "the cookies of browsers do not arrive, so nobody can register by id_cookie or auth_url"
+            self._report.fail("cookies", found, advice)
 
     def _allowing(self, origin: str) -> Advice:
         origins = dict.fromkeys((*self._relay.settings.origins, origin))
@@ -162,52 +212,43 @@ class Public:
         """A push, seen by a browser out there."""
         what = NAMES[transport]
         try:
-            with opened(self._dialer, transport, self._headers) as visitor:
+            with opened(self._dialer, transport, {**self._headers, **self._marked()}) as visitor:
                 took = round_trip(self._relay, visitor)
         except Trouble as error:
-            self._report.stop(what, _with_reply(error), *self._about(transport, error))
+            self._failed(transport, error)
         if self._relay.may_register():
             self._report.ok(what, f"a push arrives, {took * 1000:.1f} ms after it was sent")
         else:
             self._report.ok(what, "connects")
+        self._passed = "long polling"
 
-    def _about(self, transport: str, error: Trouble) -> list[Advice]:
-        if transport == "websocket":
-            return proxies.upgrading(self._way)
-        if "did not arrive" in str(error):
-            return proxies.without_buffering(self._way)
-        return proxies.waiting_longer(self._way) if error.reply is None else proxies.passing_on(self._way)
+    def _failed(self, transport: str, error: Trouble) -> NoReturn:
+        """Say what the failure of a transport means. Raises Stop."""
+        what, upgrade = NAMES[transport], transport == "websocket"
+        if isinstance(error, NotArrived):
+            self._report.stop(what, str(error), *self._about_arrival(error))
+        if isinstance(error, NotRegistered):
+            self._report.stop(what, str(error), *about_registering(error, self._relay))
+        if error.reply is None:
+            self._no_reply(what, error)
+        asked = Asked(what, error.method, upgrade, self._passed, ("socket.io/",))
+        found, advice = verdict(error.reply, asked, self._way)
+        if upgrade and "upgrade" in report_in(error.reply):
+            found, advice = f"{error}, though the Upgrade header reaches the relay ({_why(error.reply)})", []
+        self._report.stop(what, found, *advice)
 
-    def private(self) -> None:
-        """Whether strangers reach what is for programs on the relay's machine. Nothing is pushed: there is no body."""
-        replies = {rest: self._ask("POST", rest) for rest in ("push", "")}
-        answered = [rest for rest, reply in replies.items() if _is_of_relay(reply)]
-        if not answered:
-            status = replies["push"].status
-            self._report.ok("/push", f"closed to the outside ({status}, not by the relay)")
-            return
-        reply = replies[answered[0]]
-        advice = proxies.closing(self._way, "" in answered)
-        url = self._dialer.address.url + answered[0]
-        if reply.status not in (401, 403):
-            advice = [*advice, *proxies.forwarding_addresses(self._way)]
-            found = f"anyone can push at {url}: the relay takes strangers for programs on its own machine"
-        elif self._relay.settings.push_keys:
-            self._report.warn("/push", f"{url} can be reached, and asks for a key; if only PHP here pushes:", *advice)
-            return
-        else:
-            found = f"the proxy passes {url} on to the relay, which refuses it; nobody out there has any use for it"
-        self._report.stop("/push", found, *advice)
-
-    def addresses(self) -> None:
-        """What the relay knows of who connects."""
-        settings = self._relay.settings
-        if settings.trusted_proxies:
-            self._report.ok("addresses", "X-Forwarded-For is believed (trusted_proxies)")
-            return
-        found = "all clients have the proxy's address, so max_per_address counts nobody"
-        advice = Advice(f"In [relay], if the proxy sets X-Forwarded-For; then {self._relay.restart}:", _TRUSTED)
-        self._report.warn("addresses", found, advice)
+    def _about_arrival(self, error: NotArrived) -> list[Advice]:
+        if not error.clients:
+            sentence = (
+                "0 clients means that the visitor's connection is not in the relay that took the push: another relay "
+                f"answers at {self._dialer.address.url}. Check the address in ProxyPass or proxy_pass."
+            )
+            return [Advice(sentence)]
+        sentence = (
+            "Something in front holds answers back until more has come: a CDN, a virus scanner, a filter that "
+            "compresses. Exempt this path."
+        )
+        return [*proxies.without_buffering(self._way), Advice(sentence)]
 
     def pings(self) -> None:
         """Whether connections that are quiet live until the relay's ping: on both transports at once."""
@@ -256,46 +297,39 @@ class Public:
             advice = Advice("On both machines, or tokens end too early or too late:", ("timedatectl set-ntp true",))
             self._report.warn("clock", f"the web server's is {apart:+d} s from this machine's", advice)
 
-    def _ask(self, method: str, rest: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Reply:
-        """Ask, where no answer at all ends everything."""
-        try:
-            return self._dialer.ask(method, rest, body, headers)
-        except Trouble as error:
-            advice = proxies.passing_on(self._way)
-            self._report.stop("HTTP", f"{method} {self._dialer.address.url}{rest}: {error}", *advice)
+
+def _decoded(reply: Reply) -> bytes:
+    """The body as it was before a filter in front compressed it, which it should not have done."""
+    if reply.headers.get("Content-Encoding", "").lower() != "gzip":
+        return reply.body
+    try:
+        return gzip.decompress(reply.body)
+    except (OSError, EOFError, zlib.error):
+        return reply.body
 
 
-_TRUSTED = ("trusted_proxies = 127.0.0.1, ::1",)
+def _same_file(reply: Reply, url: str) -> str:
+    """Return the relay's address that a redirect leads to; empty if it leads to another file."""
+    try:
+        target = urljoin(url, reply.headers.get("Location", ""))
+        found = urlsplit(target)
+    except ValueError:
+        return ""
+    return target.removesuffix(SCRIPT) if found.path.endswith(f"/{SCRIPT}") and target != url else ""
 
 
-def about_tls(error: str) -> list[Advice]:
-    """Return what to do about a TLS handshake that failed, by OpenSSL's message."""
-    if "expired" in error:
-        return [Advice("Where certbot has got it:", ("certbot renew",))]
-    # Python 3.13 and later set VERIFY_X509_STRICT.
-    if any(words in error for words in ("extension", "Key Identifier", "Basic Constraints")):
-        sentence = (
-            "From 3.13 on, Python refuses certificates without the extensions that RFC 5280 requires. Browsers may "
-            "accept them. Make your CA again with these extensions, and sign the certificate with it:"
-        )
-        ca = "openssl req -x509 -key ca.key -out ca.pem -subj '/CN=My CA' -addext keyUsage=critical,keyCertSign,cRLSign"
-        return [Advice(sentence, (ca, "printf 'authorityKeyIdentifier=keyid\\n' >> EXTENSIONS-OF-THE-CERTIFICATE"))]
-    if "certificate" in error:
-        return [Advice("Its certificate must name this host and come with its intermediates. Your own CA: --ca FILE.")]
-    return [Advice("Is it http there? Then the public address begins with http://.")]
+def _is_handshake(reply: Reply) -> bool:
+    """Whether an Engine.IO server has opened a session."""
+    return reply.status == 200 and reply.body.startswith(b"0{")
 
 
-def _is_of_relay(reply: Reply) -> bool:
-    """Whether it is the relay that answers: it has a word for programs, and a sentence."""
-    return {"error", "message"} <= read_object(reply).keys() or "Relay-Id" in reply.headers
+def _host_in(netloc: str) -> str:
+    """The host in a Host header, which is what the relay compares."""
+    return re.sub(r":\d+$", "", netloc).lower().removesuffix(".")
 
 
-def _described(reply: Reply) -> str:
-    """An answer that is not the relay's, in some words."""
-    title = re.search(rb"<title>\s*(.{1,60}?)\s*</title>", reply.body, re.DOTALL | re.IGNORECASE)
-    by = f" by {reply.server}" if reply.server else ""
-    page = f", the page “{title[1].decode('utf-8', 'replace')}”" if title else ""
-    return f"{reply.status} {reply.reason}{by}{page}"
+def _why(reply: Reply) -> str:
+    return str(read_object(reply).get("message", "")) or described(reply)
 
 
 def _with_reply(error: Trouble) -> str:

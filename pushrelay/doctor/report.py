@@ -54,7 +54,7 @@ class Report:
     def end(self) -> int:
         """The last line; returns the exit code."""
         if self.failures:
-            self._write(f"\n{_counted(self.failures, 'thing')} failed: do what it says above, and ask again.")
+            self._write(f"\n{_counted(self.failures, 'check')} failed. Apply the fixes above and run the doctor again.")
         else:
             self._write("\nAll is well." if not self.warnings else f"\nIt works; {_counted(self.warnings, 'warning')}.")
         return 1 if self.failures else 0

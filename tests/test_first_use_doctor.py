@@ -1,0 +1,505 @@
+"""The doctor names what is wrong by the status and by who answered, and advises nothing that is there already."""
+
+import contextlib
+import io
+import itertools
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, Relay, clean_environ, wait_for
+from misfront import Misfront, answer, page
+from test_doctor import Examination, settings_of
+
+from pushrelay.commands import missing_module, run
+from pushrelay.doctor.machine import files
+from pushrelay.doctor.process import Process, connected_to
+from pushrelay.doctor.proxies import Way, passing_on
+from pushrelay.doctor.report import Report
+from pushrelay.doctor.workers import Workers, read_workers
+from pushrelay.settings import Settings, load
+from pushrelay.web import Dialer, address_of
+
+SECRET = "k7k7k7k7-5tgb6yhn7ujm8ik9-0oljnbhzgvfc"
+
+
+class Inside(Examination):
+    """An examination in this process, which starts much faster."""
+
+    def __init__(self, *arguments):
+        said, complaint = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complaint):
+            self.code = run(["doctor", *map(str, arguments)])
+        self.complaint = complaint.getvalue()
+        self.read(said.getvalue())
+
+    @property
+    def text(self):
+        return " ".join(self.said.split())
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Starts relays that end with the file's tests."""
+    started = []
+
+    def start(**settings):
+        log = tmp_path_factory.mktemp("relay") / "log"
+        started.append(Relay(log, **{"server": "own", "max_connections": 1000, "broker": "memory:", **settings}))
+        return started[-1]
+
+    yield start
+    for relay in started:
+        assert relay.stop() == 0 and "Traceback" not in relay.log.read_text(), relay.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def relay(start):
+    return start()
+
+
+@pytest.fixture(scope="module")
+def other(start):
+    """Another relay, which the proxy must not lead to."""
+    return start()
+
+
+@pytest.fixture(scope="module")
+def front(relay):
+    with contextlib.closing(Misfront(relay.port)) as front:
+        yield front
+
+
+def through(front, relay, *arguments, path="/relay/", **settings):
+    url = f"http://127.0.0.1:{front.port}{path}"
+    return Inside(url, "--quick", *arguments, *settings_of(relay, broker="memory:", **settings))
+
+
+# Faults. Each is called with a request, and returns an answer, or changes the request.
+
+
+def for_upgrade(said):
+    return lambda request: said if request.upgrades else None
+
+
+def for_post(said):
+    return lambda request: said if request.method == "POST" and request.is_socket else None
+
+
+def for_socket(said):
+    return lambda request: said if request.is_socket else None
+
+
+def for_all(said):
+    return lambda request: said
+
+
+def setting(name, value=None):
+    return lambda request: request.set(name, value)
+
+
+def script(change):
+    def fault(request):
+        if request.target.endswith("relay.js"):
+            request.edit = lambda came: (
+                came.partition(b"\r\n\r\n")[0].replace(b"Content-Length", b"X-L")
+                + (b"\r\n\r\n" + change(came.partition(b"\r\n\r\n")[2]))
+            )
+
+    return fault
+
+
+def without_query(request):
+    request.target = request.target.partition("?")[0] + "?transport=polling"
+
+
+def without_upgrade(request):
+    request.set("Upgrade")
+    request.set("Connection", "close")
+
+
+def only_script_missing(request):
+    return page("404 Not Found", "A shop") if request.target.endswith("relay.js") else None
+
+
+WAF = page("403 Forbidden", "Access denied")
+BASIC = answer("401 Unauthorized", headers=['WWW-Authenticate: Basic realm="Staging"'])
+SCRIPT_PAGE = answer("200 OK", "<!doctype html><title>My shop</title>")
+
+# name: (fault, what failed, words of the finding or of what to do, whether ProxyPass lines are the cure)
+FAULTS = {
+    "upgrade-forbidden": (for_upgrade(WAF), "WebSocket", ["403", "not the relay's", "long polling still works"], False),
+    "upgrade-not-acceptable": (
+        for_upgrade(page("406 Not Acceptable", "Not Acceptable!")),
+        "WebSocket",
+        ["406", "firewall", "long polling"],
+        False,
+    ),
+    "upgrade-cut": (for_upgrade(b""), "WebSocket", ["closed without an answer", "firewall"], False),
+    "post-forbidden": (for_post(WAF), "long polling", ["POST", "403", "GET of Socket.IO passed"], False),
+    "post-not-allowed": (for_post(page("405 Not Allowed", "405")), "long polling", ["POST", "405", "forbids"], False),
+    "post-limited": (for_post(page("429 Too Many Requests", "Slow")), "long polling", ["429", "limit_req"], False),
+    "password": (for_all(BASIC), "relay.js", ["a password is asked for", "“Staging”", "--user NAME"], False),
+    "other-login": (
+        for_all(answer("401 Unauthorized", headers=["WWW-Authenticate: Negotiate"])),
+        "relay.js",
+        ["a password is asked for", "Negotiate"],
+        False,
+    ),
+    "login-page": (
+        for_all(answer("302 Found", headers=["Location: /login.php"])),
+        "relay.js",
+        ["302", "/login.php", "login page", "RewriteRule ^/relay/ - [END]"],
+        False,
+    ),
+    "down-page": (
+        for_socket(page("503 Service Unavailable", "521: Web server is down")),
+        "handshake",
+        ["says that what is behind it is down", "the relay itself answered", "521"],
+        False,
+    ),
+    "bad-gateway": (for_socket(page("502 Bad Gateway", "502")), "handshake", ["502", "error log", "SELinux"], False),
+    "cdn-down": (
+        for_socket(answer("522 ", headers=["CF-RAY: 8a"], server="")),
+        "handshake",
+        ["522", "Cloudflare", "is down"],
+        False,
+    ),
+    "script-altered": (
+        script(lambda body: b"/* pagespeed */" + body),
+        "relay.js",
+        ["a changed one", "/* pagespeed */", "minifier", "cache"],
+        False,
+    ),
+    "script-minified": (
+        script(lambda body: body.partition(b"\n")[2]),
+        "relay.js",
+        ["a changed one", "minifier"],
+        False,
+    ),
+    "script-a-page": (
+        lambda request: None if request.is_socket else SCRIPT_PAGE,
+        "relay.js",
+        ["200", "“My shop”", "it begins with '<!doctype"],
+        True,
+    ),
+    "origin-set": (
+        setting("Origin", "http://backend.internal"),
+        "origin",
+        ["Origin arrives changed", "http://backend.internal", "RequestHeader"],
+        False,
+    ),
+    "origin-null": (setting("Origin", "null"), "origin", ["Origin arrives changed", "null"], False),
+    "host-changed": (
+        setting("Host", "backend:8080"),
+        "origin",
+        ["not told that they asked for this very host", "backend:8080", "ProxyPreserveHost On"],
+        False,
+    ),
+    "no-such-path": (for_all(page("404 Not Found", "A shop")), "relay.js", ["404", "not passed on"], True),
+    "socket-not-passed": (for_socket(page("404 Not Found", "A shop")), "handshake", ["404", "GET of relay.js"], True),
+    "upgrade-removed": (
+        lambda request: without_upgrade(request) if request.upgrades else None,
+        "WebSocket",
+        ["in place of 101", "Upgrade header does not reach the relay"],
+        True,
+    ),
+    "query-dropped": (
+        lambda request: without_query(request) if request.is_socket else None,
+        "handshake",
+        ["Unsupported protocol version", "query string"],
+        False,
+    ),
+    "php-fails": (for_socket(page("500 Internal Server Error", "500")), "handshake", ["500", "error log"], False),
+    "https-port": (
+        for_all(page("400 Bad Request", "The plain HTTP request was sent to HTTPS port")),
+        "relay.js",
+        ["is for https", "doctor https://"],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_in_front_is_named_by_its_status_and_by_who_answered(name, front, relay):
+    front.fault, what, words, passes_on = FAULTS[name]
+    examination = through(front, relay)
+    assert examination.code == 1 and len(examination.failures) == 1, examination.said
+    assert examination.failures[0].startswith(what), examination.said
+    assert all(word in examination.text for word in words), examination.said
+    assert ("ProxyPass " in examination.text) is passes_on, examination.said
+
+
+def test_a_front_without_a_fault_is_well(front, relay):
+    front.fault = lambda request: None
+    examination = through(front, relay)
+    examination.is_well()
+    assert "anybody can register any id here" in examination.text
+
+
+def test_what_is_there_is_not_advised_again(front, relay):
+    front.fault = only_script_missing
+    examination = through(front, relay)
+    assert "ProxyPass" in examination.text and "socket.io/" not in "".join(
+        line for _, lines in examination.advice for line in lines
+    )
+
+
+def test_with_a_user_it_goes_on_behind_a_password(front, relay):
+    def ask(request):
+        given = dict(request.headers).get("Authorization")
+        return None if given == "Basic c2hvcDpvcGVuOnNlc2FtZQ==" else BASIC
+
+    front.fault = ask
+    through(front, relay, "--user=shop:open:sesame").is_well()
+    assert "a password is asked for" in through(front, relay, "--user=shop:wrong").text
+
+
+def test_a_site_whose_pages_are_https_is_warned_of(front, relay):
+    for target in ("https://shop.test/", "https://www.shop.test:8443/de/"):
+        where = answer("301 Moved Permanently", headers=[f"Location: {target}"])
+        front.fault = lambda request, where=where: where if request.target == "/" else None
+        examination = through(front, relay)
+        examination.is_well()
+        assert "so its pages are https" in examination.text
+        assert f"python relay.py doctor {target.rpartition('/')[0].removesuffix('/de')}/relay/" in examination.said
+    front.fault = lambda request: answer("302 Found", headers=["Location: /de/"]) if request.target == "/" else None
+    assert "pages are https" not in through(front, relay).text
+
+
+@pytest.mark.parametrize("path", ["/", "/shop/", "/relay/socket.io/"])
+def test_a_wrong_path_leads_to_the_right_one(path, front, relay):
+    front.fault = lambda request: None
+    examination = through(front, relay, path=path)
+    ((_, (line,)),) = examination.failed_once("relay.js", f"it is at http://127.0.0.1:{front.port}/relay/")
+    assert line == f"python relay.py doctor http://127.0.0.1:{front.port}/relay/"
+
+
+# Another relay than the one that is examined.
+
+
+def test_another_relay_at_the_public_address_is_told_from_this_one(front, relay, other):
+    front.fault = lambda request: setattr(request, "to", other.port)
+    through(front, relay).failed_once("another relay answers", f"not the one at http://127.0.0.1:{relay.port}")
+
+
+def test_another_relay_is_found_also_if_its_report_does_not_arrive(front, relay, other):
+    def fault(request):
+        request.set("Relay-Doctor")
+        request.to = other.port
+
+    front.fault = fault
+    examination = through(front, relay)
+    assert "0 clients" in examination.failures[0] and "another relay" in examination.text
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_several_relays_behind_one_address_are_found(every, front, relay, other):
+    turns = itertools.count(1)
+    front.fault = lambda request: setattr(request, "to", other.port if next(turns) % every == 0 else relay.port)
+    examination = through(front, relay)
+    examination.failed_once("several relays answer")
+    assert "as one process" in examination.text
+
+
+def test_several_relays_are_found_also_if_their_report_does_not_arrive(front, relay, other):
+    turns = itertools.count(1)
+
+    def fault(request):
+        request.set("Relay-Doctor")
+        request.to = other.port if next(turns) % 2 else relay.port
+
+    front.fault = fault
+    examination = through(front, relay)
+    assert "Session ID unknown" in examination.failures[0] and "Another relay opened" in examination.text
+
+
+def test_a_stranger_learns_neither_the_word_nor_what_arrives(relay, other):
+    def told(of, asked, **headers):
+        status, answered, _ = of.request("GET", "/health/ready", None, {"Relay-Doctor": asked, **headers})
+        assert status == 200
+        return answered["Relay-Doctor"]
+
+    word = re.search("[0-9a-f]{32}", told(relay, "?"))[0]
+    assert told(relay, "?", **{"X-Forwarded-For": "192.0.2.7"}) == "{}"
+    assert told(relay, "?", Host="evil.example") == "{}"
+    assert "true" in told(relay, word) and told(other, word) == '{"same": false}'
+    assert relay.request("GET", "/health/ready")[1]["Relay-Doctor"] is None
+
+
+# Other settings than the relay's.
+
+
+@pytest.fixture(scope="module")
+def below(start):
+    return start(base_path="/relay")
+
+
+def test_a_relay_below_a_path_is_not_taken_for_another_program(below):
+    examination = Inside(*settings_of(below, base_path="/"))
+    ((_, (line,)),) = examination.failed_once("the relay", "all it has is below /relay")
+    assert line == "--base-path /relay"
+    Inside(*settings_of(below)).is_well()
+
+
+@pytest.mark.parametrize("base_path", ["/relay", "/other"])
+def test_a_base_path_that_the_relay_has_not_is_named(base_path, relay, below):
+    at, words = (relay, "not below /relay") if base_path == "/relay" else (below, "below /relay")
+    examination = Inside(*settings_of(at, base_path=base_path))
+    examination.failed_once("the relay", words)
+    assert "Stop that one" not in examination.text
+
+
+@pytest.mark.parametrize(
+    ("its", "doctors", "words"),
+    [
+        ({"secret": SECRET}, {"secret": None}, "These have no secret"),
+        ({"secret": SECRET}, {"secret": "x9" + SECRET}, "Their secret is another one"),
+        ({"id_cookie": "PHPSESSID"}, {"id_cookie": None}, "The relay has id_cookie or auth_url"),
+    ],
+)
+def test_other_settings_than_the_relays_are_named_and_not_taken_for_its_fault(its, doctors, words, start):
+    relay = start(**its)
+    flags = [
+        flag
+        for flag in settings_of(relay, **{name: value for name, value in doctors.items() if value is not None})
+        if not any(value is None and flag.startswith(f"--{name.replace('_', '-')}=") for name, value in doctors.items())
+    ]
+    examination = Inside(*flags)
+    assert len(examination.failures) == 1 and "The doctor has other settings than the relay" in examination.text
+    assert words in examination.text and "start it again" not in examination.text
+    assert f"started with other values than the doctor for: {next(iter(its))}" in examination.text
+    assert SECRET not in examination.said
+
+
+def test_a_file_that_was_changed_after_the_start_is_named(start, tmp_path):
+    file = tmp_path / "my.ini"
+    file.write_text("[relay]\nhistory_size = 5\n")
+    relay = start(config=file)
+    assert "was changed after" not in Inside(*settings_of(relay)).text
+    later = time.time() + 60
+    os.utime(file, (later, later))
+    assert f"{file} was changed after the relay was started" in Inside(*settings_of(relay)).text
+
+
+# No answer.
+
+
+def test_a_server_that_is_connected_and_does_not_answer_has_no_free_worker(relay, monkeypatch):
+    begin = Dialer.begin
+
+    def impatient(dialer, *arguments, **named):
+        return begin(dialer, *arguments[:4], timeout=0.5 if dialer.address.path == "/relay/" else 10)
+
+    monkeypatch.setattr(Dialer, "begin", impatient)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        url = f"http://127.0.0.1:{busy.getsockname()[1]}/relay/"
+        examination = Inside(url, "--quick", *settings_of(relay))
+    examination.failed_once("connected, but there was no answer within")
+    assert "AH00484" in examination.text and "ProxyPass" not in examination.text
+
+
+# Apache's workers.
+
+DEBIAN = {
+    "apache2.conf": "IncludeOptional mods-enabled/*.load\nIncludeOptional mods-enabled/*.conf\nInclude ports.conf\n",
+    "ports.conf": "Listen 80\n<IfModule ssl_module>\n\tListen 443\n</IfModule>\n",
+    "mods-enabled/mpm.load": "LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\n",
+    "mods-enabled/mpm.conf": "<IfModule mpm_event_module>\nThreadsPerChild 25\nMaxRequestWorkers 150\n</IfModule>\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "mpm", "most"),
+    [
+        ({}, "event", 150),
+        ({"mods-enabled/mpm.conf": "# MaxRequestWorkers 9\n"}, "event", 400),
+        ({"mods-enabled/mpm.conf": "ServerLimit 4\nMaxRequestWorkers 4000\n"}, "event", 100),
+        ({"mods-enabled/mpm.conf": "<IfModule mpm_prefork_module>\nMaxRequestWorkers 9\n</IfModule>\n"}, "event", 400),
+        ({"mods-enabled/mpm.load": "LoadModule mpm_prefork_module x.so\n"}, "prefork", 256),
+        (
+            {
+                "mods-enabled/mpm.load": 'LoadModule mpm_prefork_module "x.so"\n',
+                "mods-enabled/mpm.conf": "<IfModule mpm_prefork_module>\nMaxRequestWorkers \\\n 60\n</IfModule>\n",
+            },
+            "prefork",
+            60,
+        ),
+        ({"ports.conf": "Listen 127.0.0.1:80\nListen [::1]:443 https\nMaxClients 99\n"}, "event", 150),
+    ],
+)
+def test_apaches_workers_are_read_from_its_configuration(files, mpm, most, tmp_path):
+    (tmp_path / "mods-enabled").mkdir()
+    for name, text in {**DEBIAN, **files}.items():
+        (tmp_path / name).write_text(text)
+    found = read_workers(tmp_path / "apache2.conf")
+    assert (found.mpm, found.most, found.ports) == (mpm, most, {80, 443})
+
+
+@pytest.mark.parametrize(
+    ("mpm", "most", "word"),
+    [("event", 150, "ok"), ("event", 60, "warn"), ("event", 40, "FAIL"), ("prefork", 256, "warn")],
+)
+def test_apaches_workers_are_compared_with_those_who_are_connected(mpm, most, word, relay):
+    with contextlib.ExitStack() as opened:
+        for _ in range(40):
+            opened.enter_context(socket.create_connection(("127.0.0.1", relay.port)))
+        settings = load({}, {"port": str(relay.port)})
+        wait_for(lambda: connected_to(settings) >= 40, "the relay to accept them")
+        connected = connected_to(settings)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        Workers(mpm, most, frozenset()).report(Report(), connected)
+    text = " ".join(said.getvalue().split())
+    assert text.startswith(f"{word} Apache: mpm_{mpm} with {most} workers") and "each open tab holds" in text
+    assert ("port of its own" in text) is (word != "ok")
+
+
+# This machine.
+
+
+def test_a_system_without_limits_on_files_is_examined_all_the_same(relay):
+    script = (
+        "import sys; sys.modules['resource'] = None; sys.argv[:1] = []; sys.path.insert(0, '.');"
+        "from pushrelay.commands import run; sys.exit(run(sys.argv))"
+    )
+    command = [sys.executable, "-c", script, "doctor", *settings_of(relay)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=clean_environ())
+    assert ran.returncode == 0 and "a push arrives" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_a_module_of_pythons_own_is_not_installed_with_pip():
+    assert "pip" not in missing_module("resource") and "pip" not in missing_module("xml.sax")
+    assert "pip install" in missing_module("wsproto")
+
+
+@pytest.mark.parametrize(("limit", "word"), [(20_000, "ok"), (9_000, "FAIL"), (12_000, "ok")])
+def test_a_usual_limit_of_open_files_is_no_warning_on_every_run(limit, word):
+    process = Process(1, limit, None, "", "")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        files(Report(), Settings(), process)
+    assert said.getvalue().startswith(word)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        files(Report(), Settings(max_connections=20_001), process)  # who asks for a number is told
+    assert said.getvalue()[:4] in ("warn", "FAIL")
+
+
+# The lines.
+
+
+def test_the_doctors_lines_are_those_of_the_shipped_files_and_of_the_docs():
+    way = Way("Apache", address_of("http://shop.test/relay/"), address_of("http://127.0.0.1:8080/"), 45)
+    lines = [line for line in passing_on(way)[0].lines if line.startswith("ProxyPass ")]
+    for name in ("deploy/apache-relay.conf", "docs/apache.md", "README.md"):
+        text = (ROOT / name).read_text()
+        assert all(line in text for line in lines if "socket.io" in line), name
+    assert all("timeout=60" in line for line in lines)
+    nginx = passing_on(way._replace(proxy="nginx"))[0].lines
+    shipped = (ROOT / "deploy/nginx-relay-location.conf").read_text()
+    own = [line for line in nginx if "proxy_pass " not in line and "Connection" not in line]
+    assert all(line in shipped for line in own) and "  proxy_buffering off;" in nginx
+    slow = "\n".join(passing_on(way._replace(ping_seconds=100.0, proxy=""))[0].lines)
+    assert "timeout=115" in slow and "timeout=60" not in slow
