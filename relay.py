@@ -361,6 +361,7 @@ def not_shown(error: Refused) -> Response:
     if not wants_page():
         response = refused(error)
     else:
+        refusals.note_request(request.environ, error)
         facts = demo.ways_in(settings, request.environ)
         page = render_template("not_shown.html", why=access.distance(request.environ), **facts)
         response = Response(page, error.status, headers.DEMO_PAGE)

@@ -1,5 +1,6 @@
 """What the operator's log has about a refusal: who was refused, why, and the setting or the step that mends it."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,6 +29,11 @@ _BAD_ORIGINS = {
     "null": "pages from files and sandboxed frames have no origin; serve the page by a web server (setting origins)",
     "*": "this is no origin; have the client leave the header Origin out (setting origins)",
 }
+
+
+# A path of the relay's own below another one, which the setting base_path can name.
+_OURS = r"socket\.io/|static/|health/|(?:push|history|presence|connections)$"
+_BELOW = re.compile(rf"((?:/[\w~-][\w.~-]*)+)/(?:{_OURS})", re.ASCII)
 
 
 class Line(NamedTuple):
@@ -59,7 +65,8 @@ class Refusals:
         subject, origin = address, environ.get("HTTP_ORIGIN", "")[:_LONGEST]
         if error.error == "origin_not_allowed":
             subject, what = origin, f"{what} by a page of {origin!r}"
-        self._complaints.note(f"http {error.error}", subject, f"{what} was refused: {error.message}")
+        advice = _base_path_advice(environ) if error.status == 404 else ""
+        self._complaints.note(f"http {error.error}", subject, f"{what} was refused: {error.message}{advice}")
 
     def note_event(self, environ: dict[str, Any], event: str, error: Refused) -> None:
         """Note an event of a socket that is answered with an error; `environ` is the socket's own."""
@@ -108,6 +115,12 @@ _ADVICE = {
     "websocket": _UPGRADING,
     "too_large": "send less at a time, or raise the setting max_message",
 }
+
+
+def _base_path_advice(environ: dict[str, Any]) -> str:
+    """Return what to do about a path of the relay's that has something in front of it, as proxies pass it on."""
+    found = None if environ.get("SCRIPT_NAME") else _BELOW.match(environ.get("PATH_INFO", "")[:_LONGEST])
+    return f"; if a proxy passes the whole path on, set base_path = {found[1]}" if found else ""
 
 
 def _asked(environ: dict[str, Any]) -> str:
