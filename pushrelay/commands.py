@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from . import exposure, streams
 from .settings import FlagParser, SettingsError
+from .values import seconds
 
 ALSO = "Every setting is a flag here as well, and --config FILE: python relay.py --help lists them."
 
@@ -145,10 +146,8 @@ def _token(given: argparse.Namespace, flags: dict[str, str]) -> int:
 
 
 def _number(text: str) -> float:
-    """A number of seconds. Raises ValueError, which argparse makes a sentence of."""
-    value = float(text)
-    if not 0 <= value < 1e10:
-        raise ValueError(text)
+    """A number of seconds, or such as 15m. Raises ValueError, which argparse makes a sentence of."""
+    value = seconds(0, 1e10 - 1)(text)
     return int(value) if value.is_integer() else value
 
 

@@ -125,13 +125,16 @@ def seen_in_ps(flags: Sequence[str]) -> str:
     """The warning of flags whose values are secret."""
     return (
         f"every user of this machine can see {' and '.join(flags)} in the list of processes (ps): "
-        "use secret and push_keys in wsgi.ini, or RELAY_SECRET and RELAY_PUSH_KEYS in the environment"
+        "use wsgi.ini, or RELAY_SECRET and RELAY_PUSH_KEYS in the environment"
     )
 
 
 def on_command_line(settings: Settings) -> list[str]:
     """The warning of secrets that this process was started with as flags, if it was."""
-    flags = [source for name, source in settings.given.items() if NAMES[name].secret and source.startswith("--")]
+    secret = [
+        name for name in settings.given if NAMES[name].secret or (name == "auth_url" and "@" in settings.auth_url)
+    ]
+    flags = [settings.given[name] for name in secret if settings.given[name].startswith("--")]
     return [f"warning: {seen_in_ps(flags)}"] if flags else []
 
 

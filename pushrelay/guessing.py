@@ -11,13 +11,14 @@ private prod production push pushkey qwerty qwertz random relay replace sample s
 shared signing some staging staple string super supersecret test tester testing this todo token value very your
 """
 _LONGEST_FIRST = re.compile("|".join(sorted(re.findall(r"\w+", _WORDS), key=len, reverse=True)))
+_OF_OUR_DOCS = {"2bd806c97f0e00af1a1fc332", "9b74c9897bac770ffc029102"}
 FEWEST = 8  # different characters; 20 random hex digits have fewer only once in some 5,000 times
 
 
 def is_guessable(text: str) -> bool:
     """Return whether this is likely an example, words, or a pattern. It is reason for a warning, and no proof."""
     plain = text.lower()
-    if _repeats(plain) or _counts(plain):
+    if plain in _OF_OUR_DOCS or _repeats(plain) or _counts(plain):
         return True
     rest = re.sub(r"[\W_]", "", _LONGEST_FIRST.sub("", plain))
     return len(set(rest)) < FEWEST

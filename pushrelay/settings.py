@@ -327,9 +327,9 @@ class FlagParser(argparse.ArgumentParser):
 
 def _stray(word: str, argv: list[str]) -> str:
     """The sentence for a word of the command line that is neither a flag nor a flag's value."""
-    name = re.match(r"-*([\w-]*)", word)[1]
-    if name.replace("-", "_") in NAMES:  # -port 80, port=80
-        return f"the command line: write {_flag(name)} VALUE in place of {word.partition('=')[0]}"
+    name = re.match(r"[-\u2010-\u2015]*([\w-]*)", word)[1]  # web pages turn -- into a longer dash
+    if name.lower().replace("-", "_") in NAMES:  # -port 80, port=80, --PORT 80
+        return f"the command line: write {_flag(name.lower())} VALUE in place of {word.partition('=')[0]}"
     if word.startswith("-"):
         return unknown("the command line", name)
     if word in COMMAND_NAMES:
@@ -350,8 +350,8 @@ def _written(default: Any) -> str:
     if isinstance(default, bool):
         return "yes" if default else "no"
     if isinstance(default, tuple):
-        return ", ".join(default) or "none"
-    return "none" if default == "" else f"{default:.15g}" if isinstance(default, float) else str(default)
+        return ", ".join(default) or "not set"
+    return "not set" if default == "" else f"{default:.15g}" if isinstance(default, float) else str(default)
 
 
 COMMAND_NAMES = ("doctor", "push", "listen", "token")

@@ -39,7 +39,7 @@ def oddity(text: str) -> str | None:
     if found := invisible(text):
         return f"has an invisible character ({found}): type the value again"
     if _COMMENT.search(text):
-        return "has a # or ; where a comment begins: put the comment on a line of its own"
+        return "has a # or ; where a comment begins: put the comment on a line of its own, or take it out"
     if any(item[0] in _QUOTES or item[-1] in _QUOTES for item in re.split(r"[,\s:]+", text) if item):
         return "has quotes around it, or at one end: write the value without quotes"
     if text.endswith("\\"):
@@ -56,7 +56,7 @@ def invisible(text: str) -> str | None:
     for each in text:
         kind = unicodedata.category(each)
         if each not in _BLANKS and (kind in ("Cc", "Cf", "Zl", "Zp") or (kind == "Zs" and each != " ")):
-            return unicodedata.name(each, f"U+{ord(each):04X}").lower()
+            return unicodedata.name(each, "").lower() or f"U+{ord(each):04X}"
     return None
 
 

@@ -376,6 +376,8 @@ def test_a_variable_that_is_misspelt_still_stops_the_start(name, text, words):
         (["--port=1", "doctor"], "python relay.py doctor"),
         (["-port", "80"], "write --port VALUE"),
         (["port=80"], "write --port VALUE"),
+        (["\u2014port", "80"], "write --port VALUE"),
+        (["--PORT=80"], "write --port VALUE"),
         (["--port"], "--port needs a value"),
         (["--ping_interval"], "--ping-interval needs a value"),
         (["--secret", "one-secret,", SECRET], "put quotes around"),
@@ -422,6 +424,16 @@ def test_a_secret_or_a_key_that_can_be_guessed_is_warned_of(word):
     for given in ({"secret": word}, {"push_keys": f"web:{word}"}):
         (line,) = warnings(load({"RELAY_CONFIG": os.devnull}, given))
         assert line.startswith("warning: ") and "guessed" in line and word not in line
+
+
+def test_every_key_and_secret_that_our_docs_show_is_warned_of():
+    docs = "\n".join(
+        each.read_text() for each in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("php/**/*.*"))
+    )
+    shown = re.findall(r"\b[0-9a-f]{20,}\b", docs) + [line.split(" = ")[1].split(":")[-1] for line in WAITING[:2]]
+    assert len(shown) > 3
+    for word in shown:
+        assert "guessed" in str(warnings(load({"RELAY_CONFIG": os.devnull}, {"push_keys": f"web:{word}"}))), word
 
 
 def test_random_secrets_and_keys_are_never_warned_of():
