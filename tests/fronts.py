@@ -25,17 +25,18 @@ AS_ROOT = os.geteuid() == 0  # these servers do not let root answer requests
 
 
 class Certificate:
-    """A certificate for HOST, signed by a CA that is made for it; `pin` is what Chromium is told to trust."""
+    """A certificate for host names, signed by a CA that is made for it; Chromium is to trust `pin`."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, hosts=(HOST,)):
         self.ca, self.cert, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
         new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
         # From 3.13 on Python asks for what RFC 5280 does: a CA says that it signs, a certificate whose key signed it.
         ca = ("-x509", *new, "-days", "2", "-subj", "/CN=Test CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         openssl("req", *ca, "-keyout", folder / "ca.key", "-out", self.ca)
         request, extensions = folder / "request.pem", folder / "extensions"
-        openssl("req", *new, "-subj", f"/CN={HOST}", "-keyout", self.key, "-out", request)
-        extensions.write_text(f"subjectAltName=DNS:{HOST}\nauthorityKeyIdentifier=keyid\nbasicConstraints=CA:FALSE\n")
+        openssl("req", *new, "-subj", f"/CN={hosts[0]}", "-keyout", self.key, "-out", request)
+        names = ",".join(f"DNS:{host}" for host in hosts)
+        extensions.write_text(f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\nbasicConstraints=CA:FALSE\n")
         signing = ("-CA", self.ca, "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", "2", "-extfile", extensions)
         openssl("x509", "-req", "-in", request, *signing, "-out", self.cert)
         key = openssl("x509", "-in", self.cert, "-noout", "-pubkey")

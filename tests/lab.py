@@ -1,0 +1,385 @@
+"""What runs the snippets of the docs: see test_snippets.py. Each takes the lab and the text of a snippet."""
+
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import textwrap
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from conftest import CHROMIUM_FLAGS, DEADLINE, ROOT, need, wait_for
+from machine import HOSTS, Machine
+
+from pushrelay.settings import load
+from pushrelay.tokens import Tokens
+
+SECRET = "a-secret-that-nobody-finds-by-trying-0123"
+PAGES = ["README.md", "php/example/README.md", *(f"docs/{each.name}" for each in sorted((ROOT / "docs").glob("*.md")))]
+
+
+class Snippet(NamedTuple):
+    page: str
+    line: int
+    text: str
+
+
+def snippets():
+    """All blocks of code: lines that are indented by four, also with empty ones between."""
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for found in re.finditer(r"^    .*\n(?:(?:[ \t]*\n)*    .*\n)*", text, re.MULTILINE):
+            yield Snippet(page, text.count("\n", 0, found.start()) + 1, textwrap.dedent(found[0]).strip("\n"))
+
+
+def find(page, beginning):
+    """Return the text of the snippet of a page that begins so."""
+    return next(each.text for each in snippets() if each.page == page and each.text.startswith(beginning))
+
+
+class Lab:
+    """The machine with the relay, and Apache with PHP on ports 80 and 443. The browser and nginx start when needed."""
+
+    def __init__(self, folder, certificate, playwright_browser):
+        self.folder = folder
+        self._playwright_browser = playwright_browser
+        self._browser = None
+        self._pages = 0
+        self._has_nginx = False
+        self.machine = Machine(folder, certificate)
+        self._trusted = str(certificate.ca)
+        self.machine.relay("--host=0.0.0.0", "--socket-push=yes")
+        self.sh(f"a2enmod ssl; cp php/Relay.php /var/www/html/; echo '<?php' > /var/www/html/relay-token.php; {TLS}")
+        self.sh("apachectl start")
+        self.sh(find("docs/apache.md", "cp deploy/apache-relay.conf"))
+
+    def sh(self, text, **options):
+        """Run shell commands there; returns what they print."""
+        return self.machine.run(text, SSL_CERT_FILE=self._trusted, **options)
+
+    def need_nginx(self):
+        """Have nginx beside Apache, by the commands of the page."""
+        if not self._has_nginx:
+            need(shutil.which("nginx", path="/usr/sbin"), "nginx (apt-get install nginx-light)")
+            self.sh(find("docs/nginx.md", "apt-get install"))
+            self.sh(find("docs/nginx.md", "nginx -t && systemctl restart"))
+            self._has_nginx = True
+
+    @contextlib.contextmanager
+    def page(self, html):
+        """Open a page of Apache's, which PHP runs before; errors in it fail the test."""
+        self._pages += 1
+        name = f"page{self._pages}.php"
+        script = self.folder / name
+        script.write_text(html)
+        self.sh(f"cp {script} /var/www/html/")
+        page = self.context().new_page()
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        try:
+            page.goto(f"http://example.com/{name}")
+            yield page
+            assert not errors, errors
+        finally:
+            page.close()
+
+    def context(self):
+        if self._browser is None:
+            program = self.folder / "chromium"
+            there = shlex.join(self.machine.on_network(shutil.which("chromium")))
+            program.write_text(f'#!/bin/sh\nexec {there} "$@"\n')
+            program.chmod(0o755)
+            rules = "--host-resolver-rules=" + ",".join(f"MAP {host} 127.0.0.1" for host in HOSTS)
+            launch = self._playwright_browser.browser_type.launch
+            self._browser = launch(executable_path=program, args=[*CHROMIUM_FLAGS, rules])
+            self._profile = self._browser.new_context(ignore_https_errors=True)
+            self._profile.set_default_timeout(DEADLINE * 1000)
+        return self._profile
+
+    def close(self):
+        if self._browser is not None:
+            self._browser.close()
+        self.machine.close()
+
+
+LIVE = "/etc/letsencrypt/live/example.com"
+TLS = f"""
+cat > /etc/apache2/sites-enabled/001-tls.conf <<END
+<VirtualHost *:443>
+  DocumentRoot /var/www/html
+  SSLEngine on
+  SSLCertificateFile {LIVE}/fullchain.pem
+  SSLCertificateKeyFile {LIVE}/privkey.pem
+</VirtualHost>
+END
+"""
+
+
+class Reason(NamedTuple):
+    """Why a snippet is not run."""
+
+    why: str
+
+    def __call__(self, lab, text):
+        pass
+
+
+def shell(expect="", before="", flags="", **environ):
+    """Commands, in the clone. `flags` go behind `doctor`, which waits for half a minute without --quick."""
+
+    def run(lab, text):
+        said = lab.sh(before + text.replace(" doctor", f" doctor {flags}"), **environ)
+        assert expect in said, said
+
+    return run
+
+
+def php(expect="", before=""):
+    """PHP on the command line."""
+
+    def run(lab, text):
+        script = lab.folder / "snippet.php"
+        script.write_text(f"<?php {before}\n" + text.removeprefix("<?php"))
+        said = lab.sh(f"cd /opt/relay; php -d error_reporting=-1 {script}")
+        assert re.search(expect, said), said
+
+    return run
+
+
+ANSWER = r'\{"destination":"\w+","id":"[\w:]+","connections":\d+\}'
+
+
+def page(id_="12345", event="push", before="", nginx=False):
+    """A page that listens: what is pushed to the id is in it."""
+
+    def run(lab, text):
+        if nginx:
+            lab.need_nginx()
+        # As README says: the host name of the page in place of localhost.
+        html = text.replace("http://localhost:8080", "http://example.com:8080")
+        with lab.page(f"<!doctype html><body></body>{before}{html}") as page:
+            wait_for(lambda: lab.machine.push(id_, "ready?")["connections"] == 1, f"the registration of {id_}")
+            push = json.dumps({"destination": id_, "data": "It arrived", "event": event})
+            lab.sh(f"curl -s -H 'Content-Type: application/json' -d '{push}' http://127.0.0.1:8080/push")
+            page.get_by_text("It arrived").first.wait_for()
+
+    return run
+
+
+def script(before="", then="true"):
+    """Lines of a page's script; `then` is an expression that becomes true."""
+
+    def run(lab, text):
+        head = '<script src="/relay/static/relay.js"></script>'
+        text = text.replace("http://localhost:8080", "http://example.com:8080")
+        with lab.page(f"<!doctype html><body></body>{head}<script>{before}\n{text}</script>") as page:
+            page.wait_for_function(then)
+
+    return run
+
+
+SHOW = "const show = (text) => document.body.append(text), loadMessages = show;"
+CONNECT = "const relay = Relay.connect();"
+
+
+def loads_script(nginx=False):
+    """A script tag: the file is there."""
+
+    def run(lab, text):
+        if nginx:
+            lab.need_nginx()
+        with lab.page(f"<!doctype html>{text}") as page:
+            page.wait_for_function("Boolean(window.Relay)")
+
+    return run
+
+
+def before_and_after(old, new):
+    """Two ways to write the same: the reader's old one, and ours."""
+
+    def run(lab, text):
+        mark = re.compile(r"^(?://|<!--) (?:before|after).*\n", re.MULTILINE)
+        _, first, second = mark.split(text)
+        old(lab, first)
+        new(lab, second)
+
+    return run
+
+
+def settings(lab, text):
+    """Lines of the settings file."""
+    file = lab.folder / "snippet.ini"
+    file.write_text(text if "[relay]" in text else f"[relay]\n{text}\n")
+    assert "The settings are sound" in lab.sh(f"python relay.py --check --config {file}")
+
+
+def environment(lab, text):
+    """Lines of /etc/relay.env."""
+    environ = dict(line.split("=", 1) for line in text.replace("…", "0123456789abcdef0123456789abcdef").splitlines())
+    assert "The settings are sound" in lab.sh("python relay.py --check", **environ)
+
+
+def answers(command, json_of: Callable[[Any], Any] = lambda answer: answer):
+    """An answer of the relay: the command gets one with the same fields."""
+
+    def run(lab, text):
+        shown = json.loads(text.replace("…", ""))
+        real = json_of(json.loads(lab.sh(command)))
+        assert shape(real) == shape(shown), real
+
+    return run
+
+
+def shape(value):
+    """The names and types in a JSON value."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
+
+
+def apache(lab, text):
+    """Lines of a virtual host, which then has the relay: with the lines of deploy/ for what they do not say."""
+    rest = "" if "ProxyPass" in text else "Include /etc/apache2/conf-available/relay.conf\nRewriteRule . /none [L]"
+    engine = "RewriteEngine On\n" if "RewriteEngine" not in text and "RewriteRule" in text else ""
+    site = f"Listen 81\n<VirtualHost *:81>\nDocumentRoot /var/www/html\n{engine}{text}\n{rest}\n</VirtualHost>\n"
+    file = lab.folder / "snippet.conf"
+    file.write_text(site)
+    put = f"cp {file} /etc/apache2/sites-enabled/002-snippet.conf; a2disconf relay; a2enmod rewrite proxy_wstunnel"
+    try:
+        lab.sh(f"ln -sfn {ROOT} /opt/relay-clone; {put}; apachectl configtest && apachectl graceful")
+        wait_for(lambda: reaches_relay(lab, "http://example.com:81"), "the relay behind these lines")
+        upgraded = ["-H", "Origin: http://example.com:81", *UPGRADE]
+        assert lab.machine.get(f"http://example.com:81{SOCKETS}&transport=websocket", *upgraded, "-m1")[0] == "101"
+        assert lab.machine.get("http://example.com:81/push")[0] == "404"
+    finally:
+        lab.sh("rm -f /etc/apache2/sites-enabled/002-snippet.conf; a2enconf relay; apachectl graceful")
+        wait_for(lambda: reaches_relay(lab, "http://example.com"), "Apache as it was")
+
+
+SOCKETS = "/relay/socket.io/?EIO=4"
+UPGRADE = ["-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "-H", "Sec-WebSocket-Version: 13"]
+UPGRADE += ["-H", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "--http1.1"]
+
+
+def reaches_relay(lab, site):
+    with contextlib.suppress(AssertionError):
+        handshake = lab.sh(f"curl -skm 5 -H 'Origin: {site}' '{site}{SOCKETS}&transport=polling'")
+        return handshake.startswith('0{"sid"') and "Relay" in lab.sh(f"curl -skfm 5 {site}/relay/static/relay.js")
+
+
+def nginx_server(lab, text):
+    """Lines of a server, or a whole one: nginx serves the relay there."""
+    lab.need_nginx()
+    whole = text if text.startswith("server {") else f"server {{ listen 82; {text} }}"
+    lab.sh(f"cat > /etc/nginx/conf.d/relay-port.conf <<'END'\n{whole}\nEND\nnginx -t && systemctl restart nginx")
+    site = "http://example.com:82" if "82" in whole else "https://example.com:8443"
+    assert reaches_relay(lab, site)
+    lab.sh("cp deploy/nginx-relay-port.conf /etc/nginx/conf.d/relay-port.conf; systemctl restart nginx")
+
+
+def nginx_main(lab, text):
+    """Lines of nginx.conf itself, outside of http."""
+    lab.need_nginx()
+    limit, events = text.splitlines()
+    lab.sh(f"sed -i 's/^worker_processes.*/&\\n{limit}/; /^events/,/}}/c {events}' /etc/nginx/nginx.conf")
+    lab.sh("nginx -t && systemctl restart nginx")
+    assert reaches_relay(lab, "https://example.com:8443")
+
+
+def mpm(lab, text):
+    """Lines of mpm_event.conf, and the change to it: what the page says before and after, in its order."""
+    text = re.sub(r"8\.\d", php_version(lab), text)
+    site = "<?php echo php_sapi_name(), ' ', ini_get('memory_limit');"
+    lab.sh(f"cat > /var/www/html/sapi.php <<'END'\n{site}\nEND\n{text}; php-fpm{php_version(lab)} -D")
+    try:
+        wait_for(lambda: lab.machine.get("http://example.com/sapi.php")[1].startswith("fpm-fcgi"), "PHP by php-fpm")
+        assert reaches_relay(lab, "http://example.com")
+        limits = find("docs/apache.md", "ServerLimit")
+        lab.sh(f"printf '%s\\n' '{limits}' > /etc/apache2/mods-available/mpm_event.conf")
+        said = lab.sh(find("docs/apache.md", "apachectl configtest && systemctl"))
+        assert "AH00" not in said.replace("AH00558", ""), said
+        assert reaches_relay(lab, "http://example.com")
+    finally:
+        back = find("docs/apache.md", "a2disconf php").replace("8.2", php_version(lab))
+        lab.sh(f"{back}; apachectl configtest && systemctl restart apache2")
+    wait_for(lambda: lab.machine.get("http://example.com/sapi.php")[1].startswith("apache2handler"), "PHP in Apache")
+
+
+def php_version(lab):
+    return lab.sh("php -r 'echo PHP_MAJOR_VERSION, \".\", PHP_MINOR_VERSION;'")
+
+
+def keyed_push(lab, text):
+    """The command with a key, at a relay that has the settings above it."""
+    file = lab.folder / "keys.ini"
+    file.write_text(f"[relay]\n{find('docs/http-api.md', 'push_keys =')}\n")
+    relay = lab.machine.relay("--host=0.0.0.0", f"--config={file}", port=8090)
+    assert re.search(ANSWER, lab.sh(text.replace("https://relay.example", "http://relay.example:8090")))
+    relay.kill()
+
+
+def token_function(lab, text):
+    """The function signs what the relay reads."""
+    script = lab.folder / "token.php"
+    script.write_text(f"<?php $user = '42'; $secret = '{SECRET}';\n{text}\necho $token;")
+    rights = Tokens(load({}, {"secret": SECRET})).read(lab.sh(f"php {script}"))
+    assert rights.ids.allows("room-7") and rights.ids.allows("42") and not rights.ids.allows("43")
+
+
+def auth_script(lab, text):
+    """PHP's answer about a browser's ids: none without a session, and those of the one that is logged in."""
+    script = lab.folder / "relay-auth.php"
+    script.write_text(text if text.startswith("<?php") else f"<?php\n{text}")
+    log_in = "<?php session_start(); $_SESSION['user'] = '7'; echo session_id();"
+    lab.sh(f"cp {script} /var/www/html/; cat > /var/www/html/login.php <<'END'\n{log_in}\nEND")
+    assert lab.machine.get("http://127.0.0.1/relay-auth.php")[0] == "401"
+    session = lab.machine.get("http://127.0.0.1/login.php")[1]
+    status, body = lab.machine.get("http://127.0.0.1/relay-auth.php", "-b", f"PHPSESSID={session}")
+    assert status == "200" and "7" in json.loads(body)["ids"]
+
+
+def terminal(lab, text):
+    """The commands for a terminal; listen goes on, until it is ended."""
+    for line in text.splitlines():
+        goes_on = " listen " in line
+        line = line.replace("python relay.py listen", "timeout 2 python relay.py listen")
+        environ = {"RELAY_SECRET": SECRET} if " token " in line else {}
+        lab.sh(line, expected=124 if goes_on else 0, **environ)
+
+
+def units(lab, text):
+    """Units are copied to where they belong, and systemd can read them; test_systemd.py runs the relay under them."""
+    lines = [line for line in text.splitlines() if line.startswith("cp ")]
+    lab.sh("mkdir -p /etc/systemd/system; " + "; ".join(lines))
+    assert lab.sh("ls /etc/systemd/system | grep -c '^relay'").strip() in "12"
+
+
+def chat_behind_apache(lab, text):
+    lab.sh(text)
+    status, body = lab.machine.get("http://example.com/chat/")
+    assert status == "200" and "Your name" in body
+
+
+def php_syntax(lab, text):
+    script = lab.folder / "syntax.php"
+    script.write_text(f"<?php {text}")
+    lab.sh(f"php -l {script}")
+
+
+def python_app(lab, text):
+    """A program that extends the relay: its route and its handler are there."""
+    (lab.folder / "shop.py").write_text(text)
+    environ = "PYTHONPATH=/opt/relay RELAY_PORT=8091 RELAY_BROKER=memory:"
+    app = lab.machine.start(f"cd {lab.folder}; {environ} exec python shop.py")
+    wait_for(lambda: lab.sh("curl -s 127.0.0.1:8091/shop/ || true") == "open", "the route")
+    app.kill()
+
+
+def python_route(lab, text):
+    """A route of that program."""
+    imports = "from flask import Blueprint, abort, session\nshop = Blueprint('shop', __name__)\n"
+    (lab.folder / "route.py").write_text(imports + text)
+    lab.sh(f"python {lab.folder}/route.py")

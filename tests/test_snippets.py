@@ -1,0 +1,257 @@
+"""Every snippet of README.md and docs/ runs as it stands there, on a machine of its own (machine.py).
+
+SNIPPETS has a line for each: the page, how the snippet begins, and what runs it (lab.py). A new snippet needs a line.
+"""
+
+import contextlib
+import re
+import shutil
+
+import pytest
+from conftest import ROOT, need, wait_for
+from fronts import Certificate
+from lab import (
+    ANSWER,
+    CONNECT,
+    SECRET,
+    SHOW,
+    Lab,
+    Reason,
+    answers,
+    apache,
+    auth_script,
+    before_and_after,
+    chat_behind_apache,
+    environment,
+    find,
+    keyed_push,
+    loads_script,
+    mpm,
+    nginx_main,
+    nginx_server,
+    page,
+    php,
+    php_syntax,
+    python_app,
+    python_route,
+    script,
+    settings,
+    shell,
+    snippets,
+    terminal,
+    token_function,
+    units,
+)
+from machine import HOSTS
+
+TOKEN_PAGE = f"""<?php require 'Relay.php'; $relay = new Relay('http://127.0.0.1:8080', ['secret' => '{SECRET}']); ?>
+<script src="/relay/static/relay.js"></script><script>{SHOW}{CONNECT} relay.on("push", show);</script>"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, browser):
+    need(shutil.which("php") and shutil.which("apache2", path="/usr/sbin"), "PHP and Apache")
+    folder = tmp_path_factory.mktemp("lab")
+    with contextlib.closing(Lab(folder, Certificate(folder, HOSTS), browser)) as lab:
+        yield lab
+
+
+INSTALLS = "it installs packages from the network; tests/run begins with the same, and CI runs it"
+LOGGED_IN = "<?php $_SESSION = ['user' => 7]; ?>"
+FOREIGN = Reason("it is the reader's own old code, for a library that is not here")
+DATABASE = """
+class Rows { function execute($of) {} }
+class Database { function prepare($sql) { return new Rows; } }
+$db = new Database; $to = '42'; $text = 'hello';"""
+SNIPPETS = {
+    "README.md": {
+        "python3 -c 'import ensurepip'": Reason(INSTALLS),
+        "ssh -L": lambda lab, text: "localforward 8080" in lab.sh(text.replace("ssh", "ssh -G")),
+        "curl -d destination=demo": shell('"connections":'),
+        '<script src="http://localhost:8080/static/relay.js">': page(),
+        '<script src="http://localhost:8080/socket.io/socket.io.js">': page(),
+        "require_once 'php/Relay.php'": php("^$"),
+        "$curl = curl_init": php(ANSWER),
+        "cp deploy/apache-relay.conf": shell("Syntax OK"),
+        'ProxyPass "/relay/socket.io/"': apache,
+        ".venv/bin/python relay.py doctor": shell("works", flags="--quick"),
+        "tests/run": Reason("it runs this test"),
+    },
+    "php/example/README.md": {
+        "CHAT_RELAY_PUBLIC=": Reason("it serves until it is ended: test_php_example.py"),
+        "cp -r php/example": chat_behind_apache,
+        "cp deploy/apache-relay.conf": shell(),
+    },
+    "docs/apache.md": {
+        '<script src="https://example.com:8443': loads_script(nginx=True),
+        "cp deploy/apache-relay.conf": shell("Syntax OK"),
+        'ProxyPass "/relay/socket.io/"': apache,
+        '<script src="/relay/static/relay.js">': loads_script(),
+        "[relay]": settings,
+        "ServerLimit": Reason("it runs with the change of the MPM below"),
+        "apachectl configtest && systemctl": shell("Syntax OK"),
+        "grep -rniE": shell(),
+        "apt-get install -y php8.2-fpm": mpm,
+        "a2disconf php8.2-fpm": Reason("it runs with the change of the MPM above"),
+        "RewriteRule ^/relay/": apache,
+        "RewriteEngine On": apache,
+    },
+    "docs/design.md": {"PHP ── POST": Reason("a picture")},
+    "docs/doctor.md": {
+        "python relay.py doctor": shell("works", flags="--quick"),
+        "FAIL": Reason("output: test_doctor.py"),
+        "sudo sh -c": shell("works", before="cp wsgi.ini /etc/relay.ini; : > /etc/relay.env; ", flags="--quick"),
+        "python relay.py push 42": terminal,
+    },
+    "docs/from-long-polling.md": {
+        "// poll.php": php_syntax,
+        "async function poll": Reason("the reader's own old code: it asks for ever"),
+        "// send.php": php("^$", DATABASE),
+        '<script src="/relay/static/relay.js">': page("7", before=f"<script>{SHOW}</script>{LOGGED_IN}"),
+    },
+    "docs/from-node.md": {
+        "$curl = curl_init": php(ANSWER),
+        "// before": before_and_after(FOREIGN, script()),
+    },
+    "docs/from-pusher.md": {
+        "<!-- before -->": before_and_after(FOREIGN, page("orders", "paid", f"<script>{SHOW}</script>")),
+        "// before\n$pusher": before_and_after(FOREIGN, php("^$", "require 'php/Relay.php';")),
+        "$curl = curl_init": php(r'^\{"destination":"orders"'),
+        "// before: /pusher/auth": before_and_after(FOREIGN, auth_script),
+    },
+    "docs/http-api.md": {
+        "push_keys =": settings,
+        "curl -H 'Authorization: Bearer": keyed_push,
+        '{"destination":"42","id":': answers("curl -sd destination=42 -d data=hello 127.0.0.1:8080/push"),
+        "curl -H 'Content-Type: application/x-ndjson'": shell('"connections":'),
+        '{"error":"missing_destination"': answers("curl -sd data=hello 127.0.0.1:8080/push"),
+        '{"code":4': Reason("it is the answer of a full relay: test_limits.py"),
+        '{"42":{"connections":2': Reason("the names in it are destinations: test_presence.py"),
+        '{"destination":"42","position"': answers(
+            "curl -sd destination=7 -d data=hello 127.0.0.1:8080/push >/dev/null; "
+            "curl -s '127.0.0.1:8080/history?destination=7'"
+        ),
+    },
+    "docs/nginx.md": {
+        "cp deploy/nginx-relay.conf": shell(),
+        "include snippets/relay.conf;": nginx_server,
+        "nginx -t && nginx -s reload": lambda lab, text: (lab.need_nginx(), lab.sh(text)),
+        '<script src="/relay/static/relay.js">': loads_script(),
+        "[relay]": settings,
+        "worker_rlimit_nofile": nginx_main,
+        "sysctl": shell("10240"),
+        "apt-get install -y nginx-light": lambda lab, text: lab.need_nginx(),
+        "server {": nginx_server,
+        "nginx -t && systemctl restart nginx": lambda lab, text: (lab.need_nginx(), lab.sh(text)),
+    },
+    "docs/extending.md": {"# shop.py": python_app, "@shop.get": python_route},
+    "docs/php.md": {
+        "require 'Relay.php'": php("^$", "set_include_path('php');"),
+        "<script>\n  relay.register": page("42", before=TOKEN_PAGE),
+    },
+    "docs/socket-api.md": {
+        '<script type="module">': page(),
+        "<script>\n  function loadRelay": page(),
+        "const relay = Relay.connect();  ": script(f"{SHOW} const token = undefined;", "relay.status === 'offline'"),
+        "const registered =": script(SHOW + CONNECT),
+        'relay.register("42", {token: () =>': script(SHOW + CONNECT, "relay.status === 'online'"),
+        'relay.on("status", (status, ids)': script(SHOW + CONNECT),
+        'relay.register("42", {inbox': script(SHOW + CONNECT, "relay.status === 'online'"),
+        "function relay_token": token_function,
+        "relay_error {ok: false": Reason("an event, and not code: test_tokens.py"),
+        'relay.register("me")': script(SHOW + CONNECT, "relay.status === 'online'"),
+        "<?php // relay-auth.php": auth_script,
+    },
+    "docs/systemd.md": {
+        "python3 -m venv": units,
+        "RELAY_PUSH_KEYS=": environment,
+        "cp /opt/relay/deploy/relay.socket": units,
+    },
+}
+
+
+def case_of(snippet):
+    cases = [run for start, run in SNIPPETS.get(snippet.page, {}).items() if snippet.text.startswith(start)]
+    assert len(cases) == 1, (
+        f"{snippet.page}, line {snippet.line}: this snippet needs one line in SNIPPETS, not {len(cases)}"
+    )
+    return cases[0]
+
+
+def test_each_snippet_has_a_case_and_each_case_a_snippet():
+    for snippet in snippets():
+        case_of(snippet)
+    for name, cases in SNIPPETS.items():
+        for start in cases:
+            assert any(each.page == name and each.text.startswith(start) for each in snippets()), (name, start)
+
+
+@pytest.mark.parametrize("snippet", list(snippets()), ids=lambda each: f"{each.page}:{each.line}")
+def test_a_snippet_runs_as_it_stands(lab, snippet):
+    case_of(snippet)(lab, snippet.text)
+
+
+def test_every_php_snippet_has_the_same_text_and_a_time_out():
+    demo = (ROOT / "static" / "demo.js").read_text()
+    texts = [each.text for each in snippets() if "curl_init(" in each.text] + [demo]
+    assert len(texts) >= 5
+    for text in texts:
+        after = text[text.index("$curl = curl_init(") :]
+        assert "curl_setopt($curl, CURLOPT_RETURNTRANSFER, true);\n" in after, text
+        assert re.search(r"\ncurl_setopt\(\$curl, CURLOPT_TIMEOUT_MS, 300\);\n(echo )?curl_exec\(\$curl\) ", after), (
+            text
+        )
+        assert "'Content-Type: application/json'" in after or "CURLOPT_POSTFIELDS, http_build_query($fields));" in after
+
+
+def test_a_page_that_is_opened_while_its_script_is_away_runs_on_and_listens_later(lab):
+    snippet = find("docs/socket-api.md", "<script>\n  function loadRelay")
+    away = []
+
+    def once(route):
+        away.append(route.request.url)
+        route.abort() if len(away) == 1 else route.continue_()
+
+    lab.context().route("**/relay.js", once)
+    with lab.page(f"<!doctype html><body></body>{snippet}<script>window.ran = true;</script>") as page:
+        assert page.evaluate("window.ran")
+        page.wait_for_function("Boolean(window.Relay)")
+        wait_for(lambda: lab.machine.push("12345", "ready?")["connections"] == 1, "the registration")
+        assert len(away) >= 2
+    lab.context().unroute("**/relay.js")
+
+
+@pytest.mark.parametrize("site", ["http://example.com", "https://example.com:8443"])
+def test_the_web_server_has_the_script_while_the_relay_does_not_answer(lab, site):
+    """A page that is opened during a restart gets it."""
+    lab.need_nginx()
+    relay = f"$(cat {lab.folder}/relay8080.pid)"
+    lab.sh(f"kill -STOP {relay}")
+    try:
+        headers = lab.sh(f"curl -skfm 10 -D - -o {lab.folder}/relay.js {site}/relay/static/relay.js").lower()
+        assert (lab.folder / "relay.js").read_bytes() == (ROOT / "static" / "relay.js").read_bytes()
+        assert "javascript" in headers
+    finally:
+        lab.sh(f"kill -CONT {relay}")
+
+
+COMMENTED = re.compile(r"^(\s*)#(?=\S)", re.MULTILINE)  # a line to take the # off; sentences have a space behind it
+
+
+@pytest.mark.parametrize("name", ["nginx-relay.conf", "nginx-relay-location.conf", "nginx-relay-port.conf"])
+def test_each_line_of_nginxs_files_that_is_commented_out_can_be_used(lab, name):
+    lab.need_nginx()
+    text = (ROOT / "deploy" / name).read_text()
+    place = {"nginx-relay.conf": "conf.d/relay.conf", "nginx-relay-location.conf": "snippets/relay.conf"}
+    place = f"/etc/nginx/{place.get(name, 'conf.d/relay-port.conf')}"
+    for line in COMMENTED.finditer(text):
+        (lab.folder / name).write_text(text[: line.start()] + line[1] + text[line.end() :])
+        lab.sh(f"cp {lab.folder / name} {place}; nginx -t; cp deploy/{name} {place}")
+
+
+def test_each_line_of_apaches_file_that_is_commented_out_can_be_used(lab):
+    text = (ROOT / "deploy" / "apache-relay.conf").read_text()
+    place = "/etc/apache2/conf-available/relay.conf"
+    for line in COMMENTED.finditer(text):
+        (lab.folder / "relay.conf").write_text(text[: line.start()] + line[1] + text[line.end() :])
+        lab.sh(f"cp {lab.folder}/relay.conf {place}; apachectl configtest; cp deploy/apache-relay.conf {place}")
