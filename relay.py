@@ -217,8 +217,10 @@ whole_app = app.wsgi_app  # an app that wraps it wants to see pushes too
 
 def is_hooked() -> bool:
     """Whether Flask calls functions for a push. Those of a Blueprint's own routes do not count."""
-    hooks = app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs, app.url_value_preprocessors
-    return any(hooks) and any(each.get(None) for each in hooks)
+    before, after, teardown = app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs
+    if not (before or after or teardown or app.url_value_preprocessors):  # as it mostly is: a push asks this
+        return False
+    return any(each.get(None) for each in (before, after, teardown, app.url_value_preprocessors))
 
 
 def push_lane(environ: dict[str, Any], start_response: Any, seed: bool) -> Any:

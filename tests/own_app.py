@@ -4,6 +4,7 @@ settings are in RELAY_*, and `python tests/own_app.py stock PORT` without the re
 
 import pathlib
 import sys
+import threading
 
 from flask import Blueprint, Flask, abort, g, jsonify, request, session, url_for
 from flask_socketio import (
@@ -28,6 +29,7 @@ else:
     from relay import app, socketio
 
 app.secret_key = "for the session cookie"
+released = threading.Event()
 seen = []  # what connect and disconnect handlers were given
 
 
@@ -180,6 +182,12 @@ def count(most):
     return "counting"
 
 
+@socketio.on("hold")
+def hold(value):
+    released.wait(30)
+    return value
+
+
 @socketio.on("bye")
 def bye():
     disconnect()
@@ -284,6 +292,12 @@ def teapot(error):
 @shop.post("/only")
 def only():
     return "taken"
+
+
+@shop.get("/release")
+def release():
+    released.set()
+    return "released"
 
 
 @app.get("/login/<user>")

@@ -512,6 +512,39 @@ def test_messages_acknowledgements_and_attachments_go_both_ways(sio):
     assert [client.receive() for _ in range(3)] == [back, b"\x01\x02\x03", b"\x04\x05\x06"]
 
 
+@pytest.mark.parametrize(("connect", "stays"), [("40", True), ("40/custom,", True), ("40/plain,", True), ("4", False)])
+def test_a_client_of_an_apps_own_handlers_may_stay_without_registering(sio, connect, stays):
+    sio.on("x", lambda sid: None, namespace="/plain")
+    client = socket_io(sio, connect)
+    (session,) = sio.eio.sockets.values()
+    if stays:
+        wait_for(lambda: session.settled, "its right to stay")
+    else:
+        assert client.receive() is None and not session.settled
+
+
+def test_a_client_that_connects_to_no_handler_of_the_app_may_not_stay_for_that(sio):
+    del sio.handlers["/"]["connect"]
+    client = socket_io(sio)
+    assert client.receive().startswith("40{")
+    (session,) = sio.eio.sockets.values()
+    assert not session.settled
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, KeyError])
+def test_a_handler_that_raises_closes_no_client_and_the_log_says_where(sio, error, caplog):
+    def fail(sid):
+        raise error("by hand")
+
+    sio.on("fail", fail)
+    client = socket_io(sio)
+    client.receive(), client.receive()
+    client.send('42["fail"]')
+    client.send('42["message","still here"]')
+    assert client.receive() == '42["message-back","still here"]'
+    assert "by hand" in caplog.text and "in fail" in caplog.text
+
+
 def test_leaving_one_namespace_leaves_the_others_open(sio):
     client = socket_io(sio)
     client.receive(), client.receive()

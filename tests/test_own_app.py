@@ -20,6 +20,8 @@ import socketio
 from clients import Wire, frame
 from conftest import DEADLINE, ROOT, Relay, clean_environ, free_port, wait_for
 
+from pushrelay.app_events import MOST_WAITING, AppEvents
+
 APP = ROOT / "tests/own_app.py"
 
 
@@ -67,7 +69,7 @@ def stock(tmp_path_factory):
 class Visitor:
     """A client of such an app: in these namespaces, keeping what it is sent."""
 
-    def __init__(self, url, namespaces=("/",), query="", auth=None, headers=None):
+    def __init__(self, url, namespaces=("/",), query="", auth=None, headers=None, transport="websocket"):
         self.got = []
         self.socket = socketio.Client(reconnection=False)
         for name in namespaces:
@@ -75,7 +77,7 @@ class Visitor:
                 self.socket.on(event, lambda *args: ("answer to", *args), namespace=name)
             self.socket.on("*", lambda event, *args: self.got.append([event, *args]), namespace=name)
         self.socket.connect(
-            url + query, headers or {}, auth, ["websocket"], list(namespaces), wait=True, wait_timeout=DEADLINE
+            url + query, headers or {}, auth, [transport], list(namespaces), wait=True, wait_timeout=DEADLINE
         )
 
     def call(self, event, *args, namespace="/"):
@@ -96,7 +98,10 @@ class Visitor:
     def close(self):
         """Go away at once: disconnect() would wait for seconds."""
         with contextlib.suppress(OSError, AttributeError):
-            self.socket.eio.ws.sock.shutdown(socket.SHUT_RDWR)
+            if self.socket.transport() == "polling":
+                self.socket.eio.disconnect(abort=True)
+            else:
+                self.socket.eio.ws.sock.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -200,7 +205,10 @@ def background_tasks(url, new):
 
 def bytes_both_ways(url, new):
     client = new(url, ["/", "/chat", "/admin"], auth={"user": "root"})
+    polls = new(url, transport="polling")
     return [
+        polls.call("bytes", b"\x00\x01", {"more": b"\x02"}),
+        polls.wait(1),
         client.call("bytes", b"\x00\x01", b"", "text"),
         client.call("bytes", b"abc", namespace="/chat"),
         client.call("bytes", bytes(20_000), namespace="/admin") == bytes(20_000),
@@ -302,6 +310,33 @@ def test_one_clients_own_events_are_handled_in_their_order(own, visitors):
     client.call("late", "last")
     seen = client.call("seen", namespace="/chat")[before:]
     assert [each for each in seen if isinstance(each, str)] == [*(f"n{n}" for n in range(50)), "last"]
+
+
+def test_handlers_that_wait_hold_up_neither_pushes_nor_other_clients(own, visitors):
+    waiting = [visitors(own.url) for _ in range(10)]  # more than the relay has threads
+    got = []
+    for n, client in enumerate(waiting):
+        client.socket.emit("hold", n, callback=got.append)
+    other = visitors(own.url)
+    assert other.call("register", {"id": "held"})["ok"] and other.call("two", 1, 2) == (1, 2)
+    assert own.push("held", "x")["connections"] == 1
+    assert other.wait(1)[0][1]["data"] == "x" and got == []
+    assert get(f"{own.url}/shop/release")[0] == 200
+    wait_for(lambda: sorted(got) == list(range(10)), "the answers")
+
+
+def test_a_client_may_not_have_any_number_of_events_wait():
+    app_events = AppEvents(threads=1)
+    begun, go_on, ran = threading.Event(), threading.Event(), []
+    assert app_events.add("a", lambda: begun.set() or go_on.wait(DEADLINE), 1, 1000)
+    assert begun.wait(DEADLINE)
+    assert all(app_events.add("a", lambda n=n: ran.append(n), 1, 1000) for n in range(MOST_WAITING))
+    assert not app_events.add("a", lambda: ran.append("too many"), 1, 1000)
+    assert app_events.add("b", lambda: ran.append("b"), 1, 1000)
+    go_on.set()
+    wait_for(lambda: len(ran) == MOST_WAITING + 1, "the events")
+    assert ran.index("b") < 3, "clients take turns"
+    wait_for(lambda: app_events._threads == 0 and not app_events._clients, "the end of the threads")
 
 
 def test_the_relay_serves_beside_the_app(own, visitors):
