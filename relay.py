@@ -523,7 +523,8 @@ def serve(wsgi_app: Any, settings: Any) -> None:
         stop_with(serving.cannot_listen(settings, error))
     try:
         upkeep.start()
-        if error := streams.say(serving.banner(settings, server.port)):
+        error = streams.say(serving.banner(settings, server.port))
+        if error:
             app.logger.warning(
                 "where the relay serves could not be printed (%s); it serves all the same", error.strerror
             )
