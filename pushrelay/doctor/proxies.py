@@ -203,7 +203,7 @@ def _apache_lines(way: Way) -> list[str]:
         if words.startswith(("</ifmodule", "</iffile")):
             left_out.pop()
         elif words.startswith(("<ifmodule", "<iffile")):
-            left_out.append(not words.startswith('<iffile "!'))
+            left_out.append(not words.startswith("<iffile !"))
         elif not any(left_out):
             found.append(_fitted(way, line[2:] if left_out else line))
     return found
