@@ -135,11 +135,18 @@ def server(request):
     return request.param
 
 
+# The files that take longest, longest first: if one of them began last, the other workers would wait for it.
+LONG_FILES = ["relay_js", "doctor", "php_example", "promises_page", "demo", "promises_browser", "apache", "access"]
+LONG_FILES += ["promises_damage", "auth_url", "commands", "beside_lamp", "recovery", "socket", "start", "promises_ends"]
+
+
 def pytest_collection_modifyitems(config, items):
-    """Run tests of relay.js with a server of their own (the fixture `fake`) once: the relay only sends the script."""
+    """Put long files first, and run tests of relay.js with the fixture `fake` once: the relay only sends the script."""
     twice = {item for item in items if "fake" in item.fixturenames and "werkzeug" in item.callspec.params.values()}
     config.hook.pytest_deselected(items=list(twice))
     items[:] = [item for item in items if item not in twice]
+    rank = {f"test_{name}": number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 # For what is the relay's own server's alone.
@@ -331,14 +338,46 @@ def page_errors():
     return []
 
 
+@pytest.fixture(scope="session")
+def profile(browser):
+    """One browser profile for all tests: a new one costs Chromium half a second of the processor."""
+    profile = browser.new_context()
+    profile.set_default_timeout(DEADLINE * 1000)
+    return profile
+
+
 @pytest.fixture
-def context(browser, page_errors):
-    """A browser profile of its own; pages opened in it fail the test with their errors if they have any."""
-    context = browser.new_context()
-    context.set_default_timeout(DEADLINE * 1000)
-    context.on("weberror", lambda error: page_errors.append(str(error.error)))
+def context(profile, page_errors):
+    """The browser profile, without cookies; its pages end with the test, and fail it with their errors if any.
+
+    Pages share localStorage and the HTTP cache with those of other tests of their origin: see `own_context`.
+    """
+    with watched(profile, page_errors) as context:
+        yield context
+        for page in context.pages:
+            page.close()
+        context.clear_cookies()
+        context.clear_permissions()
+
+
+@pytest.fixture
+def own_context(browser, page_errors):
+    """A browser profile of the test's own, for tests that fill its storage or take it offline."""
+    with contextlib.closing(browser.new_context()) as context, watched(context, page_errors):
+        context.set_default_timeout(DEADLINE * 1000)
+        yield context
+
+
+@contextlib.contextmanager
+def watched(context, page_errors):
+    """Collect the errors of a profile's pages, and fail for those that the test left in the list."""
+
+    def note(error):
+        page_errors.append(str(error.error))
+
+    context.on("weberror", note)
     yield context
-    context.close()
+    context.remove_listener("weberror", note)
     assert not page_errors, page_errors
 
 

@@ -123,13 +123,21 @@ class ReconnectingPollingMember(PollingMember):
 
 
 async def read_answer(reader):
-    """The body of one answer with a Content-Length; raises ConnectionError for what is not a 200."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
-    body = await reader.readexactly(int(length[15:]))
+    """Return the body of one answer with a Content-Length or in chunks. Raise ConnectionError if it is not a 200."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    lengths = [int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
+    body = await (reader.readexactly(lengths[0]) if lengths else read_chunks(reader))
     if b" 200 " not in head[:15]:
         raise ConnectionError(body.decode())
     return body.decode()
+
+
+async def read_chunks(reader):
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    return body
 
 
 class Pusher:

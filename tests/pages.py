@@ -6,7 +6,7 @@ import re
 import socketserver
 import threading
 
-from conftest import wait_for
+from conftest import DEADLINE, wait_for
 
 HANDSHAKE = '0{"sid":"e","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":100000}'
 
@@ -35,7 +35,7 @@ class Page:
 
     def run(self, javascript):
         """The value of an expression, or of a function called; a promise that does not settle fails the test."""
-        late = "new Promise((_, reject) => setTimeout(() => reject(new Error('no answer')), 10000))"
+        late = f"new Promise((_, reject) => setTimeout(() => reject(new Error('no answer')), {1000 * DEADLINE:g}))"
         value = f"(async () => {{ const it = ({javascript}); return typeof it === 'function' ? it() : it; }})()"
         return self.page.evaluate(f"() => Promise.race([{value}, {late}])")
 

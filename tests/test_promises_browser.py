@@ -170,9 +170,9 @@ def site():
 
 
 @pytest.fixture
-def open_tab(context, site):
+def open_tab(own_context, site):
     def open_tab(url, options="{}", **named):
-        tab = Tab(context.new_page(), site, url, options, **named)
+        tab = Tab(own_context.new_page(), site, url, options, **named)
         tab.open()
         return tab
 
@@ -218,15 +218,15 @@ def test_a_page_whose_network_was_dead_for_a_while_has_all_once_and_in_order(sta
         assert "recovered" in tab.statuses() and "lost" not in tab.statuses()
 
 
-def test_a_page_that_chromium_takes_offline_has_all_once_and_in_order(start_relay, open_tab, publish, context):
+def test_a_page_that_chromium_takes_offline_has_all_once_and_in_order(start_relay, open_tab, publish, own_context):
     relay = start_relay(**LONG, **PINGS)
     tab = open_tab(relay.url, "{transports: ['polling'], timeout: 1000, reconnectDelay: 100}")
     publisher = publish(relay)
     publisher.during()
-    context.set_offline(True)
+    own_context.set_offline(True)
     tab.page.wait_for_function("relay.status === 'offline'")
     publisher.during()
-    context.set_offline(False)
+    own_context.set_offline(False)
     publisher.during()
     last, everything = publisher.stop()
     assert tab.pushes(last) == everything
@@ -327,7 +327,7 @@ def test_where_history_is_too_short_a_page_is_told_that_it_lost_something(start_
     assert tab.pushes("after") == ["before", "after"], "a part of what was missed would look like all of it"
 
 
-def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, context, site):
+def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, own_context, site):
     relay = start_relay()
     first = open_tab(relay.url, key="first")
     second = open_tab(relay.url, key="second")
@@ -337,7 +337,8 @@ def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, context
     relay.push("42", "2")
     first.pushes("2")
     site.html = second.html.replace('"second"', '"duplicate"').encode()
-    with context.expect_page() as opened:  # a tab opened by a script begins with a copy of its opener's sessionStorage
+    # A tab that a script opens begins with a copy of its opener's sessionStorage.
+    with own_context.expect_page() as opened:
         second.page.evaluate("void open('/duplicate')")
     duplicate = Tab(opened.value, site, relay.url, key="duplicate")
     duplicate.online()
@@ -347,7 +348,7 @@ def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, context
     assert second.pushes("2") == ["1", "2"] and first.stored("first") == ["1", "2"]
 
 
-def test_an_inbox_goes_on_where_it_was_acknowledged_in_whichever_tab(start_relay, open_tab, context, page_errors):
+def test_an_inbox_goes_on_where_it_was_acknowledged_in_whichever_tab(start_relay, open_tab, page_errors):
     relay = start_relay()
     relay.push("mail", "0")
     inbox = """() => {

@@ -1,4 +1,8 @@
-"""The browser client, static/relay.js, in real Chromium."""
+"""The browser client, static/relay.js, in real Chromium.
+
+Most of it is the script's doing, so it is tried with the relay's own server. On Werkzeug too it has to connect and
+receive, over each transport.
+"""
 # ruff: noqa: F811 (fixtures)
 
 import contextlib
@@ -13,7 +17,7 @@ import subprocess
 import threading
 
 import pytest
-from conftest import DEADLINE, ROOT, need, wait_for
+from conftest import DEADLINE, ROOT, need, own_only, wait_for
 from pages import Server
 
 from pushrelay.tokens import sign
@@ -63,7 +67,8 @@ def proxy():
 
 
 def options(transport):
-    return json.dumps({"transports": [transport]})
+    """Options for one transport; a page finds a relay that was restarted within a second."""
+    return json.dumps({"transports": [transport], "reconnectDelayMax": 500})
 
 
 def test_the_script_fits_in_6_6_kb():
@@ -104,6 +109,7 @@ def test_any_text_arrives_as_it_is(relay, page, transport):
     assert page.pushed(2) == [text, {"a": [None, 1.5]}]
 
 
+@own_only
 def test_where_websocket_is_refused_long_polling_takes_over_at_once(relay, page, proxy):
     page.open(proxy(relay.url, websocket=False)).connect(ids='"refused"')
     relay.push("refused", "hello")
@@ -112,18 +118,21 @@ def test_where_websocket_is_refused_long_polling_takes_over_at_once(relay, page,
     assert page.seen("status") == [["connecting"], ["online"]]
 
 
+@own_only
 @pytest.mark.parametrize("missing", ["undefined", "function () { throw new DOMException('insecure'); }"])
 def test_where_there_is_no_websocket_long_polling_takes_over(relay, page, missing):
     page.open(relay.url, before=f"window.WebSocket = {missing};").connect()
     assert page.run("relay.transport") == "polling"
 
 
+@own_only
 def test_where_websocket_hangs_long_polling_takes_over_after_the_timeout(relay, page):
     page.page.route_web_socket(re.compile("socket.io"), lambda ws: None)
     page.open(relay.url).connect("{timeout: 300}")
     assert page.run("relay.transport") == "polling"
 
 
+@own_only
 @pytest.mark.parametrize("script", ["/static/relay.js?v=1", "/socket.io/socket.io.min.js"])
 def test_the_server_is_found_under_a_path_prefix(relay, page, proxy, script):
     page.open(proxy(relay.url, prefix="/relay"), script)
@@ -133,6 +142,7 @@ def test_the_server_is_found_under_a_path_prefix(relay, page, proxy, script):
     assert page.run("socket.connected && socket.id")
 
 
+@own_only
 def test_a_url_may_be_given_and_a_bad_one_is_a_clear_error(relay, page):
     page.open(relay.url)
     for url in (relay.url, relay.url + "/", relay.url[len("http:") :], relay.url.replace("http", "ws")):
@@ -143,6 +153,7 @@ def test_a_url_may_be_given_and_a_bad_one_is_a_clear_error(relay, page):
     assert "URL" in page.run(attempt.format("'http://'"))
 
 
+@own_only
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_server_that_comes_back_is_found_again_and_all_is_registered(start_relay, page, transport):
     relay = start_relay()
@@ -161,6 +172,7 @@ def test_a_server_that_comes_back_is_found_again_and_all_is_registered(start_rel
     assert relay.push("gone", "x")["connections"] == 0
 
 
+@own_only
 @pytest.mark.alone
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_server_that_falls_silent_is_noticed(start_relay, page, transport):
@@ -176,6 +188,7 @@ def test_a_server_that_falls_silent_is_noticed(start_relay, page, transport):
     assert page.pushed(1)[0] == "hello"
 
 
+@own_only
 def test_the_network_coming_back_ends_the_wait(start_relay, page):
     relay = start_relay()
     page.open(relay.url).connect("{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
@@ -191,6 +204,7 @@ def test_the_network_coming_back_ends_the_wait(start_relay, page):
     page.until("relay.status === 'online'")
 
 
+@own_only
 def test_a_refused_registration_rejects_and_is_an_error_event_and_is_not_repeated(relay, page, context):
     page.open(relay.url).connect()
     refused = "() => relay.register('x'.repeat(300)).catch(({code, message}) => ({code, message, real: true}))"
@@ -203,6 +217,7 @@ def test_a_refused_registration_rejects_and_is_an_error_event_and_is_not_repeate
     assert second[0]["error"] == "invalid_id"
 
 
+@own_only
 def test_a_refusal_that_nobody_listens_to_is_a_warning(relay, page):
     warnings = []
     page.page.on("console", lambda message: warnings.append((message.type, message.text)))
@@ -211,6 +226,7 @@ def test_a_refusal_that_nobody_listens_to_is_a_warning(relay, page):
     assert warnings[0][0] == "warning" and "socket_push" in warnings[0][1]
 
 
+@own_only
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_page_may_push_where_the_relay_lets_it(start_relay, page, transport):
     relay = start_relay(socket_push="yes")
@@ -231,6 +247,7 @@ def test_a_page_may_push_where_the_relay_lets_it(start_relay, page, transport):
     assert data == {"a": "ü"} and info["event"] == "news"
 
 
+@own_only
 def test_a_handler_that_throws_stops_nothing_and_the_page_hears_its_error(relay, page, page_errors):
     """window.onerror gets the error itself, which is what error trackers listen to, although the script is foreign."""
     page.open(relay.url)
@@ -373,6 +390,7 @@ def guarded(clocked_relay):
 TOKENS = "window.signed = [{}]; window.asked = 0; window.token = () => signed[Math.min(asked++, signed.length - 1)];"
 
 
+@own_only
 @pytest.mark.parametrize("kind", ["text", "promise"])
 def test_a_token_function_is_asked_for_every_registration_and_when_a_token_expires(guarded, page, kind):
     ids = [f"{kind}-a", f"{kind}-b"]
@@ -396,6 +414,7 @@ def test_a_token_function_is_asked_for_every_registration_and_when_a_token_expir
     wait_for(lambda: page.run("1") and guarded.push(ids[0], "x")["connections"] == 1, "the registration")
 
 
+@own_only
 def test_a_token_that_expires_and_has_no_function_is_an_error_event_with_its_ids(guarded, page):
     brief = sign({"ids": ["*"], "exp": guarded.now() + 60}, SECRET)
     lasting = sign({"ids": ["renewed"], "exp": guarded.now() + 6000}, SECRET)
@@ -419,6 +438,7 @@ def test_a_push_that_came_too_late_for_its_token_is_an_error_event_and_the_conne
     assert page.run("relay.status") == "online"
 
 
+@own_only
 def test_a_token_function_that_fails_is_asked_again_with_the_usual_waits(guarded, page):
     good = sign({"ids": ["patient"]}, SECRET)
     page.open(guarded.url)
@@ -428,6 +448,7 @@ def test_a_token_function_that_fails_is_asked_again_with_the_usual_waits(guarded
     assert page.run("asked") == 3 and guarded.push("patient", "x")["connections"] == 1
 
 
+@own_only
 def test_who_unregisters_while_a_token_is_fetched_is_not_registered(guarded, page):
     page.open(guarded.url).connect(ids=None)
     later = "() => new Promise((done) => { window.done = done; })"
@@ -440,6 +461,7 @@ def test_who_unregisters_while_a_token_is_fetched_is_not_registered(guarded, pag
     assert guarded.push("hasty", "x")["connections"] == 0
 
 
+@own_only
 def test_a_page_is_me_and_after_a_login_it_is_somebody_else(relay_with, page):
     relay = relay_with(id_cookie="PHPSESSID")
     visitor, user = "visitor-" + "0" * 20, "user-" + "0" * 20
@@ -477,6 +499,7 @@ def test_a_later_register_of_the_same_id_takes_the_place_of_the_earlier(fake, pa
     ]
 
 
+@own_only
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_close_ends_it_at_once_and_rejects_who_still_waits(relay, page, transport):
     page.open(relay.url).connect(options(transport), '"closes"')
@@ -495,6 +518,7 @@ def test_close_ends_it_at_once_and_rejects_who_still_waits(relay, page, transpor
     assert codes == ["closed"] * 4
 
 
+@own_only
 def test_the_seeds_snippet_runs_unchanged_and_survives_a_restart(start_relay, page):
     relay = start_relay()
     page.open(relay.url, "/socket.io/socket.io.js")
@@ -513,6 +537,7 @@ def test_the_seeds_snippet_runs_unchanged_and_survives_a_restart(start_relay, pa
     page.until("seen.some(([, data]) => data === 'second')")
 
 
+@own_only
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_io_does_what_pages_written_for_socket_io_client_use(start_relay, page, transport):
     relay = start_relay()
@@ -560,6 +585,7 @@ def test_io_asks_the_server_and_warns_of_refusals(fake, page, relay, page_errors
     wait_for(lambda: page.run("1") and any("too old" in text for text in warnings), "the warning")
 
 
+@own_only
 def test_a_page_that_has_its_own_io_keeps_it(relay, page):
     page.open(relay.url, before="window.io = 'mine';")
     assert page.run("io") == "mine" and page.run("typeof Relay.connect") == "function"

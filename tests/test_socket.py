@@ -1,13 +1,13 @@
 """The Socket.IO side: register, unregister and push, as browsers send them."""
 
-import itertools
+import asyncio
 import json
 import socket
-import threading
 import urllib.parse
 
 import pytest
 from conftest import DEADLINE, wait_for
+from crowd import PollingMember, ReconnectingPollingMember, crowd, run, until
 
 TRANSPORTS = ["websocket", "polling"]
 
@@ -242,27 +242,23 @@ def test_the_host_name_of_the_request_is_the_relays_own(relay, transport):
     assert handshake(relay, transport, {**host, "Origin": "https://shop.example"}) in (400, 403)
 
 
-def test_200_clients_get_exactly_their_own_2000_pushes_in_order(relay, connect):
-    ids = [f"crowd-{n}" for n in range(200)]
-    transports = itertools.cycle(TRANSPORTS)
-    clients = {each: connect(relay.url, each, transport=next(transports)) for each in ids}
-    failures = []
+def test_200_clients_get_exactly_their_own_2000_pushes_in_order(relay):
+    run(push_to_200(relay))
 
-    def publisher(number):
-        # Each publisher has ids of its own, so the order in which it pushed is the order to arrive.
-        for round_ in range(10):
-            for each in ids[number::8]:
-                if relay.push(each, f"{each}/{round_}")["connections"] != 1:
-                    failures.append(each)
 
-    threads = [threading.Thread(target=publisher, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(6 * DEADLINE)
-    assert not failures
-    for each, client in clients.items():
-        assert client.data(10) == [f"{each}/{round_}" for round_ in range(10)]
+async def push_to_200(relay, rounds=10):
+    def publish(members):
+        """Push from a thread whose destinations are its own: the order in which it pushes is the order to arrive."""
+        for round_ in range(rounds):
+            for member in members:
+                assert relay.push(member.name, f"{member.name}/{round_}")["connections"] == 1
+
+    polling = ReconnectingPollingMember if relay.settings["server"] == "werkzeug" else PollingMember
+    async with crowd(relay.port, 100, 100, polling) as members:
+        await asyncio.gather(*(asyncio.to_thread(publish, members[n::8]) for n in range(8)))
+        await until(lambda: all(len(member.got) >= rounds for member in members), "all pushes")
+        for member in members:
+            assert member.got == [f"{member.name}/{round_}" for round_ in range(rounds)]
 
 
 def test_form_encoding_of_the_destination_is_undone(relay, connect):
