@@ -179,6 +179,20 @@ def test_functions_that_are_hooked_into_flask_are_called_though_the_header_is_kn
     assert post(served, FORM, PLAIN)[0] == 200 and calls
 
 
+def test_a_function_that_wraps_the_app_sees_every_push_though_its_header_is_known(served, monkeypatch):
+    assert post(served, FORM, PLAIN)[0] == post(served, FORM, PLAIN)[0] == 200
+    calls, inner = [], relay_app.app.wsgi_app
+    wrapper = lambda environ, start_response: calls.append(1) or inner(environ, start_response)  # noqa: E731
+    monkeypatch.setattr(relay_app.app, "wsgi_app", wrapper)
+    assert [post(served, FORM, PLAIN)[0] for _ in range(3)] == [200] * 3 and len(calls) == 3
+
+
+@pytest.mark.parametrize("hooks", ["before_request_funcs", "after_request_funcs", "teardown_request_funcs"])
+def test_hooks_of_a_blueprints_own_routes_leave_pushes_on_the_short_way(lanes_way, monkeypatch, hooks):
+    monkeypatch.setitem(getattr(relay_app.app, hooks), "shop", [lambda *_: pytest.fail("it is called")])
+    assert push(FORM, PLAIN)[0].startswith("200")
+
+
 # Keys and their rates, by all the ways.
 
 KEY = "a-key-that-is-long-enough"

@@ -354,10 +354,6 @@ def test_the_relay_serves_beside_the_app(own, visitors):
     assert get(f"{own.url}/push")[:2] == [405, "application/json"]
 
 
-def test_hooks_of_a_blueprint_leave_pushes_on_their_short_way(own):
-    own.push("a", "x")
-
-
 BINARY = [
     ('51-7["push",{"destination":"42","data":{"_placeholder":true,"num":0}}]', "invalid_packet"),
     ('51-7["register",{"id":{"_placeholder":true,"num":0}}]', "invalid_packet"),
