@@ -8,7 +8,7 @@ import threading
 import urllib.parse
 
 import pytest
-from conftest import DEADLINE, need, wait_for
+from conftest import DEADLINE, need, own_only, wait_for
 
 from pushrelay.serving import banner, demo_facts
 from pushrelay.settings import load
@@ -273,6 +273,7 @@ def test_where_a_page_is_its_cookie_it_offers_to_be_me(start_relay, refused):
     arrived(page).get_by_text("for me", exact=True).first.wait_for()
 
 
+@own_only
 def test_with_a_secret_a_page_on_the_relays_machine_has_a_token_and_so_has_its_snippet(start_relay, demo, context):
     relay = start_relay(secret=SECRET)
     page = demo(relay, "it's%20mine")
@@ -286,6 +287,7 @@ def test_with_a_secret_a_page_on_the_relays_machine_has_a_token_and_so_has_its_s
     assert page.locator("#about-own-token").is_visible() and page.locator("#token-form").is_hidden()
 
 
+@own_only
 def test_only_programs_that_may_read_all_pushes_get_the_demo_pages_token(start_relay):
     relay = start_relay(secret=SECRET, demo="yes")
     assert b'data-token="ey' in relay.request("GET", "/?id=42")[2]
@@ -294,6 +296,7 @@ def test_only_programs_that_may_read_all_pushes_get_the_demo_pages_token(start_r
     assert b'data-token=""' in relay.request("GET", "/?id=" + "x" * 257)[2]  # no id, and so no token
 
 
+@own_only
 def test_without_its_session_cookie_the_page_explains_where_it_comes_from_and_sets_one(start_relay, refused):
     relay = start_relay(id_cookie="PHPSESSID")
     page = refused(relay, "", headers={})
@@ -320,6 +323,7 @@ class Site(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@own_only
 def test_where_the_site_says_no_the_page_leads_on_after_the_login(start_relay, refused):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as site:
         threading.Thread(target=site.serve_forever).start()
@@ -372,6 +376,7 @@ def test_a_visitor_who_may_not_push_gets_the_line_to_run_on_the_server(visitor, 
 PEOPLE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
+@own_only
 def test_people_who_may_not_see_the_demo_get_a_page_that_leads_on_and_programs_json(start_relay, browser):
     relay = start_relay(host="0.0.0.0")
     for headers in ({"Accept": "*/*"}, {"Accept": "application/json"}, {}):

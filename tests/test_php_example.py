@@ -130,6 +130,34 @@ class Visitor:
                 return error.code, error.read().decode()
 
 
+def test_two_people_of_the_same_name_are_two_people(relay, chat, visit):
+    with chat(relay.url) as url:
+        one, two = visit(url, "Ann"), visit(url, "Ann")
+        say(one, "I am the first")
+        said(two, "I am the first")
+        assert (one.locator(".own").count(), two.locator(".own").count()) == (1, 0)
+        for page in (one, two):
+            page.reload()
+            said(page, "I am the first")
+        assert (one.locator(".own").count(), two.locator(".own").count()) == (1, 0)
+
+
+def test_the_reason_why_a_page_is_not_live_stays_when_it_sends(relay_with, chat, visit):
+    relay = relay_with(secret="a-secret-of-thirty-two-characters")
+    with chat(relay.url, SECRET="another-secret-of-thirty-two-characters") as url:
+        page = visit(url, "Ann", status="offline")
+        page.locator("#problem").get_by_text("secret").wait_for()
+        say(page, "hello")
+        said(page, "hello")
+        assert "secret" in page.text_content("#problem")
+
+
+@pytest.mark.parametrize("file", ["page.php", "config.php", "Chat.php"])
+def test_the_chats_other_files_have_no_address(chat, file):
+    with chat("http://127.0.0.1:9") as url, pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{url}/{file}")
+
+
 def test_a_form_without_its_token_changes_nothing(relay, chat):
     with chat(relay.url) as url:
         visitor = Visitor(url)

@@ -1,4 +1,9 @@
 <?php
+if (!defined('IN_CHAT')) { // a browser asked for this file itself
+    http_response_code(404);
+    exit;
+}
+
 /** The chat's messages, and who is in it: two files of JSON lines. A real site has a database in this place. */
 class Chat
 {
@@ -21,11 +26,12 @@ class Chat
     }
 
     /** Keeps a message and returns it as the browsers get it. Its id grows by one with each. */
-    public function say(string $name, string $text): array
+    public function say(string $author, string $name, string $text): array
     {
-        return $this->change('messages', static function (array &$messages) use ($name, $text): array {
+        return $this->change('messages', static function (array &$messages) use ($author, $name, $text): array {
             $last = end($messages);
             $message = ['id' => $last ? $last['id'] + 1 : 1, 'name' => $name, 'text' => $text, 'time' => time()];
+            $message['author'] = $author; // two people may have the same name
             $message['hue'] = crc32($name) % 6; // a colour for each name
             $messages[] = $message;
             if (count($messages) > 2 * self::KEPT) {

@@ -2,21 +2,23 @@
 (() => {
   "use strict";
 
-  const { name, relay: address, listen } = JSON.parse(document.getElementById("chat").textContent);
+  const { author: self, relay: address, listen } = JSON.parse(document.getElementById("chat").textContent);
   const [scroll, list, form, text, problem, state] = ["scroll", "messages", "say", "text", "problem", "state"].map((id) =>
     document.getElementById(id));
   const json = { Accept: "application/json" };
   const STATES = { online: "Live", connecting: "Connecting", offline: "Not live" };
 
+  let refusal = ""; // why the relay does not register this page, as long as that is so
+
   const last = () => Number(list.lastElementChild ? list.lastElementChild.dataset.id : 0);
 
   /** A message at its place by its id, once: it may come from the push, the form's answer and the look for news. */
-  function show({ id, name: by, text: said, time, hue }) {
+  function show({ id, author, name: by, text: said, time, hue }) {
     if (list.querySelector(`[data-id="${Number(id)}"]`)) return;
     const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
     const item = document.createElement("li");
     item.dataset.id = id;
-    item.className = (by === name ? "own " : "") + "hue" + Number(hue);
+    item.className = (author === self ? "own " : "") + "hue" + Number(hue);
     const head = element("p", "by");
     const when = element("time", "", "");
     when.dateTime = new Date(time * 1000).toISOString();
@@ -24,7 +26,7 @@
     item.append(head, element("p", "text", said));
     list.insertBefore(item, [...list.children].find((each) => Number(each.dataset.id) > id) || null);
     local(when);
-    if (atEnd || by === name) toEnd();
+    if (atEnd || author === self) toEnd();
   }
 
   function element(tag, className, content = "") {
@@ -54,7 +56,7 @@
     event.preventDefault();
     if (!text.value.trim()) return;
     const body = new FormData(form);
-    problem.textContent = "";
+    problem.textContent = refusal;
     form.setAttribute("aria-busy", "true");
     try {
       const message = await ask({ method: "POST", body });
@@ -94,14 +96,19 @@
   const relay = Relay.connect(new URL(address, location.href).href);
   relay.on("message", show);
   relay.on("error", ({ message }) => {
-    problem.textContent = message;
+    problem.textContent = refusal = message;
   });
   relay.on("status", async (now) => {
     if (now === "lost") news(); // too much was missed for the relay to know it all
-    if (now === "online") await registered;
+    if (now === "online") {
+      if (!(await isRegistered)) return;
+      if (problem.textContent === refusal) problem.textContent = "";
+      refusal = "";
+    }
     if (relay.status in STATES) status(relay.status);
   });
   // From now on: what was said before, PHP has.
   const registered = relay.register(listen.id, { token: listen.token, since: null }).then(news);
-  registered.catch(() => status("offline")); // and the message is shown by "error"
+  // The message is shown by "error".
+  const isRegistered = registered.then(() => true, () => status("offline"));
 })();

@@ -1,4 +1,9 @@
 <?php
+if (!defined('IN_CHAT')) { // a browser asked for this file itself
+    http_response_code(404);
+    exit;
+}
+
 // What the chat needs to know. Each may come from the environment as well (Apache: SetEnv CHAT_SECRET …).
 
 return [
@@ -16,6 +21,8 @@ return [
     'secret' => getenv('CHAT_SECRET') ?: '',
     'cookie' => getenv('CHAT_COOKIE') ?: '',
 
-    // Where messages are kept: a folder that PHP may write and the web server does not show.
-    'data' => getenv('CHAT_DATA') ?: sys_get_temp_dir() . '/relay-chat-' . md5(__DIR__),
+    // Where messages are kept: a folder that PHP may write and the web server does not show. README.md has the line that
+    // makes the first one; the temporary folder is emptied by a reboot.
+    'data' => getenv('CHAT_DATA')
+        ?: (is_writable('/var/lib/relay-chat') ? '/var/lib/relay-chat/' : sys_get_temp_dir() . '/relay-chat-') . md5(__DIR__),
 ];

@@ -4,6 +4,7 @@
  * have it at once. Where the relay is away the form works all the same, and pages look for news themselves.
  */
 
+const IN_CHAT = true; // the other files are for this one alone
 $config = require __DIR__ . '/config.php';
 require is_file(__DIR__ . '/Relay.php') ? __DIR__ . '/Relay.php' : dirname(__DIR__) . '/Relay.php';
 require __DIR__ . '/Chat.php';
@@ -20,6 +21,7 @@ session_start();
 $_SESSION['csrf'] = $_SESSION['csrf'] ?? bin2hex(random_bytes(16));
 $csrf = $_SESSION['csrf'];
 $name = $_SESSION['name'] ?? '';
+$author = $_SESSION['author'] = $_SESSION['author'] ?? bin2hex(random_bytes(8)); // not the session's id, which is a secret
 
 $chat = new Chat($config['data']);
 $relay = new Relay($config['relay'], ['key' => $config['key'], 'secret' => $config['secret']]);
@@ -53,12 +55,12 @@ function field(string $field, int $most): string
 }
 
 /** Keeps a message and pushes it; returns it, with whether it went out at once. */
-function publish(Chat $chat, Relay $relay, array $config, string $name, string $text): array
+function publish(Chat $chat, Relay $relay, array $config, string $author, string $name, string $text): array
 {
     // The session stays locked as long as it is open, and other pages of this browser would wait for the relay.
     $session = session_id();
     session_write_close();
-    $message = $chat->say($name, $text);
+    $message = $chat->say($author, $name, $text);
     $to = $config['cookie'] !== '' ? $chat->sessions($session) : ROOM;
     $live = $relay->push($to, $message, ['event' => 'message']) !== null;
     if (!$live) {
@@ -80,7 +82,7 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
         session_regenerate_id(true); // a session id that was known before the login is worth nothing after it
         $_SESSION['name'] = $name;
     } elseif ($name !== '' && ($text = field('text', 1000)) !== '') {
-        $message = publish($chat, $relay, $config, $name, $text);
+        $message = publish($chat, $relay, $config, $author, $name, $text);
         $wantsJson && json($message);
     } elseif ($wantsJson) {
         json(['message' => $name === '' ? GONE : 'Write 1 to 1,000 characters.'], 400);

@@ -1,4 +1,9 @@
-<?php // The page, from what index.php found. ?>
+<?php // The page, from what index.php found.
+if (!defined('IN_CHAT')) { // a browser asked for this file itself
+    http_response_code(404);
+    exit;
+}
+?>
 <!doctype html>
 <html lang="en">
 <head>
@@ -40,7 +45,7 @@
   <main id="scroll" tabindex="0" aria-label="Messages">
     <ol id="messages" aria-live="polite">
 <?php foreach ($messages as $message): ?>
-<?php $own = $message['name'] === $name ? 'own ' : '' ?>
+<?php $own = ($message['author'] ?? '') === $author ? 'own ' : '' ?>
       <li data-id="<?= $message['id'] ?>" class="<?= $own ?>hue<?= $message['hue'] ?>">
         <p class="by">
           <b><?= h($message['name']) ?></b>
@@ -59,7 +64,7 @@
     <button>Send</button>
     <output id="problem" for="text"></output>
   </form>
-  <script type="application/json" id="chat"><?= js(['name' => $name, 'relay' => $public, 'listen' => $listen]) ?></script>
+  <script type="application/json" id="chat"><?= js(['author' => $author, 'relay' => $public, 'listen' => $listen]) ?></script>
 </body>
 <?php endif ?>
 </html>
