@@ -218,3 +218,24 @@ def test_the_shipped_unit_starts_the_relay_with_the_shipped_settings(server, tmp
     address = next(line for line in (ROOT / "deploy/relay.socket").read_text().splitlines() if "ListenStream" in line)
     settings = load({}, {"config": str(tmp_path / "relay.ini")})
     assert address == f"ListenStream={settings.host}:{settings.port}", "the socket has the address of the settings"
+
+
+def test_no_secret_and_no_key_gets_into_the_log_whatever_is_tried_with_them(start_relay, connect, tmp_path):
+    key, wrong, token = SECRET[::-1], "b54f0c9a2d7e4416", "eyJhbGciOiJIUzI1NiJ9.eyJpZHMiOlsiYSJdfQ.c2lnbmF0dXJlc2ln"
+    file = tmp_path / "my.ini"
+    file.write_text(f"[relay]\nsecret = {SECRET}\npush_keys = web:{key}\naccess_log = yes\n")
+    relay = start_relay(config=file)
+    form = b"destination=a&data=x"
+    elsewhere = {"X-Forwarded-For": "192.0.2.7", "Content-Type": "application/x-www-form-urlencoded"}
+    for given in (wrong, f"{key}x", f"{key}, {wrong}", key):
+        status = relay.request("POST", "/push", form, {**elsewhere, "Authorization": f"Bearer {given}"})[0]
+        assert status == (200 if given == key else 403 if given != f"{key}, {wrong}" else status)
+    relay.request("POST", "/push", form, {**elsewhere, "Authorization": f"Basic {key}"})
+    client = connect(relay.url)
+    for each in (token, SECRET, f"{token}x", {"secret": SECRET}, 7):
+        assert not client.call("register", {"id": "a", "token": each})["ok"]
+    assert relay.stop() == 0
+    said = relay.log.read_text()
+    assert "POST /push" in said and "refused" in said
+    for each in (SECRET, key, wrong, token):
+        assert each not in said, said
