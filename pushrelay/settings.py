@@ -44,51 +44,71 @@ class Setting(NamedTuple):
 TABLE = (
     Setting("host", "127.0.0.1", address, "the address to listen on; 0.0.0.0 for every network this machine is in"),
     Setting("port", 8080, whole(0, 65535), "the TCP port to listen on; 0 lets the system choose one"),
-    Setting("base_path", "", path_prefix, "the path that all addresses begin with, where a proxy does not take it off"),
     Setting(
-        "server", "auto", one_of("auto", "own", "werkzeug"), "own; or werkzeug, where there is no epoll; auto decides"
+        "base_path", "", path_prefix, "the path that all addresses begin with, for a proxy that does not remove it"
+    ),
+    Setting(
+        "server", "auto", one_of("auto", "own", "werkzeug"), "own, or werkzeug for systems without epoll; auto decides"
     ),
     Setting("threads", 8, whole(2, 64), "threads that handle requests and events, at most"),
     Setting("broker", "sqlite:relay.db", broker_url, "where publications are kept: sqlite:FILE, or memory:"),
-    Setting("durability", "process", one_of("process", "power"), "what a stored push outlives: process; power, synced"),
-    Setting("history_size", 100, whole(0, 100_000), "publications that are kept of each destination"),
-    Setting("history_ttl", 3600.0, seconds(0, 366 * 86400), "seconds that a publication is kept"),
-    Setting("history_bytes", 256 << 20, size(1 << 20, 1 << 40), "bytes that all that is kept may take"),
     Setting(
-        "push_keys", (), keys, "keys that let programs elsewhere push: KEY, or name:KEY, several with commas", True
+        "durability",
+        "process",
+        one_of("process", "power"),
+        "what an accepted push survives: a crash of the process, or a power failure (slower)",
     ),
-    Setting("push_rate", 0, whole(0, 10_000_000), "publications a second that each key may push; 0: without end"),
-    Setting("secret", (), secrets, "what tokens for register are signed with (HS256); several for a change", True),
+    Setting("history_size", 100, whole(0, 100_000), "publications kept for each destination"),
+    Setting(
+        "history_ttl", 3600.0, seconds(0, 366 * 86400), "seconds for which a publication is kept; also 15m, 1h, 7d"
+    ),
+    Setting("history_bytes", 256 << 20, size(1 << 20, 1 << 40), "maximum size of the history in bytes; also 512M, 2G"),
+    Setting(
+        "push_keys",
+        (),
+        keys,
+        "keys with which programs on other machines push: KEY or name:KEY, separated by commas",
+        True,
+    ),
+    Setting("push_rate", 0, whole(0, 10_000_000), "maximum publications per second for each key; 0: unlimited"),
+    Setting("secret", (), secrets, "secret that signs tokens for register (HS256); list two while you change it", True),
     Setting("id_cookie", "", cookie_name, "the cookie whose value is a browser's id, registered as me: PHPSESSID"),
     Setting("auth_url", "", http_url, "the URL that is asked, with the browser's cookies, which ids it may register"),
     Setting("auth_ca", "", ca_file, "a file with the certificate of your own CA (PEM), for an auth_url with https"),
     Setting("auth_timeout", 3.0, seconds(0.1, 60), "seconds that auth_url has to answer"),
-    Setting("auth_concurrency", 4, whole(1, 64), "questions to auth_url at a time"),
-    Setting("auth_cache", 10.0, seconds(0, 3600), "seconds that an answer of auth_url counts for the same cookies"),
-    Setting("origins", ("same-host",), origins, "whose pages may connect: same-host, origins, or *"),
-    Setting("trusted_proxies", (), networks, "addresses of proxies whose X-Forwarded-For is believed"),
-    Setting("demo", False, switch, "yes: the demo page is for everybody, not only for callers on this machine"),
+    Setting("auth_concurrency", 4, whole(1, 64), "maximum number of requests to auth_url at a time"),
+    Setting(
+        "auth_cache", 10.0, seconds(0, 3600), "seconds for which an answer of auth_url counts for the same cookies"
+    ),
+    Setting("origins", ("same-host",), origins, "sites whose pages may connect: same-host, origins, or *"),
+    Setting("trusted_proxies", (), networks, "addresses or networks of proxies whose X-Forwarded-For is believed"),
+    Setting("demo", False, switch, "yes: show the demo page to everybody, not only to callers on this machine"),
     Setting("drain_spread", 5.0, seconds(0, 300), "maximum seconds over which clients come back after a stop"),
-    Setting("max_connections", 20_000, whole(1, 1_000_000), "clients that may be connected at a time"),
-    Setting("max_per_address", 1000, whole(1, 1_000_000), "of these from one address, this machine's own not counted"),
+    Setting("max_connections", 20_000, whole(1, 1_000_000), "maximum number of clients"),
+    Setting(
+        "max_per_address",
+        1000,
+        whole(1, 1_000_000),
+        "maximum number of clients from one address; this machine's own are not counted",
+    ),
     Setting("register_timeout", 120.0, seconds(0.1, 86400), "seconds within which a client must register something"),
-    Setting("max_event_rate", 100, whole(1, 1_000_000), "events a second that one client may send, in the long run"),
-    Setting("max_waiting", 1000, whole(0, 100_000), "pushes that may wait for an acknowledgement at a time"),
+    Setting("max_event_rate", 100, whole(1, 1_000_000), "maximum events per second of one client, in the long run"),
+    Setting("max_waiting", 1000, whole(0, 100_000), "maximum number of pushes that wait for an acknowledgement"),
     Setting("ping_interval", 25.0, seconds(0.1, 3600), "seconds between two pings to a client"),
     Setting("ping_timeout", 20.0, seconds(0.1, 3600), "seconds a client has to answer a ping"),
-    Setting("max_body", 1_000_000, size(1024, 1 << 30), "bytes that the body of one push may have"),
+    Setting("max_body", 1_000_000, size(1024, 1 << 30), "maximum size of a push in bytes; also 10M"),
     Setting("body_timeout", 60.0, seconds(0.1, 3600), "seconds within which a request's body must be complete"),
-    Setting("max_header", 32768, size(1024, 1 << 20), "bytes that the header of a request may have"),
+    Setting("max_header", 32768, size(1024, 1 << 20), "maximum size of a request's header in bytes"),
     Setting("header_timeout", 10.0, seconds(0.1, 3600), "seconds within which a request's header must be complete"),
-    Setting("idle_timeout", 75.0, seconds(0.1, 3600), "seconds that a connection may wait for its next request"),
-    Setting("send_timeout", 60.0, seconds(0.1, 3600), "seconds that a client may take nothing of its response"),
+    Setting("idle_timeout", 75.0, seconds(0.1, 3600), "seconds for which a connection may wait for its next request"),
+    Setting("send_timeout", 60.0, seconds(0.1, 3600), "seconds for which a client may read nothing of its response"),
     Setting(
         "max_outbox", 1 << 20, size(65536, 1 << 30), "bytes that may wait for one client before it is closed as slow"
     ),
     Setting("max_outboxes", 256 << 20, size(1 << 20, 1 << 40), "bytes that may wait for all clients together"),
-    Setting("max_message", 100_000, size(1024, 1 << 30), "bytes that one message from a browser may have"),
-    Setting("max_id_length", 256, whole(1, 4096), "characters that a destination's name may have"),
-    Setting("max_ids", 100, whole(1, 1_000_000), "destinations that one socket may register"),
+    Setting("max_message", 100_000, size(1024, 1 << 30), "maximum size of a message from a browser in bytes"),
+    Setting("max_id_length", 256, whole(1, 4096), "maximum length of a destination's name in characters"),
+    Setting("max_ids", 100, whole(1, 1_000_000), "maximum number of destinations for one socket"),
     Setting("socket_push", False, switch, "yes: any connected browser may push to any destination, without PHP"),
     Setting("access_log", False, switch, "yes: write a line for each HTTP request to the standard error output"),
 )
@@ -310,9 +330,13 @@ class FlagParser(argparse.ArgumentParser):
         about = "the INI file to read [relay] from (default: wsgi.ini beside relay.py)"
         self.add_argument("--config", metavar="FILE", help=about, action=_Once)
         for setting in TABLE:
-            spellings = dict.fromkeys((_flag(setting.name), f"--{setting.name}"))
             about = f"{setting.help} (default: {_written(setting.default)})" if in_help else argparse.SUPPRESS
-            self.add_argument(*spellings, metavar="VALUE", dest=setting.name, help=about, action=_Once)
+            self._add(_flag(setting.name), setting.name, about)
+            if "_" in setting.name:
+                self._add(f"--{setting.name}", setting.name, argparse.SUPPRESS)
+
+    def _add(self, flag: str, name: str, about: str) -> None:
+        self.add_argument(flag, metavar="VALUE", dest=name, help=about, action=_Once)
 
     def parse(self, argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         """What was given, and of that the settings as {name: text}. Raises SettingsError."""
@@ -355,7 +379,7 @@ def _written(default: Any) -> str:
 
 
 COMMAND_NAMES = ("doctor", "push", "listen", "token")
-USAGE = "python relay.py [--SETTING VALUE …]\n       python relay.py COMMAND …"
+USAGE = "python relay.py [--SETTING VALUE ...]\n       python relay.py COMMAND ..."
 ABOUT = """The relay takes a POST from PHP and puts it in front of the right browsers, at once.
 Without a command it serves, until Ctrl+C.
 
