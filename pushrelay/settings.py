@@ -267,6 +267,7 @@ def _from_file(file: pathlib.Path, lines: Iterable[ini.Line]) -> Iterable[tuple[
 def _from_environ(environ: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
     seen: dict[str, str] = {}
     for key, text in environ.items():
+        _check_spelling(key)
         if not key.startswith("RELAY_") or key == "RELAY_CONFIG" or _is_of_a_container(key, text):
             continue
         name = key[6:].lower()
@@ -276,6 +277,14 @@ def _from_environ(environ: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
         seen[name] = key
         _check_not_empty(source, name, text)
         yield source, name, text
+
+
+def _check_spelling(key: str) -> None:
+    """Raise SettingsError for relay_secret, RELAY-SECRET and the like, which would be passed over in silence."""
+    letters = re.sub("[^A-Z]", "", key.upper())
+    for name in (*GUARDS, "push_keys"):
+        if not key.startswith("RELAY_") and letters == f"RELAY{name.replace('_', '').upper()}":
+            raise SettingsError(f"{key} in the environment is not read; write RELAY_{name.upper()}")
 
 
 # Kubernetes makes variables of each Service, and Docker of each link. A Service called relay, or relay-something, is

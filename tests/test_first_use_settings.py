@@ -357,6 +357,9 @@ def test_what_kubernetes_and_docker_put_into_the_environment_is_passed_over(serv
         ("RELAY_NAME", "relay", "no setting called name"),
         ("RELAY_SECRETS", SECRET, "did you mean secret?"),
         ("RELAY_PORT", "tcp", "whole number"),
+        ("relay_secret", SECRET, "write RELAY_SECRET"),
+        ("RELAY-SECRET", SECRET, "write RELAY_SECRET"),
+        ("RELAYPUSHKEYS", KEY, "write RELAY_PUSH_KEYS"),
         ("RELAY_PORT_8080", "tcp://10.0.0.1:80", "port_8080"),
     ],
 )
@@ -448,6 +451,17 @@ def test_random_secrets_and_keys_are_never_warned_of():
 def test_secrets_show_in_no_text_that_python_makes_of_the_settings():
     settings = load({"RELAY_CONFIG": os.devnull}, {"secret": SECRET, "push_keys": f"web:{KEY}"})
     assert KEY not in repr(settings.push_keys) and SECRET not in repr(settings) + repr(settings.given)
+
+
+def test_a_password_in_auth_url_on_the_command_line_is_warned_of():
+    from pushrelay.exposure import on_command_line
+
+    flags = {"auth_url": f"http://staging:{SECRET}@127.0.0.1/ids.php", "port": "80"}
+    (line,) = on_command_line(load({"RELAY_CONFIG": os.devnull}, flags))
+    assert "--auth-url" in line and "--port" not in line and SECRET not in line
+    for harmless in ({"auth_url": "http://127.0.0.1/ids.php"}, {}):
+        environ = {"RELAY_CONFIG": os.devnull, "RELAY_SECRET": SECRET}
+        assert on_command_line(load(environ, harmless)) == []
 
 
 def test_open_registration_is_warned_of_whatever_shows_that_visitors_come_from_elsewhere():
