@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import socket
-import stat
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from .refusals import NOBODY
 from .request import Limits, Parser, Refused, Remembered, Request
 from .response import FileWrapper, Response
 from .systemd import passed_socket
+from .unix_socket import bind_unix
 
 log = logging.getLogger("pushrelay.server")
 access_logger = logging.getLogger("pushrelay.access")
@@ -48,6 +48,7 @@ class Server:
     """Serves a WSGI app over HTTP/1.1 on one address.
 
     `host` is a name, an IPv4 or IPv6 address, or `unix:PATH`; a socket that systemd passes is taken in its place.
+    `socket_mode` and `socket_group` are the file's at PATH.
     The constructor binds and listens, so `port` is the real one also where 0 was asked for; no thread runs before
     `start` or `serve_forever`. Raises OSError where it cannot listen.
 
@@ -72,6 +73,8 @@ class Server:
         doors: Doors | None = None,
         share_of: Callable[[dict[str, Any]], str | None] | None = None,
         complaints: Complaints | None = None,
+        socket_mode: int | None = None,
+        socket_group: str = "",
     ):
         self.app = app
         self._complaints = complaints or Complaints()
@@ -84,7 +87,7 @@ class Server:
         self.ending = False  # connections are ended as soon as no request is under way on them
         self.closing = False
         self._doors = doors or Doors()
-        self._socket, self._path = _listening_socket(host, port)
+        self._socket, self._path = _listening_socket(host, port, socket_mode, socket_group)
         name = self._socket.getsockname()
         self.host, self.port = name[:2] if isinstance(name, tuple) else (host, 0)
         self._base = self._shared_environ()
@@ -335,13 +338,13 @@ class _Listener:
         self._full = True
 
 
-def _listening_socket(host: str, port: int) -> tuple[socket.socket, str]:
+def _listening_socket(host: str, port: int, mode: int | None, group: str) -> tuple[socket.socket, str]:
     """The socket to accept on, and the path to remove at the end where it is a Unix socket of our own."""
     path = ""
     sock = passed_socket()
     if sock is None and host.startswith("unix:"):
         path = host.removeprefix("unix:")
-        sock = _bind_unix(path)
+        sock = bind_unix(path, mode, group)
     elif sock is None:
         sock = _bind_tcp(host, port)
     sock.listen(BACKLOG)
@@ -361,21 +364,6 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _bind_unix(path: str) -> socket.socket:
-    """Bind a Unix socket; one that a relay left behind when it was killed is replaced, one in use is not."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                if probe.connect_ex(path):
-                    os.unlink(path)
-        sock.bind(path)
     except OSError:
         sock.close()
         raise

@@ -100,6 +100,8 @@ def make_server(
         doors=doors,
         share_of=share_of,
         complaints=complaints,
+        socket_mode=settings.socket_mode,
+        socket_group=settings.socket_group,
     )
 
 

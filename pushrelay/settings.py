@@ -16,6 +16,8 @@ from .values import (
     broker_url,
     ca_file,
     cookie_name,
+    file_mode,
+    group_name,
     http_url,
     keys,
     networks,
@@ -44,6 +46,8 @@ class Setting(NamedTuple):
 TABLE = (
     Setting("host", "127.0.0.1", address, "the address to listen on; 0.0.0.0 for every network this machine is in"),
     Setting("port", 8080, whole(0, 65535), "the TCP port to listen on; 0 lets the system choose one"),
+    Setting("socket_mode", None, file_mode, "who may open the Unix socket, as for chmod: 660; unset: by the umask"),
+    Setting("socket_group", "", group_name, "the group of the Unix socket, such as www-data"),
     Setting(
         "base_path", "", path_prefix, "the path that all addresses begin with, for a proxy that does not remove it"
     ),
@@ -122,6 +126,8 @@ class Settings:
 
     host: str
     port: int
+    socket_mode: int | None
+    socket_group: str
     base_path: str
     server: str
     threads: int
@@ -175,6 +181,8 @@ class Settings:
 
     def _check_together(self) -> None:
         """Raise SettingsError for what no two settings may say."""
+        if (self.socket_mode is not None or self.socket_group) and not self.host.startswith("unix:"):
+            raise SettingsError("socket_mode and socket_group are for a Unix socket: set host to unix: and a path too")
         cookies = next((name for name in ("id_cookie", "auth_url") if getattr(self, name)), None)
         if cookies and (open_to_all := {"*", "null"}.intersection(self.origins)):
             raise SettingsError(

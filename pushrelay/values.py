@@ -133,6 +133,20 @@ def one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def file_mode(text: str) -> int | None:
+    """A parser for who may open a file, in octal as chmod takes it; None for an empty text."""
+    if text and not re.fullmatch(r"0?[67][0-7]{2}", text):
+        raise ValueError("a mode such as 660 or 666, whose first digit, the owner's, is 6 or 7")
+    return int(text, 8) if text else None
+
+
+def group_name(text: str) -> str:
+    """A parser for a group of users, by its name or its number."""
+    if text and not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,63}\$?", text, re.ASCII):
+        raise ValueError("the name or the number of a group, such as www-data")
+    return text
+
+
 def switch(text: str) -> bool:
     """A parser for yes and no, in the words that INI files use."""
     try:
