@@ -6,7 +6,7 @@
 
 const IN_CHAT = true; // the other files are for this one alone
 $config = require __DIR__ . '/config.php';
-require is_file(__DIR__ . '/Relay.php') ? __DIR__ . '/Relay.php' : dirname(__DIR__) . '/Relay.php';
+require_once is_file(__DIR__ . '/Relay.php') ? __DIR__ . '/Relay.php' : dirname(__DIR__) . '/Relay.php';
 require __DIR__ . '/Chat.php';
 
 const ROOM = 'chat'; // the destination that everybody's page listens to
