@@ -44,6 +44,7 @@ def test_a_push_from_one_page_is_seen_in_both_that_share_the_id(relay, demo):
     assert "2 connections" in first.text_content("#push-answer")
 
 
+@own_only
 def test_the_page_says_who_it_is_and_how_it_is_connected(relay, demo):
     page = demo(relay, "someone")
     assert page.text_content("#id") == "someone"
@@ -51,6 +52,7 @@ def test_the_page_says_who_it_is_and_how_it_is_connected(relay, demo):
     assert "WebSocket" in page.text_content("#transport")
 
 
+@own_only
 def test_two_windows_of_the_bare_address_share_an_id(relay, context):
     first, second = context.new_page(), context.new_page()
     for page in (first, second):
@@ -62,6 +64,7 @@ def test_two_windows_of_the_bare_address_share_an_id(relay, context):
     arrived(second).get_by_text("Hello from the form", exact=True).wait_for()
 
 
+@own_only
 def test_the_page_comes_back_by_itself_after_the_relay_was_away(start_relay, demo):
     relay = start_relay()
     page = demo(relay, "patient")
@@ -73,6 +76,7 @@ def test_the_page_comes_back_by_itself_after_the_relay_was_away(start_relay, dem
     arrived(page).get_by_text("welcome back", exact=True).first.wait_for()
 
 
+@own_only
 def test_any_event_and_json_are_shown_as_they_are(relay, demo):
     page = demo(relay, "shows")
     wait_for(lambda: relay.push("shows", "ready?")["connections"] == 1, "the registration")
@@ -83,6 +87,7 @@ def test_any_event_and_json_are_shown_as_they_are(relay, demo):
     assert json.loads(item.locator(".data").text_content()) == value
 
 
+@own_only
 def test_the_form_shows_what_the_relay_refuses(relay, demo):
     page = demo(relay, "refused")
     page.fill("#destination", "")
@@ -94,6 +99,7 @@ def test_the_form_shows_what_the_relay_refuses(relay, demo):
 NASTY = ["plain", 'it\'s "quoted" \\ $HOME `id`', "</script><b>&amp;", "ü 👍 two  spaces"]
 
 
+@own_only
 @pytest.mark.parametrize("kind", ["php", "curl"])
 @pytest.mark.parametrize("id_", NASTY)
 def test_a_copied_snippet_pushes_to_this_page(relay, context, demo, kind, id_, tmp_path):
@@ -112,6 +118,7 @@ def test_a_copied_snippet_pushes_to_this_page(relay, context, demo, kind, id_, t
     arrived(page).get_by_text(f"Hello from {'PHP' if kind == 'php' else 'curl'}", exact=True).wait_for()
 
 
+@own_only
 def test_the_copied_page_listens(relay, demo, context):
     page = demo(relay, "embed")
     snippet = page.text_content("#snippet-html")
@@ -122,6 +129,7 @@ def test_the_copied_page_listens(relay, demo, context):
     mine.get_by_text("to the snippet").first.wait_for()
 
 
+@own_only
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_nothing_of_the_page_is_wider_than_the_screen(relay, demo, width):
     page = demo(relay, "w" * 200, width=width, height=800)
@@ -130,6 +138,7 @@ def test_nothing_of_the_page_is_wider_than_the_screen(relay, demo, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@own_only
 def test_a_page_that_was_disconnected_by_the_server_comes_back(relay, demo):
     demo(relay, "seen-off")
     wait_for(lambda: relay.push("seen-off", "ready?")["connections"] == 1, "the registration")
@@ -141,6 +150,7 @@ def test_a_page_that_was_disconnected_by_the_server_comes_back(relay, demo):
 BAD = "<img src=x onerror=document.title='run'><script>document.title='run'</script>"
 
 
+@own_only
 @pytest.mark.parametrize("id_", ["__proto__", "constructor", BAD])
 def test_whatever_arrives_is_text_and_the_page_breaks_no_rule_of_its_own(relay, context, id_):
     said = []
@@ -159,6 +169,7 @@ def test_whatever_arrives_is_text_and_the_page_breaks_no_rule_of_its_own(relay, 
     assert page.title() == f"{id_} · the relay" and not said, said
 
 
+@own_only
 def test_the_pages_rules_leave_no_room_for_scripts_of_others(relay):
     status, headers, _ = relay.request("GET", "/?id=x")
     assert (status, headers["Referrer-Policy"]) == (200, "no-referrer")
@@ -167,6 +178,7 @@ def test_the_pages_rules_leave_no_room_for_scripts_of_others(relay):
     assert rules["script-src"] == rules["style-src"] == "'self'" and "unsafe" not in str(rules)
 
 
+@own_only
 @pytest.mark.parametrize("header", [{"Via": "1.1 proxy"}, {"Host": "shop.example"}])
 def test_the_page_is_for_this_machine_unless_the_setting_says_otherwise(start_relay, header):
     relay = start_relay()
@@ -213,6 +225,7 @@ def try_now(page):
     page.evaluate("dispatchEvent(new Event('online'))")
 
 
+@own_only
 def test_a_refusal_stays_on_the_page_after_a_restart(start_relay, refused):
     relay = start_relay(secret=SECRET, demo="yes")
     page = refused(relay)
@@ -227,6 +240,7 @@ def test_a_refusal_stays_on_the_page_after_a_restart(start_relay, refused):
     assert relay.push("42", "to nobody")["connections"] == 0
 
 
+@own_only
 def test_a_page_that_was_refused_registers_by_itself_once_the_relay_lets_it(start_relay, refused):
     relay = start_relay(secret=SECRET, demo="yes")
     page = refused(relay)
@@ -239,6 +253,7 @@ def test_a_page_that_was_refused_registers_by_itself_once_the_relay_lets_it(star
     page.locator("#note:not([data-kind=error])").wait_for()
 
 
+@own_only
 def test_a_page_that_may_not_register_shows_no_waiting_and_no_snippet_that_would_fail(start_relay, refused):
     page = refused(start_relay(secret=SECRET, demo="yes"))
     assert "Waiting" not in page.inner_text("#empty") and page.locator("#next").is_hidden()
@@ -246,6 +261,7 @@ def test_a_page_that_may_not_register_shows_no_waiting_and_no_snippet_that_would
     assert page.locator("#token-line").text_content() == "python relay.py token '42'"
 
 
+@own_only
 def test_a_page_registers_with_the_token_that_is_given_to_it(start_relay, refused):
     relay = start_relay(secret=SECRET, demo="yes")
     page = refused(relay)
@@ -260,6 +276,7 @@ def test_a_page_registers_with_the_token_that_is_given_to_it(start_relay, refuse
     assert page.locator("#token-form").is_hidden()
 
 
+@own_only
 def test_where_a_page_is_its_cookie_it_offers_to_be_me(start_relay, refused):
     relay = start_relay(id_cookie="PHPSESSID")
     page = refused(relay, headers={})
@@ -338,6 +355,7 @@ def test_where_the_site_says_no_the_page_leads_on_after_the_login(start_relay, r
         site.shutdown()
 
 
+@own_only
 def test_an_error_that_is_no_longer_true_goes(start_relay, demo):
     relay = start_relay()
     page = demo(relay, "42")
@@ -420,6 +438,7 @@ def test_a_visitor_reads_no_path_of_the_relays_machine():
     assert (own["local_url"], own["needs"]) == ("http://127.0.0.1:8081", "token cookie") and SECRET not in str(own)
 
 
+@own_only
 def test_the_keyboard_pushes_and_closes_the_form_for_another_id(relay, demo):
     page = demo(relay, "keys")
     wait_for(lambda: relay.push("keys", "ready?")["connections"] == 1, "the registration")
@@ -434,6 +453,7 @@ def test_the_keyboard_pushes_and_closes_the_form_for_another_id(relay, demo):
     assert page.get_attribute("#change", "aria-expanded") == "false"
 
 
+@own_only
 def test_a_screen_reader_gets_one_sentence_a_second_however_many_arrive(relay, demo):
     page = demo(relay, "many")
     wait_for(lambda: relay.push("many", "ready?")["connections"] == 1, "the registration")
@@ -451,6 +471,7 @@ def test_a_screen_reader_gets_one_sentence_a_second_however_many_arrive(relay, d
     assert all(later - earlier > 900 for earlier, later in zip(times, times[1:], strict=False)), times
 
 
+@own_only
 def test_the_readers_font_size_counts_and_regions_have_roles(relay, demo):
     page = demo(relay, "reader")
     page.evaluate("document.documentElement.style.fontSize = '24px'")
@@ -458,6 +479,7 @@ def test_the_readers_font_size_counts_and_regions_have_roles(relay, demo):
     assert page.locator("pre[aria-label]:not([role])").count() == 0
 
 
+@own_only
 def test_nothing_jumps_on_a_phone(relay, context):
     page = context.new_page()
     page.set_viewport_size({"width": 390, "height": 844})

@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from conftest import ROOT, free_port, wait_for
+from conftest import ROOT, free_port, own_only, wait_for
 from phplab import hang
 
 EXAMPLE = ROOT / "php" / "example"
@@ -84,6 +84,7 @@ def test_two_browsers_chat_and_what_they_write_is_text(relay, chat, visit):
         assert anna.locator(".own").count() == 1 and anna.text_content("#problem") == ""
 
 
+@own_only
 def test_what_was_said_while_a_page_was_away_from_the_relay_is_there_when_it_is_back(start_relay, chat, visit):
     relay = start_relay()
     with chat(relay.url) as url:
@@ -99,6 +100,7 @@ def test_what_was_said_while_a_page_was_away_from_the_relay_is_there_when_it_is_
         ben.locator("#state[data-status=online]").wait_for()
 
 
+@own_only
 def test_it_runs_in_a_part_of_a_site_and_without_javascript(relay, chat, visit, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "talk").symlink_to(EXAMPLE)
@@ -130,6 +132,7 @@ class Visitor:
                 return error.code, error.read().decode()
 
 
+@own_only
 def test_two_people_of_the_same_name_are_two_people(relay, chat, visit):
     with chat(relay.url) as url:
         one, two = visit(url, "Ann"), visit(url, "Ann")
@@ -142,6 +145,7 @@ def test_two_people_of_the_same_name_are_two_people(relay, chat, visit):
         assert (one.locator(".own").count(), two.locator(".own").count()) == (1, 0)
 
 
+@own_only
 def test_the_reason_why_a_page_is_not_live_stays_when_it_sends(relay_with, chat, visit):
     relay = relay_with(secret="a-secret-of-thirty-two-characters")
     with chat(relay.url, SECRET="another-secret-of-thirty-two-characters") as url:
@@ -158,6 +162,7 @@ def test_the_chats_other_files_have_no_address(chat, file):
         urllib.request.urlopen(f"{url}/{file}")
 
 
+@own_only
 def test_a_form_without_its_token_changes_nothing(relay, chat):
     with chat(relay.url) as url:
         visitor = Visitor(url)
@@ -172,6 +177,7 @@ def test_a_form_without_its_token_changes_nothing(relay, chat):
         assert json.loads(visitor.send(None, Accept="application/json")[1]) == []
 
 
+@own_only
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what is another user's")
 @pytest.mark.parametrize("laid", ["folder", "link"])
 def test_a_folder_that_another_user_has_laid_is_not_written_to(relay, chat, tmp_path, laid):
@@ -203,6 +209,7 @@ def test_a_message_is_taken_in_time_when_the_relay_is_away(chat, trouble, strang
         assert min(costs[:3]) < 0.3 + 0.1 and min(costs[3:]) < 0.05 and max(costs) < 2
 
 
+@own_only
 def test_with_a_secret_the_page_listens_by_a_token_for_the_room_alone(start_relay, chat, visit):
     secret = "a-secret-of-thirty-two-characters"
     relay = start_relay(secret=secret)
@@ -216,6 +223,7 @@ def test_with_a_secret_the_page_listens_by_a_token_for_the_room_alone(start_rela
         assert claims["ids"] == ["chat"] and claims["exp"] > time.time()
 
 
+@own_only
 def test_with_the_session_cookie_each_session_is_pushed_to(relay, connect, chat):
     with chat(relay.url, COOKIE="CHATSESSION") as url:
         mia, lea = Visitor(url), Visitor(url)
@@ -233,6 +241,7 @@ def test_with_the_session_cookie_each_session_is_pushed_to(relay, connect, chat)
         assert clients[0].data(2)[1]["text"] == "to me" and len(clients[1].got) == 1
 
 
+@own_only
 @pytest.mark.parametrize("width", [320, 1280])
 def test_nothing_of_it_is_wider_than_the_screen(relay, chat, visit, width):
     with chat(relay.url) as url:
