@@ -125,6 +125,7 @@ class Front(Process):
 
 
 APACHE_MODULES = ("authz_core", "mime", "dir", "env", "status", "reqtimeout", "filter", "deflate", "ssl", "rewrite")
+APACHE_MODULES += ("authn_core", "authn_file", "auth_basic", "authz_user", "headers")
 APACHE_MODULES += ("proxy", "proxy_http", "proxy_wstunnel")
 APACHE = """
 ServerRoot {folder}

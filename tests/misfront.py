@@ -15,6 +15,7 @@ class Request:
         self.headers = [tuple(field.split(": ", 1)) for field in fields if field]
         self.body = body
         self.to = port
+        self.forwards = True
         self.edit = None  # of the answer's bytes
         self.upgrades = "upgrade" in (name.lower() for name, _ in self.headers)
         self.is_socket = "/socket.io/" in self.target
@@ -77,7 +78,8 @@ class Misfront:
             if said is not None:
                 client.sendall(said)
                 return
-            request.set("X-Forwarded-For", "192.0.2.7")
+            if request.forwards:
+                request.set("X-Forwarded-For", "192.0.2.7")
             self._pass_on(client, request)
 
     def _pass_on(self, client, request):

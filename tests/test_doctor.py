@@ -113,6 +113,8 @@ class BentNginx(Bent, Nginx):
             self.conf += "\n".join(lines) + "\n"
         elif "server block" in sentence:
             self.conf += "\n".join(lines) + "\n"
+        elif "each location that begins with /relay/" in sentence:
+            self.conf = re.sub(r"(location (?:= )?/relay/.*? \{)", rf"\1 {' '.join(lines)} ", self.conf)
         else:
             assert "Put this into the location that passes /relay/socket.io/ on" in sentence
             self.conf = "\n".join(self.put_into_location(lines))
@@ -208,6 +210,32 @@ FAULTS = {
         [("  proxy_set_header Host $http_host;\n", "")],
         ("origin", f"pages of http://{HOST}", "refused"),
     ),
+    "password": (
+        [
+            (
+                "ProxyPreserveHost On",
+                'ProxyPreserveHost On\n<Location "/">\nAuthType Basic\nAuthName "Staging"\nAuthUserFile /dev/null\n'
+                "Require valid-user\n</Location>",
+            )
+        ],
+        [
+            (
+                "\nlocation /relay/socket.io/",
+                'auth_basic "Staging"; auth_basic_user_file /dev/null;\nlocation /relay/socket.io/',
+            )
+        ],
+        ("relay.js", "a password is asked for", "“Staging”"),
+    ),
+    "origin-changed": (
+        [("ProxyPreserveHost On", "ProxyPreserveHost On\nRequestHeader set Origin http://backend.internal")],
+        [
+            (
+                "proxy_set_header Host $http_host;",
+                "proxy_set_header Host $http_host;\n  proxy_set_header Origin http://b.test;",
+            )
+        ],
+        ("origin", "the header Origin arrives changed"),
+    ),
     "short-timeout": (
         [("ProxyPreserveHost On", "ProxyPreserveHost On\nProxyTimeout 1")],
         [("read_timeout 60s", "read_timeout 1s")],
@@ -227,7 +255,10 @@ def test_what_is_wrong_in_a_web_server_is_found_and_the_advice_puts_it_right(qui
     front = bent(kind, quiet, conf)
     how = () if fault == "short-timeout" else ("--quick",)
     advice = front.examine(*how).failed_once(*words)
-    front.follow([each for each in advice if "[relay]" not in each[0]])
+    if fault == "origin-changed":  # what is too much there is for a person to find
+        assert not advice
+        return
+    front.follow([each for each in advice if "[relay]" not in each[0] and not each[1][0].startswith("--")])
     front.examine(*how).is_well()
 
 

@@ -18,12 +18,15 @@ from fronts import openssl
 
 from pushrelay import asking
 from pushrelay.auth_site import Site, Visitor
+from pushrelay.doctor.entrance import Entrance
+from pushrelay.doctor.hops import Relay
 from pushrelay.doctor.report import Report
 from pushrelay.doctor.site import ask_site
 from pushrelay.errors import Refused
 from pushrelay.settings import Settings, SettingsError, load, without_secrets
 from pushrelay.tls import client_context, insist_on_form
 from pushrelay.tokens import Rights
+from pushrelay.web import Dialer, address_of, tls_context
 
 
 class Php(ThreadingHTTPServer):
@@ -261,6 +264,18 @@ def test_a_ca_without_key_usage_is_accepted_on_every_python(own_ca, secure):
     insist_on_form(context)
     with pytest.raises(ssl.SSLCertVerificationError):  # as Python does from 3.13 on, by default
         handshake(context)
+
+
+def test_the_doctor_warns_of_a_ca_that_programs_of_stricter_form_refuse(own_ca, secure):
+    def examined(ca, context, port):
+        dialer = Dialer(address_of(f"https://localhost:{port}/"), context)
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            Entrance(Report(), Relay(Settings(), dialer, ""), dialer, None, ca).certificate()
+        return " ".join(said.getvalue().split())
+
+    said = examined(str(own_ca[0]), tls_context(str(own_ca[0])), secure.port)
+    assert "TLS: the certificate is good for localhost" in said
+    assert "warn TLS: browsers, PHP and the relay accept the certificate" in said and "keyCertSign" in said
 
 
 @pytest.mark.parametrize(("text", "word"), [(None, "PEM"), ("/no/such/ca.pem", "No such file")])

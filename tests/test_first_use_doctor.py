@@ -16,6 +16,7 @@ from misfront import Misfront, answer, page
 from test_doctor import Examination, settings_of
 
 from pushrelay.commands import missing_module, run
+from pushrelay.doctor.entrance import about_tls
 from pushrelay.doctor.machine import files
 from pushrelay.doctor.process import Process, connected_to
 from pushrelay.doctor.proxies import Way, passing_on
@@ -208,6 +209,12 @@ FAULTS = {
         ["in place of 101", "Upgrade header does not reach the relay"],
         True,
     ),
+    "apache-too-old": (
+        for_upgrade(answer("400 Bad Request", server="Apache/2.4.38 (Debian)")),
+        "WebSocket",
+        ["Apache/2.4.38", "mod_proxy_wstunnel", "docs/apache.md"],
+        False,
+    ),
     "query-dropped": (
         lambda request: without_query(request) if request.is_socket else None,
         "handshake",
@@ -386,6 +393,11 @@ def test_a_file_that_was_changed_after_the_start_is_named(start, tmp_path):
     assert f"{file} was changed after the relay was started" in Inside(*settings_of(relay)).text
 
 
+def test_a_server_that_speaks_http_2_only_is_named():
+    (advice,) = about_tls("TLS failed: TLSV1_ALERT_NO_APPLICATION_PROTOCOL")
+    assert "HTTP/2 only" in advice.sentence and advice.lines == ("Protocols h2 http/1.1",)
+
+
 # No answer.
 
 
@@ -401,6 +413,61 @@ def test_a_server_that_is_connected_and_does_not_answer_has_no_free_worker(relay
         examination = Inside(url, "--quick", *settings_of(relay))
     examination.failed_once("connected, but there was no answer within")
     assert "AH00484" in examination.text and "ProxyPass" not in examination.text
+
+
+# What arrives.
+
+
+def test_cookies_that_do_not_arrive_are_found_where_they_are_needed(front, start):
+    relay = start(id_cookie="PHPSESSID")
+
+    def fault(request):
+        request.to = relay.port
+        request.set("Cookie")
+
+    front.fault = fault
+    through(front, relay).failed_once("cookies", "do not arrive")
+    front.fault = lambda request: setattr(request, "to", relay.port)
+    through(front, relay).is_well()
+
+
+def test_an_origin_that_is_removed_lets_any_website_in_and_is_warned_of(front, relay):
+    front.fault = setting("Origin")
+    examination = through(front, relay)
+    examination.is_well()
+    assert "Origin arrives as nothing, so any website may connect" in examination.text
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwards", "words"),
+    [
+        (None, True, "all clients have the proxy's address"),
+        ("127.0.0.1", True, "X-Forwarded-For is believed"),
+        ("127.0.0.1", False, "the proxy at 127.0.0.1 sends no X-Forwarded-For"),
+        ("10.1.2.3", True, "the proxy is 127.0.0.1, which trusted_proxies does not name"),
+    ],
+)
+def test_how_clients_are_counted_behind_this_very_proxy_is_named(trusted, forwards, words, front, start, relay):
+    at = start(trusted_proxies=trusted) if trusted else relay
+
+    def fault(request):
+        request.to, request.forwards = at.port, forwards
+
+    front.fault = fault
+    examination = through(front, at)
+    examination.is_well()
+    assert words in examination.text
+    if trusted == "10.1.2.3":
+        assert "trusted_proxies = 10.1.2.3, 127.0.0.1, ::1" in examination.text
+
+
+def test_strangers_are_refused_where_ids_are_guarded(front, start):
+    relay = start(secret=SECRET)
+    front.fault = lambda request: setattr(request, "to", relay.port)
+    examination = through(front, relay)
+    examination.is_well()
+    assert "a stranger's is refused (missing_token)" in examination.text
+    assert "anybody can register" not in examination.text
 
 
 # Apache's workers.

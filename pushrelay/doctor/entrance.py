@@ -142,6 +142,9 @@ def about_tls(error: str) -> list[Advice]:
         )
         ca = "openssl req -x509 -key ca.key -out ca.pem -subj '/CN=My CA' -addext keyUsage=critical,keyCertSign,cRLSign"
         return [Advice(sentence, (ca, "printf 'authorityKeyIdentifier=keyid\\n' >> EXTENSIONS-OF-THE-CERTIFICATE"))]
+    if "NO_APPLICATION_PROTOCOL" in error:
+        sentence = "The web server speaks HTTP/2 only, and WebSockets of browsers need HTTP/1.1 beside it. In Apache:"
+        return [Advice(sentence, ("Protocols h2 http/1.1",))]
     if "certificate" in error:
         return [Advice("Its certificate must name this host and come with its intermediates. Your own CA: --ca FILE.")]
     return [Advice("Is it http there? Then the public address begins with http://.")]

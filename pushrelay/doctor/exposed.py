@@ -93,7 +93,7 @@ class Exposure(Entrance):
 
     def _trusting(self, peer: str) -> Advice:
         named = "127.0.0.1, ::1" if peer in ("127.0.0.1", "::1") else peer
-        before = [str(each) for each in self._relay.settings.trusted_proxies]
+        before = [str(each).removesuffix("/32").removesuffix("/128") for each in self._relay.settings.trusted_proxies]
         line = f"trusted_proxies = {', '.join([*before, named])}"
         return Advice(f"In [relay], if the proxy sets X-Forwarded-For; then {self._relay.restart}:", (line,))
 

@@ -148,7 +148,7 @@ def opening(way: Way) -> list[Advice]:
             "Put this into the <VirtualHost>, behind its other <Location> sections:",
             (f'<Location "{path}">', "  AuthType None", "  Require all granted", "</Location>"),
         ),
-        Advice(_in_location(way), ("auth_basic off;",)),
+        Advice(f"Put this into each location that begins with {path}:", ("auth_basic off;",)),
     )
 
 

@@ -50,7 +50,7 @@ def verdict(reply: Reply, asked: Asked, way: Way) -> Verdict:
     for rule in _RULES:
         if (found := rule(reply, asked, way)) is not None:
             return found
-    advice = Advice("Look into the error log of what answered; nobody but it knows why.")
+    advice = Advice("The error log of the server that answered has the reason.")
     return Verdict(f"{_got(reply, asked)}, which is not the relay's answer", [advice])
 
 
@@ -116,7 +116,7 @@ def _no_upgrade(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
         return None
     found = f"{_got(reply, asked)} in place of 101: the Upgrade header does not reach the relay"
     if proxies.is_old_apache(reply):
-        sentence = f"{reply.server} cannot do it by ProxyPass alone: docs/apache.md, Apache before 2.4.47."
+        sentence = f"{reply.server} needs mod_proxy_wstunnel for it: docs/apache.md, Apache before 2.4.47."
         return Verdict(found, [Advice(sentence)])
     return Verdict(found, proxies.upgrading(way))
 
