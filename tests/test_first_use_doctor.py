@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, Relay, clean_environ, wait_for
+from conftest import ROOT, Relay, clean_environ, free_port, wait_for
 from misfront import Misfront, answer, page
 from test_doctor import Examination, settings_of
 
@@ -552,6 +552,14 @@ def test_a_usual_limit_of_open_files_is_no_warning_on_every_run(limit, word):
     with contextlib.redirect_stdout(io.StringIO()) as said:
         files(Report(), Settings(max_connections=20_001), process)  # who asks for a number is told
     assert said.getvalue()[:4] in ("warn", "FAIL")
+
+
+def test_auth_url_is_asked_also_if_the_relay_is_down(front):
+    front.fault = for_all(page("404 Not Found", "Another shop"))
+    url = f"http://127.0.0.1:{front.port}/relay-auth.php"
+    examination = Inside(f"--port={free_port()}", "--broker=memory:", f"--auth-url={url}")
+    assert [each.partition(":")[0] for each in examination.failures] == ["auth_url", "the relay"]
+    assert "404" in examination.failures[0] and "Several sites" in examination.text
 
 
 # The lines.

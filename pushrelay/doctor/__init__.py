@@ -109,10 +109,10 @@ def look(report: Report, given: argparse.Namespace, flags: Mapping[str, str], pu
     machine.files(report, settings, process)
     machine.store(report, settings, process)
     machine.started_with(report, settings, process)
+    ask_site(report, settings)
     report.title("Directly to the relay")
     running(report, flags, dialer)
     relay = directly(report, Relay(settings, dialer, machine.restarted(process)))
-    ask_site(report, settings)
     if public is not None:
         report.title(f"Through {public.address.url}")
         Public(report, relay, public, given.origin, given.ca or "").follow(given.quick)

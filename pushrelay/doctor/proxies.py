@@ -178,8 +178,9 @@ def _for(way: Way, apache: Advice, nginx: Advice) -> list[Advice]:
 
 @functools.cache
 def _shipped(name: str) -> tuple[str, ...]:
-    """Return the directives of a file in deploy/, without comments."""
-    lines = (ROOT / "deploy" / name).read_text("utf-8").splitlines()
+    """Return the directives of a file in deploy/, without comments; none if somebody left that folder out."""
+    file = ROOT / "deploy" / name
+    lines = file.read_text("utf-8").splitlines() if file.exists() else []
     return tuple(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
@@ -214,7 +215,7 @@ def _proxy_passes(way: Way) -> tuple[str, ...]:
 
 
 def _proxy_pass(way: Way) -> str:
-    return next(line for line in _proxy_passes(way) if "socket.io/" in line)
+    return next((line for line in _proxy_passes(way) if "socket.io/" in line), "")
 
 
 def _section(way: Way) -> tuple[str, ...]:
@@ -234,7 +235,8 @@ def _nginx_blocks(way: Way) -> list[list[str]]:
 
 
 def _location(way: Way) -> list[str]:
-    return next(block for block in _nginx_blocks(way) if block[0].startswith(f"location {way.public.path}socket.io/"))
+    location = f"location {way.public.path}socket.io/"
+    return next((block for block in _nginx_blocks(way) if block[0].startswith(location)), [])
 
 
 def _directives(way: Way, *names: str) -> tuple[str, ...]:
