@@ -28,6 +28,7 @@ _UPGRADING = "behind a proxy, look whether it passes WebSocket on (docs/apache.m
 _BAD_ORIGINS = {
     "null": "pages from files and sandboxed frames have no origin; serve the page by a web server (setting origins)",
     "*": "this is no origin; have the client leave the header Origin out (setting origins)",
+    "": "this is no origin; have the client leave the header Origin out (setting origins)",
 }
 
 
@@ -113,6 +114,9 @@ _ADVICE = {
     ),
     "method": "a Socket.IO client opens a session by GET",
     "websocket": _UPGRADING,
+    "too_many_of_address": (
+        "if this is a proxy of yours, name it in trusted_proxies; for many people behind one address raise the setting"
+    ),
     "too_large": "send less at a time, or raise the setting max_message",
 }
 

@@ -20,8 +20,10 @@ from conftest import DEADLINE, ROOT, Relay, clean_environ, own_only, wait_for
 from pages import Server, Site
 
 from pushrelay.access import Access
+from pushrelay.admission import Admission
 from pushrelay.complaints import MOST_OF_CAUSE, Complaints
 from pushrelay.engine import Engine
+from pushrelay.exposure import warnings
 from pushrelay.mount import mounted
 from pushrelay.refusals import Refusals
 from pushrelay.settings import SettingsError, load
@@ -98,6 +100,7 @@ def test_what_a_page_of_any_website_can_claim_is_not_allowed_by_another_name():
         with pytest.raises(SettingsError, match="cannot be together"):
             settings_of(origins="same-host, null", **cookies)
         assert settings_of(origins="same-host, capacitor://localhost, file://", **cookies)
+    assert any("null" in line for line in warnings(settings_of(origins="null")))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +211,20 @@ def test_a_page_on_another_port_polls_with_headers_of_its_own(relay, context):
             relay.url + AT + "polling",
         )
     assert status == 200
+
+
+def test_an_origin_that_cannot_be_listed_is_in_the_log_with_what_to_do_about_it(engines, caplog):
+    for origin, advice in (("*", "leave the header"), ("", "leave the header"), ("null", "web server")):
+        assert answer_of(engines[0], "GET", HTTP_ORIGIN=origin)[0] == 403
+        assert advice in caplog.records[-1].getMessage() and "setting origins" in caplog.records[-1].getMessage()
+
+
+def test_an_address_with_too_many_clients_is_in_the_log_with_the_proxy_as_a_possible_cause(caplog):
+    engine = Engine(admission=Admission(10, 1, address_of=lambda environ: environ["REMOTE_ADDR"]))
+    statuses = [answer_of(engine.handle_request, "GET", REMOTE_ADDR="192.0.2.1")[0] for _ in range(3)]
+    engine.shutdown()
+    assert statuses == [200, 429, 429] and len(caplog.records) == 1
+    assert all(each in caplog.text for each in ("192.0.2.1", "max_per_address", "trusted_proxies"))
 
 
 # Caches.
