@@ -50,6 +50,11 @@ class Page:
         except Exception as error:
             raise AssertionError(f"{javascript}; seen: {self.run('seen')!r:.1000}") from error
 
+    def hears(self, what, argument=None):
+        """Wait until it has seen this, with this first argument if one is given."""
+        is_it = f"what === '{what}'" + (f" && argument === '{argument}'" if argument else "")
+        self.until(f"seen.some(([what, argument]) => {is_it})")
+
     def seen(self, what):
         return [rest for kind, *rest in self.run("seen") if kind == what]
 
@@ -106,11 +111,16 @@ class Fake:
         elif self.positions is not None and (register := re.match(r'42(\d+)\["register",', message)):
             for position in self.replay:
                 self.push(position)
-            ids = {
-                each: {"position": position, "recovered": recovered, "replayed": 0}
-                for each, (position, recovered) in self.positions.items()
-            }
-            self.send(f"43{register[1]}{json.dumps([{'ok': True, 'ids': ids}])}")
+            self.respond(register[1], self.positions)
+
+    def respond(self, number, positions=None, error=None):
+        """Answer a packet, by its number: with {id: (position, whether it is recovered)}, or a refusal."""
+        ids = {
+            each: {"position": position, "recovered": recovered, "replayed": 0}
+            for each, (position, recovered) in (positions or {}).items()
+        }
+        answer = {"ok": False, "error": error, "message": "no"} if error else {"ok": True, "ids": ids}
+        self.send(f"43{number}{json.dumps([answer])}")
 
     def send(self, packet):
         self.sockets[-1].send(packet)

@@ -37,6 +37,12 @@ def site(page, relay, script):
     page.page.goto(page.site.url)
 
 
+def open_registered(page, relay, fake, positions, register="relay.register('42')"):
+    """Open a page that reconnects at once and registers with `fake`, which goes on answering with these positions."""
+    page.open(relay.url)
+    start(page, fake, positions, register)
+
+
 def test_a_page_gets_what_only_a_frame_of_it_was_handed(start_relay, page):
     relay = start_relay()
     framed = """<script>
@@ -106,8 +112,7 @@ def test_a_connection_that_is_closed_leaves_its_position_to_the_next_one(start_r
 
 def test_an_answer_never_moves_an_id_past_what_was_handed_over(fake, page, relay):
     """A relay's store is ahead of what it has sent: pushes that are under way still come."""
-    page.open(relay.url)
-    start(page, fake, {"42": ["e:5", False]})
+    open_registered(page, relay, fake, {"42": ["e:5", False]})
     fake.push("e:6")
     page.pushed(1)
     fake.positions = {"42": ["e:9", True]}
@@ -125,14 +130,13 @@ def test_an_answer_never_moves_an_id_past_what_was_handed_over(fake, page, relay
 @pytest.mark.parametrize("options", ["{inbox: true}", "{since: 'e:3'}"])
 def test_what_is_under_way_does_not_hide_what_a_page_asks_for_again(fake, page, relay, options):
     """A page that holds an id asks for older publications; one that it was sent before that is still to arrive."""
-    page.open(relay.url)
-    start(page, fake, {"42": ["e:7", False]})
+    open_registered(page, relay, fake, {"42": ["e:7", False]})
     fake.positions = None
     page.run(f"() => {{ relay.register('42', {options}); }}")
     since = fake.waits_for("register", 2)[1]["since"]
     assert since == {"42": "acked" if "inbox" in options else "e:3"}
     fake.push("e:8")  # was under way: the replay has it once more
-    fake.send('431[{"ok":true}]')  # the id is left first
+    fake.respond(1)  # the id is left first
     for n in (4, 5):
         fake.push(f"e:{n}")
     page.pushed(2)
@@ -151,55 +155,52 @@ def test_the_answer_to_an_earlier_registration_does_not_hide_what_a_later_one_as
     fake.waits_for("register", 1)
     page.run("() => { relay.register('42', {since: 'e:3'}); }")
     fake.waits_for("register", 2)
-    fake.send('430[{"ok":true,"ids":{"42":{"position":"e:9","recovered":false,"replayed":0}}}]')
-    fake.send('431[{"ok":true}]')  # the id is left before the second registration
+    fake.respond(0, {"42": ["e:9", False]})
+    fake.respond(1)  # the id is left before the second registration
     fake.push("e:4")
-    fake.send('432[{"ok":true,"ids":{"42":{"position":"e:9","recovered":true,"replayed":1}}}]')
+    fake.respond(2, {"42": ["e:9", True]})
     assert page.pushed(1) == ["e:4"] and not any("lost" in status for status in page.seen("status"))
 
 
 def test_a_refused_registration_does_not_take_an_id_away_that_the_page_holds(fake, page, relay):
-    page.open(relay.url)
-    start(page, fake, {"42": ["e:7", False]}, "relay.register('42', {token: 'good'})")
+    open_registered(page, relay, fake, {"42": ["e:7", False]}, "relay.register('42', {token: 'good'})")
     fake.positions = None
     page.run("() => { relay.register('42', {token: 'bad', since: 'e:3'}).catch(keep('refused')); }")
     fake.waits_for("register", 2)
-    fake.send('431[{"ok":true}]')
-    fake.send('432[{"ok":false,"error":"invalid_token","message":"no"}]')
+    fake.respond(1)
+    fake.respond(2, error="invalid_token")
     assert fake.waits_for("register", 3)[2]["token"] == "good"
     fake.push("e:8")
     assert page.pushed(1) == ["e:8"] and len(page.seen("refused")) == 1
 
 
 def test_nothing_comes_after_unregister_and_the_next_register_is_live_from_then(fake, page, relay):
-    page.open(relay.url)
-    start(page, fake, {"42": ["e:1", False]})
+    open_registered(page, relay, fake, {"42": ["e:1", False]})
     fake.push("e:2")
     page.pushed(1)
     page.run("() => { relay.unregister('42'); }")
     wait_for(lambda: page.run("1") and "unregister" in fake.got[-1], "the unregister")
     fake.push("e:3")  # was under way
-    fake.send('431[{"ok":true}]')
+    fake.respond(1)
     fake.push("e:4")  # overtaken by the answer
     page.run("() => { relay.on('push', keep('again')); }")
     fake.positions = {"42": ["e:9", False]}
     assert page.run("() => relay.register('42')")["ok"]
     fake.push("e:10")
-    page.until("seen.some(([what]) => what === 'again')")
+    page.hears("again")
     assert page.pushed(2) == ["e:2", "e:10"] and fake.sent("register")[-1] == {"id": "42"}
 
 
 def test_what_was_under_way_is_dropped_also_if_the_id_is_registered_again_at_once(fake, page, relay):
-    page.open(relay.url)
-    start(page, fake, {"42": ["e:1", False]})
+    open_registered(page, relay, fake, {"42": ["e:1", False]})
     fake.positions = None
     page.run("() => { relay.unregister('42'); relay.register('42').then(keep('answer')); }")
     fake.waits_for("register", 2)
     fake.push("e:2")  # of the registration before
-    fake.send('431[{"ok":true}]')
+    fake.respond(1)
     fake.push("e:6")
-    fake.send('432[{"ok":true,"ids":{"42":{"position":"e:5","recovered":false,"replayed":0}}}]')
-    page.until("seen.some(([what]) => what === 'answer')")
+    fake.respond(2, {"42": ["e:5", False]})
+    page.hears("answer")
     assert page.pushed(1) == ["e:6"]
 
 
@@ -255,8 +256,7 @@ def test_an_acknowledgement_waits_for_its_registration_and_is_not_lost(fake, pag
 
 def test_what_was_handled_and_is_replayed_is_acknowledged_again(fake, page, relay):
     """The acknowledgement was on its way as the connection broke."""
-    page.open(relay.url)
-    start(page, fake, {"42": ["e:0", True]}, "relay.register('42', {inbox: true})")
+    open_registered(page, relay, fake, {"42": ["e:0", True]}, "relay.register('42', {inbox: true})")
     fake.push("e:1")
     fake.waits_for("ack", 1)
     fake.replay = ["e:1"]
@@ -291,8 +291,7 @@ def test_a_connection_that_was_closed_and_registers_again_keeps_its_position_for
 
 
 def test_acknowledgements_go_on_while_publications_come(fake, page, relay):
-    page.open(relay.url)
-    start(page, fake, {"42": ["e:0", True]}, "relay.register('42', {inbox: true})")
+    open_registered(page, relay, fake, {"42": ["e:0", True]}, "relay.register('42', {inbox: true})")
     page.run(
         """async () => {
           const acks = [], send = relay._wire.send;
@@ -352,8 +351,8 @@ def test_a_new_token_goes_out_although_the_registration_before_has_no_answer(fak
     page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
     page.run("() => { for (const token of ['old', 'new']) relay.register('a', {token}).then(keep(token)); }")
     fake.waits_for("register", 2)
-    fake.send('430[{"ok":true,"ids":{}}]')
-    fake.send('431[{"ok":true,"ids":{}}]')
+    fake.respond(0)
+    fake.respond(1)
     page.until("['old', 'new'].every((token) => seen.some(([what]) => what === token))")
     fake.send("41")
     assert [each["token"] for each in fake.waits_for("register", 3)] == ["old", "new", "new"]
@@ -363,11 +362,11 @@ def test_a_registration_that_a_later_one_could_not_replace_stays(fake, page, rel
     page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
     page.run("() => { relay.register('a', {token: 'good'}); }")
     fake.waits_for("register", 1)
-    fake.send('430[{"ok":true,"ids":{}}]')
+    fake.respond(0)
     page.run("() => { relay.register('a', {token: 'bad'}).catch(keep('refused')); }")
     fake.waits_for("register", 2)
-    fake.send('431[{"ok":false,"error":"invalid_token","message":"no"}]')
-    page.until("seen.some(([what]) => what === 'refused')")
+    fake.respond(1, error="invalid_token")
+    page.hears("refused")
     fake.send("41")
     assert fake.waits_for("register", 3)[2]["token"] == "good"
 
@@ -389,9 +388,9 @@ def test_parts_of_a_page_leave_an_id_without_taking_it_from_another(relay, page)
 
 
 def test_a_page_that_gives_up_after_some_failures_goes_on_behind_them(fake, page, relay, page_errors):
-    page.open(relay.url)
     handler = "(data) => { if (data === 'e:1') throw new Error('poison'); }"
-    start(page, fake, {"42": ["e:0", True]}, f"relay.on('push', {handler}).register('42', {{inbox: {{tries: 3}}}})")
+    register = f"relay.on('push', {handler}).register('42', {{inbox: {{tries: 3}}}})"
+    open_registered(page, relay, fake, {"42": ["e:0", True]}, register)
     fake.push("e:1")
     fake.push("e:2")
     wait_for(lambda: page.run("1") and fake.sent("ack")[-1:] == [{"id": "42", "position": "e:2"}], "the second")
@@ -458,7 +457,7 @@ def test_a_hidden_page_that_polls_rests_and_misses_nothing(start_relay, page):
     page.run("() => { dispatchEvent(new Event('online')); }")
     assert page.run("relay.status") == "resting"
     page.run("() => hide(false)")
-    page.until("seen.some(([what, status]) => status === 'recovered')")
+    page.hears("status", "recovered")
     relay.push("42", 2)
     assert page.pushed(2)[-2:] == ["1", "2"]
     page.run("() => { relay.register('mail', {inbox: true}); hide(true); }")
@@ -473,7 +472,7 @@ def test_a_hidden_page_with_websocket_rests_only_if_it_asks_to(relay, page):
     page.until("relay.status === 'resting'")
     assert page.run("kept.status") == "online"
     page.run("() => { relay.register('later').then(keep('answer')); }")  # needs the connection
-    page.until("seen.some(([what]) => what === 'answer')")
+    page.hears("answer")
 
 
 def test_any_number_of_polling_pages_load_and_three_poll_at_a_time(start_relay, page, context):
@@ -659,7 +658,7 @@ def test_the_script_runs_in_a_worker_and_asks_for_the_url_there(relay, page):
     page.until("seen.some(([what, data]) => data === true)")
     relay.push("worker", "hello")
     page.until("seen.some(([what, data]) => data === 'hello')")
-    assert "modules" in page.seen("worker")[0][0]
+    assert "module or bundle" in page.seen("worker")[0][0]
 
 
 def test_a_bundle_or_module_without_a_url_is_a_clear_error(relay, page):
@@ -668,7 +667,7 @@ def test_a_bundle_or_module_without_a_url_is_a_clear_error(relay, page):
     for attempt in ("Relay.connect()", "io.connect()"):
         page.page.add_script_tag(content=SCRIPT.read_text().replace("scope.io ||", ""))
         message = page.run(f"() => {{ try {{ {attempt}; }} catch (error) {{ return error.message; }} }}")
-        assert "modules and bundles need" in message
+        assert "In a module or bundle" in message
     assert page.run(f"() => Relay.connect('{relay.url}').register('42')")["ok"]
 
 
@@ -731,9 +730,9 @@ def test_io_has_what_old_pages_use(start_relay, page):
     page.run("() => { socket.offAny().removeAllListeners('push').on('push', keep('other')); }")
     relay.kill()
     relay.start()
-    page.until("seen.some(([what]) => what === 'reconnect')")
+    page.hears("reconnect")
     wait_for(lambda: relay.push("io", 2)["connections"] == 1, "the registration")
-    page.until("seen.some(([what]) => what === 'other')")
+    page.hears("other")
     assert len(page.seen("any")) == len(page.seen("push")) == 1
 
 
