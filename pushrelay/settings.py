@@ -224,7 +224,8 @@ def unknown(where: str, name: str) -> str:
     plain = re.sub(r"^relay[_.-]", "", name.lower().replace("-", "_"))
     near = difflib.get_close_matches(plain, NAMES, 1)
     # A name that is no word may be a part of a secret.
-    called = f"there is no setting called {name}" if re.fullmatch(r"[\w. -]{0,20}", name) else "this is no setting"
+    is_word = re.fullmatch(r"[\w. -]{0,20}", name) and len(re.findall(r"\d", name)) < 3
+    called = f"there is no setting called {name}" if is_word else "this is no setting"
     hint = f"did you mean {near[0]}?" if near else "take it out"
     return f"{where}: {called}; {hint} (python relay.py --help lists them all)"
 

@@ -6,7 +6,7 @@ import re
 import secrets
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, own_only
 
 from pushrelay.exposure import warnings
 from pushrelay.serving import checked
@@ -33,7 +33,7 @@ def refusal(read, *given):
     with pytest.raises(SettingsError) as refused:
         read(*given)
     said = str(refused.value)
-    assert SECRET not in said and KEY not in said and "\n" not in said
+    assert SECRET[:16] not in said and KEY not in said and "\n" not in said
     assert not re.search(r"Error|File contains|<string>|nan|e\+", said), said
     return said
 
@@ -59,6 +59,7 @@ def test_the_security_settings_are_among_those_lines():
     assert {line.split()[0] for line in WAITING} >= {"push_keys", "secret", "id_cookie", "auth_url", "origins"}
 
 
+@own_only
 def test_the_relay_starts_with_all_lines_of_wsgi_ini_in_use(start_relay, tmp_path):
     file = tmp_path / "all.ini"
     file.write_text(re.sub(r"^# (\w+ = )", r"\1", SHIPPED, flags=re.M))
@@ -254,6 +255,7 @@ def test_the_line_of_every_mistake_is_named(ini, tmp_path):
             (f"secret {SECRET}=", "write secret = value"),
             (SECRET, "write name = value"),
             (f"{SECRET} = x", "this is no setting"),
+            (f"{SECRET[:16]} = x", "this is no setting"),
             ("= 9000", "write name = value"),
             (f"   web:{KEY}", "write each setting on one line"),
             (f"\t{KEY}", "write each setting on one line"),
@@ -360,7 +362,7 @@ def test_what_kubernetes_and_docker_put_into_the_environment_is_passed_over(serv
         ("relay_secret", SECRET, "write RELAY_SECRET"),
         ("RELAY-SECRET", SECRET, "write RELAY_SECRET"),
         ("RELAYPUSHKEYS", KEY, "write RELAY_PUSH_KEYS"),
-        ("RELAY_PORT_8080", "tcp://10.0.0.1:80", "port_8080"),
+        ("RELAY_PORT_8080", "tcp://10.0.0.1:80", "RELAY_PORT_8080 in the environment: this is no setting"),
     ],
 )
 def test_a_variable_that_is_misspelt_still_stops_the_start(name, text, words):
@@ -440,7 +442,7 @@ def test_every_key_and_secret_that_our_docs_show_is_warned_of():
 
 
 def test_random_secrets_and_keys_are_never_warned_of():
-    for _ in range(300):
+    for _ in range(100):
         made = [secrets.token_hex(20), secrets.token_urlsafe(32), base64.b64encode(secrets.token_bytes(24)).decode()]
         settings = load(
             {"RELAY_CONFIG": os.devnull}, {"secret": f"{secrets.token_hex(32)}", "push_keys": ",".join(made)}
