@@ -16,6 +16,7 @@ from misfront import Misfront, answer, page
 from test_doctor import Examination, settings_of
 
 from pushrelay.commands import missing_module, run
+from pushrelay.doctor import hops
 from pushrelay.doctor.entrance import about_tls
 from pushrelay.doctor.machine import files
 from pushrelay.doctor.process import Process, connected_to
@@ -41,6 +42,12 @@ class Inside(Examination):
     @property
     def text(self):
         return " ".join(self.said.split())
+
+
+@pytest.fixture(autouse=True)
+def brief_polls(monkeypatch):
+    """A poll need not be held for long here: no test is about a proxy that holds answers back."""
+    monkeypatch.setattr(hops, "HELD", 0.01)
 
 
 @pytest.fixture(scope="module")

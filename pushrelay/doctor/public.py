@@ -238,7 +238,7 @@ class Public(Exposure):
         self._report.stop(what, found, *advice)
 
     def _about_arrival(self, error: NotArrived) -> list[Advice]:
-        if not error.clients:
+        if error.clients == 0:
             sentence = (
                 "0 clients means that the visitor's connection is not in the relay that took the push: another relay "
                 f"answers at {self._dialer.address.url}. Check the address in ProxyPass or proxy_pass."
