@@ -163,14 +163,18 @@ def _once_each(text: str, value: Any, names: Collection[str]) -> Any:
 
     Nearly all texts hold each name of a push once, which is quick to see. The others are read again.
     """
+    is_plain = True
     if isinstance(value, dict):
-        is_plain = all(text.count(f'"{name}"') == 1 for name in names if name in value)
+        for name in value:
+            if name in names and text.count(f'"{name}"') != 1:
+                is_plain = False
+                break
     elif isinstance(value, list):
         objects = [each for each in value if isinstance(each, dict)]
         is_plain = all(text.count(f'"{name}"') == sum(name in each for each in objects) for name in names)
     else:
         return value
-    if is_plain and not _ESCAPED_LETTER.search(text):
+    if is_plain and not ("\\u00" in text and _ESCAPED_LETTER.search(text)):
         return value
     twice = json_text.names_that_come_twice(text)
     refused = [_twice(found & frozenset(names)) for found in twice]

@@ -33,7 +33,7 @@ class KeyUse:
     def __init__(self, text: str, event: str = "push", ttl: float | None = None, skip_sid: str | None = None):
         # 1 in JSON and "1" in a form may be the same push, sent in two ways.
         plain = text[1:-1] if text.startswith('"') else text
-        asked = f"{encode([event, ttl, skip_sid])}{plain}".encode("utf-8", "surrogatepass")
+        asked = f"{ttl}\0{event}\0{skip_sid}\0{plain}".encode("utf-8", "surrogatepass")
         self.fingerprint = hashlib.blake2b(asked, digest_size=8).hexdigest()
         self.keys: list[str] = []  # of its items
         self.known: dict[str, Any] | None = None  # those that were used before; None until the store is asked

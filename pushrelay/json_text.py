@@ -23,6 +23,7 @@ for _opening, _closing in (b"[]", b"{}"):
     _STEPS[_opening], _STEPS[_closing] = 1, -1
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _LONG = re.compile(f"[0-9]{{{LONG_DIGITS}}}")
+_NO_NAMES: frozenset[str] = frozenset()
 _PASSES = 4  # over the innermost brackets, before they are counted one by one
 
 
@@ -87,23 +88,28 @@ def elements(text: str) -> list[str]:
     return found
 
 
+class _Doubled(dict[str, Any]):
+    """An object that has some names twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        counts = Counter(name for name, _ in pairs)
+        self.names = frozenset(name for name, count in counts.items() if count > 1)
+
+
 def names_that_come_twice(text: str) -> list[frozenset[str]]:
     """Return which names an object has twice: of a JSON text's object, or of each element of its array.
 
     The text has been read before, so it is JSON. Objects further inside do not count: readers keep their last member.
     """
-    twice: dict[int, tuple[dict[str, Any], frozenset[str]]] = {}  # by the object's id, which holds while it is kept
-
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            counts = Counter(name for name, _ in pairs)
-            twice[id(found)] = found, frozenset(name for name, count in counts.items() if count > 1)
-        return found
-
-    value = json.JSONDecoder(object_pairs_hook=keep, parse_int=str).decode(text)
+    value = _decode_pairs(text)
     objects = value if isinstance(value, list) else [value]
-    return [twice[id(each)][1] if id(each) in twice else frozenset() for each in objects]
+    return [each.names if type(each) is _Doubled else _NO_NAMES for each in objects]
+
+
+def _keep_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else _Doubled(pairs)
 
 
 def check_numbers(text: str) -> None:
@@ -152,4 +158,5 @@ def _finite(digits: str) -> int:
 
 _decode = json.JSONDecoder(parse_constant=_no_constant).decode
 _decode_long = json.JSONDecoder(parse_constant=_no_constant, parse_int=_whole).decode
+_decode_pairs = json.JSONDecoder(object_pairs_hook=_keep_doubled, parse_int=str).decode
 _decode_finite = json.JSONDecoder(parse_int=_finite).decode
