@@ -76,11 +76,18 @@ class Relay:
         seen = output.tell()
         self.process = subprocess.Popen(command, stdout=output, stderr=output, env=clean_environ(), cwd=self.log.parent)
         output.close()
-        wait_for(lambda: b"serves on" in self.log.read_bytes()[seen:] or self.process.poll() is not None, "the start")
+        try:
+            wait_for(lambda: self._has_started(seen), "the start", 3 * DEADLINE)
+        except BaseException:
+            self.kill()  # no fixture knows it yet
+            raise
         assert self.process.poll() is None, self.log.read_text()
         line = next(li for li in self.log.read_bytes()[seen:].decode().splitlines() if "serves on" in li)
         self.url = line.split()[-1]
         self.port = self.settings["port"] = urllib.parse.urlsplit(self.url).port
+
+    def _has_started(self, seen):
+        return b"serves on" in self.log.read_bytes()[seen:] or self.process.poll() is not None
 
     def stop(self):
         """SIGTERM, as systemd does it; returns the exit code."""
