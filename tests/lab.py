@@ -350,6 +350,48 @@ def terminal(lab, text):
         lab.sh(line, expected=124 if goes_on else 0, **environ)
 
 
+def apache_site(lab, text):
+    """Another virtual host: it has PHP."""
+    place = "/etc/apache2/sites-enabled/003-snippet.conf"
+    other_site(lab)
+    lab.sh(f"cat > {place} <<'END'\n{text}\nEND\napachectl configtest && apachectl graceful")
+    try:
+        wait_for(lambda: lab.machine.get("http://127.0.0.1:8081/who.php")[1] == "the other site", "the site")
+    finally:
+        lab.sh(f"rm {place}; apachectl graceful")
+        wait_for(lambda: lab.machine.get("http://127.0.0.1:8081/")[0] == "000", "the end of the site")
+
+
+def nginx_site(lab, text):
+    """Another server of nginx's: it has PHP."""
+    lab.need_nginx()
+    other_site(lab)
+    version = php_version(lab)
+    socket = f"/run/php/php{version}-fpm.sock"
+    lab.sh(f"ln -sf {socket} /run/php/php-fpm.sock; [ -S {socket} ] || php-fpm{version} -D")
+    lab.sh(f"cat > /etc/nginx/conf.d/site.conf <<'END'\n{text}\nEND\nnginx -t && systemctl restart nginx")
+    assert lab.machine.get("http://127.0.0.1:8081/who.php")[1] == "the other site"
+    lab.sh("rm /etc/nginx/conf.d/site.conf; systemctl restart nginx")
+
+
+def other_site(lab):
+    lab.sh("mkdir -p /var/www/example.com; echo '<?php echo \"the other site\";' > /var/www/example.com/who.php")
+
+
+def composer(lab, text):
+    """It names the package as it is; test_php_client.py has Composer's own rules."""
+    package = json.loads((ROOT / "php" / "composer.json").read_text())
+    assert list(json.loads(text)["require"]) == [package["name"]] and "version" in package
+
+
+def drop_in(lab, text):
+    """Lines for relay.socket: systemd reads them."""
+    folder = "/etc/systemd/system/relay.socket.d"
+    lab.sh(f"mkdir -p {folder}; cp deploy/relay.s* {folder}/..; cat > {folder}/override.conf <<'END'\n{text}\nEND")
+    said = lab.sh(f"systemd-analyze verify {folder}/../relay.socket 2>&1 || true")
+    assert "override.conf" not in said, said
+
+
 def units(lab, text):
     """Units are copied to where they belong, and systemd can read them; test_systemd.py runs the relay under them."""
     lines = [line for line in text.splitlines() if line.startswith("cp ")]

@@ -19,9 +19,12 @@ from lab import (
     Reason,
     answers,
     apache,
+    apache_site,
     auth_script,
     before_and_after,
     chat_behind_apache,
+    composer,
+    drop_in,
     environment,
     find,
     keyed_push,
@@ -29,6 +32,7 @@ from lab import (
     mpm,
     nginx_main,
     nginx_server,
+    nginx_site,
     page,
     php,
     php_syntax,
@@ -146,7 +150,8 @@ SNIPPETS = {
     },
     "docs/extending.md": {"# shop.py": python_app, "@shop.get": python_route},
     "docs/php.md": {
-        "require 'Relay.php'": php("^$", "set_include_path('php');"),
+        "require_once 'Relay.php'": php("^$", "set_include_path('php');"),
+        '{\n    "repositories"': composer,
         "<script>\n  relay.register": page("42", before=TOKEN_PAGE),
     },
     "docs/socket-api.md": {
@@ -161,11 +166,13 @@ SNIPPETS = {
         "relay_error {ok: false": Reason("an event, and not code: test_tokens.py"),
         'relay.register("me")': script(SHOW + CONNECT, "relay.status === 'online'"),
         "<?php // relay-auth.php": auth_script,
+        "Listen 127.0.0.1:8081": apache_site,
+        "server {\n  listen 127.0.0.1:8081": nginx_site,
     },
     "docs/systemd.md": {
         "python3 -m venv": units,
         "RELAY_PUSH_KEYS=": environment,
-        "cp /opt/relay/deploy/relay.socket": units,
+        "[Socket]": drop_in,
     },
 }
 
