@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .process import commands
-from .report import Advice
+from .report import Advice, Report
 
 PROGRAMS = ("apache2", "httpd")
 USUAL_FILES = ("/etc/apache2/apache2.conf", "/etc/httpd/conf/httpd.conf")
@@ -33,7 +33,7 @@ class Workers(NamedTuple):
     most: int
     ports: frozenset[int]
 
-    def report(self, report, connected: int) -> None:
+    def report(self, report: Report, connected: int) -> None:
         """Say how many are taken, and what to do if that is too many."""
         held = f"mpm_{self.mpm} with {self.most} workers (MaxRequestWorkers), and {connected} connections to the relay"
         found = f"{held} now: each open tab holds a worker"
