@@ -180,9 +180,10 @@ def test_what_a_full_disk_does_not_take_was_not_put(path):
     journal.put(b"before")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))  # a write beyond this fails, as on a full disk
     try:
-        for size in (9000, 20_000):
+        # A write beyond the limit fails, as on a full disk. The last record lies within one page.
+        for limit, size in ((8192, 9000), (8192, 20_000), (200, 300)):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
             with pytest.raises(StoreError, match="free some space"):
                 journal.put(b"x" * size)
             assert left_in(path) == ([b"before"], True)

@@ -18,7 +18,9 @@ from conftest import DEADLINE, ROOT, need, own_only
 
 from pushrelay import sqlite_file, sqlite_lock
 from pushrelay.broker import open_broker
+from pushrelay.journal import Left
 from pushrelay.publication import Draft, StoreError, StoreInUse
+from pushrelay.sqlite_note import Note, find_loss, this_boot
 
 SUFFIXES = ("", "-wal", "-shm", "-recent")
 NEW = "-recent.new"  # a journal that is not in place yet
@@ -625,6 +627,27 @@ def test_a_publication_that_is_not_what_was_stored_is_left_out_and_told_as_lost(
     assert recover(broker, f"{epoch}:0", "user1")[0], "others lose nothing"
     assert push(broker, "next", destination="user2") == [f"{epoch}:6"]
     assert caplog.text.count("is damaged") == 1 and not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_publication_that_has_got_to_another_destination_is_not_read_there(path, open_at):
+    broker = open_at(path)
+    push(broker, "for Ann", destination="ann")
+    push(broker, "for Ben", destination="ben")
+    broker.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE publications SET destination = -destination")
+        connection.execute(
+            "UPDATE publications SET destination = (SELECT id FROM destinations WHERE id <> -publications.destination)"
+        )
+    broker = open_at(path)
+    assert data(broker, "ann") == data(broker, "ben") == []
+    assert recover(broker, f"{broker.epoch}:0", "ann") == (False, [])
+
+
+def test_a_journal_two_commits_behind_the_database_is_an_older_copy():
+    note = Note("e", this_boot(), "t", is_open=True, generation=5)
+    assert find_loss(note, Left("e", "t", 4, []), "x-recent") is None, "killed between the commit and the journal's"
+    assert "older" in find_loss(note, Left("e", "t", 3, []), "x-recent")
 
 
 def test_damage_far_behind_in_a_long_history_is_told_as_lost(path, open_at):
