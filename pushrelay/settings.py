@@ -326,15 +326,6 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-class _Once(argparse.Action):
-    """Store a flag's value; a second one would silently replace the first."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        if getattr(namespace, self.dest) is not None:
-            parser.error(f"{option_string} is there twice; keep one of them")
-        setattr(namespace, self.dest, values)
-
-
 class FlagParser(argparse.ArgumentParser):
     """argparse, but a mistake is one sentence, as everywhere else."""
 
@@ -346,7 +337,7 @@ class FlagParser(argparse.ArgumentParser):
     def add_settings(self, in_help: bool = True) -> None:
         """Take every setting as a flag, and `--config`."""
         about = "the INI file to read [relay] from (default: wsgi.ini beside relay.py)"
-        self.add_argument("--config", metavar="FILE", help=about, action=_Once)
+        self.add_argument("--config", metavar="FILE", help=about)
         for setting in TABLE:
             about = f"{setting.help} (default: {_written(setting.default)})" if in_help else argparse.SUPPRESS
             self._add(_flag(setting.name), setting.name, about)
@@ -354,7 +345,7 @@ class FlagParser(argparse.ArgumentParser):
                 self._add(f"--{setting.name}", setting.name, argparse.SUPPRESS)
 
     def _add(self, flag: str, name: str, about: str) -> None:
-        self.add_argument(flag, metavar="VALUE", dest=name, help=about, action=_Once)
+        self.add_argument(flag, metavar="VALUE", dest=name, help=about)
 
     def parse(self, argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         """What was given, and of that the settings as {name: text}. Raises SettingsError."""

@@ -425,8 +425,7 @@ def test_a_limit_of_open_files_that_is_too_low_is_found_and_each_advice_helps(tm
         advice = Examination(*flags, "--max-connections=1000").failed_once("open files", "600", "too low")
     assert [lines[0].split()[0] for _, lines in advice][0] == "LimitNOFILE=1288"
     _, ulimit, fewer = [lines[0] for _, lines in advice]
-    fewer_start = start.replace("--max-connections=1000", f"--{fewer.replace(' ', '').replace('_', '-')}")
-    with running(port, fewer_start, tmp_path, preexec_fn=limited):
+    with running(port, f"{start} --{fewer.replace(' ', '').replace('_', '-')}", tmp_path, preexec_fn=limited):
         Examination(*flags, f"--{fewer.replace(' ', '')}").is_well()
     # Not from the low limit: to raise it is for who may.
     with running(port, f"{ulimit}\n{start}", tmp_path):
