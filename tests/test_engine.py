@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+import types
 import zlib
 
 import engineio
@@ -13,10 +14,12 @@ import socketio
 from clients import PATH
 from conftest import DEADLINE, wait_for
 
-from pushrelay import engine
+from pushrelay import engine, heartbeat
 from pushrelay.engine import Engine
+from pushrelay.heartbeat import Heartbeat
 from pushrelay.manager import RoomManager
 from pushrelay.message import Message
+from pushrelay.poller import Poller
 from pushrelay.session import Session
 
 INTERVAL, TIMEOUT = 0.3, 0.2  # for the tests of the heartbeat
@@ -626,3 +629,18 @@ def test_a_second_post_at_the_same_time_is_refused_and_the_first_one_ends(bare_e
     with pytest.raises(ValueError, match="two POSTs"):
         session.post(["4second"])
     wait_for(lambda: session.closed)
+
+
+def test_a_client_that_answered_the_last_ping_has_the_whole_time_for_the_next_one(monkeypatch):
+    """ping_timeout is the longer one here, so the deadline of a ping that was answered lies behind the next ping."""
+    now = 100.0
+    monkeypatch.setattr(heartbeat, "time", types.SimpleNamespace(monotonic=lambda: now))
+    pings = Heartbeat(Poller(), interval=1, timeout=5)
+    session = types.SimpleNamespace(pong_due=0.0, has_more_time=False, closed=False)
+    pings.begin(session)
+    for now in (101.0, 102.0):
+        assert pings._take_due(now) == ([session], [])
+        if now == 101.0:
+            pings.begin(session)
+    assert pings._take_due(106.5) == ([], []), "the first ping was answered"
+    assert pings._take_due(107.0) == ([], [session])
