@@ -345,7 +345,8 @@ def terminal(lab, text):
     """The commands for a terminal; listen goes on, until it is ended."""
     for line in text.splitlines():
         goes_on = " listen " in line
-        line = line.replace("python relay.py listen", "timeout 2 python relay.py listen")
+        line = line.replace("python relay.py listen", "timeout 1 python relay.py listen")
+        line = line.replace("--wait 5", "--wait 0.1")
         environ = {"RELAY_SECRET": SECRET} if " token " in line else {}
         lab.sh(line, expected=124 if goes_on else 0, **environ)
 
