@@ -21,6 +21,7 @@ from pushrelay.broker import open_broker
 from pushrelay.engine import Engine
 from pushrelay.errors import Awaited, Refused
 from pushrelay.manager import RoomManager
+from pushrelay.questions import Question, Waiting
 from pushrelay.registrations import Registrations
 from pushrelay.settings import Settings
 from pushrelay.tokens import sign
@@ -646,3 +647,14 @@ def test_what_waits_goes_with_its_client(sio):
     other = socket_io(sio)
     other.send('420["ask",3]')
     assert other.receive() == "430[3]"
+
+
+def test_a_question_that_nobody_waits_for_leaves_the_turns_of_others_as_they_were():
+    first, second, third = Question(None, "a"), Question(None, "b"), Question(None, "a")
+    waiting = Waiting()
+    for question in (first, second, third):
+        waiting.add(question)
+    assert waiting.remove(first) and waiting.remove(third) and not waiting.remove(third)
+    assert (len(waiting), waiting.pop()) == (1, second)
+    waiting.add(first)
+    assert (len(waiting), waiting.pop()) == (1, first)
