@@ -19,6 +19,12 @@ _SECTION = re.compile(r"\[([^\[\]]*)\]\s*(?:[#;].*)?")
 # Sections that the file may have for other programs, uWSGI and PasteDeploy, in place of [relay].
 _FOREIGN = re.compile(r"uwsgi|DEFAULT|(app|server|composite|filter|filter-app|pipeline):.*")
 _BLANKS = " \t"
+# In the sections of the servers, most of the relay's names can only be meant for the relay: somebody who adds a line at
+# the end of wsgi.ini adds it to the last section. These four the servers have as well.
+_OF_SERVERS = re.compile(r"uwsgi|DEFAULT|server:.*", re.IGNORECASE)
+_OF_SERVERS_TOO = {"host", "port", "server", "threads"}
+# In any other section, these are reported if [relay] has none, because the relay would be open without them.
+_GUARDS = {"secret", "id_cookie", "auth_url", "push_keys", "origins"}
 
 
 class Line(NamedTuple):
@@ -91,6 +97,7 @@ class _Reader:
         self._sections: dict[str, int] = {}  # and the lines at which they begin
         self._section: str | None = None
         self._first: dict[str, int] = {}  # the settings that were read, and their lines
+        self._astray: list[tuple[int, str, str]] = []  # line, section and name of guards in other programs' sections
         self.has_content = False  # not only blank lines and comments
 
     def read(self, text: str) -> None:
@@ -106,19 +113,26 @@ class _Reader:
                 raise _Wrong("there is no section yet; write [relay] on a line of its own above the settings")
             if self._section == "relay":
                 self._take(line, is_indented=raw[0] in _BLANKS)
-            elif self._section.upper() == "DEFAULT" and self._name_of(line) in self._names:
-                raise _Wrong(f"{self._name_of(line)} in [{self._section}] is not read; write it below [relay]")
+            else:
+                self._look_at_other(self._section, _name_of(line))
         self.number = 0
 
     def check_sections(self, named: bool) -> None:
-        """Raise _Wrong if the file has settings, and none of them for the relay."""
+        """Raise _Wrong if the file has settings, and none of them for the relay, or guards elsewhere only."""
         if "relay" in self._sections:
+            for number, section, name in self._astray:
+                if name not in self._first:
+                    self.number = number
+                    raise _Wrong(_not_read(section, name))
             return
         strange = [each for each in self._sections if not _FOREIGN.fullmatch(each)]
         if near := [each for each in strange if "relay" in _plain(each)]:
-            raise _Wrong(f"the file has no section [relay]; did you mean it by [{near[0]}]? Write [relay]")
-        if named or strange:
-            raise _Wrong("the file has no section [relay]; write [relay] on a line of its own above the settings")
+            raise _Wrong(f"the section [{near[0]}] is not read; did you mean [relay]? Write it so")
+        if named or strange or self._astray:
+            meant = f" (did you mean [relay] by [{strange[0]}]?)" if strange else ""
+            raise _Wrong(
+                f"the file has no section [relay]{meant}; write [relay] on a line of its own above the settings"
+            )
 
     def _begins_section(self, line: str) -> bool:
         """Enter the section that begins with this line. Returns False for a line of another program's section."""
@@ -132,7 +146,7 @@ class _Reader:
             raise _Wrong("a section is written as [relay], on a line of its own")
         name = match[1]
         if name != "relay" and (_plain(name) == "relay" or _is_near(name)):
-            raise _Wrong(f"the section [{name}] is not read; write it as [relay]")
+            raise _Wrong(f"the section [{name}] is not read; did you mean [relay]? Write it so")
         if name == "relay" and name in self._sections:
             raise _Wrong(f"[relay] already exists in line {self._sections[name]}; put all settings into one section")
         self._sections.setdefault(name, self.number)
@@ -158,8 +172,20 @@ class _Reader:
             self._first[name] = self.number
         self.found.append(Line(self.number, name, text))
 
-    def _name_of(self, line: str) -> str:
-        return re.split("[=:]", line, maxsplit=1)[0].strip().lower()
+    def _look_at_other(self, section: str, name: str) -> None:
+        """Look at a line of another program's section, which may be meant for the relay."""
+        if _OF_SERVERS.fullmatch(section) and name in self._names - _OF_SERVERS_TOO:
+            raise _Wrong(_not_read(section, name))
+        if name in _GUARDS:
+            self._astray.append((self.number, section, name))
+
+
+def _name_of(line: str) -> str:
+    return re.split("[=:]", line, maxsplit=1)[0].strip().lower()
+
+
+def _not_read(section: str, name: str) -> str:
+    return f"{name} in [{section}] is not read; write it below [relay]"
 
 
 def _check_visible(line: str) -> None:

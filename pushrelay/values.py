@@ -25,6 +25,9 @@ _BLANKS = " \t\r\n"
 _QUOTES = "\"'`´“”„‟‘’‚‛«»‹›"  # editors and web pages turn straight quotes into the others
 _COMMENT = re.compile(r"(?:^|[\s,])[#;]")
 _REFERENCE = re.compile(r"\$\{|\$\(|\{\{|%\(\w*\)s|^\$[A-Z_][A-Z0-9_]*$|^%\w+%$")
+# What stands for a secret elsewhere: <placeholder>, env(NAME), env:NAME, file:/run/secrets/relay, the path itself.
+_STANDS_FOR_SECRET = re.compile(r"<.*>|\[.*\]|(env|getenv|file|vault|secret|arn)[:(].*|@?/(run|etc|var|home|root)/.*")
+_HOST = re.compile(r"\w([\w-]*\w)?(\.\w([\w-]*\w)?)*\.?")
 
 
 class SettingsError(ValueError):
@@ -106,7 +109,9 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
 def broker_url(text: str) -> str:
     """A parser for the kinds of broker; the broker itself looks at what comes behind the colon."""
     kind, _, rest = text.partition(":")
-    is_file = kind == "sqlite" and rest and not rest.startswith("//") and not re.search(r"[\t\r\n]", rest)
+    # SQLite's own way to write a file, and a shell's for the home folder, would be names of files here.
+    is_other = re.match(r"//|\s|:memory:|file:|~|.*\$|.*[\t\r\n]", rest)
+    is_file = kind == "sqlite" and rest and not is_other
     if text != "memory:" and not is_file:
         raise ValueError("memory:, or sqlite: and a file, such as sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
     return text
@@ -160,15 +165,21 @@ def address(text: str) -> str:
     if text.startswith("unix:") and len(text) > 5:
         if len(os.fsencode(text[5:])) > UNIX_PATH_BYTES:
             raise ValueError(f"unix: and a path of at most {UNIX_PATH_BYTES} bytes")
+        if "?" in text or text[5].isspace():
+            raise ValueError("unix: and a path such as unix:/run/relay/relay.sock; its mode is the setting socket_mode")
         return text
-    if (
-        not text
-        or not _is_host(text)
-        or any(c.isspace() or c in "/@[]" for c in text)
-        or (":" in text and text.count(":") < 2)
-    ):
+    if not (_HOST.fullmatch(text) and _is_host(text)) and not _is_ip(text):
         raise ValueError("a host name or an address such as 127.0.0.1, ::1 or 0.0.0.0; the port has its own setting")
     return text
+
+
+def _is_ip(text: str) -> bool:
+    """Whether this is an IP address, which may have a zone: fe80::1%eth0."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Key(NamedTuple):
@@ -196,6 +207,7 @@ def keys(text: str) -> tuple[Key, ...]:
         found.append(Key(name, key))
     if text and not found:
         raise ValueError("at least one key, or empty")
+    _check_meant([each.key for each in found])
     if len({key.name for key in found}) < len(found) or len({key.key for key in found}) < len(found):
         raise ValueError("keys of which no two are the same, nor their names")
     return tuple(found)
@@ -208,7 +220,14 @@ def secrets(text: str) -> tuple[str, ...]:
         raise ValueError("secrets without spaces in them; separate several secrets with commas")
     if (text and not found) or not all(8 <= len(each) <= 1000 for each in found):
         raise ValueError("secrets of 8 characters or more, separated by commas")
+    _check_meant(found)
     return tuple(found)
+
+
+def _check_meant(texts: list[str]) -> None:
+    """Raise ValueError for a text that stands for a secret, in place of which it would be used."""
+    if any(_STANDS_FOR_SECRET.fullmatch(each) for each in texts):
+        raise ValueError("the value itself, and not the name of a file or a variable that has it")
 
 
 def networks(text: str) -> tuple[Any, ...]:

@@ -194,7 +194,7 @@ def test_percent_and_dollar_within_a_value_are_what_they_are(ini):
 )
 def test_a_section_that_was_meant_to_be_relay_stops_the_start(ini, section):
     said = refusal(ini, f"{section}\nsecret = {SECRET}\n")
-    assert "[relay]" in said and section in said
+    assert "did you mean [relay]?" in said and section in said
 
 
 @pytest.mark.parametrize(
@@ -228,6 +228,21 @@ def test_the_section_twice_stops_the_start(ini):
 def test_what_other_sections_hold_is_theirs(ini):
     text = "[uwsgi]\nenv = A=1\nenv = B=2\nlogformat = %(x)\n   [pid]\nno sign here\n[relay]\nport = 1\n[x]\n\u200b=\n"
     assert ini(text).port == 1
+
+
+@pytest.mark.parametrize("name", ["secret", "push_keys", "id_cookie", "auth_url", "origins", "trusted_proxies", "demo"])
+def test_a_setting_that_is_added_at_the_end_of_wsgi_ini_is_not_lost_in_another_section(ini, name):
+    said = refusal(ini, f"{SHIPPED}\n{name} = {SECRET}\n")
+    assert f"line {SHIPPED.count(chr(10)) + 2}: {name} in [server:main] is not read; write it below [relay]" in said
+
+
+@pytest.mark.parametrize("section", ["security", "production", "auth", "app:main", "filter:auth"])
+@pytest.mark.parametrize("name", ["secret", "id_cookie", "auth_url", "push_keys", "origins"])
+def test_what_closes_the_relay_is_not_passed_over_in_a_section_of_another_name(ini, section, name):
+    text = f"[{section}]\n{name} = {SECRET}\n[relay]\nport = 1\n"
+    assert f"line 2: {name} in [{section}] is not read; write it below [relay]" in refusal(ini, text)
+    value = {"auth_url": "http://127.0.0.1/", "origins": "same-host"}.get(name, SECRET)
+    assert name in ini(f"{text}{name} = {value}\n").given  # both have one, so each is its own
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -297,6 +312,41 @@ def test_a_setting_that_is_there_twice_stops_the_start_and_of_two_flags_the_late
 )
 def test_values_are_taken_as_people_write_them(name, text, value):
     assert getattr(load({"RELAY_CONFIG": os.devnull}, {name: text}), name) == value
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        *[
+            ("host", each)
+            for each in ("0.0.0.0,127.0.0.1", "0.0.0.0,::", "*", "localhost;x", "a..b", "-x", "::g", "$HOST")
+        ],
+        *[("host", each) for each in ("unix:/run/relay.sock?mode=660", "unix: /run/relay.sock")],
+        *[
+            ("broker", f"sqlite:{each}")
+            for each in (" relay.db", "~/relay.db", "$HOME/x.db", ":memory:", "file:x?mode=ro")
+        ],
+        *[
+            (name, each)
+            for name in ("secret", "push_keys")
+            for each in (
+                "<your-secret-here>",
+                "env(RELAY_SECRET)",
+                "file:/run/secrets/relay",
+                "/run/secrets/relay_secret",
+            )
+        ],
+    ],
+)
+def test_what_other_programs_would_read_as_something_else_is_refused_and_not_used_as_it_stands(ini, name, text):
+    refusal(ini, f"[relay]\n{name} = {text}\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["localhost", "my_host", "a.example.", "bücher.example", "::", "fe80::1%lo", "127.1", "0"]
+)
+def test_names_and_addresses_to_listen_on_are_taken(ini, text):
+    assert ini(f"[relay]\nhost = {text}\n").host == text
 
 
 @pytest.mark.parametrize(
