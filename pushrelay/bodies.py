@@ -19,6 +19,7 @@ MAX_PUSHES = 1000  # in a batch, and destinations in one push: more is better se
 _MOST_FIELDS = MAX_PUSHES + 100
 _FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
 _LINES = "application/x-ndjson"
+_GZIP = b"\x1f\x8b"
 
 # What most pushes are, nothing of it encoded: read at one go.
 USUAL_FORM = re.compile(rb"destination=([^&%+]+)&data=([^&%+]*)")
@@ -52,10 +53,12 @@ def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Fie
     if kind == _LINES:
         return _lines(_text(_body(environ, max_body), "invalid_json"))
     if kind == _MULTIPART:
-        return _form_fields(_multipart_pairs(_body(environ, max_body), environ["CONTENT_TYPE"]), seed)
+        return _form_fields(_multipart_pairs(_body(environ, max_body), environ["CONTENT_TYPE"], seed), seed)
     if kind in (_FORM, "") or seed:
-        text = _text(_body(environ, max_body), "invalid_form")
-        fields = _form_fields(_form_pairs(text), seed)
+        body = _body(environ, max_body)
+        is_any = seed and not body.startswith(_GZIP)
+        text = body.decode("utf-8", "surrogateescape") if is_any else _text(body, "invalid_form")
+        fields = _form_fields(_form_pairs(text, seed), seed)
         if "destination" not in fields and text.lstrip()[:1] in ("{", "["):
             bad("invalid_form", f"the body is sent as a form and looks like JSON: send Content-Type: {_JSON}")
         return fields
@@ -134,7 +137,7 @@ def _text(body: bytes, error: str) -> str:
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as wrong:
-        if body.startswith(b"\x1f\x8b"):
+        if body.startswith(_GZIP):
             bad(error, "the body is compressed with gzip: send it as it is")
         bad(error, f"the body is not UTF-8: byte {wrong.start} cannot be there")
 
@@ -229,28 +232,45 @@ def _not_json(error: json_text.NotJSON) -> Refused:
     return Refused(400, "invalid_json", f"the body is not JSON: {error}")
 
 
-def _form_pairs(text: str) -> list[tuple[str, str]]:
-    """The fields of a form (WHATWG URL, "application/x-www-form-urlencoded parsing"), decoded strictly."""
+def _form_pairs(text: str, seed: bool = False) -> list[tuple[str, str]]:
+    """The fields of a form (WHATWG URL, "application/x-www-form-urlencoded parsing"), decoded strictly.
+
+    At the server's root (`seed`) only those that count are, and the bytes of the others may be in any charset.
+    """
     if text.count("&") > _MOST_FIELDS:
         bad("invalid_form", f"the form has too many fields: {_MOST_FIELDS} at most")
     pairs = []
+    errors = "surrogateescape" if seed else "strict"
     try:
         for pair in text.split("&"):
             name, _, value = pair.partition("=")
             if "%" in pair or "+" in pair:
-                name, value = unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")
+                name, value = unquote_plus(name, errors=errors), unquote_plus(value, errors=errors)
+            if seed and pair:
+                if not _is_of_seed(name):
+                    continue
+                (name + value).encode()  # raises UnicodeEncodeError for a byte that was no UTF-8
             if pair:
                 pairs.append((name, value))
-    except UnicodeDecodeError:
-        bad("invalid_form", "a %-sequence in the form is not UTF-8")
+    except UnicodeError:
+        bad("invalid_form", f"a {'field of' if seed else '%-sequence in'} the form is not UTF-8")
     return pairs
 
 
-def _multipart_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    """The fields of a multipart form (RFC 7578), in UTF-8 whatever each part says of itself."""
-    _text(body, "invalid_form")  # a body that is not UTF-8 is refused as a whole
+def _is_of_seed(name: str | None) -> bool:
+    return name is not None and (name == "data" or name == "destination" or name.startswith("destination["))
+
+
+def _multipart_pairs(body: bytes, content_type: str, seed: bool = False) -> list[tuple[str, str]]:
+    """The fields of a multipart form (RFC 7578), in UTF-8 whatever each part says of itself.
+
+    At the server's root (`seed`) parts that have no meaning may be anything, also files.
+    """
+    if not seed:
+        _text(body, "invalid_form")  # a body that is not UTF-8 is refused as a whole
     pairs: list[tuple[str, str]] = []
-    name, value = "", b""
+    part: Field | File | None = None
+    value = b""
     try:
         boundary = parse_options_header(content_type)[1].get("boundary", "").encode("ascii")
         if not boundary:
@@ -260,12 +280,12 @@ def _multipart_pairs(body: bytes, content_type: str) -> list[tuple[str, str]]:
         decoder.receive_data(None)
         while not isinstance(event := decoder.next_event(), Epilogue):
             if isinstance(event, Field | File):
-                _check_part(event, body.isascii())
-                name, value = event.name, b""
-            elif isinstance(event, Data):
+                part, value = event, b""
+            elif isinstance(event, Data) and part is not None and (not seed or _is_of_seed(part.name)):
                 value += event.data
                 if not event.more_data:
-                    pairs.append((name, value.decode()))
+                    _check_part(part, value.isascii())
+                    pairs.append((part.name, _text(value, "invalid_form")))
     except (ValueError, HTTPException):
         bad(
             "invalid_form",

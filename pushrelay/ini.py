@@ -127,7 +127,7 @@ class _Reader:
             return
         strange = [each for each in self._sections if not _FOREIGN.fullmatch(each)]
         if near := [each for each in strange if "relay" in _plain(each)]:
-            raise _Wrong(f"the section [{near[0]}] is not read; did you mean [relay]? Write it so")
+            raise _Wrong(f"the section [{near[0]}] is not read (did you mean [relay]?); write it as [relay]")
         if named or strange or self._astray:
             meant = f" (did you mean [relay] by [{strange[0]}]?)" if strange else ""
             raise _Wrong(
@@ -146,7 +146,7 @@ class _Reader:
             raise _Wrong("a section is written as [relay], on a line of its own")
         name = match[1]
         if name != "relay" and (_plain(name) == "relay" or _is_near(name)):
-            raise _Wrong(f"the section [{name}] is not read; did you mean [relay]? Write it so")
+            raise _Wrong(f"the section [{name}] is not read (did you mean [relay]?); write it as [relay]")
         if name == "relay" and name in self._sections:
             raise _Wrong(f"[relay] already exists in line {self._sections[name]}; put all settings into one section")
         self._sections.setdefault(name, self.number)

@@ -72,7 +72,7 @@ class Publisher:
                 self._note_refused(environ, pushes)
             caller.charge(len(items))
             if conversation is None:
-                return self._publish_here(pushes, items, seed)
+                return self._publish_here(pushes, items, seed, environ)
             return self._publish_soon(pushes, items, seed, conversation, environ)
         except Refused as error:
             self._refusals.note_request(environ, error)
@@ -142,37 +142,39 @@ class Publisher:
             for item, receipt in zip(items, receipts, strict=True)
         ]
 
-    def _publish_here(self, pushes: Pushes, items: list[Item], seed: bool) -> Answer:
+    def _publish_here(self, pushes: Pushes, items: list[Item], seed: bool, environ: dict[str, Any]) -> Answer:
         """Publish, and wait, in this thread."""
         if isinstance(pushes, list) or not pushes.wait:
             self._broker.publish_items(items)
-            return _written(pushes, items, seed)
+            return self._written(pushes, items, seed, environ)
         waiter, held = self.waiters.enter(pushes.destinations), Held()
         try:
             self._broker.publish_items(items)
             if items[0].is_reused:
                 waiter.finish()
-                return refusal(REUSED)
+                return self._reused(environ)
             self._expect(waiter, items, held.answer)
         except BaseException:
             waiter.finish()
             raise
-        return _written(pushes, items, seed, held.wait(waiter, pushes.wait))
+        return self._written(pushes, items, seed, environ, held.wait(waiter, pushes.wait))
 
     def _publish_soon(
         self, pushes: Pushes, items: list[Item], seed: bool, conversation: Any, environ: dict[str, Any]
     ) -> Answer | None:
         """Park the request, publish together with what else has come, and answer it then."""
         if not items:
-            return _written(pushes, items, seed)
+            return self._written(pushes, items, seed, environ)
         self._gathering.check_room(items)
         if isinstance(pushes, Push) and pushes.wait:
             self._wait(pushes, seed, conversation, items, environ)
             return None
 
         def told(error: StoreError | None) -> None:
-            answer = self._not_taken(error, environ, pushes) if error else _written(pushes, items, seed)
-            conversation.answer(*answer)
+            if error is None:
+                conversation.answer(*self._written(pushes, items, seed, environ))
+            else:
+                conversation.answer(*self._not_taken(error, environ, pushes))
 
         conversation.park()
         self._gathering.add(items, told, conversation.connection.poller)
@@ -190,18 +192,48 @@ class Publisher:
                 return
             if items[0].is_reused:
                 waiter.finish()
-                conversation.answer(*refusal(REUSED))
+                conversation.answer(*self._reused(environ))
                 return
             timer = poller.call_later(push.wait, waiter.finish)
 
             def answer(acked: dict[str, int]) -> None:
                 timer.cancel()
-                conversation.answer(*_written(push, items, seed, acked))
+                conversation.answer(*self._written(push, items, seed, environ, acked))
 
             self._expect(waiter, items, answer)
 
         conversation.park(waiter.finish)
         self._gathering.add(items, told, poller)
+
+    def _written(
+        self,
+        pushes: Pushes,
+        items: list[Item],
+        seed: bool,
+        environ: dict[str, Any],
+        acked: dict[str, int] | None = None,
+    ) -> Answer:
+        """The answer to pushes that were published as these items."""
+        if isinstance(pushes, list):
+            if any(item.is_reused for item in items):
+                self._refusals.note_request(environ, REUSED)
+            return _json_answer(f"[{','.join(_each_written(pushes, items))}]")
+        if items[0].is_reused:
+            return self._reused(environ)
+        if not seed:
+            return _json_answer(_json_of(pushes, items, acked))
+        # PHP prints what it gets back, so the body is empty and the facts are headers.
+        receipts = [item.receipt() for item in items]
+        facts = [
+            ("Relay-Id", ", ".join(receipt.position for receipt in receipts)),
+            ("Relay-Connections", ", ".join(str(receipt.connections) for receipt in receipts)),
+        ]
+        return Answer("200 OK", (("Content-Type", "text/plain; charset=utf-8"), *PRIVATE, *facts), b"")
+
+    def _reused(self, environ: dict[str, Any]) -> Answer:
+        """The answer to a push whose key was used with other contents."""
+        self._refusals.note_request(environ, REUSED)
+        return refusal(REUSED)
 
     def _not_taken(self, error: StoreError, environ: dict[str, Any], pushes: Pushes | None = None) -> Answer:
         what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
@@ -239,23 +271,6 @@ def refusal(error: Refused) -> Answer:
 
 def _json_answer(text: str, status: str = "200 OK") -> Answer:
     return Answer(status, _JSON_HEADERS, text.encode())
-
-
-def _written(pushes: Pushes, items: list[Item], seed: bool, acked: dict[str, int] | None = None) -> Answer:
-    """The answer to pushes that were published as these items."""
-    if isinstance(pushes, list):
-        return _json_answer(f"[{','.join(_each_written(pushes, items))}]")
-    if items[0].is_reused:
-        return refusal(REUSED)
-    if not seed:
-        return _json_answer(_json_of(pushes, items, acked))
-    # PHP prints what it gets back, so the body is empty and the facts are headers.
-    receipts = [item.receipt() for item in items]
-    facts = [
-        ("Relay-Id", ", ".join(receipt.position for receipt in receipts)),
-        ("Relay-Connections", ", ".join(str(receipt.connections) for receipt in receipts)),
-    ]
-    return Answer("200 OK", (("Content-Type", "text/plain; charset=utf-8"), *PRIVATE, *facts), b"")
 
 
 def _each_written(pushes: list[Push | Refused], items: list[Item]) -> Iterator[str]:

@@ -141,7 +141,10 @@ def check_exact(value: Any) -> None:
     """Raise Refused (400) for an id, or a list of them, with a number that JavaScript may have rounded."""
     for each in value if isinstance(value, list) else [value]:
         if isinstance(each, int | float) and abs(each) > MOST_EXACT:
-            bad("invalid_id", f"JavaScript rounds numbers beyond {MOST_EXACT}: write the id as text, in quotes")
+            bad(
+                "invalid_id",
+                f"JavaScript rounds whole numbers beyond {MOST_EXACT}, so this may be another id: write it as text",
+            )
 
 
 def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple[list[str], Fields]:

@@ -20,6 +20,12 @@ NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open
 ORIGIN_REFUSED = "origin_not_allowed"
 NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
 
+# What cannot be listed as it stands: `null` and `*` in the setting let other websites in.
+_NO_ORIGINS = {
+    "null": "a page from a file or in a sandboxed frame has no origin, so open it from a web server",
+    "*": "this is no origin, so have the client send none, or its page's own",
+}
+
 _JSON = [("Content-Type", "application/json"), *PRIVATE]
 # What the log has about them: see refusals.refused_handshake().
 CAUSES = {
@@ -57,7 +63,8 @@ class Rejected(Exception):
 
 def origin_message(origin: str) -> str:
     """Return what a page that may not connect is answered."""
-    return f"pages of {origin[:100]} may not connect: add this origin to the relay's setting origins"
+    advice = _NO_ORIGINS.get(origin.strip(), "add this origin to the relay's setting origins")
+    return f"pages of {origin[:100]} may not connect: {advice}"
 
 
 def full_answer(full: Full) -> Answer:

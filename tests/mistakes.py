@@ -57,6 +57,7 @@ LINES = {
     "push_too_large": ("POST /push|413", "max_body"),
     "old_client": ("EIO='3'", "socket.io-client 3 or 4"),
     "wrong_path": ("GET /relay/socket.io/", "base_path = /relay$|base_path = /relay "),
+    "reused_key": ("POST /push", "Use a new key for each push"),
     "push_by_get": ("GET /push", "POST"),
     "unknown_transport": ("Transport unknown", "polling or"),
     "unknown_session": ("Session ID unknown", "several relays"),
@@ -145,6 +146,10 @@ class Mistakes:
 
     def bad_push(self):
         self.push(b"data=hello", (400,))
+
+    def reused_key(self):
+        for data, expected in ((b"paid", (200,)), (b"shipped", (422,))):
+            self.push(b"destination=orders&id=7&data=" + data, expected)
 
     def push_too_large(self):
         self.push(FORM + b"x" * 3000, (413,))

@@ -251,6 +251,32 @@ def test_at_the_root_only_the_two_fields_that_count_must_not_come_twice():
     assert read(f'{{"destination":"a","data":1{more},"data":2}}', seed=True) == (400, "invalid_data")
 
 
+def test_at_the_root_the_fields_that_do_not_count_may_be_in_any_charset_and_be_files():
+    for more in (b"name=M%FCller", b"M%FC=x", b"name=M\xfcller", b"x=%FF%FE&x=%FF", b"datas=%FF", b"=%FF"):
+        assert read(b"destination=a&data=x&" + more, FORM, seed=True) == (["a"], "x"), more
+        assert read(more + b"&destination[]=a&data=%C3%BC", "text/plain", seed=True) == (["a"], "ü"), more
+        assert read(b"destination=a&data=x&" + more, FORM)[0] == 400, more
+    parts = [
+        part('photo"; filename="a.jpg', "\xff\xd8"),
+        part("name", "Müller", "Content-Type: text/plain; charset=iso-8859-1"),
+        part("name", "x", "Content-Transfer-Encoding: base64"),
+        part("user", "7") + part("user", "8"),
+    ]
+    for each in parts:
+        body = (each + multipart("plain", "Content-Type: text/plain; charset=iso-8859-1")).encode("latin-1")
+        assert read(body, MULTIPART, seed=True) == (["42"], "plain"), body
+        assert read(body, MULTIPART)[0] in (400, 415), body
+
+
+def test_at_the_root_destination_and_data_are_as_strict_as_elsewhere():
+    for body in (b"destination=a&data=%FC", b"destination=a&data=\xfc", b"destination=%FC&data=x", b"\x1f\x8bx"):
+        assert read(body, FORM, seed=True) == (400, "invalid_form"), body
+    assert read(multipart("\xfc").encode("latin-1"), MULTIPART, seed=True) == (400, "invalid_form")
+    assert read(multipart("x", "Content-Transfer-Encoding: base64"), MULTIPART, seed=True)[0] == 415
+    file = part("destination", "42") + part('data"; filename="a.txt', "x") + "--cut--\r\n"
+    assert read(file, MULTIPART, seed=True) == (400, "invalid_form")
+
+
 @pytest.mark.parametrize(
     ("body", "error"),
     [

@@ -26,6 +26,7 @@ from pushrelay.engine import Engine
 from pushrelay.exposure import warnings
 from pushrelay.mount import mounted
 from pushrelay.refusals import Refusals
+from pushrelay.rejections import origin_message
 from pushrelay.settings import SettingsError, load
 
 AT = "/socket.io/?EIO=4&transport="
@@ -217,6 +218,13 @@ def test_an_origin_that_cannot_be_listed_is_in_the_log_with_what_to_do_about_it(
     for origin, advice in (("*", "leave the header"), ("", "leave the header"), ("null", "web server")):
         assert answer_of(engines[0], "GET", HTTP_ORIGIN=origin)[0] == 403
         assert advice in caplog.records[-1].getMessage() and "setting origins" in caplog.records[-1].getMessage()
+
+
+def test_a_page_whose_origin_cannot_be_listed_is_not_advised_to_list_it():
+    for origin in ("null", "*"):
+        assert origin_message(origin).startswith(f"pages of {origin} may not connect: ")
+        assert "add this origin" not in origin_message(origin)
+    assert "add this origin to the relay's setting origins" in origin_message("http://shop.test")
 
 
 def test_an_address_with_too_many_clients_is_in_the_log_with_the_proxy_as_a_possible_cause(caplog):
