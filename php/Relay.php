@@ -1017,9 +1017,13 @@ if (!\class_exists(Relay::class, false)) {
     }
 }
 
-if (!\class_exists('Relay', false)) {
+// Classes, interfaces and traits share their names. No variable here: this may be the scope of a whole page.
+if (!\class_exists('Relay', false) && !\interface_exists('Relay', false) && !\trait_exists('Relay', false)) {
     \class_alias(Relay::class, 'Relay');
 }
-if (!\class_exists('RelayException', false)) {
+if (
+    !\class_exists('RelayException', false) && !\interface_exists('RelayException', false)
+    && !\trait_exists('RelayException', false)
+) {
     \class_alias(RelayException::class, 'RelayException');
 }

@@ -361,6 +361,13 @@ def test_two_copies_in_one_request_and_a_class_of_the_same_name_do_no_harm(php, 
     )
     ran = subprocess.run(["php", script], capture_output=True, text=True)
     assert ran.stdout == "PushRelay\\RelayRuntimeExceptionRelay", ran
+    for taken in ("interface Relay {} interface RelayException {}", "trait Relay {} trait RelayException {}"):
+        script.write_text(
+            f"<?php {taken} $before = get_defined_vars(); require '{CLIENT}'; unset($before['before']);"
+            "echo get_class(new PushRelay\\Relay('http://x')), json_encode(array_keys(get_defined_vars()));"
+        )
+        ran = subprocess.run(["php", script], capture_output=True, text=True)
+        assert ran.stdout.startswith("PushRelay\\Relay[") and ran.stderr == "" and '"name"' not in ran.stdout, ran
 
 
 def test_composer_finds_both_classes_and_a_version_that_any_constraint_takes():
