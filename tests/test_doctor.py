@@ -578,7 +578,7 @@ def test_ctrl_c_ends_it_at_once_also_while_it_waits_for_the_ping(start_own):
         wait_for(lambda: len(os.listdir(f"/proc/{doctor.pid}/task")) == 3, "it to wait on both transports")
         doctor.send_signal(signal.SIGINT)
         try:
-            assert doctor.wait(5) == 130 and doctor.stderr.read() == b""
+            assert doctor.wait(DEADLINE) == 130 and doctor.stderr.read() == b""
         finally:
             doctor.kill()
 

@@ -11,6 +11,8 @@ from conftest import DEADLINE, wait_for
 from desk import SECRET, Desk
 
 from pushrelay import handout, registering, replay
+from pushrelay.expiry import Holder
+from pushrelay.handout import TAP_BYTES, Item, Tap
 from pushrelay.publication import Publication, StoreError
 from pushrelay.settings import Settings
 from pushrelay.tokens import sign
@@ -629,3 +631,22 @@ def test_readers_that_stand_still_hold_no_thread(start_relay):
     for wire in still:
         wire.close()
     wait_for(lambda: relay.push("still", "x")["connections"] == 0, "the end of all")
+
+
+def test_what_a_newcomer_is_yet_to_be_sent_is_bounded_also_after_it_was_given_back():
+    tap, size = Tap("newcomer"), 0
+    while not tap.overflowed and size <= 2 * TAP_BYTES:
+        item = Item("42", "x" * 1000)
+        item.publication = Publication("42", "epoch:1", "push", item.text, 0.0, 60.0)
+        tap.add(item)
+        size += 1000
+        tap.put_back(tap.take())
+    assert tap.overflowed and size <= TAP_BYTES and not tap.items
+
+
+def test_what_a_socket_was_handed_of_an_earlier_epoch_counts_for_none_later():
+    holder = Holder("sid")
+    holder.entered("42", "before", 5)
+    assert (holder.handed_since("42", "before"), holder.handed_since("42", "after")) == (5, None)
+    holder.entered("43", "after", 1)
+    assert (holder.handed_since("42", "after"), holder.handed_since("43", "after")) == (None, 1)
