@@ -3,6 +3,7 @@
 import contextlib
 import email.utils
 import gzip
+import os
 import re
 import shlex
 import threading
@@ -19,6 +20,7 @@ from . import proxies
 from .entrance import about_tls as about_tls
 from .exposed import Exposure
 from .hops import NAMES, NotArrived, NotRegistered, about_registering, opened, report_in, round_trip, some_id
+from .machine import ROOT
 from .report import Advice
 from .verdicts import Asked, described, is_of_relay, several_relays, verdict
 
@@ -29,6 +31,10 @@ HANDSHAKE = "socket.io/?EIO=4&transport=polling"
 LONGEST_WAIT = 60.0  # seconds: a relay that pings less often is not waited for
 CLOCKS_APART = 60  # seconds
 ROUNDS = 6  # requests by which several relays behind one address are found
+_CHANGED = Advice(
+    "Look for what rewrites scripts or cuts them short (mod_pagespeed, a minifier, a CDN, a full disk) and exempt this "
+    "file, or for a cache or another clone that has an old one."
+)
 COOKIE = {"Cookie": "relay_doctor=1"}
 
 
@@ -63,18 +69,30 @@ class Public(Exposure):
         if reply.status == 200 and body.startswith(SCRIPT_BEGINS):
             self._is_proxied = self._has_proxy(reply)
             through = self._way.proxy or "a proxy" if self._is_proxied else "no proxy: the relay itself"
-            self._report.ok("relay.js", f"{url}, through {through}")
+            if changed := self._change_of_script(body):
+                self._report.fail("relay.js", f"{url}: {changed}", _CHANGED)
+            else:
+                self._report.ok("relay.js", f"{url}, through {through}")
             self._compare_clocks(reply)
         elif reply.status == 200 and SCRIPT_HAS.search(body):
             found = f"{url}: a file came, but a changed one, or that of another version: it begins with {body[:40]!r}"
-            advice = Advice(
-                "Look for what rewrites scripts (mod_pagespeed, a minifier, a CDN) and exempt this file, or for a "
-                "cache that keeps an old one."
-            )
-            self._report.fail("relay.js", found, advice)
+            self._report.fail("relay.js", found, _CHANGED)
         else:
             self._no_script(reply, url)
         self._passed = "GET of relay.js"
+
+    def _change_of_script(self, body: bytes) -> str:
+        """Return how the script differs from the relay's own and from the file here; empty if it is one of them."""
+        originals = [(ROOT / SCRIPT).read_bytes()]  # a web server may serve it from the clone
+        with contextlib.suppress(Trouble):
+            originals.append(_decoded(self._relay.dialer.ask("GET", SCRIPT)))
+        if body in originals:
+            return ""
+        if any(each.startswith(body) for each in originals):
+            return f"the file ends after {len(body)} bytes, before its end"
+        place = max(len(os.path.commonprefix([body, each])) for each in originals)
+        came = body[place : place + 40]
+        return f"a file came, but a changed one, or that of another version: at byte {place} it has {came!r}"
 
     def _no_script(self, reply: Reply, url: str) -> NoReturn:
         """Something else is there. Raises Stop."""
