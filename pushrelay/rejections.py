@@ -20,6 +20,7 @@ NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open
 ORIGIN_REFUSED = "origin_not_allowed"
 NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
 
+_DOCTOR = ", or run python relay.py doctor"  # a page shows this on the console, where a developer looks first
 # What cannot be listed as it stands: `null` and `*` in the setting let other websites in.
 _NO_ORIGINS = {
     "null": "a page from a file or in a sandboxed frame has no origin, so open it from a web server",
@@ -63,7 +64,7 @@ class Rejected(Exception):
 
 def origin_message(origin: str) -> str:
     """Return what a page that may not connect is answered."""
-    advice = _NO_ORIGINS.get(origin.strip(), "add this origin to the relay's setting origins")
+    advice = _NO_ORIGINS.get(origin.strip(), f"add this origin to the relay's setting origins{_DOCTOR}")
     return f"pages of {origin[:100]} may not connect: {advice}"
 
 

@@ -224,7 +224,8 @@ def test_a_page_whose_origin_cannot_be_listed_is_not_advised_to_list_it():
     for origin in ("null", "*"):
         assert origin_message(origin).startswith(f"pages of {origin} may not connect: ")
         assert "add this origin" not in origin_message(origin)
-    assert "add this origin to the relay's setting origins" in origin_message("http://shop.test")
+    listed = origin_message("http://shop.test")
+    assert "add this origin to the relay's setting origins" in listed and "python relay.py doctor" in listed
 
 
 def test_an_address_with_too_many_clients_is_in_the_log_with_the_proxy_as_a_possible_cause(caplog):
