@@ -238,6 +238,7 @@ def test_the_web_server_has_the_script_while_the_relay_does_not_answer(lab, site
         headers = lab.sh(f"curl -skfm 10 -D - -o {lab.folder}/relay.js {site}/relay/static/relay.js").lower()
         assert (lab.folder / "relay.js").read_bytes() == (ROOT / "static" / "relay.js").read_bytes()
         assert "javascript" in headers
+        assert "access-control-allow-origin: *" in headers and "cross-origin-resource-policy: cross-origin" in headers
     finally:
         lab.sh(f"kill -CONT {relay}")
 
