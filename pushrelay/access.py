@@ -27,7 +27,7 @@ _BESIDE |= {"HTTP_X_FORWARDED_SERVER", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARD
 
 _CHALLENGE = (("WWW-Authenticate", 'Bearer realm="relay"'),)  # RFC 9110, 11.6.1: a 401 has one
 # Why a caller is not local.
-_ELSEWHERE = "this request comes from another machine"
+_ELSEWHERE = "this request comes from another machine, or by this machine's network address"
 _PROXIED = "this request came through a proxy"
 _NAMED = "this request asks for a host that is not this machine's own name"
 _HOW_LOCAL = "use http://127.0.0.1 or http://localhost with the relay's port, and no proxy"

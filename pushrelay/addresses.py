@@ -34,6 +34,12 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" if ip is None else ip.is_loopback
 
 
+def is_upstream(host: str) -> bool:
+    """Return whether a `Host` header may name the relay as a proxy knows it, not as a browser does."""
+    name = host.partition(":")[0]  # of an IPv6 address the beginning, without a dot
+    return "." not in name or name.replace(".", "").isdigit()
+
+
 @functools.lru_cache(maxsize=4096)
 def counted(text: str) -> str | None:
     """What a client's address is counted as; None for this machine's own, and for what is no address."""

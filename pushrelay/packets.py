@@ -156,7 +156,8 @@ class Packet(StrictPacket):
 
 def unknown_event(name: str) -> tuple[str, str]:
     """Return error code and sentence for an event that nothing handles."""
-    return "unknown_event", f"the relay knows register, unregister, ack and push, not {name[:50]!r}"
+    own = "the relay's own are register, unregister, ack and push"
+    return "unknown_event", f"nothing handles the event {name[:50]!r}: {own}"
 
 
 def _check_head(encoded_packet: Any) -> None:

@@ -273,7 +273,9 @@ def _destination(value: Any, longest: int) -> str:
     if not isinstance(value, str):
         value = _decimal(value)
     if not value:
-        bad("missing_destination", "the destination is empty: name the id that the page registered")
+        bad(
+            "missing_destination", "the id (destination) is empty: pages register an id, and PHP pushes to the same one"
+        )
     if len(value) > longest:
         bad("invalid_destination", f"a destination has {longest} characters at most (setting max_id_length)")
     if not _is_clean(value):

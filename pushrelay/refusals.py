@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .addresses import is_loopback
+from .addresses import is_upstream
 from .complaints import Complaints
 from .errors import Refused
 
@@ -87,7 +87,7 @@ def refused_origin(environ: dict[str, Any]) -> Line:
     advice = _BAD_ORIGINS.get(origin)
     if advice is None:
         advice = f"add {origin!r} to the setting origins, or have the page load relay.js from its own host name"
-        if is_loopback(host.partition(":")[0]):
+        if is_upstream(host):
             advice += "; if a proxy is in front, have it pass the Host header on"
     sentence = f"a page of {origin!r} may not connect to the host {host!r}: {advice}"
     return Line("origin", origin, sentence)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from engineio.packet import Packet
 
+from .addresses import is_upstream
 from .admission import Full, retry_after
 from .headers import PRIVATE
 
@@ -62,9 +63,13 @@ class Rejected(Exception):
         return Answer(self.status, [*_JSON, *_when_to_retry(self.status)], _encoded(told))
 
 
-def origin_message(origin: str) -> str:
-    """Return what a page that may not connect is answered."""
-    advice = _NO_ORIGINS.get(origin.strip(), f"add this origin to the relay's setting origins{_DOCTOR}")
+def origin_message(origin: str, host: str = "") -> str:
+    """Return what a page that may not connect is answered, if it asked for this host (name and port)."""
+    advice = _NO_ORIGINS.get(origin.strip())
+    if advice is None:
+        advice = f"add this origin to the relay's setting origins{_DOCTOR}"
+        if host and is_upstream(host):
+            advice = f"if a proxy is in front, have it pass the Host header on; if not, {advice}"
     return f"pages of {origin[:100]} may not connect: {advice}"
 
 

@@ -42,6 +42,15 @@ class Refused(Exception):
         self.body = json.dumps({"error": error, "message": message}).encode()
 
 
+# The first bytes of TLS: a handshake, of any version (RFC 8446, 5.1).
+_TLS = b"\x16\x03"
+_NO_METHOD = "this is not HTTP/1.1, or not a method that the relay knows: GET, POST, DELETE"
+_HTTPS = (
+    "this is https, and the relay's own port takes http: write http:// before this address, or have browsers connect "
+    "to a web server in front that has the certificate"
+)
+
+
 def bad_request(message: str) -> Refused:
     return Refused("400 Bad Request", "bad_request", message)
 
@@ -179,7 +188,7 @@ class Parser:
             return self._upgraded(data[upgrade.args[0] :])
         except httptools.HttpParserInvalidMethodError:
             # Not 501 for what looks like a method: llhttp fails at its first unknown letter, wherever the piece ends.
-            raise bad_request("this is not HTTP/1.1, or not a method that the relay knows: GET, POST, DELETE") from None
+            raise bad_request(_HTTPS if data.startswith(_TLS) else _NO_METHOD) from None
         except httptools.HttpParserError as error:
             raise self._noted() or bad_request(f"this is not HTTP/1.1: {error}") from None
         return None

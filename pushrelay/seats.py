@@ -6,6 +6,7 @@ before a login means nothing after it. Publishers know nothing of all that.
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +21,9 @@ ME = "me"
 # Who writes a client of their own chooses its cookies. PHP's session ids have 22 characters or more; a user's number,
 # which only a token may open, could otherwise be had by a cookie that says it.
 SHORTEST_BESIDE = 20
+# Of the cookies that came instead, a sentence names a few.
+_MOST_NAMES = 5
+_SHOWN_NAME = re.compile(r"[\w.-]{1,40}", re.ASCII)
 
 
 def room_of(destination: str) -> str:
@@ -95,8 +99,9 @@ def _own_id(environ: dict[str, Any], settings: Settings) -> str:
     value = cookie_value(environ.get("HTTP_COOKIE", ""), settings.id_cookie)
     if not value:
         message = (
-            f"the browser sent no cookie {settings.id_cookie} when it connected: have PHP set it before the page "
-            "connects (HttpOnly and SameSite are fine), and load the page from the relay's own host name"
+            f"the browser sent no cookie {settings.id_cookie} when it connected{_others(environ, settings.id_cookie)}: "
+            "have PHP set it before the page connects (HttpOnly and SameSite are fine), and load the page from the "
+            "relay's own host name"
         )
         raise Refused(403, "missing_cookie", message)
     if (settings.secret or settings.auth_url) and len(value) < SHORTEST_BESIDE:
@@ -106,6 +111,15 @@ def _own_id(environ: dict[str, Any], settings: Settings) -> str:
             f"secret and auth_url), it has {SHORTEST_BESIDE} characters or more",
         )
     return destinations_of(value, settings)[0]
+
+
+def _others(environ: dict[str, Any], missing: str) -> str:
+    """Return the names of some cookies that came, in case the setting id_cookie has a wrong name."""
+    pairs = (pair.strip().partition("=") for pair in environ.get("HTTP_COOKIE", "").split(";"))
+    # What has no "=" may be a value.
+    names = [name for name, equals, _ in pairs if equals and name != missing and _SHOWN_NAME.fullmatch(name)]
+    sent = ", ".join(names[:_MOST_NAMES])
+    return f", but {sent} (the setting id_cookie has the exact name, in upper and lower case)" if names else ""
 
 
 def cookie_value(header: str, name: str) -> str:

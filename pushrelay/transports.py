@@ -95,7 +95,7 @@ class Transports(engineio.Server):
     def _refuse_origin(self, environ: dict[str, Any]) -> Answer | Iterable[bytes]:
         """Refuse a page of an origin that may not connect, in a way that it can read if it opens a WebSocket."""
         self.complaints.note(*refused_origin(environ))
-        message = origin_message(environ["HTTP_ORIGIN"])
+        message = origin_message(environ["HTTP_ORIGIN"], environ.get("HTTP_HOST", ""))
         query = read_query(environ.get("QUERY_STRING", ""))
         if query.get("transport") == "websocket" and query.get("EIO") == "4" and self._is_handshake(environ):
             with contextlib.suppress(HandshakeError, NotTaken):

@@ -30,7 +30,7 @@
   const isRefused = (body) => body && body.ok === false;
   const listOf = (ids) => [].concat(ids).map(asText);
   const late = (ms) => refusal("timeout", `no answer within ${ms} ms`);
-  const noRelay = (url, how = "") => ({ error: "no_relay", message: `no relay answers at ${url}${how}: run python relay.py doctor`, url });
+  const noRelay = (url, how = "") => ({ error: "no_relay", message: `no relay answers at ${url}${how}: run python relay.py doctor ${url.replace(/socket\.io\/$/, "")}`, url });
   const noop = () => {};
 
   /** An id as text. JavaScript may have rounded a number beyond 2^53. */

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from ..addresses import is_loopback
 from ..tls import insist_on_form
 from ..web import Dialer, Reply, TooSlow, Trouble, tls_context
 from .hops import Relay
@@ -45,13 +46,20 @@ class Entrance:
         try:
             self._dialer.open_tcp().close()
         except Trouble as error:
-            advice = Advice(
-                f"Is Apache or nginx running, does it listen on port {address.port}, and does every firewall on the "
-                "way let that in? What listens here:",
-                ("ss -ltn",),
-            )
-            self._report.stop("TCP", f"port {address.port}: {error}", advice)
+            self._report.stop("TCP", f"port {address.port}: {error}", *self._no_connection(address.port))
         self._report.ok("TCP", f"port {address.port} takes connections")
+
+    def _no_connection(self, port: int) -> list[Advice]:
+        """Return what to do if nothing takes connections at a port."""
+        settings = self._relay.settings
+        if port == settings.port and is_loopback(settings.host):
+            found = f"Port {port} is the relay's own, and it listens on this machine only ({settings.host})."
+            return [
+                Advice(f"{found} To let browsers on other machines in, in [relay]:", ("host = 0.0.0.0",)),
+                Advice("Or give it an address of your site, and ask with that (docs/apache.md, docs/nginx.md)."),
+            ]
+        question = f"Is Apache or nginx running, does it listen on port {port}, and does every firewall on the way"
+        return [Advice(f"{question} let that in? What listens here:", ("ss -ltn",))]
 
     def certificate(self) -> None:
         if self._dialer.address.scheme != "https":

@@ -65,7 +65,8 @@ def running(report: Report, flags: Mapping[str, str], dialer: Dialer) -> None:
         dialer.open_tcp().close()
     except Trouble as error:
         start = "systemctl start relay" if machine.has_unit() else machine.start_command(flags)
-        report.stop("the relay", f"it is not running at {dialer.address.url}: {error}", Advice("Start it:", (start,)))
+        advice = [Advice("Start it:", (start,)), *machine.with_other_flags(flags)]
+        report.stop("the relay", f"it is not running at {dialer.address.url}: {error}", *advice)
 
 
 def health(report: Report, relay: Relay) -> Relay:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from ..exposure import ENOUGH_KEY, ENOUGH_SECRET
 from ..guessing import is_guessable
 from ..settings import DEFAULT_FILE, NAMES, Settings, SettingsError, load, parse_flags
-from .process import Process, listener
+from .process import Process, listener, started_from
 from .report import Advice, Report
 
 ROOT = DEFAULT_FILE.parent
@@ -262,8 +262,26 @@ def _differing(settings: Settings, process: Process, folder: pathlib.Path) -> li
 
 def start_command(flags: Mapping[str, str]) -> str:
     """What starts the relay with the settings that the doctor was given."""
-    said = [f"--{name.replace('_', '-')}={_written(name, text)}" for name, text in flags.items()]
-    return shlex.join([sys.executable, str(ROOT / "relay.py"), *said])
+    return shlex.join([sys.executable, str(ROOT / "relay.py"), *_as_given(flags)])
+
+
+def _as_given(flags: Mapping[str, str]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={_written(name, text)}" for name, text in flags.items()]
+
+
+def with_other_flags(given: Mapping[str, str]) -> list[Advice]:
+    """Return what to do if relays of this folder run, but with other flags than the doctor was given."""
+    found = {}
+    for folder, words in started_from(ROOT / "relay.py"):
+        try:
+            flags = {} if {"--check", "--help", "-h"} & set(words) else parse_flags(list(words))[0]
+        except SettingsError:  # a command such as `push`
+            continue
+        if "config" in flags:
+            flags["config"] = str(folder / flags["config"])
+        if flags and flags != given:
+            found[shlex.join(_as_given(flags))] = None
+    return [Advice(f"Or, for the relay that runs with these flags, run the doctor with them: {each}") for each in found]
 
 
 def _written(name: str, text: str) -> str:

@@ -86,6 +86,25 @@ def commands() -> list[tuple[str, ...]]:
     return [tuple(each.split("\0")) for each in dict.fromkeys(found) if each]
 
 
+def started_from(script: pathlib.Path) -> list[tuple[pathlib.Path, tuple[str, ...]]]:
+    """Return folder and arguments of each other process that runs this script, as far as this user sees them."""
+    found = []
+    for folder in PROC.iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        words = _text(folder / "cmdline").rstrip("\0").split("\0")
+        place = next((n for n, word in enumerate(words[:4]) if word.endswith(script.name)), None)
+        if place is None:
+            continue
+        try:
+            where = pathlib.Path(os.readlink(folder / "cwd"))
+        except OSError:  # another user's, or just ended
+            where = pathlib.Path("/")
+        if (where / words[place]).resolve() == script:
+            found.append((where, tuple(words[place + 1 :])))
+    return found
+
+
 def connected_to(settings: Settings) -> int:
     """Return how many connections there are to the relay's address. Raises OSError if there is no /proc."""
     if settings.host.startswith("unix:"):

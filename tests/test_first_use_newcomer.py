@@ -1,0 +1,114 @@
+"""A mistake that a newcomer makes is named by the sentence that they see first."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+
+import pytest
+from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
+
+from pushrelay.doctor import process
+from pushrelay.errors import Refused
+from pushrelay.packets import unknown_event
+from pushrelay.pushes import destinations_of
+from pushrelay.rejections import origin_message
+from pushrelay.seats import seats_of
+from pushrelay.settings import load
+
+
+def settings_of(**flags):
+    return load(environ={}, flags=flags)
+
+
+# Sentences that pages get.
+
+
+def refusal_of_me(cookies, name="PHPSESSID"):
+    with pytest.raises(Refused) as refused:
+        seats_of("me", {"HTTP_COOKIE": cookies}, settings_of(id_cookie=name))
+    assert refused.value.error == "missing_cookie"
+    return refused.value.message
+
+
+@pytest.mark.parametrize("name", ["phpsessid", "PHPSESSIONID", "PHPSESSID_"])
+def test_a_wrong_name_of_the_cookie_is_shown_beside_those_that_came(name):
+    message = refusal_of_me("lang=de; PHPSESSID=5be1c07d2f3a5be1c07d2f3a", name)
+    assert f"no cookie {name} " in message and ", but lang, PHPSESSID (the setting id_cookie" in message
+
+
+@pytest.mark.parametrize("cookies", ["", "PHPSESSID=", "5be1c07d2f3a5be1c07d2f3a", "a\x1bb=1", f"{'a' * 41}=1"])
+def test_of_cookies_that_came_no_value_is_shown_and_no_name_that_is_none(cookies):
+    assert "when it connected: have PHP set it" in refusal_of_me(cookies)
+
+
+def test_of_many_cookies_a_few_are_shown():
+    message = refusal_of_me("; ".join(f"c{n}=1" for n in range(100)))
+    assert ", but c0, c1, c2, c3, c4 (" in message and "c5" not in message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "relay", "10.0.0.5:8080"])
+def test_a_page_behind_a_proxy_that_changes_the_host_is_advised_to_look_there_first(host):
+    message = origin_message("http://shop.test", host)
+    assert "have it pass the Host header on" in message and "setting origins" in message
+
+
+@pytest.mark.parametrize("host", ["relay.shop.test", "shop.test:8443", ""])
+def test_a_page_that_asked_for_a_sites_name_is_advised_to_list_its_origin(host):
+    message = origin_message("http://www.shop.test", host)
+    assert "connect: add this origin to the relay's setting origins" in message and "proxy" not in message
+
+
+@pytest.mark.parametrize("ids", ["", ["42", ""]])
+def test_an_empty_id_is_explained_to_who_registers_as_well_as_to_who_pushes(ids):
+    with pytest.raises(Refused) as refused:
+        destinations_of(ids, settings_of())
+    assert refused.value.error == "missing_destination"
+    assert "the id (destination) is empty" in refused.value.message and "pages register" in refused.value.message
+
+
+def test_an_event_that_nothing_handles_is_named_before_those_of_the_relay():
+    assert unknown_event("helo")[1].startswith("nothing handles the event 'helo': the relay's own are register,")
+
+
+# https to the relay's own port.
+
+
+@own_only
+@pytest.mark.parametrize("version", [b"\x00", b"\x01", b"\x03"])
+def test_https_to_the_relays_own_port_is_called_so(relay, version):
+    with contextlib.closing(socket.create_connection(("127.0.0.1", relay.port), DEADLINE)) as client:
+        client.sendall(b"\x16\x03" + version + b"\x02\x00\x01\x00\x01\xfc\x03\x03")
+        answer = client.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"this is https, and the relay's own port takes http" in answer
+
+
+# The doctor.
+
+
+def doctor(*arguments):
+    command = [sys.executable, str(ROOT / "relay.py"), "doctor", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, env=clean_environ(), timeout=DEADLINE * 2)
+    return " ".join(ran.stdout.split())
+
+
+def test_the_relays_own_port_that_other_machines_do_not_reach_leads_to_the_setting_host(relay):
+    said = doctor("--port", str(relay.port), "--quick", f"http://127.0.0.2:{relay.port}/")
+    assert "it listens on this machine only (127.0.0.1)" in said and "host = 0.0.0.0" in said, said
+
+
+def test_a_relay_that_runs_with_other_flags_leads_to_the_same_flags(tmp_path):
+    flags = ["--port", "0", "--broker", "memory:", "--drain-spread", "0.017"]
+    script = str(ROOT / "relay.py")
+    command = [sys.executable, script, *flags, "--push-keys", "web:not-for-the-eyes-of-others"]
+    with (tmp_path / "log").open("wb") as log:
+        relay = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), stdout=log, stderr=log)
+    try:
+        wait_for(lambda: tuple(command[2:]) in [words for _, words in process.started_from(ROOT / "relay.py")], "it")
+        said = doctor("--port", "1")
+        assert "for the relay that runs with these flags, run the doctor with them: " in said, said
+        assert "with them: --port=0 --broker=memory: '--push-keys=…' --drain-spread=0.017" in said, said
+        assert "not-for-the-eyes" not in said and "Start it:" in said
+    finally:
+        relay.terminate()
+        relay.wait(DEADLINE)
