@@ -39,6 +39,12 @@
     throw asError(refusal("invalid_id", "ids are text or safe integers"));
   }
 
+  /** Refuse bytes, which JSON would turn into an object with numbers as names. */
+  const textOnly = (_, value) => {
+    if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) throw asError(refusal("invalid_data", "bytes are no JSON: send base64"));
+    return value;
+  };
+
   const within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(late(ms))))]);
 
   function websocket(wire, url) {
@@ -373,7 +379,7 @@
 
     /** Send now or once online; answer() gets the server's answer, or CUT or CLOSED. */
     _send(args, answer, patience) {
-      const message = [JSON.stringify(args), answer, patience];
+      const message = [JSON.stringify(args, textOnly), answer, patience];
       if (this.transport) this._transmit(...message);
       else if (this._buffer.length < 100) this._buffer.push(message); // not without bound
       else answer(refusal("offline", "100 messages wait"));

@@ -364,3 +364,23 @@ def test_relay_js_takes_a_bigint_as_its_digits_and_refuses_what_cannot_be_an_id(
     assert sorted(got[1]) == ["7", "9007199254740993"]
     assert relay.push_json(destination=9007199254740993, data="exact")[1]["connections"] == 1
     assert not page_errors
+
+
+def test_bytes_from_a_page_are_refused_and_not_delivered_as_an_object_of_numbers(
+    start_relay, connect, page, page_errors
+):
+    relay = start_relay(socket_push="yes")
+    client = connect(relay.url, "bytes")
+    page.open(relay.url).connect()
+    got = page.run("""async () => {
+        const said = [], socket = io();
+        const buffer = new ArrayBuffer(8), told = ({ code, message }) => said.push(code + ": " + message);
+        for (const data of [new Uint8Array(3), buffer, new DataView(buffer), [{deep: new Float64Array(1)}]]) {
+            await relay.push("bytes", data).then(() => said.push("taken"), told);
+            try { socket.emit("push", {destination: "bytes", data}); said.push("sent"); } catch (error) { told(error); }
+        }
+        await relay.push("bytes", {buffer: 1, byteLength: 3});
+        return [...new Set(said)];
+    }""")
+    assert got == ["invalid_data: bytes are no JSON: send base64"]
+    assert client.data(1) == [{"buffer": 1, "byteLength": 3}] and not page_errors
