@@ -25,6 +25,8 @@ for name in [each for each in os.environ if each.startswith("RELAY_")]:
 os.environ["RELAY_BROKER"] = "memory:"
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# A shell starts what runs in its background with SIGINT ignored, and programs that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 DEADLINE = 20.0  # seconds until a condition that does not come true fails its test
 CHROMIUM_FLAGS = [
     "--no-sandbox",
