@@ -21,7 +21,7 @@ _FOREIGN = re.compile(r"uwsgi|DEFAULT|(app|server|composite|filter|filter-app|pi
 _BLANKS = " \t"
 # In the sections of the servers, most of the relay's names can only be meant for the relay: somebody who adds a line at
 # the end of wsgi.ini adds it to the last section. These four the servers have as well.
-_OF_SERVERS = re.compile(r"uwsgi|DEFAULT|server:.*", re.IGNORECASE)
+_OF_SERVERS = re.compile(r"uwsgi|server:.*")
 _OF_SERVERS_TOO = {"host", "port", "server", "threads"}
 # In any other section, these are reported if [relay] has none, because the relay would be open without them.
 _GUARDS = {"secret", "id_cookie", "auth_url", "push_keys", "origins"}
@@ -174,7 +174,8 @@ class _Reader:
 
     def _look_at_other(self, section: str, name: str) -> None:
         """Look at a line of another program's section, which may be meant for the relay."""
-        if _OF_SERVERS.fullmatch(section) and name in self._names - _OF_SERVERS_TOO:
+        is_default = section.upper() == "DEFAULT"  # whose lines count for all sections elsewhere
+        if name in self._names and (is_default or (_OF_SERVERS.fullmatch(section) and name not in _OF_SERVERS_TOO)):
             raise _Wrong(_not_read(section, name))
         if name in _GUARDS:
             self._astray.append((self.number, section, name))

@@ -171,9 +171,11 @@ class Transports(engineio.Server):
         query = read_query(environ.get("QUERY_STRING", ""))
         transport, sid = query.get("transport"), query.get("sid")
         if transport not in self.transports:
-            raise Rejected(TRANSPORT_UNKNOWN)
+            is_old = environ["PATH_INFO"].startswith("/socket.io/1/")  # Socket.IO 0.9
+            raise Rejected(UNSUPPORTED_VERSION if is_old else TRANSPORT_UNKNOWN)
         if "j" in query:
-            raise Rejected((BAD_REQUEST[0], "JSONP is not offered"))
+            is_old = sid is None and query.get("EIO") != "4"  # the first one without JSONP
+            raise Rejected(UNSUPPORTED_VERSION if is_old else (BAD_REQUEST[0], "JSONP is not offered"))
         conversation = self._conversation(environ)
         if sid is None:
             self._check_handshake(method, query)

@@ -228,6 +228,22 @@ def test_a_page_whose_origin_cannot_be_listed_is_not_advised_to_list_it():
     assert "add this origin to the relay's setting origins" in listed and "python relay.py doctor" in listed
 
 
+@own_only
+@pytest.mark.parametrize(
+    "path",
+    [
+        "1/?t=1700000000000",
+        "1/websocket/abc",
+        "?EIO=2&transport=polling&j=0",
+        "?EIO=3&transport=polling",
+        "?transport=websocket",
+    ],
+)
+def test_a_client_that_is_too_old_is_named_as_such_however_it_asks(relay, path):
+    status, _, body = relay.request("GET", f"/socket.io/{path}")
+    assert (status, json.loads(body)["code"]) == (400, 5)
+
+
 def test_an_address_with_too_many_clients_is_in_the_log_with_the_proxy_as_a_possible_cause(caplog):
     engine = Engine(admission=Admission(10, 1, address_of=lambda environ: environ["REMOTE_ADDR"]))
     statuses = [answer_of(engine.handle_request, "GET", REMOTE_ADDR="192.0.2.1")[0] for _ in range(3)]

@@ -218,6 +218,7 @@ def test_a_file_that_was_named_and_has_no_section_relay_stops_the_start(ini, tex
 def test_a_secret_in_the_section_default_is_not_lost(ini):
     """Python's own reader adds this section to all others."""
     assert "write it below [relay]" in refusal(ini, f"[DEFAULT]\nsecret = {SECRET}\n[relay]\nport = 1\n")
+    assert "write it below [relay]" in refusal(ini, "[default]\nport = 2\n[relay]\nmax_ids = 1\n")
     assert ini("[DEFAULT]\ndebug = true\n[relay]\nport = 1\n").port == 1
 
 
