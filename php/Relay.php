@@ -284,7 +284,9 @@ if (!\class_exists(Relay::class, false)) {
                 $this->scheme = 'unix';
                 $this->host = $url[1];
             } else {
-                return "the relay's address is http://HOST:PORT, https://HOST/PATH or unix:/PATH/OF/A.SOCK";
+                $shown = preg_replace(['~//.*@~s', '~\?.*~s'], ['//...@', '?...'], $this->url); // without what may be secret
+                $shown = addcslashes(substr($shown, 0, 100), "\0..\37'\177..\377");
+                return "the relay's address is http://HOST:PORT, https://HOST/PATH or unix:/PATH/OF/A.SOCK, not '$shown'";
             }
             if ($this->scheme === 'unix' && strlen($this->host) > self::MAX_SOCKET_PATH) {
                 $most = self::MAX_SOCKET_PATH;
@@ -832,6 +834,9 @@ if (!\class_exists(Relay::class, false)) {
                 throw new RelayException('timeout', $message, 0, true);
             }
             $message = "{$this->url} did not answer: $said. Is the relay running, and is this its address?";
+            if ($this->scheme === 'https') {
+                $message .= " The relay's own port takes http:// only";
+            }
             throw new RelayException('unreachable', $message, 0, true);
         }
 

@@ -1,6 +1,8 @@
 """A mistake that a newcomer makes is named by the sentence that they see first."""
 
+import base64
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -112,3 +114,35 @@ def test_a_relay_that_runs_with_other_flags_leads_to_the_same_flags(tmp_path):
     finally:
         relay.terminate()
         relay.wait(DEADLINE)
+
+
+# PHP.
+
+
+def test_a_wrong_address_is_shown_by_relay_php_and_nothing_secret_of_it(php):
+    addresses = [
+        "127.0.0.1:8080",
+        " http://127.0.0.1:8080",
+        "http://me:not-for-logs@x",
+        "http://x/?key=not-for-logs",
+        "",
+    ]
+    shown = ["'127.0.0.1:8080'", "' http://127.0.0.1:8080'", "'http://...@x'", "'http://x/?...'", "''"]
+    given = base64.b64encode(json.dumps([*addresses, "b\u00fc'\u0001"]).encode()).decode()
+    got = php.run(f"""
+        foreach (json_decode(base64_decode('{given}')) as $address) {{
+            $relay = new Relay($address);
+            $relay->push('42', 1);
+            $all[] = $relay->lastError();
+        }}
+        echo json_encode($all);""")
+    assert [error.rpartition(", not ")[2] for error in got[:-1]] == shown
+    assert "b\\303\\274\\'\\001" in got[-1] and "not-for-logs" not in str(got)
+
+
+def test_https_to_the_relays_own_port_is_called_so_by_relay_php(php, relay):
+    got = php.run(f"""
+        $relay = new Relay('https://127.0.0.1:{relay.port}');
+        $relay->push('42', 1);
+        echo json_encode([$relay->lastError()]);""")
+    assert got[0].startswith("unreachable") and got[0].endswith("The relay's own port takes http:// only")
