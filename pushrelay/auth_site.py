@@ -18,6 +18,7 @@ from . import json_text
 from .addresses import ip_of
 from .errors import Refused
 from .questions import not_available
+from .seats import cookie_names
 from .settings import Settings, without_secrets
 from .tls import client_context
 from .tokens import Rights, rights_of
@@ -83,6 +84,8 @@ class Site:
         except OSError as error:
             advice = "check that its web server runs, and host and port in auth_url"
             return _failed("connection", f"no connection to it: {error.strerror or 'it broke'}", advice)
+        if status in (401, 403):
+            return Found(Refused(403, "not_allowed", _denial(status, visitor)))
         return self._found(status, location, body)
 
     def too_late(self) -> Found:
@@ -92,8 +95,6 @@ class Site:
         return _failed("timeout", why, advice + "that are all busy")
 
     def _found(self, status: int, location: str, body: bytes) -> Found:
-        if status in (401, 403):
-            return Found(Refused(403, "not_allowed", f"the site says no ({status}): log in, and register again"))
         if 300 <= status < 400:
             return self._redirected(status, location)
         if status != 200:
@@ -187,6 +188,16 @@ def _password(parts: SplitResult) -> dict[str, str]:
         return {}
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+
+
+def _denial(status: int, visitor: Visitor) -> str:
+    """Return the sentence for a visitor whom the site denies everything."""
+    if not visitor.cookies:
+        cause = "the browser sent no cookie, so log in, or load the page from the relay's own host name"
+    else:
+        names = ", ".join(cookie_names(visitor.cookies))
+        cause = f"{f'it was shown {names}, so ' if names else ''}log in, and register again"
+    return f"the site says no ({status}): {cause}"
 
 
 def _failed(cause: str, why: str, advice: str) -> Found:

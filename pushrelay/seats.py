@@ -114,12 +114,16 @@ def _own_id(environ: dict[str, Any], settings: Settings) -> str:
 
 
 def _others(environ: dict[str, Any], missing: str) -> str:
-    """Return the names of some cookies that came, in case the setting id_cookie has a wrong name."""
-    pairs = (pair.strip().partition("=") for pair in environ.get("HTTP_COOKIE", "").split(";"))
+    """Return the names of cookies that came, in case the setting id_cookie has a wrong name."""
+    sent = ", ".join(name for name in cookie_names(environ.get("HTTP_COOKIE", "")) if name != missing)
+    return f", but {sent} (the setting id_cookie has the exact name, in upper and lower case)" if sent else ""
+
+
+def cookie_names(header: str) -> list[str]:
+    """Return the names of a few cookies, fit for a sentence."""
+    pairs = (pair.strip().partition("=") for pair in header.split(";"))
     # What has no "=" may be a value.
-    names = [name for name, equals, _ in pairs if equals and name != missing and _SHOWN_NAME.fullmatch(name)]
-    sent = ", ".join(names[:_MOST_NAMES])
-    return f", but {sent} (the setting id_cookie has the exact name, in upper and lower case)" if names else ""
+    return [name for name, equals, _ in pairs if equals and _SHOWN_NAME.fullmatch(name)][:_MOST_NAMES]
 
 
 def cookie_value(header: str, name: str) -> str:

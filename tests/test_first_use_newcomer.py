@@ -6,10 +6,13 @@ import json
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
 
+from pushrelay.auth_site import Site, Visitor
 from pushrelay.doctor import process
 from pushrelay.errors import Refused
 from pushrelay.packets import unknown_event
@@ -146,3 +149,39 @@ def test_https_to_the_relays_own_port_is_called_so_by_relay_php(php, relay):
         $relay->push('42', 1);
         echo json_encode([$relay->lastError()]);""")
     assert got[0].startswith("unreachable") and got[0].endswith("The relay's own port takes http:// only")
+
+
+# What auth_url denies.
+
+
+@pytest.fixture(scope="module")
+def denying():
+    class Deny(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(401)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Deny) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Site(settings_of(auth_url=f"http://127.0.0.1:{server.server_port}/relay-auth.php"))
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("cookies", "words"),
+    [
+        ("", "the browser sent no cookie, so log in, or load the page from the relay's own host name"),
+        ("SHOP=5be1c07d2f3a; lang=de", "it was shown SHOP, lang, so log in, and register again"),
+        ("5be1c07d2f3a", "(401): log in, and register again"),
+    ],
+)
+def test_a_page_that_auth_url_denies_learns_which_cookies_it_judged_by(denying, cookies, words):
+    outcome = denying.ask(Visitor(cookies)).outcome
+    assert outcome.error == "not_allowed" and words in outcome.message and "5be1" not in outcome.message
+
+
+def test_https_at_the_relays_own_port_leads_the_doctor_to_an_address_of_the_site(relay):
+    said = doctor("--port", str(relay.port), "--quick", "--insecure", f"https://127.0.0.1:{relay.port}/")
+    assert f"Port {relay.port} is the relay's own, which takes http. For https" in said, said

@@ -61,6 +61,14 @@ class Entrance:
         question = f"Is Apache or nginx running, does it listen on port {port}, and does every firewall on the way"
         return [Advice(f"{question} let that in? What listens here:", ("ss -ltn",))]
 
+    def _about_own_port(self, error: str) -> list[Advice]:
+        """Return what to do if https is asked for at the relay's own port, which takes http."""
+        port = self._relay.settings.port
+        if self._dialer.address.port != port or "certificate" in error:  # what has one is not the relay
+            return []
+        found = f"Port {port} is the relay's own, which takes http. For https, give it an address of your site"
+        return [Advice(f"{found} (docs/apache.md, docs/nginx.md).")]
+
     def certificate(self) -> None:
         if self._dialer.address.scheme != "https":
             return
@@ -69,7 +77,7 @@ class Entrance:
         except TooSlow as error:
             self._no_answer("TLS", error)
         except Trouble as error:
-            self._report.stop("TLS", str(error), *about_tls(str(error)))
+            self._report.stop("TLS", str(error), *self._about_own_port(str(error)), *about_tls(str(error)))
         with sock:
             until = sock.getpeercert().get("notAfter", "")
         if not until:
