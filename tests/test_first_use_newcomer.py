@@ -2,7 +2,9 @@
 
 import base64
 import contextlib
+import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -13,7 +15,9 @@ import pytest
 from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
 
 from pushrelay.auth_site import Site, Visitor
-from pushrelay.doctor import process
+from pushrelay.commands import run
+from pushrelay.doctor import process, public
+from pushrelay.doctor.machine import closed_to_others
 from pushrelay.errors import Refused
 from pushrelay.packets import unknown_event
 from pushrelay.pushes import destinations_of
@@ -97,6 +101,7 @@ def doctor(*arguments):
     return " ".join(ran.stdout.split())
 
 
+@own_only
 def test_the_relays_own_port_that_other_machines_do_not_reach_leads_to_the_setting_host(relay):
     said = doctor("--port", str(relay.port), "--quick", f"http://127.0.0.2:{relay.port}/")
     assert "it listens on this machine only (127.0.0.1)" in said and "host = 0.0.0.0" in said, said
@@ -143,6 +148,7 @@ def test_a_wrong_address_is_shown_by_relay_php_and_nothing_secret_of_it(php):
     assert "b\\303\\274\\'\\001" in got[-1] and "not-for-logs" not in str(got)
 
 
+@own_only
 def test_https_to_the_relays_own_port_is_called_so_by_relay_php(php, relay):
     got = php.run(f"""
         $relay = new Relay('https://127.0.0.1:{relay.port}');
@@ -158,14 +164,14 @@ def test_https_to_the_relays_own_port_is_called_so_by_relay_php(php, relay):
 def denying():
     class Deny(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_error(401)
+            self.send_error(401 if "auth" in self.path else 403)
 
         def log_message(self, *_):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Deny) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Site(settings_of(auth_url=f"http://127.0.0.1:{server.server_port}/relay-auth.php"))
+        yield server.server_port
         server.shutdown()
 
 
@@ -178,10 +184,35 @@ def denying():
     ],
 )
 def test_a_page_that_auth_url_denies_learns_which_cookies_it_judged_by(denying, cookies, words):
-    outcome = denying.ask(Visitor(cookies)).outcome
+    site = Site(settings_of(auth_url=f"http://127.0.0.1:{denying}/relay-auth.php"))
+    outcome = site.ask(Visitor(cookies)).outcome
     assert outcome.error == "not_allowed" and words in outcome.message and "5be1" not in outcome.message
 
 
+@own_only
 def test_https_at_the_relays_own_port_leads_the_doctor_to_an_address_of_the_site(relay):
     said = doctor("--port", str(relay.port), "--quick", "--insecure", f"https://127.0.0.1:{relay.port}/")
     assert f"Port {relay.port} is the relay's own, which takes http. For https" in said, said
+
+
+def test_a_folder_that_a_web_server_may_not_enter_is_found(tmp_path):
+    file = tmp_path / "home" / "relay" / "relay.js"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    for each in (tmp_path, *list(tmp_path.parents)[:-1]):
+        if each.stat().st_uid == os.getuid() and not each.stat().st_mode & 0o001:
+            each.chmod(0o711)
+    assert closed_to_others(file) is None
+    file.chmod(0o640)
+    assert closed_to_others(file) == file
+    (tmp_path / "home").chmod(0o700)
+    assert closed_to_others(file) == tmp_path / "home"
+
+
+@own_only
+def test_a_script_that_a_web_server_may_not_read_leads_the_doctor_to_the_folder(denying, relay, monkeypatch):
+    monkeypatch.setattr(public, "closed_to_others", lambda file: file.parent)
+    url = f"http://127.0.0.1:{denying}/relay/"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        run(["doctor", "--port", str(relay.port), "--quick", url])
+    assert f"may not enter or read {ROOT / 'static'}. Move the clone" in " ".join(said.getvalue().split())

@@ -7,6 +7,7 @@ import re
 import select
 import shlex
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -258,6 +259,14 @@ def _differing(settings: Settings, process: Process, folder: pathlib.Path) -> li
         flags["config"] = str(folder / named)
     its = load(process.environ, flags)
     return [name for name in _GUIDING if getattr(its, name) != getattr(settings, name)]
+
+
+def closed_to_others(file: pathlib.Path) -> pathlib.Path | None:
+    """Return what keeps other users from reading a file: the outermost closed folder, or the file; None if they can."""
+    for each in reversed(file.parents):
+        if not each.stat().st_mode & stat.S_IXOTH:
+            return each
+    return None if file.stat().st_mode & stat.S_IROTH else file
 
 
 def start_command(flags: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ from . import proxies
 from .entrance import about_tls as about_tls
 from .exposed import Exposure
 from .hops import NAMES, NotArrived, NotRegistered, about_registering, opened, report_in, round_trip, some_id
-from .machine import ROOT
+from .machine import ROOT, closed_to_others
 from .report import Advice
 from .verdicts import Asked, described, is_of_relay, several_relays, verdict
 
@@ -110,6 +110,9 @@ class Public(Exposure):
                 parts = ("static/",)  # the rest is passed on
                 self._forget(socket_io)
         found, advice = verdict(reply, Asked(SCRIPT, parts=parts), self._way)
+        if reply.status == 403 and (closed := closed_to_others(ROOT / SCRIPT)):
+            sentence = f"If the web server serves the file itself: its user may not enter or read {closed}."
+            advice = [Advice(f"{sentence} Move the clone to a folder that all may read, such as /opt/relay."), *advice]
         self._report.stop("relay.js", f"{url} is not the relay's: {found}", *advice)
 
     def _elsewhere_on_host(self) -> str:
