@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
+from misfront import Misfront, page
 
 from pushrelay.auth_site import Site, Visitor
 from pushrelay.commands import run
@@ -151,7 +152,7 @@ def test_a_wrong_address_is_shown_by_relay_php_and_nothing_secret_of_it(php):
 @own_only
 def test_https_to_the_relays_own_port_is_called_so_by_relay_php(php, relay):
     got = php.run(f"""
-        $relay = new Relay('https://127.0.0.1:{relay.port}');
+        $relay = new Relay('https://127.0.0.1:{relay.port}', ['budget' => 20]);
         $relay->push('42', 1);
         echo json_encode([$relay->lastError()]);""")
     assert got[0].startswith("unreachable") and got[0].endswith("The relay's own port takes http:// only")
@@ -210,9 +211,12 @@ def test_a_folder_that_a_web_server_may_not_enter_is_found(tmp_path):
 
 
 @own_only
-def test_a_script_that_a_web_server_may_not_read_leads_the_doctor_to_the_folder(denying, relay, monkeypatch):
-    monkeypatch.setattr(public, "closed_to_others", lambda file: file.parent)
-    url = f"http://127.0.0.1:{denying}/relay/"
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        run(["doctor", "--port", str(relay.port), "--quick", url])
-    assert f"may not enter or read {ROOT / 'static'}. Move the clone" in " ".join(said.getvalue().split())
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_script_that_a_web_server_may_not_read_leads_the_doctor_to_the_folder(relay, monkeypatch, is_closed):
+    forbidden = page("403 Forbidden", "403 Forbidden")
+    monkeypatch.setattr(public, "closed_to_others", lambda file: file.parent if is_closed else None)
+    with contextlib.closing(Misfront(relay.port)) as front, contextlib.redirect_stdout(io.StringIO()) as said:
+        front.fault = lambda request: forbidden if request.target.endswith("relay.js") else None
+        run(["doctor", "--port", str(relay.port), "--quick", f"http://127.0.0.1:{front.port}/relay/"])
+    found = f"its user may not enter or read {ROOT / 'static'}." if is_closed else "check the path in its Alias"
+    assert f"If the web server serves the file itself: {found}" in " ".join(said.getvalue().split()), said.getvalue()

@@ -110,9 +110,8 @@ class Public(Exposure):
                 parts = ("static/",)  # the rest is passed on
                 self._forget(socket_io)
         found, advice = verdict(reply, Asked(SCRIPT, parts=parts), self._way)
-        if reply.status == 403 and (closed := closed_to_others(ROOT / SCRIPT)):
-            sentence = f"If the web server serves the file itself: its user may not enter or read {closed}."
-            advice = [Advice(f"{sentence} Move the clone to a folder that all may read, such as /opt/relay."), *advice]
+        if reply.status == 403:
+            advice = [*_about_file(is_rest_passed=bool(parts)), *advice]
         self._report.stop("relay.js", f"{url} is not the relay's: {found}", *advice)
 
     def _elsewhere_on_host(self) -> str:
@@ -317,6 +316,16 @@ class Public(Exposure):
         if self._relay.settings.secret and abs(apart) > CLOCKS_APART:
             advice = Advice("On both machines, or tokens end too early or too late:", ("timedatectl set-ntp true",))
             self._report.warn("clock", f"the web server's is {apart:+d} s from this machine's", advice)
+
+
+def _about_file(is_rest_passed: bool) -> list[Advice]:
+    """Return what to do if the web server forbids relay.js, and serves the file itself."""
+    closed = closed_to_others(ROOT / SCRIPT)
+    if not closed and not is_rest_passed:
+        return []
+    why = f"its user may not enter or read {closed}" if closed else "check the path in its Alias (alias in nginx)"
+    sentence = f"If the web server serves the file itself: {why}. A clone belongs in a folder that all may read"
+    return [Advice(f"{sentence}, such as /opt/relay.")]
 
 
 def _decoded(reply: Reply) -> bytes:
