@@ -319,7 +319,7 @@ def test_fields_in_the_address_of_a_push_are_refused_and_not_ignored(relay, conn
 
 @own_only
 def test_an_unknown_method_and_what_is_no_request_are_refused_with_what_to_use(relay):
-    for sent in (b"BREW /push HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\x02\x00"):
+    for sent in (b"BREW /push HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x01\x02\x03\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", relay.port), 20) as sock:
             sock.sendall(sent)
             answer = sock.recv(65536)
