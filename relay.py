@@ -20,6 +20,7 @@ import logging
 import pathlib
 import signal
 import threading
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, NoReturn
 
@@ -205,7 +206,6 @@ NO_SUCH_SCRIPT = Refused(
     "here is one script, socket.io.js (or socket.io.min.js, the same): load that one, or have the other builds of "
     "socket.io-client, and source maps, on your own site",
 )
-PUSH_PATH = f"{settings.base_path}/push"  # as the server sees it
 SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the answer is the seed's there
 
 
@@ -238,19 +238,22 @@ def answered_by(answer: Answer, start_response: Any) -> list[bytes]:
     return [answer.body]
 
 
-def shortcut(environ: dict[str, Any]) -> Any:
-    """The still shorter way for pushes that come with this very header, again and again: see Publisher.shortcut."""
-    if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] != PUSH_PATH:
+def is_unwatched() -> bool:
+    """Return whether the relay has started and nothing but the relay itself has to see a push."""
+    return upkeep.started and app.wsgi_app is whole_app and not is_hooked()
+
+
+PUSH_PATHS = {f"{settings.base_path}{path}": seed for path, seed in SEED_AT.items()}  # as the server sees them
+
+
+def shortcut(environ: dict[str, Any]) -> Callable[[bytes, Any], bool] | None:
+    """Return what takes the pushes that come with this very header, again and again: see Publisher.shortcut."""
+    path = environ["PATH_INFO"]
+    if environ["REQUEST_METHOD"] != "POST" or path not in PUSH_PATHS:
         return None
-    take = publisher.shortcut(environ)
-
-    def answer(body: Any, conversation: Any) -> Any:
-        return upkeep.started and app.wsgi_app is whole_app and not is_hooked() and take(body, conversation)
-
-    return take and answer
+    return publisher.shortcut(environ, PUSH_PATHS[path], is_unwatched)
 
 
-PUSH_PATHS = {PUSH_PATH, f"{settings.base_path}/"}
 PROGRAM_PATHS = {
     f"{settings.base_path}{path}" for path in ("/history", "/presence", "/connections", "/health/live", "/health/ready")
 }

@@ -1,10 +1,10 @@
 """The body of a push: read, bounded, and taken apart into fields, whichever way it was written."""
 
 import re
-from collections.abc import Collection
-from functools import lru_cache
+from collections.abc import Callable, Collection
+from functools import lru_cache, partial
 from typing import Any, NoReturn
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_options_header
@@ -21,10 +21,11 @@ _FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-
 _LINES = "application/x-ndjson"
 _GZIP = b"\x1f\x8b"
 
-# What most pushes are, nothing of it encoded: read at one go.
-USUAL_FORM = re.compile(rb"destination=([^&%+]+)&data=([^&%+]*)")
+# The shortest way to write a push: one match reads it. If it is encoded, groups 3 and 4 are what unescaped() takes.
+USUAL_FORM = re.compile(rb"destination=([^&%+]+)&data=([^&%+]*)|destination=([^&]+)&data=([^&]*)")
 
 Fields = dict[str, Any]
+Body = Fields | list[Fields | Refused]  # a push, or a batch, in which a push that cannot be read is the Refused it gets
 
 _UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
 # Charsets that a library may put on each part of a multipart form. Text in ASCII is the same in all of them.
@@ -38,32 +39,24 @@ _USUAL_TYPE = 200  # characters of a Content-Type that is remembered
 _AROUND_DATA = 2  # levels of a body around the data of a push: the object, and the batch
 
 
-def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Fields | list[Fields | Refused]:
-    """The fields of a push, or those of each push in a batch; one that cannot be read stands as the Refused it gets.
+def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Body:
+    """Return the fields of the body of a WSGI request.
 
-    `max_body` is in bytes. `seed` is for the server's root, whose first clients sent forms without saying so: there a
-    body of any other type is read as a form. Raises Refused (400, 413, 415) where the body as a whole cannot be read.
+    `max_body` is in bytes. Raises Refused (400, 413, 415) if the body as a whole cannot be read.
     """
     if "HTTP_CONTENT_ENCODING" in environ:
         _check_coding(environ["HTTP_CONTENT_ENCODING"])
-    content_type = environ.get("CONTENT_TYPE", "")
-    kind = (_kind_of if len(content_type) <= _USUAL_TYPE else _find_kind)(content_type)
-    if kind == _JSON:
-        return _json_body(_text(_body(environ, max_body), "invalid_json"), seed)
-    if kind == _LINES:
-        return _lines(_text(_body(environ, max_body), "invalid_json"))
-    if kind == _MULTIPART:
-        return _form_fields(_multipart_pairs(_body(environ, max_body), environ["CONTENT_TYPE"], seed), seed)
-    if kind in (_FORM, "") or seed:
-        body = _body(environ, max_body)
-        is_any = seed and not body.startswith(_GZIP)
-        text = body.decode("utf-8", "surrogateescape") if is_any else _text(body, "invalid_form")
-        fields = _form_fields(_form_pairs(text, seed), seed)
-        if "destination" not in fields and text.lstrip()[:1] in ("{", "["):
-            bad("invalid_form", f"the body is sent as a form and looks like JSON: send Content-Type: {_JSON}")
-        return fields
-    message = f"send the push as a form ({_FORM}), as JSON ({_JSON}) or as {_LINES}, not as {kind}"
-    raise Refused(415, "unsupported_media_type", message)
+    read = reader_of(environ.get("CONTENT_TYPE", ""), seed)
+    return read(_body(environ, max_body))
+
+
+def reader_of(content_type: str, seed: bool = False) -> Callable[[bytes], Body]:
+    """Return the function that reads a whole body of this type. It raises Refused (400, 415).
+
+    `seed` is for the server's root, whose first clients sent forms without a Content-Type: there a body of an unknown
+    type is read as a form. Raises Refused (415) for a type or charset that the relay does not read.
+    """
+    return (_reader_of if len(content_type) <= _USUAL_TYPE else _find_reader)(content_type, seed)
 
 
 def read_query(environ: dict[str, Any]) -> Fields:
@@ -72,9 +65,14 @@ def read_query(environ: dict[str, Any]) -> Fields:
     return _form_fields(_form_pairs(_text(environ.get("QUERY_STRING", "").encode("latin-1"), "invalid_form")))
 
 
-def is_form(environ: dict[str, Any]) -> bool:
-    """Whether the body is a form, encoded as usual."""
-    return environ.get("CONTENT_TYPE", "") in (_FORM, "")
+def unescaped(text: str) -> str:
+    """Return a name or value of a form as it was before encoding. Raises UnicodeDecodeError if it was not UTF-8."""
+    return unquote_to_bytes(text.replace("+", " ")).decode()
+
+
+def is_form(content_type: str) -> bool:
+    """Return whether a body is a form in the usual encoding, with nothing else in its Content-Type."""
+    return content_type in (_FORM, "")
 
 
 def kind_of(value: Any) -> str:
@@ -83,15 +81,24 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), "a number" if isinstance(value, int) else "a string")
 
 
-def _find_kind(content_type: str) -> str:
-    kind = content_type.partition(";")[0]
+def _find_reader(content_type: str, seed: bool) -> Callable[[bytes], Body]:
     for charset in _CHARSET.findall(content_type):
         if charset.lower() not in _UTF_8:
             raise Refused(415, "unsupported_media_type", f"send the push in UTF-8, not in {charset[:40]}")
-    return kind.lower().strip()
+    kind = content_type.partition(";")[0].lower().strip()
+    if kind == _JSON:
+        return partial(_json_body, seed=seed)
+    if kind == _LINES:
+        return _lines
+    if kind == _MULTIPART:
+        return partial(_multipart_form, content_type, seed)
+    if kind in (_FORM, "") or seed:
+        return partial(_form, seed=seed)
+    message = f"send the push as a form ({_FORM}), as JSON ({_JSON}) or as {_LINES}, not as {kind}"
+    raise Refused(415, "unsupported_media_type", message)
 
 
-_kind_of = lru_cache(maxsize=256)(_find_kind)
+_reader_of = lru_cache(maxsize=256)(_find_reader)
 
 
 def _body(environ: dict[str, Any], limit: int) -> bytes:
@@ -142,7 +149,8 @@ def _text(body: bytes, error: str) -> str:
         bad(error, f"the body is not UTF-8: byte {wrong.start} cannot be there")
 
 
-def _json_body(text: str, seed: bool) -> Fields | list[Fields | Refused]:
+def _json_body(body: bytes, seed: bool) -> Body:
+    text = _text(body, "invalid_json")
     try:
         value = json_text.read(text, _AROUND_DATA)
     except json_text.TooDeep as error:
@@ -209,9 +217,9 @@ def _read_alone(text: str) -> Any:
         return _not_json(error)
 
 
-def _lines(text: str) -> list[Fields | Refused]:
-    """A push a line (newline-delimited JSON); empty lines are passed over, and a bad one fails alone."""
-    lines = [line for line in text.split("\n") if line.strip()]
+def _lines(body: bytes) -> list[Fields | Refused]:
+    """Return the fields of each line's push (newline-delimited JSON). Skips empty lines; a bad line fails alone."""
+    lines = [line for line in _text(body, "invalid_json").split("\n") if line.strip()]
     _check_size(len(lines))
     values = map(_read_alone, lines)
     return [each if isinstance(each, dict | Refused) else _no_object(each) for each in values]
@@ -232,6 +240,15 @@ def _not_json(error: json_text.NotJSON) -> Refused:
     return Refused(400, "invalid_json", f"the body is not JSON: {error}")
 
 
+def _form(body: bytes, seed: bool) -> Fields:
+    is_any = seed and not body.startswith(_GZIP)
+    text = body.decode("utf-8", "surrogateescape") if is_any else _text(body, "invalid_form")
+    fields = _form_fields(_form_pairs(text, seed), seed)
+    if "destination" not in fields and text.lstrip()[:1] in ("{", "["):
+        bad("invalid_form", f"the body is sent as a form and looks like JSON: send Content-Type: {_JSON}")
+    return fields
+
+
 def _form_pairs(text: str, seed: bool = False) -> list[tuple[str, str]]:
     """The fields of a form (WHATWG URL, "application/x-www-form-urlencoded parsing"), decoded strictly.
 
@@ -240,12 +257,12 @@ def _form_pairs(text: str, seed: bool = False) -> list[tuple[str, str]]:
     if text.count("&") > _MOST_FIELDS:
         bad("invalid_form", f"the form has too many fields: {_MOST_FIELDS} at most")
     pairs = []
-    errors = "surrogateescape" if seed else "strict"
+    plain = partial(unquote_plus, errors="surrogateescape") if seed else unescaped
     try:
         for pair in text.split("&"):
             name, _, value = pair.partition("=")
             if "%" in pair or "+" in pair:
-                name, value = unquote_plus(name, errors=errors), unquote_plus(value, errors=errors)
+                name, value = plain(name), plain(value)
             if seed and pair:
                 if not _is_of_seed(name):
                     continue
@@ -259,6 +276,10 @@ def _form_pairs(text: str, seed: bool = False) -> list[tuple[str, str]]:
 
 def _is_of_seed(name: str | None) -> bool:
     return name is not None and (name == "data" or name == "destination" or name.startswith("destination["))
+
+
+def _multipart_form(content_type: str, seed: bool, body: bytes) -> Fields:
+    return _form_fields(_multipart_pairs(body, content_type, seed), seed)
 
 
 def _multipart_pairs(body: bytes, content_type: str, seed: bool = False) -> list[tuple[str, str]]:

@@ -149,6 +149,15 @@ def _whole(digits: str) -> int | float:
     return value
 
 
+def _decode(text: str) -> Any:
+    """Return decode(text). Most texts have no space around their value, which is quicker to read than to look for."""
+    try:
+        value, end = _decoder.raw_decode(text)
+    except json.JSONDecodeError:
+        end = -1
+    return value if end == len(text) else _decoder.decode(text)
+
+
 def _finite(digits: str) -> int:
     value = _whole(digits)
     if value == math.inf:
@@ -156,7 +165,7 @@ def _finite(digits: str) -> int:
     return int(value)
 
 
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+_decoder = json.JSONDecoder(parse_constant=_no_constant)
 _decode_long = json.JSONDecoder(parse_constant=_no_constant, parse_int=_whole).decode
 _decode_pairs = json.JSONDecoder(object_pairs_hook=_keep_doubled, parse_int=str).decode
 _decode_finite = json.JSONDecoder(parse_int=_finite).decode

@@ -2,19 +2,20 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from http import HTTPStatus
 from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
 
 from .access import Access, Caller
-from .bodies import USUAL_FORM, is_form
+from .bodies import USUAL_FORM, Body, is_form, reader_of, unescaped
 from .broker import Broker
 from .errors import Refused, bad
 from .gathering import Gathering
 from .handout import Item, KeyUse
 from .headers import PRIVATE
 from .publication import StoreError, encode, offset_of
-from .pushes import Push, read_pushes
+from .pushes import Push, pushes_of, read_pushes
 from .refusals import Refusals
 from .settings import Settings
 from .waiters import Held, Waiter, Waiters
@@ -41,6 +42,10 @@ REUSED = Refused(
 _JSON_HEADERS = (("Content-Type", "application/json"), *PRIVATE)
 
 
+def _always() -> bool:
+    return True
+
+
 class Publisher:
     """Answers pushes. `settings` are the relay's, `access` says who pushes; any thread may call it.
 
@@ -65,9 +70,7 @@ class Publisher:
         try:
             caller = self._access.may_push(environ)
             pushes = read_pushes(environ, self._settings, seed)
-            if seed and isinstance(pushes, list):
-                bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
-            items = items_of(pushes)
+            items = items_of(pushes, seed)
             if isinstance(pushes, list):
                 self._note_refused(environ, pushes)
             caller.charge(len(items))
@@ -86,49 +89,23 @@ class Publisher:
         for error in errors.values():
             self._refusals.note_request(environ, error)
 
-    def shortcut(self, environ: dict[str, Any]) -> Callable[[bytes, Any], bool] | None:
-        """What takes the pushes that come with this very header (see server.Server); None where there is no such thing.
+    def shortcut(
+        self, environ: dict[str, Any], seed: bool = False, is_open: Callable[[], bool] = _always
+    ) -> Callable[[bytes, Any], bool] | None:
+        """Return Lane.take() for the pushes that come with this header (see server.Server).
 
-        It knows plain forms of a destination and data, and leaves all others to answer(), which says the same of them.
+        Returns None if all of them have to go through the app. While `is_open()` is false, they do so too.
         """
-        # A body that might take more as JSON than a push may is answer()'s to look at.
-        is_large = int(environ.get("CONTENT_LENGTH") or 0) * MOST_GROWTH > self._settings.max_body
-        has_more = "HTTP_IDEMPOTENCY_KEY" in environ or "HTTP_CONTENT_ENCODING" in environ
-        if is_large or has_more or not is_form(environ):
+        # An idempotency key belongs to one push, so its header does not come again.
+        if "HTTP_IDEMPOTENCY_KEY" in environ or "HTTP_CONTENT_ENCODING" in environ:
             return None
-        let_in: dict[str, Caller] = {}  # by address, who it was with this header
-        longest, gathering = self._settings.max_id_length, self._gathering
-
-        def take(body: bytes, conversation: Any) -> bool:
-            peer, usual = conversation.connection.peer, USUAL_FORM.fullmatch(body)
-            address = peer[0] if type(peer) is tuple else ""
-            if usual is None or gathering.is_full():
-                return False
-            try:
-                if (caller := let_in.get(address)) is None:
-                    caller = self._access.may_push({**environ, "REMOTE_ADDR": address})
-                    if len(let_in) < MOST_LET_IN:
-                        let_in[address] = caller
-                destination, data = usual[1].decode(), usual[2].decode()
-            except (Refused, UnicodeDecodeError):
-                return False
-            if len(destination) > longest or not destination.isprintable():
-                return False
-            if caller.bucket is not None and caller.bucket.take():
-                return False  # answer() says how long it has to wait
-            item = Item(destination, data)
-
-            def told(error: StoreError | None) -> None:
-                if error is None:
-                    conversation.answer("200 OK", _JSON_HEADERS, _json_of_item(item).encode())
-                else:
-                    conversation.answer(*self._not_taken(error, {**environ, "REMOTE_ADDR": address}))
-
-            conversation.park()
-            gathering.add([item], told, conversation.connection.poller)
-            return True
-
-        return take
+        if int(environ.get("CONTENT_LENGTH") or 0) > self._settings.max_body:
+            return None
+        try:
+            read = reader_of(environ.get("CONTENT_TYPE", ""), seed)
+        except Refused:
+            return None
+        return Lane(self, environ, seed, is_open, read).take
 
     def publish(self, push: Push) -> list[dict[str, Any]]:
         """Publish in this thread, without regard to `wait`; what the publisher is told about each destination."""
@@ -248,13 +225,134 @@ class Publisher:
         waiter.expect(receipts, answer)
 
 
-def items_of(pushes: Pushes) -> list[Item]:
-    """What is to be published, in order; nothing for the items of a batch that are refused."""
+class Lane:
+    """Takes the pushes that come with one header, which the server knows by its bytes. Any thread may call it.
+
+    It publishes and answers as Publisher.answer() does, without an environ, a request or a response for each push. The
+    app answers refused pushes and those that wait for an acknowledgement.
+    """
+
+    __slots__ = (
+        "_environ",
+        "_gathering",
+        "_is_open",
+        "_is_plain",
+        "_let_in",
+        "_longest",
+        "_publisher",
+        "_read",
+        "_seed",
+    )
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        environ: dict[str, Any],
+        seed: bool,
+        is_open: Callable[[], bool],
+        read: Callable[[bytes], Body],
+    ):
+        """`environ` is the header's; `read` reads a body of its Content-Type (see bodies.reader_of)."""
+        settings = publisher._settings
+        # As JSON, a longer body might take more bytes than a push may.
+        is_short = int(environ.get("CONTENT_LENGTH") or 0) * MOST_GROWTH <= settings.max_body
+        self._publisher = publisher
+        self._environ = environ
+        self._seed = seed
+        self._is_open = is_open
+        self._read = read
+        self._gathering = publisher._gathering
+        self._is_plain = is_short and not seed and is_form(environ.get("CONTENT_TYPE", ""))  # a body can be USUAL_FORM
+        self._longest = settings.max_id_length
+        self._let_in: dict[str, Caller] = {}  # by address: the caller with this header
+
+    def take(self, body: bytes, conversation: Any) -> bool:
+        """Park the request and publish what its body asks for. Return False if the app has to answer it."""
+        peer, gathering = conversation.connection.peer, self._gathering
+        address = peer[0] if type(peer) is tuple else ""
+        if not self._is_open() or gathering.is_full():
+            return False
+        usual = USUAL_FORM.fullmatch(body) if self._is_plain else None
+        if usual is None:
+            return self._take_any(body, address, conversation)
+        try:
+            caller = self._let_in.get(address) or self._let_in_from(address)
+            if usual.lastindex == 2:
+                destination, data = usual[1].decode(), usual[2].decode()
+            else:
+                destination, data = unescaped(usual[3].decode()), unescaped(usual[4].decode())
+        except (Refused, UnicodeDecodeError):
+            return False
+        if len(destination) > self._longest or not destination.isprintable():
+            return False
+        if caller.bucket is not None and caller.bucket.take():
+            return False
+        item = Item(destination, data)
+        conversation.park()
+        gathering.add([item], partial(self._answer, item, address, conversation), conversation.connection.poller)
+        return True
+
+    def _take_any(self, body: bytes, address: str, conversation: Any) -> bool:
+        """Take a push, or a batch, in any type of body."""
+        publisher = self._publisher
+        try:
+            caller = self._let_in.get(address) or self._let_in_from(address)
+            pushes = pushes_of(self._read(body), publisher._settings, self._seed)
+            items = items_of(pushes, self._seed)
+            if not items or (isinstance(pushes, Push) and pushes.wait):
+                return False
+            self._gathering.check_room(items)
+            caller.charge(len(items))
+        except Exception:  # the app gets the same error: it sends the response and logs it
+            return False
+        if isinstance(pushes, list):
+            publisher._note_refused(self._environ_from(address), pushes)
+        told = partial(self._answer_any, pushes, items, address, conversation)
+        if isinstance(pushes, Push) and not (pushes.several or pushes.key or self._seed):
+            told = partial(self._answer, items[0], address, conversation)
+        conversation.park()
+        self._gathering.add(items, told, conversation.connection.poller)
+        return True
+
+    def _answer(self, item: Item, address: str, conversation: Any, error: StoreError | None) -> None:
+        """Answer a push to one destination, once it is published or could not be stored."""
+        if error is None:
+            conversation.answer("200 OK", _JSON_HEADERS, _json_of_item(item).encode())
+        else:
+            conversation.answer(*self._publisher._not_taken(error, self._environ_from(address)))
+
+    def _answer_any(
+        self, pushes: Pushes, items: list[Item], address: str, conversation: Any, error: StoreError | None
+    ) -> None:
+        publisher, environ = self._publisher, self._environ_from(address)
+        if error is None:
+            conversation.answer(*publisher._written(pushes, items, self._seed, environ))
+        else:
+            conversation.answer(*publisher._not_taken(error, environ, pushes))
+
+    def _let_in_from(self, address: str) -> Caller:
+        """Return the caller with this header at this address, and remember it. Raises Refused."""
+        caller = self._publisher._access.may_push(self._environ_from(address))
+        if len(self._let_in) < MOST_LET_IN:
+            self._let_in[address] = caller
+        return caller
+
+    def _environ_from(self, address: str) -> dict[str, Any]:
+        return {**self._environ, "REMOTE_ADDR": address}
+
+
+def items_of(pushes: Pushes, seed: bool = False) -> list[Item]:
+    """Return what to publish, in order; nothing for the pushes of a batch that are refused.
+
+    Raises Refused (400) for a batch at the server's root (`seed`).
+    """
     if isinstance(pushes, Push):
         push = pushes
         use = None if push.key is None else KeyUse(push.text, push.event, push.ttl, push.skip_sid)
         more = push.event, push.ttl, push.key, push.skip_sid, push.text or None, use
         return [Item(each, push.data, *more) for each in push.destinations]
+    if seed:
+        bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
 
@@ -285,7 +383,9 @@ def _each_written(pushes: list[Push | Refused], items: list[Item]) -> Iterator[s
 
 
 def _json_of(push: Push, items: list[Item], acked: dict[str, int] | None = None) -> str:
-    """The same as encode() would make of publish()'s answers, in a tenth of the time."""
+    """Return what encode() would make of publish()'s answers, in a tenth of the time."""
+    if not push.several and acked is None:
+        return _json_of_item(items[0])
     answers = [_json_of_item(item, None if acked is None else acked[item.destination]) for item in items]
     return f"[{','.join(answers)}]" if push.several else answers[0]
 

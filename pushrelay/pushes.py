@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .bodies import FIELDS, MAX_PUSHES, SEED_FIELDS, Fields, kind_of, read_body, read_query
+from .bodies import FIELDS, MAX_PUSHES, SEED_FIELDS, Body, Fields, kind_of, read_body, read_query
 from .errors import Refused, bad
 from .json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers
 from .publication import encode, quote
@@ -51,10 +51,16 @@ def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False)
     """
     if environ.get("QUERY_STRING") and not seed:
         bad("unknown_field", "the address has a query string, which nobody reads: send all fields in the body")
-    body = read_body(environ, settings.max_body, seed)
+    header = environ.get("HTTP_IDEMPOTENCY_KEY")
+    return pushes_of(read_body(environ, settings.max_body, seed), settings, seed, header)
+
+
+def pushes_of(
+    body: Body, settings: Settings, seed: bool = False, header: str | None = None
+) -> Push | list[Push | Refused]:
+    """Return the push, or the batch, that a body asks for. `header` is the `Idempotency-Key`. Raises Refused."""
     if seed and not isinstance(body, list):
         return checked({name: body[name] for name in SEED_FIELDS if name in body}, settings)
-    header = environ.get("HTTP_IDEMPOTENCY_KEY")
     if header is not None:
         header = _header_key(header)
     if not isinstance(body, list):

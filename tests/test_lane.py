@@ -1,5 +1,6 @@
 """The ways of a push, Flask's and the shorter ones: what they answer is the same to the byte."""
 
+import copy
 import functools
 import http.client
 import json
@@ -96,7 +97,7 @@ def test_both_say_the_same_when_the_relay_fails(monkeypatch):
     assert quick[0].startswith("500") and json.loads(quick[2])["error"] == "internal_server_error"
 
 
-# The third way: a header that comes again is known, and the push is taken without an environ.
+# The third way: the header is known from an earlier request, and the push is taken without an environ.
 
 
 @pytest.fixture
@@ -117,13 +118,15 @@ def served():
     server.close()
 
 
-def post(sock, headers, body):
+def post(sock, headers, body, path="/push"):
     """The answer but for what the time and the number of the push make of it."""
     lines = [f"{name}: {value}\r\n" for name, value in {**headers, "Content-Length": len(body)}.items()]
-    sock.sendall(f"POST /push HTTP/1.1\r\nHost: localhost\r\n{''.join(lines)}\r\n".encode() + body)
+    sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{''.join(lines)}\r\n".encode() + body)
     answer = http.client.HTTPResponse(sock)
     answer.begin()
-    headers = sorted((name, value) for name, value in answer.getheaders() if name != "Date")
+    headers = sorted(
+        (name, re.sub(r"epoch:\d+", "epoch:N", value)) for name, value in answer.getheaders() if name != "Date"
+    )
     return answer.status, headers, re.sub(rb"epoch:\d+", b"epoch:N", answer.read())
 
 
@@ -137,7 +140,14 @@ PLAIN = b"destination=a&data=x"
 ODD = {
     "encoded": b"destination=a&data=%41",
     "a space": b"destination=a&data=+",
+    "an encoded destination": b"destination=user%3A7&data=%26%3D",
+    "no encoding": b"destination=a&data=%zz%",
+    "an encoded control character": b"destination=%0A&data=x",
+    "encoded control characters": b"destination=a&data=%00%0A",
     "not UTF-8": b"destination=a&data=\xff",
+    "not UTF-8 when decoded": b"destination=a&data=%C3",
+    "half a character encoded": b"destination=a&data=%C3\xa9",
+    "half a character not encoded": b"destination=a&data=\xc3%A9",
     "a control character": b"destination=\x7f&data=x",
     "too long": b"destination=" + b"a" * 300 + b"&data=x",
     "no destination": b"destination=&data=x",
@@ -150,14 +160,89 @@ ODD = {
 
 
 @pytest.mark.parametrize("body", ODD.values(), ids=ODD)
-def test_a_body_that_is_not_plain_takes_the_other_way_though_its_header_is_known(served, asked, body):
-    """Each stands under the very header that a plain push had before."""
+def test_a_form_that_is_not_plain_is_answered_the_same_though_its_header_is_known(served, asked, body):
+    """Each comes under the very header that a plain push had before. Only refusals need an environ."""
     plain = PLAIN + b"x" * (len(body) - len(PLAIN))
     first = post(served, FORM, body)
     assert post(served, FORM, plain)[0] == post(served, FORM, plain)[0] == 200
     asked.clear()
     assert post(served, FORM, plain)[0] == 200 and not asked
-    assert post(served, FORM, body) == first and asked
+    assert post(served, FORM, body) == first and bool(asked) == (first[0] != 200)
+
+
+LINES = {"Content-Type": "application/x-ndjson"}
+ANY = {
+    "JSON": ("/push", JSON, b'{"destination": "a", "data": {"x": [1.5, null, "\xc3\xbc"]}}'),
+    "JSON with options": ("/push", JSON, b'{"destination": 7, "data": 1, "event": "e", "ttl": 5, "except": "s"}'),
+    "JSON to several": ("/push", JSON, b'{"destination": ["a", "b"], "data": ""}'),
+    "JSON with a charset": (
+        "/push",
+        {"Content-Type": "Application/JSON; charset=utf-8"},
+        b'{"destination":1,"data":1}',
+    ),
+    "a batch": ("/push", JSON, b'[{"destination": "a", "data": 1}, {"destination": "", "data": 1}, 7]'),
+    "lines": ("/push", LINES, b'{"destination": "a", "data": 1}\n\nnot JSON\n{"destination": "b", "data": 2}\n'),
+    "multipart": ("/push", *reversed(multipart(destination="a", data="\xfc"))),
+    "a form with a charset": ("/push", {"Content-Type": f"{FORM['Content-Type']}; charset=UTF-8"}, PLAIN),
+    "a form without a type": ("/push", {}, b"destination[]=a&data=%C3%BC+%26"),
+    "a form at the root": ("/", FORM, PLAIN),
+    "any form at the root": ("/", {"Content-Type": "text/plain"}, b"destination=a&data=x&id=\xff&wait=7"),
+    "JSON at the root": ("/", JSON, b'{"destination": ["a", "b"], "data": {}}'),
+}
+
+
+@pytest.mark.parametrize(("path", "headers", "body"), ANY.values(), ids=ANY)
+def test_a_body_of_any_kind_is_taken_without_an_environ_and_answered_the_same(served, asked, path, headers, body):
+    first = [post(served, headers, body, path) for _ in range(2)]
+    assert len(asked) == 1 and first[0] == first[1] and first[0][0] == 200
+    asked.clear()
+    assert post(served, headers, body, path) == first[0] and not asked
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/push", b'{"destination": "a", "data": 1, "wait": 0.01}', 200),
+        ("/push", b'[{"destination": "", "data": 1}, 7]', 200),
+        ("/push", b"[]", 200),
+        ("/push", b'{"destination": "a", "data": 1, "data": 2}', 400),
+        ("/push", b'\xef\xbb\xbf{"destination": "a", "data": 1}', 400),
+        ("/push", b'{"destination": "a", "data": ' + b"[" * 101 + b"]" * 101 + b"}", 400),
+        ("/push", b'{"destination": "a", "data": 1' + b"0" * 400 + b"}", 400),
+        ("/push", b'{"destination": "a", "data": "\\ud800"}', 400),
+        ("/", b'[{"destination": "a", "data": 1}]', 400),
+    ],
+)
+def test_what_needs_more_than_its_body_is_answered_by_the_app_though_its_header_is_known(
+    served, asked, path, body, status
+):
+    answers = [post(served, JSON, body, path) for _ in range(3)]
+    assert answers == answers[:1] * 3 and answers[0][0] == status and len(asked) == 3
+
+
+def test_a_key_in_the_body_means_the_same_though_its_header_is_known(served, asked):
+    bodies = [b'{"destination": "a", "data": %d, "id": "order"}' % number for number in (1, 1, 2)]
+    first, again, reused = (post(served, JSON, body) for body in bodies)
+    assert first == again and len(asked) == 1
+    assert reused[0] == 422 and json.loads(reused[2])["error"] == "id_reused" and len(asked) == 1
+    assert post(served, {**JSON, "X-Other": "header"}, bodies[2]) == reused and len(asked) == 2
+    assert relay_app.publisher._broker.position("a") == "epoch:1"
+
+
+def test_a_body_that_grows_beyond_max_body_as_json_is_refused_though_its_header_is_known(served, monkeypatch):
+    small = copy.copy(relay_app.settings)
+    small.max_body = 2000
+    monkeypatch.setattr(relay_app.publisher, "_settings", small)
+    for body in (b"destination=a&data=" + b"\x01" * 400, b"destination=a&data=+" + b"\x01" * 399):
+        plain = b"destination=a&data=" + b"x" * 400
+        assert [post(served, FORM, plain)[0], post(served, FORM, body)[0]] == [200, 413]
+
+
+def test_a_failure_of_the_relay_is_a_500_though_the_header_is_known(served, monkeypatch):
+    body = b'{"destination": "a", "data": 1}'
+    assert [post(served, JSON, body)[0] for _ in range(2)] == [200] * 2
+    monkeypatch.setattr("pushrelay.pushes.checked", None)
+    assert [post(served, JSON, body)[0] for _ in range(2)] == [500] * 2
 
 
 def test_who_was_not_let_in_is_not_let_in_by_the_shortcut(served):
@@ -246,6 +331,16 @@ def test_pushes_whose_header_is_known_count_as_well(served, rated, asked):
 def test_a_known_header_with_a_wrong_key_stays_wrong(served, rated):
     for _ in range(3):
         assert post(served, {**KEYED, "X-Relay-Key": KEY[:-1]}, PLAIN)[0] == 403
+
+
+def test_each_publication_counts_and_a_refused_one_does_not_though_the_header_is_known(served, rated, asked):
+    body = b'{"destination": ["a", "b"], "data": 1}'
+    headers = {**KEYED, **JSON}
+    assert [post(served, headers, body)[0] for _ in range(3)] == [200, 429, 429]
+    assert relay_app.publisher._broker.position("b") == "epoch:1"
+    rated[0] += 10
+    asked.clear()
+    assert [post(served, headers, body)[0] for _ in range(2)] == [200, 429] and len(asked) == 1
 
 
 def test_this_machine_pushes_as_much_as_it_likes(served, rated):

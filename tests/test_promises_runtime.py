@@ -155,7 +155,7 @@ def test_handshakes_with_long_cookies_of_their_own_leave_no_memory_behind(start_
     [
         (addresses._ip_of, addresses.ip_of, "1.2.3.4"),
         (origins._parse, origins._parsed, "https://example.org"),
-        (bodies._kind_of, lambda text: bodies.read_body({"CONTENT_TYPE": text}, 10), "text/plain"),
+        (bodies._reader_of, lambda text: bodies.read_body({"CONTENT_TYPE": text}, 10), "text/plain"),
     ],
     ids=["addresses", "origins", "types"],
 )
