@@ -36,6 +36,8 @@ class Figure:
 
 FIGURES = {
     "kept": Figure("pushes, connections kept", "/s"),
+    "kept_text": Figure("the same, forms with spaces and %", "/s"),
+    "kept_json": Figure("the same, JSON", "/s"),
     "new": Figure("pushes, a new connection each (PHP's cURL)", "/s"),
     "fanout": Figure("fan-out to many clients, deliveries", "/s"),
     "connects": Figure("clients connected and registered", "/s"),
@@ -55,6 +57,9 @@ FIGURES = {
 class Work:
     """How much is asked of every server."""
 
+    # Pushes before anything is measured: Node's compiler is done after some 40,000, and a server runs for days.
+    warm_up: int = 60_000
+    slow_warm_up: int = 500  # for the stock servers, which compile nothing and take a minute for 60,000
     pushes: int = 6000
     fan_clients: int = 1000
     fan_pushes: int = 60
@@ -64,7 +69,7 @@ class Work:
     idle_seconds: float = 5.0
 
     def reduced(self) -> "Work":
-        return Work(self.pushes // 10, 100, 20, self.rate, self.paced // 5, self.unicast // 10, 1.0)
+        return Work(500, 500, self.pushes // 10, 100, 20, self.rate, self.paced // 5, self.unicast // 10, 1.0)
 
 
 def number(pattern: str, text: str) -> float:
@@ -75,12 +80,15 @@ def number(pattern: str, text: str) -> float:
     return float(found[1])
 
 
-def push(server: Server, count: int, threads: int, prefix: str, destinations: int, keep=True, rate=0) -> str:
+def push(
+    server: Server, count: int, threads: int, prefix: str, destinations: int, keep=True, rate=0, kind="plain"
+) -> str:
     """Push by relayload; returns what it printed. No figure is worth anything when pushes failed, so that raises."""
     what = [count, threads, int(keep), prefix, destinations, rate]
     command = [CACHE / "relayload", "push", "127.0.0.1", server.port, server.kind.push_path, *what]
     try:
-        ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+        environ = {**os.environ, "KIND": kind}
+        ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, env=environ)
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{count:,} pushes took more than 5 minutes") from error
     if failed := number(r"err (\d+)", ran.stdout + ran.stderr):
@@ -131,6 +139,8 @@ def must_have_arrived(expected: int, figures: str) -> str:
 
 def measure_pushes(server: Server, work: Work, clients: int) -> Iterator[tuple[str, float]]:
     yield "kept", number(r"\((\d+)/s\)", push(server, work.pushes, 4, "nobody", 100))
+    for kind in ("text", "json"):
+        yield f"kept_{kind}", number(r"\((\d+)/s\)", push(server, work.pushes, 4, "nobody", 100, kind=kind))
     yield "new", number(r"\((\d+)/s\)", push(server, work.pushes, 4, "nobody", 100, keep=False))
 
 
@@ -190,7 +200,7 @@ def measure(server: Server, work: Work, parts: list[str], clients: int) -> tuple
     """All figures of one server in one round, and what failed. A part that fails leaves the others theirs."""
     figures, failures = {}, []
     try:
-        push(server, 500, 4, "warm", 10)
+        push(server, work.slow_warm_up if server.kind.thread_per_client else work.warm_up, 4, "warm", 10)
     except Failed as error:
         return {}, [f"warming up: {error}"]
     for part in (part for part in PARTS if part in parts):

@@ -10,8 +10,9 @@
  *       SIGUSR1       print the figures so far, and count from zero again
  *
  *   relayload push HOST PORT PATH COUNT THREADS KEEPALIVE PREFIX NDEST [RATE]
- *       Sends COUNT form-encoded POSTs to the destinations PREFIX<k mod NDEST> (PREFIX when NDEST is 0), as fast as
+ *       Sends COUNT POSTs, form-encoded unless KIND says otherwise, to the destinations PREFIX<k mod NDEST> (PREFIX when NDEST is 0), as fast as
  *       THREADS connections carry them, or RATE a second in all. KEEPALIVE 0 opens a connection for each, as PHP does.
+ *       KIND=text     data is a sentence, so the form has + and %; KIND=json: the push is JSON, and so is its data
  *       PAD=text      more data in each push
  *       HDR=lines     more request headers, each ending in \r\n
  *
@@ -540,6 +541,7 @@ struct pusher {
 };
 
 static const char *path, *pad, *headers;
+static const char *body_format = "destination=%s%s&data=T%lluE%s", *type = "application/x-www-form-urlencoded";
 static atomic_long next_push;
 static long count, destinations;
 static int keep;
@@ -655,12 +657,21 @@ static size_t build_request(char *out, size_t size, long k, uint64_t sent)
     char body[4096], number[32] = "";
     if (destinations)
         format(number, sizeof number, "%ld", k % destinations);
-    size_t length =
-        format(body, sizeof body, "destination=%s%s&data=T%lluE%s", prefix, number, (unsigned long long)sent, pad);
+    size_t length = format(body, sizeof body, body_format, prefix, number, (unsigned long long)sent, pad);
     return format(out, size,
-                  "POST %s HTTP/1.1\r\nHost: %s:%d\r\n%sContent-Type: application/x-www-form-urlencoded\r\n"
-                  "Content-Length: %zu\r\n%s\r\n%s",
-                  path, host, port, headers, length, keep ? "" : "Connection: close\r\n", body);
+                  "POST %s HTTP/1.1\r\nHost: %s:%d\r\n%sContent-Type: %s\r\nContent-Length: %zu\r\n%s\r\n%s",
+                  path, host, port, headers, type, length, keep ? "" : "Connection: close\r\n", body);
+}
+
+static void choose_body(const char *kind)
+{
+    if (!strcmp(kind, "text"))
+        body_format = "destination=%s%s&data=T%lluE+Your+order%%2C+Zo%%C3%%AB%%2C+is+on+its+way.%s";
+    else if (!strcmp(kind, "json")) {
+        body_format = "{\"destination\":\"%s%s\",\"data\":{\"at\":\"T%lluE\",\"text\":\"Your order is on its way.%s\"}}";
+        type = "application/json";
+    } else if (strcmp(kind, "plain"))
+        die("KIND is plain, text or json");
 }
 
 static void *run_pusher(void *argument)
@@ -708,6 +719,7 @@ static int push_main(int argc, char **argv)
     prefix = argv[8];
     destinations = atol(argv[9]);
     rate = argc > 10 ? atof(argv[10]) : 0;
+    choose_body(environment("KIND", "plain"));
     pad = environment("PAD", "");
     headers = environment("HDR", "");
     if (threads < 1 || threads > MAX_THREADS || destinations < 0)

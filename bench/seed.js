@@ -23,7 +23,8 @@ server.on("request", (request, response) => {
   let body = "";
   request.on("data", chunk => (body += chunk));
   request.on("end", () => {
-    const { destination, data } = querystring.parse(body);
+    const isJson = request.headers["content-type"] === "application/json"; // the seed takes forms alone
+    const { destination, data } = isJson ? JSON.parse(body) : querystring.parse(body);
     if (destination) io.to(destination).emit("push", { data });
     response.end();
   });

@@ -19,7 +19,8 @@ def register(message):
 
 @app.post("/")
 def push():
-    socketio.emit("push", {"data": request.form["data"]}, to=request.form["destination"])
+    fields = request.get_json() if request.is_json else request.form
+    socketio.emit("push", {"data": fields["data"]}, to=fields["destination"])
     return ""
 
 

@@ -14,7 +14,19 @@ pytestmark = pytest.mark.alone  # it measures time
 
 BENCH = ROOT / "bench"
 FIGURES = {
-    *("kept", "new", "fanout", "connects", "memory", "threads", "idle_cpu", "unicast", "leave_cpu"),
+    *(
+        "kept",
+        "kept_text",
+        "kept_json",
+        "new",
+        "fanout",
+        "connects",
+        "memory",
+        "threads",
+        "idle_cpu",
+        "unicast",
+        "leave_cpu",
+    ),
     *("reply_p50", "reply_p99", "delivery_p50", "delivery_p99"),
 }
 
@@ -95,7 +107,7 @@ def test_a_server_that_fails_is_a_line_and_not_the_end(compare, tmp_path):
     broken = shlex.join([sys.executable, "-c", "raise SystemExit('no such luck')"])
     flags = ("--quick", "--clients=20", "--rounds=1", "--servers=relay,seed", "--only=push", f"--json={file}")
     assert "- the relay: round 1: did not start: no such luck" in compare.run(*flags, "--relay", broken)
-    assert set(json.loads(file.read_text())["medians"]["seed"]) == {"kept", "new"}
+    assert set(json.loads(file.read_text())["medians"]["seed"]) == {"kept", "kept_text", "kept_json", "new"}
 
 
 def test_a_run_that_is_stopped_leaves_no_process_behind(compare):
