@@ -1,7 +1,5 @@
 // The relay's browser client (MIT): docs/socket-api.md. Engine.IO 4, Socket.IO 5.
 (() => {
-  "use strict";
-
   const DEFAULTS = {
     transports: ["websocket", "polling"],
     timeout: 10000, // ms: for a transport to open, for a token, and for the answer to a push
@@ -12,8 +10,8 @@
   const PLACES = 3; // polls of one browser: it has six connections to a host, and pages need some to load
 
   const scope = globalThis; // of a page, a worker or Node
-  const page = scope.document || {};
-  const here = scope.location || {};
+  const noop = () => {};
+  const { document: page = {}, location: here = {}, addEventListener: listen = noop } = scope;
 
   // Unknown in modules, bundles and workers.
   const { src } = page.currentScript || {};
@@ -23,15 +21,18 @@
 
   const refusal = (error, message) => ({ ok: false, error, message });
   const CUT = refusal("disconnected", "connection lost");
-  const CLOSED = refusal("closed", "closed or unregistered");
+  const CLOSED = refusal("closed", "closed");
 
   const isObject = (value) => value && typeof value === "object";
   const isFunction = (value) => typeof value === "function";
   const isRefused = (body) => body && body.ok === false;
   const listOf = (ids) => [].concat(ids).map(asText);
-  const late = (ms) => refusal("timeout", `no answer within ${ms} ms`);
-  const noRelay = (url, how = "") => ({ error: "no_relay", message: `no relay answers at ${url}${how}: run python relay.py doctor ${url.replace(/socket\.io\/$/, "")}`, url });
-  const noop = () => {};
+  const late = (ms) => refusal("timeout", `no answer in ${ms} ms`);
+  const noRelay = (url, how = "") => ({
+    error: "no_relay",
+    message: `no relay answers${how}: run python relay.py doctor ${new URL("..", url)}`,
+    url,
+  });
 
   /** An id as text. JavaScript may have rounded a number beyond 2^53. */
   function asText(id) {
@@ -62,13 +63,14 @@
   async function takePlace(url, lost, n = 0) {
     const { locks } = scope.navigator || {};
     const isFull = n === PLACES;
-    if (isFull && page.hidden) lost();
-    if (!locks || (isFull && page.hidden)) return noop;
+    const isHopeless = isFull && page.hidden;
+    if (isHopeless) lost();
+    if (isHopeless || !locks) return noop;
     return new Promise((resolve) => {
       const name = `relay:poll:${isFull ? Math.floor(Math.random() * PLACES) : n}:${url}`;
       const granted = (lock) => (lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1)));
       const failed = (error) => (error.name === "AbortError" ? lost() : resolve(noop)); // or there are no locks here
-      locks.request(name, isFull ? { steal: true } : { ifAvailable: true }, granted).catch(failed);
+      locks.request(name, { steal: isFull, ifAvailable: !isFull }, granted).catch(failed);
     });
   }
 
@@ -79,13 +81,12 @@
     const place = takePlace(url, () => wire.end("no place"));
 
     async function request(options) {
-      const session = wire.sid ? "&sid=" + wire.sid : "";
-      const query = "?EIO=4&transport=polling&t=" + Math.random() + session; // a number against caches
-      const response = await fetch(url + query, { credentials: "include", ...options });
+      const query = "?EIO=4&transport=polling&t=" + Math.random(); // a number against caches
+      const response = await fetch(url + query + (wire.sid ? "&sid=" + wire.sid : ""), { credentials: "include", ...options });
       if (response.ok) return response.text();
       const { status, headers } = response;
       const body = await response.json().catch(noop);
-      throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") || 0 });
+      throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") });
     }
 
     async function poll() {
@@ -139,8 +140,7 @@
   // A tab keeps positions for its next page in sessionStorage. A frame shares sessionStorage with its page, and what the
   // frame was handed may be missing in the page: only the page itself keeps positions. If several connections of a page
   // hold an id, each uses an item of its own: the first connection the first item, and so on.
-  const SHARED = Symbol.for("relay"); // by all copies of this script in the page
-  const taken = (scope[SHARED] = scope[SHARED] || new Set()); // states: see _of()
+  const taken = (scope["relay ids"] = scope["relay ids"] || new Set()); // states: see _of(); of all copies of this script
   const unsaved = new Set(); // states, the newest last
   const saveSoon = soon(saveAll, 50); // a burst is a few writes
 
@@ -171,21 +171,17 @@
   }
 
   function saveAll() {
-    const items = new Map();
     for (const { id, item, _handed: handed } of unsaved) {
-      const positions = items.get(item) || readItem(item);
-      items.set(item, positions);
+      const positions = readItem(item);
       positions.delete(id); // the newest last
       if (isPosition(handed)) positions.set(id, handed);
-    }
-    unsaved.clear();
-    items.forEach((positions, item) => {
       try {
         scope.sessionStorage.setItem(item, JSON.stringify([...positions].slice(-100)));
       } catch (error) {
         // Denied or full: recovery works within the page.
       }
-    });
+    }
+    unsaved.clear();
   }
 
   /** A timer: call it with milliseconds to set it again, and without to stop it. */
@@ -199,14 +195,12 @@
 
   /** Return a function that calls another once, `ms` after the first of several calls. */
   function soon(run, ms) {
-    let isSet = false;
-    const now = () => {
-      isSet = false;
-      run();
-    };
+    let id;
     return () => {
-      if (!isSet) setTimeout(now, ms);
-      isSet = true;
+      id = id || setTimeout(() => {
+        id = 0;
+        run();
+      }, ms);
     };
   }
 
@@ -216,7 +210,7 @@
     }
 
     on(name, fn, once) {
-      if (!isFunction(fn)) throw new TypeError("on() needs a function");
+      if (!isFunction(fn)) throw new TypeError("no function");
       this._handlers.push({ name, fn, once });
       return this;
     }
@@ -230,12 +224,12 @@
       return this;
     }
 
-    listeners(name) {
-      return this._handlers.filter((it) => it.name === name).map(({ fn }) => fn);
+    removeListener(name, fn) {
+      return this.off(name, fn);
     }
 
-    hasListeners(name) {
-      return this.listeners(name).length > 0;
+    removeAllListeners(name) {
+      return this.off(name);
     }
 
     /** Return a function for each handler that calls it. A handler of once() is removed now. */
@@ -253,9 +247,6 @@
   }
 
   const sinceOf = (state) => (state._queue ? "acked" : state._handed);
-  const NONE = 0;
-  const ASKED = 1;
-  const HELD = 2;
   const live = new Set(); // started and not closed
 
   /** Kept up from connect() to close(). Subclasses add _changed(), _event() and _error(). */
@@ -263,8 +254,7 @@
     constructor(url, options) {
       super();
       this.status = "offline";
-      this.sid = null;
-      this.transport = null; // while online
+      this.sid = this.transport = null; // while online
       this._url = url;
       this._options = { ...DEFAULTS, ...options };
 
@@ -334,8 +324,7 @@
         const body = json && JSON.parse(json);
         if (type === "0") {
           this._patience = body.pingInterval + body.pingTimeout;
-          wire.sid = body.sid;
-          wire.maxPayload = body.maxPayload;
+          Object.assign(wire, body);
           wire.send("40");
         } else if (type === "1") wire.end("transport close");
         else if (type === "2") wire.send("3");
@@ -343,7 +332,6 @@
         else if (type === "41") this._drop("io server disconnect");
         else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
         else if (type === "43") this._answer(+id, ...body);
-        else if (type && body[0] === "relay_drain") this._drop("transport close", null, body[1].reconnect_in_ms);
         else if (type) this._take(body);
         else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("parse error"); // nor what we ignore
       } catch (error) {
@@ -418,11 +406,11 @@
         state = {
           id,
           item: scope.top === scope && !this.io && this._url, // of sessionStorage; frames and `io` keep nothing
-          _live: NONE, // on this wire: NONE, ASKED or HELD
-          _queue: null, // of an inbox: {position, _calls that have not succeeded, _tries}; _tries: failures until it gives up
-          _acked: null, // the position up to which handlers are done
-          _told: null, // the last one that was acknowledged on this wire
+          _live: 0, // on this wire; 1: asked for, 2: held
           _calls: 0, // of register() without leave()
+          // Set later: _handed, _acked (the position up to which handlers are done), _told (the last one that was acknowledged
+          // on this wire), _queue of an inbox: {position, _calls that have not succeeded, _tries}, and _tries: failures until
+          // it gives up.
         };
         this._ids.set(id, state);
         takeItem(state);
@@ -449,7 +437,7 @@
     _startAt(state, since) {
       if (since === undefined || (state._live && since === null)) return;
       if (state._live) this._leaveIds([state.id], noop);
-      state._live = NONE;
+      state._live = 0;
       reach(state, since);
     }
 
@@ -457,9 +445,9 @@
     _remember({ id, since, inbox, ...payload }, answer) {
       const ids = listOf(id);
       const key = JSON.stringify([{ ids, since, inbox, ...payload }, typeof payload.token]);
-      const isSame = (it) => it._answers.length && it._key === key && it.ids.length === ids.length;
+      const isSame = (it) => it._answers.length && it._key === key && it._ids.length === ids.length;
       const same = [...this._registrations].find(isSame);
-      const registration = same || { ids, _key: key, _answers: [], _tries: 0 };
+      const registration = same || { _ids: ids, _key: key, _answers: [], _tries: 0 };
       registration._payload = payload;
       registration._answers.push(answer);
       this._wakeUp();
@@ -480,12 +468,12 @@
       const wire = this._wire;
       const isOver = () => this._wire !== wire || !this._registrations.has(registration);
       const again = (body) => {
-        if (!registration._tries) this._error({ ...body, ids: registration.ids });
+        if (!registration._tries) this._error({ ...body, ids: registration._ids });
         setTimeout(() => isOver() || this._register(registration), this._backOff(registration._tries++));
       };
       const payload = registration._payload;
       let { token } = payload;
-      if (this._all(registration.ids).some((state) => !state._live && sinceOf(state))) registration._isAway = true;
+      if (this._all(registration._ids).some((state) => !state._live && sinceOf(state))) registration._isAway = true;
       if (isFunction(token)) {
         try {
           token = await within(this._options.timeout, token());
@@ -494,11 +482,11 @@
         }
         if (isOver()) return;
       }
-      const { ids } = registration;
+      const { _ids: ids } = registration;
       const asked = this._all(ids).map((state) => ({ ...state, _now: state })); // as they are when this is sent
       const from = asked.filter(sinceOf).map((state) => [state.id, sinceOf(state)]);
       const since = from[0] && Object.fromEntries(from);
-      this._all(ids).forEach((state) => (state._live = state._live || ASKED));
+      this._all(ids).forEach((state) => (state._live = state._live || 1));
       this._send(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
         if (isOver()) return; // the next connection asks
         if (/_not_available$|^too_many_events$/.test(body.error)) again(body); // passes by itself
@@ -509,11 +497,10 @@
     /** Register ids again whose token function gives a new token. Returns the others. */
     _renew(ids) {
       ids = ids.filter((id) => this._ids.has(id)); // an unregister may be under way
-      this._all(ids).forEach((state) => (state._live = NONE));
+      this._all(ids).forEach((state) => (state._live = 0));
       this._registrations.forEach((registration) => {
-        const others = ids.filter((id) => !registration.ids.includes(id));
-        if (!isFunction(registration._payload.token) || others.length === ids.length) return;
-        ids = others;
+        if (!isFunction(registration._payload.token) || !ids.some((id) => registration._ids.includes(id))) return;
+        ids = ids.filter((id) => !registration._ids.includes(id));
         this._register(registration);
       });
       return ids;
@@ -532,8 +519,8 @@
       registration._tries = 0;
       for (const before of asked) {
         const { id, _handed: handed, _now: state } = before;
-        if (!registration.ids.includes(id)) continue;
-        state._live = isNo && state._live < HELD ? NONE : HELD;
+        if (!registration._ids.includes(id)) continue;
+        state._live = isNo && state._live < 2 ? 0 : 2;
         const { position = handed, recovered = true } = (body.ids || {})[id] || {};
         const isLost = sinceOf(before) && !recovered;
         if (state._handed === handed && (isLost || !isPosition(handed))) reach(state, position);
@@ -550,7 +537,7 @@
       } else if (answers.length) {
         this._registrations.delete(registration);
         // It may have left an id that others hold.
-        this._registrations.forEach((it) => this._all(it.ids).every((state) => state._live) || this._register(it));
+        this._registrations.forEach((it) => this._all(it._ids).every((state) => state._live) || this._register(it));
       } else this._error(body); // kept: next time may go better
       answers.forEach((answer) => answer(body));
     }
@@ -566,13 +553,13 @@
     _replaceOlder(registration) {
       for (const older of this._registrations) {
         if (older === registration) return;
-        if (!older._answers.length) this._dropIds(older, registration.ids);
+        if (!older._answers.length) this._dropIds(older, registration._ids);
       }
     }
 
     _dropIds(registration, ids) {
-      registration.ids = registration.ids.filter((id) => !ids.includes(id));
-      if (registration.ids.length) return;
+      registration._ids = registration._ids.filter((id) => !ids.includes(id));
+      if (registration._ids.length) return;
       this._registrations.delete(registration);
       registration._answers.splice(0).forEach((answer) => answer(CLOSED));
       this._settle(registration);
@@ -600,6 +587,7 @@
     /** Hand each publication over once: a replay may hold publications that are here already. */
     _take([name, message, ...others]) {
       const { id: position, destination, error, ids } = message || {};
+      if (name === "relay_drain") return this._drop("transport close", null, message.reconnect_in_ms);
       if (name === "relay_error") {
         if (error === "token_expired" && ids && ids[0] && !(message.ids = this._renew(ids)).length) return;
         return this._error(message);
@@ -624,7 +612,7 @@
       entry._calls = entry._calls.filter((_, i) => !results[i]);
       if (entry._calls.length) {
         const tries = ++entry._tries;
-        this._error({ ...refusal("handler_failed", "a handler failed"), ids: [state.id], id: entry.position, tries });
+        this._error({ ...refusal("handler_failed", "handler failed"), ids: [state.id], id: entry.position, tries });
         if (!(tries >= state._tries)) return setTimeout(() => this._handle(state, queue, entry), this._backOff(tries));
         entry._calls = [];
       }
@@ -636,14 +624,19 @@
     _sendAcks() {
       this._ids.forEach((state) => {
         const position = state._acked;
-        if (state._live < HELD || !position || position === state._told) return;
+        if (state._live < 2 || !position || position === state._told) return;
         state._told = position;
         this._send(["ack", { id: state.id, position }]);
       });
     }
 
-    // The end of a wire, and the next one.
+    /** An error that no handler gets is a line on the console, unless the page itself called close() or unregister(). */
+    _error(body) {
+      const args = this.io ? ["relay_error", body] : ["error", asError(body).details];
+      if (body.error !== "closed" && !this._fire(...args)) console.warn("relay:", body.message, body);
+    }
 
+    // The end of a wire, and the next one.
     /** Random, so that not all pages come back at the same moment. */
     _backOff(failures) {
       const { reconnectDelay, reconnectDelayMax } = this._options;
@@ -653,7 +646,7 @@
     /** Lose the connection, and open the next one: after `delay` ms if the relay asked for that. */
     _drop(reason, error, delay) {
       const { details } = error || {};
-      const { retryAfter = 0 } = details || {};
+      const retryAfter = (details && details.retryAfter) || 0;
       // A connection that ends soon counts as a failure.
       if (this.transport && Date.now() - this._since > this._options.reconnectDelayMax) this._failures = 0;
       this._drained = delay >= 0 || retryAfter > 0;
@@ -675,15 +668,14 @@
       this.sid = this.transport = null;
       this._answers.forEach((_, number) => this._answer(number, live.has(this) ? CUT : CLOSED));
       // The last acknowledgement may have been lost with the wire.
-      this._ids.forEach((state) => Object.assign(state, { _live: NONE, _told: null }));
+      this._ids.forEach((state) => (state._live = state._told = 0));
       this._say(status, detail, error);
     }
 
     _hangUp() {
-      const wire = this._wire;
       this._silence();
+      if (this._wire) this._wire.close();
       this._wire = null;
-      if (wire) wire.close();
     }
 
     // The page is hidden or shown, and WebSocket comes back.
@@ -703,8 +695,7 @@
 
     /** While polling: see whether WebSocket works. Then the next connection has it, and recovery bridges the gap. */
     async _tryWebSocket() {
-      const { transports, timeout } = this._options;
-      if (this.transport !== "polling" || !transports.includes("websocket")) return;
+      if (this.transport !== "polling" || !this._options.transports.includes("websocket")) return;
       this._opened = Date.now();
       const wire = { close: noop };
       const first = (resolve, reject) => {
@@ -712,7 +703,7 @@
         wire.end = reject;
         websocket(wire, this._url);
       };
-      const works = await within(timeout, new Promise(first)).catch(noop);
+      const works = await within(this._options.timeout, new Promise(first)).catch(noop);
       wire.close();
       if (this.transport !== "polling") return;
       if (works && !this._answers.size) {
@@ -743,7 +734,7 @@
     }
 
     close() {
-      if (!live.delete(this)) return;
+      if (!live.delete(this)) return this;
       this._sendAcks();
       const registrations = [...this._registrations];
       this._registrations.clear(); // the next connection may be another user's
@@ -751,10 +742,10 @@
       registrations.forEach((it) => it._answers.forEach((answer) => answer(CLOSED)));
       this._buffer.splice(0).forEach(([, answer]) => answer(CLOSED));
       this._leave("offline", { reason: "io client disconnect" });
+      return this;
     }
   }
 
-  const listen = scope.addEventListener || noop;
   for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume"]) {
     const on = ({ persisted }) => {
       saveAll();
@@ -779,8 +770,7 @@
         states = this._all(listOf(id));
         states.forEach((state) => state._calls++);
       });
-      const isLast = (state) => !--state._calls;
-      promise.leave = () => this.unregister(states.splice(0).filter(isLast).map((state) => state.id));
+      promise.leave = () => this.unregister(states.splice(0).filter((state) => !--state._calls).map((state) => state.id));
       return promise;
     }
 
@@ -803,17 +793,8 @@
         if (live.has(this)) ask(answer);
         else answer(CLOSED);
       });
-      promise.catch((error) => this._report(error));
+      promise.catch(({ name, message, details = { error: name, message } }) => this._error(details));
       return promise;
-    }
-
-    _report({ code, name, message, details = { error: name, message } }) {
-      if (code === "closed") return; // the page's doing
-      if (!this._fire("error", details)) console.warn("relay:", message, details);
-    }
-
-    _error(body) {
-      this._report(asError(body));
     }
 
     _changed(status, detail) {
@@ -821,7 +802,7 @@
     }
 
     _event(name, { data, id, destination } = {}) {
-      const ours = /^(status|error|\*)$/.test(name);
+      const ours = ["status", "error", "*"].includes(name);
       const info = { id, destination, event: name };
       return [...this._calls(ours ? "push" : name, data, info), ...this._calls("*", data, info)];
     }
@@ -829,18 +810,11 @@
 
   const ANY = Symbol();
 
-  /** What pages use of socket.io-client. */
+  /** What pages use most of socket.io-client: docs/socket-api.md lists it. The file must stay below 6 KB. */
   class Socket extends Connection {
     constructor(url, options) {
       super(url, options);
-      const socket = this;
-      const transport = {
-        get name() {
-          return socket.transport;
-        },
-      };
-      const engine = Object.assign(new Emitter(), { transport }); // it fires nothing
-      this.io = Object.assign(new Emitter(), { opts: this._options, engine }); // the manager
+      this.io = new Emitter(); // the manager
     }
 
     get connected() {
@@ -859,9 +833,12 @@
       return live.has(this);
     }
 
-    close() {
-      super.close();
-      return this;
+    open() {
+      return this.connect();
+    }
+
+    disconnect() {
+      return this.close();
     }
 
     onAny(fn) {
@@ -872,46 +849,13 @@
       return this.off(ANY);
     }
 
-    // These three are for the next emit().
-
-    timeout(ms) {
-      this._ms = ms;
-      return this;
-    }
-
-    get volatile() {
-      this._isVolatile = true;
-      return this;
-    }
-
-    compress() {
-      return this;
-    }
-
-    send(...args) {
-      return this.emit("message", ...args);
-    }
-
     emitWithAck(...args) {
-      const ms = this._ms;
-      return new Promise((resolve, reject) =>
-        this.emit(...args, ms ? (error, body) => (error ? reject(error) : resolve(body)) : resolve),
-      );
+      return new Promise((resolve) => this.emit(...args, resolve));
     }
 
     /** The seed's page registers once, outside "connect": remembered too. */
     emit(name, ...args) {
-      const { _ms: ms, _isVolatile: isVolatile } = this;
-      this._ms = this._isVolatile = 0;
-      if (isVolatile && !this.connected) return this;
       const fn = isFunction(args[args.length - 1]) && args.pop();
-      if (fn && ms) {
-        within(ms, new Promise((resolve) => this.emit(name, ...args, (...body) => resolve(body)))).then(
-          (body) => call(fn, this, [null, ...body]),
-          (error) => call(fn, this, [error]),
-        );
-        return this;
-      }
       const answer = (...body) => (fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]));
       const [payload] = args;
       if (name === "register" && payload) this._remember(payload, answer);
@@ -932,46 +876,25 @@
     }
 
     _event(name, ...args) {
-      const ours = /^(connect|connect_error|disconnect)$/.test(name);
+      const ours = ["connect", "connect_error", "disconnect"].includes(name);
       return [...this._calls(ANY, name, ...args), ...this._calls(ours ? "push" : name, ...args)];
     }
-
-    _error(body) {
-      if (body.error !== "closed" && !this._fire("relay_error", body)) console.warn("relay:", body.message);
-    }
   }
-
-  const alias = ({ prototype }, method, ...names) => names.forEach((name) => (prototype[name] = prototype[method]));
-  alias(Emitter, "on", "addEventListener");
-  alias(Emitter, "off", "removeListener", "removeEventListener", "removeAllListeners");
-  alias(Connection, "connect", "open");
-  alias(Socket, "close", "disconnect");
-
-  /** As socket.io-client has it: an address without a scheme has that of the page, and without a host the page's. */
-  const address = (url) => (!url || /^(\w+:\/)?\//.test(url) ? url || undefined : `//${url[0] === ":" ? here.hostname : ""}${url}`);
-
-  // Options of socket.io-client that change nothing here; `rest` is ours.
-  const HARMLESS = /^(rest$|force|multiplex|secure|.*upgrade|withCred|random|closeOn|tryAll)/i;
 
   function io(url, options) {
     if (isObject(url)) return io(undefined, url);
-    const { path = "socket.io/", autoConnect, reconnection, ...others } = options || {};
-    const ignored = Object.keys(others).filter((name) => !(name in DEFAULTS || HARMLESS.test(name)));
-    if (reconnection === false) ignored.push("reconnection");
-    if (ignored.length) console.warn("relay: io() ignores", ignored.join(", "));
-    const socket = new Socket(locate(new URL(path, locate(address(url))).href), others);
-    return autoConnect === false ? socket : socket.connect();
+    const { path = "socket.io/", autoConnect = true, ...others } = options || {};
+    // As in socket.io-client, an address without a scheme has that of the page, and without a host the page's.
+    const address = url ? url.replace(/^:/, here.hostname + ":").replace(/^(?!(\w+:)?\/)/, "//") : HOME;
+    const socket = new Socket(locate(new URL(path, locate(address)).href), others);
+    return autoConnect ? socket.connect() : socket;
   }
 
-  io.Manager = function (url, options) {
-    const socket = io(url, { ...options, autoConnect: false });
-    return Object.assign(socket.io, { socket: () => socket.connect() });
-  };
   io.connect = io;
 
   function locate(url = HOME) {
     const isUrl = /^((http|ws)s?:\/)?\//.test(url);
-    if (!isUrl) throw new Error(`"${url}" is not a URL or path. In a module or bundle, call Relay.connect("/relay/")`);
+    if (!isUrl) throw new Error(`"${url}" is not a URL. In a module or bundle: Relay.connect("/relay/")`);
     return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
   }
 
