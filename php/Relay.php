@@ -147,7 +147,7 @@ if (!\class_exists(Relay::class, false)) {
         /**
          * Push many at once, each an array of destination, data and push()'s options but for `wait`. They go out as requests of
          * 1,000 publications, all within one budget. Each is answered under its own key; one that was not taken with `error`
-         * and `message`, and then lastError() says how many those are.
+         * and `message`, and then lastError() gives their number.
          *
          * @param iterable $pushes
          * @return array|null null: no request was answered
@@ -714,7 +714,7 @@ if (!\class_exists(Relay::class, false)) {
             $headers = array_merge($this->headers(), ["Host: $host", 'Content-Length: ' . strlen($body), 'Connection: close']);
             // HTTP/1.0, so that no answer comes in chunks.
             $out = "POST {$this->path} HTTP/1.0\r\n" . implode("\r\n", $headers) . "\r\n\r\n" . $body;
-            // Where it cannot be written, the answer may be there all the same: 413 comes before the body is read.
+            // If the body cannot be sent, there may be an answer anyway: 413 comes before the body is read.
             while ($out !== '' && ($written = fwrite($stream, $out)) !== false) {
                 $out = (string) substr($out, $written);
                 if ($out !== '') {
@@ -895,7 +895,7 @@ if (!\class_exists(Relay::class, false)) {
             return $seen === $next || $this->swap($seen, $next, $failures === self::FAILURES ? $why : null) !== false;
         }
 
-        /** Seconds for which a relay that failed so often is left alone. */
+        /** Return the seconds until the next try, after this many failures. */
         private function cooldown(int $failures): float
         {
             $trials = min($failures - self::FAILURES, count(self::COOLDOWNS) - 1);

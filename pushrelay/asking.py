@@ -12,7 +12,7 @@ import threading
 import time
 
 from .auth_site import Found, Site
-from .auth_site import Visitor as Visitor  # for those who ask
+from .auth_site import Visitor as Visitor  # callers of ask() make one
 from .complaints import Complaints
 from .errors import Refused
 from .questions import BEGIN_SECONDS, Question, Waiting, not_available

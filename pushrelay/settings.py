@@ -340,12 +340,9 @@ class FlagParser(argparse.ArgumentParser):
         self.add_argument("--config", metavar="FILE", help=about)
         for setting in TABLE:
             about = f"{setting.help} (default: {_written(setting.default)})" if in_help else argparse.SUPPRESS
-            self._add(_flag(setting.name), setting.name, about)
+            self.add_argument(_flag(setting.name), metavar="VALUE", dest=setting.name, help=about)
             if "_" in setting.name:
-                self._add(f"--{setting.name}", setting.name, argparse.SUPPRESS)
-
-    def _add(self, flag: str, name: str, about: str) -> None:
-        self.add_argument(flag, metavar="VALUE", dest=name, help=about)
+                self.add_argument(f"--{setting.name}", dest=setting.name, help=argparse.SUPPRESS)
 
     def parse(self, argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         """What was given, and of that the settings as {name: text}. Raises SettingsError."""
@@ -384,7 +381,7 @@ def _written(default: Any) -> str:
         return "yes" if default else "no"
     if isinstance(default, tuple):
         return ", ".join(default) or "not set"
-    return "not set" if default == "" else f"{default:.15g}" if isinstance(default, float) else str(default)
+    return "not set" if default in ("", None) else f"{default:.15g}" if isinstance(default, float) else str(default)
 
 
 COMMAND_NAMES = ("doctor", "push", "listen", "token")

@@ -138,7 +138,7 @@ def check_folder(path: str) -> None:
 
 
 def create(path: str) -> None:
-    """Make the file if there is none, for its owner alone whatever the umask: it holds what was said to people.
+    """Make the file if there is none, for its owner alone whatever the umask: it holds private messages.
 
     SQLite gives a database's -wal, -shm and -journal the mode that the database has.
     """

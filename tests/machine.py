@@ -71,6 +71,7 @@ class Machine:
         need(shutil.which("unshare") and shutil.which("ip"), "unshare and ip (apt-get install util-linux iproute2)")
         need(os.geteuid() == 0 and subprocess.run(["unshare", "-mn", "true"]).returncode == 0, "namespaces (root)")
         self.folder = folder
+        self._started = []
         for name in ("layers", "stubs"):
             (folder / name).mkdir()
         for name, text in STUBS.items():
@@ -119,6 +120,7 @@ class Machine:
         command = self.inside("sh", "-ec", f"cd {self.folder}\n{script}")
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**self.environ, **environ})
         process.log = pathlib.Path(log.name)
+        self._started.append(process)
         return process
 
     def relay(self, *flags, port=8080):
@@ -142,3 +144,6 @@ class Machine:
         self.process.kill()  # and with it, all that runs there
         self.process.wait(DEADLINE)
         self.process.stdout.close()
+        for process in self._started:  # nsenter is not in it, and may be stopped like the program that it started
+            process.kill()
+            process.wait(DEADLINE)

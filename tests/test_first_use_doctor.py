@@ -565,7 +565,7 @@ def test_a_usual_limit_of_open_files_is_no_warning_on_every_run(limit, word):
         files(Report(), Settings(), process)
     assert said.getvalue().startswith(word)
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        files(Report(), Settings(max_connections=20_001), process)  # who asks for a number is told
+        files(Report(), Settings(max_connections=20_001), process)  # a number that somebody set is reported
     assert said.getvalue()[:4] in ("warn", "FAIL")
 
 
