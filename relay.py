@@ -24,8 +24,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, NoReturn
 
-from pushrelay import streams
-from pushrelay.commands import run_command
+from pushrelay.cli import streams
+from pushrelay.cli.commands import run_command
 
 
 def stop_with(message: str) -> NoReturn:
@@ -46,25 +46,29 @@ try:
     from werkzeug.exceptions import HTTPException
     from werkzeug.routing import RoutingException
 
-    from pushrelay import container, demo, dependencies, headers, instance, serving
-    from pushrelay.access import Access
-    from pushrelay.broker import open_broker
-    from pushrelay.complaints import Complaints
-    from pushrelay.draining import Draining, exit_at_signals
+    from pushrelay import core as serving
+    from pushrelay import dependencies, headers
+    from pushrelay.access import instance
+    from pushrelay.access.callers import Access
     from pushrelay.errors import HELP, OTHER_ERROR, Refused, bad
-    from pushrelay.logs import start_log
-    from pushrelay.mount import mounted
-    from pushrelay.packets import OURS, Packet
-    from pushrelay.publication import StoreError, encode
-    from pushrelay.publisher import Answer, Publisher, refusal, store_away
-    from pushrelay.pushes import asked_of, limit_of
-    from pushrelay.refusals import Refusals
-    from pushrelay.registrations import Registrations
-    from pushrelay.seats import delivery, rooms_of
+    from pushrelay.lifecycle import Draining, exit_at_signals
+    from pushrelay.log.limiter import Complaints
+    from pushrelay.log.refusals import Refusals
+    from pushrelay.log.writer import start_log
+    from pushrelay.pages import demo
+    from pushrelay.pages.static_files import Statics
+    from pushrelay.push.fields import asked_of, limit_of
+    from pushrelay.push.publisher import Answer, Publisher, refusal, store_away
+    from pushrelay.register.registrations import Registrations
+    from pushrelay.register.subscription import delivery, rooms_of
+    from pushrelay.rooms.packet import OURS, Packet
+    from pushrelay.server.systemd import notify
     from pushrelay.settings import SettingsError, load, parse_flags
-    from pushrelay.statics import Statics
-    from pushrelay.systemd import notify
-    from pushrelay.upkeep import Upkeep
+    from pushrelay.store.broker import open_broker
+    from pushrelay.store.maintenance import Upkeep
+    from pushrelay.store.publication import StoreError, encode
+    from pushrelay.wsgi import hosts as container
+    from pushrelay.wsgi.base_path import mounted
 except ModuleNotFoundError as missing:
     if __name__ != "__main__":
         raise

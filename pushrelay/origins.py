@@ -5,7 +5,7 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .addresses import ip_of, is_loopback
+from pushrelay.addresses import ip_of, is_loopback
 
 # RFC 6454, 6.2, as browsers write it: ASCII (a name in another script comes as xn--…), no user, no path.
 LONGEST = 300  # characters of an origin: a host name has 253 (RFC 1035, 2.3.4)

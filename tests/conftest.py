@@ -288,7 +288,9 @@ def many_files():
 @pytest.fixture
 def open_at():
     """Opens SQLite brokers that are closed with the test: open_at(path, history_size=5)."""
-    from pushrelay.broker import open_broker  # here: programs that tests start import this file, and not the relay
+    from pushrelay.store.broker import (
+        open_broker,  # here: programs that tests start import this file, and not the relay
+    )
 
     with contextlib.ExitStack() as opened:
 
@@ -440,7 +442,7 @@ def serve():
     """Serves WSGI apps inside this process; gives a client of each: serve(app, limits=…)."""
     from clients import ServedClient
 
-    from pushrelay.server import Server
+    from pushrelay.server.server import Server
 
     with contextlib.ExitStack() as stack:
 

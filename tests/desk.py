@@ -3,14 +3,14 @@
 import json
 from collections import defaultdict, deque
 
-from pushrelay.broker import open_broker
 from pushrelay.errors import Refused
-from pushrelay.handout import Item
-from pushrelay.holding import Holding
-from pushrelay.publication import StoreError
-from pushrelay.registrations import Registrations
-from pushrelay.seats import delivery
+from pushrelay.register.registrations import Registrations
+from pushrelay.register.subscription import delivery
+from pushrelay.rooms.deferred import Holding
 from pushrelay.settings import Settings
+from pushrelay.store.broker import open_broker
+from pushrelay.store.dispatch import Item
+from pushrelay.store.publication import StoreError
 
 SECRET = "0123456789" * 4
 

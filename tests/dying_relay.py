@@ -13,7 +13,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pushrelay.broker_sqlite import SQLiteBroker  # noqa: E402
+from pushrelay.store.sqlite import SQLiteBroker  # noqa: E402
 
 LARGE = 100  # publications in one transaction
 MOMENT = pathlib.Path("die")

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from conftest import CHROMIUM_FLAGS, DEADLINE, ROOT, need, wait_for
 from machine import HOSTS, Machine
 
+from pushrelay.access.tokens import Tokens
 from pushrelay.settings import load
-from pushrelay.tokens import Tokens
 
 SECRET = "a-secret-that-nobody-finds-by-trying-0123"
 PAGES = ["README.md", "php/example/README.md", *(f"docs/{each.name}" for each in sorted((ROOT / "docs").glob("*.md")))]

@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from clients import WebSocketClient, event  # noqa: E402
 from conftest import DEADLINE, Relay, wait_for  # noqa: E402
 
-from pushrelay.tokens import sign  # noqa: E402
+from pushrelay.access.tokens import sign  # noqa: E402
 
 SECRET = "the-secret-of-this-relay-is-long-enough"
 SETTINGS = {

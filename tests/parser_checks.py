@@ -11,13 +11,13 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pushrelay.engine.packet import Message, data_of, split_payload  # noqa: E402
 from pushrelay.errors import Refused as PushRefused  # noqa: E402
-from pushrelay.message import Message, data_of, split_payload  # noqa: E402
-from pushrelay.packets import INVALID, Packet  # noqa: E402
-from pushrelay.pushes import Push, read_pushes  # noqa: E402
-from pushrelay.request import Limits, Parser, Refused  # noqa: E402
+from pushrelay.push.fields import Push, read_pushes  # noqa: E402
+from pushrelay.rooms.packet import INVALID, Packet  # noqa: E402
+from pushrelay.server.request import Limits, Parser, Refused  # noqa: E402
+from pushrelay.server.websocket import WebSocket  # noqa: E402
 from pushrelay.settings import Settings  # noqa: E402
-from pushrelay.websocket import WebSocket  # noqa: E402
 
 # The header's limit is out of the way: where a header is counted, it matters how it was cut.
 LIMITS = Limits(max_header=1 << 20, max_body=4000, spill_bytes=1000)

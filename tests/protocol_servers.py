@@ -29,9 +29,9 @@ import flask
 import flask_socketio
 import werkzeug.serving
 
-from pushrelay.engine import Engine, install
-from pushrelay.manager import RoomManager
-from pushrelay.server import Server
+from pushrelay.engine.engine import Engine, install
+from pushrelay.rooms.manager import RoomManager
+from pushrelay.server.server import Server
 
 PORT = 3000
 OPTIONS = {"ping_interval": 0.3, "ping_timeout": 0.2, "max_http_buffer_size": 1_000_000, "cors_allowed_origins": "*"}

@@ -12,9 +12,9 @@ from conftest import DEADLINE, ROOT, Relay, wait_for
 from werkzeug.test import Client, EnvironBuilder
 
 import relay as relay_app
-from pushrelay.access import Access
-from pushrelay.exposure import open_to, warnings
-from pushrelay.rates import TokenBucket
+from pushrelay.access.callers import Access
+from pushrelay.access.token_bucket import TokenBucket
+from pushrelay.cli.exposure import open_to, warnings
 from pushrelay.settings import SettingsError, load
 
 WEB, SHOP = "the-key-of-the-website", "the-key-of-the-web-shop"
@@ -265,7 +265,8 @@ def test_all_keys_are_compared_by_their_digests_whatever_was_given(monkeypatch):
     """How long it takes depends on the number of keys alone."""
     compared = []
     compare = relay_app.Access.__init__.__globals__["hmac"].compare_digest
-    monkeypatch.setattr("pushrelay.access.hmac.compare_digest", lambda a, b: compared.append((a, b)) or compare(a, b))
+    compare_digest = "pushrelay.access.callers.hmac.compare_digest"
+    monkeypatch.setattr(compare_digest, lambda a, b: compared.append((a, b)) or compare(a, b))
     access = Access(settings_of(push_keys=KEYS))
     for key in (WEB, SHOP, "x", WEB[:-1]):
         compared.clear()

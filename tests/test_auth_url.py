@@ -16,15 +16,15 @@ import pytest
 import socketio
 from conftest import ROOT, fds, free_port, need, wait_for
 
-from pushrelay import asking
-from pushrelay.broker import open_broker
-from pushrelay.engine import Engine
+from pushrelay.access import auth_url as asking
+from pushrelay.access.auth_requests import Question, Waiting
+from pushrelay.access.tokens import sign
+from pushrelay.engine.engine import Engine
 from pushrelay.errors import Awaited, Refused
-from pushrelay.manager import RoomManager
-from pushrelay.questions import Question, Waiting
-from pushrelay.registrations import Registrations
+from pushrelay.register.registrations import Registrations
+from pushrelay.rooms.manager import RoomManager
 from pushrelay.settings import Settings
-from pushrelay.tokens import sign
+from pushrelay.store.broker import open_broker
 
 LATER = 4_000_000_000
 

@@ -8,8 +8,8 @@ import threading
 import pytest
 from conftest import DEADLINE, wait_for
 
-from pushrelay.broker import open_broker
-from pushrelay.publication import Draft, Receipt, StoreError
+from pushrelay.store.broker import open_broker
+from pushrelay.store.publication import Draft, Receipt, StoreError
 
 
 class Clock:

@@ -13,16 +13,16 @@ import time
 import pytest
 from conftest import DEADLINE, ROOT, need, wait_for
 
-from pushrelay import sqlite_file
-from pushrelay.broker import open_broker
-from pushrelay.publication import Draft, StoreError
-from pushrelay.upkeep import Upkeep
+from pushrelay.store import sqlite_file
+from pushrelay.store.broker import open_broker
+from pushrelay.store.maintenance import Upkeep
+from pushrelay.store.publication import Draft, StoreError
 
 # Four threads publish without end, and a line is printed for each publication that was accepted.
 PUBLISHER = """
 import sys, threading
-from pushrelay.broker import open_broker
-from pushrelay.publication import Draft
+from pushrelay.store.broker import open_broker
+from pushrelay.store.publication import Draft
 
 broker = open_broker("sqlite:" + sys.argv[1], lambda p, s: 0, durability=sys.argv[2], history_size=10**6)
 broker.start()

@@ -10,9 +10,9 @@ import urllib.parse
 import pytest
 from conftest import DEADLINE, need, own_only, wait_for
 
-from pushrelay.serving import banner, demo_facts
+from pushrelay.access.tokens import sign
+from pushrelay.core import banner, demo_facts
 from pushrelay.settings import load
-from pushrelay.tokens import sign
 
 
 @pytest.fixture

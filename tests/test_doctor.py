@@ -15,9 +15,9 @@ import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
 from fronts import HOST, Apache, Nginx, connects
 
-from pushrelay.doctor.public import about_tls
-from pushrelay.visitor import Visitor
-from pushrelay.web import Dialer, Trouble, address_of
+from pushrelay.cli.doctor.public import about_tls
+from pushrelay.client.dialer import Dialer, Trouble, address_of
+from pushrelay.client.socketio_client import Visitor
 
 DOCTOR = [sys.executable, str(ROOT / "relay.py"), "doctor"]
 PATH = "/relay/"

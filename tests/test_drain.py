@@ -14,7 +14,7 @@ from clients import WebSocketClient, open_websocket, read_all
 from conftest import DEADLINE, own_only, wait_for
 from crowd import crowd, run, until
 
-from pushrelay.draining import spread_for
+from pushrelay.lifecycle import spread_for
 
 SIO = "/socket.io/?EIO=4&transport="
 DRAIN = re.compile(r'42\["relay_drain",\{"reconnect_in_ms":(\d+)\}\]')

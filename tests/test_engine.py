@@ -14,13 +14,13 @@ import socketio
 from clients import PATH
 from conftest import DEADLINE, wait_for
 
-from pushrelay import engine, heartbeat
-from pushrelay.engine import Engine
-from pushrelay.heartbeat import Heartbeat
-from pushrelay.manager import RoomManager
-from pushrelay.message import Message
-from pushrelay.poller import Poller
-from pushrelay.session import Session
+from pushrelay.engine import engine, heartbeat
+from pushrelay.engine.engine import Engine
+from pushrelay.engine.heartbeat import Heartbeat
+from pushrelay.engine.packet import Message
+from pushrelay.engine.session import Session
+from pushrelay.rooms.manager import RoomManager
+from pushrelay.server.poller import Poller
 
 INTERVAL, TIMEOUT = 0.3, 0.2  # for the tests of the heartbeat
 POLLING = "/engine.io/?EIO=4&transport=polling"

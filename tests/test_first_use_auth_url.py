@@ -16,17 +16,17 @@ import pytest
 from conftest import ROOT, Client, free_port, need, wait_for
 from fronts import openssl
 
-from pushrelay import asking
-from pushrelay.auth_site import Site, Visitor
-from pushrelay.doctor.entrance import Entrance
-from pushrelay.doctor.hops import Relay
-from pushrelay.doctor.report import Report
-from pushrelay.doctor.site import ask_site
+from pushrelay.access import auth_url as asking
+from pushrelay.access.auth_site import Site, Visitor
+from pushrelay.access.tokens import Rights
+from pushrelay.cli.doctor.entrance import Entrance
+from pushrelay.cli.doctor.hops import Relay
+from pushrelay.cli.doctor.report import Report
+from pushrelay.cli.doctor.site import ask_site
+from pushrelay.client.dialer import Dialer, address_of, tls_context
+from pushrelay.client.tls import client_context, insist_on_form
 from pushrelay.errors import Refused
 from pushrelay.settings import Settings, SettingsError, load, without_secrets
-from pushrelay.tls import client_context, insist_on_form
-from pushrelay.tokens import Rights
-from pushrelay.web import Dialer, address_of, tls_context
 
 
 class Php(ThreadingHTTPServer):

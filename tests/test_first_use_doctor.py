@@ -15,16 +15,16 @@ from conftest import ROOT, Relay, clean_environ, free_port, wait_for
 from misfront import Misfront, answer, page
 from test_doctor import Examination, settings_of
 
-from pushrelay.commands import missing_module, run
-from pushrelay.doctor import hops
-from pushrelay.doctor.entrance import about_tls
-from pushrelay.doctor.machine import files
-from pushrelay.doctor.process import Process, connected_to
-from pushrelay.doctor.proxies import Way, passing_on
-from pushrelay.doctor.report import Report
-from pushrelay.doctor.workers import Workers, read_workers
+from pushrelay.cli.commands import missing_module, run
+from pushrelay.cli.doctor import hops
+from pushrelay.cli.doctor.entrance import about_tls
+from pushrelay.cli.doctor.machine import files
+from pushrelay.cli.doctor.process import Process, connected_to
+from pushrelay.cli.doctor.proxies import Way, passing_on
+from pushrelay.cli.doctor.report import Report
+from pushrelay.cli.doctor.workers import Workers, read_workers
+from pushrelay.client.dialer import Dialer, address_of
 from pushrelay.settings import Settings, load
-from pushrelay.web import Dialer, address_of
 
 SECRET = "k7k7k7k7-5tgb6yhn7ujm8ik9-0oljnbhzgvfc"
 
@@ -546,7 +546,7 @@ def test_apaches_workers_are_compared_with_those_who_are_connected(mpm, most, wo
 def test_a_system_without_limits_on_files_is_examined_all_the_same(relay):
     script = (
         "import sys; sys.modules['resource'] = None; sys.argv[:1] = []; sys.path.insert(0, '.');"
-        "from pushrelay.commands import run; sys.exit(run(sys.argv))"
+        "from pushrelay.cli.commands import run; sys.exit(run(sys.argv))"
     )
     command = [sys.executable, "-c", script, "doctor", *settings_of(relay)]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=clean_environ())

@@ -9,11 +9,11 @@ import sqlite3
 import pytest
 from conftest import own_only
 
-from pushrelay.broker import open_broker
 from pushrelay.errors import Refused
-from pushrelay.publication import Draft
-from pushrelay.pushes import Push, read_pushes
+from pushrelay.push.fields import Push, read_pushes
 from pushrelay.settings import Settings
+from pushrelay.store.broker import open_broker
+from pushrelay.store.publication import Draft
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"

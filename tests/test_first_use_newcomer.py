@@ -15,15 +15,15 @@ import pytest
 from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
 from misfront import Misfront, page
 
-from pushrelay.auth_site import Site, Visitor
-from pushrelay.commands import run
-from pushrelay.doctor import process, public
-from pushrelay.doctor.machine import closed_to_others
+from pushrelay.access.auth_site import Site, Visitor
+from pushrelay.cli.commands import run
+from pushrelay.cli.doctor import process, public
+from pushrelay.cli.doctor.machine import closed_to_others
+from pushrelay.engine.errors import origin_message
 from pushrelay.errors import Refused
-from pushrelay.packets import unknown_event
-from pushrelay.pushes import destinations_of
-from pushrelay.rejections import origin_message
-from pushrelay.seats import seats_of
+from pushrelay.push.fields import destinations_of
+from pushrelay.register.subscription import seats_of
+from pushrelay.rooms.packet import unknown_event
 from pushrelay.settings import load
 
 

@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT, need, own_only
 from phplab import CLIENT, reply, says
 
+from pushrelay.server.unix_socket import bind_unix
 from pushrelay.settings import Settings, SettingsError
-from pushrelay.unix_socket import bind_unix
 
 CALLED = """
 $tokens = array_values(array_filter(token_get_all(file_get_contents($argv[1])), function ($t) {
@@ -108,7 +108,7 @@ def test_a_unix_socket_has_the_mode_and_the_group_that_the_settings_say(tmp_path
 def test_a_mode_for_no_unix_socket_and_one_that_shuts_the_relay_out_are_refused():
     with pytest.raises(SettingsError, match="set host to unix:"):
         Settings(socket_mode=0o660)
-    from pushrelay.values import file_mode, group_name
+    from pushrelay.settings.values import file_mode, group_name
 
     assert (file_mode("660"), file_mode("0666"), file_mode("")) == (0o660, 0o666, None)
     for text in ("060", "999", "rw-rw----", "0o660", "66"):

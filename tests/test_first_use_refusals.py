@@ -19,15 +19,15 @@ from clients import WebSocketClient
 from conftest import DEADLINE, ROOT, Relay, clean_environ, own_only, wait_for
 from pages import Server, Site
 
-from pushrelay.access import Access
-from pushrelay.admission import Admission
-from pushrelay.complaints import MOST_OF_CAUSE, Complaints
-from pushrelay.engine import Engine
-from pushrelay.exposure import warnings
-from pushrelay.mount import mounted
-from pushrelay.refusals import Refusals
-from pushrelay.rejections import origin_message
+from pushrelay.access.callers import Access
+from pushrelay.cli.exposure import warnings
+from pushrelay.engine.engine import Engine
+from pushrelay.engine.errors import origin_message
+from pushrelay.engine.limits import Admission
+from pushrelay.log.limiter import MOST_OF_CAUSE, Complaints
+from pushrelay.log.refusals import Refusals
 from pushrelay.settings import SettingsError, load
+from pushrelay.wsgi.base_path import mounted
 
 AT = "/socket.io/?EIO=4&transport="
 
@@ -391,7 +391,7 @@ def test_a_client_that_comes_back_to_a_session_that_ended_here_is_no_trouble(eng
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("pushrelay.complaints.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pushrelay.log.limiter.time.monotonic", lambda: now[0])
     return now
 
 
@@ -460,7 +460,8 @@ def test_a_log_that_nobody_reads_costs_lines_and_no_pushes_and_ends_with_the_rel
 
 def run_log(program, stderr):
     """Run a program that has called start_log(), with this standard error."""
-    program = f"import logging, sys, threading, time\nfrom pushrelay.logs import start_log\nstart_log()\n{program}"
+    begin = "import logging, sys, threading, time\nfrom pushrelay.log.writer import start_log\nstart_log()"
+    program = f"{begin}\n{program}"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen([sys.executable, "-c", program], stderr=stderr, env=environ, text=True)
 

@@ -8,8 +8,8 @@ import secrets
 import pytest
 from conftest import ROOT, own_only
 
-from pushrelay.exposure import warnings
-from pushrelay.serving import checked
+from pushrelay.cli.exposure import warnings
+from pushrelay.core import checked
 from pushrelay.settings import TABLE, SettingsError, load, parse_flags
 
 SECRET = "af779e2c5b1d4038a6f0e2d4c8b19357"
@@ -506,7 +506,7 @@ def test_secrets_show_in_no_text_that_python_makes_of_the_settings():
 
 
 def test_a_password_in_auth_url_on_the_command_line_is_warned_of():
-    from pushrelay.exposure import on_command_line
+    from pushrelay.cli.exposure import on_command_line
 
     flags = {"auth_url": f"http://staging:{SECRET}@127.0.0.1/ids.php", "port": "80"}
     (line,) = on_command_line(load({"RELAY_CONFIG": os.devnull}, flags))

@@ -7,12 +7,12 @@ import time
 import pytest
 
 import relay as relay_app
-from pushrelay.commits import Commits
-from pushrelay.gathering import Gathering
-from pushrelay.handout import Item
-from pushrelay.packets import Packet
-from pushrelay.publication import StoreError
-from pushrelay.request import Limits, Parser, Refused
+from pushrelay.push.batching import Gathering
+from pushrelay.rooms.packet import Packet
+from pushrelay.server.request import Limits, Parser, Refused
+from pushrelay.store.dispatch import Item
+from pushrelay.store.group_commit import Commits
+from pushrelay.store.publication import StoreError
 
 
 def garbage_of(action, seconds=10.0):

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import DEADLINE, own_only, wait_for
 
-from pushrelay import gathering
-from pushrelay.broker_memory import MemoryBroker
 from pushrelay.errors import Refused
-from pushrelay.gathering import Gathering
-from pushrelay.handout import Item
-from pushrelay.publication import StoreError
+from pushrelay.push import batching as gathering
+from pushrelay.push.batching import Gathering
+from pushrelay.store.dispatch import Item
+from pushrelay.store.memory import MemoryBroker
+from pushrelay.store.publication import StoreError
 
 
 class Poller:

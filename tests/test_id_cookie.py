@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from pushrelay.access.tokens import sign
 from pushrelay.errors import Refused
-from pushrelay.seats import cookie_value, seats_of
+from pushrelay.register.subscription import cookie_value, seats_of
 from pushrelay.settings import Settings
-from pushrelay.tokens import sign
 
 SECRET = "the-first-secret-of-this-relay-0123456789"
 SESSION = "9s3cr3t0session0id0of0php7"

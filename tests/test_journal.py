@@ -14,9 +14,10 @@ import zlib
 import pytest
 from conftest import need
 
-from pushrelay import broker_sqlite, sqlite_file
-from pushrelay.journal import SIZE, Journal, Left, new_of, read
-from pushrelay.publication import Draft, StoreError
+from pushrelay.store import sqlite as broker_sqlite
+from pushrelay.store import sqlite_file
+from pushrelay.store.journal import SIZE, Journal, Left, new_of, read
+from pushrelay.store.publication import Draft, StoreError
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from test_http import FORM, JSON, REFUSED, TEXTS, multipart
 from werkzeug.test import Client, EnvironBuilder
 
 import relay as relay_app
-from pushrelay.access import Access
-from pushrelay.broker import open_broker
-from pushrelay.gathering import Gathering
-from pushrelay.server import Server
+from pushrelay.access.callers import Access
+from pushrelay.push.batching import Gathering
+from pushrelay.server.server import Server
 from pushrelay.settings import Key, Settings
+from pushrelay.store.broker import open_broker
 
 TAKEN = [(name, FORM, f"destination=a&data={name}".encode()) for name in TEXTS if name.isalpha()]
 TAKEN += [
@@ -241,7 +241,7 @@ def test_a_body_that_grows_beyond_max_body_as_json_is_refused_though_its_header_
 def test_a_failure_of_the_relay_is_a_500_though_the_header_is_known(served, monkeypatch):
     body = b'{"destination": "a", "data": 1}'
     assert [post(served, JSON, body)[0] for _ in range(2)] == [200] * 2
-    monkeypatch.setattr("pushrelay.pushes.checked", None)
+    monkeypatch.setattr("pushrelay.push.fields.checked", None)
     assert [post(served, JSON, body)[0] for _ in range(2)] == [500] * 2
 
 
@@ -288,7 +288,7 @@ KEYED = {**FORM, "X-Relay-Key": KEY, "Via": "1.1 proxy"}
 def rated(monkeypatch):
     """The relay lets a key push three times a second; gives the clock that it goes by."""
     now = [1000.0]
-    monkeypatch.setattr("pushrelay.rates.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pushrelay.access.token_bucket.time.monotonic", lambda: now[0])
     access = Access(Settings(push_keys=(Key("web", KEY),), push_rate=3))
     monkeypatch.setattr(relay_app.publisher, "_access", access)
     return now

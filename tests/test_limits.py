@@ -21,9 +21,9 @@ import pytest
 from clients import WebSocketClient, enter, event, frame, masked, open_websocket, read_all
 from conftest import DEADLINE, ROOT, Relay, fds, need, own_only, wait_for
 
-from pushrelay import websocket as ws
-from pushrelay.admission import Admission
-from pushrelay.engine import Engine
+from pushrelay.engine.engine import Engine
+from pushrelay.engine.limits import Admission
+from pushrelay.server import websocket as ws
 
 SIO = "/socket.io/?EIO=4&transport="
 TESTS = ROOT / "tests"

@@ -6,8 +6,8 @@ import json
 import pytest
 from conftest import DEADLINE
 
-from pushrelay.mount import mounted
 from pushrelay.settings import SettingsError, load
+from pushrelay.wsgi.base_path import mounted
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import socketio
 from clients import Wire, frame
 from conftest import DEADLINE, ROOT, Relay, clean_environ, free_port, wait_for
 
-from pushrelay.app_events import MOST_WAITING, AppEvents
+from pushrelay.rooms.app_events import MOST_WAITING, AppEvents
 
 APP = ROOT / "tests/own_app.py"
 

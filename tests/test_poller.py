@@ -8,8 +8,8 @@ import pytest
 from conftest import DEADLINE, wait_for
 from measures import open_fds
 
-from pushrelay.connection import Connection
-from pushrelay.poller import IN, Poller
+from pushrelay.server.connection import Connection
+from pushrelay.server.poller import IN, Poller
 
 pytestmark = pytest.mark.alone  # it measures time
 
@@ -127,7 +127,7 @@ def test_threads_are_added_up_to_the_limit_and_no_further(poller):
 
 
 def test_threads_without_work_leave(monkeypatch):
-    monkeypatch.setattr("pushrelay.poller.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("pushrelay.server.poller.IDLE_SECONDS", 0.05)
     poller = Poller(threads=4)
     poller.start()
     source = Source(poller, delay=0.05)
@@ -227,8 +227,9 @@ def test_what_waits_for_a_free_thread_runs_if_one_becomes_free_in_the_moment_bef
         poller.call_later(0, block)
         assert stuck.wait(10)
         wait_for(poller.is_short)
-        monkeypatch.setattr("pushrelay.poller.TICK", 20)  # else the watchdog may give the lead to the free thread
-        monkeypatch.setattr("pushrelay.poller.BRISK_TICK", 20)
+        # Otherwise the watchdog may give the lead to the free thread.
+        monkeypatch.setattr("pushrelay.server.poller.TICK", 20)
+        monkeypatch.setattr("pushrelay.server.poller.BRISK_TICK", 20)
         time.sleep(0.5)
         poller.call_when_spare(came.set)
         assert came.wait(10)

@@ -8,9 +8,9 @@ import pytest
 import socketio
 from conftest import wait_for
 
-from pushrelay.engine import Engine
-from pushrelay.manager import RoomManager
-from pushrelay.presence import Presence
+from pushrelay.engine.engine import Engine
+from pushrelay.rooms.manager import RoomManager
+from pushrelay.rooms.presence import Presence
 
 
 def presence(relay, *destinations):

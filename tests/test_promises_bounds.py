@@ -15,16 +15,21 @@ import pytest
 from clients import WebSocketClient, event, masked, read_all
 from conftest import DEADLINE, own_only
 
-from pushrelay import admission, bodies, holding, message, pushes, tokens
-from pushrelay import websocket as ws
-from pushrelay.admission import Admission, Full, Places
+from pushrelay.access import tokens
+from pushrelay.access.token_bucket import TokenBucket
+from pushrelay.access.tokens import Tokens, sign
+from pushrelay.engine import limits as admission
+from pushrelay.engine import packet as message
+from pushrelay.engine.limits import Admission, Full, Places
 from pushrelay.errors import Awaited, Refused
-from pushrelay.holding import Holding
-from pushrelay.rates import TokenBucket
+from pushrelay.push import body as bodies
+from pushrelay.push import fields as pushes
+from pushrelay.push.waiters import Waiters
+from pushrelay.rooms import deferred as holding
+from pushrelay.rooms.deferred import Holding
+from pushrelay.server import websocket as ws
+from pushrelay.server.websocket import WebSocket
 from pushrelay.settings import TABLE, Settings
-from pushrelay.tokens import Tokens, sign
-from pushrelay.waiters import Waiters
-from pushrelay.websocket import WebSocket
 
 SIO = "/socket.io/?EIO=4&transport="
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -14,7 +14,7 @@ import pytest
 from measures import report
 from test_promises_delivery import FULL_SIZE
 
-from pushrelay.publication import Draft
+from pushrelay.store.publication import Draft
 
 pytestmark = pytest.mark.alone  # it measures time
 

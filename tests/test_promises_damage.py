@@ -16,11 +16,11 @@ import time
 import pytest
 from conftest import DEADLINE, ROOT, need, own_only
 
-from pushrelay import sqlite_file, sqlite_lock
-from pushrelay.broker import open_broker
-from pushrelay.journal import Left
-from pushrelay.publication import Draft, StoreError, StoreInUse
-from pushrelay.sqlite_note import Note, find_loss, this_boot
+from pushrelay.store import sqlite_file, sqlite_lock
+from pushrelay.store.broker import open_broker
+from pushrelay.store.journal import Left
+from pushrelay.store.publication import Draft, StoreError, StoreInUse
+from pushrelay.store.sqlite_note import Note, find_loss, this_boot
 
 SUFFIXES = ("", "-wal", "-shm", "-recent")
 NEW = "-recent.new"  # a journal that is not in place yet
@@ -507,7 +507,7 @@ def test_a_child_that_was_forked_does_not_keep_the_store_after_its_parent(path, 
     need(hasattr(os, "fork"), "fork")
     code = """
 import os, sys, time
-from pushrelay.broker import open_broker
+from pushrelay.store.broker import open_broker
 broker = open_broker("sqlite:" + sys.argv[1], lambda *_: 1)
 broker.start()
 if os.fork():

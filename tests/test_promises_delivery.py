@@ -25,7 +25,7 @@ from measures import p99, report
 from network import Network
 from test_start import assert_stops_with_a_sentence, run
 
-from pushrelay.publication import offset_of
+from pushrelay.store.publication import offset_of
 
 HERE = pathlib.Path(__file__).parent
 FULL_SIZE = os.environ.get("FULL_SIZE") == "1"

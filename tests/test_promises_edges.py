@@ -9,8 +9,8 @@ import sys
 import pytest
 from conftest import DEADLINE, ROOT, clean_environ
 
+from pushrelay.cli.terminal import key_header
 from pushrelay.settings import SettingsError, load
-from pushrelay.terminal import key_header
 
 SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
 NO_UTF8 = os.fsdecode(b"\xe9")

@@ -12,15 +12,15 @@ import pytest
 from clients import PATH
 from conftest import DEADLINE, wait_for
 
-from pushrelay import session as session_module
-from pushrelay import transports
-from pushrelay.admission import Places
-from pushrelay.connection import Connection
-from pushrelay.doors import Doors, Files
-from pushrelay.engine import Engine
-from pushrelay.heartbeat import Heartbeat
-from pushrelay.http1 import Conversation
-from pushrelay.poller import Poller
+from pushrelay.engine import requests as transports
+from pushrelay.engine import session as session_module
+from pushrelay.engine.engine import Engine
+from pushrelay.engine.heartbeat import Heartbeat
+from pushrelay.engine.limits import Places
+from pushrelay.server.connection import Connection
+from pushrelay.server.conversation import Conversation
+from pushrelay.server.limiter import Doors, Files
+from pushrelay.server.poller import Poller
 
 POLLING, WEBSOCKET = PATH + "polling", PATH + "websocket"
 

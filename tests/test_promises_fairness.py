@@ -18,9 +18,9 @@ from clients import PATH as SIO
 from clients import UPGRADE, enter, event, frame, masked, open_websocket
 from conftest import DEADLINE, wait_for
 
-from pushrelay.engine import Engine
-from pushrelay.poller import Poller
-from pushrelay.shares import Shares
+from pushrelay.engine.engine import Engine
+from pushrelay.server.fair_queue import Shares
+from pushrelay.server.poller import Poller
 
 pytestmark = pytest.mark.alone  # it measures time
 

@@ -11,9 +11,9 @@ from conftest import DEADLINE, wait_for
 from werkzeug.serving import make_server
 from wsproto.events import CloseConnection
 
-from pushrelay import transports
-from pushrelay.engine import Engine
-from pushrelay.manager import RoomManager
+from pushrelay.engine import requests as transports
+from pushrelay.engine.engine import Engine
+from pushrelay.rooms.manager import RoomManager
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ from clients import Wire
 from conftest import DEADLINE, wait_for
 from desk import SECRET, Desk
 
-from pushrelay import handout, registering, replay
-from pushrelay.expiry import Holder
-from pushrelay.handout import TAP_BYTES, Item, Tap
-from pushrelay.publication import Publication, StoreError
+from pushrelay.access.tokens import sign
+from pushrelay.register import registration as registering
+from pushrelay.register.expiry import Holder
 from pushrelay.settings import Settings
-from pushrelay.tokens import sign
+from pushrelay.store import dispatch as handout
+from pushrelay.store import replay
+from pushrelay.store.dispatch import TAP_BYTES, Item, Tap
+from pushrelay.store.publication import Publication, StoreError
 
 own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
 

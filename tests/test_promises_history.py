@@ -10,9 +10,9 @@ import time
 import pytest
 from conftest import DEADLINE, own_only, wait_for
 
-from pushrelay import listing as module
-from pushrelay.broker import open_broker
-from pushrelay.publication import Draft
+from pushrelay.store import listing as module
+from pushrelay.store.broker import open_broker
+from pushrelay.store.publication import Draft
 
 
 def rss(relay):

@@ -14,9 +14,9 @@ from clients import UPGRADE, WebSocketClient, event, frame, read_all
 from conftest import DEADLINE, own_only, wait_for
 from leaves import census, counts_of, leaves_nothing
 
-from pushrelay.admission import Places
-from pushrelay.tokens import sign
-from pushrelay.waiters import Waiters
+from pushrelay.access.tokens import sign
+from pushrelay.engine.limits import Places
+from pushrelay.push.waiters import Waiters
 
 SIO = "/socket.io/?EIO=4&transport="
 SECRET = "0123456789" * 4

@@ -11,12 +11,12 @@ import pytest
 from clients import Wire, open_websocket
 from conftest import DEADLINE, own_only, wait_for
 
-from pushrelay.connection import SEND_BUFFER, Connection
-from pushrelay.engine import Engine
-from pushrelay.message import Message
-from pushrelay.outboxes import Outboxes
-from pushrelay.poller import Poller
-from pushrelay.session import Session
+from pushrelay.engine.engine import Engine
+from pushrelay.engine.packet import Message
+from pushrelay.engine.session import Session
+from pushrelay.server.connection import SEND_BUFFER, Connection
+from pushrelay.server.outboxes import Outboxes
+from pushrelay.server.poller import Poller
 from pushrelay.settings import Settings, SettingsError
 
 

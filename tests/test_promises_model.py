@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from pushrelay import registrations, tokens
+from pushrelay.access import tokens
+from pushrelay.register import registrations
 from pushrelay.settings import Settings
 
 HISTORIES = int(os.environ.get("MODEL_HISTORIES", "200"))
@@ -187,7 +188,7 @@ class Histories(RuleBasedStateMachine):
         return registrations.Seat.shown(self.seat(name), self.desk.since(offset))
 
     def seat(self, name):
-        from pushrelay.seats import my_seat, room_of
+        from pushrelay.register.subscription import my_seat, room_of
 
         return my_seat(COOKIE) if name == "me" else registrations.Seat(name, name, room_of(name))
 

@@ -10,7 +10,7 @@ from conftest import ROOT, own_only, wait_for
 from pages import Server
 from test_relay_js import SCRIPT, SECRET, start
 
-from pushrelay.tokens import sign
+from pushrelay.access.tokens import sign
 
 pytestmark = own_only  # all of it is the script's doing
 

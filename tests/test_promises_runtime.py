@@ -14,8 +14,10 @@ import socketio
 from clients import WebSocketClient
 from conftest import ROOT, own_only
 
-from pushrelay import addresses, bodies, dependencies, handshakes, origins
-from pushrelay.server import KNOWN_PATHS, LONGEST_PATH, Server
+from pushrelay import addresses, dependencies, origins
+from pushrelay.engine import environ as handshakes
+from pushrelay.push import body as bodies
+from pushrelay.server.server import KNOWN_PATHS, LONGEST_PATH, Server
 
 INTERPRETERS = sorted(pathlib.Path.home().glob(".pyenv/versions/3.*/bin/python"))
 OLD = [each for each in INTERPRETERS if (3, 6) <= tuple(map(int, each.parts[-3].split(".")[:2])) < (3, 11)]

@@ -9,17 +9,18 @@ import pytest
 from clients import Wire
 from conftest import own_only, wait_for
 
-from pushrelay import gathering, json_text
+from pushrelay import json_text
+from pushrelay.access.tokens import Tokens, sign
+from pushrelay.engine.packet import data_of
 from pushrelay.errors import Refused
-from pushrelay.gathering import Gathering
-from pushrelay.handout import Item
-from pushrelay.message import data_of
-from pushrelay.packets import INVALID, Packet
-from pushrelay.publication import Draft
-from pushrelay.publisher import items_of
-from pushrelay.pushes import MOST_STORED, Push, checked, decimal, read_pushes
+from pushrelay.push import batching as gathering
+from pushrelay.push.batching import Gathering
+from pushrelay.push.fields import MOST_STORED, Push, checked, decimal, read_pushes
+from pushrelay.push.publisher import items_of
+from pushrelay.rooms.packet import INVALID, Packet
 from pushrelay.settings import Settings, SettingsError, load
-from pushrelay.tokens import Tokens, sign
+from pushrelay.store.dispatch import Item
+from pushrelay.store.publication import Draft
 
 DEPTH = json_text.MAX_DEPTH
 JSON = {"Content-Type": "application/json"}

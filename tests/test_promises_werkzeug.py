@@ -10,7 +10,7 @@ import pytest
 import socketio
 from conftest import DEADLINE
 
-from pushrelay.fallback import StockManager
+from pushrelay.wsgi.werkzeug import StockManager
 
 POLLING = "/socket.io/?EIO=4&transport=polling"
 

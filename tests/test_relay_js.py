@@ -20,7 +20,7 @@ import pytest
 from conftest import DEADLINE, ROOT, need, own_only, wait_for
 from pages import Server
 
-from pushrelay.tokens import sign
+from pushrelay.access.tokens import sign
 
 SCRIPT = ROOT / "static" / "relay.js"
 TRANSPORTS = ["websocket", "polling"]

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from measures import error_of, open_fds
 
-from pushrelay import http1
-from pushrelay.connection import READ_BYTES
-from pushrelay.http1 import EARLY_BYTES, KEY, Conversation, Lingering
-from pushrelay.request import Limits, Parser
-from pushrelay.server import KNOWN_PATHS, Server
+from pushrelay.server import conversation as http1
+from pushrelay.server.connection import READ_BYTES
+from pushrelay.server.conversation import EARLY_BYTES, KEY, Conversation, Lingering
+from pushrelay.server.request import Limits, Parser
+from pushrelay.server.server import KNOWN_PATHS, Server
 
 TEXT = [("Content-Type", "text/plain")]
 
@@ -670,7 +670,7 @@ def test_it_serves_on_a_unix_socket_also_where_a_dead_one_lies(tmp_path):
 def test_it_takes_the_socket_that_systemd_listens_on():
     program = (
         "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.dup2(int(sys.argv[1]), 3)\n"
-        "from pushrelay.server import Server\n"
+        "from pushrelay.server.server import Server\n"
         "def app(e, s): s('200 OK', []); return [b'from systemd']\n"
         "Server(app).serve_forever()"
     )

@@ -84,7 +84,7 @@ def test_nothing_but_the_files_is_there(relay, path):
 def test_a_new_version_of_a_file_is_served_at_once(tmp_path):
     from werkzeug.wrappers import Request
 
-    from pushrelay.statics import Statics
+    from pushrelay.pages.static_files import Statics
 
     file, statics = tmp_path / "a.js", Statics(str(tmp_path))
     request = Request({"REQUEST_METHOD": "GET", "HTTP_ACCEPT_ENCODING": "gzip"})

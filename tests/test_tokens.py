@@ -11,12 +11,12 @@ import time
 import pytest
 from conftest import ROOT, need, wait_for
 
-from pushrelay.broker import open_broker
+from pushrelay.access.tokens import Patterns, Rights, Tokens, sign
 from pushrelay.errors import Refused
-from pushrelay.expiry import SWEEP_AT, Expiries, Holder
+from pushrelay.register.expiry import SWEEP_AT, Expiries, Holder
 from pushrelay.settings import Settings
-from pushrelay.tokens import Patterns, Rights, Tokens, sign
-from pushrelay.upkeep import Upkeep
+from pushrelay.store.broker import open_broker
+from pushrelay.store.maintenance import Upkeep
 
 SECRET = "the-first-secret-of-this-relay-0123456789"
 OTHER = "another-secret-0123456789-0123456789-0123"

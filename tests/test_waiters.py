@@ -3,8 +3,8 @@
 import pytest
 
 from pushrelay.errors import Refused
-from pushrelay.publication import Receipt
-from pushrelay.waiters import Waiters
+from pushrelay.push.waiters import Waiters
+from pushrelay.store.publication import Receipt
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from clients import masked
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushrelay import websocket as ws
-from pushrelay.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, WebSocket
+from pushrelay.server import websocket as ws
+from pushrelay.server.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, WebSocket
 
 LIMIT = 100_000
 

@@ -1,0 +1,59 @@
+"""Which relay this is: a random word by which the doctor tells one process from another, from outside as well.
+
+A caller that may push, such as a program on this machine, is shown the word if its request has the header. The doctor
+sends the word with a request through the public address. The relay whose word it is reports how that request arrived;
+every other relay reports that it is not the one.
+"""
+
+import hmac
+import json
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from pushrelay.errors import Refused
+
+from .callers import Access
+
+WORD = secrets.token_hex(16)  # nobody guesses it, so whoever has it was shown it
+HEADER = "Relay-Doctor"  # of the request, with the word or ASKING; and of the response, with the report in JSON
+ASKED = "HTTP_RELAY_DOCTOR"
+ASKING = "?"  # in place of the word, by those who want to be shown it
+LONGEST = 200  # characters of a header that is reported
+_REPORTED = {
+    "host": "HTTP_HOST",
+    "origin": "HTTP_ORIGIN",
+    "peer": "REMOTE_ADDR",
+    "forwarded": "HTTP_X_FORWARDED_FOR",
+    "upgrade": "HTTP_UPGRADE",
+    "cookie": "HTTP_COOKIE",
+    "query": "QUERY_STRING",
+}
+
+
+def reporting(environ: dict[str, Any], start_response: Callable[..., Any], access: Access) -> Callable[..., Any]:
+    """Return a `start_response` that adds the report on this request as a header."""
+    report = json.dumps(_report(environ, access))  # ASCII without line breaks
+
+    def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+        return start_response(status, [*headers, (HEADER, report)], *more)
+
+    return start
+
+
+def _report(environ: dict[str, Any], access: Access) -> dict[str, Any]:
+    asked = environ[ASKED]
+    if asked == ASKING:
+        return {"word": WORD} if _may_see_word(environ, access) else {}
+    if not hmac.compare_digest(asked.encode("utf-8", "replace"), WORD.encode()):
+        return {"same": False}
+    arrived = {name: environ[key][:LONGEST] for name, key in _REPORTED.items() if environ.get(key)}
+    return {"same": True, "trusted": access.believes(environ), **arrived}
+
+
+def _may_see_word(environ: dict[str, Any], access: Access) -> bool:
+    try:
+        access.may_push(environ)
+    except Refused:
+        return False
+    return True

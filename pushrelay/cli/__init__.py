@@ -1,0 +1,1 @@
+"""The command line: serving, push, listen, token, doctor."""

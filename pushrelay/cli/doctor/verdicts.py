@@ -1,0 +1,267 @@
+"""What an answer means that is not the one that was asked for: who sent it, why, and what to do.
+
+The status decides, and who answered: the relay, by its JSON, or something in front of it. Lines for ProxyPass are only
+for answers that show that those lines are missing.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pushrelay.client.dialer import Reply
+from pushrelay.client.replies import of_engine, refusal
+
+from . import proxies
+from .proxies import Way
+from .report import Advice
+
+# By these headers, services in front are known that have no name in Server, or another one's.
+_SERVICES = {
+    "CF-RAY": "Cloudflare",
+    "X-Amz-Cf-Id": "CloudFront",
+    "X-Sucuri-ID": "Sucuri",
+    "X-Akamai-Request-ID": "Akamai",
+    "X-Varnish": "Varnish",
+}
+_SHARED_TROUBLE = "long polling still works, so pages are served, with more load"
+
+
+class Asked(NamedTuple):
+    """What was asked for: as people call it, by which method, and whether to become a WebSocket.
+
+    `passed` is what passed before on the same way, which tells what is in place there.
+    """
+
+    what: str
+    method: str = "GET"
+    upgrade: bool = False
+    passed: str = ""
+    parts: tuple[str, ...] = ()  # what proxies.passing_on gives lines for; empty: for all
+
+
+class Verdict(NamedTuple):
+    """What was seen, with its likely causes, and what to do."""
+
+    found: str
+    advice: list[Advice]
+
+
+def verdict(reply: Reply, asked: Asked, way: Way) -> Verdict:
+    """Return what this answer means."""
+    for rule in _RULES:
+        if (found := rule(reply, asked, way)) is not None:
+            return found
+    advice = Advice("The error log of the server that answered has the reason.")
+    return Verdict(f"{_got(reply, asked)}, which is not the relay's answer", [advice])
+
+
+def described(reply: Reply) -> str:
+    """An answer that is not the relay's, in some words."""
+    title = re.search(rb"<title>\s*(.{1,60}?)\s*</title>", reply.body, re.DOTALL | re.IGNORECASE)
+    page = f", the page “{title[1].decode('utf-8', 'replace')}”" if title else ""
+    return f"{reply.status} {reply.reason}{_by(reply)}{page}"
+
+
+def is_of_relay(reply: Reply) -> bool:
+    """Whether a relay sent this refusal, or the Engine.IO server in it."""
+    return bool(refusal(reply) or of_engine(reply)) or "Relay-Id" in reply.headers
+
+
+def _by(reply: Reply) -> str:
+    service = next((name for header, name in _SERVICES.items() if header in reply.headers), "")
+    names = [each for each in dict.fromkeys((service, reply.server)) if each]
+    return f" by {' or '.join(names)}" if names else ""
+
+
+def _got(reply: Reply, asked: Asked) -> str:
+    request = f"{asked.method} with Upgrade: websocket" if asked.upgrade else asked.method
+    return f"the answer to {request} is {described(reply)}"
+
+
+def _passed(asked: Asked) -> str:
+    return f"; {asked.passed} passed on the same way" if asked.passed else ""
+
+
+# The rules. Each returns None if it is not about such an answer.
+
+
+def _relay_says(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """The relay itself refuses."""
+    if not (said := refusal(reply) or of_engine(reply)):
+        return None
+    found = f"the relay itself answers {reply.status} to {asked.method}: {said}"
+    if said == "Session ID unknown":
+        return Verdict(f"{found}. Another relay opened that session", [several_relays()])
+    if asked.upgrade and reply.status in (400, 426):
+        return _no_upgrade(reply, asked, way)
+    if said in ("Transport unknown", "Unsupported protocol version"):
+        advice = Advice("Look for a rewriting rule or a cache that drops the query string (?EIO=4&transport=…).")
+        return Verdict(f"{found}. The query string does not arrive as it was sent", [advice])
+    if reply.status == 404:
+        found += ". So the proxy leads to the relay, but to another path of it"
+        return Verdict(found, proxies.leading_elsewhere(way))
+    return Verdict(found, [Advice("Do what its message says.")])
+
+
+def several_relays() -> Advice:
+    """What to do if requests of one client reach different relays."""
+    return Advice(
+        "Run one relay, as one process, and let the proxy or balancer lead to that one alone: all requests of a "
+        "client, and all pushes, must reach the same. Take the other out of the list (upstream, BalancerMember)."
+    )
+
+
+def _no_upgrade(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """The relay, or what is in front of it, got a request for a WebSocket without its Upgrade header."""
+    if not asked.upgrade or reply.status not in (400, 426, 505):
+        return None
+    found = f"{_got(reply, asked)} in place of 101: the Upgrade header does not reach the relay"
+    if proxies.is_old_apache(reply):
+        sentence = f"{reply.server} needs mod_proxy_wstunnel for it: docs/apache.md, Apache before 2.4.47."
+        return Verdict(found, [Advice(sentence)])
+    return Verdict(found, proxies.upgrading(way))
+
+
+def _plain_to_tls(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """http was spoken to a port for https."""
+    if reply.status not in (400, 497) or way.public.scheme != "http":
+        return None
+    if not re.search(rb"HTTP(?: request was sent)? to (?:an SSL-enabled|HTTPS)", reply.body):
+        return None
+    url = way.public._replace(scheme="https").url
+    advice = Advice("Ask with https, as your pages must:", (f"python relay.py doctor {url}",))
+    return Verdict(f"{_got(reply, asked)}: port {way.public.port} is for https", [advice])
+
+
+def _password(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """Something in front wants to know who asks."""
+    if reply.status not in (401, 407):
+        return None
+    challenge = reply.headers.get("WWW-Authenticate", "") or reply.headers.get("Proxy-Authenticate", "")
+    scheme = challenge.split(" ")[0][:30] or "no scheme"
+    realm = re.search(r'realm="([^"]{1,60})"', challenge)
+    named = f" for “{realm[1]}”" if realm else ""
+    found = f"{_got(reply, asked)}: a password is asked for here{named} (WWW-Authenticate: {scheme}), not by the relay"
+    go_on = Advice("Or, if visitors have a password and their browsers send it, go on with one:", ("--user NAME",))
+    more = [go_on] if scheme.lower() == "basic" else []
+    return Verdict(found, [*proxies.opening(way), *more])
+
+
+def _moved(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """A redirect that is not to the same thing elsewhere: those were followed up before."""
+    if not 300 <= reply.status < 400:
+        return None
+    target = reply.headers.get("Location", "nowhere")[:200]
+    found = f"{_got(reply, asked)}, which redirects to {target}; Socket.IO clients do not follow that{_passed(asked)}"
+    advice = Advice(
+        f"If that is a login page, or one for https or www, exempt {way.public.path} from that rule. In the "
+        "<VirtualHost> of Apache, before the rules that redirect:",
+        (f"RewriteRule ^{way.public.path} - [END]",),
+    )
+    return Verdict(found, [advice])
+
+
+def _forbidden(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """A rule in front forbids it."""
+    if reply.status not in (403, 405, 406, 409, 418, 451, 501):
+        return None
+    what = "WebSocket" if asked.upgrade else asked.method
+    found = (
+        f"{_got(reply, asked)}, not the relay's: something in front forbids {what}{_passed(asked)}. Likely are a "
+        "firewall for web applications (mod_security, or that of a CDN or host), or a rule for addresses or methods "
+        "(Require, Limit, deny)"
+    )
+    if asked.upgrade:
+        found += f"; {_SHARED_TROUBLE}"
+    advice = Advice(
+        f"Its error log names the rule: exempt {way.public.path} from it. If the log names mod_security:",
+        (f'<Location "{way.public.path}">', "  SecRuleEngine Off", "</Location>"),
+    )
+    return Verdict(found, [advice])
+
+
+def _limited(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """There are too many requests for what is in front."""
+    if reply.status != 429:
+        return None
+    found = f"{_got(reply, asked)}, not the relay's: something in front limits how many requests an address may send"
+    sentence = (
+        f"Clients that poll send some requests each second. Exempt {way.public.path} from that limit (limit_req in "
+        "nginx, mod_evasive in Apache, a rule of the CDN), or raise it."
+    )
+    return Verdict(found, [Advice(sentence)])
+
+
+def _not_there(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """The path is not passed on."""
+    if reply.status not in (404, 410):
+        return None
+    found = f"{_got(reply, asked)}: not the relay's, so this path is not passed on to it{_passed(asked)}"
+    return Verdict(found, proxies.passing_on(way, *asked.parts))
+
+
+def _down(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """What is in front could not reach what is behind it, or does not want to."""
+    if reply.status not in (502, 503, 504, 508) and not 520 <= reply.status <= 530:
+        return None
+    found = (
+        f"{_got(reply, asked)}: what is in front says that what is behind it is down, but the relay itself answered "
+        f"above, at {way.relay.url}{_passed(asked)}"
+    )
+    sentence = (
+        f"Its error log says what it tried to reach: compare that with {way.relay.url} (another port, a container's "
+        "127.0.0.1, a firewall between them). It may also be a maintenance page, or Apache's pause after a failure "
+        "(retry=0 ends that). Where SELinux is on:"
+    )
+    return Verdict(found, [Advice(sentence, ("setsebool -P httpd_can_network_connect 1",))])
+
+
+def _broken(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """What is in front fails by itself."""
+    if reply.status != 500:
+        return None
+    advice = Advice("The error log of what answered has the reason: a rewriting rule that loops, or the site's PHP.")
+    return Verdict(f"{_got(reply, asked)}, not the relay's: it fails before the relay is asked", [advice])
+
+
+def _other_page(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """The site itself, or a cache, answers in place of the relay."""
+    if not 200 <= reply.status < 300:
+        return None
+    begins = reply.body[:40].decode("utf-8", "replace")
+    found = f"{_got(reply, asked)}: not the relay's, it begins with {begins!r}{_passed(asked)}"
+    rewrite = Advice(
+        "Likely the site's own script takes every path, before ProxyPass does. In Apache's <VirtualHost>, before its "
+        "other rewriting rules; in nginx the location below does it:",
+        (f"RewriteRule ^{way.public.path} - [END]",),
+    )
+    if asked.passed:  # the path is passed on, so it is something for this kind of request
+        sentence = (
+            f"Look for a cache, a filter or a rule that answers {way.public.path} by itself, and exempt that path."
+        )
+        return Verdict(found, [Advice(sentence)])
+    return Verdict(found, [rewrite, *proxies.passing_on(way, *asked.parts)])
+
+
+def _too_large(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+    """The request has more than what is in front takes."""
+    if reply.status not in (413, 414, 431, 494):
+        return None
+    advice = Advice("Cookies may be too many or too large; or raise its limit (LimitRequestFieldSize, client_…_size).")
+    return Verdict(f"{_got(reply, asked)}, not the relay's: the request is too large for what is in front", [advice])
+
+
+_RULES: tuple[Callable[[Reply, Asked, Way], Verdict | None], ...] = (
+    _relay_says,
+    _plain_to_tls,
+    _no_upgrade,
+    _password,
+    _moved,
+    _forbidden,
+    _limited,
+    _not_there,
+    _down,
+    _broken,
+    _other_page,
+    _too_large,
+)

@@ -1,0 +1,1 @@
+"""Clients of the relay and of the site: HTTP, WebSocket, Socket.IO."""

@@ -1,0 +1,1 @@
+"""Engine.IO 4: sessions, long polling, the upgrade to WebSocket, heartbeats."""

@@ -1,0 +1,78 @@
+"""Engine.IO packets (Engine.IO protocol, revision 4, "Packet encoding"), each encoded once however many get it."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+from engineio.packet import Packet
+
+from pushrelay import json_text
+from pushrelay.server.websocket import BINARY, frame, text_frame
+
+OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
+SEPARATOR = "\x1e"  # between the packets of one payload
+# A client has a few packets ready at a time; each costs us more than it costs the client.
+MAX_PACKETS = 1000
+
+
+class Message:
+    """One packet to be sent: its WebSocket frame, and its part of a polling payload."""
+
+    __slots__ = ("_compressed", "_data", "_part", "frame", "size")
+
+    def __init__(self, data: str | bytes):
+        """`data` is the packet's text, type and all; or the bytes of a binary message, which has no type."""
+        self._data = data
+        self._part = data if isinstance(data, str) else ""
+        self._compressed: dict[str, bytes] | None = None
+        self.frame = text_frame(data) if isinstance(data, str) else frame(BINARY, data)
+        self.size = len(self.frame)
+
+    @property
+    def part(self) -> str:
+        """What stands for it in a payload: binary is `b` and base64."""
+        if not self._part:
+            self._part = "b" + base64.b64encode(self._data).decode()  # type: ignore[arg-type]
+        return self._part
+
+    def compressed(self, coding: str, compress: Callable[[bytes], bytes]) -> bytes:
+        """Return the payload of this message alone in this content coding; compressed once for all that poll."""
+        known = self._compressed
+        if known is None:
+            known = self._compressed = {}
+        if coding not in known:
+            known[coding] = compress(payload([self]))
+        return known[coding]
+
+    def to_packet(self) -> Packet:
+        """The same as engineio has it."""
+        return Packet(encoded_packet=self._data)
+
+
+def payload(messages: list[Message]) -> bytes:
+    return SEPARATOR.join([message.part for message in messages]).encode("utf-8")
+
+
+def split_payload(body: bytes) -> list[str | bytes]:
+    """The packets of a payload that a client sent. Raises ValueError."""
+    packets = body.decode("utf-8").split(SEPARATOR, MAX_PACKETS)
+    if len(packets) > MAX_PACKETS:
+        raise ValueError("too many packets in one payload")
+    return [base64.b64decode(packet[1:], validate=True) if packet[:1] == "b" else packet for packet in packets]
+
+
+def data_of(packet: str) -> Any:
+    """Return what a message packet says: as in engineio the value of JSON (but for a bare number), or the text."""
+    text = packet[1:]
+    if text[:1].isnumeric():  # nearly always: Socket.IO's packets begin with their type
+        return text
+    try:
+        return json_text.read(text)
+    except json_text.NotJSON:
+        return text
+
+
+PING_MESSAGE = Message(PING)
+CLOSE_MESSAGE = Message(CLOSE)
+NOOP_MESSAGE = Message(NOOP)
+PROBE_ANSWER = Message(PONG + "probe")

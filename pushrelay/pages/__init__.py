@@ -1,0 +1,1 @@
+"""What browsers load: the demo page and the files in static/."""

@@ -1,0 +1,120 @@
+"""The demo page: its address, what it shows, and what people get if it is not shown to them."""
+
+import os
+import re
+import socket
+import time
+from typing import Any
+
+from pushrelay.access.tokens import sign
+from pushrelay.addresses import is_loopback
+from pushrelay.settings import Settings
+
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104: not bound
+# Seconds for which the demo page's own token counts: a page that is left open for a day goes on.
+TOKEN_SECONDS = 86400
+
+
+def address(settings: Settings, port: int) -> tuple[str, str]:
+    """Return where programs on this machine reach the relay, and a shell command that pushes there."""
+    fields = f"-d destination={first_id(settings).replace('me', 'SESSION-ID')} -d data=hello"
+    if settings.host.startswith("unix:"):
+        path = settings.host.removeprefix("unix:")
+        return settings.host, f"curl --unix-socket {path} {fields} http://localhost{settings.base_path}/push"
+    url = f"http://{_local_host(settings)}:{port}{settings.base_path}"
+    key = "" if _is_local(settings) else "-H 'Authorization: Bearer KEY' "
+    return url, f"curl {key}{fields} {url}/push"
+
+
+def _local_host(settings: Settings) -> str:
+    host = ANYWHERE.get(settings.host, settings.host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_local(settings: Settings) -> bool:
+    """Return whether programs on this machine reach the relay at an address that no other machine has."""
+    return settings.host in ANYWHERE or settings.host.startswith("unix:") or is_loopback(settings.host)
+
+
+def first_id(settings: Settings) -> str:
+    """Return the id of a demo page that was opened without one: two windows of a browser share it."""
+    return "me" if settings.id_cookie and not settings.secret else "demo"
+
+
+def first_steps(settings: Settings, port: int) -> list[str]:
+    """Return the lines that the start prints for somebody who tries the relay."""
+    url, curl = address(settings, port)
+    page = f"{url}/?id={first_id(settings)}"
+    if settings.host.startswith("unix:"):
+        lines = ["Try:", f"  {curl}", "Browsers need a web server in front: see docs/nginx.md and docs/apache.md."]
+    elif _is_local(settings):
+        lines = [f"Open {page} in two windows, and try:", f"  {curl}", *_from_elsewhere(settings, port)]
+    else:
+        shown = f"Open {page} in two windows" if settings.demo else f"Set demo = yes to see the demo page ({page})"
+        keys = "KEY is one of push_keys" if settings.push_keys else "set push_keys first, or nobody can push here"
+        lines = [f"{shown}, and try ({keys}):", f"  {curl}"]
+    if "INVOCATION_ID" not in os.environ:  # systemd sets it
+        lines.append("Ctrl+C stops the relay. To keep it running, see docs/systemd.md.")
+    return lines
+
+
+def _from_elsewhere(settings: Settings, port: int) -> list[str]:
+    if settings.demo and settings.host in ANYWHERE:
+        return [f"On another machine: http://{_own_address()}:{port}{settings.base_path}/?id={first_id(settings)}"]
+    return [
+        f"If your browser is on another machine, run there first:  ssh -L {tunnel(settings, port)} USER@THIS-SERVER"
+    ]
+
+
+def _own_address() -> str:
+    """Return the address by which other machines reach this one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses a route
+        except OSError:
+            return socket.gethostname()
+        return probe.getsockname()[0]
+
+
+def tunnel(settings: Settings, port: int) -> str:
+    """Return what `ssh -L` takes to bring the relay to another machine; empty if it would not be local there."""
+    if settings.host.startswith("unix:"):
+        return f"8080:/PATH/OF/{_socket_name(settings)}"
+    return f"{port}:{_local_host(settings)}:{port}" if _is_local(settings) else ""
+
+
+def _socket_name(settings: Settings) -> str:
+    return settings.host.rpartition("/")[2].removeprefix("unix:")
+
+
+def demo_facts(settings: Settings, port: str) -> dict[str, str]:
+    """Return the settings that the demo page shows. Anybody may read them: no path, and no value of a secret."""
+    needs = {"token": settings.secret, "cookie": settings.id_cookie, "site": settings.auth_url}
+    is_socket = settings.host.startswith("unix:")
+    return {
+        "needs": " ".join(name for name, is_set in needs.items() if is_set),
+        "cookie": settings.id_cookie,
+        "local_url": f"http://localhost{settings.base_path}" if is_socket else address(settings, int(port or 0))[0],
+        "local_option": _socket_name(settings) if is_socket else "",
+    }
+
+
+def token_for(id_: str, settings: Settings) -> str:
+    """Return a token for the demo page of a caller on this machine, which may read every push anyway."""
+    if not settings.secret or len(id_) > settings.max_id_length:
+        return ""
+    return sign({"ids": [id_], "exp": int(time.time()) + TOKEN_SECONDS}, settings.secret[0])
+
+
+def ways_in(settings: Settings, environ: dict[str, Any]) -> dict[str, str]:
+    """Return what the page shows that people get in place of the demo page."""
+    port = int(environ.get("SERVER_PORT") or 0)
+    asked = re.match(r"[\w.-]+|\[[\da-fA-F:.]+\]", environ.get("HTTP_HOST", ""), re.ASCII)
+    server = asked[0] if asked and not is_loopback(asked[0].strip("[]")) else "SERVER"
+    is_socket = settings.host.startswith("unix:")
+    local = f"http://127.0.0.1:8080{settings.base_path}" if is_socket else address(settings, port)[0]
+    return {
+        "local": "" if is_socket or not _is_local(settings) else f"{local}/?id={first_id(settings)}",
+        "tunnel": tunnel(settings, port) and f"ssh -L {tunnel(settings, port)} USER@{server}",
+        "through": f"{local}/?id={first_id(settings)}",
+    }

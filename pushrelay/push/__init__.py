@@ -1,0 +1,1 @@
+"""POST /push, from the body to the response."""

@@ -1,0 +1,365 @@
+"""The body of a push: read, bounded, and taken apart into fields, whichever way it was written."""
+
+import re
+from collections.abc import Callable, Collection
+from functools import lru_cache, partial
+from typing import Any, NoReturn
+from urllib.parse import unquote_plus, unquote_to_bytes
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder
+
+from pushrelay import json_text
+from pushrelay.errors import Refused, bad
+
+FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
+SEED_FIELDS = ("destination", "data")
+MAX_PUSHES = 1000  # in a batch, and destinations in one push: more is better sent as a topic, or in several batches
+_MOST_FIELDS = MAX_PUSHES + 100
+_FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
+_LINES = "application/x-ndjson"
+_GZIP = b"\x1f\x8b"
+
+# The shortest way to write a push: one match reads it. If it is encoded, groups 3 and 4 are what unescaped() takes.
+USUAL_FORM = re.compile(rb"destination=([^&%+]+)&data=([^&%+]*)|destination=([^&]+)&data=([^&]*)")
+
+Fields = dict[str, Any]
+Body = Fields | list[Fields | Refused]  # a push, or a batch, in which a push that cannot be read is the Refused it gets
+
+_UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
+# Charsets that a library may put on each part of a multipart form. Text in ASCII is the same in all of them.
+_BASED_ON_ASCII = re.compile(r"iso-8859-\d+|latin-?\d+|windows-125\d")
+_CHARSET = re.compile(r";\s*charset(?:\*\d*\*?)?\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
+_ESCAPED_LETTER = re.compile(r"\\u00[67]")
+_PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")  # of a part: RFC 2046, 6.2
+_LISTED = re.compile(r"destination\[[^\[\]]*\]")  # as PHP writes the elements of a list
+
+_USUAL_TYPE = 200  # characters of a Content-Type that is remembered
+_AROUND_DATA = 2  # levels of a body around the data of a push: the object, and the batch
+
+
+def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Body:
+    """Return the fields of the body of a WSGI request.
+
+    `max_body` is in bytes. Raises Refused (400, 413, 415) if the body as a whole cannot be read.
+    """
+    if "HTTP_CONTENT_ENCODING" in environ:
+        _check_coding(environ["HTTP_CONTENT_ENCODING"])
+    read = reader_of(environ.get("CONTENT_TYPE", ""), seed)
+    return read(_body(environ, max_body))
+
+
+def reader_of(content_type: str, seed: bool = False) -> Callable[[bytes], Body]:
+    """Return the function that reads a whole body of this type. It raises Refused (400, 415).
+
+    `seed` is for the server's root, whose first clients sent forms without a Content-Type: there a body of an unknown
+    type is read as a form. Raises Refused (415) for a type or charset that the relay does not read.
+    """
+    return (_reader_of if len(content_type) <= _USUAL_TYPE else _find_reader)(content_type, seed)
+
+
+def read_query(environ: dict[str, Any]) -> Fields:
+    """The fields of a query string, which is written as a form is. Raises Refused (400)."""
+    # WSGI has its bytes as Latin-1 (PEP 3333).
+    return _form_fields(_form_pairs(_text(environ.get("QUERY_STRING", "").encode("latin-1"), "invalid_form")))
+
+
+def unescaped(text: str) -> str:
+    """Return a name or value of a form as it was before encoding. Raises UnicodeDecodeError if it was not UTF-8."""
+    return unquote_to_bytes(text.replace("+", " ")).decode()
+
+
+def is_form(content_type: str) -> bool:
+    """Return whether a body is a form in the usual encoding, with nothing else in its Content-Type."""
+    return content_type in (_FORM, "")
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", float: "a fraction"}
+    return names.get(type(value), "a number" if isinstance(value, int) else "a string")
+
+
+def _find_reader(content_type: str, seed: bool) -> Callable[[bytes], Body]:
+    for charset in _CHARSET.findall(content_type):
+        if charset.lower() not in _UTF_8:
+            raise Refused(415, "unsupported_media_type", f"send the push in UTF-8, not in {charset[:40]}")
+    kind = content_type.partition(";")[0].lower().strip()
+    if kind == _JSON:
+        return partial(_json_body, seed=seed)
+    if kind == _LINES:
+        return _lines
+    if kind == _MULTIPART:
+        return partial(_multipart_form, content_type, seed)
+    if kind in (_FORM, "") or seed:
+        return partial(_form, seed=seed)
+    message = f"send the push as a form ({_FORM}), as JSON ({_JSON}) or as {_LINES}, not as {kind}"
+    raise Refused(415, "unsupported_media_type", message)
+
+
+_reader_of = lru_cache(maxsize=256)(_find_reader)
+
+
+def _body(environ: dict[str, Any], limit: int) -> bytes:
+    """The whole body, at most `limit` bytes of it: a larger one is refused before it is read."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length:
+        if not (length.isascii() and length.isdigit()):
+            bad("invalid_length", "Content-Length is a number of bytes")
+        if len(length) > 18 or int(length) > limit:
+            _too_large(limit)
+        body = _read(environ, int(length))
+        if len(body) < int(length):
+            bad("incomplete_body", f"the body ended after {len(body)} of {length} bytes: send all of it")
+        return body
+    if not environ.get("wsgi.input_terminated"):
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            raise Refused(411, "length_required", "this server does not read a body in chunks: send Content-Length")
+        return b""
+    body = _read(environ, limit + 1)
+    return body if len(body) <= limit else _too_large(limit)
+
+
+def _read(environ: dict[str, Any], size: int) -> bytes:
+    try:
+        return environ["wsgi.input"].read(size)
+    except Exception as error:  # each WSGI server has a class of its own for a body that breaks off or is badly chunked
+        bad("incomplete_body", f"the body cannot be read to its end: {str(error)[:100] or 'it broke off'}")
+
+
+def _too_large(limit: int) -> NoReturn:
+    message = f"the body of a push has {limit} bytes at most (setting max_body): send less, or raise the setting"
+    raise Refused(413, "too_large", message)
+
+
+def _check_coding(header: str) -> None:
+    """Raise Refused (415) for a body that is compressed (RFC 9110, 8.4 and 12.5.3)."""
+    if any(coding.strip().lower() not in ("", "identity") for coding in header.split(",")):
+        message = f"the relay reads no body with Content-Encoding {header[:40]}: send it as it is, without that header"
+        raise Refused(415, "unsupported_media_type", message, (("Accept-Encoding", "identity"),))
+
+
+def _text(body: bytes, error: str) -> str:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        if body.startswith(_GZIP):
+            bad(error, "the body is compressed with gzip: send it as it is")
+        bad(error, f"the body is not UTF-8: byte {wrong.start} cannot be there")
+
+
+def _json_body(body: bytes, seed: bool) -> Body:
+    text = _text(body, "invalid_json")
+    try:
+        value = json_text.read(text, _AROUND_DATA)
+    except json_text.TooDeep as error:
+        if not text.lstrip().startswith("["):
+            raise _not_json(error) from None
+        value = _read_apart(text)
+    except json_text.NotJSON as error:
+        raise _not_json(error) from None
+    else:
+        value = _once_each(text, value, SEED_FIELDS if seed else FIELDS)
+    if isinstance(value, list):
+        _check_size(len(value))
+        return [each if isinstance(each, dict | Refused) else _no_object(each) for each in value]
+    if not isinstance(value, dict):
+        raise value if isinstance(value, Refused) else _no_object(value)
+    return value
+
+
+def _once_each(text: str, value: Any, names: Collection[str]) -> Any:
+    """Return the value of a JSON text. An object that has one of these names twice is replaced with a Refused.
+
+    Nearly all texts hold each name of a push once, which is quick to see. The others are read again.
+    """
+    is_plain = True
+    if isinstance(value, dict):
+        for name in value:
+            if name in names and text.count(f'"{name}"') != 1:
+                is_plain = False
+                break
+    elif isinstance(value, list):
+        objects = [each for each in value if isinstance(each, dict)]
+        is_plain = all(text.count(f'"{name}"') == sum(name in each for each in objects) for name in names)
+    else:
+        return value
+    if is_plain and not ("\\u00" in text and _ESCAPED_LETTER.search(text)):
+        return value
+    twice = json_text.names_that_come_twice(text)
+    refused = [_twice(found & frozenset(names)) for found in twice]
+    if isinstance(value, dict):
+        return refused[0] or value
+    return [no or each for no, each in zip(refused, value, strict=True)]
+
+
+def _twice(names: frozenset[str]) -> Refused | None:
+    if not names:
+        return None
+    return Refused(400, f"invalid_{min(names)}", f"the field {min(names)!r} is there twice: send it once")
+
+
+def _read_apart(text: str) -> list[Any]:
+    """Read each push of a batch by itself, so that one that is nested too deeply fails alone."""
+    try:
+        elements = json_text.elements(text)
+    except json_text.NotJSON as error:
+        raise _not_json(error) from None
+    _check_size(len(elements))
+    return [_read_alone(each) for each in elements]
+
+
+def _read_alone(text: str) -> Any:
+    try:
+        return _once_each(text, json_text.read(text, _AROUND_DATA), FIELDS)
+    except json_text.NotJSON as error:
+        return _not_json(error)
+
+
+def _lines(body: bytes) -> list[Fields | Refused]:
+    """Return the fields of each line's push (newline-delimited JSON). Skips empty lines; a bad line fails alone."""
+    lines = [line for line in _text(body, "invalid_json").split("\n") if line.strip()]
+    _check_size(len(lines))
+    values = map(_read_alone, lines)
+    return [each if isinstance(each, dict | Refused) else _no_object(each) for each in values]
+
+
+def _check_size(count: int) -> None:
+    if count > MAX_PUSHES:
+        bad("too_many_pushes", f"{count} pushes in one batch are too many: {MAX_PUSHES} at most")
+
+
+def _no_object(value: Any) -> Refused:
+    return Refused(400, "invalid_json", f"a push is a JSON object with destination and data, not {kind_of(value)}")
+
+
+def _not_json(error: json_text.NotJSON) -> Refused:
+    if isinstance(error, json_text.TooDeep):
+        return Refused(400, "invalid_json", f"the JSON cannot be taken: {error}")
+    return Refused(400, "invalid_json", f"the body is not JSON: {error}")
+
+
+def _form(body: bytes, seed: bool) -> Fields:
+    is_any = seed and not body.startswith(_GZIP)
+    text = body.decode("utf-8", "surrogateescape") if is_any else _text(body, "invalid_form")
+    fields = _form_fields(_form_pairs(text, seed), seed)
+    if "destination" not in fields and text.lstrip()[:1] in ("{", "["):
+        bad("invalid_form", f"the body is sent as a form and looks like JSON: send Content-Type: {_JSON}")
+    return fields
+
+
+def _form_pairs(text: str, seed: bool = False) -> list[tuple[str, str]]:
+    """The fields of a form (WHATWG URL, "application/x-www-form-urlencoded parsing"), decoded strictly.
+
+    At the server's root (`seed`) only those that count are, and the bytes of the others may be in any charset.
+    """
+    if text.count("&") > _MOST_FIELDS:
+        bad("invalid_form", f"the form has too many fields: {_MOST_FIELDS} at most")
+    pairs = []
+    plain = partial(unquote_plus, errors="surrogateescape") if seed else unescaped
+    try:
+        for pair in text.split("&"):
+            name, _, value = pair.partition("=")
+            if "%" in pair or "+" in pair:
+                name, value = plain(name), plain(value)
+            if seed and pair:
+                if not _is_of_seed(name):
+                    continue
+                (name + value).encode()  # raises UnicodeEncodeError for a byte that was no UTF-8
+            if pair:
+                pairs.append((name, value))
+    except UnicodeError:
+        bad("invalid_form", f"a {'field of' if seed else '%-sequence in'} the form is not UTF-8")
+    return pairs
+
+
+def _is_of_seed(name: str | None) -> bool:
+    return name is not None and (name == "data" or name == "destination" or name.startswith("destination["))
+
+
+def _multipart_form(content_type: str, seed: bool, body: bytes) -> Fields:
+    return _form_fields(_multipart_pairs(body, content_type, seed), seed)
+
+
+def _multipart_pairs(body: bytes, content_type: str, seed: bool = False) -> list[tuple[str, str]]:
+    """The fields of a multipart form (RFC 7578), in UTF-8 whatever each part says of itself.
+
+    At the server's root (`seed`) parts that have no meaning may be anything, also files.
+    """
+    if not seed:
+        _text(body, "invalid_form")  # a body that is not UTF-8 is refused as a whole
+    pairs: list[tuple[str, str]] = []
+    part: Field | File | None = None
+    value = b""
+    try:
+        boundary = parse_options_header(content_type)[1].get("boundary", "").encode("ascii")
+        if not boundary:
+            raise ValueError("no boundary")
+        decoder = MultipartDecoder(boundary, max_parts=_MOST_FIELDS)
+        decoder.receive_data(body)
+        decoder.receive_data(None)
+        while not isinstance(event := decoder.next_event(), Epilogue):
+            if isinstance(event, Field | File):
+                part, value = event, b""
+            elif isinstance(event, Data) and part is not None and (not seed or _is_of_seed(part.name)):
+                value += event.data
+                if not event.more_data:
+                    _check_part(part, value.isascii())
+                    pairs.append((part.name, _text(value, "invalid_form")))
+    except (ValueError, HTTPException):
+        bad(
+            "invalid_form",
+            f"the multipart form cannot be read: check its boundary, and send {_MOST_FIELDS} fields at most",
+        )
+    return pairs
+
+
+def _check_part(part: Field | File, is_ascii: bool) -> None:
+    """Raise Refused for a part that is not the text of a field, as it stands and in UTF-8."""
+    if isinstance(part, File):
+        bad("invalid_form", "files cannot be pushed: send text, and where to fetch the file")
+    disposition = part.headers["Content-Disposition"].partition(";")[0].strip().lower()
+    if part.name is None or disposition != "form-data":
+        bad("invalid_form", "a part of the multipart form has no name")
+    kind, encoding = part.headers.get("Content-Type", ""), part.headers.get("Content-Transfer-Encoding", "")
+    why = ""
+    if encoding.strip().lower() not in _PLAIN_ENCODINGS:
+        why = f"it is encoded ({encoding[:40]}): send the text as it is"
+    if kind.strip().lower().startswith("multipart/"):
+        why = "it has parts of its own: send one text"
+    for charset in map(str.lower, _CHARSET.findall(kind)):
+        if charset not in _UTF_8 and not (is_ascii and _BASED_ON_ASCII.fullmatch(charset)):
+            why = f"it is in {charset[:40]}: send it in UTF-8"
+    if why:
+        raise Refused(415, "unsupported_media_type", f"the relay does not take the part {part.name[:50]!r}: {why}")
+
+
+def _form_fields(pairs: list[tuple[str, str]], seed: bool = False) -> Fields:
+    """Return the fields of a form. PHP writes a list as destination[], as destination[0] or by repeating the name.
+
+    At the server's root (`seed`) all fields but destination and data are ignored, also those that come twice.
+    """
+    fields: Fields = {}
+    destinations: list[str] = []
+    places = set()  # in the list of destinations
+    several = False
+    for name, value in pairs:
+        if name == "destination" or name.startswith("destination["):
+            several = several or name != "destination" or bool(destinations)
+            if name != "destination" and not _LISTED.fullmatch(name):
+                bad("invalid_destination", f"{name[:50]!r} is no list of texts: write destination[]=a&destination[]=b")
+            if name in places:
+                bad("invalid_form", f"the field {name[:50]!r} is there twice: write destination[] for each")
+            if name not in ("destination", "destination[]"):
+                places.add(name)
+            destinations.append(value)
+        elif seed and name != "data":
+            continue
+        elif name in fields:
+            bad("invalid_form", f"the field {name[:50]!r} is there twice: send it once")
+        else:
+            fields[name] = value
+    if destinations:
+        fields["destination"] = destinations if several else destinations[0]
+    return fields

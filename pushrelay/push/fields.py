@@ -1,0 +1,318 @@
+"""What a push asks for: its fields checked, before anything is done about it."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from pushrelay.errors import Refused, bad
+from pushrelay.json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers
+from pushrelay.settings import Settings
+from pushrelay.store.publication import encode, quote
+
+from .body import FIELDS, MAX_PUSHES, SEED_FIELDS, Body, Fields, kind_of, read_body, read_query
+
+MAX_EVENT_LENGTH = 100
+MAX_KEY_LENGTH = 255
+MAX_TTL = 1e20  # seconds: any integer of 64 bits, which programs send for "for ever"
+MAX_WAIT = 30.0  # seconds: PHP's own limit for a script, and what proxies give a request, are not far beyond
+# Bytes of data that one request may store over all destinations, or max_body if that is more: 20 ms of SQLite.
+MOST_STORED = 4 << 20
+MOST_EXACT = (1 << 53) - 1  # the largest number up to which JavaScript tells whole numbers apart (RFC 7493, 2.2)
+# Socket.IO keeps these names to itself: its clients would take such an event for their own.
+RESERVED_EVENTS = {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
+
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
+_QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # a string of RFC 9651, 3.3.3
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(slots=True)
+class Push:
+    """One request to push: the same data to each of its destinations."""
+
+    destinations: list[str]
+    several: bool  # the destinations came as a list, so the answer is one
+    event: str
+    data: Any
+    skip_sid: str | None
+    ttl: float | None = None  # seconds in history; None: as long as the relay keeps any; 0: not kept
+    key: str | None = None  # idempotency key: a repeated push is answered as the first was, and not delivered again
+    wait: float = 0.0  # seconds to wait for an acknowledgement
+    text: str = ""  # data as JSON, which all publications of this push share
+
+
+def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False) -> Push | list[Push | Refused]:
+    """Read what a WSGI request asks for: a push, or a batch, in which a bad item stands as the Refused it gets.
+
+    Raises Refused: 400, 413 or 415, with what is wrong in which field. At the server's root (`seed`) only destination
+    and data have a meaning: the programs that post there may have an `id` or a `wait` of their own.
+    """
+    if environ.get("QUERY_STRING") and not seed:
+        bad("unknown_field", "the address has a query string, which nobody reads: send all fields in the body")
+    header = environ.get("HTTP_IDEMPOTENCY_KEY")
+    return pushes_of(read_body(environ, settings.max_body, seed), settings, seed, header)
+
+
+def pushes_of(
+    body: Body, settings: Settings, seed: bool = False, header: str | None = None
+) -> Push | list[Push | Refused]:
+    """Return the push, or the batch, that a body asks for. `header` is the `Idempotency-Key`. Raises Refused."""
+    if seed and not isinstance(body, list):
+        return checked({name: body[name] for name in SEED_FIELDS if name in body}, settings)
+    if header is not None:
+        header = _header_key(header)
+    if not isinstance(body, list):
+        return checked(_with_key(body, header), settings)
+    pushes: list[Push | Refused] = []
+    for number, fields in enumerate(body):
+        try:
+            if isinstance(fields, Refused):
+                raise fields
+            pushes.append(_batched(_with_key(fields, header, f"#{number}"), settings))
+        except Refused as refused:
+            pushes.append(refused)
+    _check_total(pushes, settings)
+    return pushes
+
+
+def checked(fields: Fields, settings: Settings) -> Push:
+    """The push that these fields ask for. Raises Refused (400) with the first field that cannot be taken."""
+    if not fields.keys() <= FIELDS:
+        _refuse_names(fields.keys() - FIELDS, FIELDS)
+    if "destination" not in fields:
+        bad("missing_destination", "say who is to get this: a field destination, with the id that the page registered")
+    if "data" not in fields:
+        bad("missing_data", "say what to deliver: a field data (an empty string is fine)")
+    destination, data = fields["destination"], fields["data"]
+    text = text_of(data)
+    size = check_size(text, settings)
+    push = Push(destinations_of(destination, settings), isinstance(destination, list), "push", data, None, text=text)
+    if len(push.destinations) > 1:
+        _check_stored(size * len(push.destinations), settings)
+    if len(fields) > 2:
+        _add_options(push, fields)
+    return push
+
+
+def text_of(data: Any) -> str:
+    """Return data as JSON. Raises Refused (400) for what Python reads but no browser could."""
+    if isinstance(data, str):
+        if not data.isascii() and _LONE_SURROGATE.search(data):
+            _refuse_surrogate()
+        return quote(data)
+    try:
+        text = encode(data)
+        check_depth(text)
+        check_numbers(text)
+    except TooDeep:
+        bad("invalid_data", f"data is nested more than {MAX_DEPTH} levels deep: send it flatter, or as a string")
+    except ValueError:
+        bad("invalid_data", "data holds a number that is out of range: a browser would read it as Infinity")
+    if not text.isascii() and _LONE_SURROGATE.search(text):
+        _refuse_surrogate()
+    return text
+
+
+def size_of(text: str) -> int:
+    """Return the bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def check_size(text: str, settings: Settings) -> int:
+    """Return the bytes of a push's data as it goes to browsers. Raises Refused (413) if they are too many."""
+    size = size_of(text)
+    if size > settings.max_body:
+        message = (
+            f"the data takes {size} bytes as JSON, which is how browsers receive it, and at most {settings.max_body} "
+            "are allowed (setting max_body): send less, or raise the setting"
+        )
+        raise Refused(413, "too_large", message)
+    return size
+
+
+def destinations_of(value: Any, settings: Settings, most: int = MAX_PUSHES) -> list[str]:
+    """One id, or a list of at most `most`, as strings, each once and in their order. Raises Refused (400)."""
+    if not isinstance(value, list):
+        return [_destination(value, settings.max_id_length)]
+    if not value:
+        bad("missing_destination", "the list of destinations is empty: name at least one")
+    if len(value) > most:
+        bad("too_many_destinations", f"{len(value)} destinations at once are too many: {most} at most")
+    return list(dict.fromkeys(_destination(each, settings.max_id_length) for each in value))
+
+
+def check_exact(value: Any) -> None:
+    """Raise Refused (400) for an id, or a list of them, with a number that JavaScript may have rounded."""
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, int | float) and abs(each) > MOST_EXACT:
+            bad(
+                "invalid_id",
+                f"JavaScript rounds whole numbers beyond {MOST_EXACT}, so this may be another id: write it as text",
+            )
+
+
+def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple[list[str], Fields]:
+    """The destinations that a query string names, and all its fields: none but these `others`. Raises Refused (400)."""
+    fields = read_query(environ)
+    known = {"destination", *others}
+    if not fields.keys() <= known:
+        _refuse_names(fields.keys() - known, known)
+    if "destination" not in fields:
+        bad("missing_destination", "say which you mean: ?destination=, with the id that the page registered")
+    return destinations_of(fields["destination"], settings), fields
+
+
+def limit_of(fields: Fields) -> int | None:
+    """Return how many publications a query asks for, or None for all. Raises Refused (400)."""
+    text = fields.get("limit")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 6 or not int(text):
+        bad("invalid_limit", "limit is a whole number of publications from 1 to 999999")
+    return int(text)
+
+
+def decimal(text: str) -> float | None:
+    """Return the number that an ordinary decimal stands for, or None. float() also reads " 5 ", "1_0" and "٣"."""
+    return float(text) if len(text) < 30 and _DECIMAL.fullmatch(text) else None
+
+
+def event_of(value: Any) -> str:
+    """The name of an event that may be emitted to a page. Raises Refused (400)."""
+    if not isinstance(value, str) or not value or len(value) > MAX_EVENT_LENGTH or not _is_clean(value):
+        bad("invalid_event", f"event is a name of 1 to {MAX_EVENT_LENGTH} characters, without control characters")
+    if value in RESERVED_EVENTS or value.startswith("relay_"):
+        bad("invalid_event", f"the event name {value} is kept for Socket.IO and the relay themselves: choose another")
+    return value
+
+
+def _add_options(push: Push, fields: Fields) -> None:
+    if "event" in fields:
+        push.event = event_of(fields["event"])
+    skip_sid = fields.get("except")
+    if skip_sid is not None and not isinstance(skip_sid, str):
+        bad("invalid_except", "except is a socket's sid, a string")
+    push.skip_sid = skip_sid or None
+    if "ttl" in fields:
+        push.ttl = _seconds("ttl", fields["ttl"], MAX_TTL)
+    if "wait" in fields:
+        push.wait = _seconds("wait", fields["wait"], MAX_WAIT)
+    if "id" in fields:
+        push.key = _key(fields["id"])
+
+
+def _seconds(name: str, value: Any, most: float) -> float:
+    number = decimal(value) if isinstance(value, str) else value
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not 0 <= number <= most or math.copysign(1, number) < 0:
+        limit = f" and at most {most:g}" if most < MAX_TTL else ""
+        bad(f"invalid_{name}", f"{name} is a number of seconds, 0 or more{limit}")
+    return float(number)
+
+
+def _key(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**40:
+        value = str(value)
+    if not isinstance(value, str) or not value or len(value) > MAX_KEY_LENGTH or not _is_clean(value):
+        bad(
+            "invalid_id",
+            f"id, the idempotency key, is 1 to {MAX_KEY_LENGTH} characters, none of them a control",
+        )
+    return value
+
+
+def _with_key(fields: Fields, header: str | None, suffix: str = "") -> Fields:
+    """The fields with the `Idempotency-Key` header as their id, unless they bring one of their own."""
+    if header is None or "id" in fields:
+        return fields
+    return {**fields, "id": header + suffix}
+
+
+def _header_key(header: str) -> str:
+    """Return the key in an `Idempotency-Key` header, with quotes or without. Raises Refused (400).
+
+    Servers join two headers of one name with a comma, so a key that holds one must be in quotes.
+    """
+    key = header.strip()
+    if quoted := _QUOTED_KEY.fullmatch(key):
+        key = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif '"' in key or "," in key:
+        bad("invalid_id", "the header Idempotency-Key is there once and holds one key, in quotes if it has a comma")
+    try:
+        return key.encode("latin-1").decode()  # WSGI has its bytes as Latin-1 (PEP 3333)
+    except UnicodeDecodeError:
+        bad("invalid_id", "the header Idempotency-Key is not UTF-8")
+
+
+def _batched(fields: Fields, settings: Settings) -> Push:
+    push = checked(fields, settings)
+    if push.wait:
+        bad("invalid_wait", "a push in a batch cannot wait: send it on its own")
+    return push
+
+
+def _check_total(pushes: list[Push | Refused], settings: Settings) -> None:
+    taken = [push for push in pushes if isinstance(push, Push)]
+    total = sum(len(push.destinations) for push in taken)
+    if total > MAX_PUSHES:
+        bad("too_many_pushes", f"{total} publications in one batch are too many: {MAX_PUSHES} at most")
+    _check_stored(sum(len(push.destinations) * size_of(push.text) for push in taken), settings)
+
+
+def _check_stored(size: int, settings: Settings) -> None:
+    """Raise Refused (413) if the publications of one request take more bytes than one transaction may.
+
+    A transaction is written at one go, and others wait for it; and it must not push out what is kept of all others.
+    """
+    most = min(max(MOST_STORED, settings.max_body), settings.history_bytes)
+    if size > most:
+        message = (
+            f"the data takes {size} bytes over all destinations, and one request may store {most}: send it to fewer "
+            "destinations at a time, or send less and have pages fetch the rest"
+        )
+        raise Refused(413, "too_large", message)
+
+
+def _destination(value: Any, longest: int) -> str:
+    if not isinstance(value, str):
+        value = _decimal(value)
+    if not value:
+        bad(
+            "missing_destination", "the id (destination) is empty: pages register an id, and PHP pushes to the same one"
+        )
+    if len(value) > longest:
+        bad("invalid_destination", f"a destination has {longest} characters at most (setting max_id_length)")
+    if not _is_clean(value):
+        bad("invalid_destination", "a destination is Unicode text without control characters")
+    return value
+
+
+def _decimal(value: Any) -> str:
+    # JavaScript has one kind of number: 42 and 42.0 are the same id there, and so they are here.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        bad("invalid_destination", f"a destination is a string or a whole number, not {kind_of(value)}")
+    # Python itself refuses to write out integers of more than some 4,300 digits.
+    if abs(value) >= 10**40:
+        bad("invalid_destination", "this number is too long for a destination")
+    return str(value)
+
+
+def _is_clean(text: str) -> bool:
+    # What is printable is clean, and that is asked fastest; spaces other than the plain one, say, are clean as well.
+    return text.isprintable() or not (_CONTROL.search(text) or _LONE_SURROGATE.search(text))
+
+
+def _refuse_names(names: set[str], known: Iterable[str]) -> NoReturn:
+    name = min(names)
+    if name.startswith("data["):
+        bad("invalid_data", "data came as an array of form fields: send json_encode($data), or the whole push as JSON")
+    bad("unknown_field", f"there is no field {name[:50]!r}; the fields are {', '.join(sorted(known))}")
+
+
+def _refuse_surrogate() -> NoReturn:
+    bad("invalid_data", "data holds half of a surrogate pair, which is no character: send whole Unicode text")

@@ -1,0 +1,152 @@
+"""What ends by the clock while a socket is connected: the ids that it holds, and what it may push to."""
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pushrelay.access.tokens import Rights
+
+SWEEP_AT = 1000  # entries from which on those of sockets that are gone are looked for
+_NOTHING: dict[str, Any] = {}  # what most holders have; never written to
+
+
+class Holder:
+    """What the relay knows of one socket, beside the rooms that it is in.
+
+    A socket in a room has been handed all that came after an offset, its `first`, up to what broker.handed() returns.
+    """
+
+    __slots__ = ("_epoch", "_first", "_others", "_room", "due", "question", "rights", "sid", "until")
+
+    def __init__(self, sid: str):
+        self.sid = sid
+        # `first` by room, in the store of one epoch. Most sockets have one room, for which a dict is too large.
+        self._epoch = ""
+        self._room: str | None = None
+        self._first = 0
+        self._others: dict[str, int] = _NOTHING
+        self.question: Any = None  # what is being asked for it, see asking.py
+        # Only Expiries changes these; every thread reads them.
+        self.rights: Rights | None = None  # what was given last: what it may push to
+        self.until: dict[str, float] = _NOTHING  # room: when it has to be left, in seconds since 1970
+        self.due: float | None = None  # when Expiries looks at it next
+
+    def entered(self, room: str, epoch: str, first: int) -> None:
+        """The socket is in a room, and has been handed all that came after an offset."""
+        if epoch != self._epoch:
+            self._epoch, self._room, self._others = epoch, None, _NOTHING
+        if room in self._others:  # not in `_room` as well: left() would keep this entry
+            self._others[room] = first
+        elif self._room is None or self._room == room:
+            self._room, self._first = room, first
+        elif self._others:
+            self._others[room] = first
+        else:
+            self._others = {room: first}
+
+    def handed_since(self, room: str, epoch: str) -> int | None:
+        """Return the offset since which a socket in a room has been handed everything; None for another epoch's."""
+        if epoch != self._epoch:
+            return None
+        return self._first if room == self._room else self._others.get(room)
+
+    def left(self, room: str) -> None:
+        if room == self._room:
+            self._room = None
+        else:
+            self._others.pop(room, None)
+
+
+class Expiries:
+    """The holders whose time will come. Any thread may call it; nothing here waits.
+
+    `leave(holder, rooms)` takes a socket out of rooms; it must not wait. `is_there(sid)` tells whether it is connected.
+    """
+
+    def __init__(self, leave: Callable[[Holder, list[str]], None], is_there: Callable[[str], bool]):
+        self._leave = leave
+        self._is_there = is_there
+        self._lock = threading.Lock()  # over all that follows, and over what it has of holders
+        # The next one first. A holder has one entry, and another only where it is due earlier than that: who registers
+        # again and again adds nothing. The entry that is not its `due` is an old one.
+        self._heap: list[tuple[float, int, Holder]] = []
+        self._numbers = itertools.count()
+        self._sweep_at = SWEEP_AT
+
+    def hold(self, holder: Holder, rooms: Iterable[str], expires: float | None) -> dict[str, float | None]:
+        """Let a socket be in rooms until a time, or with None for good; returns what was before, for restore()."""
+        if expires is None and not holder.until:
+            return {}
+        with self._lock:
+            before = {room: holder.until.get(room) for room in rooms}
+            self._set(holder, dict.fromkeys(before, expires))
+        return before
+
+    def restore(self, holder: Holder, before: dict[str, float | None]) -> None:
+        with self._lock:
+            self._set(holder, before)
+
+    def grant(self, holder: Holder, rights: Rights) -> None:
+        """What a socket may push to from now on."""
+        with self._lock:
+            holder.rights = rights
+            self._schedule(holder)
+
+    def forget(self, holder: Holder, room: str) -> None:
+        """A room was left."""
+        with self._lock:
+            holder.until.pop(room, None)
+
+    def take_due(self, now: float) -> list[tuple[Holder, list[str]]]:
+        """End what is over; returns whose, and the rooms that each was taken out of."""
+        ended = []
+        while True:
+            with self._lock:
+                if not self._heap or self._heap[0][0] > now:
+                    return ended
+                due, _, holder = self._heap[0]
+                is_valid = holder.due == due and self._is_there(holder.sid)
+                heapq.heappop(self._heap)  # now, as python-socketio may fail at that while others disconnect
+                if is_valid:
+                    ended += self._end(holder, now)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def _end(self, holder: Holder, now: float) -> list[tuple[Holder, list[str]]]:
+        rooms = [room for room, expires in holder.until.items() if expires <= now]
+        for room in rooms:
+            del holder.until[room]
+        self._leave(holder, rooms)
+        rights_end = holder.rights is not None and holder.rights.expires is not None and holder.rights.expires <= now
+        tell = bool(rooms) or (rights_end and bool(holder.rights.push))
+        if rights_end:
+            holder.rights = None
+        holder.due = None
+        self._schedule(holder)
+        return [(holder, rooms)] if tell else []
+
+    def _set(self, holder: Holder, until: dict[str, float | None]) -> None:
+        for room, expires in until.items():
+            if expires is None:
+                holder.until.pop(room, None)
+            elif holder.until:
+                holder.until[room] = expires
+            else:
+                holder.until = {room: expires}
+        self._schedule(holder)
+
+    def _schedule(self, holder: Holder) -> None:
+        times = list(holder.until.values())
+        if holder.rights is not None and holder.rights.expires is not None:
+            times.append(holder.rights.expires)
+        if not times or (holder.due is not None and holder.due <= min(times)):
+            return
+        holder.due = min(times)
+        heapq.heappush(self._heap, (holder.due, next(self._numbers), holder))
+        if len(self._heap) > self._sweep_at:
+            self._heap = [entry for entry in self._heap if entry[0] == entry[2].due and self._is_there(entry[2].sid)]
+            heapq.heapify(self._heap)
+            self._sweep_at = max(SWEEP_AT, 2 * len(self._heap))

@@ -1,0 +1,1 @@
+"""Socket.IO 5: packets, rooms, delivery, presence."""

@@ -1,0 +1,181 @@
+"""Where a Socket.IO packet goes, by its kind and by the state of its client. No packet is ignored without an answer.
+
+The reference server closes the connection for a packet that is out of place (Socket.IO protocol, revision 5). So do we,
+and before that we send a CONNECT_ERROR, the only packet of which a client that is not connected takes notice.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from socketio import packet as sio
+
+from .app_events import MOST_MESSAGES, TOO_MANY_WAIT
+from .packet import Packet, unknown_event, unreadable
+
+CONNECT_FIRST = "a client sends CONNECT (40) before any other packet, and again after DISCONNECT (41)"
+CONNECTED_ALREADY = "this client is connected to the namespace already: it sends CONNECT (40) once"
+_BINARY = (sio.BINARY_EVENT, sio.BINARY_ACK)
+_COMPLETE = {sio.BINARY_EVENT: sio.EVENT, sio.BINARY_ACK: sio.ACK}
+
+Connect = Callable[[str, Any], None]
+
+
+def receive(server: Any, eio_sid: str, data: Any, connect: Connect) -> None:
+    """Handle a Socket.IO message: a packet, or an attachment of the packet before. An invalid one closes the client.
+
+    `connect(eio_sid, packet)` handles CONNECT. Exceptions of the app's handlers are raised.
+    """
+    try:
+        if eio_sid in server._binary_packet and _takes(server, eio_sid, data):
+            packet = _attach(server, eio_sid, data)
+        else:
+            packet = server.packet_class(encoded_packet=data)
+    except ValueError:
+        server.manager.complain(eio_sid, "invalid_packet", "was closed because it sent what is no Socket.IO packet")
+        server.eio.disconnect(eio_sid)
+        return
+    if packet is not None:
+        _dispatch(server, eio_sid, packet, connect)
+
+
+def _takes(server: Any, eio_sid: str, data: Any) -> bool:
+    """Whether a message belongs to the packet that waits for attachments. Raises ValueError if that is cut short."""
+    if not isinstance(data, str):
+        return True
+    packet = server._binary_packet.pop(eio_sid)
+    if getattr(packet, "refusal", None) is None:
+        raise ValueError("text in place of an attachment")
+    return False  # the client has its answer, and may have given up the attachments
+
+
+def _attach(server: Any, eio_sid: str, data: bytes) -> Any:
+    """Return the packet if it is complete, or if this attachment is the reason to refuse it."""
+    packet = server._binary_packet[eio_sid]
+    if not isinstance(packet, Packet):
+        is_last = packet.add_attachment(data)
+        was_refused = is_refused = False
+    else:
+        was_refused = packet.refusal is not None
+        is_last = packet.add_attachment(data, server.eio.max_http_buffer_size)
+        is_refused = packet.refusal is not None
+    if is_last:
+        server._binary_packet.pop(eio_sid, None)
+        packet.packet_type = _COMPLETE.get(packet.packet_type, packet.packet_type)
+    return packet if not was_refused and (is_last or is_refused) else None
+
+
+def _dispatch(server: Any, eio_sid: str, packet: Any, connect: Connect) -> None:
+    kind, namespace = packet.packet_type, packet.namespace or "/"
+    sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
+    if sid is not None and kind == sio.EVENT:
+        _handle_event(server, eio_sid, sid, packet)
+    elif kind == sio.CONNECT and sid is None:
+        connect(eio_sid, packet)
+    elif kind == sio.CONNECT or sid is None:
+        _refuse_client(server, eio_sid, namespace, CONNECT_FIRST if sid is None else CONNECTED_ALREADY, packet)
+    elif kind == sio.DISCONNECT:
+        server._handle_disconnect(eio_sid, namespace, server.reason.CLIENT_DISCONNECT)
+    elif kind == sio.ACK:
+        server._handle_ack(eio_sid, namespace, packet.id, packet.data)
+    else:
+        _await_attachments(server, eio_sid, sid, packet)
+
+
+def is_known(server: Any, namespace: str) -> bool:
+    """Return whether a client may connect to a namespace, as python-socketio decides it."""
+    return (
+        namespace in server.handlers
+        or namespace in server.namespace_handlers
+        or server.namespaces == "*"
+        or namespace in server.namespaces
+    )
+
+
+def unknown_namespace(namespace: str) -> tuple[str, str]:
+    """Return the cause and the sentence for the log about a client that asks for another namespace."""
+    only = "there is only the namespace / unless the app has handlers for others"
+    return "namespace", f"asked for the namespace {namespace!r:.100} and was refused: {only}"
+
+
+def _await_attachments(server: Any, eio_sid: str, sid: str, packet: Any) -> None:
+    """Keep a binary packet until its attachments are there. Nothing is kept for an event that nothing handles."""
+    if packet.packet_type not in _BINARY:  # clients send no others
+        server.eio.disconnect(eio_sid)
+        return
+    if isinstance(packet, Packet):
+        if packet.packet_type == sio.BINARY_ACK and packet.id not in server.manager.callbacks.get(sid, ()):
+            packet.refuse("invalid_packet", unreadable("no event asked for this acknowledgement"))
+        elif packet.packet_type == sio.BINARY_EVENT and not _is_handled(server, packet):
+            packet.refuse(*unknown_event(packet.data[0]))
+        if packet.refusal is not None or not packet.attachments_left:
+            packet.packet_type = _COMPLETE.get(packet.packet_type, packet.packet_type)
+            _dispatch(server, eio_sid, packet, _nothing)
+            return
+    server._binary_packet[eio_sid] = packet
+
+
+def _nothing(eio_sid: str, packet: Any) -> None:
+    """No packet with attachments connects a client."""
+
+
+def _handle_event(server: Any, eio_sid: str, sid: str, packet: Any) -> None:
+    """Run the handler: the relay's own on this thread, the app's on one of theirs."""
+    namespace = packet.namespace or "/"
+    if not isinstance(packet, Packet):
+        server._handle_event(eio_sid, namespace, packet.id, packet.data)
+        return
+    if packet.refusal is None and not packet.is_ours and not _is_handled(server, packet):
+        packet.refuse(*unknown_event(packet.data[0]))
+    if packet.refusal is not None:
+        _answer_refusal(server, eio_sid, sid, packet)
+        return
+    if not server.manager.is_connected(sid, namespace):
+        return  # it is being disconnected
+    if packet.is_ours:
+        server._handle_event_internal(server, sid, eio_sid, packet.data, namespace, packet.id)
+    else:
+        _hand_to_app(server, eio_sid, sid, packet)
+
+
+def _hand_to_app(server: Any, eio_sid: str, sid: str, packet: Packet) -> None:
+    data, namespace, number = packet.data, packet.namespace or "/", packet.id
+
+    def run() -> None:
+        if server.manager.is_connected(sid, namespace):
+            server._handle_event_internal(server, sid, eio_sid, data, namespace, number)
+
+    manager, limit = server.manager, MOST_MESSAGES * server.eio.max_http_buffer_size
+    manager.let_stay(eio_sid, namespace)
+    if not manager.app_events.add(eio_sid, run, packet.size, limit):
+        packet.refuse("too_many_events", TOO_MANY_WAIT)
+        _answer_refusal(server, eio_sid, sid, packet)
+
+
+def _is_handled(server: Any, packet: Packet) -> bool:
+    """Whether the app has a handler for an event. In namespaces of its own python-socketio ignores the others."""
+    namespace = packet.namespace or "/"
+    if namespace != "/":
+        return True
+    handler, _ = server._get_event_handler(packet.data[0], namespace, ())
+    return handler is not None or server._get_namespace_handler(namespace, ())[0] is not None
+
+
+def _answer_refusal(server: Any, eio_sid: str, sid: str, packet: Packet) -> None:
+    error, message = packet.refusal
+    server.manager.complain(eio_sid, error, f"sent an event that was refused ({error}): {message}")
+    answer = {"ok": False, "error": error, "message": message}
+    if packet.id is None:
+        server.manager.emit("relay_error", answer, packet.namespace or "/", room=sid)
+    else:
+        server._send_packet(eio_sid, server.packet_class(sio.ACK, [answer], packet.namespace, packet.id))
+    if packet.attachments_left:
+        server._binary_packet[eio_sid] = packet  # they are counted, and not kept
+
+
+def _refuse_client(server: Any, eio_sid: str, namespace: str, message: str, packet: Any) -> None:
+    if getattr(packet, "refusal", None) is not None:
+        message = packet.refusal[1]
+    server.manager.complain(eio_sid, "invalid_packet", f"was closed: {message}")
+    reason = {"message": message, "data": {"error": "invalid_packet", "message": message}}
+    server._send_packet(eio_sid, server.packet_class(sio.CONNECT_ERROR, data=reason, namespace=namespace))
+    server.eio.disconnect(eio_sid)

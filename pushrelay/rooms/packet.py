@@ -1,0 +1,186 @@
+"""Socket.IO packets as clients send them: small and sound, with a reason for each packet that is refused."""
+
+import json
+import re
+from typing import Any
+
+from socketio import packet
+
+from pushrelay import json_text
+from pushrelay.push.fields import RESERVED_EVENTS
+
+# The relay's own events, in namespace "/". Their handlers get `(sid, message, wants_answer)`, see Packet.
+OURS = {"register", "unregister", "ack", "push"}
+# Stands for the event of a packet that is refused. Nothing handles it.
+INVALID = "relay:invalid"
+# Names that mean something else to python-socketio: it would call the wrong handler for an event of that name.
+RESERVED = {"connect", "disconnect", "*", INVALID}
+# Of one packet. A page that sends files sends one or a few at a time; each attachment is a message of its own.
+MOST_ATTACHMENTS = 64
+_TYPES = set("0123456")
+_EVENTS = (packet.EVENT, packet.BINARY_EVENT)
+_BINARY_TYPES = "56"
+_BINARY = (packet.BINARY_EVENT, packet.BINARY_ACK)
+
+
+def unreadable(why: str) -> str:
+    """Return the sentence about a packet that cannot be read."""
+    return f"this is not a Socket.IO packet that the relay can read: {why}"
+
+
+_AROUND_DATA = 2  # levels of a packet around the data of a push: the event's list, and the message
+# What stands before and behind the namespace, up to the data. int() would read digits of any script.
+_NUMBERS = re.compile(r"([^/\[{\"]*)(?:/[^,]*,([^\[{\"]*))?")
+
+
+class _JSON:
+    """The JSON module that packets are read and written with."""
+
+    dumps = staticmethod(json.dumps)
+
+    @staticmethod
+    def loads(text: str) -> Any:
+        return json_text.read(text, _AROUND_DATA)
+
+
+class StrictPacket(packet.Packet):
+    """A Socket.IO packet of which decode() and add_attachment() raise ValueError unless it is one of protocol 5.
+
+    python-socketio's own also takes events that are no lists, and fails with other exceptions in the app's log.
+    """
+
+    json = _JSON
+
+    def __init__(self, *args: Any, encoded_packet: str | bytes | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if encoded_packet is not None:  # also if it is empty, which the class above passes over
+            self.attachment_count = self.decode(encoded_packet)
+
+    def decode(self, encoded_packet: Any) -> int:
+        if not isinstance(encoded_packet, str):
+            raise ValueError("an attachment that no packet announced")
+        attachments = super().decode(encoded_packet)
+        if not _is_sound(self.packet_type, self.data):
+            raise ValueError("this packet cannot have this payload")
+        return attachments
+
+    def add_attachment(self, attachment: Any) -> bool:
+        if not isinstance(attachment, bytes):
+            raise ValueError("an attachment is binary data")
+        try:
+            return super().add_attachment(attachment)
+        except (LookupError, TypeError):
+            raise ValueError("a placeholder names no attachment") from None
+
+
+class Packet(StrictPacket):
+    """A packet for the relay: one that cannot be taken has a `refusal`, and its constructor never raises.
+
+    The data of the relay's own events becomes `[name, message, wants_answer]`: python-socketio does not tell a handler
+    whether the client asked for an acknowledgement, and a refusal must be sent as an event if it did not. The app's
+    events stay as they are.
+    """
+
+    refusal: tuple[str, str] | None = None  # error code and sentence
+    is_ours = False  # whether it is one of OURS
+    attachments_left = 0  # that are still to come, also if the packet is refused
+    size = 0  # characters of the packet and bytes of its attachments
+
+    def decode(self, encoded_packet: Any) -> int:
+        """Read a packet; return how many attachments follow. Never raises."""
+        try:
+            _check_head(encoded_packet)
+            self.size = len(encoded_packet)
+            if encoded_packet[0] in _BINARY_TYPES:
+                self.attachments_left = _announced(encoded_packet)
+            attachments = packet.Packet.decode(self, encoded_packet)
+            self._check(attachments)
+        except ValueError as error:
+            self.refuse("invalid_packet", unreadable(str(error)))
+        return self.attachments_left
+
+    def _check(self, attachments: int) -> None:
+        kind = self.packet_type
+        if kind == packet.CONNECT_ERROR:
+            raise ValueError(f"a client sends no packets of type {kind}")
+        if kind in _EVENTS:
+            self._check_event(self.data)
+        elif kind in (packet.ACK, packet.BINARY_ACK) and not isinstance(self.data, list):
+            raise ValueError("an acknowledgement has a list of arguments")
+        if attachments > MOST_ATTACHMENTS:
+            raise ValueError(f"it has more than {MOST_ATTACHMENTS} attachments")
+        if attachments and kind not in _BINARY:
+            raise ValueError("only binary packets have attachments")
+
+    def _check_event(self, data: Any) -> None:
+        if not isinstance(data, list) or not data or not isinstance(data[0], str):
+            raise ValueError("an event is a list that begins with its name")
+        name = data[0]
+        if name in RESERVED:
+            self.refuse(*unknown_event(name))
+        elif name in OURS and self.namespace in (None, "/"):
+            if self.packet_type == packet.BINARY_EVENT:
+                raise ValueError(f"{name} takes no binary attachments: send text, such as base64")
+            self.is_ours = True
+            self.data = [name, data[1] if len(data) > 1 else None, self.id is not None]
+
+    def refuse(self, error: str, message: str) -> None:
+        """Give the packet a refusal, which is the acknowledgement if it is an event that asks for one."""
+        self.refusal = error, message
+        if self.packet_type not in _EVENTS:
+            self.id = None
+        self.packet_type = packet.EVENT
+        self.data = [INVALID, message]
+        self.attachments.clear()
+
+    def add_attachment(self, attachment: Any, limit: int | None = None) -> bool:
+        """Add one, or count it if the packet is refused; return whether it was the last. Never raises.
+
+        `limit` is for the size of the whole packet.
+        """
+        self.attachments_left -= 1
+        if self.refusal is None:
+            self.size += len(attachment)
+            if limit is not None and self.size > limit:
+                self.refuse("invalid_packet", unreadable(f"with its attachments it has more than {limit} bytes"))
+            else:
+                self._keep(attachment)
+        return self.attachments_left <= 0
+
+    def _keep(self, attachment: Any) -> None:
+        try:
+            super().add_attachment(attachment)
+        except ValueError as error:
+            self.refuse("invalid_packet", unreadable(str(error)))
+
+
+def unknown_event(name: str) -> tuple[str, str]:
+    """Return error code and sentence for an event that nothing handles."""
+    own = "the relay's own are register, unregister, ack and push"
+    return "unknown_event", f"nothing handles the event {name[:50]!r}: {own}"
+
+
+def _check_head(encoded_packet: Any) -> None:
+    if not isinstance(encoded_packet, str):
+        raise ValueError("no packet announced this binary data")
+    if encoded_packet[:1] not in _TYPES:
+        raise ValueError("a packet begins with its type, a digit from 0 to 6")
+    if not all(part.isascii() for part in _NUMBERS.match(encoded_packet).groups("")):
+        raise ValueError("its id is written with the digits 0 to 9")
+
+
+def _announced(encoded_packet: str) -> int:
+    """Return how many attachments a binary packet announces, whatever else is wrong with it."""
+    count, dash, _ = encoded_packet[1:12].partition("-")
+    return int(count) if dash and count.isdigit() else 0
+
+
+def _is_sound(packet_type: int, data: Any) -> bool:
+    """Whether a packet of this type may have this payload (Socket.IO protocol 5, "Packet encoding")."""
+    if packet_type == packet.CONNECT:
+        return data is None or isinstance(data, dict)
+    if packet_type == packet.DISCONNECT:
+        return data is None
+    if not isinstance(data, list):
+        return False
+    return packet_type not in _EVENTS or (len(data) > 0 and isinstance(data[0], str) and data[0] not in RESERVED_EVENTS)

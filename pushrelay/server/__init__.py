@@ -1,0 +1,1 @@
+"""HTTP/1.1 and WebSocket on epoll, for any WSGI app. It knows nothing of the relay."""

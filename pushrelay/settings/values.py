@@ -1,0 +1,297 @@
+"""What a setting's text may be: one parser for each kind of value, and what no value may hold.
+
+A parser returns the value. It raises ValueError with the end of the sentence "NAME must be …".
+"""
+
+import configparser
+import ipaddress
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from pushrelay.origins import read_origins
+
+UNIX_PATH_BYTES = 107  # Linux' sockaddr_un has 108, with the zero at the end
+
+# As in php.ini and PostgreSQL, a unit of size is a power of 1024, however it is written.
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_TIMES = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
+
+_BLANKS = " \t\r\n"
+_QUOTES = "\"'`´“”„‟‘’‚‛«»‹›"  # editors and web pages turn straight quotes into the others
+_COMMENT = re.compile(r"(?:^|[\s,])[#;]")
+_REFERENCE = re.compile(r"\$\{|\$\(|\{\{|%\(\w*\)s|^\$[A-Z_][A-Z0-9_]*$|^%\w+%$")
+# What stands for a secret elsewhere: <placeholder>, env(NAME), env:NAME, file:/run/secrets/relay, the path itself.
+_STANDS_FOR_SECRET = re.compile(r"<.*>|\[.*\]|(env|getenv|file|vault|secret|arn)[:(].*|@?/(run|etc|var|home|root)/.*")
+_HOST = re.compile(r"\w([\w-]*\w)?(\.\w([\w-]*\w)?)*\.?")
+
+
+class SettingsError(ValueError):
+    """A setting nobody can work with. The text says what to write instead."""
+
+
+def oddity(text: str) -> str | None:
+    """Return the rest of a sentence if `text` holds what other programs read differently; None if it does not.
+
+    The sentence never repeats the value, because it may be a secret.
+    """
+    if found := invisible(text):
+        return f"has an invisible character ({found}): type the value again"
+    if _COMMENT.search(text):
+        return "has a # or ; where a comment begins: put the comment on a line of its own, or take it out"
+    if any(item[0] in _QUOTES or item[-1] in _QUOTES for item in re.split(r"[,\s:]+", text) if item):
+        return "has quotes around it, or at one end: write the value without quotes"
+    if text.endswith("\\"):
+        return "ends with a backslash: write the whole value on one line, without it"
+    if text.endswith(";"):
+        return "ends with a semicolon: take it out"
+    if _REFERENCE.search(text):
+        return "refers to a variable, and the relay replaces none: write the value itself"
+    return None
+
+
+def invisible(text: str) -> str | None:
+    """Return the name of the first character that cannot be seen and is no plain space, tab or line end."""
+    for each in text:
+        kind = unicodedata.category(each)
+        if each not in _BLANKS and (kind in ("Cc", "Cf", "Zl", "Zp") or (kind == "Zs" and each != " ")):
+            return unicodedata.name(each, "").lower() or f"U+{ord(each):04X}"
+    return None
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A parser for whole numbers from low to high."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or len(text) > 18 or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def size(low: int, high: int) -> Callable[[str], int]:
+    """A parser for numbers of bytes, also such as 10M."""
+
+    def parse(text: str) -> int:
+        found = re.fullmatch(r"([0-9]{1,18}) ?([kmgt]?)(?:i?b)?", text, re.ASCII | re.IGNORECASE)
+        value = int(found[1]) * _SIZES[found[2].lower()] if found else -1
+        if not low <= value <= high:
+            raise ValueError(f"a number of bytes from {low} to {high} or a size such as 512K or 10M")
+        return value
+
+    return parse
+
+
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """A parser for times: seconds, fractions allowed, or such as 90s, 15m, 1h30m and 7d."""
+
+    def parse(text: str) -> float:
+        # float() also reads "1_0" and digits of other scripts, so the shape is checked first.
+        if re.fullmatch(_NUMBER, text):
+            value = float(text)
+        elif re.fullmatch(rf"(?:{_NUMBER} ?(?:{'|'.join(_TIMES)}) ?)+", text):
+            parts = re.findall(rf"({_NUMBER}) ?([a-z]+)", text)
+            value = sum(float(number) * _TIMES[unit] for number, unit in parts)
+        else:
+            value = float("nan")
+        if not low <= value <= high:
+            raise ValueError(f"a number of seconds from {low:.15g} to {high:.15g} or a time such as 15m or 1h")
+        return value
+
+    return parse
+
+
+def broker_url(text: str) -> str:
+    """A parser for the kinds of broker; the broker itself looks at what comes behind the colon."""
+    kind, _, rest = text.partition(":")
+    # SQLite's own way to write a file, and a shell's for the home folder, would be names of files here.
+    is_other = re.match(r"//|\s|:memory:|file:|~|.*\$|.*[\t\r\n]", rest)
+    is_file = kind == "sqlite" and rest and not is_other
+    if text != "memory:" and not is_file:
+        raise ValueError("memory:, or sqlite: and a file, such as sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
+    return text
+
+
+def path_prefix(text: str) -> str:
+    """A parser for the path that all addresses begin with; returned with a slash in front and none at the end."""
+    path = text.removesuffix("/")
+    path = path if path.startswith("/") or not path else f"/{path}"
+    # Plain characters only: proxies write the others in more than one way.
+    if not re.fullmatch(r"(/(?!\.)[\w.~-]+)*", path, re.ASCII):
+        raise ValueError("a path such as /relay, of letters, digits and . _ ~ -, or empty")
+    return path
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A parser for one of some words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(" or ".join(words))
+        return text
+
+    return parse
+
+
+def file_mode(text: str) -> int | None:
+    """A parser for who may open a file, in octal as chmod takes it; None for an empty text."""
+    if text and not re.fullmatch(r"0?[67][0-7]{2}", text):
+        raise ValueError("a mode such as 660 or 666, whose first digit, the owner's, is 6 or 7")
+    return int(text, 8) if text else None
+
+
+def group_name(text: str) -> str:
+    """A parser for a group of users, by its name or its number."""
+    if text and not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,63}\$?", text, re.ASCII):
+        raise ValueError("the name or the number of a group, such as www-data")
+    return text
+
+
+def switch(text: str) -> bool:
+    """A parser for yes and no, in the words that INI files use."""
+    try:
+        return configparser.ConfigParser.BOOLEAN_STATES[text.lower()]
+    except KeyError:
+        raise ValueError("yes or no") from None
+
+
+def address(text: str) -> str:
+    """A parser for what to listen on: a host name or an IP address, without a port, or `unix:` and a path."""
+    if text.startswith("unix:") and len(text) > 5:
+        if len(os.fsencode(text[5:])) > UNIX_PATH_BYTES:
+            raise ValueError(f"unix: and a path of at most {UNIX_PATH_BYTES} bytes")
+        if "?" in text or text[5].isspace():
+            raise ValueError("unix: and a path such as unix:/run/relay/relay.sock; its mode is the setting socket_mode")
+        return text
+    if not (_HOST.fullmatch(text) and _is_host(text)) and not _is_ip(text):
+        raise ValueError("a host name or an address such as 127.0.0.1, ::1 or 0.0.0.0; the port has its own setting")
+    return text
+
+
+def _is_ip(text: str) -> bool:
+    """Whether this is an IP address, which may have a zone: fe80::1%eth0."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Key(NamedTuple):
+    """One key that pushes may come with. `name` is for the log."""
+
+    name: str
+    key: str
+
+    def __repr__(self) -> str:
+        return f"Key({self.name!r}, …)"  # a traceback or a log shows no key
+
+
+def keys(text: str) -> tuple[Key, ...]:
+    """A parser for keys, each with a name before a colon or without: `web:KEY, KEY`."""
+    found = []
+    for number, each in enumerate(_by_commas(text), 1):
+        name, colon, key = each.rpartition(":")
+        name = name if colon else f"key{number}"
+        # RFC 6750, 2.1: what an Authorization header can carry, in so far as nobody takes it for something else.
+        if not re.fullmatch(r"[\w.-]{1,32}", name, re.ASCII) or not re.fullmatch(r"[!-~]{8,200}", key):
+            raise ValueError(
+                "keys of 8 to 200 visible characters without spaces, separated by commas, with names or without: "
+                "web:KEY"
+            )
+        found.append(Key(name, key))
+    if text and not found:
+        raise ValueError("at least one key, or empty")
+    _check_meant([each.key for each in found])
+    if len({key.name for key in found}) < len(found) or len({key.key for key in found}) < len(found):
+        raise ValueError("keys of which no two are the same, nor their names")
+    return tuple(found)
+
+
+def secrets(text: str) -> tuple[str, ...]:
+    """A parser for what tokens are signed with: one secret, or several."""
+    found = _by_commas(text)
+    if any(re.search(r"\s", each) for each in found):
+        raise ValueError("secrets without spaces in them; separate several secrets with commas")
+    if (text and not found) or not all(8 <= len(each) <= 1000 for each in found):
+        raise ValueError("secrets of 8 characters or more, separated by commas")
+    _check_meant(found)
+    return tuple(found)
+
+
+def _check_meant(texts: list[str]) -> None:
+    """Raise ValueError for a text that stands for a secret, in place of which it would be used."""
+    if any(_STANDS_FOR_SECRET.fullmatch(each) for each in texts):
+        raise ValueError("the value itself, and not the name of a file or a variable that has it")
+
+
+def networks(text: str) -> tuple[Any, ...]:
+    """A parser for addresses and networks, such as 10.0.0.5 or 10.0.0.0/8."""
+    try:
+        return tuple(ipaddress.ip_network(each) for each in _listed(text))
+    except ValueError:
+        raise ValueError("addresses or networks such as 127.0.0.1, ::1, 10.0.0.0/8") from None
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """A parser for where pages may come from: `same-host`, origins, `https://*.example.com`, or `*` alone."""
+    return read_origins(_listed(text))
+
+
+def http_url(text: str) -> str:
+    """A parser for an address that the relay asks; empty for none."""
+    try:
+        parts = urlsplit(text)
+        has_host = parts.hostname and _is_host(parts.hostname) and parts.port != 0
+        sound = parts.scheme in ("http", "https") and has_host and parts.username != ""
+    except ValueError:
+        sound = False
+    if text and (not sound or parts.fragment or not re.fullmatch(r"[!-~]+", text)):
+        raise ValueError("a URL such as http://127.0.0.1/relay-auth.php, or empty")
+    return text
+
+
+def ca_file(text: str) -> str:
+    """A parser for a file with certificates of CAs, in PEM; empty for none."""
+    if text:
+        import ssl  # here: it takes longer to import than all the rest, and few have this setting
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(text)
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            why = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, ssl.SSLError):
+                why = "it holds no certificate in PEM form"
+            raise ValueError(f"a file with a CA's certificate that the relay can read ({why})") from None
+    return text
+
+
+def cookie_name(text: str) -> str:
+    """A parser for the name of a cookie; empty for none (RFC 6265, 4.1.1)."""
+    if text and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
+        raise ValueError("the name of a cookie, such as PHPSESSID, or empty")
+    return text
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name can be looked up. For one that cannot, getaddrinfo() raises a UnicodeError and no OSError."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _listed(text: str) -> list[str]:
+    """What is separated by commas, spaces or the ends of lines."""
+    return text.replace(",", " ").split()
+
+
+def _by_commas(text: str) -> list[str]:
+    """What is separated by commas alone: nobody can see whether a space belongs to a secret."""
+    return [each.strip() for each in text.split(",") if each.strip()]

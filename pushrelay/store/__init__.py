@@ -1,0 +1,1 @@
+"""Publications: numbered, stored, handed out in order, replayed."""

@@ -1,0 +1,93 @@
+"""What the relay must know of the server that imported it: uWSGI, gunicorn, waitress, or another.
+
+They tell little about themselves, so some of it is found where they keep it.
+"""
+
+import atexit
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pushrelay.settings import Settings, SettingsError
+
+ONE_PROCESS = (
+    "the relay is one process, which has all its clients, and this server would start several: "
+    "give it one worker process and more threads (uWSGI: processes = 1; gunicorn: --workers 1, no WEB_CONCURRENCY)"
+)
+HIDES_PROXIES = (
+    "waitress takes away the headers by which the relay knows who came through a proxy, so that everybody could push: "
+    "start it with --no-clear-untrusted-proxy-headers, or clear_untrusted_proxy_headers = no in its section"
+)
+
+
+def check_processes() -> None:
+    """Raise SettingsError if the server that imports the relay is about to run several of it, and can be asked."""
+    try:
+        import uwsgi
+    except ImportError:
+        processes = gunicorn_setting("workers", 1)
+    else:
+        processes = uwsgi.numproc
+    if processes > 1:
+        raise SettingsError(ONE_PROCESS)
+
+
+def refusal(environ: Mapping[str, Any]) -> str | None:
+    """Why the relay must not serve in this server as it is set up, as far as a request can tell; None where it may."""
+    if environ.get("wsgi.multiprocess"):
+        return ONE_PROCESS
+    waitress = waitress_settings(environ)
+    if waitress is not None and waitress.clear_untrusted_proxy_headers:
+        return HIDES_PROXIES
+    return None
+
+
+def check_file(settings: Settings, read: str) -> None:
+    """Raise SettingsError if the server reads another INI file than the one that [relay] came from."""
+    if settings.file is None or not settings.file.samefile(read):
+        raise SettingsError(
+            f"the settings of the relay come from {settings.file or 'no file'}, and not from {read}: "
+            f"set RELAY_CONFIG={read} in the environment"
+        )
+
+
+def at_end(end: Callable[[], None]) -> None:
+    """Have `end` called when the process ends; for gunicorn's worker as soon as it is told to, in a thread.
+
+    That one goes on for a while then: with what it is answering, and with connections that are kept. The next one,
+    which a reload has started already, waits for the store meanwhile.
+    """
+    atexit.register(end)
+    told = signal.getsignal(signal.SIGTERM)
+    is_worker = type(getattr(told, "__self__", None)).__module__.startswith("gunicorn.workers.")
+    if not is_worker or threading.current_thread() is not threading.main_thread():
+        return
+
+    def end_soon(number: int, frame: Any) -> None:
+        threading.Thread(target=end, name="relay-end", daemon=True).start()
+        told(number, frame)
+
+    signal.signal(signal.SIGTERM, end_soon)
+
+
+def waitress_settings(environ: Mapping[str, Any]) -> Any:
+    """waitress' own settings, where it is the server; else None."""
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    return getattr(channel, "adj", None)
+
+
+_gunicorn: Any = None  # its settings, once they were found
+
+
+def gunicorn_setting(name: str, default: Any) -> Any:
+    """A setting of gunicorn's, where it imports the relay at this moment or did so when it was asked for the first."""
+    global _gunicorn
+    frame = sys._getframe() if _gunicorn is None and "gunicorn.app.base" in sys.modules else None
+    while frame is not None and _gunicorn is None:
+        settings = getattr(frame.f_locals.get("self"), "cfg", None)
+        if type(settings).__module__ == "gunicorn.config":
+            _gunicorn = settings
+        frame = frame.f_back
+    return getattr(_gunicorn, name, default)

@@ -1,0 +1,301 @@
+"""What the relay runs on where there is no epoll: Werkzeug's server, and python-socketio's own engine and manager.
+
+It takes a thread for each connection and four for each WebSocket client.
+"""
+
+import json
+import logging
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import socketio
+from engineio.payload import Payload
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from pushrelay.engine.packet import MAX_PACKETS
+from pushrelay.errors import HELP, OTHER_ERROR
+from pushrelay.headers import PRIVATE
+from pushrelay.lifecycle import spread_for, until
+from pushrelay.log.limiter import Complaints
+from pushrelay.log.refusals import refused_handshake, refused_origin, refused_session, seen_as
+from pushrelay.rooms.app_events import AppEvents
+from pushrelay.rooms.dispatch import is_known, receive, unknown_namespace
+from pushrelay.rooms.presence import Presence
+
+log = logging.getLogger("relay.werkzeug")
+
+# What engineio's answers begin with, and what the log has about them: see refusals.refused_handshake().
+_CAUSES = {
+    "Not an accepted origin": "origin",
+    "The client is using an unsupported version": "old_client",
+    "Invalid transport": "transport",
+    "Invalid session": "session",
+    "Invalid websocket upgrade": "websocket",
+}
+BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects everybody at once needs many
+
+
+class StockManager(socketio.Manager):
+    """python-socketio's manager, with the methods that the relay's own has and this one has not."""
+
+    can_hold = False  # a client has a thread of its own here, which can wait
+
+    def __init__(
+        self,
+        address_of: Callable[[dict[str, Any]], str | None] = lambda environ: None,
+        complaints: Complaints | None = None,
+    ) -> None:
+        super().__init__()
+        self._address_of = address_of
+        self._complaints = complaints or Complaints()
+        self._presence = Presence()
+        self._presence_lock = threading.RLock()
+        self.app_events = AppEvents()
+
+    def set_server(self, server: Any) -> None:
+        super().set_server(server)
+        server.eio.on("message", self.receive)
+        server.eio.disconnect = self._close_transports
+        server.eio.handle_request = partial(self._handle_request, server.eio.handle_request)
+        # It logs each cause once, for as long as the process runs; _note_refusal() logs it once a minute.
+        log_once = server.eio._log_error_once
+        server.eio._log_error_once = lambda message, key: log_once(message, key) if key == "no-websocket" else None
+        # engineio allows 16 packets in one POST, and a page that registers and pushes at once sends more.
+        Payload.max_decode_packets = MAX_PACKETS
+
+    def _handle_request(
+        self, handle: Callable[..., Iterable[bytes]], environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Have engineio answer, with the headers of an answer that is for one client alone; note what it refuses."""
+        answered: list[str] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            answered.append(status)
+            return start_response(status, [*headers, *PRIVATE], *more)
+
+        body = handle(environ, start)
+        if answered and answered[0].startswith("4"):
+            self._note_refusal(environ, b"".join(body))
+        return body
+
+    def _note_refusal(self, environ: dict[str, Any], body: bytes) -> None:
+        message = body.decode("utf-8", "replace").strip('"')
+        address = seen_as(self._address_of(environ), environ)
+        cause = next((cause for start, cause in _CAUSES.items() if message.startswith(start)), message[:50])
+        line = refused_handshake(environ, address, cause, message)
+        self._complaints.note(*(refused_origin(environ) if cause == "origin" else line))
+
+    def complain(self, eio_sid: str, cause: str, message: str) -> None:
+        """Have the log name a client by what it did."""
+        environ = self.server.environ.get(eio_sid, {})
+        self._complaints.note(*refused_session(cause, seen_as(self._address_of(environ), environ), message))
+
+    def _close_transports(self, eio_sid: str | None = None) -> None:
+        """Close the transport of one client, or of all clients: engineio's disconnect(), but without waiting.
+
+        engineio waits until a client has polled everything, in the thread of that client's own POST if this is what
+        it is closed for; and a client may never poll.
+        """
+        sockets = self.server.eio.sockets
+        for each in list(sockets) if eio_sid is None else [eio_sid]:
+            session = sockets.get(each)
+            if session is not None:
+                session.close(wait=False)
+                sockets.pop(each, None)
+
+    def receive(self, eio_sid: str, data: Any) -> None:
+        """Handle a Socket.IO packet."""
+
+        def connect(eio_sid: str, packet: Any) -> None:
+            if not is_known(self.server, packet.namespace or "/"):
+                self.complain(eio_sid, *unknown_namespace(packet.namespace))
+            self.server._handle_connect(eio_sid, packet.namespace, packet.data)
+
+        receive(self.server, eio_sid, data, connect)
+
+    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
+        """Emit an event that `write()` gives as the JSON array of its name and its argument; returns to how many."""
+        sids = [sid for sid, _ in self.get_participants("/", room) if sid != skip_sid]
+        if sids:
+            event, argument = json.loads(write())
+            self.emit(event, argument, "/", room=room, skip_sid=skip_sid)
+        return len(sids)
+
+    def send_text(self, text: str, sid: str) -> None:
+        """An event, as above, to one client."""
+        event, argument = json.loads(text)
+        self.emit(event, argument, "/", room=sid)
+
+    def presence(self, rooms: list[str]) -> dict[str, float]:
+        """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
+        return self._presence.of(rooms, len(self.sids_in(rooms)))
+
+    def send_away(self, sids: Iterable[str]) -> None:
+        """Disconnect clients, and tell them that the server did."""
+        for sid in sids:
+            self.server.disconnect(sid)
+
+    def cut(self, sid: str) -> None:
+        """Close a client's transport, so that it comes back by itself."""
+        eio_sid = self.eio_sid_from_sid(sid, "/")
+        if eio_sid is not None:  # None stands for all clients in disconnect()
+            self.server.eio.disconnect(eio_sid)
+
+    def sids_in(self, rooms: list[str]) -> set[str]:
+        """Return the sids of all clients that are in any of these rooms."""
+        return {sid for room in rooms for sid, _ in self.get_participants("/", room)}
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        with self._presence_lock:
+            super().basic_enter_room(sid, namespace, room, eio_sid)
+            if namespace == "/" and isinstance(room, str) and room != sid:
+                self._presence.entered(room)
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        with self._presence_lock:
+            super().basic_leave_room(sid, namespace, room)
+            if namespace == "/" and room not in self.rooms.get(namespace, ()):
+                self._presence.emptied(room)
+
+    def send_if_clear(self, text: str, sid: str) -> bool:
+        """An event to one client. The stock engine's queues have no bound, so there is always room."""
+        self.send_text(text, sid)
+        return True
+
+    def has_room(self, sid: str, size: int) -> bool:
+        """Return True: see send_if_clear()."""
+        return True
+
+    def holds_back(self, sid: str) -> bool:
+        """Return False: see send_if_clear()."""
+        return False
+
+    def let_stay(self, eio_sid: str, namespace: str) -> None:
+        """Nothing, as settle()."""
+
+    def settle(self, sid: str) -> None:
+        """Nothing: the stock engine does not mind who stays."""
+
+    def shut(self) -> None:
+        """Nothing: who comes in the last moment is told like the others."""
+
+    def drain(self, spread: float, seconds: float) -> int:
+        """Tell every client to come back, each at a time of its own within `spread` seconds or less, and close it.
+
+        Returns how many there were. What was sent has so many seconds to be taken.
+        """
+        sids = [sid for sid, _ in self.get_participants("/", None)]
+        for sid in sids:
+            delay = secrets.randbelow(round(spread_for(len(sids), spread) * 1000) + 1)
+            self.emit("relay_drain", {"reconnect_in_ms": delay}, "/", room=sid)
+        sockets = list(self.server.eio.sockets.values())
+        for each in sockets:
+            each.close(wait=False)  # behind what it was sent
+        until(lambda: all(each.queue.empty() for each in sockets), seconds)
+        return len(sids)
+
+
+class FallbackServer:
+    """Serves a WSGI app on one address until it is closed. `port` is the one in use, also where 0 was asked for."""
+
+    def __init__(self, app: Any, host: str, port: int, max_body: int):
+        """Bind the address. Raises OSError where that cannot be done."""
+        self._listener = _listen(host, port)
+        self.port = self._listener.getsockname()[1]
+        self._under_way: set[Any] = set()  # requests, those of Socket.IO not among them
+        handler = type("RequestHandler", (_RequestHandler,), {"max_body": max_body, "under_way": self._under_way})
+        self._server = make_server(
+            host, self.port, app, threaded=True, request_handler=handler, fd=self._listener.fileno()
+        )
+        self._server.handle_error = self._complain
+        self._is_ending = False
+
+    def serve_forever(self) -> None:
+        """Serve until another thread calls close(), or an exception such as KeyboardInterrupt comes up."""
+        self._server.serve_forever()
+
+    def drain(self, seconds: float) -> None:
+        """Listen no more, and wait until the requests under way are answered, or time is up."""
+        self._is_ending = True
+        self._listener.close()
+        self._server.server_close()
+        until(lambda: not self._under_way, seconds)
+
+    def finish(self, seconds: float) -> None:
+        """Nothing: connections end with the process."""
+
+    def close(self) -> None:
+        """Stop listening. What is connected ends with the process: clients come back by themselves."""
+        self._server.server_close()
+        self._listener.close()
+
+    def _complain(self, request: Any, client_address: Any) -> None:
+        """A thread failed at its connection. That it was closed under its hands is how it ends with the relay."""
+        if not (self._is_ending and isinstance(sys.exc_info()[1], OSError)):
+            log.exception("a connection from %s failed", client_address)
+
+
+class _RequestHandler(WSGIRequestHandler):
+    max_body: int
+    under_way: set[Any]
+
+    def handle_expect_100(self) -> bool:
+        """Leave it to run_wsgi, or the client is told to continue twice."""
+        return True
+
+    def run_wsgi(self) -> None:
+        # RFC 9110, 10.1.1: a client that asks first is spared sending what would be refused. Werkzeug says
+        # "100 Continue" to everyone, and then has to read it all.
+        length = self.headers.get("Content-Length", "")
+        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.max_body):
+            del self.headers["Expect"]
+        # RFC 9110, 7.8: HTTP/1.0 has no upgrade; and the bytes of a body must never be read as frames.
+        if self.request_version == "HTTP/1.0" or length not in ("", "0") or "Transfer-Encoding" in self.headers:
+            del self.headers["Upgrade"]
+        if self.path.startswith("/socket.io/"):
+            super().run_wsgi()
+            return
+        self.under_way.add(self)
+        try:
+            super().run_wsgi()
+        finally:
+            self.under_way.discard(self)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that is not HTTP, in the relay's own form and words; http.server would send a page."""
+        phrase = HTTPStatus(code).phrase
+        body = json.dumps({"error": phrase.lower().replace(" ", "_"), "message": HELP.get(code, OTHER_ERROR)}).encode()
+        self.close_connection = True
+        self.send_response(code, phrase)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        for header in PRIVATE:
+            self.send_header(*header)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_request(self, *_: Any) -> None:
+        """Nothing: a line for each push says nothing that somebody needs."""
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
