@@ -145,8 +145,8 @@ def server(request):
 
 
 # The files that take longest, longest first: if one of them began last, the other workers would wait for it.
-LONG_FILES = ["relay_js", "doctor", "php_example", "promises_page", "demo", "promises_browser", "apache", "access"]
-LONG_FILES += ["promises_damage", "auth_url", "commands", "beside_lamp", "recovery", "socket", "start", "promises_ends"]
+LONG_FILES = ["relay_js", "doctor", "example", "page", "demo", "away", "apache", "callers", "damage", "auth_url"]
+LONG_FILES += ["terminal", "lamp", "recovery", "registrations", "startup", "ends"]
 
 
 def pytest_collection_modifyitems(config, items):

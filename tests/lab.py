@@ -380,7 +380,7 @@ def other_site(lab):
 
 
 def composer(lab, text):
-    """It names the package as it is; test_php_client.py has Composer's own rules."""
+    """It names the package as it is; test_relay_php.py has Composer's own rules."""
     package = json.loads((ROOT / "php" / "composer.json").read_text())
     assert list(json.loads(text)["require"]) == [package["name"]] and "version" in package
 

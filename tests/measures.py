@@ -5,6 +5,8 @@ import os
 import pathlib
 import time
 
+FULL_SIZE = os.environ.get("FULL_SIZE") == "1"  # the promises about crowds are tried in their full size
+
 
 def proc(relay, name):
     """Return the path of what Linux says about the relay's process."""

@@ -149,3 +149,14 @@ class Fake:
 
     def connected(self, count):
         wait_for(lambda: self.page.run("1") and len(self.sockets) >= count, f"connection {count}")
+
+
+def say(page, text):
+    """Write something in the chat of php/example."""
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+
+
+def said(page, text):
+    """Wait until the chat shows this text."""
+    page.locator("#messages .text").get_by_text(text, exact=True).wait_for()

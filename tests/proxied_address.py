@@ -1,4 +1,4 @@
-"""Runs alone in a network namespace (test_beside_lamp.py): Apache and nginx before a relay that believes them, and
+"""Runs alone in a network namespace (test_lamp.py): Apache and nginx before a relay that believes them, and
 visitors with addresses of their own. Prints what each was answered as JSON.
 
     unshare -n python tests/proxied_address.py FOLDER

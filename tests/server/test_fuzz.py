@@ -1,8 +1,8 @@
 """Bytes nobody thought of, at the parsers themselves and at a relay that runs.
 
 A run of the suite tries a few inputs, the same ones every time, so that a run that passed does not fail for somebody
-else. `FUZZ=20000 tests/run tests/test_fuzz.py` tries as many new ones in each test; a failure prints the seed, which
-FUZZ_SEED takes to repeat the run. Add an input that fails to its test as an @example.
+else. `FUZZ=20000 tests/run tests/server/test_fuzz.py` tries as many new ones in each test; a failure prints the seed,
+which FUZZ_SEED takes to repeat the run. Add an input that fails to its test as an @example.
 """
 
 import contextlib

@@ -532,7 +532,7 @@ def test_pages_of_other_origins_are_refused_at_the_handshake(listed, raw, transp
         status, headers, _ = raw(listed).ask(*upgrade, f"Origin: {origin}", method="GET", path=path, body=b"")
         if listed.settings["server"] != "own":  # python-engineio's own engine
             assert status == 400 and "Access-Control-Allow-Origin" not in headers, origin
-        else:  # over WebSocket the refusal comes in frames: test_promises_refusals.py
+        else:  # over WebSocket the refusal comes in frames: test_rejected_websocket.py
             assert status == (101 if transport == "websocket" else 403), origin
     with contextlib.closing(socket.create_connection(("127.0.0.1", listed.port), DEADLINE)) as sock:
         lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Origin: https://a.shop.example", *upgrade, "", ""]
@@ -691,6 +691,6 @@ def test_nobody_is_warned_for_nothing(settings):
 
 def test_every_test_that_the_table_of_threats_names_is_there():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text()))
-    files = [file.read_text() for file in ROOT.glob("tests/test_*.py")]
+    files = [file.read_text() for file in ROOT.glob("tests/*/test_*.py")]
     there = {name for file in files for name in re.findall(r"^def (test_\w+)", file, re.M)}
     assert len(named) > 50 and named <= there, named - there

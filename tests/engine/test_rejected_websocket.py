@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import pathlib
 import shutil
 import subprocess
 import threading
@@ -10,10 +9,10 @@ import time
 
 import pytest
 from clients import WebSocketClient, enter, event
-from conftest import DEADLINE, need, own_only, wait_for
+from conftest import DEADLINE, ROOT, need, own_only, wait_for
 from pages import Server, Site
 
-HERE = pathlib.Path(__file__).parent
+HERE = ROOT / "tests"
 EVIL = "https://evil.example"
 WEBSOCKET = "/socket.io/?EIO=4&transport=websocket"
 POLLING = "/socket.io/?EIO=4&transport=polling"

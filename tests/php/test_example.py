@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 from conftest import ROOT, free_port, own_only, wait_for
+from pages import said, say
 from phplab import hang
 
 EXAMPLE = ROOT / "php" / "example"
@@ -57,15 +58,6 @@ def visit(browser):
         for page in context.pages:
             assert not page.errors, page.errors
         context.close()
-
-
-def say(page, text):
-    page.fill("#text", text)
-    page.press("#text", "Enter")
-
-
-def said(page, text):
-    page.locator("#messages .text").get_by_text(text, exact=True).wait_for()
 
 
 def test_two_browsers_chat_and_what_they_write_is_text(relay, chat, visit):

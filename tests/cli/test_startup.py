@@ -11,22 +11,9 @@ import time
 
 import pytest
 from conftest import DEADLINE, ROOT, clean_environ, free_port, own_only, wait_for
+from starting import assert_stops_with_a_sentence, run
 
 from pushrelay.settings import TABLE, SettingsError, load, parse_flags
-
-
-def run(*flags, env=None, python=(sys.executable,), cwd=None):
-    command = [*python, str(ROOT / "relay.py"), *flags]
-    environ = {**clean_environ(), **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environ, cwd=cwd)
-
-
-def assert_stops_with_a_sentence(ran, *words):
-    assert ran.returncode == 2, ran
-    assert ran.stdout == "" and "Traceback" not in ran.stderr
-    assert len(ran.stderr.splitlines()) == 1, ran.stderr
-    for word in words:
-        assert word in ran.stderr
 
 
 def test_the_start_tells_the_address_and_a_line_to_try(start_relay):

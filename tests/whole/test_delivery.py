@@ -1,6 +1,6 @@
 """What was accepted is not lost: kill -9, networks that go away, crowds that come back, and disks that are full.
 
-The same at full size, by hand: FULL_SIZE=1 pytest tests/test_promises_delivery.py -s
+The same at full size, by hand: FULL_SIZE=1 pytest tests/whole/test_delivery.py -s
 """
 
 import contextlib
@@ -20,15 +20,14 @@ import time
 
 import pytest
 from clients import Follower, Wire
-from conftest import DEADLINE, need, wait_for
-from measures import p99, report
+from conftest import DEADLINE, ROOT, need, wait_for
+from measures import FULL_SIZE, p99, report
 from network import Network
-from test_start import assert_stops_with_a_sentence, run
+from starting import assert_stops_with_a_sentence, run
 
 from pushrelay.store.publication import offset_of
 
-HERE = pathlib.Path(__file__).parent
-FULL_SIZE = os.environ.get("FULL_SIZE") == "1"
+HERE = ROOT / "tests"
 DESTINATIONS = [f"dest-{n}" for n in range(5)]
 LONG = {"history_size": 100_000, "history_ttl": 3600}
 

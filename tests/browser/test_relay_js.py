@@ -591,7 +591,7 @@ def test_a_page_that_has_its_own_io_keeps_it(relay, page):
     assert page.run("io") == "mine" and page.run("typeof Relay.connect") == "function"
 
 
-# Recovery. What the relay does with it is in test_promises_browser.py; here is what the client says and makes of it.
+# Recovery. What the relay does with it is in test_away.py; here is what the client says and makes of it.
 
 
 def start(page, fake, positions, register="relay.register('42')"):

@@ -1,13 +1,12 @@
 """What the README promises about many clients, tried with real ones. The same at full size, by hand:
 
-FULL_SIZE=1 pytest tests/test_promises_clients.py -s
+FULL_SIZE=1 pytest tests/whole/test_crowds.py -s
 """
 
 import asyncio
 import contextlib
 import ctypes
 import itertools
-import os
 import socket
 import statistics
 import struct
@@ -18,9 +17,8 @@ import pytest
 from clients import open_websocket
 from conftest import fds, wait_for
 from crowd import Pusher, crowd, run, until
-from measures import p99, proc, report, rss
+from measures import FULL_SIZE, p99, proc, report, rss
 
-FULL_SIZE = os.environ.get("FULL_SIZE") == "1"
 MEGABYTE = 1 << 20
 
 

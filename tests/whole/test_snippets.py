@@ -82,7 +82,7 @@ SNIPPETS = {
         "tests/run": Reason("it runs this test"),
     },
     "php/example/README.md": {
-        "CHAT_RELAY_PUBLIC=": Reason("it serves until it is ended: test_php_example.py"),
+        "CHAT_RELAY_PUBLIC=": Reason("it serves until it is ended: test_example.py"),
         "cp -r php/example": chat_behind_apache,
         "cp deploy/apache-relay.conf": shell(),
     },

@@ -2,16 +2,15 @@
 
 import http.server
 import json
-import pathlib
 import shutil
 import subprocess
 import threading
 import time
 
 import pytest
-from conftest import DEADLINE, need, wait_for
+from conftest import DEADLINE, ROOT, need, wait_for
 
-HERE = pathlib.Path(__file__).parent
+HERE = ROOT / "tests"
 SEED_PAGE = """<!doctype html><title>seed</title><ul id="list"></ul>
 <script src="{url}/socket.io/socket.io.js"></script>
 <script>

@@ -9,7 +9,7 @@ import socket
 from types import SimpleNamespace
 
 import pytest
-from test_http import FORM, JSON, REFUSED, TEXTS, multipart
+from test_push import FORM, JSON, REFUSED, TEXTS, multipart
 from werkzeug.test import Client, EnvironBuilder
 
 import relay as relay_app

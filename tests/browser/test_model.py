@@ -1,7 +1,7 @@
 """Random histories against a simple reference, which knows what the handlers of each page must have seen.
 
 A publication that was accepted is seen once, in order, by every page that holds its id from before it, or that comes
-back; or the page is told that something is lost. `MODEL_HISTORIES=10000 pytest tests/test_promises_model.py` runs more.
+back; or the page is told that something is lost. `MODEL_HISTORIES=10000 pytest tests/browser/test_model.py` runs more.
 """
 
 import os

@@ -1,6 +1,6 @@
 """What it costs to keep what was accepted: little, and no more in a large store than in an empty one.
 
-The same at full size, by hand: FULL_SIZE=1 pytest tests/test_promises_cost.py -s
+The same at full size, by hand: FULL_SIZE=1 pytest tests/store/test_cost.py -s
 """
 
 import http.client
@@ -11,8 +11,7 @@ import statistics
 import time
 
 import pytest
-from measures import report
-from test_promises_delivery import FULL_SIZE
+from measures import FULL_SIZE, report
 
 from pushrelay.store.publication import Draft
 
