@@ -46,10 +46,11 @@ try:
     from werkzeug.exceptions import HTTPException
     from werkzeug.routing import RoutingException
 
-    from pushrelay import core as serving
-    from pushrelay import dependencies, headers
+    from pushrelay import answers, core, dependencies
     from pushrelay.access import instance
     from pushrelay.access.callers import Access
+    from pushrelay.answers import Answer, refusal, store_away
+    from pushrelay.cli import startup
     from pushrelay.errors import HELP, OTHER_ERROR, Refused, bad
     from pushrelay.lifecycle import Draining, exit_at_signals
     from pushrelay.log.limiter import Complaints
@@ -58,7 +59,7 @@ try:
     from pushrelay.pages import demo
     from pushrelay.pages.static_files import Statics
     from pushrelay.push.fields import asked_of, limit_of
-    from pushrelay.push.publisher import Answer, Publisher, refusal, store_away
+    from pushrelay.push.publisher import Publisher
     from pushrelay.register.registrations import Registrations
     from pushrelay.register.subscription import delivery, rooms_of
     from pushrelay.rooms.packet import OURS, Packet
@@ -86,7 +87,7 @@ try:
     access = Access(settings)
     complaints = Complaints()
     refusals = Refusals(complaints, access.client_address)
-    manager = serving.make_manager(settings, access.client_address, __name__ != "__main__", complaints)
+    manager = core.make_manager(settings, access.client_address, __name__ != "__main__", complaints)
 except (SettingsError, dependencies.Incompatible) as error:
     if __name__ != "__main__":
         raise
@@ -112,7 +113,7 @@ class RelayApp(Flask):
         return super().make_response(rv)
 
     def process_response(self, response: Response) -> Response:
-        response.headers.set(*headers.NO_SNIFFING)
+        response.headers.set(*answers.NO_SNIFFING)
         return super().process_response(response)
 
 
@@ -137,7 +138,7 @@ class RelaySocketIO(SocketIO):
         `host` and `port` replace the settings of these names. Of `options`, the ones that concern Werkzeug's
         development server change nothing.
         """
-        serving.check_options(options)
+        startup.check_options(options)
         if "debug" in options:
             app.debug = bool(options["debug"])
         chosen = copy.copy(settings)
@@ -298,7 +299,7 @@ draining = Draining(manager, publisher.waiters, settings.drain_spread)
 
 
 def json_response(value: Any, status: int = 200, more: Any = ()) -> Response:
-    return Response(encode(value), status, [*more, headers.NO_STORE], mimetype="application/json")
+    return Response(encode(value), status, [*more, answers.NO_STORE], mimetype="application/json")
 
 
 @app.post("/push")
@@ -323,8 +324,8 @@ def history() -> Response:
         bad("too_many_destinations", "a history is one destination's: ask for each on its own")
     listing = broker.listing(destination, fields.get("since"), limit_of(fields))
     if listing.is_short:
-        return Response("".join(listing.answer()), 200, [headers.NO_STORE], mimetype="application/json")
-    return Response(listing.answer(), 200, [headers.NO_STORE], mimetype="application/json")
+        return Response("".join(listing.answer()), 200, [answers.NO_STORE], mimetype="application/json")
+    return Response(listing.answer(), 200, [answers.NO_STORE], mimetype="application/json")
 
 
 @app.get("/presence")
@@ -352,12 +353,12 @@ def demo_page() -> Response:
         return not_shown(error)
     id_ = request.args.get("id")
     if not id_ and wants_page():  # others, such as health checks, get the page at once
-        return Response(status=302, headers={"Location": f"?id={demo.first_id(settings)}", **headers.DEMO_PAGE})
+        return Response(status=302, headers={"Location": f"?id={demo.first_id(settings)}", **answers.DEMO_PAGE})
     is_local = access.is_local(request.environ)
     facts = demo.demo_facts(settings, request.environ.get("SERVER_PORT", ""))
     token = demo.token_for(id_ or demo.first_id(settings), settings) if is_local else ""
     page = render_template("demo.html", may_push=is_local, token=token, **facts)
-    return Response(page, headers=headers.DEMO_PAGE)
+    return Response(page, headers=answers.DEMO_PAGE)
 
 
 def wants_page() -> bool:
@@ -373,7 +374,7 @@ def not_shown(error: Refused) -> Response:
         refusals.note_request(request.environ, error)
         facts = demo.ways_in(settings, request.environ)
         page = render_template("not_shown.html", why=access.distance(request.environ), **facts)
-        response = Response(page, error.status, headers.DEMO_PAGE)
+        response = Response(page, error.status, answers.DEMO_PAGE)
     response.headers["Vary"] = "Accept"
     return response
 
@@ -415,7 +416,7 @@ def http_error(error: HTTPException) -> Response:
     message = HELP.get(error.code, OTHER_ERROR)
     allowed = f" ({response.headers['Allow']})" if "Allow" in response.headers else ""
     refusals.note_request(request.environ, Refused(error.code, name, message + allowed))
-    response.headers.set(*headers.NO_STORE)
+    response.headers.set(*answers.NO_STORE)
     response.data = encode({"error": name, "message": message})
     response.content_type = "application/json"
     return response
@@ -512,7 +513,7 @@ def main() -> None:
 
 
 def print_checked() -> None:
-    error = streams.say(serving.checked(settings))
+    error = streams.say(startup.checked(settings))
     if isinstance(error, BrokenPipeError):
         raise SystemExit(141)  # as for a program that SIGPIPE ended: its reader has enough
     if error:
@@ -525,12 +526,12 @@ def serve(wsgi_app: Any, settings: Any) -> None:
     if threading.current_thread() is threading.main_thread():
         exit_at_signals()
     try:
-        server = serving.make_server(wsgi_app, settings, shortcut if wsgi_app is app else None, share_of, complaints)
+        server = core.make_server(wsgi_app, settings, shortcut if wsgi_app is app else None, share_of, complaints)
     except OSError as error:
-        stop_with(serving.cannot_listen(settings, error))
+        stop_with(startup.cannot_listen(settings, error))
     try:
         upkeep.start()
-        error = streams.say(serving.banner(settings, server.port))
+        error = streams.say(startup.banner(settings, server.port))
         if error:
             app.logger.warning(
                 "where the relay serves could not be printed (%s); it serves all the same", error.strerror

@@ -28,16 +28,6 @@ def spread_for(clients: int, most: float) -> float:
     return min(most, 1 + clients / CLIENTS_PER_SECOND)
 
 
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until the condition is true, or time is up; returns whether it is."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 def exit_at_signals() -> None:
     """Have the first SIGTERM or SIGINT raise SystemExit in the main thread; the next one ends the process at once."""
     for each in (signal.SIGTERM, signal.SIGINT):

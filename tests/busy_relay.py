@@ -48,6 +48,6 @@ def on_disconnect(reason):
         relay.broker.publish([Draft("leavers", reason)])
 
 
-server = relay.serving.make_server(relay.app, relay.settings, share_of=relay.share_of)
-print(relay.serving.banner(relay.settings, server.port), flush=True)
+server = relay.core.make_server(relay.app, relay.settings, share_of=relay.share_of)
+print(relay.startup.banner(relay.settings, server.port), flush=True)
 server.serve_forever()

@@ -10,10 +10,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from leaves import census, open_files  # noqa: E402
 
-from pushrelay import serving, transports  # noqa: E402
+from pushrelay import core  # noqa: E402
+from pushrelay.engine import requests  # noqa: E402
 
-transports.UPGRADE_SECONDS = 0.5  # so that its timers end within a test
-make_server = serving.make_server
+requests.UPGRADE_SECONDS = 0.5  # so that its timers end within a test
+make_server = core.make_server
 
 
 def make_counted_server(app, *args, **options):
@@ -29,6 +30,6 @@ def make_counted_server(app, *args, **options):
     return server
 
 
-serving.make_server = make_counted_server
+core.make_server = make_counted_server
 sys.argv[0] = str(ROOT / "relay.py")
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from pushrelay import json_text
+from pushrelay.access.cookies import cookie_names
 from pushrelay.addresses import ip_of
 from pushrelay.client.tls import client_context
 from pushrelay.errors import Refused
-from pushrelay.register.subscription import cookie_names
 from pushrelay.settings import Settings, without_secrets
 
 from .auth_requests import not_available

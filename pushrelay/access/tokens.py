@@ -11,8 +11,7 @@ import jwt
 
 from pushrelay import json_text
 from pushrelay.errors import Refused
-from pushrelay.push.body import kind_of
-from pushrelay.push.fields import destinations_of
+from pushrelay.names import destinations_of, kind_of
 from pushrelay.settings import Settings
 
 # 8 KiB: some hundred names. Who is larger than that is refused before anything is made of it.

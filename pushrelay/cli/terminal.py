@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pushrelay import core as serving
 from pushrelay.access.tokens import sign
 from pushrelay.client.dialer import TIMEOUT, Dialer, Trouble, address_of
 from pushrelay.client.replies import receipt
 from pushrelay.client.socketio_client import TRANSPORTS, Visitor
+from pushrelay.pages.demo import address
 from pushrelay.settings import Settings, SettingsError, load
 
 from . import streams
@@ -30,10 +30,10 @@ def dialer_of(settings: Settings, url: str | None = None) -> Dialer:
     if not url and not settings.port and not settings.host.startswith("unix:"):
         raise SettingsError("port = 0 lets the system choose: say where the relay is with --url or --port")
     try:
-        address = address_of(url or serving.address(settings, settings.port)[0])
+        at = address_of(url or address(settings, settings.port)[0])
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    return Dialer(address._replace(path=f"{settings.base_path}/") if address.unix else address)
+    return Dialer(at._replace(path=f"{settings.base_path}/") if at.unix else at)
 
 
 def key_header(settings: Settings, key: str | None = None) -> dict[str, str]:

@@ -13,7 +13,6 @@ from typing import Any
 import socketio
 from engineio.packet import Packet
 
-from pushrelay.lifecycle import until
 from pushrelay.log.limiter import Complaints
 from pushrelay.log.refusals import refused_session
 from pushrelay.server.connection import Connection
@@ -21,10 +20,12 @@ from pushrelay.server.fair_queue import Turn
 from pushrelay.server.limiter import raise_file_limit
 from pushrelay.server.outboxes import MOST_BYTES, Outboxes
 from pushrelay.server.poller import Poller, Timer
+from pushrelay.server.quota import Places
+from pushrelay.waiting import wait_until
 
 from .deadlines import Newcomers
 from .heartbeat import Heartbeat
-from .limits import Admission, Places
+from .limits import Admission
 from .packet import Message, data_of
 from .rejected_websocket import MOST_AT_ONCE
 from .requests import Transports
@@ -229,7 +230,7 @@ class Engine(Transports):
             for sid, session in list(self.sockets.items()):
                 count += not session.closed
                 self._close(session, DRAINING, last(sid))
-        until(lambda: not self._last_words, seconds)
+        wait_until(lambda: not self._last_words, seconds)
         return count
 
     def shutdown(self) -> None:

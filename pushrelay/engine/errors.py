@@ -5,9 +5,10 @@ from typing import NamedTuple
 from engineio.packet import Packet
 
 from pushrelay.addresses import is_upstream
-from pushrelay.headers import PRIVATE
+from pushrelay.answers import PRIVATE
+from pushrelay.server.quota import retry_after
 
-from .limits import Full, retry_after
+from .limits import Full
 
 # The protocol's own errors, as the reference server numbers and words them.
 TRANSPORT_UNKNOWN = (0, "Transport unknown")

@@ -14,7 +14,7 @@ from typing import Any
 
 import engineio
 
-from pushrelay.headers import NO_STORE, PRIVATE, cors
+from pushrelay.answers import NO_STORE, PRIVATE, cors
 from pushrelay.log.refusals import refused_handshake, refused_origin, seen_as
 from pushrelay.server.connection import TRANSPORT_ERROR
 from pushrelay.server.conversation import KEY, Conversation

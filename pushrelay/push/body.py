@@ -12,10 +12,10 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from pushrelay import json_text
 from pushrelay.errors import Refused, bad
+from pushrelay.names import MAX_PUSHES, kind_of
 
 FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
 SEED_FIELDS = ("destination", "data")
-MAX_PUSHES = 1000  # in a batch, and destinations in one push: more is better sent as a topic, or in several batches
 _MOST_FIELDS = MAX_PUSHES + 100
 _FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
 _LINES = "application/x-ndjson"
@@ -73,12 +73,6 @@ def unescaped(text: str) -> str:
 def is_form(content_type: str) -> bool:
     """Return whether a body is a form in the usual encoding, with nothing else in its Content-Type."""
     return content_type in (_FORM, "")
-
-
-def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
-    names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", float: "a fraction"}
-    return names.get(type(value), "a number" if isinstance(value, int) else "a string")
 
 
 def _find_reader(content_type: str, seed: bool) -> Callable[[bytes], Body]:

@@ -8,25 +8,20 @@ from typing import Any, NoReturn
 
 from pushrelay.errors import Refused, bad
 from pushrelay.json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers
+from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, destinations_of, event_of, is_clean
 from pushrelay.settings import Settings
 from pushrelay.store.publication import encode, quote
 
-from .body import FIELDS, MAX_PUSHES, SEED_FIELDS, Body, Fields, kind_of, read_body, read_query
+from .body import FIELDS, SEED_FIELDS, Body, Fields, read_body, read_query
 
-MAX_EVENT_LENGTH = 100
 MAX_KEY_LENGTH = 255
 MAX_TTL = 1e20  # seconds: any integer of 64 bits, which programs send for "for ever"
 MAX_WAIT = 30.0  # seconds: PHP's own limit for a script, and what proxies give a request, are not far beyond
 # Bytes of data that one request may store over all destinations, or max_body if that is more: 20 ms of SQLite.
 MOST_STORED = 4 << 20
-MOST_EXACT = (1 << 53) - 1  # the largest number up to which JavaScript tells whole numbers apart (RFC 7493, 2.2)
-# Socket.IO keeps these names to itself: its clients would take such an event for their own.
-RESERVED_EVENTS = {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
 _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # a string of RFC 9651, 3.3.3
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(slots=True)
@@ -100,7 +95,7 @@ def checked(fields: Fields, settings: Settings) -> Push:
 def text_of(data: Any) -> str:
     """Return data as JSON. Raises Refused (400) for what Python reads but no browser could."""
     if isinstance(data, str):
-        if not data.isascii() and _LONE_SURROGATE.search(data):
+        if not data.isascii() and LONE_SURROGATE.search(data):
             _refuse_surrogate()
         return quote(data)
     try:
@@ -111,7 +106,7 @@ def text_of(data: Any) -> str:
         bad("invalid_data", f"data is nested more than {MAX_DEPTH} levels deep: send it flatter, or as a string")
     except ValueError:
         bad("invalid_data", "data holds a number that is out of range: a browser would read it as Infinity")
-    if not text.isascii() and _LONE_SURROGATE.search(text):
+    if not text.isascii() and LONE_SURROGATE.search(text):
         _refuse_surrogate()
     return text
 
@@ -131,27 +126,6 @@ def check_size(text: str, settings: Settings) -> int:
         )
         raise Refused(413, "too_large", message)
     return size
-
-
-def destinations_of(value: Any, settings: Settings, most: int = MAX_PUSHES) -> list[str]:
-    """One id, or a list of at most `most`, as strings, each once and in their order. Raises Refused (400)."""
-    if not isinstance(value, list):
-        return [_destination(value, settings.max_id_length)]
-    if not value:
-        bad("missing_destination", "the list of destinations is empty: name at least one")
-    if len(value) > most:
-        bad("too_many_destinations", f"{len(value)} destinations at once are too many: {most} at most")
-    return list(dict.fromkeys(_destination(each, settings.max_id_length) for each in value))
-
-
-def check_exact(value: Any) -> None:
-    """Raise Refused (400) for an id, or a list of them, with a number that JavaScript may have rounded."""
-    for each in value if isinstance(value, list) else [value]:
-        if isinstance(each, int | float) and abs(each) > MOST_EXACT:
-            bad(
-                "invalid_id",
-                f"JavaScript rounds whole numbers beyond {MOST_EXACT}, so this may be another id: write it as text",
-            )
 
 
 def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple[list[str], Fields]:
@@ -178,15 +152,6 @@ def limit_of(fields: Fields) -> int | None:
 def decimal(text: str) -> float | None:
     """Return the number that an ordinary decimal stands for, or None. float() also reads " 5 ", "1_0" and "٣"."""
     return float(text) if len(text) < 30 and _DECIMAL.fullmatch(text) else None
-
-
-def event_of(value: Any) -> str:
-    """The name of an event that may be emitted to a page. Raises Refused (400)."""
-    if not isinstance(value, str) or not value or len(value) > MAX_EVENT_LENGTH or not _is_clean(value):
-        bad("invalid_event", f"event is a name of 1 to {MAX_EVENT_LENGTH} characters, without control characters")
-    if value in RESERVED_EVENTS or value.startswith("relay_"):
-        bad("invalid_event", f"the event name {value} is kept for Socket.IO and the relay themselves: choose another")
-    return value
 
 
 def _add_options(push: Push, fields: Fields) -> None:
@@ -216,7 +181,7 @@ def _seconds(name: str, value: Any, most: float) -> float:
 def _key(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**40:
         value = str(value)
-    if not isinstance(value, str) or not value or len(value) > MAX_KEY_LENGTH or not _is_clean(value):
+    if not isinstance(value, str) or not value or len(value) > MAX_KEY_LENGTH or not is_clean(value):
         bad(
             "invalid_id",
             f"id, the idempotency key, is 1 to {MAX_KEY_LENGTH} characters, none of them a control",
@@ -274,37 +239,6 @@ def _check_stored(size: int, settings: Settings) -> None:
             "destinations at a time, or send less and have pages fetch the rest"
         )
         raise Refused(413, "too_large", message)
-
-
-def _destination(value: Any, longest: int) -> str:
-    if not isinstance(value, str):
-        value = _decimal(value)
-    if not value:
-        bad(
-            "missing_destination", "the id (destination) is empty: pages register an id, and PHP pushes to the same one"
-        )
-    if len(value) > longest:
-        bad("invalid_destination", f"a destination has {longest} characters at most (setting max_id_length)")
-    if not _is_clean(value):
-        bad("invalid_destination", "a destination is Unicode text without control characters")
-    return value
-
-
-def _decimal(value: Any) -> str:
-    # JavaScript has one kind of number: 42 and 42.0 are the same id there, and so they are here.
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        bad("invalid_destination", f"a destination is a string or a whole number, not {kind_of(value)}")
-    # Python itself refuses to write out integers of more than some 4,300 digits.
-    if abs(value) >= 10**40:
-        bad("invalid_destination", "this number is too long for a destination")
-    return str(value)
-
-
-def _is_clean(text: str) -> bool:
-    # What is printable is clean, and that is asked fastest; spaces other than the plain one, say, are clean as well.
-    return text.isprintable() or not (_CONTROL.search(text) or _LONE_SURROGATE.search(text))
 
 
 def _refuse_names(names: set[str], known: Iterable[str]) -> NoReturn:

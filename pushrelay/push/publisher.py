@@ -1,15 +1,14 @@
 """A push over HTTP, from the request to the answer: may they, what do they ask, publish it, say what became of it."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from http import HTTPStatus
 from json.encoder import encode_basestring as quote
-from typing import Any, NamedTuple
+from typing import Any
 
 from pushrelay.access.callers import Access, Caller
+from pushrelay.answers import JSON_HEADERS, PRIVATE, Answer, json_answer, refusal, store_away
 from pushrelay.errors import Refused, bad
-from pushrelay.headers import PRIVATE
 from pushrelay.log.refusals import Refusals
 from pushrelay.settings import Settings
 from pushrelay.store.broker import Broker
@@ -26,21 +25,12 @@ MOST_GROWTH = 6  # bytes that a byte of text takes as JSON at most: a control ch
 MOST_LET_IN = 64  # addresses that are remembered for one header; behind them each is asked about every time
 
 
-class Answer(NamedTuple):
-    """A whole response."""
-
-    status: str
-    headers: Sequence[tuple[str, str]]  # without Content-Length
-    body: bytes
-
-
 REUSED = Refused(
     422,
     "id_reused",
     "this idempotency key (id, or Idempotency-Key) was used in the last five minutes for a push with other data or "
     "another event, ttl or except: nothing was published. Use a new key for each push, and repeat a push unchanged",
 )
-_JSON_HEADERS = (("Content-Type", "application/json"), *PRIVATE)
 
 
 def _always() -> bool:
@@ -195,11 +185,11 @@ class Publisher:
         if isinstance(pushes, list):
             if any(item.is_reused for item in items):
                 self._refusals.note_request(environ, REUSED)
-            return _json_answer(f"[{','.join(_each_written(pushes, items))}]")
+            return json_answer(f"[{','.join(_each_written(pushes, items))}]")
         if items[0].is_reused:
             return self._reused(environ)
         if not seed:
-            return _json_answer(_json_of(pushes, items, acked))
+            return json_answer(_json_of(pushes, items, acked))
         # PHP prints what it gets back, so the body is empty and the facts are headers.
         receipts = [item.receipt() for item in items]
         facts = [
@@ -318,7 +308,7 @@ class Lane:
     def _answer(self, item: Item, address: str, conversation: Any, error: StoreError | None) -> None:
         """Answer a push to one destination, once it is published or could not be stored."""
         if error is None:
-            conversation.answer("200 OK", _JSON_HEADERS, _json_of_item(item).encode())
+            conversation.answer("200 OK", JSON_HEADERS, _json_of_item(item).encode())
         else:
             conversation.answer(*self._publisher._not_taken(error, self._environ_from(address)))
 
@@ -355,21 +345,6 @@ def items_of(pushes: Pushes, seed: bool = False) -> list[Item]:
     if seed:
         bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
-
-
-def store_away(error: StoreError, not_done: str, is_local: bool = False) -> Refused:
-    """Return the refusal for a store in trouble: what was not done, and why, with the file's path for local callers."""
-    reason = str(error) if is_local else error.public
-    return Refused(503, "store_not_available", f"{not_done}: {reason}")
-
-
-def refusal(error: Refused) -> Answer:
-    status, headers, body = _json_answer(encode(error.body()), f"{error.status} {HTTPStatus(error.status).phrase}")
-    return Answer(status, (*headers, *error.headers), body)
-
-
-def _json_answer(text: str, status: str = "200 OK") -> Answer:
-    return Answer(status, _JSON_HEADERS, text.encode())
 
 
 def _each_written(pushes: list[Push | Refused], items: list[Item]) -> Iterator[str]:

@@ -12,7 +12,8 @@ from typing import Any
 from pushrelay.access.auth_url import Asker, Visitor
 from pushrelay.access.tokens import Rights, Tokens
 from pushrelay.errors import Awaited, Refused, bad
-from pushrelay.push.fields import Push, check_exact, checked
+from pushrelay.names import check_exact
+from pushrelay.push.fields import Push, checked
 from pushrelay.settings import Settings
 from pushrelay.store.broker import Broker
 from pushrelay.store.publication import encode, offset_of

@@ -6,14 +6,13 @@ before a login means nothing after it. Publishers know nothing of all that.
 """
 
 import hashlib
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
 
+from pushrelay.access.cookies import cookie_names, cookie_value
 from pushrelay.errors import Refused, bad
-from pushrelay.push.fields import check_exact, destinations_of
+from pushrelay.names import check_exact, destinations_of
 from pushrelay.settings import Settings
 from pushrelay.store.publication import Publication
 
@@ -21,9 +20,6 @@ ME = "me"
 # Who writes a client of their own chooses its cookies. PHP's session ids have 22 characters or more; a user's number,
 # which only a token may open, could otherwise be had by a cookie that says it.
 SHORTEST_BESIDE = 20
-# Of the cookies that came instead, a sentence names a few.
-_MOST_NAMES = 5
-_SHOWN_NAME = re.compile(r"[\w.-]{1,40}", re.ASCII)
 
 
 def room_of(destination: str) -> str:
@@ -117,25 +113,6 @@ def _others(environ: dict[str, Any], missing: str) -> str:
     """Return the names of cookies that came, in case the setting id_cookie has a wrong name."""
     sent = ", ".join(name for name in cookie_names(environ.get("HTTP_COOKIE", "")) if name != missing)
     return f", but {sent} (the setting id_cookie has the exact name, in upper and lower case)" if sent else ""
-
-
-def cookie_names(header: str) -> list[str]:
-    """Return the names of a few cookies, fit for a sentence."""
-    pairs = (pair.strip().partition("=") for pair in header.split(";"))
-    # What has no "=" may be a value.
-    return [name for name, equals, _ in pairs if equals and _SHOWN_NAME.fullmatch(name)][:_MOST_NAMES]
-
-
-def cookie_value(header: str, name: str) -> str:
-    """The value of a cookie as PHP has it: the first of its name, percent-decoded; "" where there is none."""
-    for pair in header.split(";"):
-        key, _, value = pair.lstrip().partition("=")
-        if key == name:
-            try:
-                return unquote_to_bytes(value.encode("latin-1")).decode()
-            except UnicodeError:
-                bad("invalid_cookie", f"the value of the cookie {name} is not Unicode text (UTF-8)")
-    return ""
 
 
 def delivery(manager: Any, settings: Settings) -> Callable[[Publication, str | None], int]:

@@ -7,7 +7,7 @@ from typing import Any
 from socketio import packet
 
 from pushrelay import json_text
-from pushrelay.push.fields import RESERVED_EVENTS
+from pushrelay.names import RESERVED_EVENTS
 
 # The relay's own events, in namespace "/". Their handlers get `(sid, message, wants_answer)`, see Packet.
 OURS = {"register", "unregister", "ack", "push"}

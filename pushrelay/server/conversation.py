@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pushrelay.engine.limits import NO_ROOM, retry_after
+from pushrelay.server.quota import NO_ROOM, retry_after
 
 from .connection import SLOW, TRANSPORT_CLOSE, Connection
 from .fair_queue import TURN_SECONDS

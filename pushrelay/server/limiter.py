@@ -6,8 +6,8 @@ import resource
 from typing import Any, NamedTuple
 
 from pushrelay.addresses import counted, ip_of
-from pushrelay.engine.limits import Places, retry_after
 from pushrelay.log.limiter import Complaints
+from pushrelay.server.quota import Places, retry_after
 from pushrelay.settings import Settings
 
 from .connection import Connection

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pushrelay.lifecycle import until
 from pushrelay.log.limiter import Complaints
 from pushrelay.log.refusals import NOBODY
+from pushrelay.waiting import wait_until
 
 from .connection import Connection, bound_send_buffer
 from .conversation import Conversation, Lingering
@@ -127,14 +127,16 @@ class Server:
         self._listener.close()
         for conversation in self._conversations():
             conversation.is_last = True
-        until(lambda: self._socket.fileno() < 0 and not any(each.is_owed() for each in self._conversations()), seconds)
+        wait_until(
+            lambda: self._socket.fileno() < 0 and not any(each.is_owed() for each in self._conversations()), seconds
+        )
 
     def finish(self, seconds: float) -> None:
         """End the connections that are still there, and wait until they are closed, or time is up."""
         self.ending = True
         for conversation in self._conversations():
             conversation.leave()
-        until(lambda: not self._doors.count, seconds)
+        wait_until(lambda: not self._doors.count, seconds)
 
     def close(self) -> None:
         """Stop listening, end every connection, and wait for the threads that are not inside a handler."""

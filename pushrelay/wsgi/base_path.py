@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pushrelay.answers import refusal
 from pushrelay.errors import Refused
-from pushrelay.push.publisher import refusal
 
 
 def mounted(

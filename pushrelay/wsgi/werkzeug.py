@@ -18,15 +18,16 @@ import socketio
 from engineio.payload import Payload
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from pushrelay.answers import PRIVATE
 from pushrelay.engine.packet import MAX_PACKETS
 from pushrelay.errors import HELP, OTHER_ERROR
-from pushrelay.headers import PRIVATE
-from pushrelay.lifecycle import spread_for, until
+from pushrelay.lifecycle import spread_for
 from pushrelay.log.limiter import Complaints
 from pushrelay.log.refusals import refused_handshake, refused_origin, refused_session, seen_as
 from pushrelay.rooms.app_events import AppEvents
 from pushrelay.rooms.dispatch import is_known, receive, unknown_namespace
 from pushrelay.rooms.presence import Presence
+from pushrelay.waiting import wait_until
 
 log = logging.getLogger("relay.werkzeug")
 
@@ -197,7 +198,7 @@ class StockManager(socketio.Manager):
         sockets = list(self.server.eio.sockets.values())
         for each in sockets:
             each.close(wait=False)  # behind what it was sent
-        until(lambda: all(each.queue.empty() for each in sockets), seconds)
+        wait_until(lambda: all(each.queue.empty() for each in sockets), seconds)
         return len(sids)
 
 
@@ -225,7 +226,7 @@ class FallbackServer:
         self._is_ending = True
         self._listener.close()
         self._server.server_close()
-        until(lambda: not self._under_way, seconds)
+        wait_until(lambda: not self._under_way, seconds)
 
     def finish(self, seconds: float) -> None:
         """Nothing: connections end with the process."""

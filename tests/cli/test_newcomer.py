@@ -21,7 +21,7 @@ from pushrelay.cli.doctor import process, public
 from pushrelay.cli.doctor.machine import closed_to_others
 from pushrelay.engine.errors import origin_message
 from pushrelay.errors import Refused
-from pushrelay.push.fields import destinations_of
+from pushrelay.names import destinations_of
 from pushrelay.register.subscription import seats_of
 from pushrelay.rooms.packet import unknown_event
 from pushrelay.settings import load

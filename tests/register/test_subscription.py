@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from pushrelay.access.cookies import cookie_value
 from pushrelay.access.tokens import sign
 from pushrelay.errors import Refused
-from pushrelay.register.subscription import cookie_value, seats_of
+from pushrelay.register.subscription import seats_of
 from pushrelay.settings import Settings
 
 SECRET = "the-first-secret-of-this-relay-0123456789"

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, own_only
 
 from pushrelay.cli.exposure import warnings
-from pushrelay.core import checked
+from pushrelay.cli.startup import checked
 from pushrelay.settings import TABLE, SettingsError, load, parse_flags
 
 SECRET = "af779e2c5b1d4038a6f0e2d4c8b19357"

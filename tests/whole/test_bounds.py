@@ -15,19 +15,20 @@ import pytest
 from clients import WebSocketClient, event, masked, read_all
 from conftest import DEADLINE, own_only
 
+from pushrelay import names as naming
 from pushrelay.access import tokens
 from pushrelay.access.token_bucket import TokenBucket
 from pushrelay.access.tokens import Tokens, sign
 from pushrelay.engine import limits as admission
 from pushrelay.engine import packet as message
-from pushrelay.engine.limits import Admission, Full, Places
+from pushrelay.engine.limits import Admission, Full
 from pushrelay.errors import Awaited, Refused
-from pushrelay.push import body as bodies
 from pushrelay.push import fields as pushes
 from pushrelay.push.waiters import Waiters
 from pushrelay.rooms import deferred as holding
 from pushrelay.rooms.deferred import Holding
 from pushrelay.server import websocket as ws
+from pushrelay.server.quota import Places
 from pushrelay.server.websocket import WebSocket
 from pushrelay.settings import TABLE, Settings
 
@@ -222,19 +223,19 @@ def one_after_the_other(small, size):
     return errors == {None}
 
 
-@bound("destinations of a push", bodies.MAX_PUSHES)
+@bound("destinations of a push", naming.MAX_PUSHES)
 def destinations(small, size):
     body = json.dumps({"destination": [f"{n}" for n in range(size)], "data": 1}).encode()
     return is_taken(small.request("POST", "/push", body, JSON), 400, "too_many_destinations")
 
 
-@bound("publications of a batch", bodies.MAX_PUSHES)
+@bound("publications of a batch", naming.MAX_PUSHES)
 def a_batch(small, size):
     body = b"[" + b",".join([b'{"destination":"a"}'] * size) + b"]"  # without data: each is refused on its own
     return is_taken(small.request("POST", "/push", body, JSON), 400, "too_many_pushes")
 
 
-@bound("publications of a batch", bodies.MAX_PUSHES)
+@bound("publications of a batch", naming.MAX_PUSHES)
 def lines(small, size):
     body = b'{"destination":"a"}\n' * size
     return is_taken(
@@ -247,7 +248,7 @@ def field(small, error, **fields):
     return is_taken(small.request("POST", "/push", form, FORM), 400, error)
 
 
-@bound("an event's name", pushes.MAX_EVENT_LENGTH)
+@bound("an event's name", naming.MAX_EVENT_LENGTH)
 def an_event(small, size):
     return field(small, "invalid_event", event="e" * size)
 

@@ -16,11 +16,11 @@ from pushrelay.engine import requests as transports
 from pushrelay.engine import session as session_module
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.heartbeat import Heartbeat
-from pushrelay.engine.limits import Places
 from pushrelay.server.connection import Connection
 from pushrelay.server.conversation import Conversation
 from pushrelay.server.limiter import Doors, Files
 from pushrelay.server.poller import Poller
+from pushrelay.server.quota import Places
 
 POLLING, WEBSOCKET = PATH + "polling", PATH + "websocket"
 

@@ -15,8 +15,8 @@ from conftest import DEADLINE, own_only, wait_for
 from leaves import census, counts_of, leaves_nothing
 
 from pushrelay.access.tokens import sign
-from pushrelay.engine.limits import Places
 from pushrelay.push.waiters import Waiters
+from pushrelay.server.quota import Places
 
 SIO = "/socket.io/?EIO=4&transport="
 SECRET = "0123456789" * 4

@@ -1,8 +1,12 @@
-"""Headers of answers by which browsers protect people."""
+"""Responses that are complete, refusals as JSON, and the headers by which browsers protect people."""
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from pushrelay.errors import Refused
+from pushrelay.store.publication import StoreError, encode
 
 # Every response declares its type; browsers must not guess it.
 NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
@@ -10,6 +14,7 @@ NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 # visitor the session of another.
 NO_STORE = ("Cache-Control", "no-store")
 PRIVATE = (NO_SNIFFING, NO_STORE)
+JSON_HEADERS = (("Content-Type", "application/json"), *PRIVATE)
 DEMO_PAGE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -49,3 +54,26 @@ def _preflight(environ: dict[str, Any]) -> list[tuple[str, str]]:
     if environ.get("HTTP_ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK") == "true":
         headers.append(_PRIVATE_NETWORK)
     return headers
+
+
+class Answer(NamedTuple):
+    """A whole response."""
+
+    status: str
+    headers: Sequence[tuple[str, str]]  # without Content-Length
+    body: bytes
+
+
+def store_away(error: StoreError, not_done: str, is_local: bool = False) -> Refused:
+    """Return the refusal for a store in trouble: what was not done, and why, with the file's path for local callers."""
+    reason = str(error) if is_local else error.public
+    return Refused(503, "store_not_available", f"{not_done}: {reason}")
+
+
+def refusal(error: Refused) -> Answer:
+    status, headers, body = json_answer(encode(error.body()), f"{error.status} {HTTPStatus(error.status).phrase}")
+    return Answer(status, (*headers, *error.headers), body)
+
+
+def json_answer(text: str, status: str = "200 OK") -> Answer:
+    return Answer(status, JSON_HEADERS, text.encode())

@@ -1,0 +1,78 @@
+"""What people see of the start: its banner, the result of --check, and why it cannot serve."""
+
+import errno
+import logging
+from typing import Any
+
+from pushrelay.core import is_own
+from pushrelay.pages.demo import address, first_steps
+from pushrelay.settings import Settings
+
+from .exposure import on_command_line, open_to, warnings
+
+log = logging.getLogger(__name__)
+
+
+def remarks(settings: Settings) -> list[str]:
+    """What the start tells about the server, where that is not the usual."""
+    if is_own(settings):
+        from pushrelay.server.limiter import clients_expected, file_limit, most_clients
+
+        most = most_clients(settings)
+        if most >= clients_expected(settings):
+            return []
+        return [
+            f"takes {most} clients at most, not {settings.max_connections} (max_connections): "
+            f"the limit on open files is {file_limit()} (ulimit -n, or LimitNOFILE= of systemd)"
+        ]
+    why = "as the setting says" if settings.server == "werkzeug" else "because this system has no epoll"
+    return [f"runs on Werkzeug, {why}: every client takes several threads, so it is good for some hundred of them"]
+
+
+def banner(settings: Settings, port: int) -> str:
+    """Return what the start prints: the address, the rights, warnings, and how to try it."""
+    url, _ = address(settings, port)
+    lines = [
+        f"The relay serves on {url}",
+        *(f"  {line}" for line in (*open_to(settings), *remarks(settings))),
+        *warnings(settings),
+        *on_command_line(settings),
+        *first_steps(settings, port),
+    ]
+    return "\n".join(lines)
+
+
+def checked(settings: Settings) -> str:
+    """What `--check` prints."""
+    lines = [f"The settings are sound ({settings.file or 'no file, all defaults'})."]
+    return "\n".join([*lines, *(f"  {line}" for line in open_to(settings)), *warnings(settings)])
+
+
+def cannot_listen(settings: Settings, error: OSError) -> str:
+    """The sentence for an address that cannot be listened on."""
+    if error.errno is None:  # of our own, and a sentence
+        return str(error)
+    if settings.host.startswith("unix:"):
+        if error.errno == errno.EADDRINUSE:
+            return f"{settings.host} is in use: stop the program that listens there, or choose another path with --host"
+        return f"cannot listen on {settings.host}: {error.strerror}; choose another path with --host"
+    where = f"{settings.host} port {settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is taken by another program: stop that one, or choose another port with --port"
+    return f"cannot listen on {where}: {error.strerror}; choose others with --host and --port"
+
+
+# Options of Flask-SocketIO's run() that are about Werkzeug's development server.
+_FOR_WERKZEUG = {"allow_unsafe_werkzeug", "debug", "extra_files", "log_output", "reloader_options", "use_reloader"}
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Check what an app passes to socketio.run(). Raises TypeError for what the relay cannot do."""
+    unknown = sorted(set(options) - _FOR_WERKZEUG)
+    if unknown:
+        raise TypeError(
+            f"socketio.run() of the relay takes host and port, not {', '.join(unknown)}: use the relay's settings "
+            "(wsgi.ini, RELAY_*), and a web server in front for TLS"
+        )
+    if options.get("use_reloader") or options.get("extra_files"):
+        log.warning("the relay does not reload an app that was changed: start it again")
