@@ -156,8 +156,8 @@ socketio = RelaySocketIO(
     app,
     async_mode="threading",
     client_manager=manager,
-    logger=logging.getLogger("relay.socketio"),  # their own would write beside the log, and everything twice
-    engineio_logger=logging.getLogger("relay.engine"),
+    logger=logging.getLogger("pushrelay.socketio"),  # their own would write beside the log, and everything twice
+    engineio_logger=logging.getLogger("pushrelay.engineio"),
     serializer=Packet,
     cors_allowed_origins=access.origin_allowed,
     ping_interval=settings.ping_interval,

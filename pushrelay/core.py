@@ -9,7 +9,7 @@ from pushrelay.log.limiter import Complaints
 from pushrelay.pages.demo import demo_facts as demo_facts
 from pushrelay.settings import Settings, SettingsError
 
-log = logging.getLogger("relay.serving")
+log = logging.getLogger(__name__)
 
 
 def is_own(settings: Settings) -> bool:

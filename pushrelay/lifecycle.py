@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from pushrelay.server.systemd import notify
 
-log = logging.getLogger("pushrelay.draining")
+log = logging.getLogger(__name__)
 
 # Requests under way are waited for so long. A push may wait for a store that another program locks, which takes two
 # seconds (broker_sqlite.BUSY_SECONDS), and systemd kills after 90.

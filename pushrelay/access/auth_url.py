@@ -20,7 +20,7 @@ from .auth_site import Found, Site
 from .auth_site import Visitor as Visitor  # callers of ask() make one
 from .tokens import Rights
 
-log = logging.getLogger("relay.auth")
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 10.0  # a thread without a question leaves after that
 FAILURE_SECONDS = 1.0  # a failure counts so long: a page that tries again and again must not become PHP's load

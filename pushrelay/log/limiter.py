@@ -27,7 +27,7 @@ class Complaints:
     """Writes warnings to a logger, each cause and subject once a minute. Any thread may call it."""
 
     def __init__(self, log: logging.Logger | None = None):
-        self._log = log or logging.getLogger("relay.refused")
+        self._log = log or logging.getLogger("pushrelay.refused")
         self._lock = threading.Lock()  # over the table
         self._silences: dict[str, dict[str, _Silence]] = {}  # by cause and subject
 

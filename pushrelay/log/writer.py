@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import Any
 
-log = logging.getLogger("relay")
+log = logging.getLogger("pushrelay")
 
 STANDARD_ERROR = 2
 # Bytes that wait to be written; beyond them lines are lost. A thousand tracebacks, or ten thousand lines of access log.
@@ -21,7 +21,7 @@ MOST_WAITING = 1 << 20
 LONGEST_LINE = 64 * 1024  # characters; an address in the access log may be as long as a header
 # Seconds that the end of the process waits for what was not written yet.
 LAST_WORDS_SECONDS = 1.0
-LOST = "%s relay.log: %d lines were lost because nobody read the log fast enough\n"
+LOST = "%s pushrelay.log: %d lines were lost because nobody read the log fast enough\n"
 
 
 class LogThread(logging.Handler):

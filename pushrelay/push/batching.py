@@ -19,7 +19,7 @@ from pushrelay.store.broker import Broker
 from pushrelay.store.dispatch import Item
 from pushrelay.store.publication import StoreError
 
-log = logging.getLogger("pushrelay.gathering")
+log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 256  # publications in one transaction: the first one waits for the last
 LARGE = 64 << 10  # bytes of data from which on a push waits in the other line

@@ -22,7 +22,7 @@ from .expiry import Expiries, Holder
 from .registration import BYTES_EACH, FINISH_SECONDS, Registering, leave, rooms_of_socket
 from .subscription import Seat, destination_in, rooms_of, seats_of
 
-log = logging.getLogger("relay.registrations")
+log = logging.getLogger(__name__)
 
 HOLDER = "relay.holder"  # in the environ that is a socket's own: its Holder
 EXPIRED = "the time that the token gave (exp) is over, and these ids were left: register them again with a new token"

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-log = logging.getLogger("pushrelay.app_events")
+log = logging.getLogger(__name__)
 
 # Handlers that run at a time. A thread that waits costs little; python-socketio starts one for each event.
 MOST_THREADS = 64

@@ -10,7 +10,7 @@ from typing import Any
 from pushrelay.errors import Awaited
 from pushrelay.server.fair_queue import TURN_SECONDS
 
-log = logging.getLogger("relay.holding")
+log = logging.getLogger(__name__)
 
 # Of one client so many may wait, far more than a page sends in those seconds; and so many bytes, in messages of the
 # largest size.

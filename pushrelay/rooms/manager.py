@@ -28,7 +28,7 @@ from .dispatch import is_known, receive, unknown_namespace
 from .packet import StrictPacket
 from .presence import Presence
 
-log = logging.getLogger("pushrelay.manager")
+log = logging.getLogger(__name__)
 
 # Made once: json.dumps makes a new encoder for every call that does not want its default separators.
 _encode = json.JSONEncoder(separators=(",", ":")).encode

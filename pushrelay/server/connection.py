@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from .poller import HANGUP, IN, OUT, Poller
 
-log = logging.getLogger("pushrelay.connection")
+log = logging.getLogger(__name__)
 
 # What one read takes at most. A push is a few hundred bytes; a large body is not read in tiny pieces either.
 READ_BYTES = 65536

@@ -18,7 +18,7 @@ from .fair_queue import TURN_SECONDS
 from .request import Known, Parser, Refused, Request
 from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, plain_answer, whole_head
 
-log = logging.getLogger("pushrelay.http")
+log = logging.getLogger(__name__)
 
 KEY = "pushrelay.http"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

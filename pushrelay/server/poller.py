@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from .fair_queue import Shares
 from .outboxes import Outboxes
 
-log = logging.getLogger("pushrelay.poller")
+log = logging.getLogger(__name__)
 
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT

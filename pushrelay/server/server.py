@@ -24,8 +24,8 @@ from .response import FileWrapper, Response
 from .systemd import passed_socket
 from .unix_socket import bind_unix
 
-log = logging.getLogger("pushrelay.server")
-access_logger = logging.getLogger("pushrelay.access")
+log = logging.getLogger(__name__)
+access_logger = logging.getLogger("pushrelay.access_log")
 
 BACKLOG = 4096  # connections that wait to be accepted; after a restart every browser is back at once
 # Accepted at a time, so that a storm of connections does not keep those that are there from their turn.

@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 
-log = logging.getLogger("pushrelay.systemd")
+log = logging.getLogger(__name__)
 
 FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 

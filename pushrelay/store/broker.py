@@ -30,7 +30,7 @@ from .publication import (
 )
 from .replay import Replay
 
-log = logging.getLogger("relay.broker")
+log = logging.getLogger(__name__)
 
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two seldom meet
 SWEEP_EVERY = 64  # publications between two sweeps; each sweep can drop more than that

@@ -13,7 +13,7 @@ from typing import Any
 
 from .publication import Publication, Receipt, decode, encode
 
-log = logging.getLogger("relay.broker")
+log = logging.getLogger(__name__)
 
 # What a tap holds for a newcomer that cannot take more at the moment: a hundred short publications. All that is kept
 # can be read from the store instead, so this bound costs a read and no publication.

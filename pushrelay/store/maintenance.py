@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .broker import Broker
 from .publication import StoreError, StoreInUse
 
-log = logging.getLogger("relay.broker")
+log = logging.getLogger(__name__)
 
 EVERY = 1.0  # seconds between two sweeps where there is nothing to drop
 AGAIN = 0.05  # seconds until the next step where there is more

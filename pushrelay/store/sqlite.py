@@ -18,7 +18,7 @@ from .sqlite_reading import FLOOR
 from .sqlite_retention import GRAIN
 from .sqlite_rows import Spot, checksum_of, data_sum, only, whole
 
-log = logging.getLogger("relay.broker")
+log = logging.getLogger(__name__)
 
 TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for all of them
 MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none

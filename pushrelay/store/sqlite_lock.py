@@ -27,7 +27,7 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None
 
-log = logging.getLogger("relay.broker")
+log = logging.getLogger(__name__)
 
 _BYTE = 1 << 62  # SQLite locks bytes at 1 << 30
 _AGAIN = 0.02  # seconds between two tries

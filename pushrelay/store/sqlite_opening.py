@@ -15,7 +15,7 @@ from .sqlite_note import Note
 from .sqlite_retention import Sweeping
 from .sqlite_rows import Spot
 
-log = logging.getLogger("relay.broker")
+log = logging.getLogger(__name__)
 
 CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
 CHECK_SECONDS = 2.0  # that a start looks for damage, at most

@@ -15,7 +15,7 @@ from .dispatch import Item
 from .publication import Kept, StoreError, Tip, cut
 from .sqlite_rows import Spot, ends_of, kept_of, only, spot_of
 
-log = logging.getLogger("relay.broker")
+log = logging.getLogger(__name__)
 
 REOPEN_SECONDS = 60.0  # minimum time between two reopenings because of errors that readers met
 

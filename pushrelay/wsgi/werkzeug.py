@@ -29,7 +29,7 @@ from pushrelay.rooms.dispatch import is_known, receive, unknown_namespace
 from pushrelay.rooms.presence import Presence
 from pushrelay.waiting import wait_until
 
-log = logging.getLogger("relay.werkzeug")
+log = logging.getLogger(__name__)
 
 # What engineio's answers begin with, and what the log has about them: see refusals.refused_handshake().
 _CAUSES = {

@@ -634,11 +634,11 @@ def test_a_push_is_answered_by_the_last_free_thread_whatever_paths_visitors_have
 
 
 def test_an_access_line_is_logged_when_asked_for(serve, caplog):
-    with caplog.at_level(logging.INFO, "pushrelay.access"):
+    with caplog.at_level(logging.INFO, "pushrelay.access_log"):
         serve(echo, access_log=True).request("GET", "/p?q")
         serve(echo).request("GET", "/silent")
     # Only this logger's: clients of other tests may still be saying goodbye in theirs.
-    lines = [record.getMessage() for record in caplog.records if record.name == "pushrelay.access"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "pushrelay.access_log"]
     assert lines == ['127.0.0.1 - "GET /p?q HTTP/1.1" 200 9']
 
 

@@ -669,7 +669,7 @@ def test_damage_far_behind_in_a_long_history_is_told_as_lost(path, open_at):
 
 
 def test_a_damaged_page_that_a_client_asks_for_again_and_again_does_not_delay_pushes_each_time(path, open_at, caplog):
-    caplog.set_level("INFO", "relay.broker")
+    caplog.set_level("INFO", "pushrelay.store")
     broker = open_at(path)
     reopenings = []
     for number in range(5):
