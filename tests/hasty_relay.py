@@ -8,8 +8,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pushrelay import complaints  # noqa: E402
+from pushrelay.log import limiter  # noqa: E402
 
-complaints.EVERY_SECONDS = float(os.environ["MINUTE"])
+limiter.EVERY_SECONDS = float(os.environ["MINUTE"])
 sys.argv[0] = str(ROOT / "relay.py")
 runpy.run_path(sys.argv[0], run_name="__main__")
