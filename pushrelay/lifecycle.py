@@ -1,81 +1,134 @@
-"""Going down: nobody new is let in, what was begun is finished, and every client is told when to come back."""
+"""Graceful shutdown: accept no new clients, finish what has begun, and tell every client when to reconnect."""
 
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from pushrelay.server.systemd import notify
 
 log = logging.getLogger(__name__)
 
-# Requests under way are waited for so long. A push may wait for a store that another program locks, which takes two
-# seconds (broker_sqlite.BUSY_SECONDS), and systemd kills after 90.
+# Seconds to finish requests under way. A push may wait two seconds for a store that another program locks
+# (BUSY_SECONDS in store.sqlite), and systemd kills the process after 90.
 FINISH_SECONDS = 5.0
-# Clients that poll, and are between two polls, have so long to fetch their last words; they come within a round trip.
+# Seconds for clients between two polls to fetch their last packets. They need one round trip.
 LAST_POLL_SECONDS = 0.5
-# What was sent has so long to be taken, and the connections to be closed from the other side.
+# Seconds for clients to read what was sent to them and to close their connections.
 GOODBYE_SECONDS = 1.0
 
 
-# How many clients are asked to come back in one second. The first second is for the restart itself.
+# Clients asked to reconnect in one second. The first second is for the restart itself.
 CLIENTS_PER_SECOND = 1000
 
 
+class Clients(Protocol):
+    """The connected clients, as the shutdown needs them: a manager of rooms."""
+
+    def shut(self) -> None:
+        """Accept no new clients."""
+
+    def drain(self, spread: float, seconds: float) -> int:
+        """Ask each client to reconnect within `spread` seconds, and close it; return how many there were.
+
+        Wait at most `seconds` until the clients have received that.
+        """
+
+
+class Waiters(Protocol):
+    """The pushes that wait for an acknowledgement."""
+
+    def finish(self) -> None:
+        """Answer all of them now."""
+
+
+class DrainableServer(Protocol):
+    """A server that can stop in three steps."""
+
+    def serve_forever(self) -> None:
+        """Serve until an exception such as SystemExit is raised in this thread."""
+
+    def drain(self, seconds: float) -> None:
+        """Stop listening, and wait at most `seconds` for requests under way."""
+
+    def finish(self, seconds: float) -> None:
+        """End the remaining connections, and wait at most `seconds` until they are closed."""
+
+
 def spread_for(clients: int, most: float) -> float:
-    """Return over how many seconds `clients` come back: no longer than their number needs, and `most` at most."""
+    """Return the seconds over which `clients` reconnect: as many as their number needs, but at most `most`."""
     return min(most, 1 + clients / CLIENTS_PER_SECOND)
 
 
 def exit_at_signals() -> None:
-    """Have the first SIGTERM or SIGINT raise SystemExit in the main thread; the next one ends the process at once."""
+    """Make the first SIGTERM or SIGINT raise SystemExit in the main thread; the next one kills the process."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _exit)
 
 
-def _exit(*_: Any) -> NoReturn:
+def _exit(*_: object) -> NoReturn:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     raise SystemExit(0)
 
 
 class Draining:
-    """The end of a relay: of its clients (`manager`), of pushes that wait (`waiters`), of its server.
+    """The shutdown of a relay: of its clients, of the pushes that wait for an acknowledgement, and of its server.
 
-    `spread`: seconds over which the clients come back at most, see spread_for.
+    `spread` is the longest time in seconds over which the clients reconnect (see spread_for).
     """
 
-    def __init__(self, manager: Any, waiters: Any, spread: float):
-        self.reason: str | None = None  # why the relay is not ready, once it is going down
-        self._manager = manager
+    def __init__(self, clients: Clients, waiters: Waiters, spread: float):
+        self.reason: str | None = None  # why the relay is not ready, once the shutdown has begun
+        self._clients = clients
         self._waiters = waiters
         self._spread = spread
+        self._ending = threading.Lock()  # held while end() works
+        self._ended = False
 
-    def serve(self, server: Any) -> None:
-        """Serve until an exception comes up in this thread, as a signal makes one, and then go down."""
+    def serve(self, server: DrainableServer) -> None:
+        """Serve until an exception is raised in this thread, as signals do, and then shut down in order.
+
+        The caller closes the server and the store.
+        """
         try:
             server.serve_forever()
         finally:
-            self._go_down(server)
+            self._shut_down(server)
 
     def send_away(self, finish: Callable[[], None] = lambda: None) -> int:
-        """Let nobody in any more, `finish()` what is under way, and tell every client to come back.
+        """Accept no new clients, call `finish()` for requests under way, and ask every client to reconnect.
 
-        Returns how many there were. Where the server is not ours, it finishes what is under way by itself.
+        Return how many clients there were. A server that is not ours finishes its own requests.
         """
         self.reason = "draining"
-        self._manager.shut()
+        self._clients.shut()
         self._waiters.finish()
         finish()
-        return self._manager.drain(self._spread, LAST_POLL_SECONDS)
+        return self._clients.drain(self._spread, LAST_POLL_SECONDS)
 
-    def _go_down(self, server: Any) -> None:
-        """Takes some seconds at most, whatever clients there are. The server and the store are closed by the caller."""
+    def end(self, *closers: Callable[[], Any]) -> None:
+        """Send the clients away and then call each of `closers`: for a relay whose process another server ends.
+
+        Only the first call does so. A call from another thread returns when the first one is done, because the process
+        may exit after it.
+        """
+        with self._ending:
+            if self._ended:
+                return
+            self._ended = True
+            self.send_away()
+            for close in closers:
+                close()
+
+    def _shut_down(self, server: DrainableServer) -> None:
+        """Shut down within some seconds, whatever the clients do."""
         began = time.monotonic()
         log.setLevel(logging.INFO)
         log.info(
-            "going down: requests are finished, clients come back within %g s at most (setting drain_spread)",
+            "going down: finishing requests; clients reconnect within at most %g s (setting drain_spread)",
             self._spread,
         )
         notify("STOPPING=1")

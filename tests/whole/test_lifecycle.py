@@ -14,7 +14,7 @@ from clients import WebSocketClient, open_websocket, read_all
 from conftest import DEADLINE, own_only, wait_for
 from crowd import crowd, run, until
 
-from pushrelay.lifecycle import spread_for
+from pushrelay.lifecycle import Draining, spread_for
 
 SIO = "/socket.io/?EIO=4&transport="
 DRAIN = re.compile(r'42\["relay_drain",\{"reconnect_in_ms":(\d+)\}\]')
@@ -106,6 +106,42 @@ def test_every_client_is_told_when_to_come_back_and_then_its_transport_ends(star
 def test_few_clients_come_back_soon_and_many_are_spread_as_the_setting_allows():
     assert [spread_for(clients, 5) for clients in (0, 500, 4000, 20_000)] == [1, 1.5, 5, 5]
     assert spread_for(10, 0.5) == 0.5 and spread_for(10_000, 0) == 0
+
+
+class Nobody:
+    """Clients and waiters of a relay that has none; counts the calls."""
+
+    def __init__(self):
+        self.drained = 0
+
+    def shut(self):
+        """Accept no new clients."""
+
+    def finish(self):
+        """Answer all waiting pushes."""
+
+    def drain(self, spread, seconds):
+        self.drained += 1
+        return 0
+
+
+def test_a_relay_ends_once_and_later_callers_wait_for_the_end():
+    nobody, closed, may_close = Nobody(), [], threading.Event()
+    draining = Draining(nobody, nobody, 0.0)
+
+    def close():
+        may_close.wait(DEADLINE)
+        closed.append("store")
+
+    threads = [threading.Thread(target=draining.end, args=(close,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    threads[1].join(0.1)
+    assert draining.reason == "draining" and all(thread.is_alive() for thread in threads) and not closed
+    may_close.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert closed == ["store"] and nobody.drained == 1
 
 
 @own_only
