@@ -42,7 +42,7 @@ def bad(error: str, message: str) -> NoReturn:
     raise Refused(400, error, message)
 
 
-class Awaited(BaseException):
+class NotYet(BaseException):
     """What is needed for an answer is not there yet. `then(callback)` has it called when it is, by some thread.
 
     `leave()` is called instead if the client goes away first, so that its place is given back.

@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from pushrelay.errors import Refused
 from pushrelay.register.registrations import Registrations
 from pushrelay.register.subscription import delivery
-from pushrelay.rooms.deferred import Holding
+from pushrelay.rooms.deferred import DeferredPackets
 from pushrelay.settings import Settings
 from pushrelay.store.broker import open_broker
 from pushrelay.store.dispatch import Item
@@ -18,7 +18,7 @@ SECRET = "0123456789" * 4
 class Sockets:
     """A Socket.IO manager without a network."""
 
-    can_hold = True
+    can_defer = True
 
     def __init__(self):
         self.here = set()
@@ -126,7 +126,7 @@ class Desk:
         self.registrations = Registrations(self.broker, self.sockets, self.settings, lambda *_: None)
         self.environs = {}
         self.stored = deque()  # not handed out yet
-        self._holding = Holding(self._handle, lambda callback, *args: callback(*args))
+        self._deferred = DeferredPackets(self._handle, lambda callback, *args: callback(*args))
 
     def connect(self, sid, cookie=""):
         self.sockets.here.add(sid)
@@ -135,11 +135,11 @@ class Desk:
 
     def leave(self, sid):
         self.sockets.leave(sid)
-        self._holding.forget(sid)
+        self._deferred.forget(sid)
 
     def emit(self, sid, event, **message):
         """Have a socket's event handled, or kept behind one that waits."""
-        assert self._holding.receive(sid, (event, message), 10**6)
+        assert self._deferred.receive(sid, (event, message), 10**6)
 
     def call(self, sid, event, **message):
         """The same, where it is handled at once; returns the answer."""

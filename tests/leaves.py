@@ -34,7 +34,7 @@ CACHES = {
     "SQLiteBroker._recent",
     "SQLiteBroker._unsettled",
     "MemoryBroker._destinations",
-    "Asker._questions",
+    "AuthBackend._requests",
     "Expiries._heap",
     "Complaints._silences",
 }

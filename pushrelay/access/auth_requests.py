@@ -10,17 +10,17 @@ from pushrelay.errors import Refused
 
 from .tokens import Rights
 
-BEGIN_SECONDS = 30.0  # a question that has not begun by then fails
+BEGIN_SECONDS = 30.0  # a request that has not begun by then fails
 LONGEST = 70.0  # seconds; more than auth_timeout can be
 
 
-class Question:
+class AuthRequest:
     """Which ids may this visitor register? Any thread may call it."""
 
     def __init__(self, visitor: Any, share: str | None = None):
         self.visitor = visitor  # an auth_site.Visitor
         self.share = share
-        self.waiting = 1  # clients that wait for the answer; Asker's lock is over it
+        self.waiting = 1  # clients that wait for the answer; AuthBackend's lock is over it
         self.asked = time.monotonic()
         self.begun: float | None = None  # when PHP was asked, monotonic
         self.counts_until = 0.0  # its answer, monotonic
@@ -71,49 +71,49 @@ class Question:
             callback()
 
 
-class Waiting:
+class AuthQueue:
     """Questions that wait: one of each share in rotation. The caller holds a lock.
 
     So the clients of one address, however many cookies they make up, do not keep those of another from their answer.
     """
 
     def __init__(self) -> None:
-        self._by_share: dict[str | None, OrderedDict[Question, None]] = {}
-        self._rotation: deque[str | None] = deque()  # each share with a question at least once, the next one first
+        self._by_share: dict[str | None, OrderedDict[AuthRequest, None]] = {}
+        self._rotation: deque[str | None] = deque()  # each share with a request at least once, the next one first
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, question: Question) -> None:
-        """Queue a question behind the others of its share."""
-        if question.share not in self._by_share:
-            self._by_share[question.share] = OrderedDict()
-            self._rotation.append(question.share)
-        self._by_share[question.share][question] = None
+    def add(self, request: AuthRequest) -> None:
+        """Queue a request behind the others of its share."""
+        if request.share not in self._by_share:
+            self._by_share[request.share] = OrderedDict()
+            self._rotation.append(request.share)
+        self._by_share[request.share][request] = None
         self._count += 1
 
-    def pop(self) -> Question:
-        """Take the first question of the share whose turn it is. Raises IndexError if none waits."""
+    def pop(self) -> AuthRequest:
+        """Take the first request of the share whose turn it is. Raises IndexError if none waits."""
         share = self._rotation.popleft()
-        question, _ = self._by_share[share].popitem(last=False)
+        request, _ = self._by_share[share].popitem(last=False)
         self._count -= 1
         if self._by_share[share]:
             self._rotation.append(share)
         else:
             del self._by_share[share]
-        return question
+        return request
 
-    def remove(self, question: Question) -> bool:
-        """Take a question out; returns whether it was there."""
-        waiting = self._by_share.get(question.share, {})
-        if question not in waiting:
+    def remove(self, request: AuthRequest) -> bool:
+        """Take a request out; returns whether it was there."""
+        waiting = self._by_share.get(request.share, {})
+        if request not in waiting:
             return False
-        del waiting[question]
+        del waiting[request]
         self._count -= 1
         if not waiting:
-            del self._by_share[question.share]
-            self._rotation.remove(question.share)
+            del self._by_share[request.share]
+            self._rotation.remove(request.share)
         return True
 
 

@@ -45,7 +45,7 @@ class Visitor(NamedTuple):
     address: str = ""
 
 
-class Found(NamedTuple):
+class AuthResult(NamedTuple):
     """What a question led to. `cause` is a word for what is wrong with the site or with auth_url; empty if nothing is.
 
     `advice` tells the operator what to do about it.
@@ -56,7 +56,7 @@ class Found(NamedTuple):
     advice: str = ""
 
 
-class Site:
+class AuthSite:
     """Asks the setting auth_url. Any thread may call it. Raises SettingsError for an auth_ca that cannot be read."""
 
     def __init__(self, settings: Settings):
@@ -64,7 +64,7 @@ class Site:
         self._parts = urlsplit(settings.auth_url)
         self._context = client_context(settings.auth_ca) if self._parts.scheme == "https" else None
 
-    def ask(self, visitor: Visitor) -> Found:
+    def ask(self, visitor: Visitor) -> AuthResult:
         """Ask which ids this visitor may register. It takes auth_timeout at most, unless a name server hangs."""
         timeout = self._settings.auth_timeout
         try:
@@ -86,16 +86,16 @@ class Site:
             advice = "check that its web server runs, and host and port in auth_url"
             return _failed("connection", f"no connection to it: {error.strerror or 'it broke'}", advice)
         if status in (401, 403):
-            return Found(Refused(403, "not_allowed", _denial(status, visitor)))
+            return AuthResult(Refused(403, "not_allowed", _denial(status, visitor)))
         return self._found(status, location, body)
 
-    def too_late(self) -> Found:
+    def too_late(self) -> AuthResult:
         """Return what is found of a site that has not answered in time."""
         why = f"it did not answer within {self._settings.auth_timeout:g} s (setting auth_timeout)"
         advice = "look for what holds it up: a session that another page keeps locked (read_and_close), or PHP workers "
         return _failed("timeout", why, advice + "that are all busy")
 
-    def _found(self, status: int, location: str, body: bytes) -> Found:
+    def _found(self, status: int, location: str, body: bytes) -> AuthResult:
         if 300 <= status < 400:
             return self._redirected(status, location)
         if status != 200:
@@ -112,11 +112,11 @@ class Site:
         if not isinstance(claims, dict) or not claims.keys() & {"ids", "push"}:
             return _failed("answer", 'its answer is not a list of ids, nor an object such as {"ids": ["42"]}', _TRY)
         try:
-            return Found(rights_of(claims, self._settings))
+            return AuthResult(rights_of(claims, self._settings))
         except ValueError as error:
             return _failed("answer", f"its answer cannot be used: {error}", _TRY)
 
-    def _redirected(self, status: int, location: str) -> Found:
+    def _redirected(self, status: int, location: str) -> AuthResult:
         """A redirect to the login page is a no; one to the same page elsewhere is a mistake in auth_url."""
         own, said = self._parts, _printable(location)
         try:
@@ -126,7 +126,7 @@ class Site:
             is_same_page = False
         if not is_same_page:
             message = _ELSEWHERE.format(status=status, location=said or "nowhere")
-            return Found(Refused(403, "not_allowed", message), "redirect", _LOGIN)
+            return AuthResult(Refused(403, "not_allowed", message), "redirect", _LOGIN)
         better = without_secrets(target.geturl())
         return _failed("redirect", _MOVED.format(status=status, location=said), f"write auth_url = {better}")
 
@@ -201,8 +201,8 @@ def _denial(status: int, visitor: Visitor) -> str:
     return f"the site says no ({status}): {cause}"
 
 
-def _failed(cause: str, why: str, advice: str) -> Found:
-    return Found(not_available(why), cause, advice)
+def _failed(cause: str, why: str, advice: str) -> AuthResult:
+    return AuthResult(not_available(why), cause, advice)
 
 
 def _about_certificate(error: ssl.SSLCertVerificationError) -> str:

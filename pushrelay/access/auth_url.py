@@ -1,7 +1,7 @@
 """Asking PHP which ids a browser may register (setting auth_url): who is let in is decided where the users are known.
 
-The browser's cookies, its User-Agent and its address go with the question. Browsers of one session wait for one
-question; some threads, made on demand, ask; and nobody else waits for them.
+The browser's cookies, its User-Agent and its address go with the request. Browsers of one session wait for one
+request; some threads, made on demand, ask; and nobody else waits for them.
 """
 
 import hashlib
@@ -15,83 +15,83 @@ from pushrelay.errors import Refused
 from pushrelay.log.limiter import Complaints
 from pushrelay.settings import Settings, without_secrets
 
-from .auth_requests import BEGIN_SECONDS, Question, Waiting, not_available
-from .auth_site import Found, Site
+from .auth_requests import BEGIN_SECONDS, AuthQueue, AuthRequest, not_available
+from .auth_site import AuthResult, AuthSite
 from .auth_site import Visitor as Visitor  # callers of ask() make one
 from .tokens import Rights
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 10.0  # a thread without a question leaves after that
+IDLE_SECONDS = 10.0  # a thread without a request leaves after that
 FAILURE_SECONDS = 1.0  # a failure counts so long: a page that tries again and again must not become PHP's load
 MOST_KEPT = 4096  # answers
 
 
-class Asker:
+class AuthBackend:
     """Asks the setting auth_url. Any thread may call it, and none waits; `settings` are the relay's."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        self._site = Site(settings)
+        self._site = AuthSite(settings)
         self._url = without_secrets(settings.auth_url)
         self._complaints = Complaints(log)
         self._most = settings.auth_concurrency
         self._failing = False  # and the log knows
         self._lock = threading.Lock()  # over all that follows
         self._wanted = threading.Condition(self._lock)
-        self._questions: dict[bytes, Question] = {}  # by a hash of their visitor, the oldest first
-        self._open: set[Question] = set()  # those without an answer
-        self._queue = Waiting()  # those that no thread has taken yet
+        self._requests: dict[bytes, AuthRequest] = {}  # by a hash of their visitor, the oldest first
+        self._open: set[AuthRequest] = set()  # those without an answer
+        self._queue = AuthQueue()  # those that no thread has taken yet
         self._threads = 0
         self._idle = 0
 
-    def ask(self, visitor: str | Visitor, share: str | None = None) -> Question:
-        """Return the question for this visitor: one that is under way, or whose answer still counts, or a new one.
+    def ask(self, visitor: str | Visitor, share: str | None = None) -> AuthRequest:
+        """Return the request for this visitor: one that is under way, or whose answer still counts, or a new one.
 
-        A text stands for a visitor with these cookies. `share` is whose turn a new question takes, such as the address
+        A text stands for a visitor with these cookies. `share` is whose turn a new request takes, such as the address
         of the client. Call `leave` if the client is gone.
         """
         if isinstance(visitor, str):
             visitor = Visitor(visitor)
         key = _key_of(visitor)
         with self._lock:
-            question = self._questions.get(key)
-            if question is not None and (question in self._open or question.counts_until > time.monotonic()):
-                question.waiting += 1
-                return question
-            question = Question(visitor, share)
+            request = self._requests.get(key)
+            if request is not None and (request in self._open or request.counts_until > time.monotonic()):
+                request.waiting += 1
+                return request
+            request = AuthRequest(visitor, share)
             if len(self._queue) >= self._settings.max_connections:
                 # More than clients can be waiting for.
-                question.settle(not_available("too many questions wait for others (setting auth_concurrency)"))
-                return question
+                request.settle(not_available("too many requests wait for others (setting auth_concurrency)"))
+                return request
             self._make_room()
-            self._questions.pop(key, None)  # the new one is the newest
-            self._questions[key] = question
-            self._open.add(question)
-            self._queue.add(question)
+            self._requests.pop(key, None)  # the new one is the newest
+            self._requests[key] = request
+            self._open.add(request)
+            self._queue.add(request)
             self._wanted.notify()
             if len(self._queue) > self._idle and self._threads < self._most:
                 self._hire()
-        return question
+        return request
 
-    def leave(self, question: Question) -> None:
-        """Drop a question if nobody waits for its answer any more and PHP has not been asked."""
+    def leave(self, request: AuthRequest) -> None:
+        """Drop a request if nobody waits for its answer any more and PHP has not been asked."""
         with self._lock:
-            question.waiting -= 1
-            if question.waiting > 0 or question.begun is not None or not self._queue.remove(question):
+            request.waiting -= 1
+            if request.waiting > 0 or request.begun is not None or not self._queue.remove(request):
                 return
-            self._open.discard(question)
-            key = _key_of(question.visitor)
-            if self._questions.get(key) is question:
-                del self._questions[key]
-        question.settle(not_available("nobody waits for the answer"))
+            self._open.discard(request)
+            key = _key_of(request.visitor)
+            if self._requests.get(key) is request:
+                del self._requests[key]
+        request.settle(not_available("nobody waits for the answer"))
 
     def forget(self) -> None:
         """Forget all answers, those that are under way as well: those are asked for once more."""
         with self._lock:
-            for question in self._questions.values():
-                question.outdated = True
-            self._questions = {key: each for key, each in self._questions.items() if each in self._open}
+            for request in self._requests.values():
+                request.outdated = True
+            self._requests = {key: each for key, each in self._requests.items() if each in self._open}
 
     def give_up(self) -> None:
         """Fail what has waited too long, whatever its thread is stuck in. To be called every second or so."""
@@ -103,12 +103,12 @@ class Asker:
             overdue = [each for each in self._open if each.begun is not None and now - each.begun > timeout + 0.5]
             for each in unbegun:
                 self._queue.remove(each)
-        for question in unbegun:
-            why = f"{self._most} questions at a time (setting auth_concurrency) were busy for {BEGIN_SECONDS:g} s"
+        for request in unbegun:
+            why = f"{self._most} requests at a time (setting auth_concurrency) were busy for {BEGIN_SECONDS:g} s"
             advice = "raise auth_concurrency, or make auth_url answer sooner"
-            self._settle(question, Found(not_available(why), "concurrency", advice), late=True)
-        for question in overdue:
-            self._settle(question, self._site.too_late(), late=True)
+            self._settle(request, AuthResult(not_available(why), "concurrency", advice), late=True)
+        for request in overdue:
+            self._settle(request, self._site.too_late(), late=True)
 
     # The threads.
 
@@ -116,17 +116,17 @@ class Asker:
         self._threads += 1
         try:
             threading.Thread(target=self._work, name="auth", daemon=True).start()
-        except RuntimeError:  # the system has none to give: the question waits for another, or for give_up()
+        except RuntimeError:  # the system has none to give: the request waits for another, or for give_up()
             self._threads -= 1
 
     def _work(self) -> None:
-        while (question := self._next()) is not None:
-            while question in self._open:
-                question.outdated, question.begun = False, time.monotonic()
-                self._settle(question, self._ask(question))
+        while (request := self._next()) is not None:
+            while request in self._open:
+                request.outdated, request.begun = False, time.monotonic()
+                self._settle(request, self._ask(request))
 
-    def _next(self) -> Question | None:
-        """The next question, once there is one; None where this thread is to leave."""
+    def _next(self) -> AuthRequest | None:
+        """The next request, once there is one; None where this thread is to leave."""
         with self._wanted:
             self._idle += 1
             self._wanted.wait_for(lambda: self._queue, IDLE_SECONDS)
@@ -136,33 +136,33 @@ class Asker:
                 return None
             return self._queue.pop()
 
-    def _ask(self, question: Question) -> Found:
+    def _ask(self, request: AuthRequest) -> AuthResult:
         try:
-            return self._site.ask(question.visitor)
+            return self._site.ask(request.visitor)
         except Exception:
             log.exception("asking auth_url failed")
-            return Found(not_available("the relay failed at asking, and its log says why"), "relay", "see above")
+            return AuthResult(not_available("the relay failed at asking, and its log says why"), "relay", "see above")
 
-    def _settle(self, question: Question, found: Found, late: bool = False) -> None:
+    def _settle(self, request: AuthRequest, found: AuthResult, late: bool = False) -> None:
         """Tell who waits, unless that was done, or this answer is outdated and there is time for another."""
         outcome, seconds = found.outcome, FAILURE_SECONDS
         if isinstance(outcome, Rights):
             ends_in = math.inf if outcome.expires is None else outcome.expires - time.time()
             seconds = min(self._settings.auth_cache, ends_in)
         with self._lock:
-            if question not in self._open or (question.outdated and not late):
+            if request not in self._open or (request.outdated and not late):
                 return
-            question.counts_until = time.monotonic() + seconds
-            self._open.discard(question)
+            request.counts_until = time.monotonic() + seconds
+            self._open.discard(request)
         self._note(found)
-        question.settle(outcome)
+        request.settle(outcome)
 
     def _make_room(self) -> None:
-        for key, each in list(itertools.islice(self._questions.items(), 8)):
-            if len(self._questions) >= MOST_KEPT and each not in self._open:
-                del self._questions[key]
+        for key, each in list(itertools.islice(self._requests.items(), 8)):
+            if len(self._requests) >= MOST_KEPT and each not in self._open:
+                del self._requests[key]
 
-    def _note(self, found: Found) -> None:
+    def _note(self, found: AuthResult) -> None:
         """Have the log name what keeps visitors out, and what to do about it, once a minute for each cause."""
         outcome, cause, advice = found
         if cause:

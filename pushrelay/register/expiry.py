@@ -9,16 +9,16 @@ from typing import Any
 from pushrelay.access.tokens import Rights
 
 SWEEP_AT = 1000  # entries from which on those of sockets that are gone are looked for
-_NOTHING: dict[str, Any] = {}  # what most holders have; never written to
+_NOTHING: dict[str, Any] = {}  # what most states have; never written to
 
 
-class Holder:
+class SocketState:
     """What the relay knows of one socket, beside the rooms that it is in.
 
     A socket in a room has been handed all that came after an offset, its `first`, up to what broker.handed() returns.
     """
 
-    __slots__ = ("_epoch", "_first", "_others", "_room", "due", "question", "rights", "sid", "until")
+    __slots__ = ("_epoch", "_first", "_others", "_room", "due", "auth_request", "rights", "sid", "until")
 
     def __init__(self, sid: str):
         self.sid = sid
@@ -27,7 +27,7 @@ class Holder:
         self._room: str | None = None
         self._first = 0
         self._others: dict[str, int] = _NOTHING
-        self.question: Any = None  # what is being asked for it, see asking.py
+        self.auth_request: Any = None  # what is being asked for it, see access/auth_url.py
         # Only Expiries changes these; every thread reads them.
         self.rights: Rights | None = None  # what was given last: what it may push to
         self.until: dict[str, float] = _NOTHING  # room: when it has to be left, in seconds since 1970
@@ -60,92 +60,92 @@ class Holder:
 
 
 class Expiries:
-    """The holders whose time will come. Any thread may call it; nothing here waits.
+    """The states whose time will come. Any thread may call it; nothing here waits.
 
-    `leave(holder, rooms)` takes a socket out of rooms; it must not wait. `is_there(sid)` tells whether it is connected.
+    `leave(state, rooms)` takes a socket out of rooms; it must not wait. `is_there(sid)` tells whether it is connected.
     """
 
-    def __init__(self, leave: Callable[[Holder, list[str]], None], is_there: Callable[[str], bool]):
+    def __init__(self, leave: Callable[[SocketState, list[str]], None], is_there: Callable[[str], bool]):
         self._leave = leave
         self._is_there = is_there
-        self._lock = threading.Lock()  # over all that follows, and over what it has of holders
-        # The next one first. A holder has one entry, and another only where it is due earlier than that: who registers
+        self._lock = threading.Lock()  # over all that follows, and over what it has of states
+        # The next one first. A state has one entry, and another only where it is due earlier than that: who registers
         # again and again adds nothing. The entry that is not its `due` is an old one.
-        self._heap: list[tuple[float, int, Holder]] = []
+        self._heap: list[tuple[float, int, SocketState]] = []
         self._numbers = itertools.count()
         self._sweep_at = SWEEP_AT
 
-    def hold(self, holder: Holder, rooms: Iterable[str], expires: float | None) -> dict[str, float | None]:
+    def set_expiry(self, state: SocketState, rooms: Iterable[str], expires: float | None) -> dict[str, float | None]:
         """Let a socket be in rooms until a time, or with None for good; returns what was before, for restore()."""
-        if expires is None and not holder.until:
+        if expires is None and not state.until:
             return {}
         with self._lock:
-            before = {room: holder.until.get(room) for room in rooms}
-            self._set(holder, dict.fromkeys(before, expires))
+            before = {room: state.until.get(room) for room in rooms}
+            self._set(state, dict.fromkeys(before, expires))
         return before
 
-    def restore(self, holder: Holder, before: dict[str, float | None]) -> None:
+    def restore(self, state: SocketState, before: dict[str, float | None]) -> None:
         with self._lock:
-            self._set(holder, before)
+            self._set(state, before)
 
-    def grant(self, holder: Holder, rights: Rights) -> None:
+    def grant(self, state: SocketState, rights: Rights) -> None:
         """What a socket may push to from now on."""
         with self._lock:
-            holder.rights = rights
-            self._schedule(holder)
+            state.rights = rights
+            self._schedule(state)
 
-    def forget(self, holder: Holder, room: str) -> None:
+    def forget(self, state: SocketState, room: str) -> None:
         """A room was left."""
         with self._lock:
-            holder.until.pop(room, None)
+            state.until.pop(room, None)
 
-    def take_due(self, now: float) -> list[tuple[Holder, list[str]]]:
+    def take_due(self, now: float) -> list[tuple[SocketState, list[str]]]:
         """End what is over; returns whose, and the rooms that each was taken out of."""
         ended = []
         while True:
             with self._lock:
                 if not self._heap or self._heap[0][0] > now:
                     return ended
-                due, _, holder = self._heap[0]
-                is_valid = holder.due == due and self._is_there(holder.sid)
+                due, _, state = self._heap[0]
+                is_valid = state.due == due and self._is_there(state.sid)
                 heapq.heappop(self._heap)  # now, as python-socketio may fail at that while others disconnect
                 if is_valid:
-                    ended += self._end(holder, now)
+                    ended += self._end(state, now)
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def _end(self, holder: Holder, now: float) -> list[tuple[Holder, list[str]]]:
-        rooms = [room for room, expires in holder.until.items() if expires <= now]
+    def _end(self, state: SocketState, now: float) -> list[tuple[SocketState, list[str]]]:
+        rooms = [room for room, expires in state.until.items() if expires <= now]
         for room in rooms:
-            del holder.until[room]
-        self._leave(holder, rooms)
-        rights_end = holder.rights is not None and holder.rights.expires is not None and holder.rights.expires <= now
-        tell = bool(rooms) or (rights_end and bool(holder.rights.push))
+            del state.until[room]
+        self._leave(state, rooms)
+        rights_end = state.rights is not None and state.rights.expires is not None and state.rights.expires <= now
+        tell = bool(rooms) or (rights_end and bool(state.rights.push))
         if rights_end:
-            holder.rights = None
-        holder.due = None
-        self._schedule(holder)
-        return [(holder, rooms)] if tell else []
+            state.rights = None
+        state.due = None
+        self._schedule(state)
+        return [(state, rooms)] if tell else []
 
-    def _set(self, holder: Holder, until: dict[str, float | None]) -> None:
+    def _set(self, state: SocketState, until: dict[str, float | None]) -> None:
         for room, expires in until.items():
             if expires is None:
-                holder.until.pop(room, None)
-            elif holder.until:
-                holder.until[room] = expires
+                state.until.pop(room, None)
+            elif state.until:
+                state.until[room] = expires
             else:
-                holder.until = {room: expires}
-        self._schedule(holder)
+                state.until = {room: expires}
+        self._schedule(state)
 
-    def _schedule(self, holder: Holder) -> None:
-        times = list(holder.until.values())
-        if holder.rights is not None and holder.rights.expires is not None:
-            times.append(holder.rights.expires)
-        if not times or (holder.due is not None and holder.due <= min(times)):
+    def _schedule(self, state: SocketState) -> None:
+        times = list(state.until.values())
+        if state.rights is not None and state.rights.expires is not None:
+            times.append(state.rights.expires)
+        if not times or (state.due is not None and state.due <= min(times)):
             return
-        holder.due = min(times)
-        heapq.heappush(self._heap, (holder.due, next(self._numbers), holder))
+        state.due = min(times)
+        heapq.heappush(self._heap, (state.due, next(self._numbers), state))
         if len(self._heap) > self._sweep_at:
             self._heap = [entry for entry in self._heap if entry[0] == entry[2].due and self._is_there(entry[2].sid)]
             heapq.heapify(self._heap)

@@ -1,6 +1,6 @@
 """One `register` under way: the replay of each id, one after the other, and its room, for all ids or for none.
 
-A register whose socket reads slowly holds no thread. It raises Awaited, and goes on once the socket has room.
+A register whose socket reads slowly holds no thread. It raises NotYet, and goes on once the socket has room.
 """
 
 import threading
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from pushrelay.access.tokens import Rights
-from pushrelay.errors import Awaited, bad
+from pushrelay.errors import NotYet, bad
 from pushrelay.store.broker import Broker
 from pushrelay.store.publication import Handed, Publication, Recovery, offset_in, position_of
 from pushrelay.store.replay import Replay
 
-from .expiry import Expiries, Holder
-from .subscription import Seat
+from .expiry import Expiries, SocketState
+from .subscription import Subscription
 
 # One socket is sent this much at a time, in bytes; then others have their turn. It takes one or two milliseconds.
 TURN_BYTES = 65_536
@@ -28,10 +28,10 @@ EVENTS_EACH, BYTES_EACH = 0.1, 16_384
 FINISH_SECONDS = 1.0
 
 
-class Registering:
+class Registration:
     """A register of one socket. One thread at a time works on it; others may set `ended` and call let_finish().
 
-    `holder` is the socket's, and `since` has a position, "acked" or None for each seat's name. `gone(self)` is
+    `state` is the socket's. `since` has a position, "acked" or None for each subscription by name. `on_gone(self)` is
     called if the socket is gone before the register is done.
     """
 
@@ -40,28 +40,28 @@ class Registering:
         broker: Broker,
         manager: Any,
         expiries: Expiries,
-        holder: Holder,
-        seats: list[Seat],
+        state: SocketState,
+        subscriptions: list[Subscription],
         since: dict[str, str | None],
-        gone: Callable[["Registering"], None],
+        on_gone: Callable[["Registration"], None],
     ):
-        self.sid = holder.sid
-        self.seats = seats
-        self.rooms = {seat.room for seat in seats}
+        self.sid = state.sid
+        self.subscriptions = subscriptions
+        self.rooms = {subscription.room for subscription in subscriptions}
         self.ended = False  # the socket is being sent away, and nothing more may be sent to it
         self.has_waited = False  # go_on() is to be called again, and begin() is not
-        self._cost = len(seats) - 1.0  # in events, beyond the one that it is; not charged yet
+        self._cost = len(subscriptions) - 1.0  # in events, beyond the one that it is; not charged yet
         self._broker = broker
         self._manager = manager
         self._expiries = expiries
-        self._holder = holder
+        self._state = state
         self._since = since
-        self._gone = gone
+        self._on_gone = on_gone
         self._lock = threading.Lock()  # held while something is sent
         self._turn = 0  # bytes that may still be sent before others have their turn
-        self._todo = deque(seats)
-        self._replay: Replay | None = None  # of the first seat in _todo, once it has begun
-        self._done: dict[str, Recovery] = {}  # by the seat's name
+        self._todo = deque(subscriptions)
+        self._replay: Replay | None = None  # of the first subscription in _todo, once it has begun
+        self._done: dict[str, Recovery] = {}  # by the subscription's name
         # From begin() on.
         self._rights: Rights | None = None
         self._before: dict[str, float | None] = {}  # for each room, until when it was held
@@ -70,13 +70,13 @@ class Registering:
     def begin(self, rights: Rights | None) -> None:
         """Let the socket hold these ids until `rights` end; None for rights without an end, or if none are needed."""
         self._rights = rights
-        rooms = [seat.room for seat in self.seats if not seat.is_me]
-        self._before = self._expiries.hold(self._holder, rooms, None if rights is None else rights.expires)
+        rooms = [subscription.room for subscription in self.subscriptions if not subscription.is_me]
+        self._before = self._expiries.set_expiry(self._state, rooms, None if rights is None else rights.expires)
         # Not earlier: until now, some may have been left because their time was up.
         self._held = rooms_of_socket(self._manager, self.sid)
 
     def go_on(self) -> dict[str, dict[str, Any]]:
-        """Return the answer for each id. Raises Awaited while the socket cannot take more, if the manager can wait.
+        """Return the answer for each id. Raises NotYet while the socket cannot take more, if the manager can wait.
 
         Raises Refused and StoreError. The socket holds then what it held before, or is closed and comes back.
         """
@@ -95,7 +95,10 @@ class Registering:
             except Exception:
                 self._break_off()
                 raise
-        return {seat.name: _answer(seat, self._done[seat.name]) for seat in self.seats}
+        return {
+            subscription.name: _answer(subscription, self._done[subscription.name])
+            for subscription in self.subscriptions
+        }
 
     def take_cost(self) -> float:
         """Return the cost of the work since this was last called, in events."""
@@ -113,7 +116,7 @@ class Registering:
         """Raise Refused if the socket is gone, or if its right to one of these rooms has ended."""
         if self.ended or not self._manager.is_connected(self.sid, "/"):
             bad("disconnected", "the socket was closed while it registered")
-        rights, until = self._rights, self._holder.until
+        rights, until = self._rights, self._state.until
         if rights is not None and (self.has_waited or any(until.get(room) != rights.expires for room in rooms)):
             rights.check_time()
 
@@ -122,58 +125,58 @@ class Registering:
         # A room whose time ended during this turn may have been entered after it was left.
         self._check(self._before)
         self.has_waited = True
-        raise Awaited(self._call_when_clear)
+        raise NotYet(self._call_when_clear)
 
-    def _register(self, seat: Seat) -> bool:
+    def _register(self, subscription: Subscription) -> bool:
         """Replay one id and enter its room. False if the socket cannot take more now."""
         if self._replay is None:
-            since = self._meant(seat)
-            if seat.room in self._held and (position := self._has_had(seat, since)) is not None:
-                self._done[seat.name] = Recovery(position, since is not None, 0)
+            since = self._meant(subscription)
+            if subscription.room in self._held and (position := self._has_had(subscription, since)) is not None:
+                self._done[subscription.name] = Recovery(position, since is not None, 0)
                 return True
             if since is None:
-                self._join(seat)
+                self._join(subscription)
                 return True
-            self._replay = self._replay_of(seat, since)
+            self._replay = self._replay_of(subscription, since)
         replay = self._replay
         if not replay.go_on():
             return False
         self._replay = None
         if replay.has_joined:
-            self._holder.entered(seat.room, replay.epoch, replay.first)
-        self._done[seat.name] = replay.recovery()
+            self._state.entered(subscription.room, replay.epoch, replay.first)
+        self._done[subscription.name] = replay.recovery()
         return True
 
-    def _join(self, seat: Seat) -> None:
+    def _join(self, subscription: Subscription) -> None:
         """Enter the room of an id that is live from now."""
-        handed = self._broker.join(seat.destination, lambda: self._enter(seat.room))
-        self._holder.entered(seat.room, handed.epoch, handed.offset)
-        self._done[seat.name] = Recovery(handed.position, False, 0)
+        handed = self._broker.join(subscription.destination, lambda: self._enter(subscription.room))
+        self._state.entered(subscription.room, handed.epoch, handed.offset)
+        self._done[subscription.name] = Recovery(handed.position, False, 0)
 
-    def _replay_of(self, seat: Seat, since: str | None) -> Replay:
-        holder, manager, room = self._holder, self._manager, seat.room
+    def _replay_of(self, subscription: Subscription, since: str | None) -> Replay:
+        state, manager, room = self._state, self._manager, subscription.room
         return self._broker.replay(
-            seat.destination,
+            subscription.destination,
             since,
-            send=lambda publication: self._send(seat, publication),
+            send=lambda publication: self._send(subscription, publication),
             join=lambda: self._enter(room),
             # What it asks for comes in order, so what came live comes once more, and nothing live in between.
-            leave=(lambda: leave(manager, holder, room)) if room in self._held else None,
+            leave=(lambda: leave(manager, state, room)) if room in self._held else None,
             sid=self.sid,
         )
 
     def _enter(self, room: str) -> None:
         self._check((room,))  # the stripe's lock is held: a close() that comes later finds the socket in the room
-        enter(self._manager, self._holder, room)
+        enter(self._manager, self._state, room)
 
-    def _send(self, seat: Seat, publication: Publication) -> bool:
+    def _send(self, subscription: Subscription, publication: Publication) -> bool:
         """Send one publication of a replay; False if it has to wait."""
         self._check()
         if self._turn <= 0 and self._manager.holds_back(self.sid):
             return False
         if not self._manager.has_room(self.sid, len(publication.text)):
             return False  # before the event is built: it would be built again for the next try
-        text = seat.text(publication)
+        text = subscription.text(publication)
         if not self._manager.send_if_clear(text, self.sid):
             return False
         self._turn -= max(len(text), LEAST_BYTES)
@@ -182,48 +185,54 @@ class Registering:
 
     def _finish(self) -> None:
         if self.has_waited:
-            for seat in self.seats:  # the first ones have been handed more since they were done
-                self._done[seat.name] = _moved_on(self._done[seat.name], self._broker.handed(seat.destination))
+            for subscription in self.subscriptions:  # the first ones have been handed more since they were done
+                self._done[subscription.name] = _moved_on(
+                    self._done[subscription.name], self._broker.handed(subscription.destination)
+                )
         # Last: if the socket has left a room by now, a position above may be beyond what it was handed.
         self._check(self._before)
         if self._rights is not None:
-            self._expiries.grant(self._holder, self._rights)
+            self._expiries.grant(self._state, self._rights)
 
     def _break_off(self) -> None:
         """Leave the socket in those rooms that it was in, and in no other."""
         replay, self._replay = self._replay, None
         if replay is not None:
             replay.close()
-        for seat in self.seats:
-            if seat.room not in self._held:
-                leave(self._manager, self._holder, seat.room)
+        for subscription in self.subscriptions:
+            if subscription.room not in self._held:
+                leave(self._manager, self._state, subscription.room)
         held = rooms_of_socket(self._manager, self.sid)
         before = {room: until if room in held else None for room, until in self._before.items()}
-        self._expiries.restore(self._holder, before)
-        for seat in self.seats:
-            self._broker.let_finish(seat.destination, FINISH_SECONDS)
+        self._expiries.restore(self._state, before)
+        for subscription in self.subscriptions:
+            self._broker.let_finish(subscription.destination, FINISH_SECONDS)
         if replay is not None and replay.has_left:
             # It was in, and missed what was handed out since it left: it has to come back with its last position.
             self._manager.cut(self.sid)
 
     # Positions.
 
-    def _meant(self, seat: Seat) -> str | None:
-        """Return the position in this store from which on a seat's id is asked for."""
-        since = self._since[seat.name]
+    def _meant(self, subscription: Subscription) -> str | None:
+        """Return the position in this store from which on a subscription's id is asked for."""
+        since = self._since[subscription.name]
         if since is None:
             return None
-        return self._broker.acked(seat.destination) if since == "acked" else seat.meant(since, self._broker.epoch)
+        return (
+            self._broker.acked(subscription.destination)
+            if since == "acked"
+            else subscription.meant(since, self._broker.epoch)
+        )
 
-    def _has_had(self, seat: Seat, since: str | None) -> str | None:
+    def _has_had(self, subscription: Subscription, since: str | None) -> str | None:
         """Return the position up to which a socket in this room has been handed all that came after `since`.
 
         None if something that came after `since` was not handed to it.
         """
-        handed = self._broker.handed(seat.destination)
+        handed = self._broker.handed(subscription.destination)
         if since is None:
             return handed.position
-        offset, first = offset_in(since, handed.epoch), self._holder.handed_since(seat.room, handed.epoch)
+        offset, first = offset_in(since, handed.epoch), self._state.handed_since(subscription.room, handed.epoch)
         if offset is None or offset > handed.newest:
             return None
         if offset > handed.offset:  # it knows this one from elsewhere, and all that comes later is yet to be handed out
@@ -246,7 +255,7 @@ class Registering:
             replay, self._replay = self._replay, None
         if replay is not None:
             replay.close()
-        self._gone(self)
+        self._on_gone(self)
 
 
 def _moved_on(done: Recovery, handed: Handed) -> Recovery:
@@ -257,22 +266,22 @@ def _moved_on(done: Recovery, handed: Handed) -> Recovery:
     return done if offset > handed.offset else done._replace(position=handed.position)
 
 
-def _answer(seat: Seat, done: Recovery) -> dict[str, Any]:
-    return {"position": seat.shown(done.position), "recovered": done.recovered, "replayed": done.replayed}
+def _answer(subscription: Subscription, done: Recovery) -> dict[str, Any]:
+    return {"position": subscription.shown(done.position), "recovered": done.recovered, "replayed": done.replayed}
 
 
 def rooms_of_socket(manager: Any, sid: str) -> set[str]:
     return set(manager.get_rooms(sid, "/")) - {sid}
 
 
-def enter(manager: Any, holder: Holder, room: str) -> None:
+def enter(manager: Any, state: SocketState, room: str) -> None:
     try:
-        manager.enter_room(holder.sid, "/", room)
+        manager.enter_room(state.sid, "/", room)
     except (ValueError, KeyError):  # python-socketio's words for a room that nobody can enter any more
         bad("disconnected", "the socket was closed while it registered")
 
 
-def leave(manager: Any, holder: Holder, room: str) -> None:
+def leave(manager: Any, state: SocketState, room: str) -> None:
     """Take a socket out of a room. A publication under way may still reach it: see Broker.let_finish()."""
-    manager.leave_room(holder.sid, "/", room)
-    holder.left(room)
+    manager.leave_room(state.sid, "/", room)
+    state.left(room)

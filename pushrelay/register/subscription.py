@@ -27,7 +27,7 @@ def room_of(destination: str) -> str:
     return f"to:{destination}"
 
 
-class Seat(NamedTuple):
+class Subscription(NamedTuple):
     """One id that a socket registers."""
 
     name: str  # what the page calls it
@@ -66,13 +66,13 @@ def _shown_epoch(epoch: str, destination: str) -> str:
     return f"{epoch}~{hashlib.blake2b(destination.encode(), digest_size=6, key=epoch.encode()[:64]).hexdigest()}"
 
 
-def my_seat(destination: str) -> Seat:
-    return Seat(ME, destination, f"me:{destination}")
+def own_subscription(destination: str) -> Subscription:
+    return Subscription(ME, destination, f"me:{destination}")
 
 
 def rooms_of(destination: str) -> list[str]:
     """All rooms whose sockets hold a destination."""
-    return [room_of(destination), my_seat(destination).room]
+    return [room_of(destination), own_subscription(destination).room]
 
 
 def destination_in(room: str) -> str:
@@ -80,13 +80,15 @@ def destination_in(room: str) -> str:
     return room.partition(":")[2]
 
 
-def seats_of(ids: Any, environ: dict[str, Any], settings: Settings) -> list[Seat]:
-    """The seats for an id, or for a list of them, on a socket with this environ. Raises Refused."""
+def subscriptions_of(ids: Any, environ: dict[str, Any], settings: Settings) -> list[Subscription]:
+    """The subscriptions for an id, or for a list of them, on a socket with this environ. Raises Refused."""
     check_exact(ids)
     names = destinations_of(ids, settings, settings.max_ids)
     cookie = settings.id_cookie
     return [
-        my_seat(_own_id(environ, settings)) if cookie and name == ME else Seat(name, name, room_of(name))
+        own_subscription(_own_id(environ, settings))
+        if cookie and name == ME
+        else Subscription(name, name, room_of(name))
         for name in names
     ]
 
@@ -122,8 +124,8 @@ def delivery(manager: Any, settings: Settings) -> Callable[[Publication, str | N
         return manager.deliver_text(publication.as_event, room_of(publication.destination), skip_sid)
 
     def deliver_twice(publication: Publication, skip_sid: str | None) -> int:
-        seat = my_seat(publication.destination)
-        mine = manager.deliver_text(lambda: seat.text(publication), seat.room, skip_sid)
+        subscription = own_subscription(publication.destination)
+        mine = manager.deliver_text(lambda: subscription.text(publication), subscription.room, skip_sid)
         return mine + deliver(publication, skip_sid)
 
     return deliver_twice if settings.id_cookie else deliver

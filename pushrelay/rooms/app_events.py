@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 # Handlers that run at a time. A thread that waits costs little; python-socketio starts one for each event.
 MOST_THREADS = 64
-# What may wait of one client: as many events, and messages of the largest size, as in holding.py.
+# What may wait of one client: as many events, and messages of the largest size, as in deferred.py.
 MOST_WAITING = 100
 MOST_MESSAGES = 4
 TOO_MANY_WAIT = (

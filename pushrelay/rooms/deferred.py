@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pushrelay.errors import Awaited
+from pushrelay.errors import NotYet
 from pushrelay.server.fair_queue import TURN_SECONDS
 
 log = logging.getLogger(__name__)
@@ -21,12 +21,12 @@ MOST_MESSAGES = 4
 class _Packets:
     """Those of one client."""
 
-    __slots__ = ("awaited", "queue", "size")
+    __slots__ = ("not_yet", "queue", "size")
 
     def __init__(self) -> None:
         self.queue: deque[Any] = deque()
         self.size = 0
-        self.awaited: Awaited | None = None  # what the first of them waits for
+        self.not_yet: NotYet | None = None  # what the first of them waits for
 
     def take(self) -> Any:
         packet = self.queue.popleft()
@@ -38,8 +38,8 @@ class _Packets:
         self.size += len(packet)
 
 
-class Holding:
-    """Hands packets to `handle(client, packet)`, which may raise Awaited. Any thread may call it.
+class DeferredPackets:
+    """Hands packets to `handle(client, packet)`, which may raise NotYet. Any thread may call it.
 
     `call_soon(callback, client)` has a thread call back, when it is the turn of this client.
     """
@@ -67,24 +67,24 @@ class Holding:
                     return len(held.queue) <= MOST_PACKETS and held.size <= MOST_MESSAGES * message_bytes
         try:
             self._handle(client, packet)
-        except Awaited as awaited:
+        except NotYet as not_yet:
             with self._lock:
                 held = self._held.setdefault(client, _Packets())
                 held.keep(packet)
-                held.awaited = Awaited(awaited.then, awaited.leave)  # without the traceback, which knows this call
-            self._resume_after(awaited, client)
+                held.not_yet = NotYet(not_yet.then, not_yet.leave)  # without the traceback, which knows this call
+            self._resume_after(not_yet, client)
         return True
 
     def forget(self, client: str) -> None:
         """The client is gone, and what waits with it."""
         with self._lock:
             held = self._held.pop(client, None)
-            awaited = None if held is None else held.awaited
-        if awaited is not None:
-            awaited.leave()
+            not_yet = None if held is None else held.not_yet
+        if not_yet is not None:
+            not_yet.leave()
 
-    def _resume_after(self, awaited: Awaited, client: str) -> None:
-        awaited.then(lambda: self._call_soon(self._resume, client))
+    def _resume_after(self, not_yet: NotYet, client: str) -> None:
+        not_yet.then(lambda: self._call_soon(self._resume, client))
 
     def _resume(self, client: str) -> None:
         """Handle what waits, and what is added, until the turn is over or something has to wait again."""
@@ -97,18 +97,18 @@ class Holding:
                 if not held.queue:
                     del self._held[client]
                     return
-                packet, held.awaited = held.take(), None
+                packet, held.not_yet = held.take(), None
             try:
                 self._handle(client, packet)
-            except Awaited as awaited:
+            except NotYet as not_yet:
                 with self._lock:
                     held.keep(packet, first=True)
-                    held.awaited = Awaited(awaited.then, awaited.leave)
+                    held.not_yet = NotYet(not_yet.then, not_yet.leave)
                     is_here = self._held.get(client) is held
                 if is_here:
-                    self._resume_after(awaited, client)
+                    self._resume_after(not_yet, client)
                 else:  # it went away while its packet was handled
-                    awaited.leave()
+                    not_yet.leave()
                 return
             except Exception:
                 log.exception("a packet failed that had to wait")

@@ -23,7 +23,7 @@ from pushrelay.lifecycle import spread_for
 from pushrelay.server.connection import TRANSPORT_ERROR
 
 from .app_events import AppEvents
-from .deferred import MOST_PACKETS, Holding
+from .deferred import MOST_PACKETS, DeferredPackets
 from .dispatch import is_known, receive, unknown_namespace
 from .packet import StrictPacket
 from .presence import Presence
@@ -57,7 +57,7 @@ def _relay_error(error: str, message: str, namespace: str = "/") -> Message:
 class RoomManager(socketio.Manager):
     """A `client_manager` for socketio.Server on our Engine. Any thread may call it."""
 
-    can_hold = True  # a handler may raise Awaited
+    can_defer = True  # a handler may raise NotYet
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class RoomManager(socketio.Manager):
         self._rooms_of: dict[str, dict[str, set[Any]]] = {}  # [namespace][sid]: the rooms it is in, its own not
         self._presence = Presence()  # of namespace "/"
         self.app_events = AppEvents()
-        self._holding = Holding(self._handle, self._call_in_turn)
+        self._deferred = DeferredPackets(self._handle, self._call_in_turn)
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
@@ -288,9 +288,9 @@ class RoomManager(socketio.Manager):
     # Receiving.
 
     def receive(self, eio_sid: str, data: Any) -> None:
-        """Handle a Socket.IO packet, or keep it behind another of this client's that waits; see holding.Holding."""
+        """Handle a Socket.IO packet, or keep it behind another of this client that waits: see DeferredPackets."""
         eio = self.server.eio
-        if not self._holding.receive(eio_sid, data, eio.max_http_buffer_size):
+        if not self._deferred.receive(eio_sid, data, eio.max_http_buffer_size):
             self.complain(eio_sid, "too_many_events", "was closed because it sent too much while its register waited")
             self._hand_out(_relay_error("too_many_events", _TOO_MANY_WAIT), [eio_sid])
             eio.disconnect(eio_sid)
@@ -311,7 +311,7 @@ class RoomManager(socketio.Manager):
 
     def _see_off(self, eio_sid: str) -> None:
         """Its session was closed while its packet was handled, so what that entered it into has to be left."""
-        self._holding.forget(eio_sid)
+        self._deferred.forget(eio_sid)
         for namespace in list(self._sids):
             if eio_sid in self._sids.get(namespace, ()):
                 self.server._handle_disconnect(eio_sid, namespace, self.server.reason.TRANSPORT_CLOSE)
@@ -445,7 +445,7 @@ class RoomManager(socketio.Manager):
             eio_sid = self.rooms.get(namespace, {}).get(None, {}).pop(sid, None)
             if eio_sid is not None:
                 if eio_sid not in self.server.eio.sockets:  # else it only left this namespace
-                    self._holding.forget(eio_sid)
+                    self._deferred.forget(eio_sid)
                 self._sids[namespace].pop(eio_sid, None)
                 self._drop_if_empty(namespace)
             self.callbacks.pop(sid, None)

@@ -45,7 +45,7 @@ BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects e
 class StockManager(socketio.Manager):
     """python-socketio's manager, with the methods that the relay's own has and this one has not."""
 
-    can_hold = False  # a client has a thread of its own here, which can wait
+    can_defer = False  # a client has a thread of its own here, which can wait
 
     def __init__(
         self,

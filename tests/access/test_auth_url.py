@@ -16,11 +16,11 @@ import pytest
 import socketio
 from conftest import ROOT, fds, free_port, need, wait_for
 
-from pushrelay.access import auth_url as asking
-from pushrelay.access.auth_requests import Question, Waiting
+from pushrelay.access import auth_url
+from pushrelay.access.auth_requests import AuthQueue, AuthRequest
 from pushrelay.access.tokens import sign
 from pushrelay.engine.engine import Engine
-from pushrelay.errors import Awaited, Refused
+from pushrelay.errors import NotYet, Refused
 from pushrelay.register.registrations import Registrations
 from pushrelay.rooms.manager import RoomManager
 from pushrelay.settings import Settings
@@ -456,7 +456,7 @@ def test_phps_own_server_is_asked_with_the_example_of_the_documentation(start_re
 
 @pytest.fixture
 def asker(site):
-    return asking.Asker(Settings(auth_url=site.url, auth_concurrency=1))
+    return auth_url.AuthBackend(Settings(auth_url=site.url, auth_concurrency=1))
 
 
 def test_what_is_forgotten_is_asked_again_also_what_is_under_way(asker, site):
@@ -487,7 +487,7 @@ def test_an_answer_that_nobody_fetched_yet_is_forgotten_as_well(site, sio):
     registrations = Registrations(open_broker("memory:", lambda *_: 0), sio.manager, settings, lambda *_: None)
     environ = {"HTTP_COOKIE": "do=list; late=1"}
     for _ in range(2):
-        with pytest.raises(Awaited) as waits:
+        with pytest.raises(NotYet) as waits:
             registrations.register({"id": "42"}, "sid", environ)
         known = threading.Event()
         waits.value.then(known.set)
@@ -515,10 +515,10 @@ def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_st
 
 
 def test_who_comes_and_goes_leaves_no_more_questions_than_there_may_be_clients(site, monkeypatch):
-    asker = asking.Asker(Settings(auth_url=site.url, max_connections=3))
+    asker = auth_url.AuthBackend(Settings(auth_url=site.url, max_connections=3))
     monkeypatch.setattr(asker, "_hire", lambda: None)
     questions = [asker.ask(f"gone={n}") for n in range(5)]
-    assert len(asker._queue) == len(asker._questions) == 3
+    assert len(asker._queue) == len(asker._requests) == 3
     with pytest.raises(Refused, match="auth_concurrency"):
         questions[3].answer()
     assert asker.ask("gone=0") is questions[0] and not questions[0].is_settled
@@ -552,7 +552,7 @@ def test_a_question_goes_with_the_last_client_that_waits_for_it(asker, monkeypat
     assert len(asker._queue) == 2, "one client still waits"
     asker.leave(question)
     assert asker._queue.pop() is other and not len(asker._queue)
-    assert asker._open == {other} and list(asker._questions.values()) == [other]
+    assert asker._open == {other} and list(asker._requests.values()) == [other]
     assert asker.ask("shared=1") is not question
 
 
@@ -578,12 +578,12 @@ def test_after_a_moment_without_threads_php_is_asked_again(asker, monkeypatch):
 
 
 def test_answers_are_kept_in_bounds_and_threads_leave(asker, monkeypatch):
-    monkeypatch.setattr(asking, "MOST_KEPT", 5)
-    monkeypatch.setattr(asking, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(auth_url, "MOST_KEPT", 5)
+    monkeypatch.setattr(auth_url, "IDLE_SECONDS", 0.05)
     for n in range(20):
         question = asker.ask(f"do=list; n={n}")
         wait_for(lambda question=question: question.is_settled)
-    assert len(asker._questions) <= 5
+    assert len(asker._requests) <= 5
     wait_for(lambda: asker._threads == 0, "the thread to leave")
     assert asker.ask("do=list; n=new") and wait_for(lambda: not asker._open)
 
@@ -600,7 +600,7 @@ def sio(serve, monkeypatch):
 
     def ask(sid, *args):
         if not server.known:
-            raise Awaited(server.waits.append)
+            raise NotYet(server.waits.append)
         return args
 
     server.on("ask", ask)
@@ -632,16 +632,16 @@ def test_what_comes_behind_a_packet_that_waits_is_handled_after_it_in_order(sio)
     assert client.receive().startswith("40")
     assert [client.receive() for _ in range(2)] == ["432[3]", "433[4]"]
     client.send('424["say",6]')
-    assert client.receive() == "434[6]" and not sio.manager._holding
+    assert client.receive() == "434[6]" and not sio.manager._deferred
 
 
 def test_what_waits_goes_with_its_client(sio):
     client = socket_io(sio)
     client.send('420["ask",1]')
     client.send('421["say",2]')
-    wait_for(lambda: sio.waits and sio.manager._holding, "the question")
+    wait_for(lambda: sio.waits and sio.manager._deferred, "the question")
     client.close()
-    wait_for(lambda: not sio.manager._holding, "the end")
+    wait_for(lambda: not sio.manager._deferred, "the end")
     sio.known = True
     sio.waits.pop()()
     other = socket_io(sio)
@@ -650,8 +650,8 @@ def test_what_waits_goes_with_its_client(sio):
 
 
 def test_a_question_that_nobody_waits_for_leaves_the_turns_of_others_as_they_were():
-    first, second, third = Question(None, "a"), Question(None, "b"), Question(None, "a")
-    waiting = Waiting()
+    first, second, third = AuthRequest(None, "a"), AuthRequest(None, "b"), AuthRequest(None, "a")
+    waiting = AuthQueue()
     for question in (first, second, third):
         waiting.add(question)
     assert waiting.remove(first) and waiting.remove(third) and not waiting.remove(third)

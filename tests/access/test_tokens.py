@@ -13,7 +13,7 @@ from conftest import ROOT, need, wait_for
 
 from pushrelay.access.tokens import Patterns, Rights, Tokens, sign
 from pushrelay.errors import Refused
-from pushrelay.register.expiry import SWEEP_AT, Expiries, Holder
+from pushrelay.register.expiry import SWEEP_AT, Expiries, SocketState
 from pushrelay.settings import Settings
 from pushrelay.store.broker import open_broker
 from pushrelay.store.maintenance import Upkeep
@@ -181,20 +181,20 @@ def test_while_secrets_change_the_old_and_the_new_are_good():
 def test_registering_in_a_loop_grows_nothing():
     gone = set()
     expiries = Expiries(lambda holder, rooms: None, lambda sid: sid not in gone)
-    holder = Holder("s")
+    holder = SocketState("s")
     for n in range(5000):
-        expiries.hold(holder, ["to:a"], LATER + n % 7)
+        expiries.set_expiry(holder, ["to:a"], LATER + n % 7)
         expiries.grant(holder, Rights(Patterns(["a"]), Patterns([]), LATER + n % 5))
         expiries.forget(holder, "to:a")
     assert len(expiries) < 3
     for n in range(5000):  # and the entries of those that left do not pile up until their time
-        expiries.hold(Holder(f"s{n}"), ["to:a"], LATER)
+        expiries.set_expiry(SocketState(f"s{n}"), ["to:a"], LATER)
         gone.add(f"s{n}")
     assert len(expiries) <= SWEEP_AT + 1
 
 
 def test_a_room_that_was_entered_again_and_left_leaves_nothing_behind():
-    holder = Holder("s")
+    holder = SocketState("s")
     for n in range(100):
         holder.entered("first", "epoch", 0)
         holder.entered(f"to:{n}", "epoch", 5)
@@ -216,7 +216,7 @@ def test_a_failure_ends_neither_the_upkeep_nor_a_time_that_is_to_be_kept(caplog)
 
     left = []
     expiries = Expiries(lambda holder, rooms: left.extend(rooms), is_there)
-    expiries.hold(Holder("s"), ["to:a"], 1.0)
+    expiries.set_expiry(SocketState("s"), ["to:a"], 1.0)
     upkeep = Upkeep(open_broker("memory:", lambda *_: 0), lambda: expiries.take_due(2.0))
     upkeep.start()
     wait_for(lambda: left == ["to:a"], "the end of it", 5)

@@ -93,7 +93,7 @@ class Histories(RuleBasedStateMachine):
         for page in self.pages:
             for id_ in page.since:
                 self.check(page, id_)
-        assert self.desk.taps() == [] and self.desk.registrations._coming == {}
+        assert self.desk.taps() == [] and self.desk.registrations._in_progress == {}
         self.desk.close()
 
     # What happens.
@@ -185,12 +185,12 @@ class Histories(RuleBasedStateMachine):
         self.listen()
 
     def shown(self, name, offset):
-        return registrations.Seat.shown(self.seat(name), self.desk.since(offset))
+        return registrations.Subscription.shown(self.seat(name), self.desk.since(offset))
 
     def seat(self, name):
-        from pushrelay.register.subscription import my_seat, room_of
+        from pushrelay.register.subscription import own_subscription, room_of
 
-        return my_seat(COOKIE) if name == "me" else registrations.Seat(name, name, room_of(name))
+        return own_subscription(COOKIE) if name == "me" else registrations.Subscription(name, name, room_of(name))
 
     def gone(self, page):
         """The connection is over. What was held is asked for again with the next one."""

@@ -15,14 +15,14 @@ import pytest
 from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
 from misfront import Misfront, page
 
-from pushrelay.access.auth_site import Site, Visitor
+from pushrelay.access.auth_site import AuthSite, Visitor
 from pushrelay.cli.commands import run
 from pushrelay.cli.doctor import process, public
 from pushrelay.cli.doctor.machine import closed_to_others
 from pushrelay.engine.errors import origin_message
 from pushrelay.errors import Refused
 from pushrelay.names import destinations_of
-from pushrelay.register.subscription import seats_of
+from pushrelay.register.subscription import subscriptions_of
 from pushrelay.rooms.packet import unknown_event
 from pushrelay.settings import load
 
@@ -36,7 +36,7 @@ def settings_of(**flags):
 
 def refusal_of_me(cookies, name="PHPSESSID"):
     with pytest.raises(Refused) as refused:
-        seats_of("me", {"HTTP_COOKIE": cookies}, settings_of(id_cookie=name))
+        subscriptions_of("me", {"HTTP_COOKIE": cookies}, settings_of(id_cookie=name))
     assert refused.value.error == "missing_cookie"
     return refused.value.message
 
@@ -185,7 +185,7 @@ def denying():
     ],
 )
 def test_a_page_that_auth_url_denies_learns_which_cookies_it_judged_by(denying, cookies, words):
-    site = Site(settings_of(auth_url=f"http://127.0.0.1:{denying}/relay-auth.php"))
+    site = AuthSite(settings_of(auth_url=f"http://127.0.0.1:{denying}/relay-auth.php"))
     outcome = site.ask(Visitor(cookies)).outcome
     assert outcome.error == "not_allowed" and words in outcome.message and "5be1" not in outcome.message
 

@@ -12,7 +12,7 @@ from desk import SECRET, Desk
 
 from pushrelay.access.tokens import sign
 from pushrelay.register import registration as registering
-from pushrelay.register.expiry import Holder
+from pushrelay.register.expiry import SocketState
 from pushrelay.settings import Settings
 from pushrelay.store import dispatch as handout
 from pushrelay.store import replay
@@ -254,7 +254,7 @@ def test_a_register_enters_no_room_after_its_socket_was_taken_out_of_the_others(
     desk.emit("page", "register", id=["41", "43"], since={"41": desk.since(0), "43": desk.since(0)}, token=token)
     ends[0].join(DEADLINE)
     assert entered == [] and desk.push("41", "too late")
-    assert "too late" not in desk.got("page") and desk.taps() == [] and desk.registrations._coming == {}
+    assert "too late" not in desk.got("page") and desk.taps() == [] and desk.registrations._in_progress == {}
 
 
 @pytest.mark.parametrize("how", ["expire", "close"])
@@ -290,7 +290,7 @@ def test_a_socket_that_leaves_in_the_middle_of_a_turn_is_offered_nothing_more(de
 
     desk.sockets.send_if_clear = send_and_leave
     desk.emit("page", "register", id="42", since=desk.since(0))
-    assert len(offered) == 1 and desk.taps() == [] and desk.registrations._coming == {}
+    assert len(offered) == 1 and desk.taps() == [] and desk.registrations._in_progress == {}
 
 
 # Replays.
@@ -404,9 +404,9 @@ def test_a_socket_that_leaves_during_its_replay_leaves_nothing_behind(desk):
     desk.connect("page")
     desk.sockets.read("page", 2)
     desk.emit("page", "register", id=["41", "42"], since={"42": desk.since(0)})
-    assert len(desk.taps()) == 1 and len(desk.registrations._coming) == 1
+    assert len(desk.taps()) == 1 and len(desk.registrations._in_progress) == 1
     desk.leave("page")
-    assert desk.taps() == [] and desk.registrations._coming == {}
+    assert desk.taps() == [] and desk.registrations._in_progress == {}
     assert desk.push("42", "x") and desk.got("page") == [0, 1]
 
 
@@ -418,7 +418,7 @@ def test_a_socket_that_is_sent_away_during_its_replay_is_counted_and_gets_no_mor
     assert desk.registrations.close(["42"]) == 1
     desk.sockets.read("page")
     assert desk.got("page") == [0, 1] and desk.sockets.wire["page"][-1] == ("disconnect",)
-    assert desk.taps() == [] and desk.registrations._coming == {}
+    assert desk.taps() == [] and desk.registrations._in_progress == {}
 
 
 def test_what_a_socket_sends_during_its_replay_is_handled_behind_it(desk):
@@ -536,7 +536,7 @@ def test_a_register_that_failed_leaves_the_times_of_what_is_held_as_they_were(op
     desk.register("page", "good", token=sign({"ids": ["*"], "exp": soon}, SECRET))
     token = sign({"ids": ["*"], "exp": late}, SECRET)
     assert not desk.call("page", "register", id=["good", "bad"], since={"bad": desk.since(0)}, token=token)["ok"]
-    holder = desk.environs["page"]["relay.holder"]
+    holder = desk.environs["page"]["relay.socket_state"]
     assert list(holder.until.values()) == [pytest.approx(soon, abs=1)]
 
 
@@ -553,7 +553,7 @@ def test_rights_that_end_during_the_replay_leave_the_socket_in_no_room(open_desk
     desk.sockets.read("page")
     assert desk.answers("page") == [{"ok": False, "error": "token_expired"}]
     assert desk.got("page") == [0, 1] and desk.sockets.get_rooms("page", "/") == ["page"]
-    assert desk.taps() == [] and desk.registrations._coming == {}
+    assert desk.taps() == [] and desk.registrations._in_progress == {}
 
 
 def test_an_id_that_is_registered_misses_nothing_if_its_history_cannot_be_read(desk):
@@ -647,7 +647,7 @@ def test_what_a_newcomer_is_yet_to_be_sent_is_bounded_also_after_it_was_given_ba
 
 
 def test_what_a_socket_was_handed_of_an_earlier_epoch_counts_for_none_later():
-    holder = Holder("sid")
+    holder = SocketState("sid")
     holder.entered("42", "before", 5)
     assert (holder.handed_since("42", "before"), holder.handed_since("42", "after")) == (5, None)
     holder.entered("43", "after", 1)

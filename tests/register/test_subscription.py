@@ -7,7 +7,7 @@ import pytest
 from pushrelay.access.cookies import cookie_value
 from pushrelay.access.tokens import sign
 from pushrelay.errors import Refused
-from pushrelay.register.subscription import seats_of
+from pushrelay.register.subscription import subscriptions_of
 from pushrelay.settings import Settings
 
 SECRET = "the-first-secret-of-this-relay-0123456789"
@@ -53,7 +53,9 @@ def test_a_cookie_that_is_no_text_is_refused():
 @pytest.mark.parametrize("guard", [{"secret": (SECRET,)}, {"auth_url": "http://127.0.0.1/ids.php"}])
 def test_beside_guarded_ids_a_cookie_needs_20_characters_to_be_me(guard):
     def me(value, **settings):
-        (seat,) = seats_of("me", {"HTTP_COOKIE": f"PHPSESSID={value}"}, Settings(id_cookie="PHPSESSID", **settings))
+        (seat,) = subscriptions_of(
+            "me", {"HTTP_COOKIE": f"PHPSESSID={value}"}, Settings(id_cookie="PHPSESSID", **settings)
+        )
         return seat.destination
 
     assert me("x" * 20, **guard) == "x" * 20

@@ -22,11 +22,11 @@ from pushrelay.access.tokens import Tokens, sign
 from pushrelay.engine import limits as admission
 from pushrelay.engine import packet as message
 from pushrelay.engine.limits import Admission, Full
-from pushrelay.errors import Awaited, Refused
+from pushrelay.errors import NotYet, Refused
 from pushrelay.push import fields as pushes
 from pushrelay.push.waiters import Waiters
-from pushrelay.rooms import deferred as holding
-from pushrelay.rooms.deferred import Holding
+from pushrelay.rooms import deferred
+from pushrelay.rooms.deferred import DeferredPackets
 from pushrelay.server import websocket as ws
 from pushrelay.server.quota import Places
 from pushrelay.server.websocket import WebSocket
@@ -340,21 +340,21 @@ def waiting_pushes(small, size):
     return len(waiters) == 0
 
 
-@bound("packets that wait for PHP", holding.MOST_PACKETS)
+@bound("packets that wait for PHP", deferred.MOST_PACKETS)
 def packets(small, size):
     def handle(client, packet):
-        raise Awaited(lambda callback: None)
+        raise NotYet(lambda callback: None)
 
-    held = Holding(handle, lambda *_: None)
+    held = DeferredPackets(handle, lambda *_: None)
     return all(held.receive("a client", "x", 100) for _ in range(size))
 
 
-@bound("bytes of packets that wait for PHP", holding.MOST_MESSAGES * 100)
+@bound("bytes of packets that wait for PHP", deferred.MOST_MESSAGES * 100)
 def bytes_of_packets(small, size):
     def handle(client, packet):
-        raise Awaited(lambda callback: None)
+        raise NotYet(lambda callback: None)
 
-    held = Holding(handle, lambda *_: None)
+    held = DeferredPackets(handle, lambda *_: None)
     return held.receive("a client", "x" * 99, 100) and held.receive("a client", "x" * (size - 99), 100)
 
 

@@ -1,6 +1,6 @@
 """The site behind auth_url, asked as the relay asks it, about a visitor without cookies."""
 
-from pushrelay.access.auth_site import Found, Site, Visitor
+from pushrelay.access.auth_site import AuthResult, AuthSite, Visitor
 from pushrelay.access.tokens import Rights
 from pushrelay.settings import Settings, without_secrets
 
@@ -14,7 +14,7 @@ def ask_site(report: Report, settings: Settings) -> None:
     """Whether auth_url answers, and whether it keeps strangers out."""
     if not settings.auth_url:
         return
-    found = Site(settings).ask(STRANGER)
+    found = AuthSite(settings).ask(STRANGER)
     url = without_secrets(settings.auth_url)
     if found.cause:
         _tell_cause(report, url, found)
@@ -24,7 +24,7 @@ def ask_site(report: Report, settings: Settings) -> None:
         report.ok("auth_url", f"{url} lets nobody register who is not logged in")
 
 
-def _tell_cause(report: Report, url: str, found: Found) -> None:
+def _tell_cause(report: Report, url: str, found: AuthResult) -> None:
     message = getattr(found.outcome, "message", "")
     advice = Advice(f"{found.advice[:1].upper()}{found.advice[1:]}.")
     is_no = getattr(found.outcome, "error", "") == "not_allowed"
