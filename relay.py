@@ -50,7 +50,7 @@ try:
     from pushrelay.access import instance
     from pushrelay.access.callers import Access
     from pushrelay.answers import Answer, refusal, store_away
-    from pushrelay.cli import startup
+    from pushrelay.cli import banner
     from pushrelay.errors import HELP, OTHER_ERROR, Refused, bad
     from pushrelay.lifecycle import Draining, exit_at_signals
     from pushrelay.log.limiter import Complaints
@@ -138,7 +138,7 @@ class RelaySocketIO(SocketIO):
         `host` and `port` replace the settings of these names. Of `options`, the ones that concern Werkzeug's
         development server change nothing.
         """
-        startup.check_options(options)
+        banner.check_options(options)
         if "debug" in options:
             app.debug = bool(options["debug"])
         chosen = copy.copy(settings)
@@ -513,7 +513,7 @@ def main() -> None:
 
 
 def print_checked() -> None:
-    error = streams.say(startup.checked(settings))
+    error = streams.say(banner.checked(settings))
     if isinstance(error, BrokenPipeError):
         raise SystemExit(141)  # as for a program that SIGPIPE ended: its reader has enough
     if error:
@@ -528,10 +528,10 @@ def serve(wsgi_app: Any, settings: Any) -> None:
     try:
         server = core.make_server(wsgi_app, settings, shortcut if wsgi_app is app else None, share_of, complaints)
     except OSError as error:
-        stop_with(startup.cannot_listen(settings, error))
+        stop_with(banner.cannot_listen(settings, error))
     try:
         upkeep.start()
-        error = streams.say(startup.banner(settings, server.port))
+        error = streams.say(banner.banner(settings, server.port))
         if error:
             app.logger.warning(
                 "where the relay serves could not be printed (%s); it serves all the same", error.strerror

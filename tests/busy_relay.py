@@ -49,5 +49,5 @@ def on_disconnect(reason):
 
 
 server = relay.core.make_server(relay.app, relay.settings, share_of=relay.share_of)
-print(relay.startup.banner(relay.settings, server.port), flush=True)
+print(relay.banner.banner(relay.settings, server.port), flush=True)
 server.serve_forever()

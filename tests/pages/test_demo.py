@@ -11,8 +11,8 @@ import pytest
 from conftest import DEADLINE, need, own_only, wait_for
 
 from pushrelay.access.tokens import sign
-from pushrelay.cli.startup import banner
-from pushrelay.core import demo_facts
+from pushrelay.cli.banner import banner
+from pushrelay.pages.demo import demo_facts
 from pushrelay.settings import load
 
 

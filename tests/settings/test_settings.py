@@ -8,8 +8,8 @@ import secrets
 import pytest
 from conftest import ROOT, own_only
 
+from pushrelay.cli.banner import checked
 from pushrelay.cli.exposure import warnings
-from pushrelay.cli.startup import checked
 from pushrelay.settings import TABLE, SettingsError, load, parse_flags
 
 SECRET = "af779e2c5b1d4038a6f0e2d4c8b19357"
