@@ -52,8 +52,21 @@ def check_depth(text: str, most: int = MAX_DEPTH) -> None:
 
     A text with few brackets needs no closer look, and that is most of them.
     """
-    if text.count("[") + text.count("{") > most and _is_deeper(text.encode("utf-8", "replace"), most):
+    if may_be_deep(text, most) and _is_deeper(text.encode("utf-8", "replace"), most):
         raise TooDeep(_TOO_DEEP)
+
+
+def may_be_deep(text: str, most: int = MAX_DEPTH) -> bool:
+    """Return whether a JSON text has so many brackets that it may be nested more than `most` levels deep."""
+    return text.count("[") + text.count("{") > most
+
+
+def read_at(text: str, start: int) -> tuple[Any, int]:
+    """Return the value that begins at an index of a JSON text, and the index behind it. Raises ValueError if none does.
+
+    Nothing is bounded: the caller has looked at the text's depth and at the length of its numbers.
+    """
+    return _decoder.raw_decode(text, start)
 
 
 def has_long_number(text: str) -> bool:

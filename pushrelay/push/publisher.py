@@ -16,7 +16,7 @@ from pushrelay.store.dispatch import Item, KeyUse
 from pushrelay.store.publication import StoreError, encode, offset_of
 
 from .batching import Gathering
-from .body import USUAL_FORM, Body, is_form, reader_of, unescaped
+from .body import Body, reader_of, usual_reader_of
 from .fields import Push, pushes_of, read_pushes
 from .waiters import Held, Waiter, Waiters
 
@@ -227,11 +227,11 @@ class Lane:
         "_environ",
         "_gathering",
         "_is_open",
-        "_is_plain",
         "_let_in",
         "_longest",
         "_publisher",
         "_read",
+        "_read_usual",
         "_seed",
     )
 
@@ -253,7 +253,7 @@ class Lane:
         self._is_open = is_open
         self._read = read
         self._gathering = publisher._gathering
-        self._is_plain = is_short and not seed and is_form(environ.get("CONTENT_TYPE", ""))  # a body can be USUAL_FORM
+        self._read_usual = usual_reader_of(environ.get("CONTENT_TYPE", "")) if is_short and not seed else None
         self._longest = settings.max_id_length
         self._let_in: dict[str, Caller] = {}  # by address: the caller with this header
 
@@ -263,22 +263,19 @@ class Lane:
         address = peer[0] if type(peer) is tuple else ""
         if not self._is_open() or gathering.is_full():
             return False
-        usual = USUAL_FORM.fullmatch(body) if self._is_plain else None
-        if usual is None:
-            return self._take_any(body, address, conversation)
         try:
+            usual = self._read_usual(body) if self._read_usual is not None else None
+            if usual is None:
+                return self._take_any(body, address, conversation)
             caller = self._let_in.get(address) or self._let_in_from(address)
-            if usual.lastindex == 2:
-                destination, data = usual[1].decode(), usual[2].decode()
-            else:
-                destination, data = unescaped(usual[3].decode()), unescaped(usual[4].decode())
-        except (Refused, UnicodeDecodeError):
+        except (Refused, ValueError):
             return False
+        destination, text = usual
         if len(destination) > self._longest or not destination.isprintable():
             return False
         if caller.bucket is not None and caller.bucket.take():
             return False
-        item = Item(destination, data)
+        item = Item(destination, None, text=text)
         conversation.park()
         gathering.add([item], partial(self._answer, item, address, conversation), conversation.connection.poller)
         return True

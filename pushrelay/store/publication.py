@@ -127,6 +127,19 @@ class Tip(NamedTuple):
 # allow_nan: what JSON has no word for no browser could read. Not ASCII only: other scripts would take twice the room.
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 decode = json.JSONDecoder().decode
+_chunks = json.encoder.c_make_encoder and json.encoder.c_make_encoder(
+    None, None, quote, None, ":", ",", False, False, False
+)
+
+
+def encode_decoded(value: Any) -> str:
+    """Return what encode() returns for a value that was read from JSON, in half the time. Raises ValueError as it does.
+
+    encode() makes an encoder for each call, to find values that hold themselves. No JSON reads as one.
+    """
+    if type(value) is str:
+        return quote(value)
+    return "".join(_chunks(value, 0)) if _chunks else encode(value)
 
 
 def position_of(epoch: str, offset: int) -> str:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -15,6 +16,8 @@ from werkzeug.test import Client, EnvironBuilder
 import relay as relay_app
 from pushrelay.access.callers import Access
 from pushrelay.push.batching import Gathering
+from pushrelay.push.body import reader_of, usual_reader_of
+from pushrelay.push.fields import pushes_of
 from pushrelay.server.server import Server
 from pushrelay.settings import Key, Settings
 from pushrelay.store.broker import open_broker
@@ -239,7 +242,7 @@ def test_a_body_that_grows_beyond_max_body_as_json_is_refused_though_its_header_
 
 
 def test_a_failure_of_the_relay_is_a_500_though_the_header_is_known(served, monkeypatch):
-    body = b'{"destination": "a", "data": 1}'
+    body = b'{"destination": "a", "data": 1, "event": "e"}'
     assert [post(served, JSON, body)[0] for _ in range(2)] == [200] * 2
     monkeypatch.setattr("pushrelay.push.fields.checked", None)
     assert [post(served, JSON, body)[0] for _ in range(2)] == [500] * 2
@@ -363,3 +366,84 @@ def test_a_header_that_is_known_keeps_no_more_than_64_addresses(monkeypatch):
             connection = SimpleNamespace(peer=(address, 1), poller=None)
             assert take(PLAIN, SimpleNamespace(connection=connection, park=lambda: None))
     assert asked == addresses + addresses[64:]
+
+
+VALUES = [
+    *(
+        b'"x"',
+        b'""',
+        b"0",
+        b"-0",
+        b"1.50",
+        b"1e2",
+        b"1E400",
+        b"true",
+        b"null",
+        b"[ 1 , 2 ]",
+        b"{}",
+        b'"\\/"',
+        b'"\\ud800"',
+    ),
+    *(
+        b'"\\u00e9"',
+        b'"\xc3\xa9"',
+        b'"\xc3"',
+        b"NaN",
+        b"-Infinity",
+        b"[1,]",
+        b"",
+        b'{"data":1,"data":2}',
+        b"1 2",
+        b"'x'",
+    ),
+    *(
+        b"[" * 100 + b"]" * 100,
+        b"[" * 101 + b"]" * 101,
+        b"9" * 308,
+        b"9" * 309,
+        b"0." + b"0" * 400,
+        b'"' + b"[" * 200 + b'"',
+    ),
+    *(b'{"\xf0\x9f\x90\x98":[{"a":null}]}', b'"\x00"', b'"\x7f\xc2\x85"', b'"' + b"1" * 400 + b'"'),
+]
+NAMES = [
+    b'"a"',
+    b"7",
+    b"007",
+    b"-1",
+    b"7.0",
+    b"12345678901234567890",
+    b'"\xc3\xbc"',
+    b'"a\\n"',
+    b'""',
+    b"[1]",
+    b"null",
+    b'"\xc2\xa0"',
+]
+SHAPES = [
+    b'{"destination":%s,"data":%s}',
+    b'{"destination": %s, "data": %s}',
+    b' {"destination":%s,"data":%s}',
+    b'{"destination":%s,"data":%s} ',
+    b'{"destination":%s,"data":%s,"event":"e"}',
+    b'{"destination":%s,"data":%s,"data":1}',
+    b'{"data":%s,"destination":%s}',
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=repr)
+def test_what_the_short_way_reads_of_json_is_what_the_long_way_reads(shape):
+    """It may leave a body to the long way; it must never read one in another way."""
+    settings, read = Settings(), usual_reader_of("application/json")
+    taken = 0
+    for name, value in itertools.product(NAMES, VALUES):
+        body = shape % (name, value)
+        try:
+            short = read(body)
+        except ValueError:
+            short = None
+        if short is not None:
+            push = pushes_of(reader_of("application/json")(body), settings)
+            assert ([short[0]], short[1], "push", None) == (push.destinations, push.text, push.event, push.key), body
+            taken += 1
+    assert bool(taken) == (shape in SHAPES[:2])
