@@ -17,7 +17,6 @@ if sys.version_info < (3, 11):  # noqa: UP036 (see above)
 
 import copy
 import logging
-import pathlib
 import signal
 import threading
 from collections.abc import Callable
@@ -58,6 +57,7 @@ try:
     from pushrelay.log.writer import start_log
     from pushrelay.pages import demo
     from pushrelay.pages.static_files import Statics
+    from pushrelay.places import HOME
     from pushrelay.push.fields import asked_of, limit_of
     from pushrelay.push.publisher import Publisher
     from pushrelay.register.registrations import Registrations
@@ -147,9 +147,8 @@ class RelaySocketIO(SocketIO):
         serve(app, chosen)
 
 
-ROOT = pathlib.Path(__file__).resolve().parent
 # Both folders are given, because Flask would look for them from the working folder, which may have been removed.
-app = RelayApp(__name__, root_path=str(ROOT), instance_path=str(ROOT / "instance"))
+app = RelayApp(__name__, root_path=str(HOME), instance_path=str(HOME / "instance"))
 app.url_map.merge_slashes = False  # its redirects would name whatever host a stranger asked for
 statics = Statics(app.static_folder)
 socketio = RelaySocketIO(

@@ -73,10 +73,10 @@ class Relay:
     def start(self):
         """Start it, again on its port where it had one, and wait until it says that it serves."""
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
-        command = [sys.executable, str(ROOT / self.program), *flags]
         output = self.log.open("ab")
         seen = output.tell()
-        self.process = subprocess.Popen(command, stdout=output, stderr=output, env=clean_environ(), cwd=self.log.parent)
+        command, folder = [*self.command(), *flags], self.log.parent
+        self.process = subprocess.Popen(command, stdout=output, stderr=output, env=clean_environ(), cwd=folder)
         output.close()
         try:
             wait_for(lambda: self._has_started(seen), "the start", 3 * DEADLINE)
@@ -87,6 +87,10 @@ class Relay:
         line = next(li for li in self.log.read_bytes()[seen:].decode().splitlines() if "serves on" in li)
         self.url = line.split()[-1]
         self.port = self.settings["port"] = urllib.parse.urlsplit(self.url).port
+
+    def command(self):
+        """Return the command that runs it, without its flags."""
+        return [sys.executable, str(ROOT / self.program)]
 
     def _has_started(self, seen):
         return b"serves on" in self.log.read_bytes()[seen:] or self.process.poll() is not None

@@ -1,6 +1,5 @@
 """Every setting: its name, its default, what its text may be, and where it is read from."""
 
-from .table import DEFAULT_FILE as DEFAULT_FILE
 from .table import NAMES as NAMES
 from .table import TABLE as TABLE
 from .table import FlagParser as FlagParser

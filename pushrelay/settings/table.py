@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from pushrelay.places import SETTINGS_FILE
+
 from . import ini
 from .values import (
     Key,
@@ -118,7 +120,6 @@ TABLE = (
 )
 NAMES = {setting.name: setting for setting in TABLE}
 GUARDS = ("secret", "id_cookie", "auth_url")  # one of these decides who may register what
-DEFAULT_FILE = pathlib.Path(__file__).resolve().parents[2] / "wsgi.ini"
 
 
 class Settings:
@@ -207,7 +208,7 @@ def load(environ: Mapping[str, str] = os.environ, flags: Mapping[str, str] | Non
     config = flags.pop("config", environ.get("RELAY_CONFIG"))
     if config == "":
         raise SettingsError("--config or RELAY_CONFIG is empty; name a file, or leave it out")
-    file = DEFAULT_FILE if config is None else pathlib.Path(config)
+    file = SETTINGS_FILE if config is None else pathlib.Path(config)
     lines = ini.read(file, set(NAMES), named=config is not None)
     values: dict[str, Any] = {}
     given: dict[str, str] = {}

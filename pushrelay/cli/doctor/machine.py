@@ -14,12 +14,12 @@ from collections.abc import Mapping
 
 from pushrelay.cli.exposure import ENOUGH_KEY, ENOUGH_SECRET
 from pushrelay.cli.guessing import is_guessable
-from pushrelay.settings import DEFAULT_FILE, NAMES, Settings, SettingsError, load, parse_flags
+from pushrelay.places import HOME, PROGRAM
+from pushrelay.settings import NAMES, Settings, SettingsError, load, parse_flags
 
 from .process import Process, listener, started_from
 from .report import Advice, Report
 
-ROOT = DEFAULT_FILE.parent
 OLDEST_PYTHON = (3, 11)
 WEAK_SECRET = 16  # bytes: fewer can be found by trying, from a single token
 WEAK_KEY = 16  # characters
@@ -45,12 +45,12 @@ def versions(report: Report) -> None:
         report.ok("packages", "all that requirements.txt names, in the versions that it asks for")
         return
     said = ", ".join(f"{name} is {_version(name) or 'missing'}, and {asked} is needed" for name, asked in wrong)
-    command = f"{sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
+    command = f"{sys.executable} -m pip install -r {HOME / 'requirements.txt'}"
     report.fail("packages", said, Advice("Run:", (command,)))
 
 
 def _requirements() -> list[tuple[str, str]]:
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    lines = (HOME / "requirements.txt").read_text("utf-8").splitlines()
     found = (re.match(r"([\w.-]+)(?:\[[^\]]*\])?\s*([<>=!~][^;#]*)?", line) for line in lines)
     return [(each[1], (each[2] or "").strip()) for each in found if each]
 
@@ -127,7 +127,7 @@ def _is_guessed(word: str) -> bool:
 
 def clock(report: Report, settings: Settings) -> None:
     """Tokens have an end, and so has what is kept: the clock must not be far off."""
-    behind = (ROOT / "relay.py").stat().st_mtime - time.time()
+    behind = PROGRAM.stat().st_mtime - time.time()
     if behind > 86400:
         found = f"it is {time.strftime('%Y-%m-%d %H:%M')} here, before these very files were written"
         advice = Advice("Set it, and have it kept right:", ("timedatectl set-ntp true",))
@@ -272,7 +272,7 @@ def closed_to_others(file: pathlib.Path) -> pathlib.Path | None:
 
 def start_command(flags: Mapping[str, str]) -> str:
     """What starts the relay with the settings that the doctor was given."""
-    return shlex.join([sys.executable, str(ROOT / "relay.py"), *_as_given(flags)])
+    return shlex.join([sys.executable, str(PROGRAM), *_as_given(flags)])
 
 
 def _as_given(flags: Mapping[str, str]) -> list[str]:
@@ -282,7 +282,7 @@ def _as_given(flags: Mapping[str, str]) -> list[str]:
 def with_other_flags(given: Mapping[str, str]) -> list[Advice]:
     """Return what to do if relays of this folder run, but with other flags than the doctor was given."""
     found = {}
-    for folder, words in started_from(ROOT / "relay.py"):
+    for folder, words in started_from(PROGRAM):
         try:
             flags = {} if {"--check", "--help", "-h"} & set(words) else parse_flags(list(words))[0]
         except SettingsError:  # a command such as `push`

@@ -8,8 +8,8 @@ import re
 from typing import NamedTuple
 
 from pushrelay.client.dialer import Address, Reply
+from pushrelay.places import HOME
 
-from .machine import ROOT
 from .report import Advice
 
 APACHE, NGINX = "Apache", "nginx"
@@ -180,7 +180,7 @@ def _for(way: Way, apache: Advice, nginx: Advice) -> list[Advice]:
 @functools.cache
 def _shipped(name: str) -> tuple[str, ...]:
     """Return the directives of a file in deploy/, without comments; none if somebody left that folder out."""
-    file = ROOT / "deploy" / name
+    file = HOME / "deploy" / name
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
     return tuple(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
 

@@ -16,12 +16,13 @@ from pushrelay.access.instance import HEADER
 from pushrelay.client.dialer import Reply, Trouble
 from pushrelay.client.replies import read_object
 from pushrelay.client.socketio_client import Visitor
+from pushrelay.places import HOME
 
 from . import proxies
 from .entrance import about_tls as about_tls
 from .exposed import Exposure
 from .hops import NAMES, NotArrived, NotRegistered, about_registering, opened, report_in, round_trip, some_id
-from .machine import ROOT, closed_to_others
+from .machine import closed_to_others
 from .report import Advice
 from .verdicts import Asked, described, is_of_relay, several_relays, verdict
 
@@ -84,7 +85,7 @@ class Public(Exposure):
 
     def _change_of_script(self, body: bytes) -> str:
         """Return how the script differs from the relay's own and from the file here; empty if it is one of them."""
-        originals = [(ROOT / SCRIPT).read_bytes()]  # a web server may serve it from the clone
+        originals = [(HOME / SCRIPT).read_bytes()]  # a web server may serve it from the clone
         with contextlib.suppress(Trouble):
             originals.append(_decoded(self._relay.dialer.ask("GET", SCRIPT)))
         if body in originals:
@@ -321,7 +322,7 @@ class Public(Exposure):
 
 def _about_file(is_rest_passed: bool) -> list[Advice]:
     """Return what to do if the web server forbids relay.js, and serves the file itself."""
-    closed = closed_to_others(ROOT / SCRIPT)
+    closed = closed_to_others(HOME / SCRIPT)
     if not closed and not is_rest_passed:
         return []
     why = f"its user may not enter or read {closed}" if closed else "check the path in its Alias (alias in nginx)"
