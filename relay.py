@@ -50,7 +50,8 @@ try:
     from pushrelay.access.callers import Access
     from pushrelay.answers import Answer, refusal, store_away
     from pushrelay.cli import banner
-    from pushrelay.errors import HELP, OTHER_ERROR, Refused, bad
+    from pushrelay.errors import HELP, OTHER_ERROR, Refused, StoreError, bad
+    from pushrelay.json_text import encode
     from pushrelay.lifecycle import Draining, exit_at_signals
     from pushrelay.log.limiter import Complaints
     from pushrelay.log.refusals import Refusals
@@ -65,9 +66,8 @@ try:
     from pushrelay.rooms.packet import OURS, Packet
     from pushrelay.server.systemd import notify
     from pushrelay.settings import SettingsError, load, parse_flags
-    from pushrelay.store.broker import open_broker
-    from pushrelay.store.maintenance import Upkeep
-    from pushrelay.store.publication import StoreError, encode
+    from pushrelay.store import open_broker
+    from pushrelay.store.maintenance import Maintenance
     from pushrelay.wsgi import hosts as container
     from pushrelay.wsgi.base_path import mounted
 except ModuleNotFoundError as missing:
@@ -173,11 +173,11 @@ def front(wsgi_app: Any) -> Any:
     """
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
-        if not upkeep.started:
+        if not maintenance.started:
             reason = container.refusal(environ)
             if reason:
                 return unfit(reason)(environ, start_response)
-            upkeep.see_to_it()
+            maintenance.ensure_open()
         path = environ["PATH_INFO"]
         if path in SEED_AT and environ["REQUEST_METHOD"] == "POST" and not is_hooked():
             return push_lane(environ, start_response, SEED_AT[path])
@@ -244,7 +244,7 @@ def answered_by(answer: Answer, start_response: Any) -> list[bytes]:
 
 def is_unwatched() -> bool:
     """Return whether the relay has started and nothing but the relay itself has to see a push."""
-    return upkeep.started and app.wsgi_app is whole_app and not is_hooked()
+    return maintenance.started and app.wsgi_app is whole_app and not is_hooked()
 
 
 PUSH_PATHS = {f"{settings.base_path}{path}": seed for path, seed in SEED_AT.items()}  # as the server sees them
@@ -293,7 +293,7 @@ except ValueError as error:
 publisher = Publisher(broker, settings, access, refusals)
 registrations = Registrations(broker, manager, settings, publisher.waiters.note, access.full_address)
 # A container's reload starts the next process before, or as soon as, the last one ends.
-upkeep = Upkeep(broker, registrations.each_second, patience=RELOAD_SECONDS if __name__ != "__main__" else 0.0)
+maintenance = Maintenance(broker, registrations.each_second, patience=RELOAD_SECONDS if __name__ != "__main__" else 0.0)
 draining = Draining(manager, publisher.waiters, settings.drain_spread)
 
 
@@ -389,7 +389,7 @@ def live() -> Response:
 @app.get("/health/ready")
 def ready() -> Response:
     """Return 200 if a push would be taken. The file's path is for callers on this machine and for the log."""
-    trouble = draining.reason or upkeep.trouble or broker.trouble
+    trouble = draining.reason or maintenance.trouble or broker.trouble
     if trouble:
         told = draining.reason or (trouble if access.is_local(request.environ) else STORE_TROUBLE)
         return json_response({"ready": False, "reason": told}, 503)
@@ -496,7 +496,7 @@ def end() -> None:
     with ending:
         draining.send_away()
         socketio.server.eio.shutdown()
-        upkeep.close()
+        maintenance.close()
 
 
 ending = threading.Lock()
@@ -529,7 +529,7 @@ def serve(wsgi_app: Any, settings: Any) -> None:
     except OSError as error:
         stop_with(banner.cannot_listen(settings, error))
     try:
-        upkeep.start()
+        maintenance.start()
         error = streams.say(banner.banner(settings, server.port))
         if error:
             app.logger.warning(
@@ -541,7 +541,7 @@ def serve(wsgi_app: Any, settings: Any) -> None:
         stop_with(str(error))
     finally:
         server.close()
-        upkeep.close()
+        maintenance.close()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from pushrelay.errors import Refused
-from pushrelay.store.publication import StoreError, encode
+from pushrelay.errors import Refused, StoreError
+from pushrelay.json_text import encode
 
 # Every response declares its type; browsers must not guess it.
 NO_SNIFFING = ("X-Content-Type-Options", "nosniff")

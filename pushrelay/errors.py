@@ -42,6 +42,22 @@ def bad(error: str, message: str) -> NoReturn:
     raise Refused(400, error, message)
 
 
+class StoreError(Exception):
+    """The store did not take what it was given, or cannot be read.
+
+    The text is for the log, the start and callers on this machine: what happened and what to do, with the file's path.
+    `public` is what everybody else may read: no path and no other program's words.
+    """
+
+    def __init__(self, message: str, public: str = "the relay's log has the reason"):
+        super().__init__(message)
+        self.public = public
+
+
+class StoreInUse(StoreError):
+    """Another relay uses the store. It may be the one before this, about to end."""
+
+
 class NotYet(BaseException):
     """What is needed for an answer is not there yet. `then(callback)` has it called when it is, by some thread.
 

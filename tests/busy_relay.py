@@ -21,7 +21,7 @@ import flask_socketio  # noqa: E402
 import relay  # noqa: E402
 from pushrelay.register.subscription import room_of  # noqa: E402
 from pushrelay.rooms.packet import OURS  # noqa: E402
-from pushrelay.store.publication import Draft  # noqa: E402
+from pushrelay.store import Draft  # noqa: E402
 
 
 @relay.app.get("/sleep")

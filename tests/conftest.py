@@ -292,9 +292,7 @@ def many_files():
 @pytest.fixture
 def open_at():
     """Opens SQLite brokers that are closed with the test: open_at(path, history_size=5)."""
-    from pushrelay.store.broker import (
-        open_broker,  # here: programs that tests start import this file, and not the relay
-    )
+    from pushrelay.store import open_broker
 
     with contextlib.ExitStack() as opened:
 

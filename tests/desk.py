@@ -3,14 +3,13 @@
 import json
 from collections import defaultdict, deque
 
-from pushrelay.errors import Refused
+from pushrelay.errors import Refused, StoreError
 from pushrelay.register.registrations import Registrations
 from pushrelay.register.subscription import delivery
 from pushrelay.rooms.deferred import DeferredPackets
 from pushrelay.settings import Settings
-from pushrelay.store.broker import open_broker
-from pushrelay.store.dispatch import Item
-from pushrelay.store.publication import StoreError
+from pushrelay.store import open_broker
+from pushrelay.store.dispatch import Pending
 
 SECRET = "0123456789" * 4
 
@@ -166,7 +165,7 @@ class Desk:
 
     def store(self, destination, *values, **fields):
         """Push, and leave the handing out for later; returns the ids."""
-        items = [Item(destination, value, **fields) for value in values]
+        items = [Pending(destination, value, **fields) for value in values]
         self.broker.store(items)
         self.stored.extend(items)
         return [item.position for item in items]
@@ -194,8 +193,9 @@ class Desk:
     def _messages(self, sid):
         return [each for each in self.sockets.wire[sid] if len(each) == 2]
 
-    def taps(self):
-        return [tap for stripe in self.broker._stripes for taps in stripe.taps.values() for tap in taps]
+    def live_queues(self):
+        queues = (queues for stripe in self.broker._stripes for queues in stripe.live_queues.values())
+        return [queue for each in queues for queue in each]
 
     def close(self):
         self.broker.close()

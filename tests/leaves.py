@@ -16,7 +16,7 @@ import queue
 from conftest import wait_for
 
 PACKAGES = ("pushrelay.", "socketio.", "engineio.")
-NUMBERS = {"_count", "taken", "_unsettled", "_busy", "_owed", "_bytes", "size"}  # what is held, in numbers
+NUMBERS = {"_count", "taken", "_uncommitted", "_busy", "_owed", "_bytes", "size"}  # what is held, in numbers
 # Bounded memories of headers, paths, offsets and answers that may be of use again, and threads that wait for work.
 CACHES = {
     "Poller._workers",
@@ -26,13 +26,13 @@ CACHES = {
     "Server._remembered",
     "Server._quick",
     "Server._slow",
-    "SQLiteBroker._spots",
+    "SQLiteBroker._cursors",
     "SQLiteBroker._staged",
     "SQLiteBroker._whole",
-    "SQLiteBroker._lost_spots",
+    "SQLiteBroker._lost_cursors",
     "SQLiteBroker._entries",
     "SQLiteBroker._recent",
-    "SQLiteBroker._unsettled",
+    "SQLiteBroker._uncommitted",
     "MemoryBroker._destinations",
     "AuthBackend._requests",
     "Expiries._heap",

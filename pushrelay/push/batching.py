@@ -14,10 +14,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pushrelay.errors import Refused
-from pushrelay.store.broker import Broker
-from pushrelay.store.dispatch import Item
-from pushrelay.store.publication import StoreError
+from pushrelay.errors import Refused, StoreError
+from pushrelay.store import Broker
+from pushrelay.store.dispatch import Pending
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,8 @@ class Gathering:
 
     def __init__(self, broker: Broker):
         self._broker = broker
-        self._waiting: deque[tuple[list[Item], Told, int]] = deque()  # with the bytes of their data
-        self._large: deque[tuple[list[Item], Told, int]] = deque()  # those with much of it
+        self._waiting: deque[tuple[list[Pending], Told, int]] = deque()  # with the bytes of their data
+        self._large: deque[tuple[list[Pending], Told, int]] = deque()  # those with much of it
         self._bytes = 0  # of data that waits; about, as threads add to it at the same time
         self._called = False  # the poller is going to call `_publish`
         self._storing = threading.Lock()  # held by the thread that is in the store
@@ -47,13 +46,13 @@ class Gathering:
         """Whether too many pushes wait for the store."""
         return len(self._waiting) + len(self._large) >= MOST_WAITING or self._bytes >= MOST_BYTES
 
-    def check_room(self, items: Sequence[Item] = ()) -> None:
+    def check_room(self, items: Sequence[Pending] = ()) -> None:
         """Raise Refused (503) if there is no room for these items. One push has room whenever nothing waits."""
         if self.is_full() or (self._bytes and self._bytes + _size_of(items) > MOST_BYTES):
             message = "the push was not taken; send it again later: too many wait for the store already"
             raise Refused(503, "store_not_available", message)
 
-    def add(self, items: list[Item], told: Told, poller: Any) -> None:
+    def add(self, items: list[Pending], told: Told, poller: Any) -> None:
         """Publish these items soon. `told` is called once, by a thread of the poller."""
         size = _size_of(items)
         self._bytes += size
@@ -92,12 +91,12 @@ class Gathering:
             except Exception:
                 log.exception("a publisher could not be answered")
         if error is None:
-            self._broker.sweep_along(len(items))
+            self._broker.sweep_after(len(items))
 
-    def _take(self) -> tuple[list[Told], list[Item]]:
+    def _take(self) -> tuple[list[Told], list[Pending]]:
         waiting, large = self._waiting, self._large
         taken: list[Told] = []
-        items: list[Item] = []
+        items: list[Pending] = []
         taken_bytes = 0
         while waiting and len(items) < MOST_AT_ONCE and taken_bytes < MOST_BYTES_AT_ONCE:
             more, told, size = waiting.popleft()
@@ -116,14 +115,14 @@ class Gathering:
             self._bytes = 0
         return taken, items
 
-    def _hand_out(self, items: list[Item]) -> None:
+    def _hand_out(self, items: list[Pending]) -> None:
         try:
             self._broker.hand_out(items)
         except Exception:
             log.exception("handing out failed")  # it is stored, and who did not get it recovers it
 
 
-def _size_of(items: Sequence[Item]) -> int:
+def _size_of(items: Sequence[Pending]) -> int:
     """Return the bytes of a push's data, about; 0 if it is little: there are too few of these to be much."""
     if len(items) == 1 and len(items[0].text) <= 1000:
         return 0

@@ -12,8 +12,8 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from pushrelay import json_text
 from pushrelay.errors import Refused, bad
+from pushrelay.json_text import encode_decoded, quote
 from pushrelay.names import MAX_PUSHES, kind_of
-from pushrelay.store.publication import encode_decoded, quote
 
 FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
 SEED_FIELDS = ("destination", "data")

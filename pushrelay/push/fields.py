@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pushrelay.errors import Refused, bad
-from pushrelay.json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers
+from pushrelay.json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers, encode, quote
 from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, destinations_of, event_of, is_clean
 from pushrelay.settings import Settings
-from pushrelay.store.publication import encode, quote
 
 from .body import FIELDS, SEED_FIELDS, Body, Fields, read_body, read_query
 

@@ -3,17 +3,17 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from json.encoder import encode_basestring as quote
 from typing import Any
 
 from pushrelay.access.callers import Access, Caller
 from pushrelay.answers import JSON_HEADERS, PRIVATE, Answer, json_answer, refusal, store_away
-from pushrelay.errors import Refused, bad
+from pushrelay.errors import Refused, StoreError, bad
+from pushrelay.json_text import encode, quote
 from pushrelay.log.refusals import Refusals
 from pushrelay.settings import Settings
-from pushrelay.store.broker import Broker
-from pushrelay.store.dispatch import Item, KeyUse
-from pushrelay.store.publication import StoreError, encode, offset_of
+from pushrelay.store import Broker
+from pushrelay.store.dispatch import KeyUse, Pending
+from pushrelay.store.publication import offset_of
 
 from .batching import Gathering
 from .body import Body, reader_of, usual_reader_of
@@ -101,7 +101,7 @@ class Publisher:
     def publish(self, push: Push) -> list[dict[str, Any]]:
         """Publish in this thread, without regard to `wait`; what the publisher is told about each destination."""
         items = items_of(push)
-        self._broker.publish_items(items)
+        self._broker.publish_pending(items)
         if items[0].is_reused:
             raise Refused(REUSED.status, REUSED.error, REUSED.message)
         receipts = [item.receipt() for item in items]
@@ -110,14 +110,14 @@ class Publisher:
             for item, receipt in zip(items, receipts, strict=True)
         ]
 
-    def _publish_here(self, pushes: Pushes, items: list[Item], seed: bool, environ: dict[str, Any]) -> Answer:
+    def _publish_here(self, pushes: Pushes, items: list[Pending], seed: bool, environ: dict[str, Any]) -> Answer:
         """Publish, and wait, in this thread."""
         if isinstance(pushes, list) or not pushes.wait:
-            self._broker.publish_items(items)
+            self._broker.publish_pending(items)
             return self._written(pushes, items, seed, environ)
         waiter, held = self.waiters.enter(pushes.destinations), Held()
         try:
-            self._broker.publish_items(items)
+            self._broker.publish_pending(items)
             if items[0].is_reused:
                 waiter.finish()
                 return self._reused(environ)
@@ -128,7 +128,7 @@ class Publisher:
         return self._written(pushes, items, seed, environ, held.wait(waiter, pushes.wait))
 
     def _publish_soon(
-        self, pushes: Pushes, items: list[Item], seed: bool, conversation: Any, environ: dict[str, Any]
+        self, pushes: Pushes, items: list[Pending], seed: bool, conversation: Any, environ: dict[str, Any]
     ) -> Answer | None:
         """Park the request, publish together with what else has come, and answer it then."""
         if not items:
@@ -148,7 +148,7 @@ class Publisher:
         self._gathering.add(items, told, conversation.connection.poller)
         return None
 
-    def _wait(self, push: Push, seed: bool, conversation: Any, items: list[Item], environ: dict[str, Any]) -> None:
+    def _wait(self, push: Push, seed: bool, conversation: Any, items: list[Pending], environ: dict[str, Any]) -> None:
         """The same for a push that waits for an acknowledgement."""
         waiter = self.waiters.enter(push.destinations)
         poller = conversation.connection.poller
@@ -176,7 +176,7 @@ class Publisher:
     def _written(
         self,
         pushes: Pushes,
-        items: list[Item],
+        items: list[Pending],
         seed: bool,
         environ: dict[str, Any],
         acked: dict[str, int] | None = None,
@@ -207,7 +207,7 @@ class Publisher:
         what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
         return refusal(store_away(error, f"{what}; send it again later", self._access.is_local(environ)))
 
-    def _expect(self, waiter: Waiter, items: list[Item], answer: Callable[[dict[str, int]], None]) -> None:
+    def _expect(self, waiter: Waiter, items: list[Pending], answer: Callable[[dict[str, int]], None]) -> None:
         receipts = [item.receipt() for item in items]
         for destination, receipt in zip(waiter.destinations, receipts, strict=True):
             if receipt.repeated:  # it may have been acknowledged before it is asked about again
@@ -275,7 +275,7 @@ class Lane:
             return False
         if caller.bucket is not None and caller.bucket.take():
             return False
-        item = Item(destination, None, text=text)
+        item = Pending(destination, None, text=text)
         conversation.park()
         gathering.add([item], partial(self._answer, item, address, conversation), conversation.connection.poller)
         return True
@@ -302,7 +302,7 @@ class Lane:
         self._gathering.add(items, told, conversation.connection.poller)
         return True
 
-    def _answer(self, item: Item, address: str, conversation: Any, error: StoreError | None) -> None:
+    def _answer(self, item: Pending, address: str, conversation: Any, error: StoreError | None) -> None:
         """Answer a push to one destination, once it is published or could not be stored."""
         if error is None:
             conversation.answer("200 OK", JSON_HEADERS, _json_of_item(item).encode())
@@ -310,7 +310,7 @@ class Lane:
             conversation.answer(*self._publisher._not_taken(error, self._environ_from(address)))
 
     def _answer_any(
-        self, pushes: Pushes, items: list[Item], address: str, conversation: Any, error: StoreError | None
+        self, pushes: Pushes, items: list[Pending], address: str, conversation: Any, error: StoreError | None
     ) -> None:
         publisher, environ = self._publisher, self._environ_from(address)
         if error is None:
@@ -329,7 +329,7 @@ class Lane:
         return {**self._environ, "REMOTE_ADDR": address}
 
 
-def items_of(pushes: Pushes, seed: bool = False) -> list[Item]:
+def items_of(pushes: Pushes, seed: bool = False) -> list[Pending]:
     """Return what to publish, in order; nothing for the pushes of a batch that are refused.
 
     Raises Refused (400) for a batch at the server's root (`seed`).
@@ -338,13 +338,13 @@ def items_of(pushes: Pushes, seed: bool = False) -> list[Item]:
         push = pushes
         use = None if push.key is None else KeyUse(push.text, push.event, push.ttl, push.skip_sid)
         more = push.event, push.ttl, push.key, push.skip_sid, push.text or None, use
-        return [Item(each, push.data, *more) for each in push.destinations]
+        return [Pending(each, push.data, *more) for each in push.destinations]
     if seed:
         bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
 
-def _each_written(pushes: list[Push | Refused], items: list[Item]) -> Iterator[str]:
+def _each_written(pushes: list[Push | Refused], items: list[Pending]) -> Iterator[str]:
     """The answers to a batch: each push's own."""
     left = iter(items)
     for push in pushes:
@@ -355,7 +355,7 @@ def _each_written(pushes: list[Push | Refused], items: list[Item]) -> Iterator[s
             yield encode(push.body())
 
 
-def _json_of(push: Push, items: list[Item], acked: dict[str, int] | None = None) -> str:
+def _json_of(push: Push, items: list[Pending], acked: dict[str, int] | None = None) -> str:
     """Return what encode() would make of publish()'s answers, in a tenth of the time."""
     if not push.several and acked is None:
         return _json_of_item(items[0])
@@ -363,7 +363,7 @@ def _json_of(push: Push, items: list[Item], acked: dict[str, int] | None = None)
     return f"[{','.join(answers)}]" if push.several else answers[0]
 
 
-def _json_of_item(item: Item, acked: int | None = None) -> str:
+def _json_of_item(item: Pending, acked: int | None = None) -> str:
     told = item if item.first is None else item.first
     more = "" if acked is None else f',"acked":{acked}'
     return f'{{"destination":{quote(item.destination)},"id":"{told.position}","connections":{told.connections}{more}}}'

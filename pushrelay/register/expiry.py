@@ -15,7 +15,7 @@ _NOTHING: dict[str, Any] = {}  # what most states have; never written to
 class SocketState:
     """What the relay knows of one socket, beside the rooms that it is in.
 
-    A socket in a room has been handed all that came after an offset, its `first`, up to what broker.handed() returns.
+    A socket in a room has been handed all that came after an offset, its `first`, up to broker.delivered().
     """
 
     __slots__ = ("_epoch", "_first", "_others", "_room", "due", "auth_request", "rights", "sid", "until")

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from pushrelay.access.tokens import Rights
 from pushrelay.errors import NotYet, bad
-from pushrelay.store.broker import Broker
-from pushrelay.store.publication import Handed, Publication, Recovery, offset_in, position_of
+from pushrelay.store import Broker
+from pushrelay.store.publication import Delivered, Publication, Recovery, offset_in, position_of
 from pushrelay.store.replay import Replay
 
 from .expiry import Expiries, SocketState
@@ -149,9 +149,9 @@ class Registration:
 
     def _join(self, subscription: Subscription) -> None:
         """Enter the room of an id that is live from now."""
-        handed = self._broker.join(subscription.destination, lambda: self._enter(subscription.room))
-        self._state.entered(subscription.room, handed.epoch, handed.offset)
-        self._done[subscription.name] = Recovery(handed.position, False, 0)
+        delivered = self._broker.join(subscription.destination, lambda: self._enter(subscription.room))
+        self._state.entered(subscription.room, delivered.epoch, delivered.offset)
+        self._done[subscription.name] = Recovery(delivered.position, False, 0)
 
     def _replay_of(self, subscription: Subscription, since: str | None) -> Replay:
         state, manager, room = self._state, self._manager, subscription.room
@@ -187,7 +187,7 @@ class Registration:
         if self.has_waited:
             for subscription in self.subscriptions:  # the first ones have been handed more since they were done
                 self._done[subscription.name] = _moved_on(
-                    self._done[subscription.name], self._broker.handed(subscription.destination)
+                    self._done[subscription.name], self._broker.delivered(subscription.destination)
                 )
         # Last: if the socket has left a room by now, a position above may be beyond what it was handed.
         self._check(self._before)
@@ -229,15 +229,15 @@ class Registration:
 
         None if something that came after `since` was not handed to it.
         """
-        handed = self._broker.handed(subscription.destination)
+        delivered = self._broker.delivered(subscription.destination)
         if since is None:
-            return handed.position
-        offset, first = offset_in(since, handed.epoch), self._state.handed_since(subscription.room, handed.epoch)
-        if offset is None or offset > handed.newest:
+            return delivered.position
+        offset, first = offset_in(since, delivered.epoch), self._state.handed_since(subscription.room, delivered.epoch)
+        if offset is None or offset > delivered.newest:
             return None
-        if offset > handed.offset:  # it knows this one from elsewhere, and all that comes later is yet to be handed out
-            return position_of(handed.epoch, offset)
-        return handed.position if first is not None and first <= offset else None
+        if offset > delivered.offset:  # it knows this one from elsewhere, and what comes later is yet to be handed out
+            return position_of(delivered.epoch, offset)
+        return delivered.position if first is not None and first <= offset else None
 
     # Waiting.
 
@@ -258,12 +258,12 @@ class Registration:
         self._on_gone(self)
 
 
-def _moved_on(done: Recovery, handed: Handed) -> Recovery:
+def _moved_on(done: Recovery, delivered: Delivered) -> Recovery:
     """Return how a socket stands that has been in the room since it was done."""
-    offset = offset_in(done.position, handed.epoch)
+    offset = offset_in(done.position, delivered.epoch)
     if offset is None:  # the store lost something in the meantime
-        return Recovery(handed.position, False, done.replayed)
-    return done if offset > handed.offset else done._replace(position=handed.position)
+        return Recovery(delivered.position, False, done.replayed)
+    return done if offset > delivered.offset else done._replace(position=delivered.position)
 
 
 def _answer(subscription: Subscription, done: Recovery) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from typing import Any
 from pushrelay.access.auth_url import AuthBackend, Visitor
 from pushrelay.access.tokens import Rights, Tokens
 from pushrelay.errors import NotYet, Refused, bad
+from pushrelay.json_text import encode
 from pushrelay.names import check_exact
 from pushrelay.push.fields import Push, checked
 from pushrelay.settings import Settings
-from pushrelay.store.broker import Broker
-from pushrelay.store.publication import encode, offset_of
+from pushrelay.store import Broker
+from pushrelay.store.publication import offset_of
 
 from .expiry import Expiries, SocketState
 from .registration import BYTES_EACH, FINISH_SECONDS, Registration, leave, rooms_of_socket

@@ -1,8 +1,8 @@
 """The broker: numbers publications, stores them, hands them out in order, and replays what somebody missed.
 
 `Broker` is the interface, and what all stores have in common; its subclasses are the stores. A publication is stored
-in a transaction that it shares with whatever waits (commits.py), queued with others of its stripe in the order of the
-offsets, and handed out by whoever holds the stripe (handout.py).
+in a transaction that it shares with whatever waits (group_commit.py), queued with others of its stripe in the order of
+the offsets, and handed out by whoever holds the stripe (dispatch.py).
 """
 
 import contextlib
@@ -12,22 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .dispatch import Item, KeyUse, Stripe, Tap
-from .group_commit import Commits, Job
+from pushrelay.errors import StoreError
+
+from .dispatch import KeyUse, LiveQueue, Pending, Stripe
+from .group_commit import GroupCommit, Job
 from .listing import MOST_BYTES, Listing
-from .publication import (
-    Draft,
-    Handed,
-    History,
-    Kept,
-    Publication,
-    Receipt,
-    Recovery,
-    StoreError,
-    Tip,
-    offset_in,
-    position_of,
-)
+from .publication import Delivered, Draft, History, Kept, Publication, Receipt, Recovery, Tip, offset_in, position_of
 from .replay import Replay
 
 log = logging.getLogger(__name__)
@@ -76,16 +66,16 @@ class Broker:
         self._deliver = deliver
         self._clock = clock
 
-        self._commits = Commits(self._run)
+        self._group_commit = GroupCommit(self._run)
         self._closed = True
         self._away = CLOSED  # why the store cannot be used, while it is not open
 
         # All threads read these. The thread in the transaction changes them; whoever hands out moves the first one on.
         self._committing: dict[str, int] = {}  # destination: its first offset that is not in its stripe's queue yet
-        self._placed: list[Item] = []  # what this transaction stores, in order
+        self._placed: list[Pending] = []  # what this transaction stores, in order
 
         # Items with a key, from their transaction until `connections` is final and stored.
-        self._keyed: dict[str, Item] = {}
+        self._keyed: dict[str, Pending] = {}
         self._stripes = [Stripe(self._committing) for _ in range(STRIPES)]
         self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
 
@@ -107,24 +97,24 @@ class Broker:
         and no offset was used. A draft whose key was used within KEY_TTL seconds is answered with the first receipt,
         or with `reused` if that one had another event, other data, or another ttl or skip_sid.
         """
-        items = [Item(*draft) for draft in drafts]
-        self.publish_items(items)
+        items = [Pending(*draft) for draft in drafts]
+        self.publish_pending(items)
         return [item.receipt() for item in items]
 
-    def publish_items(self, items: list[Item]) -> None:
+    def publish_pending(self, items: list[Pending]) -> None:
         """The same for items made of drafts; they have their receipts then."""
         if items:
             self.store(items)
             self.hand_out(items)
-            self.sweep_along(len(items))
+            self.sweep_after(len(items))
 
     # Its steps, for who has something to do between them.
 
-    def store(self, items: list[Item]) -> None:
+    def store(self, items: list[Pending]) -> None:
         """Store all of them in one transaction. Raises StoreError; then nothing was."""
-        self._commits.together(lambda: self._store(items, self._clock()))
+        self._group_commit.run(lambda: self._store(items, self._clock()))
 
-    def hand_out(self, items: list[Item]) -> None:
+    def hand_out(self, items: list[Pending]) -> None:
         """Return when all are handed out, by this thread or by another that was quicker; they have receipts then.
 
         So it is with those that they repeat: the same destination, the same stripe, and earlier in its queue.
@@ -135,9 +125,9 @@ class Broker:
                     if stripe.queue:
                         stripe.drain(self._deliver)
         finally:
-            self._settle_keys(items)
+            self._finish_keys(items)
 
-    def sweep_along(self, count: int) -> None:
+    def sweep_after(self, count: int) -> None:
         """Sweep on behalf of what was published, so long that no flood of pushes outruns it."""
         self._unswept += count
         if self._unswept < SWEEP_EVERY:
@@ -163,25 +153,25 @@ class Broker:
             replay.close()
         return replay.recovery()
 
-    def handed(self, destination: str) -> Handed:
+    def delivered(self, destination: str) -> Delivered:
         """Return up to where the sockets of a destination have been handed everything.
 
         It waits for what is being handed out. Raises StoreError.
         """
         stripe = self._stripe(destination)
         with stripe.lock:
-            return self._handed(stripe, destination)
+            return self._delivered(stripe, destination)
 
-    def join(self, destination: str, join: Callable[[], Any]) -> Handed:
-        """Let a newcomer join that asks for nothing it missed; returns what handed() does at that moment.
+    def join(self, destination: str, join: Callable[[], Any]) -> Delivered:
+        """Let a newcomer join that asks for nothing it missed; returns what delivered() does at that moment.
 
         `join()` must not block. Raises StoreError, and what `join()` raises.
         """
         stripe = self._stripe(destination)
         with stripe.lock:
-            handed = self._handed(stripe, destination)
+            delivered = self._delivered(stripe, destination)
             join()
-        return handed
+        return delivered
 
     def let_finish(self, destination: str, seconds: float = -1) -> None:
         """Wait until what is being handed out for a destination has been handed out, or the time is over.
@@ -217,7 +207,7 @@ class Broker:
         if offset > tip.offset:
             raise ValueError("nothing was pushed at this position yet: acknowledge the id that came with the push")
         if offset > tip.acked:
-            self._commits.together(lambda: self._store_ack(destination, offset))
+            self._group_commit.run(lambda: self._store_ack(destination, offset))
 
     def acked(self, destination: str) -> str:
         """The position acknowledged last; where there is none, the one before the first publication."""
@@ -230,23 +220,23 @@ class Broker:
         failure something is written to see whether it is over.
         """
         if self.trouble:
-            self._commits.together(self._probe)
+            self._group_commit.run(self._probe)
             self.trouble = None
-        return self._commits.together(self._sweep)
+        return self._group_commit.run(self._sweep)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Bring what was accepted to where the store keeps it for good. Raises StoreError."""
 
     def close(self) -> None:
         """Wait for the transaction under way, and close the store. What comes later gets StoreError."""
-        self._commits.alone(self._close_once)
+        self._group_commit.exclusive(self._close_once)
 
     def _close_once(self) -> None:
         if not self._closed:
             self._closed, self._away = True, CLOSED
             self._close()
 
-    # Commits.
+    # GroupCommit.
 
     def _run(self, jobs: list[Job]) -> None:
         """Do the work of all jobs in one transaction, and queue what it stored; either all of it or nothing."""
@@ -285,7 +275,7 @@ class Broker:
             self._rollback()
             raise
 
-    def _place(self, item: Item, offset: int, now: float, expires: float) -> None:
+    def _place(self, item: Pending, offset: int, now: float, expires: float) -> None:
         """Called by _store() for each item that it stores: give it its offset, and keep it for handing out."""
         item.offset = offset
         item.position = position = f"{self.epoch}:{offset}"
@@ -295,7 +285,7 @@ class Broker:
         if item.key is not None:
             self._keyed[item.key] = item
 
-    def _repeats(self, item: Item, now: float) -> bool:
+    def _repeats(self, item: Pending, now: float) -> bool:
         """Called by _store() for each item with a key: whether that was used before, and the item is not stored."""
         use = item.use
         if use.known is None:
@@ -305,7 +295,7 @@ class Broker:
         known = use.known.pop(item.key, None)
         if known is None:
             return False
-        if isinstance(known, Item):
+        if isinstance(known, Pending):
             item.first = known
         else:
             item.position, item.connections = position_of(self.epoch, known[0]), known[1]
@@ -319,7 +309,7 @@ class Broker:
             if known is None:
                 continue
             use.known[key] = known
-            first = known.use.fingerprint if isinstance(known, Item) else known[2]
+            first = known.use.fingerprint if isinstance(known, Pending) else known[2]
             if first not in (use.fingerprint, None):
                 use.is_reused = True
                 use.known = {}
@@ -336,7 +326,7 @@ class Broker:
     def _stripe(self, destination: str) -> Stripe:
         return self._stripes[hash(destination) % STRIPES]
 
-    def _settle_keys(self, items: list[Item]) -> None:
+    def _finish_keys(self, items: list[Pending]) -> None:
         """Store what the publishers of keys are told, for who repeats them after a restart."""
         if not self._keyed:
             return
@@ -347,7 +337,7 @@ class Broker:
         if counted:
             # They are accepted whether this works or not; where it fails, a repeat is told of no connections.
             with contextlib.suppress(StoreError):
-                self._commits.together(lambda: self._store_connections(counted))
+                self._group_commit.run(lambda: self._store_connections(counted))
         for item in firsts:
             del self._keyed[item.key]
 
@@ -365,23 +355,23 @@ class Broker:
         first = self._committing.get(destination)
         return offset if first is None else min(offset, first - 1)
 
-    def _handed(self, stripe: Stripe, destination: str) -> Handed:
-        """handed() for a caller that holds the stripe's lock, and may let a newcomer join at this very point."""
+    def _delivered(self, stripe: Stripe, destination: str) -> Delivered:
+        """delivered() for a caller that holds the stripe's lock, and may let a newcomer join at this very point."""
         while True:
             epoch, last = self.epoch, 0
             tip = self._tip(destination)
             reached = self._reached(destination, tip)
             if stripe.queue:  # what is queued after this look is handed out to whoever joins
-                tap = Tap()
-                stripe.open_tap(destination, tap)
+                live_queue = LiveQueue()
+                stripe.attach(destination, live_queue)
                 try:
                     stripe.drain(self._deliver)
                 finally:
-                    stripe.close_tap(destination, tap)
-                last = offset_in(tap.last, epoch) or 0
+                    stripe.detach(destination, live_queue)
+                last = offset_in(live_queue.last, epoch) or 0
             if epoch == self.epoch:  # else the tip may be of either
                 offset = max(reached, last)
-                return Handed(epoch, offset, max(tip.offset, offset))
+                return Delivered(epoch, offset, max(tip.offset, offset))
 
     def _after(self, destination: str, since: str) -> int | None:
         """The offset that `since` stands for; None where it is no position of this store."""
@@ -432,7 +422,7 @@ class Broker:
         """Undo all since _begin(), which may have failed itself. Raises nothing."""
         raise NotImplementedError
 
-    def _store(self, items: list[Item], now: float) -> None:
+    def _store(self, items: list[Pending], now: float) -> None:
         """Store items: ask _repeats() about those with a key, and call _place() for each that is stored."""
         raise NotImplementedError
 
@@ -443,7 +433,7 @@ class Broker:
         """
         raise NotImplementedError
 
-    def _store_connections(self, items: list[Item]) -> None:
+    def _store_connections(self, items: list[Pending]) -> None:
         raise NotImplementedError
 
     def _store_ack(self, destination: str, offset: int) -> None:
@@ -456,26 +446,3 @@ class Broker:
 
     def _probe(self) -> None:
         """Write something as large as a push. Nothing, where a store that can begin a transaction can write as well."""
-
-
-def open_broker(url: str, deliver: Callable[[Publication, str | None], int], **options: Any) -> Broker:
-    """The broker that a setting names, not started: no file is opened and no thread runs before start().
-
-    `options` are those of Broker, and `durability` for SQLite: "process" or "power". Raises ValueError with what to
-    write instead.
-    """
-    durability = options.pop("durability", "process")
-    if durability not in ("process", "power"):
-        raise ValueError(f"durability is process or power, not {durability!r}")
-    kind, _, rest = url.partition(":")
-    if url == "memory:":
-        from .memory import MemoryBroker
-
-        return MemoryBroker(deliver, **options)
-    if kind == "sqlite" and rest and not rest.startswith("//"):
-        from .sqlite import SQLiteBroker
-
-        return SQLiteBroker(rest, deliver, durability=durability, **options)
-    raise ValueError(
-        f"broker is memory: or sqlite:FILE, such as sqlite:relay.db or sqlite:/var/lib/relay.db, not {url!r}"
-    )

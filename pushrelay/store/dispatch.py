@@ -1,6 +1,6 @@
 """Handing out in order: what is stored goes through the queue of its destination's stripe, one at a time.
 
-A newcomer opens a tap on it, which keeps for it what is handed out from then on (replay.py).
+A newcomer attaches a live queue to it, which keeps for it what is handed out from then on (replay.py).
 """
 
 import hashlib
@@ -8,17 +8,18 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from json.encoder import encode_basestring as quote
 from typing import Any
 
-from .publication import Publication, Receipt, decode, encode
+from pushrelay.json_text import decode, encode, quote
+
+from .publication import Publication, Receipt
 
 log = logging.getLogger(__name__)
 
-# What a tap holds for a newcomer that cannot take more at the moment: a hundred short publications. All that is kept
-# can be read from the store instead, so this bound costs a read and no publication.
-TAP_BYTES = 65536
-ITEM_BYTES = 600  # what an item takes beside its data (measured)
+# What a live queue holds for a newcomer that cannot take more at the moment: a hundred short publications. All that is
+# kept can be read from the store instead, so this bound costs a read and no publication.
+LIVE_QUEUE_BYTES = 65536
+PENDING_BYTES = 600  # what an item takes beside its data (measured)
 MOST_SKIPPED = 1000
 
 
@@ -40,7 +41,7 @@ class KeyUse:
         self.is_reused = False  # for a push with other contents: nothing of this one is stored
 
 
-class Item:
+class Pending:
     """One draft on its way through the broker, made of its fields. Raises ValueError for data that is not JSON."""
 
     __slots__ = (
@@ -92,7 +93,7 @@ class Item:
             self.use = use or KeyUse(text, event, ttl, skip_sid)
             self.use.keys.append(self.key)
         self.stripe: Stripe | None = None  # where it is queued
-        self.first: Item | None = None  # the item that this one repeats, still on its way
+        self.first: Pending | None = None  # the item that this one repeats, still on its way
         self.offset = 0
         self.position = ""
         self.publication: Publication | None = None  # None where it repeats an earlier one
@@ -104,7 +105,7 @@ class Item:
         return self.use is not None and self.use.is_reused
 
     @property
-    def is_fleeting(self) -> bool:
+    def is_ephemeral(self) -> bool:
         """Whether no store keeps it, so that nobody can read it later."""
         return self.publication.expires <= self.publication.created
 
@@ -119,72 +120,73 @@ class Item:
         return Receipt(told.position, told.connections, self.publication is None, self.is_reused)
 
 
-class Tap:
+class LiveQueue:
     """What is handed out while a newcomer is still being sent what it missed. The stripe's lock guards it.
 
-    It holds at most TAP_BYTES. Beyond that it is `overflowed` and holds nothing: the newcomer reads the store again.
+    It holds at most LIVE_QUEUE_BYTES. Beyond that it is `overflowed` and holds nothing: the newcomer
+    reads the store again.
     """
 
-    __slots__ = ("_sid", "_size", "fleeting", "items", "last", "overflowed", "skipped")
+    __slots__ = ("_sid", "_size", "dropped_ephemeral", "items", "last", "overflowed", "skipped")
 
     def __init__(self, sid: str | None = None) -> None:
         self._sid = sid  # the newcomer's, for publications that are not meant for it
         self._size = 0
-        self.items: deque[Item] = deque()
+        self.items: deque[Pending] = deque()
         self.last = ""  # the position of the last item that was added
         self.overflowed = False
-        self.fleeting = False  # something was dropped that no store keeps
+        self.dropped_ephemeral = False  # something was dropped that no store keeps
         self.skipped: set[int] = set()  # offsets of what was pushed with the newcomer's sid as `except`
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def add(self, item: Item) -> None:
+    def add(self, item: Pending) -> None:
         self.last = item.position
         if self._sid is not None and item.skip_sid == self._sid and len(self.skipped) < MOST_SKIPPED:
             self.skipped.add(item.offset)
-        self._size += ITEM_BYTES + len(item.text)
-        if not self.overflowed and self._size <= TAP_BYTES:
+        self._size += PENDING_BYTES + len(item.text)
+        if not self.overflowed and self._size <= LIVE_QUEUE_BYTES:
             self.items.append(item)
         else:
             self._overflow([*self.items, item])
 
-    def take(self) -> deque[Item]:
+    def take(self) -> deque[Pending]:
         """Take all that it holds."""
         items, self.items = self.items, deque()
         self._size = 0
         return items
 
-    def put_back(self, items: deque[Item]) -> None:
+    def put_back(self, items: deque[Pending]) -> None:
         """Give back what take() returned and could not be sent."""
         if self.overflowed:
             self._overflow(items)
             return
         items.extend(self.items)
         self.items = items
-        self._size = sum(ITEM_BYTES + len(each.text) for each in items)
+        self._size = sum(PENDING_BYTES + len(each.text) for each in items)
 
     def begin_again(self) -> None:
         """Hold what is handed out from now on; the newcomer reads from the store what was dropped."""
         self.items.clear()
         self._size, self.overflowed = 0, False
 
-    def _overflow(self, dropped: Iterable[Item]) -> None:
+    def _overflow(self, dropped: Iterable[Pending]) -> None:
         self.overflowed = True
-        self.fleeting = self.fleeting or any(each.is_fleeting for each in dropped)
+        self.dropped_ephemeral = self.dropped_ephemeral or any(each.is_ephemeral for each in dropped)
         self.items.clear()
 
 
 class Stripe:
     """The destinations that share one lock: what is stored and not yet handed out, and who listens in."""
 
-    __slots__ = ("_committing", "lock", "queue", "taps")
+    __slots__ = ("_committing", "lock", "queue", "live_queues")
 
     def __init__(self, committing: dict[str, int]) -> None:
         self._committing = committing  # the broker's
         self.lock = threading.Lock()  # held by whoever calls one of the methods
-        self.queue: deque[Item] = deque()  # appended to without the lock, in the order of the offsets
-        self.taps: dict[str, list[Tap]] = {}
+        self.queue: deque[Pending] = deque()  # appended to without the lock, in the order of the offsets
+        self.live_queues: dict[str, list[LiveQueue]] = {}
 
     def drain(self, deliver: Callable[[Publication, str | None], int]) -> None:
         """Hand out what the queue holds."""
@@ -196,22 +198,22 @@ class Stripe:
             first = self._committing.get(item.destination)
             if first is not None and first <= item.offset:
                 self._committing[item.destination] = item.offset + 1
-            if self.taps:
-                for tap in self.taps.get(item.destination, ()):
-                    tap.add(item)
+            if self.live_queues:
+                for live_queue in self.live_queues.get(item.destination, ()):
+                    live_queue.add(item)
             try:
                 item.connections = deliver(item.publication, item.skip_sid)
             except Exception:
                 # It is stored, so it is accepted, and who did not get it recovers it.
                 log.exception("handing out to %.80r failed", item.destination)
 
-    def open_tap(self, destination: str, tap: Tap) -> None:
-        self.taps.setdefault(destination, []).append(tap)
+    def attach(self, destination: str, live_queue: LiveQueue) -> None:
+        self.live_queues.setdefault(destination, []).append(live_queue)
 
-    def close_tap(self, destination: str, tap: Tap) -> None:
-        """Close a tap, which may never have been opened."""
-        taps = self.taps.get(destination, [])
-        if tap in taps:
-            taps.remove(tap)
-            if not taps:
-                del self.taps[destination]
+    def detach(self, destination: str, live_queue: LiveQueue) -> None:
+        """Close a live_queue, which may never have been opened."""
+        live_queues = self.live_queues.get(destination, [])
+        if live_queue in live_queues:
+            live_queues.remove(live_queue)
+            if not live_queues:
+                del self.live_queues[destination]

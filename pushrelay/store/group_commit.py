@@ -1,10 +1,10 @@
-"""Commits that are shared: who finds the store busy waits, and the next one to write takes along all that waits."""
+"""GroupCommit that are shared: who finds the store busy waits, and the next one to write takes along all that waits."""
 
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .publication import StoreError
+from pushrelay.errors import StoreError
 
 T = TypeVar("T")
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 class Job:
     """Work that waits for its transaction."""
 
-    __slots__ = ("error", "result", "settled", "work")
+    __slots__ = ("error", "result", "is_done", "work")
 
     def __init__(self, work: Callable[[], Any]):
         self.work = work
@@ -20,10 +20,10 @@ class Job:
         # Why it was not done. Not the exception, whose traceback would know this job: both would stay until the garbage
         # collector comes, which is seldom (server.GC_THRESHOLD).
         self.error: tuple[str, str] | None = None  # StoreError's arguments
-        self.settled = False
+        self.is_done = False
 
 
-class Commits:
+class GroupCommit:
     """Has `transact(jobs)` called by one thread at a time, with all the jobs that came while it was busy.
 
     It does the work of all of them or, raising StoreError, of none.
@@ -37,7 +37,7 @@ class Commits:
         self._busy = False  # a thread is in the transaction
         self._sleepers = 0  # threads that wait for their turn
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T]) -> T:
         """Do work inside a transaction, together with what else waits for one; returns what work returned.
 
         No thread is asked to do so for the others: whoever waits and finds the store free does it for all.
@@ -45,20 +45,20 @@ class Commits:
         job = Job(work)
         with self._lock:
             self._waiting.append(job)
-            while self._busy and not job.settled:
+            while self._busy and not job.is_done:
                 self._sleepers += 1
                 self._turn.wait()
                 self._sleepers -= 1
-            if not job.settled:
+            if not job.is_done:
                 self._busy = True
                 jobs, self._waiting = self._waiting, []
-        if not job.settled:
+        if not job.is_done:
             self._lead(jobs)
         if job.error is not None:
             raise StoreError(*job.error)
         return job.result
 
-    def alone(self, work: Callable[[], Any]) -> None:
+    def exclusive(self, work: Callable[[], Any]) -> None:
         """Do work while there is no transaction."""
         with self._lock:
             self._sleepers += 1
@@ -78,7 +78,7 @@ class Commits:
                 error = ("the relay was interrupted",) * 2
             with self._lock:
                 for job in jobs:
-                    job.error, job.settled = error, True
+                    job.error, job.is_done = error, True
                 self._busy = False
                 if self._sleepers:
                     self._turn.notify_all()

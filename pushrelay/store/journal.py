@@ -20,7 +20,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from .publication import StoreError
+from pushrelay.errors import StoreError
 
 SIZE = 256 * 1024  # bytes: some hundred pushes. What does not fit is committed at once
 
@@ -35,7 +35,7 @@ _OLD_HEADER = struct.Struct("<8sQ24s")
 _END = 0xFFFFFFFF  # in place of a length: nothing was put behind this
 
 
-class Left(NamedTuple):
+class Contents(NamedTuple):
     """What a journal holds."""
 
     epoch: str
@@ -122,9 +122,9 @@ class Journal:
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, self._tails[0], self._end)
 
-    def as_left(self) -> Left:
+    def contents(self) -> Contents:
         """What it holds, by this process's own memory."""
-        return Left(self.epoch, self.token, self.generation, self.payloads)
+        return Contents(self.epoch, self.token, self.generation, self.payloads)
 
     def is_in_place(self) -> bool:
         """Return whether the file is still at its path, in its full length."""
@@ -134,9 +134,9 @@ class Journal:
             return False
         return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino) and mine.st_size >= SIZE
 
-    def close(self, is_settled: bool = False) -> None:
-        """Close the file; with `is_settled`, all payloads are committed and only the header is kept."""
-        if is_settled:
+    def close(self, is_committed: bool = False) -> None:
+        """Close the file; with `is_committed`, all payloads are committed and only the header is kept."""
+        if is_committed:
             with contextlib.suppress(StoreError, OSError):
                 self.begin(self.generation)
                 os.ftruncate(self._fd, _FIRST + _RECORD.size)
@@ -172,7 +172,7 @@ def _put_in_place(path: str, keep_old: bool) -> None:
         _sync_folder(path)
 
 
-def read(path: str) -> Left | None:
+def read(path: str) -> Contents | None:
     """Read the journal at `path`; None if there is none. Raises StoreError if it cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -185,11 +185,13 @@ def read(path: str) -> Left | None:
         return _read_old(data)
     header = data[: _HEADER.size]
     if len(data) < _FIRST or _SUM.unpack_from(data, _HEADER.size) != (zlib.crc32(header), 0):
-        return Left("", "", 0, [], "its header cannot be read")
+        return Contents("", "", 0, [], "its header cannot be read")
     _, generation, *words = _HEADER.unpack(header)
     epoch, token = (word.rstrip(b"\0").decode(errors="replace") for word in words)
     payloads, is_whole = _records(data, _seed_of(epoch, token, generation))
-    return Left(epoch, token, generation, payloads, None if is_whole else f"record {len(payloads) + 1} cannot be read")
+    return Contents(
+        epoch, token, generation, payloads, None if is_whole else f"record {len(payloads) + 1} cannot be read"
+    )
 
 
 def _records(data: bytes, seed: int) -> tuple[list[bytes], bool]:
@@ -208,10 +210,10 @@ def _records(data: bytes, seed: int) -> tuple[list[bytes], bool]:
     return payloads, False
 
 
-def _read_old(data: bytes) -> Left:
+def _read_old(data: bytes) -> Contents:
     """Read what an older relay left when it was killed. It cannot be known whether something is missing at its end."""
     if len(data) < _OLD_HEADER.size:
-        return Left("", "", 0, [], "its header cannot be read")
+        return Contents("", "", 0, [], "its header cannot be read")
     _, generation, epoch = _OLD_HEADER.unpack_from(data)
     seed, payloads, at = zlib.crc32(generation.to_bytes(8, "little")), [], _OLD_HEADER.size
     while at + _RECORD.size <= len(data):
@@ -221,7 +223,7 @@ def _read_old(data: bytes) -> Left:
             break
         payloads.append(payload)
         at += _RECORD.size + length
-    return Left(epoch.rstrip(b"\0").decode(errors="replace"), "", 0, payloads)
+    return Contents(epoch.rstrip(b"\0").decode(errors="replace"), "", 0, payloads)
 
 
 def _seed_of(epoch: str, token: str, generation: int) -> int:

@@ -1,10 +1,12 @@
 """What is kept of a destination, for a program that asks: read from the store page by page, as its reader takes it."""
 
 from collections.abc import Iterator
-from json.encoder import encode_basestring as quote
 from typing import TYPE_CHECKING
 
-from .publication import Kept, Publication, StoreError, position_of
+from pushrelay.errors import StoreError
+from pushrelay.json_text import quote
+
+from .publication import Kept, Publication, position_of
 
 if TYPE_CHECKING:
     from .broker import Broker

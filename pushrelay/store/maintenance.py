@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from pushrelay.errors import StoreError, StoreInUse
+
 from .broker import Broker
-from .publication import StoreError, StoreInUse
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +15,7 @@ EVERY = 1.0  # seconds between two sweeps where there is nothing to drop
 AGAIN = 0.05  # seconds until the next step where there is more
 
 
-class Upkeep:
+class Maintenance:
     """Opens a broker when it is first needed, so that a process may fork before, and sweeps it until it is closed.
 
     `each_second()` is called as often, or more; it must not wait. `patience`: seconds that the first requests wait for
@@ -38,12 +39,12 @@ class Upkeep:
         with self._lock:
             if not self.started:
                 self.broker.start()
-                self._note(None)
-                self._thread = threading.Thread(target=self._run, name="broker-upkeep", daemon=True)
+                self._report(None)
+                self._thread = threading.Thread(target=self._run, name="broker-maintenance", daemon=True)
                 self._thread.start()
                 self.started = True
 
-    def see_to_it(self) -> None:
+    def ensure_open(self) -> None:
         """Open the store for a request. Where that fails, whatever needs the store says why, and `trouble` does."""
         if self.started or time.monotonic() < self._next_try:
             return
@@ -51,7 +52,7 @@ class Upkeep:
         try:
             self._start_patiently()
         except StoreError as error:
-            self._note(str(error))
+            self._report(str(error))
             self._next_try = time.monotonic() + EVERY
 
     def _start_patiently(self) -> None:
@@ -68,16 +69,16 @@ class Upkeep:
             try:
                 self._each_second()
                 pause = AGAIN if self.broker.sweep() else EVERY
-                self.broker.settle()
-                self._note(None)
+                self.broker.flush()
+                self._report(None)
             except StoreError as error:
                 pause = EVERY
-                self._note(str(error))
+                self._report(str(error))
             except Exception:  # without this thread no token would end, and nothing be swept, for ever
                 pause = EVERY
-                log.exception("the upkeep failed; it goes on")
+                log.exception("maintenance failed; it goes on")
 
-    def _note(self, trouble: str | None) -> None:
+    def _report(self, trouble: str | None) -> None:
         """Log where the trouble begins and where it ends, and nothing between."""
         if trouble and not self.trouble:
             log.error("pushes are refused: %s", trouble)

@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from typing import Any
 
 from .broker import Broker, new_epoch
-from .dispatch import Item
+from .dispatch import Pending
 from .publication import Kept, Tip, cut
 
 OVERHEAD = 600  # bytes that a publication takes beside its data, and a destination beside its name (measured)
@@ -72,7 +72,7 @@ class MemoryBroker(Broker):
         # Nothing between _begin() and _commit() can fail: drafts are checked before.
         self._data.release()
 
-    def _store(self, items: list[Item], now: float) -> None:
+    def _store(self, items: list[Pending], now: float) -> None:
         for item in items:
             if item.key is not None and self._repeats(item, now):
                 continue
@@ -89,7 +89,7 @@ class MemoryBroker(Broker):
             if item.key is not None:
                 self._keys[item.key] = (item.offset, 0, item.use.fingerprint, now)
 
-    def _keep(self, found: _Destination, item: Item, kept: Kept) -> None:
+    def _keep(self, found: _Destination, item: Pending, kept: Kept) -> None:
         name = item.destination
         if kept.expires > kept.created:
             self._quiet.pop(name, None)
@@ -121,7 +121,7 @@ class MemoryBroker(Broker):
             return None
         return found[:3]
 
-    def _store_connections(self, items: list[Item]) -> None:
+    def _store_connections(self, items: list[Pending]) -> None:
         for item in items:
             if found := self._keys.get(item.key or ""):
                 self._keys[item.key or ""] = (found[0], item.connections, *found[2:])

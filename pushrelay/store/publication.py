@@ -1,25 +1,9 @@
 """Publications and what is said about them: drafts, receipts, positions, recoveries."""
 
-import json
 from collections.abc import Iterable
-from json.encoder import encode_basestring as quote
 from typing import Any, NamedTuple
 
-
-class StoreError(Exception):
-    """The store did not take it, or cannot be read.
-
-    The text is for the log, the start and callers on this machine: what happened and what to do, with the file's path.
-    `public` is what everybody else may read: no path, no other program's words.
-    """
-
-    def __init__(self, message: str, public: str = "the relay's log has the reason"):
-        super().__init__(message)
-        self.public = public
-
-
-class StoreInUse(StoreError):
-    """Another relay works with it. It may be the one before this, about to end."""
+from pushrelay.json_text import decode, quote
 
 
 class Draft(NamedTuple):
@@ -63,7 +47,7 @@ class Receipt(NamedTuple):
     reused: bool = False  # the key was used before for another event or other data: nothing was published
 
 
-class Handed(NamedTuple):
+class Delivered(NamedTuple):
     """Where the sockets of a destination stand."""
 
     epoch: str  # of both offsets
@@ -121,25 +105,6 @@ class Tip(NamedTuple):
     trimmed: int  # the highest offset that was lost to a bound: who needs it cannot recover
     acked: int  # acknowledged up to here
     is_damaged: bool = False  # a publication that was read is not what was stored, and is left out
-
-
-# Made once: json.dumps makes a new encoder for every call that does not want its default separators.
-# allow_nan: what JSON has no word for no browser could read. Not ASCII only: other scripts would take twice the room.
-encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-decode = json.JSONDecoder().decode
-_chunks = json.encoder.c_make_encoder and json.encoder.c_make_encoder(
-    None, None, quote, None, ":", ",", False, False, False
-)
-
-
-def encode_decoded(value: Any) -> str:
-    """Return what encode() returns for a value that was read from JSON, in half the time. Raises ValueError as it does.
-
-    encode() makes an encoder for each call, to find values that hold themselves. No JSON reads as one.
-    """
-    if type(value) is str:
-        return quote(value)
-    return "".join(_chunks(value, 0)) if _chunks else encode(value)
 
 
 def position_of(epoch: str, offset: int) -> str:

@@ -1,14 +1,15 @@
 """Replaying: a newcomer is sent what it missed, as fast as it reads, and then joins, with no gap and no overlap.
 
 A replay holds no thread. It goes on for as long as its newcomer takes what it is offered, returns, and is called
-again once the newcomer has room. In between it keeps a tap and an offset; what it has still to send is in the store.
+again once the newcomer has room. In between it keeps a live queue and an offset; what it has still to send is in the
+store.
 """
 
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .dispatch import Item, Tap
+from .dispatch import LiveQueue, Pending
 from .publication import Kept, Publication, Recovery, offset_in, position_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Replay:
         "_send",
         "_since",
         "_stripe",
-        "_tap",
+        "_live_queue",
         "destination",
         "epoch",
         "first",
@@ -76,9 +77,9 @@ class Replay:
         self._join = join
         self._leave = leave
         self._stripe = broker._stripe(destination)
-        self._tap = Tap(sid)
+        self._live_queue = LiveQueue(sid)
         self._reached = 0  # the newcomer has been handed all up to here, or cannot have it
-        self._horizon = 0  # all that came later is in the tap
+        self._horizon = 0  # all that came later is in the live_queue
 
     def go_on(self) -> bool:
         """Send until the newcomer can take no more, or has joined; returns whether it has joined.
@@ -97,7 +98,7 @@ class Replay:
     def close(self) -> None:
         """End the replay, joined or not, and leave nothing behind. Any number of times."""
         with self._stripe.lock:
-            self._stripe.close_tap(self.destination, self._tap)
+            self._stripe.detach(self.destination, self._live_queue)
 
     def recovery(self) -> Recovery:
         """Return how the newcomer stands once it has joined."""
@@ -112,7 +113,7 @@ class Replay:
         """
         broker, destination = self._broker, self.destination
         with self._stripe.lock:
-            self._stripe.open_tap(destination, self._tap)
+            self._stripe.attach(destination, self._live_queue)
             self._horizon = broker._reached(destination)
             self._stripe.drain(broker._deliver)
         since, self._since = self._since, None
@@ -137,13 +138,13 @@ class Replay:
         return (None if broker._live(everything, tip, after) is None else kept), more
 
     def _catch_up(self) -> bool:
-        """Send what the store has, page by page, then what the tap has, and join. False if the newcomer is full."""
+        """Send what the store has, page by page, then the live queue, and join. False if the newcomer is full."""
         rounds = 0
         while self.recovered:
             if self._reached < self._horizon:
                 if not self._next_page():
                     return False
-            elif len(self._tap) > TAIL and rounds < ROUNDS:
+            elif len(self._live_queue) > TAIL and rounds < ROUNDS:
                 rounds += 1
                 if not self._empty_tap():
                     return False
@@ -168,7 +169,7 @@ class Replay:
                 more = False
                 break
             # What became too old during the replay is sent nevertheless, but not what its publisher wanted gone.
-            if (each.expires > now or not each.own) and each.offset not in self._tap.skipped:
+            if (each.expires > now or not each.own) and each.offset not in self._live_queue.skipped:
                 publication = self._broker._publication(self.destination, each)
                 if not self._sent(publication):
                     return False
@@ -178,16 +179,16 @@ class Replay:
         return True
 
     def _empty_tap(self) -> bool:
-        """Send what the tap holds. What is added in the meantime is left for the next time: it might not end."""
+        """Send what the live_queue holds. What is added in the meantime is left for the next time: it might not end."""
         with self._stripe.lock:
-            items = self._tap.take()
+            items = self._live_queue.take()
         if self._offer_items(items):
             return True
         with self._stripe.lock:
-            self._tap.put_back(items)
+            self._live_queue.put_back(items)
         return False
 
-    def _offer_items(self, items: deque[Item]) -> bool:
+    def _offer_items(self, items: deque[Pending]) -> bool:
         """Send these, and take out what was sent. False if the newcomer cannot take all of them."""
         while items:
             item = items[0]
@@ -195,7 +196,7 @@ class Replay:
                 self.recovered = False
                 return True
             if item.offset > self._reached:
-                is_meant = item.offset not in self._tap.skipped
+                is_meant = item.offset not in self._live_queue.skipped
                 if is_meant and not self._sent(item.publication):
                     return False
                 self._reached = item.offset
@@ -210,23 +211,23 @@ class Replay:
 
     def _join_behind_tap(self) -> bool | None:
         """Send the rest while nothing is handed out, and join. None if there is more to be read from the store."""
-        broker, stripe, tap = self._broker, self._stripe, self._tap
+        broker, stripe, live_queue = self._broker, self._stripe, self._live_queue
         with stripe.lock:
-            if broker.epoch != self.epoch:  # offsets in the tap count from an earlier one
+            if broker.epoch != self.epoch:  # offsets in the live_queue count from an earlier one
                 self.recovered = False
                 return None
-            if tap.overflowed:
-                tap.begin_again()
+            if live_queue.overflowed:
+                live_queue.begin_again()
                 self._horizon = max(self._reached, broker._reached(self.destination))
                 stripe.drain(broker._deliver)
                 return None
-            if not self._offer_items(tap.items):
+            if not self._offer_items(live_queue.items):
                 return False
             if not self.recovered:
                 return None
             self._join()
             self.has_joined = True
-            if tap.fleeting and self.has_left:
+            if live_queue.dropped_ephemeral and self.has_left:
                 self.recovered = False  # it would have had that live
         return True
 
@@ -234,8 +235,8 @@ class Replay:
         """Join at the end of what was handed out: nothing was missed, or not all of it can be had."""
         broker, stripe = self._broker, self._stripe
         with stripe.lock:
-            handed = broker._handed(stripe, self.destination)
-            self.epoch, self.first, self._reached = handed.epoch, handed.offset, handed.offset
+            delivered = broker._delivered(stripe, self.destination)
+            self.epoch, self.first, self._reached = delivered.epoch, delivered.offset, delivered.offset
             if self._leave is None or self.has_left:  # else it is still in
                 self._join()
                 self.has_joined = True

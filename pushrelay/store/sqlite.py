@@ -3,20 +3,21 @@
 import logging
 import os
 import sqlite3
-from json.encoder import encode_basestring as quote
 from typing import Any
 
-from . import sqlite_file, sqlite_note
-from .dispatch import Item
+from pushrelay.errors import StoreError
+from pushrelay.json_text import decode, quote
+
+from . import sqlite_file, sqlite_meta
+from .dispatch import Pending
 from .group_commit import Job
-from .journal import SIZE, Journal, Left
-from .publication import StoreError, decode
+from .journal import SIZE, Contents, Journal
 from .sqlite_file import ERRORS
 from .sqlite_lock import StoreLock
 from .sqlite_opening import CHECK_EVERY, Opening
 from .sqlite_reading import FLOOR
 from .sqlite_retention import GRAIN
-from .sqlite_rows import Spot, checksum_of, data_sum, only, whole
+from .sqlite_rows import Cursor, checksum_of, data_sum, only, whole
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class SQLiteBroker(Opening):
 
     BUSY_SECONDS = 2.0  # how long to wait for other programs that lock the file
     IMPATIENT_SECONDS = 0.02  # the same, while one does so for longer than that
-    SPOTS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
+    CURSORS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
     WAL_PAGES = 4000  # 16 MiB: the more, the fewer times a page that changes often is copied into the file (measured)
     WAL_BYTES = 48 << 20  # where readers kept it from being begun anew, writing waits for them
 
@@ -68,19 +69,19 @@ class SQLiteBroker(Opening):
         self._has_told_damage = False
         self._next_reopening = 0.0  # monotonic: from then on, an error that a reader meets has the file opened again
 
-        # What is accepted. Each spot is replaced and never changed, so that all threads may read it.
-        self._spots: dict[str, Spot] = {}
-        self._staged: dict[str, Spot] = {}  # what this transaction makes of it
-        self._whole: dict[str, Spot] | None = None  # the spots, where all destinations have one: others are new
-        self._reloads = False  # a rollback took _whole away: load all spots again when everything is committed
+        # What is accepted. Each cursor is replaced and never changed, so that all threads may read it.
+        self._cursors: dict[str, Cursor] = {}
+        self._staged: dict[str, Cursor] = {}  # what this transaction makes of it
+        self._whole: dict[str, Cursor] | None = None  # the cursors, where all destinations have one: others are new
+        self._reloads = False  # a rollback took _whole away: load all cursors again when everything is committed
 
         # With durability "process": what is in SQLite's open transaction is in the journal as well (journal.py).
         self._journal: Journal | None = None
-        self._left: Left | None = None  # what it held when this process closed it, until the file is open again
+        self._left: Contents | None = None  # what it held when this process closed it, until the file is open again
         self._entries: list[str] = []  # what this transaction adds to it, as JSON
-        self._settles = True  # this transaction is to be SQLite's as well
-        self._unsettled = 0  # transactions that are in the journal, and not committed
-        self._recent: list[Item] = []  # what these stored, which no reader finds in the file
+        self._is_file_commit = True  # this transaction is to be SQLite's as well
+        self._uncommitted = 0  # transactions that are in the journal, and not committed
+        self._recent: list[Pending] = []  # what these stored, which no reader finds in the file
         self._rows: list[tuple[Any, ...]] = []  # publications that SQLite does not know yet; many at once are cheaper
         self._new: list[tuple[Any, ...]] = []  # and destinations
         self._floor = 0  # what the file says, and where destinations begin that are new
@@ -89,14 +90,14 @@ class SQLiteBroker(Opening):
         self._changes = 0  # total_changes of the connection when its transaction began
         self._lost_at = 0.0  # when the store lost something the last time
         self._is_lost = False  # they are not in SQLite's open transaction either: it failed
-        self._lost_spots: dict[str, Spot] = {}  # how things stood then, but for the ids of what was new
+        self._lost_cursors: dict[str, Cursor] = {}  # how things stood then, but for the ids of what was new
 
     # The transaction.
 
     def _begin(self) -> None:
         self._staged = {}
         self._entries = []
-        self._settles = self._durability == "power"
+        self._is_file_commit = self._durability == "power"
         self._until_check -= 1
         try:
             if self._until_check <= 0:
@@ -135,27 +136,27 @@ class SQLiteBroker(Opening):
             raise self._failed(error) from error
 
     def _commit(self) -> None:
-        payload = b"" if self._settles else f"[{','.join(self._entries)}]".encode()
-        if self._settles or not self._journal.has_room(len(payload)):
-            self._settle()
+        payload = b"" if self._is_file_commit else f"[{','.join(self._entries)}]".encode()
+        if self._is_file_commit or not self._journal.has_room(len(payload)):
+            self._commit_file()
         elif self._entries:
             self._journal.put(payload)  # first, as it may fail; nobody waits for what is not in a queue yet
             self._recent += self._placed
-            self._unsettled += 1
-        self._spots.update(self._staged)
+            self._uncommitted += 1
+        self._cursors.update(self._staged)
 
-    def _settle(self) -> None:
+    def _commit_file(self) -> None:
         """Commit all that was accepted since the last time."""
-        self._flush()
-        changes = bool(self._unsettled) or self._writer.total_changes != self._changes
+        self._write_rows()
+        changes = bool(self._uncommitted) or self._writer.total_changes != self._changes
         if changes:
-            self._writer.execute(sqlite_note.COMMITTED, (self._generation + 1,))
+            self._writer.execute(sqlite_meta.COMMITTED, (self._generation + 1,))
         self._writer.execute("COMMIT")
-        self._lost_spots = {}  # not before: a reader may have looked into the spots before they were complete again
-        while len(self._spots) > self.SPOTS:  # not before: of what SQLite does not know the spots are needed
+        self._lost_cursors = {}  # not before: a reader may have looked into the cursors before they were complete again
+        while len(self._cursors) > self.CURSORS:  # not before: of what SQLite does not know the cursors are needed
             self._whole = None
-            del self._spots[next(iter(self._spots))]
-        self._unsettled, self._recent = 0, []
+            del self._cursors[next(iter(self._cursors))]
+        self._uncommitted, self._recent = 0, []
         if changes:
             self._generation += 1
             self._begin_journal()
@@ -167,18 +168,18 @@ class SQLiteBroker(Opening):
             log.error("%s", error)
             self._broken = True
 
-    def _settle_now(self) -> None:
-        self._settles, self._until_check = True, 0
+    def _flush(self) -> None:
+        self._is_file_commit, self._until_check = True, 0
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Commit what is only in the journal, and look whether somebody touched the files."""
-        self._commits.together(self._settle_now)
+        self._group_commit.run(self._flush)
 
     def _rollback(self) -> None:
         self._reloads = self._reloads or self._whole is not None
         self._whole = None  # what was forgotten is there again
-        if self._unsettled and not self._is_lost:
-            self._is_lost, self._lost_spots, self._spots = True, self._spots, {}
+        if self._uncommitted and not self._is_lost:
+            self._is_lost, self._lost_cursors, self._cursors = True, self._cursors, {}
         try:
             if self._writer is not None and self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -190,8 +191,8 @@ class SQLiteBroker(Opening):
         """Go back to what the file says."""
         self._rows, self._new, self._staged = [], [], {}
         if self._writer is not None:
-            note = sqlite_note.read(self._writer)
-            self._generation, self._lost_at = note.generation, note.lost_at
+            meta = sqlite_meta.read(self._writer)
+            self._generation, self._lost_at = meta.generation, meta.lost_at
             self._floor = only(self._writer.execute(FLOOR).fetchone())
             self._next_id = only(self._writer.execute(_NEXT_ID).fetchone())
 
@@ -205,7 +206,7 @@ class SQLiteBroker(Opening):
                     self._store_ack(*fields)
                 else:
                     self._writer.execute("UPDATE keys SET connections = ? WHERE key = ?", fields)
-        self._spots.update(self._staged)
+        self._cursors.update(self._staged)
         self._staged, self._entries = {}, []
 
     def _store_again(
@@ -220,17 +221,17 @@ class SQLiteBroker(Opening):
         key: str | None = None,
         fingerprint: str | None = None,
     ) -> None:
-        spot = self._spot(name, self._look(created, expires))
-        if offset > spot.offset:
+        cursor = self._cursor(name, self._look(created, expires))
+        if offset > cursor.offset:
             self._put(
-                name, spot, offset, created, expires, own, event, text, data_sum(text, created, expires, bool(own))
+                name, cursor, offset, created, expires, own, event, text, data_sum(text, created, expires, bool(own))
             )
         if key is not None and self._find_key(key, created) is None:
             self._store_key(key, offset, created, fingerprint)
 
     # Storing.
 
-    def _store(self, items: list[Item], now: float) -> None:
+    def _store(self, items: list[Pending], now: float) -> None:
         usual, usual_times = self._lifetime(None), ""
         last: tuple[str, float | None] | None = None  # the data and ttl that `total` is of: many items may share them
         total = 0
@@ -239,17 +240,17 @@ class SQLiteBroker(Opening):
                 continue
             seconds, own = usual if item.ttl is None else self._lifetime(item.ttl)
             expires, name = now + seconds, item.destination
-            spot = self._staged.get(name) or self._spots.get(name) or self._spot(name, self._look(now, expires))
-            offset = spot.offset + 1
+            cursor = self._staged.get(name) or self._cursors.get(name) or self._cursor(name, self._look(now, expires))
+            offset = cursor.offset + 1
             self._place(item, offset, now, expires)
             if last is None or item.text is not last[0] or item.ttl != last[1]:
                 last, total = (item.text, item.ttl), data_sum(item.text, now, expires, own)
-            self._put(name, spot, offset, now, expires, own, item.event, item.text, total)
+            self._put(name, cursor, offset, now, expires, own, item.event, item.text, total)
             if item.key is not None:
                 self._store_key(item.key, offset, now, item.use.fingerprint)
             if len(item.text) > SIZE:  # the journal has no room for it, so none is made ready for it
-                self._settles = True
-            elif not self._settles:
+                self._is_file_commit = True
+            elif not self._is_file_commit:
                 if item.ttl is None:
                     times = usual_times = usual_times or f"{now},{expires}"  # writing numbers is slow
                 else:
@@ -263,7 +264,7 @@ class SQLiteBroker(Opening):
     def _put(
         self,
         name: str,
-        spot: Spot,
+        cursor: Cursor,
         offset: int,
         created: float,
         expires: float,
@@ -273,7 +274,7 @@ class SQLiteBroker(Opening):
         total: int,
     ) -> None:
         """Store one publication; `total` is its data_sum()."""
-        id_, _, trimmed, acked, due = spot
+        id_, _, trimmed, acked, due = cursor
         if not offset % self._trim_every:
             trimmed = self._trim(id_, trimmed, created)
         if expires > created:
@@ -284,15 +285,15 @@ class SQLiteBroker(Opening):
                 due = self._due_by(id_, due, look)
         else:
             trimmed = trimmed if own else offset
-            self._flush()
+            self._write_rows()
             self._writer.execute("UPDATE destinations SET offset = ?, trimmed = ? WHERE id = ?", (offset, trimmed, id_))
-        self._staged[name] = Spot._make((id_, offset, trimmed, acked, due))
+        self._staged[name] = Cursor._make((id_, offset, trimmed, acked, due))
 
     def _look(self, created: float, expires: float) -> float:
         """When sweeping has to look at a destination of which this is the first publication."""
         return expires + GRAIN if expires > created else created + self.FORGET_AFTER
 
-    def _flush(self) -> None:
+    def _write_rows(self) -> None:
         """Give SQLite what was left for later."""
         if self._new:
             self._writer.executemany(_NEW, self._new)
@@ -301,33 +302,33 @@ class SQLiteBroker(Opening):
             self._writer.executemany(_INSERT, self._rows)
             self._rows = []
 
-    def _spot(self, name: str, due: float) -> Spot:
+    def _cursor(self, name: str, due: float) -> Cursor:
         """Where a destination stands in this transaction; if it is new, it is made, and due for sweeping then."""
-        spot = self._known(name)
-        if spot is None:
+        cursor = self._known(name)
+        if cursor is None:
             floor = self._floor
-            spot = Spot(self._next_id, floor, floor, self._acked_at(floor), due)
+            cursor = Cursor(self._next_id, floor, floor, self._acked_at(floor), due)
             self._next_id += 1
-            self._new.append((spot.id, name, *spot[1:]))
-        self._staged[name] = spot
-        return spot
+            self._new.append((cursor.id, name, *cursor[1:]))
+        self._staged[name] = cursor
+        return cursor
 
-    def _known(self, name: str) -> Spot | None:
+    def _known(self, name: str) -> Cursor | None:
         """Where a destination stands in this transaction; None where it is new."""
-        spot = self._staged.get(name) or self._spots.get(name)
-        return spot if spot is not None or self._whole is not None else self._find_in(self._writer, name)
+        cursor = self._staged.get(name) or self._cursors.get(name)
+        return cursor if cursor is not None or self._whole is not None else self._find_in(self._writer, name)
 
     def _due_by(self, id_: int, due: float, latest: float) -> float:
         """See that sweeping looks at a destination by this time; returns when it will."""
         if due <= latest:
             return due
-        self._flush()
+        self._write_rows()
         self._writer.execute("UPDATE destinations SET due = ? WHERE id = ?", (latest, id_))
         return latest
 
     def _trim(self, id_: int, trimmed: int, now: float) -> int:
         """Make room for one more publication of a destination; returns the highest offset lost to a bound."""
-        self._flush()
+        self._write_rows()
         newest = "SELECT offset FROM publications WHERE destination = ? ORDER BY offset DESC LIMIT 1 OFFSET ?"
         last = self._writer.execute(newest, (id_, max(self.history_size - 1, 0))).fetchone()
         if last is None:
@@ -338,12 +339,12 @@ class SQLiteBroker(Opening):
         return max(trimmed, whole(highest or 0))
 
     def _store_ack(self, destination: str, offset: int) -> None:
-        spot = self._known(destination)
-        if spot is None or spot.acked >= offset:
+        cursor = self._known(destination)
+        if cursor is None or cursor.acked >= offset:
             return
-        self._flush()
-        self._writer.execute("UPDATE destinations SET acked = ? WHERE id = ?", (offset, spot.id))
-        self._staged[destination] = spot._replace(acked=offset)
+        self._write_rows()
+        self._writer.execute("UPDATE destinations SET acked = ? WHERE id = ?", (offset, cursor.id))
+        self._staged[destination] = cursor._replace(acked=offset)
         self._entries.append(f'["ack",{quote(destination)},{offset}]')
 
     # Idempotency keys.
@@ -358,12 +359,12 @@ class SQLiteBroker(Opening):
         insert = "INSERT OR REPLACE INTO keys (key, offset, connections, fingerprint, created) VALUES (?, ?, 0, ?, ?)"
         self._writer.execute(insert, (key, offset, fingerprint, now))
 
-    def _store_connections(self, items: list[Item]) -> None:
+    def _store_connections(self, items: list[Pending]) -> None:
         rows = [(item.connections, item.key) for item in items]
         self._writer.executemany("UPDATE keys SET connections = ? WHERE key = ?", rows)
         self._entries += [f'["connections",{item.connections},{quote(item.key)}]' for item in items]
 
     def _probe(self) -> None:
-        self._settles = True
+        self._is_file_commit = True
         # It stays: what is written and deleted in one transaction SQLite does not write at all.
         self._writer.execute("REPLACE INTO meta VALUES ('probe', zeroblob(32768))")

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from .publication import StoreError
+from pushrelay.errors import StoreError
 
 READERS = 4  # connections that read at once; more threads wait for microseconds, and each costs its page cache
 

@@ -19,7 +19,8 @@ import struct
 import threading
 import time
 
-from .publication import StoreInUse
+from pushrelay.errors import StoreInUse
+
 from .sqlite_file import code_of, create, explain
 
 try:
@@ -61,7 +62,7 @@ class StoreLock:
                 raise _in_use(self._path)
             time.sleep(_AGAIN)
 
-    def see_to_it(self) -> None:
+    def renew(self) -> None:
         """Lock PATH-lock again if somebody removed or replaced it.
 
         Raises StoreError if that cannot be, and StoreInUse if another relay has locked the new one and nothing else

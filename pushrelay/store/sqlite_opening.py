@@ -5,15 +5,16 @@ import logging
 import os
 import sqlite3
 
-from . import journal, sqlite_file, sqlite_note
+from pushrelay.errors import StoreError, StoreInUse
+
+from . import journal, sqlite_file, sqlite_meta
 from .broker import new_epoch
-from .journal import Journal, Left
-from .publication import StoreError, StoreInUse
+from .journal import Contents, Journal
 from .sqlite_file import ERRORS
 from .sqlite_lock import StoreLock
-from .sqlite_note import Note
-from .sqlite_retention import Sweeping
-from .sqlite_rows import Spot
+from .sqlite_meta import Meta
+from .sqlite_retention import Retention
+from .sqlite_rows import Cursor
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +24,11 @@ CHECK_BYTES = 32 << 20  # a store that was closed is looked at if that costs no 
 REOPENING = "the store is being opened again. Try again in a moment"
 
 
-class Opening(Sweeping):
+class Opening(Retention):
     """The part of SQLiteBroker that opens and closes the files; what it works on is declared there."""
 
     BUSY_SECONDS: float
-    SPOTS: int
+    CURSORS: int
     WAL_PAGES: int
     WAL_BYTES: int
     _durability: str
@@ -36,7 +37,7 @@ class Opening(Sweeping):
     _until_check: int
     _is_locked: bool
     _journal: Journal | None
-    _left: Left | None
+    _left: Contents | None
     _is_lost: bool
     _reloads: bool
 
@@ -51,7 +52,7 @@ class Opening(Sweeping):
             raise
 
     def _open_file(self) -> None:
-        self._lock.see_to_it()
+        self._lock.renew()
         sqlite_file.create(self.path)
         self._lock.hold_file()
         try:
@@ -71,53 +72,53 @@ class Opening(Sweeping):
         self._until_check = CHECK_EVERY
 
     def _take_over(self) -> None:
-        """Commit what the journal holds, note that this relay works with the file, and begin a new journal.
+        """Commit what the journal holds, meta that this relay works with the file, and begin a new journal.
 
         All in one transaction, and the new journal takes the place of the old one after it: whenever this process is
         killed, the next one finds a journal that belongs to what the file says.
         """
-        path, writer, old = f"{self.path}-recent", self._writer, sqlite_note.read(self._writer)
+        path, writer, old = f"{self.path}-recent", self._writer, sqlite_meta.read(self._writer)
         is_first = self._left is None
         journal.complete_swap(path, old.token)
         left = self._left or journal.read(path)
-        loss = sqlite_note.find_loss(old, left, path)
+        loss = sqlite_meta.find_loss(old, left, path)
         if is_first and (old.is_open or os.path.getsize(self.path) < CHECK_BYTES):
             sqlite_file.check(writer, CHECK_SECONDS)
-        boot = sqlite_note.this_boot() if self._durability == "process" else ""
-        note = Note(new_epoch() if loss else old.epoch, boot, sqlite_note.new_token(), True, old.generation + 1)
-        new = Journal(path, note.epoch, note.token, note.generation)
+        boot = sqlite_meta.this_boot() if self._durability == "process" else ""
+        meta = Meta(new_epoch() if loss else old.epoch, boot, sqlite_meta.new_token(), True, old.generation + 1)
+        new = Journal(path, meta.epoch, meta.token, meta.generation)
         try:
-            writer.execute("PRAGMA synchronous=FULL")  # the note is worth something once it is on the disk
+            writer.execute("PRAGMA synchronous=FULL")  # the meta is worth something once it is on the disk
             writer.execute("BEGIN IMMEDIATE")
-            self._whole, self._spots = None, {}
+            self._whole, self._cursors = None, {}
             self._forget_staged()
             if left is not None and (not is_first or left.token == old.token):
                 self._replay(left.payloads)
-            self._flush()
+            self._write_rows()
             if loss:
-                sqlite_note.declare_loss(writer, self._clock())
-            sqlite_note.mark_open(writer, note)
+                sqlite_meta.declare_loss(writer, self._clock())
+            sqlite_meta.mark_open(writer, meta)
             writer.execute("COMMIT")
             writer.execute(f"PRAGMA synchronous={'FULL' if self._durability == 'power' else 'NORMAL'}")
-            self._left = new.as_left()  # what belongs to the file now, should the rest fail
+            self._left = new.contents()  # what belongs to the file now, should the rest fail
             new.put_in_place(keep_old=bool(loss) and is_first)
         except BaseException:
             new.close()
             raise
-        self._journal, self._left, self.epoch = new, None, note.epoch
+        self._journal, self._left, self.epoch = new, None, meta.epoch
         if loss:
             log.error(
                 "%s: %s. A new epoch begins: clients that come back learn that they lost something", self.path, loss
             )
         self._forget_staged()
-        self._load_spots()
-        self._unsettled, self._recent = 0, []
-        self._is_lost, self._lost_spots = False, {}
+        self._load_cursors()
+        self._uncommitted, self._recent = 0, []
+        self._is_lost, self._lost_cursors = False, {}
 
     def _reopen(self) -> None:
         log.info("opening %s again", self.path)
         if self._journal is not None:
-            self._left = self._journal.as_left()
+            self._left = self._journal.contents()
         self._away = REOPENING
         self._close_file()
         try:
@@ -127,45 +128,45 @@ class Opening(Sweeping):
             self._away = str(error)
             raise
 
-    def _load_spots(self) -> None:
-        """Load the spots of all destinations, unless there are too many. Everything is committed."""
+    def _load_cursors(self) -> None:
+        """Load the cursors of all destinations, unless there are too many. Everything is committed."""
         self._reloads = False
-        spots: dict[str, Spot] = {}
-        has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= self.SPOTS
+        cursors: dict[str, Cursor] = {}
+        has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= self.CURSORS
         if has_all:
             for id_, name in self._writer.execute("SELECT id, name FROM destinations NOT INDEXED").fetchall():
-                spots[name] = spot = self._find_in(self._writer, name)
-                if spot is None or spot.id != id_:
+                cursors[name] = cursor = self._find_in(self._writer, name)
+                if cursor is None or cursor.id != id_:
                     raise sqlite_file.Damaged("a destination is not where its name leads")
         # Not before they are complete: others read them while the file is opened again.
-        self._spots, self._staged = spots, {}
-        self._whole = spots if has_all else None
+        self._cursors, self._staged = cursors, {}
+        self._whole = cursors if has_all else None
 
-    def _close_file(self, is_settled: bool = False) -> None:
+    def _close_file(self, is_committed: bool = False) -> None:
         if self._journal is not None:
-            self._journal.close(is_settled)
+            self._journal.close(is_committed)
             self._journal = None
-        # The readers first: a thread that no longer finds a destination's spot must not read the file instead, which
+        # The readers first: a thread that no longer finds a destination's cursor must not read the file instead, which
         # lacks what is only in the journal.
         readers, self._readers = self._readers, None
         if readers is not None:
             readers.close()
-        self._whole, self._spots, self._lost_spots = None, {}, {}  # loaded from the file when it is open again
+        self._whole, self._cursors, self._lost_cursors = None, {}, {}  # loaded from the file when it is open again
         if self._writer is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._writer.close()
             self._writer = None
 
     def _close(self) -> None:
-        is_settled = False
+        is_committed = False
         if self._readers is not None:  # else it was never wholly open: what is in the journal may be nowhere else
             with contextlib.suppress(*ERRORS):
                 if self._writer.in_transaction:
-                    self._settle()
-                if not self._unsettled:
-                    sqlite_note.mark_closed(self._writer)
-                    is_settled = True
-        self._close_file(is_settled)
+                    self._commit_file()
+                if not self._uncommitted:
+                    sqlite_meta.mark_closed(self._writer)
+                    is_committed = True
+        self._close_file(is_committed)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -183,16 +184,16 @@ class Opening(Sweeping):
             self._broken = True
             return  # what is not committed yet goes to the file that is there now
         try:
-            self._lock.see_to_it()
+            self._lock.renew()
         except StoreInUse:
             self._broken = True  # what is known of the file may be wrong by now
             raise
         self._until_check = CHECK_EVERY
         if self._writer.in_transaction:
-            self._settle()
-        if self._reloads and not self._unsettled:
+            self._commit_file()
+        if self._reloads and not self._uncommitted:
             with contextlib.suppress(*ERRORS):  # it only saves looking up each new destination in the file
-                self._load_spots()
+                self._load_cursors()
         if now != self._inodes or not self._journal.is_in_place():
             log.error("%s-wal or -recent was removed, replaced or cut. Nothing is lost; find what did that", self.path)
             self._broken = True

@@ -9,11 +9,13 @@ import sqlite3
 import time
 from collections.abc import Iterator
 
+from pushrelay.errors import StoreError
+
 from . import sqlite_file
 from .broker import Broker
-from .dispatch import Item
-from .publication import Kept, StoreError, Tip, cut
-from .sqlite_rows import Spot, ends_of, kept_of, only, spot_of
+from .dispatch import Pending
+from .publication import Kept, Tip, cut
+from .sqlite_rows import Cursor, cursor_of, ends_of, kept_of, only
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +38,10 @@ class Reading(Broker):
     path: str
     _readers: sqlite_file.Readers | None
     _broken: bool
-    _spots: dict[str, Spot]
-    _lost_spots: dict[str, Spot]
-    _whole: dict[str, Spot] | None
-    _recent: list[Item]
+    _cursors: dict[str, Cursor]
+    _lost_cursors: dict[str, Cursor]
+    _whole: dict[str, Cursor] | None
+    _recent: list[Pending]
     _floor: int
     _lost_at: float
     _has_told_damage: bool
@@ -76,12 +78,12 @@ class Reading(Broker):
         return failure
 
     def _tip(self, destination: str) -> Tip:
-        floor, spots = self._floor, self._spots  # the floor first: if this one is made meanwhile, it is no higher
-        # What is not committed has a spot: they are thrown out only all together.
-        spot = spots.get(destination) or self._lost_spots.get(destination)
-        if spot is not None:
-            return Tip(spot.offset, spot.trimmed, spot.acked)
-        if self._whole is spots:
+        floor, cursors = self._floor, self._cursors  # the floor first: if this one is made meanwhile, it is no higher
+        # What is not committed has a cursor: they are thrown out only all together.
+        cursor = cursors.get(destination) or self._lost_cursors.get(destination)
+        if cursor is not None:
+            return Tip(cursor.offset, cursor.trimmed, cursor.acked)
+        if self._whole is cursors:
             return Tip(floor, floor, self._acked_at(floor))
         with self._snapshot() as connection:
             return self._tip_by(connection, self._find_in(connection, destination))
@@ -91,15 +93,15 @@ class Reading(Broker):
     ) -> tuple[list[Kept], Tip, bool]:
         recent = self._recent  # first: what is committed in the meantime is in both then
         with self._snapshot() as connection:
-            spot = self._find_in(connection, destination)
-            tip = self._tip_by(connection, spot)
-            rows = _Rows(connection, destination, (spot.id, since), with_data) if spot else None
+            cursor = self._find_in(connection, destination)
+            tip = self._tip_by(connection, cursor)
+            rows = _Rows(connection, destination, (cursor.id, since), with_data) if cursor else None
             kept, more = rows.cut(most) if rows else ([], False)
         if rows and rows.are_damaged:
             tip = tip._replace(trimmed=tip.offset, is_damaged=True)
             self._tell_damage(destination)
         mine = [item for item in recent if item.destination == destination]
-        if mine and spot is None:  # it is new: it began before its first one, wherever others would begin by now
+        if mine and cursor is None:  # it is new: it began before its first one, wherever others would begin by now
             tip = Tip(*[mine[0].offset - 1] * 3)
         late = []
         for item in mine:
@@ -112,16 +114,16 @@ class Reading(Broker):
             kept, more = cut([*kept, *late], most)
         return kept, tip, more
 
-    def _tip_by(self, connection: sqlite3.Connection, spot: Spot | None) -> Tip:
-        if spot is not None:
-            return Tip(spot.offset, spot.trimmed, spot.acked)
+    def _tip_by(self, connection: sqlite3.Connection, cursor: Cursor | None) -> Tip:
+        if cursor is not None:
+            return Tip(cursor.offset, cursor.trimmed, cursor.acked)
         floor = max(self._floor, only(connection.execute(FLOOR).fetchone()))
         return Tip(floor, floor, self._acked_at(floor))
 
     @staticmethod
-    def _find_in(connection: sqlite3.Connection, name: str) -> Spot | None:
+    def _find_in(connection: sqlite3.Connection, name: str) -> Cursor | None:
         found = connection.execute(_FIND, (name,)).fetchone()
-        return None if found is None else spot_of(found, connection.execute(_NEWEST, (found[0],)).fetchone())
+        return None if found is None else cursor_of(found, connection.execute(_NEWEST, (found[0],)).fetchone())
 
     def _acked_at(self, floor: int) -> int:
         """What is acknowledged of a destination that the store does not know.

@@ -8,25 +8,25 @@ import time
 from typing import Any
 
 from .sqlite_reading import Reading
-from .sqlite_rows import Spot, seconds, text, whole
+from .sqlite_rows import Cursor, seconds, text, whole
 
 GRAIN = 60.0  # seconds that what expired may lie on the disk: sweeping looks at a destination no more often
 EVICT = 16  # publications that one destination loses at a time where all take too much room
 EXPIRE = 256  # the oldest of a destination that are looked at together; what expired behind them can wait
 
 
-class Sweeping(Reading):
+class Retention(Reading):
     """The part of SQLiteBroker that sweeps; what it works on is declared there."""
 
     _writer: Any
     _pages: int
-    _settles: bool
-    _unsettled: int
-    _staged: dict[str, Spot]
+    _is_file_commit: bool
+    _uncommitted: int
+    _staged: dict[str, Cursor]
 
     def _sweep(self) -> bool:
-        self._settles = self._settles or not self._unsettled
-        self._flush()
+        self._is_file_commit = self._is_file_commit or not self._uncommitted
+        self._write_rows()
         end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
         while self._sweep_destination(now) or self._sweep_keys(now):
             looks += 1
@@ -41,16 +41,16 @@ class Sweeping(Reading):
         if first is None or (seconds(first[1]) > now and not over):
             return self._sweep_future(now)
         name, due, quiet = text(first[0]), *first[1:]
-        spot = self._spot(name, now)
+        cursor = self._cursor(name, now)
         oldest = "SELECT offset, own, expires FROM publications WHERE destination = ? ORDER BY offset LIMIT ?"
-        found = self._writer.execute(oldest, (spot.id, EVICT if over else EXPIRE)).fetchall()
+        found = self._writer.execute(oldest, (cursor.id, EVICT if over else EXPIRE)).fetchall()
         rows = [(whole(offset), bool(own), seconds(expires)) for offset, own, expires in found]
         gone = [row for row in rows if row[2] <= now]
-        if over and not gone and not self._due_of(spot.id, now) > due:
+        if over and not gone and not self._due_of(cursor.id, now) > due:
             gone = [(offset, False, expires) for offset, _, expires in rows]
             if not gone:
-                quiet = spot.offset  # there is nothing but its name, and no room for that
-        self._drop(name, spot, gone, quiet, now)
+                quiet = cursor.offset  # there is nothing but its name, and no room for that
+        self._drop(name, cursor, gone, quiet, now)
         return True
 
     def _is_over(self) -> bool:
@@ -68,34 +68,36 @@ class Sweeping(Reading):
         found = self._writer.execute(first, (id_,)).fetchone()
         return min(seconds(found[0]), now + self.history_ttl) + GRAIN if found else 0.0
 
-    def _drop(self, name: str, spot: Spot, gone: list[tuple[int, bool, float]], quiet: int | None, now: float) -> None:
+    def _drop(
+        self, name: str, cursor: Cursor, gone: list[tuple[int, bool, float]], quiet: int | None, now: float
+    ) -> None:
         """Drop publications of a destination, and see when to look at it again. Where it had none: forget it.
 
         It is forgotten where a whole FORGET_AFTER lies between two looks, and nothing was pushed between them.
         """
-        rows = [(spot.id, offset) for offset, _, _ in gone]
+        rows = [(cursor.id, offset) for offset, _, _ in gone]
         self._writer.executemany("DELETE FROM publications WHERE destination = ? AND offset = ?", rows)
-        trimmed = max([spot.trimmed, *(offset for offset, own, _ in gone if not own)])
-        due = self._due_of(spot.id, now)
-        if not due and not gone and quiet == spot.offset:
-            self._forget(name, spot)
+        trimmed = max([cursor.trimmed, *(offset for offset, own, _ in gone if not own)])
+        due = self._due_of(cursor.id, now)
+        if not due and not gone and quiet == cursor.offset:
+            self._forget(name, cursor)
             return
-        quiet, due = (None, due) if due else (spot.offset, now + self.FORGET_AFTER)
+        quiet, due = (None, due) if due else (cursor.offset, now + self.FORGET_AFTER)
         self._writer.execute(
             "UPDATE destinations SET offset = ?, trimmed = ?, due = ?, quiet = ? WHERE id = ?",
-            (spot.offset, trimmed, due, quiet, spot.id),
+            (cursor.offset, trimmed, due, quiet, cursor.id),
         )
-        self._staged[name] = spot._replace(trimmed=trimmed, due=due)
+        self._staged[name] = cursor._replace(trimmed=trimmed, due=due)
 
-    def _forget(self, name: str, spot: Spot) -> None:
+    def _forget(self, name: str, cursor: Cursor) -> None:
         """Forget a destination. Those that are made later count on from its offset, so no position comes twice."""
-        self._settles = True  # a floor that somebody was told of must not be lost with this process
-        self._floor = max(self._floor, spot.offset)
+        self._is_file_commit = True  # a floor that somebody was told of must not be lost with this process
+        self._floor = max(self._floor, cursor.offset)
         self._writer.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (self._floor,))
-        self._writer.execute("DELETE FROM destinations WHERE id = ?", (spot.id,))
+        self._writer.execute("DELETE FROM destinations WHERE id = ?", (cursor.id,))
         self._staged.pop(name, None)
-        self._spots.pop(name, None)
-        self._lost_spots.pop(name, None)
+        self._cursors.pop(name, None)
+        self._lost_cursors.pop(name, None)
 
     def _sweep_future(self, now: float) -> bool:
         """Make a destination due that a clock since set back made due in a far future."""
@@ -103,8 +105,8 @@ class Sweeping(Reading):
         last = self._writer.execute("SELECT id, name, due FROM destinations ORDER BY due DESC LIMIT 1").fetchone()
         if last is None or seconds(last[2]) <= horizon:
             return False
-        spot = self._spot(text(last[1]), now)
-        self._staged[last[1]] = spot._replace(due=self._due_by(spot.id, spot.due, now))
+        cursor = self._cursor(text(last[1]), now)
+        self._staged[last[1]] = cursor._replace(due=self._due_by(cursor.id, cursor.due, now))
         return True
 
     def _sweep_keys(self, now: float) -> bool:

@@ -5,7 +5,9 @@ import struct
 import zlib
 from typing import Any, NamedTuple
 
-from .publication import Kept, decode
+from pushrelay.json_text import decode
+
+from .publication import Kept
 from .sqlite_file import Damaged
 
 MOST = 1 << 62  # no offset and no id gets there
@@ -13,7 +15,7 @@ MOST = 1 << 62  # no offset and no id gets there
 _TIMES = struct.Struct("<ddq")
 
 
-class Spot(NamedTuple):
+class Cursor(NamedTuple):
     """Where a destination stands, as the writer knows it."""
 
     id: int
@@ -49,15 +51,15 @@ def text(value: Any) -> str:
     return value
 
 
-def spot_of(row: tuple[Any, ...], newest: tuple[Any, ...] | None) -> Spot:
+def cursor_of(row: tuple[Any, ...], newest: tuple[Any, ...] | None) -> Cursor:
     """Where a destination stands, by its row and the offset and `trimmed` of its newest publication."""
     id_, offset, trimmed, acked, due = row
     if newest is not None:
         offset, trimmed = max(whole(offset), whole(newest[0])), max(whole(trimmed), whole(newest[1]))
-    spot = Spot(whole(id_), whole(offset), whole(trimmed), whole(acked), seconds(due))
+    cursor = Cursor(whole(id_), whole(offset), whole(trimmed), whole(acked), seconds(due))
     if trimmed > offset or acked > offset:
         raise Damaged("a destination has lost or acknowledged what was never pushed")
-    return spot
+    return cursor
 
 
 def data_sum(data: str, created: float, expires: float, own: bool) -> int:

@@ -24,7 +24,7 @@ from pushrelay.errors import NotYet, Refused
 from pushrelay.register.registrations import Registrations
 from pushrelay.rooms.manager import RoomManager
 from pushrelay.settings import Settings
-from pushrelay.store.broker import open_broker
+from pushrelay.store import open_broker
 
 LATER = 4_000_000_000
 

@@ -15,8 +15,8 @@ from pushrelay.access.tokens import Patterns, Rights, Tokens, sign
 from pushrelay.errors import Refused
 from pushrelay.register.expiry import SWEEP_AT, Expiries, SocketState
 from pushrelay.settings import Settings
-from pushrelay.store.broker import open_broker
-from pushrelay.store.maintenance import Upkeep
+from pushrelay.store import open_broker
+from pushrelay.store.maintenance import Maintenance
 
 SECRET = "the-first-secret-of-this-relay-0123456789"
 OTHER = "another-secret-0123456789-0123456789-0123"
@@ -217,11 +217,11 @@ def test_a_failure_ends_neither_the_upkeep_nor_a_time_that_is_to_be_kept(caplog)
     left = []
     expiries = Expiries(lambda holder, rooms: left.extend(rooms), is_there)
     expiries.set_expiry(SocketState("s"), ["to:a"], 1.0)
-    upkeep = Upkeep(open_broker("memory:", lambda *_: 0), lambda: expiries.take_due(2.0))
-    upkeep.start()
+    maintenance = Maintenance(open_broker("memory:", lambda *_: 0), lambda: expiries.take_due(2.0))
+    maintenance.start()
     wait_for(lambda: left == ["to:a"], "the end of it", 5)
-    upkeep.close()
-    assert "the upkeep failed" in caplog.text
+    maintenance.close()
+    assert "maintenance failed" in caplog.text
 
 
 # On a relay.

@@ -93,7 +93,7 @@ class Histories(RuleBasedStateMachine):
         for page in self.pages:
             for id_ in page.since:
                 self.check(page, id_)
-        assert self.desk.taps() == [] and self.desk.registrations._in_progress == {}
+        assert self.desk.live_queues() == [] and self.desk.registrations._in_progress == {}
         self.desk.close()
 
     # What happens.

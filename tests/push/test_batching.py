@@ -12,12 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import DEADLINE, own_only, wait_for
 
-from pushrelay.errors import Refused
+from pushrelay.errors import Refused, StoreError
 from pushrelay.push import batching as gathering
 from pushrelay.push.batching import Gathering
-from pushrelay.store.dispatch import Item
+from pushrelay.store.dispatch import Pending
 from pushrelay.store.memory import MemoryBroker
-from pushrelay.store.publication import StoreError
 
 
 class Poller:
@@ -61,7 +60,7 @@ def parts():
 
 
 def add(gathered, poller, told, *values):
-    items = [Item("42", value) for value in values]
+    items = [Pending("42", value) for value in values]
     gathered.add(items, lambda error: told.append((values, error, [item.position[-1:] for item in items])), poller)
 
 
@@ -115,7 +114,7 @@ def test_a_store_that_fails_is_told_to_all_whose_pushes_were_not_stored(parts):
 def test_an_answer_that_fails_does_not_take_the_others_with_it(parts, caplog):
     store, poller, gathered = parts
     told = []
-    gathered.add([Item("42", "a")], lambda error: 1 / 0, poller)
+    gathered.add([Pending("42", "a")], lambda error: 1 / 0, poller)
     add(gathered, poller, told, "b")
     poller.finish_batch()
     assert [values for values, _, _ in told] == [("b",)]
@@ -150,7 +149,9 @@ def test_nothing_is_left_behind_when_many_threads_add_at_once():
         worker.start()
     with ThreadPoolExecutor(8) as pool:
         for _ in range(8):
-            pool.submit(lambda: [gathered.add([Item("x", n)], lambda error: next(told), Threads()) for n in range(500)])
+            pool.submit(
+                lambda: [gathered.add([Pending("x", n)], lambda error: next(told), Threads()) for n in range(500)]
+            )
     wait_for(lambda: sum(map(len, store.transactions)) == count, "all pushes")
     for _ in workers:
         calls.put(None)

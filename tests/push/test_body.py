@@ -19,8 +19,8 @@ from pushrelay.push.fields import MOST_STORED, Push, checked, decimal, read_push
 from pushrelay.push.publisher import items_of
 from pushrelay.rooms.packet import INVALID, Packet
 from pushrelay.settings import Settings, SettingsError, load
-from pushrelay.store.dispatch import Item
-from pushrelay.store.publication import Draft
+from pushrelay.store import Draft
+from pushrelay.store.dispatch import Pending
 
 DEPTH = json_text.MAX_DEPTH
 JSON = {"Content-Type": "application/json"}
@@ -169,7 +169,7 @@ def test_reading_a_long_number_takes_no_longer_than_reading_its_digits():
 def test_offsets_beyond_what_the_store_can_hold_are_no_positions(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "x")])
-    broker.settle()
+    broker.flush()
     for offset in (str(2**63 - 1), str(2**63), "9" * 19, "9" * 400, "٣", "1_0", "-1", ""):
         since = f"{broker.epoch}:{offset}"
         assert not broker.history("42", since).recovered
@@ -313,7 +313,7 @@ class Store:
     def hand_out(self, items):
         pass
 
-    def sweep_along(self, count):
+    def sweep_after(self, count):
         pass
 
 
@@ -330,10 +330,10 @@ class Calls:
 def test_large_pushes_take_turns_and_a_small_one_waits_for_none_of_those_before_it():
     store, poller, told = Store(), Calls(), []
     gathered = Gathering(store)
-    large = Item("a", "", text='"' + "x" * gathering.MOST_BYTES_AT_ONCE + '"')
+    large = Pending("a", "", text='"' + "x" * gathering.MOST_BYTES_AT_ONCE + '"')
     for _ in range(5):
         gathered.add([large], lambda error: told.append("large"), poller)
-    gathered.add([Item("b", "small")], lambda error: told.append("small"), poller)
+    gathered.add([Pending("b", "small")], lambda error: told.append("small"), poller)
     while poller.calls:
         callback, args = poller.calls.pop(0)
         callback(*args)
@@ -344,12 +344,12 @@ def test_large_pushes_take_turns_and_a_small_one_waits_for_none_of_those_before_
 def test_what_is_added_counts_before_it_waits(monkeypatch):
     monkeypatch.setattr(gathering, "MOST_BYTES", 10_000)
     gathered, poller = Gathering(Store()), Calls()
-    large = [Item("a", "", text="x" * 9000), Item("b", "", text="x" * 9000)]
+    large = [Pending("a", "", text="x" * 9000), Pending("b", "", text="x" * 9000)]
     gathered.check_room(large)  # alone it has room, or it never would
     gathered.add(large[:1], lambda error: None, poller)
-    gathered.check_room([Item("c", "", text="x" * 1000)])
+    gathered.check_room([Pending("c", "", text="x" * 1000)])
     with pytest.raises(Refused, match="later"):
-        gathered.check_room([Item("c", "", text="x" * 1001)])
+        gathered.check_room([Pending("c", "", text="x" * 1001)])
 
 
 @own_only

@@ -12,8 +12,7 @@ from conftest import own_only
 from pushrelay.errors import Refused
 from pushrelay.push.fields import Push, read_pushes
 from pushrelay.settings import Settings
-from pushrelay.store.broker import open_broker
-from pushrelay.store.publication import Draft
+from pushrelay.store import Draft, open_broker
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"

@@ -20,7 +20,7 @@ from pushrelay.push.body import reader_of, usual_reader_of
 from pushrelay.push.fields import pushes_of
 from pushrelay.server.server import Server
 from pushrelay.settings import Key, Settings
-from pushrelay.store.broker import open_broker
+from pushrelay.store import open_broker
 
 TAKEN = [(name, FORM, f"destination=a&data={name}".encode()) for name in TEXTS if name.isalpha()]
 TAKEN += [
@@ -52,7 +52,7 @@ def begin_anew(monkeypatch):
     broker.epoch = "epoch"
     monkeypatch.setattr(relay_app.publisher, "_broker", broker)
     monkeypatch.setattr(relay_app.publisher, "_gathering", Gathering(broker))
-    monkeypatch.setattr(relay_app.upkeep, "started", True)
+    monkeypatch.setattr(relay_app.maintenance, "started", True)
 
 
 @pytest.fixture

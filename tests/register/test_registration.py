@@ -11,13 +11,14 @@ from conftest import DEADLINE, wait_for
 from desk import SECRET, Desk
 
 from pushrelay.access.tokens import sign
+from pushrelay.errors import StoreError
 from pushrelay.register import registration as registering
 from pushrelay.register.expiry import SocketState
 from pushrelay.settings import Settings
-from pushrelay.store import dispatch as handout
+from pushrelay.store import dispatch
 from pushrelay.store import replay
-from pushrelay.store.dispatch import TAP_BYTES, Item, Tap
-from pushrelay.store.publication import Publication, StoreError
+from pushrelay.store.dispatch import LIVE_QUEUE_BYTES, LiveQueue, Pending
+from pushrelay.store.publication import Publication
 
 own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
 
@@ -207,7 +208,7 @@ def test_no_answer_has_a_position_that_came_after_the_socket_was_taken_out_of_th
     desk.register("page", "42", token=token)
     if waits:
         desk.sockets.read("page", 2)
-    handed, ends = desk.broker.handed, []
+    handed, ends = desk.broker.delivered, []
 
     def end_first(destination):
         if destination == "42" and not ends:
@@ -220,7 +221,7 @@ def test_no_answer_has_a_position_that_came_after_the_socket_was_taken_out_of_th
     if waits:
         desk.emit("page", "register", id=["42", "41"], since={"41": desk.since(0)}, token=token)
         assert len(desk.answers("page")) == 1
-    desk.broker.handed = end_first
+    desk.broker.delivered = end_first
     if waits:
         desk.sockets.read("page")
     else:
@@ -254,7 +255,7 @@ def test_a_register_enters_no_room_after_its_socket_was_taken_out_of_the_others(
     desk.emit("page", "register", id=["41", "43"], since={"41": desk.since(0), "43": desk.since(0)}, token=token)
     ends[0].join(DEADLINE)
     assert entered == [] and desk.push("41", "too late")
-    assert "too late" not in desk.got("page") and desk.taps() == [] and desk.registrations._in_progress == {}
+    assert "too late" not in desk.got("page") and desk.live_queues() == [] and desk.registrations._in_progress == {}
 
 
 @pytest.mark.parametrize("how", ["expire", "close"])
@@ -290,7 +291,7 @@ def test_a_socket_that_leaves_in_the_middle_of_a_turn_is_offered_nothing_more(de
 
     desk.sockets.send_if_clear = send_and_leave
     desk.emit("page", "register", id="42", since=desk.since(0))
-    assert len(offered) == 1 and desk.taps() == [] and desk.registrations._in_progress == {}
+    assert len(offered) == 1 and desk.live_queues() == [] and desk.registrations._in_progress == {}
 
 
 # Replays.
@@ -311,7 +312,7 @@ def test_a_replay_goes_on_when_its_socket_has_room_and_ends_without_gap_or_overl
     [answer] = desk.answers("page")
     assert answer["ids"]["42"] == {"position": desk.since(50), "recovered": True, "replayed": 50}
     assert desk.got("page") == list(range(51))
-    assert desk.taps() == []
+    assert desk.live_queues() == []
 
 
 def test_no_event_is_built_for_a_socket_that_has_no_room_for_it(desk, monkeypatch):
@@ -332,8 +333,8 @@ def test_a_replay_that_waits_keeps_little_of_what_is_pushed_and_nothing_is_missi
     desk.sockets.read("page", 2)
     desk.emit("page", "register", id="42", since=desk.since(0))
     desk.push("42", *["x" * 1000] * 900)
-    [tap] = desk.taps()
-    assert sum(len(item.text) for item in tap.items) <= handout.TAP_BYTES
+    [live_queue] = desk.live_queues()
+    assert sum(len(item.text) for item in live_queue.items) <= dispatch.LIVE_QUEUE_BYTES
     desk.sockets.read("page")
     assert desk.answers("page")[0]["ids"]["42"] == {"position": desk.since(905), "recovered": True, "replayed": 905}
     assert desk.got("page") == [*range(5), *["x" * 1000] * 900]
@@ -404,9 +405,9 @@ def test_a_socket_that_leaves_during_its_replay_leaves_nothing_behind(desk):
     desk.connect("page")
     desk.sockets.read("page", 2)
     desk.emit("page", "register", id=["41", "42"], since={"42": desk.since(0)})
-    assert len(desk.taps()) == 1 and len(desk.registrations._in_progress) == 1
+    assert len(desk.live_queues()) == 1 and len(desk.registrations._in_progress) == 1
     desk.leave("page")
-    assert desk.taps() == [] and desk.registrations._in_progress == {}
+    assert desk.live_queues() == [] and desk.registrations._in_progress == {}
     assert desk.push("42", "x") and desk.got("page") == [0, 1]
 
 
@@ -418,7 +419,7 @@ def test_a_socket_that_is_sent_away_during_its_replay_is_counted_and_gets_no_mor
     assert desk.registrations.close(["42"]) == 1
     desk.sockets.read("page")
     assert desk.got("page") == [0, 1] and desk.sockets.wire["page"][-1] == ("disconnect",)
-    assert desk.taps() == [] and desk.registrations._in_progress == {}
+    assert desk.live_queues() == [] and desk.registrations._in_progress == {}
 
 
 def test_what_a_socket_sends_during_its_replay_is_handled_behind_it(desk):
@@ -436,7 +437,7 @@ def test_what_a_socket_sends_during_its_replay_is_handled_behind_it(desk):
 
 def lose_the_store(desk, path):
     """Remove the store's files while the relay works with them, and wait until it has begun a new store."""
-    desk.broker.settle()
+    desk.broker.flush()
     before = desk.broker.epoch
     for suffix in ("", "-wal", "-shm", "-recent"):
         (path.parent / f"{path.name}{suffix}").unlink(missing_ok=True)
@@ -472,16 +473,16 @@ def test_no_answer_of_a_register_that_waited_has_an_offset_of_a_store_that_was_l
     assert desk.got("page")[-2:] == ["a", "b"]
 
 
-@pytest.mark.parametrize("size", [1, 1000])  # held in the tap, and too much for it
+@pytest.mark.parametrize("size", [1, 1000])  # held in the live_queue, and too much for it
 def test_a_replay_that_waits_while_the_store_is_lost_does_not_hide_what_the_new_store_has(desk_to_lose, size):
     desk, lose = desk_to_lose
     desk.push("42", *range(100))
     desk.connect("page")
     desk.sockets.read("page", 99)
     desk.emit("page", "register", id="42", since=desk.since(0))
-    desk.push("42", "in the tap", "behind it")
+    desk.push("42", "in the live_queue", "behind it")
     desk.sockets.read("page", 1)
-    assert len(desk.got("page")) == 100, "the rest of it is in the tap"
+    assert len(desk.got("page")) == 100, "the rest of it is in the live_queue"
     lose()
     missed = desk.push("42", *["x" * size] * 90)[-1]
     desk.sockets.read("page")
@@ -553,7 +554,7 @@ def test_rights_that_end_during_the_replay_leave_the_socket_in_no_room(open_desk
     desk.sockets.read("page")
     assert desk.answers("page") == [{"ok": False, "error": "token_expired"}]
     assert desk.got("page") == [0, 1] and desk.sockets.get_rooms("page", "/") == ["page"]
-    assert desk.taps() == [] and desk.registrations._in_progress == {}
+    assert desk.live_queues() == [] and desk.registrations._in_progress == {}
 
 
 def test_an_id_that_is_registered_misses_nothing_if_its_history_cannot_be_read(desk):
@@ -636,14 +637,14 @@ def test_readers_that_stand_still_hold_no_thread(start_relay):
 
 
 def test_what_a_newcomer_is_yet_to_be_sent_is_bounded_also_after_it_was_given_back():
-    tap, size = Tap("newcomer"), 0
-    while not tap.overflowed and size <= 2 * TAP_BYTES:
-        item = Item("42", "x" * 1000)
+    live_queue, size = LiveQueue("newcomer"), 0
+    while not live_queue.overflowed and size <= 2 * LIVE_QUEUE_BYTES:
+        item = Pending("42", "x" * 1000)
         item.publication = Publication("42", "epoch:1", "push", item.text, 0.0, 60.0)
-        tap.add(item)
+        live_queue.add(item)
         size += 1000
-        tap.put_back(tap.take())
-    assert tap.overflowed and size <= TAP_BYTES and not tap.items
+        live_queue.put_back(live_queue.take())
+    assert live_queue.overflowed and size <= LIVE_QUEUE_BYTES and not live_queue.items
 
 
 def test_what_a_socket_was_handed_of_an_earlier_epoch_counts_for_none_later():

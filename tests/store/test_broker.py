@@ -8,8 +8,9 @@ import threading
 import pytest
 from conftest import DEADLINE, wait_for
 
-from pushrelay.store.broker import open_broker
-from pushrelay.store.publication import Draft, Receipt, StoreError
+from pushrelay.errors import StoreError
+from pushrelay.store import Draft, open_broker
+from pushrelay.store.publication import Receipt
 
 
 class Clock:
@@ -439,7 +440,7 @@ class BrokerContract:
 
         with pytest.raises(OSError, match="gone"):
             broker.recover("42", f"{broker.epoch}:0", send, lambda: pytest.fail("it joined"))
-        assert broker._stripe("42").taps == {}
+        assert broker._stripe("42").live_queues == {}
         assert self.push(broker, "42", "y")[0].connections == 0
 
     # Acknowledgements.

@@ -13,7 +13,7 @@ import time
 import pytest
 from measures import FULL_SIZE, report
 
-from pushrelay.store.publication import Draft
+from pushrelay.store import Draft
 
 pytestmark = pytest.mark.alone  # it measures time
 

@@ -16,11 +16,10 @@ import time
 import pytest
 from conftest import DEADLINE, ROOT, need, own_only
 
-from pushrelay.store import sqlite_file, sqlite_lock
-from pushrelay.store.broker import open_broker
-from pushrelay.store.journal import Left
-from pushrelay.store.publication import Draft, StoreError, StoreInUse
-from pushrelay.store.sqlite_note import Note, find_loss, this_boot
+from pushrelay.errors import StoreError, StoreInUse
+from pushrelay.store import Draft, open_broker, sqlite_file, sqlite_lock
+from pushrelay.store.journal import Contents
+from pushrelay.store.sqlite_meta import Meta, find_loss, this_boot
 
 SUFFIXES = ("", "-wal", "-shm", "-recent")
 NEW = "-recent.new"  # a journal that is not in place yet
@@ -116,11 +115,11 @@ def before_the_damage(path, open_at, durability="process"):
     broker = open_at(path.with_name("original.db"), durability=durability)
     push(broker, "in the database")
     broker.ack("read", push(broker, "all that there was", destination="read")[0])
-    broker.settle()
+    broker.flush()
     broker._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for number in range(3):
         push(broker, f"in the WAL {number}")
-        broker.settle()
+        broker.flush()
     seen = push(broker, *(f"in the journal {number}" for number in range(5)))[-1]
     push(broker, "x", destination="new")
     push(broker, "x", destination="read")
@@ -254,7 +253,7 @@ def test_a_full_disk_while_the_store_is_reopened_loses_nothing_and_takes_nothing
 def test_an_older_copy_of_a_database_in_its_place_is_noticed(path, open_at, tmp_path, caplog):
     broker = open_at(path)
     push(broker, "old")
-    broker.settle()
+    broker.flush()
     while_open = copy(path, tmp_path / "while-open.db")
     broker.close()
     closed = copy(path, tmp_path / "closed.db")
@@ -278,7 +277,7 @@ def test_an_older_copy_of_a_database_in_its_place_is_noticed(path, open_at, tmp_
 def test_an_older_copy_without_its_journal_is_noticed_if_it_was_made_while_the_relay_worked(path, open_at, tmp_path):
     broker = open_at(path)
     push(broker, "old")
-    broker.settle()
+    broker.flush()
     backup = copy(path, tmp_path / "backup.db", ("", "-wal"))
     seen = push(broker, *range(8))[-1]
     again = open_at(backup)
@@ -336,7 +335,7 @@ def test_a_journal_that_is_cut_while_the_relay_works_costs_nothing_that_was_acce
     killed = open_at(copy(path, path.with_name("killed.db")))
     whole = len(data(killed)) == 3
     assert whole or killed.epoch != broker.epoch
-    broker.settle()  # as once a second
+    broker.flush()  # as once a second
     push(broker, "later")
     assert os.path.getsize(f"{path}-recent") > 200_000
     assert len(data(broker)) == 4
@@ -348,11 +347,11 @@ def test_a_journal_that_is_cut_while_the_relay_works_costs_nothing_that_was_acce
 def test_a_file_that_is_removed_while_the_relay_works_costs_nothing_that_was_accepted(path, open_at, suffix):
     broker = open_at(path)
     push(broker, 0)
-    broker.settle()
+    broker.flush()
     push(broker, 1)
     os.unlink(f"{path}{suffix}")
     push(broker, 2)
-    broker.settle()  # as once a second
+    broker.flush()  # as once a second
     push(broker, 3)
     assert suffix == "-shm" or os.path.exists(f"{path}{suffix}")
     again = open_at(copy(path, path.with_name("killed.db"), ("", "-wal", "-recent")))
@@ -362,7 +361,7 @@ def test_a_file_that_is_removed_while_the_relay_works_costs_nothing_that_was_acc
 def test_an_older_copy_that_is_moved_into_place_while_the_relay_works_is_noticed(path, open_at, tmp_path):
     broker = open_at(path)
     push(broker, "old")
-    broker.settle()
+    broker.flush()
     backup = copy(path, tmp_path / "backup.db", ("", "-wal"))
     with contextlib.closing(sqlite3.connect(backup)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
@@ -370,7 +369,7 @@ def test_an_older_copy_that_is_moved_into_place_while_the_relay_works_is_noticed
     os.replace(backup, path)
     for suffix in ("-wal", "-shm"):
         os.unlink(f"{path}{suffix}")
-    broker.settle()  # as once a second
+    broker.flush()  # as once a second
     push(broker, *range(20))
     assert broker.epoch != seen.partition(":")[0]
     assert recover(broker, seen)[0] is False
@@ -386,7 +385,7 @@ def test_what_fails_with_a_journal_that_was_cut_is_done_again_from_memory(path, 
         push(broker, "y" * 300_000)
     broker._writer.execute("PRAGMA max_page_count=100000")
     push(broker, "after")
-    broker.settle()
+    broker.flush()
     assert data(broker) == [0, 1, 2, "after"]
 
 
@@ -400,7 +399,7 @@ def test_a_push_that_the_journal_does_not_take_is_refused_and_leaves_no_trace(pa
     assert data(broker) == ["before"] and broker.position("42").endswith(":1")
     broker._journal.put = put
     assert push(broker, "after")[0].endswith(":2")
-    broker.settle()
+    broker.flush()
     assert data(broker) == ["before", "after"]
 
 
@@ -477,7 +476,7 @@ def test_a_lock_file_that_was_removed_is_there_and_locked_again(path, open_at, c
     broker = open_at(path)
     os.unlink(f"{path}-lock")
     for _ in range(2):  # as once a second
-        broker.settle()
+        broker.flush()
     assert "relay.db-lock was removed or replaced" in caplog.text
     connection = sqlite3.connect(f"{path}-lock", timeout=0)
     with contextlib.closing(connection), pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -507,7 +506,7 @@ def test_a_child_that_was_forked_does_not_keep_the_store_after_its_parent(path, 
     need(hasattr(os, "fork"), "fork")
     code = """
 import os, sys, time
-from pushrelay.store.broker import open_broker
+from pushrelay.store import open_broker
 broker = open_broker("sqlite:" + sys.argv[1], lambda *_: 1)
 broker.start()
 if os.fork():
@@ -560,7 +559,7 @@ def use(broker, epoch, stored):
         with contextlib.suppress(StoreError):
             broker.sweep()
         with contextlib.suppress(StoreError):
-            broker.settle()
+            broker.flush()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -645,9 +644,9 @@ def test_a_publication_that_has_got_to_another_destination_is_not_read_there(pat
 
 
 def test_a_journal_two_commits_behind_the_database_is_an_older_copy():
-    note = Note("e", this_boot(), "t", is_open=True, generation=5)
-    assert find_loss(note, Left("e", "t", 4, []), "x-recent") is None, "killed between the commit and the journal's"
-    assert "older" in find_loss(note, Left("e", "t", 3, []), "x-recent")
+    meta = Meta("e", this_boot(), "t", is_open=True, generation=5)
+    assert find_loss(meta, Contents("e", "t", 4, []), "x-recent") is None, "killed between the commit and the journal's"
+    assert "older" in find_loss(meta, Contents("e", "t", 3, []), "x-recent")
 
 
 def test_damage_far_behind_in_a_long_history_is_told_as_lost(path, open_at):
@@ -690,7 +689,7 @@ def test_damage_is_logged_once_however_often_the_file_is_opened_again(path, open
     for _ in range(3):
         assert not broker.history("user2", f"{epoch}:1").recovered
         broker._broken = True
-        broker.settle()
+        broker.flush()
     assert caplog.text.count("is damaged") == 1
 
 
@@ -732,7 +731,7 @@ def test_a_store_that_no_relay_wrote_so_is_a_sentence_and_never_a_traceback(path
     except StoreError as error:
         sentences.append(error)
     else:
-        for step in (broker.sweep, broker.settle, lambda: push(broker, "x", destination="user2")):
+        for step in (broker.sweep, broker.flush, lambda: push(broker, "x", destination="user2")):
             broker._clock = lambda: time.time() + 7200
             try:
                 step()

@@ -14,10 +14,10 @@ import zlib
 import pytest
 from conftest import need
 
+from pushrelay.errors import StoreError
+from pushrelay.store import Draft, sqlite_file
 from pushrelay.store import sqlite as broker_sqlite
-from pushrelay.store import sqlite_file
-from pushrelay.store.journal import SIZE, Journal, Left, new_of, read
-from pushrelay.store.publication import Draft, StoreError
+from pushrelay.store.journal import SIZE, Contents, Journal, new_of, read
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def left_in(path):
 
 def test_what_was_put_in_is_there_for_the_next_process(path):
     journal = journal_at(path)
-    assert read(str(path)) == Left("epoch", "token", 1, [])
+    assert read(str(path)) == Contents("epoch", "token", 1, [])
     for payload in (b"a", b"bb" * 5000, b"c"):
         journal.put(payload)
     # It was not closed: as after kill -9.
-    assert read(str(path)) == Left("epoch", "token", 1, [b"a", b"bb" * 5000, b"c"]) == journal.as_left()
+    assert read(str(path)) == Contents("epoch", "token", 1, [b"a", b"bb" * 5000, b"c"]) == journal.contents()
 
 
 def test_after_a_commit_nothing_of_before_is_read_again(path):
@@ -53,7 +53,7 @@ def test_after_a_commit_nothing_of_before_is_read_again(path):
     journal.begin(2)
     assert left_in(path) == ([], True)
     journal.put(b"now..!")  # as long as what stood there, and behind it the old ones begin
-    assert read(str(path)) == Left("epoch", "token", 2, [b"now..!"])
+    assert read(str(path)) == Contents("epoch", "token", 2, [b"now..!"])
 
 
 def test_a_record_of_an_earlier_commit_is_not_read_behind_a_newer_one(path):
@@ -199,7 +199,7 @@ def test_its_file_is_for_its_owner_alone_and_small_when_all_is_committed(path):
     journal = journal_at(path)
     assert path.stat().st_mode & 0o777 == 0o600
     os.truncate(path, 0)  # whatever happened to it
-    journal.close(is_settled=True)
+    journal.close(is_committed=True)
     assert left_in(path) == ([], True)
     assert path.stat().st_size < 100
 
@@ -217,7 +217,7 @@ def test_what_an_older_relay_left_when_it_was_killed_is_read(path):
     for payload in (b"a", b"bb" * 500):
         records += struct.pack("<II", len(payload), zlib.crc32(payload, seed)) + payload
     path.write_bytes((struct.pack("<8sQ24s", b"relayJ1\n", 7, b"epoch") + records).ljust(SIZE, b"\0"))
-    assert read(str(path)) == Left("epoch", "", 0, [b"a", b"bb" * 500])
+    assert read(str(path)) == Contents("epoch", "", 0, [b"a", b"bb" * 500])
 
 
 # With the database.
@@ -242,15 +242,15 @@ def committed(path):
 
 def test_a_kill_between_two_commits_loses_nothing(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db", history_size=8)
-    broker.publish([Draft("42", "settled")])
-    broker.settle()
+    broker.publish([Draft("42", "is_done")])
+    broker.flush()
     broker.publish([Draft("42", {"ä": [1, None, "\n"]}, "order"), Draft("new", "x", key="once")])
     broker.publish([Draft("42", n) for n in range(40)])
-    broker.publish([Draft("fleeting", "not kept", ttl=0), Draft("fleeting", "kept", ttl=100)])
+    broker.publish([Draft("dropped_ephemeral", "not kept", ttl=0), Draft("dropped_ephemeral", "kept", ttl=100)])
     broker.ack("42", f"{broker.epoch}:7")
     assert committed(tmp_path / "relay.db") == 1
     again = open_at(killed(tmp_path / "relay.db", tmp_path / "copy.db"), history_size=8)
-    for destination in ("42", "new", "fleeting"):
+    for destination in ("42", "new", "dropped_ephemeral"):
         assert history(again, destination) == history(broker, destination)
         assert again.position(destination) == broker.position(destination)
     assert again.acked("42") == f"{broker.epoch}:7"
@@ -264,7 +264,7 @@ def test_a_kill_after_the_commit_and_before_the_journal_is_empty_brings_nothing_
     broker.publish([Draft("42", n) for n in range(20)] + [Draft("42", "k", key="key"), Draft("0", "x", ttl=0)])
     broker.ack("42", f"{broker.epoch}:3")
     before = (tmp_path / "relay.db-recent").read_bytes()
-    broker.settle()
+    broker.flush()
     copy = killed(tmp_path / "relay.db", tmp_path / "copy.db")
     (tmp_path / "copy.db-recent").write_bytes(before)
     again = open_at(copy)
@@ -276,7 +276,7 @@ def test_a_kill_after_the_commit_and_before_the_journal_is_empty_brings_nothing_
 def test_what_is_not_committed_is_read_by_everybody(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db", history_size=5)
     broker.publish([Draft("42", n) for n in range(3)])
-    broker.settle()
+    broker.flush()
     broker.publish([Draft("42", n) for n in range(3, 5)] + [Draft("other", "x")])
     got = []
     recovery = broker.recover("42", f"{broker.epoch}:2", got.append, lambda: None)
@@ -288,13 +288,13 @@ def test_what_is_not_committed_is_read_by_everybody(tmp_path, open_at):
 
 
 def test_where_a_destination_stands_is_known_without_a_commit_however_many_there_are(tmp_path, open_at, monkeypatch):
-    monkeypatch.setattr(broker_sqlite.SQLiteBroker, "SPOTS", 10)
+    monkeypatch.setattr(broker_sqlite.SQLiteBroker, "CURSORS", 10)
     broker = open_at(tmp_path / "relay.db")
     for n in range(50):
         broker.publish([Draft(str(n), "x"), Draft("always", n)])
         if n % 7 == 0:
-            broker.settle()
-    broker.settle()
+            broker.flush()
+    broker.flush()
     broker.publish([Draft("3", "y"), Draft("new", "z")])
     before = committed(tmp_path / "relay.db")
     for n in range(50):
@@ -305,12 +305,12 @@ def test_where_a_destination_stands_is_known_without_a_commit_however_many_there
 
 
 def test_the_offsets_that_are_kept_at_hand_have_a_bound(tmp_path, open_at, monkeypatch):
-    monkeypatch.setattr(broker_sqlite.SQLiteBroker, "SPOTS", 10)
+    monkeypatch.setattr(broker_sqlite.SQLiteBroker, "CURSORS", 10)
     broker = open_at(tmp_path / "relay.db")
     for n in range(100):
         broker.publish([Draft(str(n), "x")])
-    broker.settle()
-    assert len(broker._spots) <= 10
+    broker.flush()
+    assert len(broker._cursors) <= 10
     assert {broker.position(str(n)) for n in range(100)} == {f"{broker.epoch}:1"}
 
 
@@ -332,7 +332,7 @@ def test_a_transaction_that_fails_takes_nothing_with_it_that_was_accepted(tmp_pa
     assert broker.position("new") == f"{broker.epoch}:1"
     broker._writer.execute("PRAGMA max_page_count=100000")
     assert broker.publish([Draft("new", "after")])[0].position == f"{broker.epoch}:2"
-    broker.settle()
+    broker.flush()
     assert [each.data for each in broker.history("42").publications] == ["before"]
     assert [each.data for each in broker.history("new").publications] == ["x", "after"]
 
@@ -341,18 +341,18 @@ def test_after_a_transaction_that_failed_new_destinations_are_soon_stored_withou
     tmp_path, open_at, monkeypatch
 ):
     broker = open_at(tmp_path / "relay.db")
-    broker.publish([Draft("settled", "x")])
-    broker.settle()
+    broker.publish([Draft("is_done", "x")])
+    broker.flush()
     broker.publish([Draft("recent", "x")])
     with pytest.raises(StoreError):
-        broker._commits.together(lambda: 1 / 0)
+        broker._group_commit.run(lambda: 1 / 0)
     for name in ("first", "second"):  # as once a second
         broker.publish([Draft(name, "x")])
-        broker.settle()
+        broker.flush()
     looks = []
     find = broker._find_in
     monkeypatch.setattr(broker, "_find_in", lambda connection, name: looks.append(name) or find(connection, name))
-    names = ["settled", "recent", "first", "second", "third"]
+    names = ["is_done", "recent", "first", "second", "third"]
     for number in (1, 2):
         assert {broker.position(name) for name in names[:-1]} == {f"{broker.epoch}:{number}"}
         broker.publish([Draft(name, "y") for name in names])
@@ -365,17 +365,17 @@ def test_what_was_accepted_and_cannot_be_committed_stays_and_is_committed_later(
     broker.publish([Draft("42", n) for n in range(3)] + [Draft("42", "y" * 200_000)])
     for _ in range(3):
         with pytest.raises(StoreError, match="full"):
-            broker.settle()
+            broker.flush()
         with pytest.raises(StoreError, match="full"):
             broker.publish([Draft("42", "refused")] * 100)
-            broker.settle()
+            broker.flush()
         assert [len(str(each.data)) for each in broker.history("42").publications] == [1, 1, 1, 200_000]
         assert broker.position("42") == f"{broker.epoch}:4"
     again = open_at(killed(tmp_path / "relay.db", tmp_path / "copy.db"))
     assert history(again) == history(broker)
     broker._writer.execute("PRAGMA max_page_count=100000")
     assert broker.publish([Draft("42", "after")])[0].position == f"{broker.epoch}:5"
-    broker.settle()
+    broker.flush()
     assert committed(tmp_path / "relay.db") == 5
 
 
@@ -383,7 +383,7 @@ def forgetting(open_at, path, now):
     """A broker that would forget destination 42, of five publications, at its next sweep."""
     broker = open_at(path, clock=lambda: now[0], history_ttl=10)
     broker.publish([Draft("42", n) for n in range(5)])
-    broker.settle()
+    broker.flush()
     now[0] += 1000
     broker.sweep()
     now[0] += 2 * broker.FORGET_AFTER
@@ -422,22 +422,22 @@ def test_what_was_to_be_forgotten_is_there_when_that_fails(tmp_path, open_at):
     now = [1_000_000.0]
     broker = open_at(tmp_path / "relay.db", clock=lambda: now[0], history_ttl=10)
     broker.publish([Draft("42", "x")])
-    broker.settle()
+    broker.flush()
     now[0] += 1000
     broker.sweep()
-    commit, broker._settle = broker._settle, lambda: 1 / 0
+    commit, broker._commit_file = broker._commit_file, lambda: 1 / 0
     now[0] += 2 * broker.FORGET_AFTER
     with pytest.raises(StoreError):
         broker.sweep()  # it would have been forgotten by this
-    broker._settle = commit
+    broker._commit_file = commit
     assert broker.publish([Draft("42", "y")])[0].position == f"{broker.epoch}:2"
-    broker.settle()
+    broker.flush()
     assert [each.data for each in broker.history("42").publications] == ["y"]
 
 
 def test_a_start_that_fails_leaves_the_journal_for_the_next_one(tmp_path, open_at, monkeypatch):
     broker = open_at(tmp_path / "relay.db")
-    broker.publish([Draft(f"{n}", "x" * 100) for n in range(1000)] + [Draft("fleeting", "x", ttl=0)])
+    broker.publish([Draft(f"{n}", "x" * 100) for n in range(1000)] + [Draft("dropped_ephemeral", "x", ttl=0)])
     copy = killed(tmp_path / "relay.db", tmp_path / "copy.db")
     connect = sqlite_file.connect
 
@@ -451,13 +451,13 @@ def test_a_start_that_fails_leaves_the_journal_for_the_next_one(tmp_path, open_a
         open_at(copy)
     again = open_at(copy)
     assert [len(history(again, f"{n}")) for n in range(1000)] == [1] * 1000
-    assert again.position("fleeting") == f"{broker.epoch}:1"
+    assert again.position("dropped_ephemeral") == f"{broker.epoch}:1"
 
 
 def test_what_was_accepted_is_there_when_the_file_is_opened_anew_before_a_commit(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
-    broker.publish([Draft("42", "settled")])
-    broker.settle()
+    broker.publish([Draft("42", "is_done")])
+    broker.flush()
     broker.publish([Draft("42", "recent")])
     broker._readers.close()
     with pytest.raises(StoreError), broker._snapshot():
@@ -465,13 +465,13 @@ def test_what_was_accepted_is_there_when_the_file_is_opened_anew_before_a_commit
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR
         raise error
     assert broker.publish([Draft("42", "after")])[0].position == f"{broker.epoch}:3"
-    assert [each.data for each in broker.history("42").publications] == ["settled", "recent", "after"]
+    assert [each.data for each in broker.history("42").publications] == ["is_done", "recent", "after"]
 
 
 def test_a_position_is_never_a_lower_one_while_the_file_is_opened_anew(tmp_path, open_at, monkeypatch):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("41", "x"), Draft("42", "x")])
-    broker.settle()
+    broker.flush()
     told, find = [], broker._find_in
 
     def ask():
@@ -493,7 +493,7 @@ def test_a_position_is_never_a_lower_one_while_the_file_is_opened_anew(tmp_path,
 def test_no_reader_misses_an_accepted_push_at_any_step_of_a_reopening(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "in the file")])
-    broker.settle()
+    broker.flush()
     broker.publish([Draft("42", "in the journal")])
     told, refused = [], set()
 
@@ -511,7 +511,7 @@ def test_no_reader_misses_an_accepted_push_at_any_step_of_a_reopening(tmp_path, 
     tracer = sys.gettrace()
     sys.settrace(ask_before_each_line)
     try:
-        broker.settle()
+        broker.flush()
     finally:
         sys.settrace(tracer)
     assert set(told) == {f"{broker.epoch}:2"}
@@ -521,14 +521,14 @@ def test_no_reader_misses_an_accepted_push_at_any_step_of_a_reopening(tmp_path, 
 def test_no_reader_misses_an_accepted_push_while_a_failed_transaction_is_repeated(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "in the file")])
-    broker.settle()
+    broker.flush()
     broker.publish([Draft("42", "in the journal")])
     with pytest.raises(StoreError):
-        broker._commits.together(lambda: 1 / 0)
+        broker._group_commit.run(lambda: 1 / 0)
     pushes = []
 
-    class Spots(dict):
-        """A push is stored after the first look at the spots."""
+    class Cursors(dict):
+        """A push is stored after the first look at the cursors."""
 
         def get(self, name):
             found = super().get(name)
@@ -538,9 +538,9 @@ def test_no_reader_misses_an_accepted_push_while_a_failed_transaction_is_repeate
                 pushes[0].join()
             return found
 
-    broker._spots = Spots(broker._spots)
+    broker._cursors = Cursors(broker._cursors)
     assert broker.position("42") == f"{broker.epoch}:2"
-    broker.settle()
+    broker.flush()
     assert broker.position("42") == f"{broker.epoch}:2"
 
 
@@ -569,7 +569,7 @@ def test_a_journal_that_was_removed_is_noticed(tmp_path, open_at):
     broker.publish([Draft("42", 0)])
     (tmp_path / "relay.db-recent").unlink()
     broker.publish([Draft("42", 1)])
-    broker.settle()  # as once a second
+    broker.flush()  # as once a second
     broker.publish([Draft("42", 2)])
     assert (tmp_path / "relay.db-recent").exists()
     again = open_at(killed(tmp_path / "relay.db", tmp_path / "copy.db"))

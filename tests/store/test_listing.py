@@ -10,9 +10,8 @@ import time
 import pytest
 from conftest import DEADLINE, own_only, wait_for
 
+from pushrelay.store import Draft, open_broker
 from pushrelay.store import listing as module
-from pushrelay.store.broker import open_broker
-from pushrelay.store.publication import Draft
 
 
 def rss(relay):
@@ -124,7 +123,7 @@ def test_what_is_dropped_while_it_is_read_ends_the_answer_with_more(broker, monk
     got = next(pages)
     for number in range(10, 200):
         broker.publish([Draft("42", f"{number:08}")])
-    broker.settle()
+    broker.flush()
     got += [each for page in pages for each in page]
     assert [each.data for each in got] == [f"{number:08}" for number in range(len(got))] and len(got) < 10
     assert listing.more and not broker.history("42", got[-1].position).recovered

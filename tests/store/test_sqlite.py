@@ -13,16 +13,15 @@ import time
 import pytest
 from conftest import DEADLINE, ROOT, need, wait_for
 
-from pushrelay.store import sqlite_file
-from pushrelay.store.broker import open_broker
-from pushrelay.store.maintenance import Upkeep
-from pushrelay.store.publication import Draft, StoreError
+from pushrelay.errors import StoreError
+from pushrelay.store import Draft, open_broker, sqlite_file
+from pushrelay.store.maintenance import Maintenance
 
 # Four threads publish without end, and a line is printed for each publication that was accepted.
 PUBLISHER = """
 import sys, threading
-from pushrelay.store.broker import open_broker
-from pushrelay.store.publication import Draft
+from pushrelay.store import open_broker
+from pushrelay.store import Draft
 
 broker = open_broker("sqlite:" + sys.argv[1], lambda p, s: 0, durability=sys.argv[2], history_size=10**6)
 broker.start()
@@ -232,7 +231,7 @@ def test_what_waits_for_a_commit_shares_the_next_one(path, open_at):
     assert first.wait(DEADLINE)
     for thread in threads[1:]:
         thread.start()
-    wait_for(lambda: len(broker._commits._waiting) == 8, "the others wait")
+    wait_for(lambda: len(broker._group_commit._waiting) == 8, "the others wait")
     go_on.set()
     for thread in threads:
         thread.join(DEADLINE)
@@ -273,28 +272,28 @@ def test_requests_wait_for_a_relay_that_is_about_to_let_go_of_the_store(path, op
     position = push(before, "x")[0].position
     broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 0)
     broker.BUSY_SECONDS = 0.1
-    upkeep = Upkeep(broker, patience=DEADLINE)
-    request = threading.Thread(target=upkeep.see_to_it)
+    maintenance = Maintenance(broker, patience=DEADLINE)
+    request = threading.Thread(target=maintenance.ensure_open)
     request.start()
     try:
         request.join(1)
-        assert request.is_alive() and upkeep.trouble is None
+        assert request.is_alive() and maintenance.trouble is None
         before.close()
         request.join(DEADLINE)
-        assert upkeep.started and upkeep.trouble is None and "refused" not in caplog.text
+        assert maintenance.started and maintenance.trouble is None and "refused" not in caplog.text
         assert broker.position("42") == position
     finally:
-        upkeep.close()
+        maintenance.close()
 
 
 def test_requests_do_not_wait_for_ever_for_a_relay_that_keeps_the_store(path, open_at):
     open_at(path)
     broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 0)
     broker.BUSY_SECONDS = 0.1
-    upkeep = Upkeep(broker, patience=0.2)
-    upkeep.see_to_it()
-    assert not upkeep.started and "another relay" in upkeep.trouble
-    upkeep.close()
+    maintenance = Maintenance(broker, patience=0.2)
+    maintenance.ensure_open()
+    assert not maintenance.started and "another relay" in maintenance.trouble
+    maintenance.close()
 
 
 def test_a_newer_relays_file_is_refused(path, open_at):
@@ -448,7 +447,7 @@ def test_a_lock_that_lasts_is_waited_for_once_and_not_by_every_push(path, open_a
         broker.BUSY_SECONDS = DEADLINE
         other.execute("ROLLBACK")
         push(broker, "y")
-        broker.settle()  # it has a lock of its own until then
+        broker.flush()  # it has a lock of its own until then
         other.execute("BEGIN IMMEDIATE")
         threading.Timer(0.3, other.execute, ["ROLLBACK"]).start()
         push(broker, "z")  # a lock that is short is waited for again
@@ -480,7 +479,7 @@ def test_a_disk_that_becomes_read_only_is_named_and_it_goes_on_afterwards(disk, 
 def test_a_file_that_is_damaged_is_named_and_a_new_one_taken_once_it_is_moved_away(path, open_at):
     broker = open_at(path)
     push(broker, *range(1000))
-    broker.settle()
+    broker.flush()
     broker._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     epoch = broker.epoch
     with path.open("r+b") as file:

@@ -7,12 +7,12 @@ import time
 import pytest
 
 import relay as relay_app
+from pushrelay.errors import StoreError
 from pushrelay.push.batching import Gathering
 from pushrelay.rooms.packet import Packet
 from pushrelay.server.request import Limits, Parser, Refused
-from pushrelay.store.dispatch import Item
-from pushrelay.store.group_commit import Commits
-from pushrelay.store.publication import StoreError
+from pushrelay.store.dispatch import Pending
+from pushrelay.store.group_commit import GroupCommit
 
 
 def garbage_of(action, seconds=10.0):
@@ -42,13 +42,13 @@ class Locked:
     """A broker whose store is never to be had."""
 
     def __init__(self):
-        self._commits = Commits(self._transact)
+        self._group_commit = GroupCommit(self._transact)
 
     def _transact(self, jobs):
         raise StoreError("another program holds a lock on it")
 
     def store(self, items):
-        self._commits.together(lambda: items)
+        self._group_commit.run(lambda: items)
 
 
 class Now:
@@ -68,7 +68,7 @@ def test_what_leaves_a_cycle_is_counted():
 
 def test_a_push_that_the_store_did_not_take():
     told, gathering, poller = [], Gathering(Locked()), Now()
-    assert garbage_of(lambda: gathering.add([Item("42", "x")], lambda error: told.append(str(error)), poller)) == 0
+    assert garbage_of(lambda: gathering.add([Pending("42", "x")], lambda error: told.append(str(error)), poller)) == 0
     assert set(told) == {"another program holds a lock on it"}
 
 

@@ -1,4 +1,4 @@
-"""The note in the file of who works with it, and what it tells the next opening.
+"""The meta in the file of who works with it, and what it tells the next opening.
 
 A relay that opens the file writes down the boot of the machine, a random word for this opening (`token`), and with
 each commit its number (`generation`). The journal beside the file has the same word and number. So the next opening
@@ -11,14 +11,14 @@ import secrets
 import sqlite3
 from typing import NamedTuple
 
-from .journal import Left
+from .journal import Contents
 from .sqlite_file import Damaged
 from .sqlite_rows import seconds, text, whole
 
 COMMITTED = "UPDATE meta SET value = ? WHERE name = 'generation'"
 
 
-class Note(NamedTuple):
+class Meta(NamedTuple):
     """What the file says of the relay that worked with it last."""
 
     epoch: str
@@ -29,41 +29,41 @@ class Note(NamedTuple):
     lost_at: float = 0.0  # when something was lost the last time, in seconds since 1970
 
 
-def read(connection: sqlite3.Connection) -> Note:
-    """Read the note. Raises Damaged, sqlite3.Error."""
+def read(connection: sqlite3.Connection) -> Meta:
+    """Read the meta. Raises Damaged, sqlite3.Error."""
     meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
     epoch = text(meta.get("epoch"))
     if not (epoch.isascii() and epoch.isalnum() and len(epoch) <= 20):
         raise Damaged("its epoch is none that the relay writes")
     boot, token = text(meta.get("open", "")), text(meta.get("token", ""))
     is_open = bool(whole(meta.get("working", 0))) or boot != ""
-    return Note(epoch, boot, token, is_open, whole(meta.get("generation", 0)), seconds(meta.get("lost_at", 0.0)))
+    return Meta(epoch, boot, token, is_open, whole(meta.get("generation", 0)), seconds(meta.get("lost_at", 0.0)))
 
 
-def find_loss(note: Note, left: Left | None, journal: str) -> str | None:
+def find_loss(meta: Meta, left: Contents | None, journal: str) -> str | None:
     """Return what may be lost since the last opening and why, as a sentence; None if nothing is.
 
     `left`: what `journal`, a file, holds; None if there is none.
     """
-    if note.boot not in ("", this_boot()):
+    if meta.boot not in ("", this_boot()):
         return "the machine went down while the relay was running, and the last seconds of pushes may be lost"
     if left is None:
         missing = f"{journal} is missing, and with it the last pushes that were accepted before the relay was killed"
-        return missing if note.is_open else None
+        return missing if meta.is_open else None
     if left.fault is not None:
         return f"{journal} is damaged ({left.fault}), and accepted pushes are missing from it"
-    if left.token != note.token or left.epoch != note.epoch:
+    if left.token != meta.token or left.epoch != meta.epoch:
         return f"{journal} belongs to another database, or the database is an older copy of itself"
-    if left.generation > note.generation:
+    if left.generation > meta.generation:
         return f"the database is older than {journal}: it is an older copy, or its -wal is missing or damaged"
-    if note.boot and left.generation < note.generation - 1:
+    if meta.boot and left.generation < meta.generation - 1:
         return f"{journal} is older than the database: it is an older copy"
     return None
 
 
-def mark_open(connection: sqlite3.Connection, note: Note) -> None:
+def mark_open(connection: sqlite3.Connection, meta: Meta) -> None:
     """Write down that a relay works with the file. The caller's transaction syncs it to the disk."""
-    rows = {"epoch": note.epoch, "open": note.boot, "token": note.token, "working": 1, "generation": note.generation}
+    rows = {"epoch": meta.epoch, "open": meta.boot, "token": meta.token, "working": 1, "generation": meta.generation}
     connection.executemany("REPLACE INTO meta VALUES (?, ?)", list(rows.items()))
 
 
