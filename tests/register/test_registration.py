@@ -15,8 +15,7 @@ from pushrelay.errors import StoreError
 from pushrelay.register import registration as registering
 from pushrelay.register.expiry import SocketState
 from pushrelay.settings import Settings
-from pushrelay.store import dispatch
-from pushrelay.store import replay
+from pushrelay.store import dispatch, replay
 from pushrelay.store.dispatch import LIVE_QUEUE_BYTES, LiveQueue, Pending
 from pushrelay.store.publication import Publication
 
