@@ -23,13 +23,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, NoReturn
 
-from pushrelay.cli import streams
+from pushrelay.cli import output, streams
 from pushrelay.cli.commands import run_command
 
 
 def stop_with(message: str) -> NoReturn:
     """End the process because it cannot start: one sentence, exit code 2."""
-    streams.complain(f"relay: {message}")
+    output.print_error(f"relay: {message}")
     raise SystemExit(2)
 
 
@@ -50,6 +50,7 @@ try:
     from pushrelay.access.callers import Access
     from pushrelay.answers import Answer, refusal, store_away
     from pushrelay.cli import banner
+    from pushrelay.cli.flags import parse_flags
     from pushrelay.errors import HELP, OTHER_ERROR, Refused, StoreError, bad
     from pushrelay.json_text import encode
     from pushrelay.lifecycle import Draining, exit_at_signals
@@ -65,7 +66,7 @@ try:
     from pushrelay.register.subscription import delivery, rooms_of
     from pushrelay.rooms.packet import OURS, Packet
     from pushrelay.server.systemd import notify
-    from pushrelay.settings import SettingsError, load, parse_flags
+    from pushrelay.settings import SettingsError, load
     from pushrelay.store import open_broker
     from pushrelay.store.maintenance import Maintenance
     from pushrelay.wsgi import hosts as container
@@ -512,7 +513,7 @@ def main() -> None:
 
 
 def print_checked() -> None:
-    error = streams.say(banner.checked(settings))
+    error = output.print_text(banner.checked(settings))
     if isinstance(error, BrokenPipeError):
         raise SystemExit(141)  # as for a program that SIGPIPE ended: its reader has enough
     if error:
@@ -530,7 +531,7 @@ def serve(wsgi_app: Any, settings: Any) -> None:
         stop_with(banner.cannot_listen(settings, error))
     try:
         maintenance.start()
-        error = streams.say(banner.banner(settings, server.port))
+        error = output.print_text(banner.banner(settings, server.port))
         if error:
             app.logger.warning(
                 "where the relay serves could not be printed (%s); it serves all the same", error.strerror

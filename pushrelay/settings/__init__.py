@@ -2,10 +2,8 @@
 
 from .table import NAMES as NAMES
 from .table import TABLE as TABLE
-from .table import FlagParser as FlagParser
 from .table import Key as Key
 from .table import Settings as Settings
 from .table import SettingsError as SettingsError
 from .table import load as load
-from .table import parse_flags as parse_flags
 from .table import without_secrets as without_secrets

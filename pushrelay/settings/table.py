@@ -1,12 +1,11 @@
 """Every setting in one table, read from `[relay]` in an INI file, then `RELAY_*`, then flags."""
 
-import argparse
 import difflib
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from pushrelay.places import SETTINGS_FILE
 
@@ -261,7 +260,7 @@ def without_secrets(url: str) -> str:
     return re.sub("//[^/]*@", "//", url.partition("?")[0])
 
 
-def _check_not_empty(source: str, name: str, text: str) -> None:
+def check_not_empty(source: str, name: str, text: str) -> None:
     """Raise SettingsError for an empty value, often a variable that is not set, which would let everybody register."""
     if name in GUARDS and not text.strip():
         raise SettingsError(f"{source}: {name} is empty, and everybody could register any id; set it, or take it out")
@@ -270,7 +269,7 @@ def _check_not_empty(source: str, name: str, text: str) -> None:
 def _from_file(file: pathlib.Path, lines: Iterable[ini.Line]) -> Iterable[tuple[str, str, str]]:
     for line in lines:
         source = f"{file}, line {line.number}"
-        _check_not_empty(source, line.name, line.text)
+        check_not_empty(source, line.name, line.text)
         yield source, line.name, line.text
 
 
@@ -285,7 +284,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
         if name in seen:
             raise SettingsError(f"{source} and {seen[name]} are the same setting; keep one of them")
         seen[name] = key
-        _check_not_empty(source, name, text)
+        check_not_empty(source, name, text)
         yield source, name, text
 
 
@@ -320,99 +319,8 @@ def _is_of_a_container(key: str, text: str) -> bool:
 
 
 def _from_flags(flags: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
-    return [(_flag(name), name, text) for name, text in flags.items()]
+    return [(flag_of(name), name, text) for name, text in flags.items()]
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-class FlagParser(argparse.ArgumentParser):
-    """argparse, but a mistake is one sentence, as everywhere else."""
-
-    def error(self, message: str) -> NoReturn:
-        if found := re.fullmatch(r"argument (?:\S+/)?(\S+): expected one argument", message):
-            message = f"{_flag(found[1].lstrip('-'))} needs a value"
-        raise SettingsError(f"{message} ({self.prog} --help lists the flags)")
-
-    def add_settings(self, in_help: bool = True) -> None:
-        """Take every setting as a flag, and `--config`."""
-        about = "the INI file to read [relay] from (default: wsgi.ini beside relay.py)"
-        self.add_argument("--config", metavar="FILE", help=about)
-        for setting in TABLE:
-            about = f"{setting.help} (default: {_written(setting.default)})" if in_help else argparse.SUPPRESS
-            self.add_argument(_flag(setting.name), metavar="VALUE", dest=setting.name, help=about)
-            if "_" in setting.name:
-                self.add_argument(f"--{setting.name}", dest=setting.name, help=argparse.SUPPRESS)
-
-    def parse(self, argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-        """What was given, and of that the settings as {name: text}. Raises SettingsError."""
-        given, rest = self.parse_known_args(argv)
-        if rest:
-            raise SettingsError(_stray(rest[0], argv))
-        flags = {n: text for n, text in vars(given).items() if n in (*NAMES, "config") and text is not None}
-        for name, text in flags.items():
-            _check_not_empty(_flag(name), name, text)
-        return given, flags
-
-
-def _stray(word: str, argv: list[str]) -> str:
-    """The sentence for a word of the command line that is neither a flag nor a flag's value."""
-    name = re.match(r"[-\u2010-\u2015]*([\w-]*)", word)[1]  # web pages turn -- into a longer dash
-    if name.lower().replace("-", "_") in NAMES:  # -port 80, port=80, --PORT 80
-        return f"the command line: write {_flag(name.lower())} VALUE in place of {word.partition('=')[0]}"
-    if word.startswith("-"):
-        return unknown("the command line", name)
-    if word in COMMAND_NAMES:
-        return f"the command line: {word} must be the first word: python relay.py {word}"
-    if word == argv[0]:
-        near = difflib.get_close_matches(word.lower(), COMMAND_NAMES, 1)
-        hint = f"did you mean {near[0]}?" if near else "without a command the relay serves"
-        return f"the command line: there is no command called {word}; {hint} (python relay.py --help lists them)"
-    before = [each for each in argv[: argv.index(word)] if each.startswith("--")]
-    flag = before[-1].partition("=")[0] if before else ""
-    if flag.lstrip("-").replace("-", "_") in (*(s.name for s in TABLE if s.secret), "key", "token"):
-        word = f"a word behind {flag}"  # it may be a second secret
-    return f"the command line: {word} is too much; put quotes around a value that has spaces (--help lists the flags)"
-
-
-def _written(default: Any) -> str:
-    """A default as somebody would write it."""
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    if isinstance(default, tuple):
-        return ", ".join(default) or "not set"
-    return "not set" if default in ("", None) else f"{default:.15g}" if isinstance(default, float) else str(default)
-
-
-COMMAND_NAMES = ("doctor", "push", "listen", "token")
-USAGE = "python relay.py [--SETTING VALUE ...]\n       python relay.py COMMAND ..."
-ABOUT = """The relay takes a POST from PHP and puts it in front of the right browsers, at once.
-Without a command it serves, until Ctrl+C.
-
-commands, each with a --help of its own:
-  python relay.py doctor  find out what keeps a push from arriving
-  python relay.py push    push to a destination
-  python relay.py listen  print what is pushed to a destination
-  python relay.py token   print a token for register
-
-The same names work in [relay] of the INI file (port = 9000) and as RELAY_NAME in the environment (RELAY_PORT=9000).
-Write secret and push_keys there and not as flags, which every user of this machine can see."""
-
-
-def parse_flags(argv: list[str]) -> tuple[dict[str, str], bool]:
-    """The flags given on the command line as {name: text}, and whether `--check` is among them.
-
-    `--help` prints and ends the process. Raises SettingsError for a flag that does not exist.
-    """
-    parser = FlagParser(
-        prog="python relay.py",
-        usage=USAGE,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=ABOUT,
-    )
-    parser.add_argument("--check", action="store_true", help="check the settings, print what is open to whom, and end")
-    parser.add_settings()
-    given, flags = parser.parse(argv)
-    return flags, given.check

@@ -13,7 +13,8 @@ import pytest
 from conftest import DEADLINE, ROOT, clean_environ, free_port, own_only, wait_for
 from starting import assert_stops_with_a_sentence, run
 
-from pushrelay.settings import TABLE, SettingsError, load, parse_flags
+from pushrelay.cli.flags import parse_flags
+from pushrelay.settings import TABLE, SettingsError, load
 
 
 def test_the_start_tells_the_address_and_a_line_to_try(start_relay):

@@ -10,7 +10,8 @@ from conftest import ROOT, own_only
 
 from pushrelay.cli.banner import checked
 from pushrelay.cli.exposure import warnings
-from pushrelay.settings import TABLE, SettingsError, load, parse_flags
+from pushrelay.cli.flags import parse_flags
+from pushrelay.settings import TABLE, SettingsError, load
 
 SECRET = "af779e2c5b1d4038a6f0e2d4c8b19357"
 KEY = "2bd806c97f0e00af1a1fc332"

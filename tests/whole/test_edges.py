@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import DEADLINE, ROOT, clean_environ
 
-from pushrelay.cli.terminal import key_header
+from pushrelay.cli.connecting import key_header
 from pushrelay.settings import SettingsError, load
 
 SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"

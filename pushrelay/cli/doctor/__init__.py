@@ -96,7 +96,7 @@ def password_header(user: str | None) -> dict[str, str]:
 
 def look(report: Report, given: argparse.Namespace, flags: Mapping[str, str], public: "Dialer | None") -> None:
     """All checks in their order. Raises Stop where what follows cannot be looked at."""
-    from pushrelay.cli.terminal import dialer_of
+    from pushrelay.cli.connecting import dialer_of
 
     from .hops import Relay, directly, running
     from .public import Public

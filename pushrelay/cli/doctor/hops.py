@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from pushrelay.access.instance import ASKING, HEADER
-from pushrelay.cli.terminal import key_header, signed
+from pushrelay.cli.connecting import key_header, signed
 from pushrelay.client.dialer import Dialer, Reply, Trouble
 from pushrelay.client.replies import read_object, receipt, refusal
 from pushrelay.client.socketio_client import Visitor

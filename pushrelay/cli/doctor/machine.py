@@ -13,9 +13,10 @@ import time
 from collections.abc import Mapping
 
 from pushrelay.cli.exposure import ENOUGH_KEY, ENOUGH_SECRET
+from pushrelay.cli.flags import parse_flags
 from pushrelay.cli.guessing import is_guessable
 from pushrelay.places import HOME, PROGRAM
-from pushrelay.settings import NAMES, Settings, SettingsError, load, parse_flags
+from pushrelay.settings import NAMES, Settings, SettingsError, load
 
 from .process import Process, listener, started_from
 from .report import Advice, Report

@@ -4,7 +4,7 @@ import sys
 import textwrap
 from typing import NamedTuple, NoReturn
 
-from pushrelay.cli.commands import printable
+from pushrelay.cli.output import printable
 
 WIDTH = 80
 INDENT = " " * 6
