@@ -39,6 +39,7 @@ def make_manager(
     from pushrelay.engine.limits import Admission
     from pushrelay.rooms.manager import RoomManager
     from pushrelay.server.limiter import most_clients
+    from pushrelay.wsgi.carriers import carrier_of
 
     most = most_clients(settings)
     install(
@@ -50,6 +51,7 @@ def make_manager(
         admission=Admission(most, settings.max_per_address, settings.max_connections, address_of),
         complaints=complaints,
         threads=settings.threads,
+        carrier_of=carrier_of,
     )
     return RoomManager()
 

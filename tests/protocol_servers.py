@@ -32,6 +32,7 @@ import werkzeug.serving
 from pushrelay.engine.engine import Engine, install
 from pushrelay.rooms.manager import RoomManager
 from pushrelay.server.server import Server
+from pushrelay.wsgi.carriers import carrier_of
 
 PORT = 3000
 OPTIONS = {"ping_interval": 0.3, "ping_timeout": 0.2, "max_http_buffer_size": 1_000_000, "cors_allowed_origins": "*"}
@@ -39,7 +40,7 @@ OPTIONS = {"ping_interval": 0.3, "ping_timeout": 0.2, "max_http_buffer_size": 1_
 
 def engine_app():
     """Return the WSGI app that sends back every message."""
-    eio = Engine(**OPTIONS)
+    eio = Engine(carrier_of=carrier_of, **OPTIONS)
     eio.on("connect", lambda sid, environ: None)
     eio.on("message", lambda sid, data: eio.send(sid, data))
     return engineio.WSGIApp(eio)
@@ -47,7 +48,7 @@ def engine_app():
 
 def socket_app():
     """Return the Flask app with the handlers of the Socket.IO suite, on the engine and the manager of the relay."""
-    install()
+    install(carrier_of=carrier_of)
     app = flask.Flask(__name__)
     # The suite waits for CONNECT before the handler's own events, so that goes out before the handler is called.
     io = flask_socketio.SocketIO(

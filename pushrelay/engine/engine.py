@@ -23,6 +23,7 @@ from pushrelay.server.poller import Poller, Timer
 from pushrelay.server.quota import Places
 from pushrelay.waiting import wait_until
 
+from .carrier import Carrier, no_carrier
 from .deadlines import Newcomers
 from .heartbeat import Heartbeat
 from .limits import Admission
@@ -60,6 +61,7 @@ class Engine(Transports):
     `settle_timeout`: seconds within which somebody must set a session's `settled`, or `see_out` is called; 0 for ever.
     `event_rate`: messages a second that a client may send in the long run; 0 for any number. `admission`: who gets in.
     `threads`: of the poller that it makes where it is given none. `complaints`: gets what is refused.
+    `carrier_of(environ, poller)`: gives the carrier of a request that came through another server than the relay's.
     """
 
     _default_monitor_clients = False  # the heartbeat does it
@@ -74,6 +76,7 @@ class Engine(Transports):
         admission: Admission | None = None,
         complaints: Complaints | None = None,
         threads: int = 8,
+        carrier_of: Callable[[dict[str, Any], Poller], Carrier] = no_carrier,
         **options: Any,
     ):
         options["async_mode"] = "threading"
@@ -86,6 +89,7 @@ class Engine(Transports):
         self.complaints = complaints or Complaints()
         self._mark = secrets.token_urlsafe(3)  # that all sids of this process begin with
         self.threads = threads
+        self._carrier_of = carrier_of
         self._farewells = Places(MOST_AT_ONCE, MOST_AT_ONCE)
         self._settle_timeout = settle_timeout
         self._newcomers: Any = None  # from start() on, as the next two

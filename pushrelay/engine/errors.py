@@ -1,11 +1,9 @@
 """What the Engine answers to requests that it does not carry out (Engine.IO protocol, revision 4)."""
 
-from typing import NamedTuple
-
 from engineio.packet import Packet
 
 from pushrelay.addresses import is_upstream
-from pushrelay.answers import PRIVATE
+from pushrelay.answers import PRIVATE, Answer
 from pushrelay.server.quota import retry_after
 
 from .limits import Full
@@ -38,14 +36,6 @@ CAUSES = {
     BAD_HANDSHAKE_METHOD[0]: "method",
     UNSUPPORTED_VERSION[0]: "old_client",
 }
-
-
-class Answer(NamedTuple):
-    """A response that is complete."""
-
-    status: str
-    headers: list[tuple[str, str]]
-    body: bytes
 
 
 class Rejected(Exception):

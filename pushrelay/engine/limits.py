@@ -5,6 +5,8 @@ from typing import Any
 
 from pushrelay.server.quota import NO_ROOM, Places
 
+from .carrier import Carrier
+
 ANY_NUMBER = 1 << 30
 
 
@@ -36,11 +38,11 @@ class Admission:
         self._places = Places(most, most_each)
         self.address_of = address_of
 
-    def check(self, conversation: Any) -> None:
-        """Raise Full where the relay is going down, or a client's connection (if it is ours) ends with this answer."""
+    def check(self, carrier: Carrier) -> None:
+        """Raise Full if the relay is going down, or if the client's connection ends with this answer."""
         if self.draining:
             raise Full("503 Service Unavailable", "draining", "the relay is going down: connect again later")
-        if conversation is not None and conversation.is_last:
+        if carrier.is_last:
             raise Full("503 Service Unavailable", "too_many_connections", NO_ROOM)
 
     def enter(self, environ: dict[str, Any]) -> str | None:

@@ -1,8 +1,7 @@
 """Engine.IO over HTTP: what a request is answered with, by long polling and by WebSocket (revision 4 of the protocol).
 
-Under `pushrelay.server` polls are parked and WebSockets live on the poller. So it is under another WSGI server whose
-sockets can be taken (`takeover.py`); where they cannot, a client holds that server's thread while it waits
-(`foreign.py`).
+Under `pushrelay.server` polls are parked and WebSockets live on the poller. Other WSGI servers need a carrier, which
+takes their sockets or holds their threads: see `carrier.py`.
 """
 
 import contextlib
@@ -14,15 +13,13 @@ from typing import Any
 
 import engineio
 
-from pushrelay.answers import NO_STORE, PRIVATE, cors
+from pushrelay.answers import NO_STORE, PRIVATE, Answer, cors
 from pushrelay.log.refusals import refused_handshake, refused_origin, seen_as
 from pushrelay.server.connection import TRANSPORT_ERROR
-from pushrelay.server.conversation import KEY, Conversation
+from pushrelay.server.conversation import KEY
 from pushrelay.server.websocket import NORMAL, HandshakeError, close_frame, handshake
-from pushrelay.wsgi.blocking import ForeignPoll, can_serve, serve_foreign, threads_of
-from pushrelay.wsgi.hijack import NotTaken, Taken
-from pushrelay.wsgi.hijack import conversation as taken_over
 
+from .carrier import Carrier
 from .environ import kept_of, read_query
 from .errors import (
     BAD_HANDSHAKE_METHOD,
@@ -30,21 +27,20 @@ from .errors import (
     CAUSES,
     FORBIDDEN,
     GOING_DOWN,
-    NO_FILES,
     NO_WEBSOCKETS,
     ORIGIN_REFUSED,
     SESSION_UNKNOWN,
     TRANSPORT_UNKNOWN,
     UNSUPPORTED_VERSION,
-    Answer,
     Rejected,
     full_answer,
     origin_message,
 )
 from .limits import Full
+from .link import Link
 from .packet import OPEN, Message, payload, split_payload
 from .rejected_websocket import Farewell, farewell_frames
-from .session import Link, Session
+from .session import Session
 
 # A WebSocket that was opened to take over from polling does so within a round trip or two.
 UPGRADE_SECONDS = 10.0
@@ -67,8 +63,8 @@ class Transports(engineio.Server):
                 answer = self._route(environ, start_response)
             else:
                 readable = self._is_handshake(environ)
-                answer = self._refuse_origin(environ)
-        except (Rejected, Full, HandshakeError, NotTaken) as error:
+                answer = self._refuse_origin(environ, start_response)
+        except (Rejected, Full, HandshakeError) as error:
             answer = self._refusal(error, environ)
         if not isinstance(answer, Answer):
             return answer
@@ -76,7 +72,7 @@ class Transports(engineio.Server):
         body, encoding = self._compressed(environ, body)
         # Our own server counts by itself; others leave a client that keeps its connection to wait for the end.
         length = [] if KEY in environ else [("Content-Length", str(len(body)))]
-        start_response(status, headers + encoding + length + self._cors_headers(environ, readable))
+        start_response(status, [*headers, *encoding, *length, *self._cors_headers(environ, readable)])
         return [body]
 
     # Requests.
@@ -93,39 +89,40 @@ class Transports(engineio.Server):
     def _is_handshake(self, environ: dict[str, Any]) -> bool:
         return environ["REQUEST_METHOD"] == "GET" and "sid" not in read_query(environ.get("QUERY_STRING", ""))
 
-    def _refuse_origin(self, environ: dict[str, Any]) -> Answer | Iterable[bytes]:
+    def _refuse_origin(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | Iterable[bytes]:
         """Refuse a page of an origin that may not connect, in a way that it can read if it opens a WebSocket."""
         self.complaints.note(*refused_origin(environ))
         message = origin_message(environ["HTTP_ORIGIN"], environ.get("HTTP_HOST", ""))
         query = read_query(environ.get("QUERY_STRING", ""))
         if query.get("transport") == "websocket" and query.get("EIO") == "4" and self._is_handshake(environ):
-            with contextlib.suppress(HandshakeError, NotTaken):
-                if (answer := self._say_farewell(environ, ORIGIN_REFUSED, message)) is not None:
-                    return answer
+            with contextlib.suppress(HandshakeError):
+                carrier = self._say_farewell(environ, ORIGIN_REFUSED, message)
+                if carrier is not None:
+                    return carrier.returned(start_response)
         raise Rejected((FORBIDDEN[0], message), "403 Forbidden", ORIGIN_REFUSED)
 
-    def _say_farewell(self, environ: dict[str, Any], error: str, message: str) -> Iterable[bytes] | None:
-        """Accept a WebSocket to tell a page why it may not connect; None if that cannot be done now.
+    def _say_farewell(self, environ: dict[str, Any], error: str, message: str) -> Carrier | None:
+        """Accept a WebSocket to tell a page why it may not connect; return None if that cannot be done now.
 
-        Raises HandshakeError and NotTaken.
+        Raises HandshakeError.
         """
         head = handshake(environ, _SWITCHING)
-        conversation = self._conversation(environ)
-        if conversation is None or not conversation.websockets or conversation.is_last or self.admission.draining:
+        carrier = self._carrier(environ)
+        if carrier.threads is not None or not carrier.websockets or carrier.is_last or self.admission.draining:
             return None
         if self._farewells.take(None):
             return None
         try:
-            farewell = Farewell(conversation.take(), partial(self._farewells.give_back, None))
-        except NotTaken:
+            farewell = Farewell(carrier.take(), partial(self._farewells.give_back, None))
+        except Rejected:
             self._farewells.give_back(None)
-            raise
+            return None
         opening = self._open_text % (self.generate_id(), "[]")
         head += farewell_frames(opening, error, message) + farewell.closing(error)
-        conversation.upgrade(farewell, head)
-        return conversation.returned()
+        carrier.upgrade(farewell, head)
+        return carrier
 
-    def _refusal(self, error: Exception, environ: dict[str, Any]) -> Answer:
+    def _refusal(self, error: Rejected | Full | HandshakeError, environ: dict[str, Any]) -> Answer:
         """Return the answer to a request that is refused, and note it for the log."""
         if isinstance(error, Full):
             if not self.admission.draining:
@@ -134,10 +131,9 @@ class Transports(engineio.Server):
         if isinstance(error, HandshakeError):
             self._note(environ, "websocket", str(error))
             return Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
-        rejected = error if isinstance(error, Rejected) else Rejected(NO_FILES, "503 Service Unavailable")
-        if rejected.word != ORIGIN_REFUSED and not self._over:
-            self._note_rejected(environ, rejected)
-        return rejected.answer()
+        if error.word != ORIGIN_REFUSED and not self._over:
+            self._note_rejected(environ, error)
+        return error.answer()
 
     def _note_rejected(self, environ: dict[str, Any], rejected: Rejected) -> None:
         query, message = read_query(environ.get("QUERY_STRING", "")), rejected.message
@@ -177,35 +173,35 @@ class Transports(engineio.Server):
         if "j" in query:
             is_old = sid is None and query.get("EIO") != "4"  # the first one without JSONP
             raise Rejected(UNSUPPORTED_VERSION if is_old else (BAD_REQUEST[0], "JSONP is not offered"))
-        conversation = self._conversation(environ)
+        carrier = self._carrier(environ)
         if sid is None:
             self._check_handshake(method, query)
-            return self._open(environ, start_response, transport, conversation)
+            return self._open(environ, start_response, transport, carrier)
         session = self.sockets.get(sid)
         if session is None or self._is_overdue(session):
             return self._last_word(sid)
         if not session.connected:
             raise Rejected(BAD_REQUEST)
         if transport == "websocket":
-            return self._begin_upgrade(session, environ, start_response, conversation)
+            return self._begin_upgrade(session, environ, start_response, carrier)
         if session.upgraded:
             raise Rejected(BAD_REQUEST)
         if method == "GET":
-            return self._answer_poll(session, environ, conversation)
+            return self._answer_poll(session, environ, start_response, carrier)
         if method == "POST":
-            return self._answer_post(session, environ, conversation)
+            return self._answer_post(session, environ, start_response, carrier)
         raise Rejected(BAD_REQUEST)
 
-    def _conversation(self, environ: dict[str, Any]) -> Conversation | Taken | None:
-        """Return what parks and upgrades this request; None if its connection cannot be taken. Raises Rejected."""
-        conversation: Conversation | None = environ.get(KEY)
+    def _carrier(self, environ: dict[str, Any]) -> Carrier:
+        """Return what parks and upgrades this request. Raises Rejected once the Engine was shut down."""
+        carrier: Carrier | None = environ.get(KEY)
         if self._heartbeat is None:
-            self.start(conversation.connection.poller if conversation is not None else None)
-        if conversation is not None:
-            return conversation
+            self.start(None if carrier is None or carrier.connection is None else carrier.connection.poller)
+        if carrier is not None:
+            return carrier
         if self._over:
             raise Rejected(GOING_DOWN, "503 Service Unavailable")
-        return taken_over(environ, self._poller)
+        return self._carrier_of(environ, self._poller)
 
     def _check_handshake(self, method: str, query: dict[str, str]) -> None:
         if method != "GET":
@@ -241,20 +237,20 @@ class Transports(engineio.Server):
         environ: dict[str, Any],
         start_response: Callable[..., Any],
         transport: str,
-        conversation: Conversation | Taken | None,
+        carrier: Carrier,
     ) -> Answer | Iterable[bytes]:
         head = handshake(environ, _SWITCHING) if transport == "websocket" else b""
-        if conversation is None:
-            self._check_threads(environ)
-        has_websockets = _has_websockets(environ, conversation)
+        if carrier.threads is not None:
+            self._check_threads(carrier.threads)
+        has_websockets = carrier.websockets
         if transport == "websocket" and not has_websockets:
             raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
-        self.admission.check(conversation)
+        self.admission.check(carrier)
         place = self.admission.enter(environ)
         sid = self.generate_id()
         session = Session(self, sid, place)
-        if conversation is not None and KEY in environ:
-            session.share = conversation.connection.share or session.share
+        if carrier.connection is not None:
+            session.share = carrier.connection.share or session.share
         upgrades = '["websocket"]' if has_websockets and self._offers_upgrade(transport) else "[]"
         session.send(Message(self._open_text % (sid, upgrades)))
         self.sockets[sid] = session
@@ -271,38 +267,34 @@ class Transports(engineio.Server):
         if self._newcomers is not None:
             self._newcomers.add(session)
         if transport == "websocket":
-            return self._open_websocket(session, environ, start_response, conversation, head)
+            return self._open_websocket(session, start_response, carrier, head)
         return self._payload_answer(session.poll(lambda: None) or [], self._cookie_headers(sid))
 
     def _open_websocket(
         self,
         session: Session,
-        environ: dict[str, Any],
         start_response: Callable[..., Any],
-        conversation: Conversation | Taken | None,
+        carrier: Carrier,
         head: bytes,
     ) -> Iterable[bytes]:
-        if conversation is None:
-            return serve_foreign(self, session, environ, start_response, opening=True)
         link = Link(session, self.max_http_buffer_size)
         try:
-            link.connection = conversation.take()
-        except NotTaken:
+            link.connection = carrier.take()
+        except (Rejected, HandshakeError):
             session.close(abort=True, reason=TRANSPORT_ERROR)
             raise
 
         def start(messages: list[Message]) -> None:
             """Send the answer to the handshake and the first packets in one piece."""
-            conversation.upgrade(link, head + b"".join([message.frame for message in messages]))
+            carrier.upgrade(link, head + b"".join([message.frame for message in messages]))
 
         if not session.begin_on(link, start):
-            _upgrade_and_close(conversation, link, head)
-        return conversation.returned()
+            _upgrade_and_close(carrier, link, head)
+        return carrier.returned(start_response)
 
-    def _check_threads(self, environ: dict[str, Any]) -> None:
-        """Refuse a client that would hold a thread of its server, if it would be one of the last."""
-        threads = threads_of(environ)
-        if threads is not None and len(self.sockets) >= max(1, threads - FREE_THREADS):
+    def _check_threads(self, threads: int) -> None:
+        """Raise Rejected for a client that would hold one of the last of its server's `threads`."""
+        if len(self.sockets) >= max(1, threads - FREE_THREADS):
             message = f"each client holds one of the {threads} threads of this server, and no more can be spared"
             raise Rejected((BAD_REQUEST[0], message), "503 Service Unavailable")
 
@@ -322,21 +314,16 @@ class Transports(engineio.Server):
         return Answer("200 OK", [*_TEXT, *(headers or ())], payload(messages))
 
     def _answer_poll(
-        self, session: Session, environ: dict[str, Any], conversation: Conversation | Taken | None
+        self, session: Session, environ: dict[str, Any], start_response: Callable[..., Any], carrier: Carrier
     ) -> Answer | Iterable[bytes]:
-        poll = ForeignPoll() if conversation is None else ParkedPoll(self, session, environ, conversation)
         try:
-            messages = session.poll(poll.park)
+            messages = session.poll(ParkedPoll(self, session, environ, carrier).park)
         except ValueError:
             raise Rejected(BAD_REQUEST) from None
-        if messages is None:
-            if conversation is not None:
-                return conversation.returned()
-            messages = poll.wait()
-        return self._payload_answer(messages)
+        return carrier.returned(start_response) if messages is None else self._payload_answer(messages)
 
     def _answer_post(
-        self, session: Session, environ: dict[str, Any], conversation: Conversation | Taken | None
+        self, session: Session, environ: dict[str, Any], start_response: Callable[..., Any], carrier: Carrier
     ) -> Answer | Iterable[bytes]:
         try:
             body = _read_payload(environ, self.max_http_buffer_size)
@@ -345,30 +332,30 @@ class Transports(engineio.Server):
                 message = f"a payload has {self.max_http_buffer_size} bytes at most (setting max_message)"
                 raise Rejected((BAD_REQUEST[0], message), "413 Content Too Large")
             packets = split_payload(body)
-            connection = conversation.connection if conversation is not None else None
+            connection = carrier.connection
             poller, share = (None, None) if connection is None else (connection.poller, connection.share)
             posting = session.post(packets, poller, share)
             if posting is None:  # it was read while a WebSocket took over
                 raise Rejected(BAD_REQUEST)
             if not posting.take_turn():  # with a poller only
-                conversation.park()
-                posting.go_on(partial(self._answer_posting, environ, conversation))
-                return conversation.returned()
+                carrier.park()
+                posting.go_on(partial(self._answer_posting, environ, carrier))
+                return carrier.returned(start_response)
         except ValueError:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             raise Rejected(BAD_REQUEST) from None
         return Answer("200 OK", _TEXT, b"ok")
 
-    def _answer_posting(self, environ: dict[str, Any], conversation: Conversation, were_valid: bool) -> None:
+    def _answer_posting(self, environ: dict[str, Any], carrier: Carrier, were_valid: bool) -> None:
         """Answer a POST whose packets took more than one turn."""
         answer = Answer("200 OK", _TEXT, b"ok") if were_valid else Rejected(BAD_REQUEST).answer()
-        conversation.answer(answer.status, [*answer.headers, *self._cors_headers(environ)], answer.body)
+        carrier.answer(answer.status, [*answer.headers, *self._cors_headers(environ)], answer.body)
 
     def poll_answer(self, environ: dict[str, Any], messages: list[Message]) -> Answer:
         """The whole answer to a GET that was parked."""
         status, headers, body = self._payload_answer(messages)
         body, encoding = self._compressed(environ, body, messages)
-        return Answer(status, headers + encoding + self._cors_headers(environ), body)
+        return Answer(status, [*headers, *encoding, *self._cors_headers(environ)], body)
 
     def _compressed(
         self, environ: dict[str, Any], body: bytes, messages: Sequence[Message] = ()
@@ -400,43 +387,39 @@ class Transports(engineio.Server):
         session: Session,
         environ: dict[str, Any],
         start_response: Callable[..., Any],
-        conversation: Conversation | Taken | None,
+        carrier: Carrier,
     ) -> Iterable[bytes]:
         head = handshake(environ, _SWITCHING)
-        self.admission.check(conversation)
-        if not _has_websockets(environ, conversation):
+        self.admission.check(carrier)
+        if not carrier.websockets:
             raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
-        if conversation is None:
-            return serve_foreign(self, session, environ, start_response, opening=False)
         link = Link(session, self.max_http_buffer_size)
-        link.connection = conversation.take()
-        if session.probe(link, partial(conversation.upgrade, link, head)):
+        link.connection = carrier.take()
+        if session.probe(link, partial(carrier.upgrade, link, head)):
             link.upgrade_timer = self._poller.call_later(UPGRADE_SECONDS, _end_idle_probe, session, link)
         else:
-            _upgrade_and_close(conversation, link, head)
-        return conversation.returned()
+            _upgrade_and_close(carrier, link, head)
+        return carrier.returned(start_response)
 
 
 class ParkedPoll:
     """A GET that waits for something to say, and no thread with it."""
 
-    __slots__ = ("_conversation", "_engine", "_environ", "_session")
+    __slots__ = ("_carrier", "_engine", "_environ", "_session")
 
-    def __init__(
-        self, engine: Transports, session: Session, environ: dict[str, Any], conversation: Conversation | Taken
-    ):
+    def __init__(self, engine: Transports, session: Session, environ: dict[str, Any], carrier: Carrier):
         self._engine = engine
         self._session = session
         self._environ = environ if KEY in environ else dict(environ)  # uWSGI empties its own when the app returns
-        self._conversation = conversation
+        self._carrier = carrier
 
     def park(self) -> "ParkedPoll":
-        self._conversation.park(self._lost, is_poll=True)
+        self._carrier.park(self._lost, is_poll=True)
         return self
 
     def answer(self, messages: list[Message]) -> None:
         """Answer it, from any thread."""
-        self._conversation.answer(*self._engine.poll_answer(self._environ, messages))
+        self._carrier.answer(*self._engine.poll_answer(self._environ, messages))
 
     def _lost(self) -> None:
         self._session.poll_lost(self)
@@ -454,14 +437,9 @@ def _read_payload(environ: dict[str, Any], limit: int) -> bytes:
         raise ValueError("the body broke off") from error
 
 
-def _has_websockets(environ: dict[str, Any], conversation: Conversation | Taken | None) -> bool:
-    """Whether this request can become a WebSocket on the server that it came through."""
-    return can_serve(environ) if conversation is None else conversation.websockets
-
-
-def _upgrade_and_close(conversation: Conversation | Taken, link: Link, head: bytes) -> None:
+def _upgrade_and_close(carrier: Carrier, link: Link, head: bytes) -> None:
     """Take a WebSocket only to close it, as the reference server does if there is no use for it."""
-    conversation.upgrade(link, head + close_frame(NORMAL))
+    carrier.upgrade(link, head + close_frame(NORMAL))
     link.connection.finish()
 
 

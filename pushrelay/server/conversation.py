@@ -41,7 +41,9 @@ LINGER_BYTES = 16 * 1024 * 1024
 class Conversation:
     """The receiver of a connection that speaks HTTP."""
 
-    websockets = True  # takeover.Taken, which is this under other servers, may have none
+    # What engine.carrier.Carrier has besides: here a client holds no thread, and WebSockets always work.
+    threads = None
+    websockets = True
 
     __slots__ = (
         "_app",
@@ -200,8 +202,8 @@ class Conversation:
         connection.write(head)
         return connection
 
-    def returned(self) -> tuple[()]:
-        """What the app returns for a request that was parked or upgraded."""
+    def returned(self, start_response: Callable[..., Any]) -> tuple[()]:
+        """Return what the app returns for a request that was parked or upgraded."""
         return ()
 
     # Any thread.

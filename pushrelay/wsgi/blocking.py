@@ -1,136 +1,208 @@
-"""The Engine under a WSGI server whose sockets cannot be taken (waitress, or TLS): a client holds a thread of it.
+"""The carrier for WSGI servers whose sockets cannot be taken (waitress, or TLS): each client holds a thread of them.
 
-A WebSocket goes through simple-websocket there, as in stock Flask-SocketIO, where the server gives its socket at all.
+A WebSocket goes through simple-websocket there, as in stock Flask-SocketIO, if the server hands its socket on at all.
 Sending to it may block the sender for as long as its client does not read.
 """
 
 import contextlib
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from pushrelay.engine.packet import Message
-from pushrelay.engine.session import Session
-from pushrelay.server.connection import FINISHED, TRANSPORT_CLOSE, TRANSPORT_ERROR
-from pushrelay.server.websocket import TEXT, HandshakeError
+from pushrelay.answers import Answer
+from pushrelay.engine.errors import BAD_REQUEST, Rejected
+from pushrelay.engine.link import Link
+from pushrelay.server.connection import TRANSPORT_CLOSE, TRANSPORT_ERROR
+from pushrelay.server.poller import Poller
+from pushrelay.server.websocket import BINARY, CLOSE, NORMAL, TEXT, HandshakeError
 
 from .hosts import gunicorn_setting, waitress_settings
 
 # Of a server that does not say how many threads it has.
 UNKNOWN_THREADS = 8
+NO_BOUND = sys.maxsize
 
 
-def can_serve(environ: dict[str, Any]) -> bool:
-    """Whether simple-websocket finds a socket to work with."""
-    return "werkzeug.socket" in environ or "gunicorn.socket" in environ
+class BlockingCarrier:
+    """The carrier of a request that holds its server's thread until it is answered, or its WebSocket has ended."""
 
+    connection = None  # never ours
+    is_last = False
 
-def threads_of(environ: dict[str, Any]) -> int | None:
-    """How many requests the server handles at a time; None where there is no such bound."""
-    if "werkzeug.socket" in environ:  # a thread for each connection
-        return None
-    if (waitress := waitress_settings(environ)) is not None:
-        return waitress.threads
-    return gunicorn_setting("threads", UNKNOWN_THREADS)
-
-
-class ForeignPoll:
-    """A GET that waits in its server's thread until there is something to say."""
-
-    def __init__(self) -> None:
+    def __init__(self, environ: dict[str, Any], poller: Poller):
+        self._environ = environ
+        self._poller = poller
+        self._taken: BlockingConnection | None = None
+        self._answer: Answer | None = None
         self._answered = threading.Event()
-        self._messages: list[Message] = []
 
-    def park(self) -> "ForeignPoll":
-        return self
+    @property
+    def threads(self) -> int:
+        """How many requests the server handles at a time."""
+        if "werkzeug.socket" in self._environ:  # a thread for each connection
+            return NO_BOUND
+        if (waitress := waitress_settings(self._environ)) is not None:
+            return int(waitress.threads)
+        return int(gunicorn_setting("threads", UNKNOWN_THREADS))
 
-    def answer(self, messages: list[Message]) -> None:
-        self._messages = messages
+    @property
+    def websockets(self) -> bool:
+        """Whether simple-websocket finds a socket to work with."""
+        return "werkzeug.socket" in self._environ or "gunicorn.socket" in self._environ
+
+    # In the server's thread, while it handles the request.
+
+    def take(self) -> "BlockingConnection":
+        """Open the WebSocket, which sends the answer to the handshake.
+
+        Raises HandshakeError if simple-websocket is not installed, and Rejected if the connection has broken.
+        """
+        try:
+            from simple_websocket import Server
+        except ImportError:
+            message = "WebSocket is not available here: install simple-websocket"
+            raise HandshakeError("400 Bad Request", message) from None
+        try:
+            self._taken = BlockingConnection(Server(self._environ), self._poller)
+        except Exception as error:  # whatever the server's socket raises: the client is gone
+            raise Rejected(BAD_REQUEST) from error
+        return self._taken
+
+    def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
+        """Do nothing: `returned` waits for the answer. Nobody notices here if the client goes away."""
+
+    def upgrade(self, receiver: Link, head: bytes) -> "BlockingConnection":
+        """Send the frames behind the first empty line of `head`, and give `receiver` what comes, in `returned`."""
+        connection = self._taken
+        if connection is None:
+            raise RuntimeError("the connection was not taken")
+        connection.receiver = receiver
+        connection.begin_with(head.partition(b"\r\n\r\n")[2])
+        return connection
+
+    def returned(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Wait until the WebSocket has ended, or `answer` was called, and return what the app returns then."""
+        if self._taken is not None:
+            self._taken.serve()
+            return self._taken.leave()
+        self._answered.wait()  # the heartbeat answers every poll in time
+        if self._answer is None:
+            return []
+        status, headers, body = self._answer
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+
+    # Any thread.
+
+    def answer(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Answer the request that was parked. Call it once."""
+        self._answer = Answer(status, headers, body)
         self._answered.set()
 
-    def wait(self) -> list[Message]:
-        """The messages; the heartbeat sees to it that there are some in time."""
-        self._answered.wait()
-        return self._messages
 
-
-class ForeignLink:
-    """A WebSocket that simple-websocket holds: link and connection in one."""
+class BlockingConnection:
+    """A WebSocket that simple-websocket holds, as engine.carrier.ClientConnection."""
 
     backlog = 0
     blocks = True  # sending waits until the client has read
 
-    def __init__(self, session: Session, websocket: Any):
-        self._session = session
+    def __init__(self, websocket: Any, poller: Poller):
         self._websocket = websocket
         self._lock = threading.Lock()  # simple-websocket's own sending is not safe between threads
-        self._reason = FINISHED
-        self.connection = self.receiver = self
+        self._first: bytearray | None = bytearray()  # frames to be sent when `serve` begins
+        self.poller = poller
+        self.receiver: Any = None
 
-    def has_unread(self) -> bool:
-        """Return False: a thread of its own reads what comes, at once."""
-        return False
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over."""
+        return not self._websocket.connected
 
-    def write(self, frame: bytes, limit: int = 0) -> bool:
-        """Send one of our frames; simple-websocket builds its own, so this gives it what is in it."""
-        length = frame[1]
-        payload = frame[{126: 4, 127: 10}.get(length, 2) :]
-        data: str | bytes = payload.decode("utf-8") if frame[0] & 0x0F == TEXT else payload
+    # Any thread.
+
+    def write(self, data: bytes, limit: int = 0) -> bool:
+        """Send frames of ours; simple-websocket builds its own, so it gets what is in them."""
         try:
             with self._lock:
-                self._websocket.send(data)
-        except Exception:  # whatever the container's socket raises: the client is gone
+                if self._first is not None:
+                    self._first += data
+                else:
+                    self._send(data)
+        except Exception:  # whatever the server's socket raises: the client is gone
             self.abort(TRANSPORT_ERROR)
             return False
         return True
 
-    def close(self, code: int) -> None:
-        self.abort(FINISHED)
+    def has_unread(self) -> bool:
+        """Return False: a thread reads what comes at once."""
+        return False
+
+    def read_on(self, reading: bool) -> None:
+        """Do nothing: simple-websocket reads all the time."""
+
+    def yield_turn(self, may_block: bool = False) -> None:
+        """Do nothing: this client has a thread of its own."""
+
+    def finish(self) -> None:
+        """End the connection; everything written has been sent."""
+        self.abort(TRANSPORT_CLOSE)
 
     def abort(self, reason: str) -> None:
         """End the connection. Raises nothing: simple-websocket's close() fails if the connection has broken."""
-        self._reason = reason
-        with contextlib.suppress(Exception):  # whatever the container's socket raises
+        with contextlib.suppress(Exception):  # whatever the server's socket raises
             self._websocket.close()
 
+    def abort_later(self, seconds: float, reason: str) -> None:
+        """End the connection after this many seconds."""
+        self.poller.call_later(seconds, self.abort, reason)
+
+    # The thread that the client holds.
+
+    def begin_with(self, frames: bytes) -> None:
+        """Have `serve` send these first. Sending here might block, and the caller holds the session's lock."""
+        with self._lock:
+            if self._first is not None:
+                self._first[:0] = frames
+
     def serve(self) -> None:
-        """Read until the client is gone."""
-        session = self._session
-        while not session.closed:
-            packet = self._websocket.wait()
-            if packet is None:
-                break
-            if session.link is self:
-                session.receive(packet)
-            elif not session.receive_probe(self, packet):
-                break
+        """Send and read until the client is gone."""
+        with self._lock:
+            first, self._first = self._first, None
+            with contextlib.suppress(Exception):  # the loop below notices if the client is gone
+                self._send(bytes(first or b""))
+        while (packet := self._receive()) is not None:
+            self.receiver.receive_message(packet)
+        self.receiver.lost(TRANSPORT_CLOSE)
 
+    def leave(self) -> Iterable[bytes]:
+        """Return or raise what makes the server believe that its client has gone."""
+        if self._websocket.mode == "gunicorn":
+            raise StopIteration
+        raise ConnectionError("the WebSocket has ended")
 
-def serve_foreign(
-    engine: Any, session: Session, environ: dict[str, Any], start_response: Callable[..., Any], opening: bool
-) -> Iterable[bytes]:
-    """Speak WebSocket in the calling thread until the client is gone.
-
-    Raises HandshakeError where simple-websocket is not installed.
-    """
-    transport = engine._async["websocket"]
-    if transport is None:
-        raise HandshakeError("400 Bad Request", "WebSocket is not available here: install simple-websocket")
-
-    def run(websocket: Any) -> None:
-        link = ForeignLink(session, websocket)
+    def _receive(self) -> str | bytes | None:
         try:
-            if opening:
-                messages: list[Message] = []
-                session.begin_on(link, messages.extend)
-                for message in messages:  # without the lock: this may block
-                    link.write(message.frame)
-            if opening or session.probe(link):
-                link.serve()
-        except ValueError:
-            session.close(reason=TRANSPORT_ERROR)
-        except Exception:
-            engine.logger.debug("a foreign WebSocket ended", exc_info=True)
-        session.link_lost(link, TRANSPORT_CLOSE)
+            return self._websocket.receive()  # type: ignore[no-any-return]  # it has no type hints
+        except Exception:  # ConnectionClosed, above all
+            return None
 
-    return transport(run, engine)(environ, start_response)
+    def _send(self, data: bytes) -> None:
+        for opcode, payload in _frames(data):
+            if opcode == TEXT:
+                self._websocket.send(payload.decode("utf-8"))
+            elif opcode == BINARY:
+                self._websocket.send(payload)
+            elif opcode == CLOSE:
+                self._websocket.close(int.from_bytes(payload[:2]) or NORMAL, payload[2:].decode("utf-8") or None)
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield opcode and payload of each of our own frames, which are not masked (RFC 6455, 5.2)."""
+    while data:
+        length, start = data[1], 2
+        if length >= 126:
+            start = 4 if length == 126 else 10
+            length = int.from_bytes(data[2:start])
+        yield data[0] & 0x0F, data[start : start + length]
+        data = data[start + length :]

@@ -13,7 +13,8 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from pushrelay.server.connection import SLOW, TRANSPORT_CLOSE, Connection, bound_send_buffer
+from pushrelay.engine.errors import NO_FILES, Rejected
+from pushrelay.server.connection import SLOW, TRANSPORT_CLOSE, Connection, Receiver, bound_send_buffer
 from pushrelay.server.poller import Poller
 from pushrelay.server.request import Request
 from pushrelay.server.response import Response
@@ -34,11 +35,7 @@ except ImportError:
     uwsgi = None
 
 
-class NotTaken(Exception):
-    """There is no file descriptor left for it. The request is the container's as before."""
-
-
-class Container(NamedTuple):
+class Host(NamedTuple):
     """What a container says about the connection of one request, and how it is left without it."""
 
     fd: int
@@ -47,95 +44,111 @@ class Container(NamedTuple):
     websockets: bool = True
 
 
-def conversation(environ: dict[str, Any], poller: Poller) -> "Taken | None":
-    """What the Engine parks and upgrades for this request; None where the connection cannot be taken."""
-    container = _container_of(environ)
-    return Taken(container, poller) if container is not None else None
+def carrier_of(environ: dict[str, Any], poller: Poller) -> "HijackedConnection | None":
+    """Return the carrier of this request; None if its connection cannot be taken."""
+    host = _host_of(environ)
+    return HijackedConnection(host, poller) if host is not None else None
 
 
-class Taken:
-    """For the Engine what `http1.Conversation` is on our own server, and the receiver while a poll is parked.
+class HijackedConnection:
+    """The carrier of a request whose connection is taken from its server; its receiver while the request is parked.
 
-    The socket is taken when the request is parked or upgraded, not before: what is answered at once is the container's.
+    The socket is taken when the request is parked or upgraded, not before: the server itself sends what is answered
+    at once.
     """
 
-    is_last = False  # the next answer may be any
+    is_last = False
+    threads = None  # a client holds none
 
-    __slots__ = ("_container", "_early", "_on_lost", "_poller", "connection")
+    __slots__ = ("_early", "_host", "_on_lost", "_poller", "_taken")
 
-    def __init__(self, container: Container, poller: Poller):
-        self._container = container
+    def __init__(self, host: Host, poller: Poller):
+        self._host = host
         self._poller = poller
-        self._early = b""  # what the container had read beyond the request
+        self._early = b""  # what the server had read beyond the request
         self._on_lost: Callable[[], None] | None = None
-        self.connection: Connection = None  # type: ignore[assignment]
+        self._taken: Connection | None = None
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection once it was taken."""
+        return self._taken
 
     @property
     def websockets(self) -> bool:
-        """Whether a WebSocket would work here."""
-        return self._container.websockets
+        """Whether this request can become a WebSocket."""
+        return self._host.websockets
 
-    # In the container's thread, while it handles the request.
+    # In the server's thread, while it handles the request.
 
     def take(self) -> Connection:
-        """Make the connection ours. Raises NotTaken."""
-        container = self._container
+        """Take the connection from its server. Raises Rejected if no file descriptor is left."""
+        host = self._host
         try:
-            sock = _swapped(container.fd)
+            sock = _hijack(host.fd)
             bound_send_buffer(sock)
-            self.connection = Connection(self._poller, sock)
+            self._taken = Connection(self._poller, sock)
         except OSError as error:
-            raise NotTaken(error.strerror) from error
-        self._early = container.read_ahead()
-        return self.connection
+            raise Rejected(NO_FILES, "503 Service Unavailable") from error
+        self._early = host.read_ahead()
+        return self._taken
 
-    def park(self, on_lost: Callable[[], None], is_poll: bool = False) -> None:
-        """Leave the request without an answer until `answer` is called; `on_lost` is, if the client goes away first.
+    def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
+        """Leave the request without an answer until `answer` is called; `on_lost()` is if the client leaves first.
 
-        What the client sent behind the request is dropped, and the connection ends with the answer. Raises NotTaken.
+        What the client sent behind the request is dropped, and the connection ends with the answer. Raises Rejected.
         """
         connection = self.take()
         self._on_lost = on_lost
         connection.receiver = self
         self._poller.run_soon(connection)
 
-    def upgrade(self, link: Any, head: bytes) -> Connection:
-        """Send `head` and speak WebSocket from here on. After `take`."""
-        connection = self.connection
-        connection.receiver = ReadAhead(link, self._early) if self._early else link
+    def upgrade(self, receiver: Receiver, head: bytes) -> Connection:
+        """Send `head` and give `receiver` what the client sends from here on. Call `take` before."""
+        connection = self._held()
+        connection.receiver = ReadAhead(receiver, connection, self._early) if self._early else receiver
         connection.write(head)
         connection.run_soon()
         return connection
 
-    def returned(self) -> Iterable[bytes]:
-        """What the app returns, if it does: the container is to think that its client has gone."""
-        return self._container.leave()
+    def returned(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Return or raise what makes the server believe that its client has gone."""
+        return self._host.leave()
 
     # Any thread.
 
     def answer(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Answer the request that was parked. To be called once; no harm if the client is gone."""
+        """Answer the request that was parked. Call it once; it does nothing if the client is gone."""
         self._on_lost = None
+        connection = self._held()
         response = Response(None, _POLL, 0.0)
         response.start(status, headers)
-        self.connection.write(response.head(len(body)).data + body)
-        if self.connection.backlog:
-            self.connection.abort_later(SEND_SECONDS, SLOW)
-        self.connection.finish()
+        connection.write(response.head(len(body)).data + body)
+        if connection.backlog:
+            connection.abort_later(SEND_SECONDS, SLOW)
+        connection.finish()
+
+    def _held(self) -> Connection:
+        if self._taken is None:
+            raise RuntimeError("the connection was not taken")
+        return self._taken
 
     # The receiver, while the request is parked.
 
     def received(self, data: bytes) -> None:
-        """Another request behind this one: it will have to come again, on a new connection."""
+        """Drop another request behind this one: the client sends it again on a new connection."""
 
     def ended(self) -> None:
-        self.connection.abort(TRANSPORT_CLOSE)
+        self._held().abort(TRANSPORT_CLOSE)
 
     def proceed(self) -> None:
         """Nothing was waiting for the outbox."""
 
+    def resume(self) -> None:
+        """Nothing is left to do."""
+
     def expired(self) -> None:
-        """It has no deadline: the heartbeat sees to it that it is answered."""
+        """There is no deadline: the heartbeat answers the poll in time."""
 
     def lost(self, reason: str) -> None:
         on_lost, self._on_lost = self._on_lost, None
@@ -144,16 +157,17 @@ class Taken:
 
 
 class ReadAhead:
-    """The receiver of a WebSocket whose first bytes the container has read: they come first, by the owner's hand."""
+    """The receiver of a WebSocket whose first bytes its server has read; it hands them over, and then the WebSocket."""
 
-    __slots__ = ("_early", "_link")
+    __slots__ = ("_connection", "_early", "_link")
 
-    def __init__(self, link: Any, early: bytes):
+    def __init__(self, link: Any, connection: Connection, early: bytes):
         self._link = link
+        self._connection = connection
         self._early = early
 
     def _hand_over(self) -> None:
-        self._link.connection.receiver = self._link
+        self._connection.receiver = self._link
         self._link.received(self._early)
 
     def proceed(self) -> None:
@@ -177,8 +191,8 @@ class ReadAhead:
         self._link.lost(reason)
 
 
-def _swapped(fd: int) -> socket.socket:
-    """The socket of a file descriptor, which has a dead end in its place from here on. Raises OSError, before that."""
+def _hijack(fd: int) -> socket.socket:
+    """Return the socket of a file descriptor, and put a dead end in its place. Raises OSError before that."""
     mine = socket.socket(fileno=os.dup(fd))
     try:
         end, other = socket.socketpair()
@@ -194,7 +208,7 @@ def _swapped(fd: int) -> socket.socket:
     return mine
 
 
-def _container_of(environ: dict[str, Any]) -> Container | None:
+def _host_of(environ: dict[str, Any]) -> Host | None:
     has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
     # HTTP/2 has many requests on one connection.
     if has_body or environ["REQUEST_METHOD"] != "GET" or not environ["SERVER_PROTOCOL"].startswith("HTTP/1."):
@@ -203,11 +217,11 @@ def _container_of(environ: dict[str, Any]) -> Container | None:
         return _in_uwsgi()
     sock = environ.get("gunicorn.socket")
     if _is_plain(sock):
-        return Container(sock.fileno(), lambda: _read_by_gunicorn(environ), _leave_gunicorn)
+        return Host(sock.fileno(), lambda: _read_by_gunicorn(environ), _leave_gunicorn)
     sock = environ.get("werkzeug.socket")
     if _is_plain(sock):
         # The buffered reader has what it read, and then the end.
-        return Container(sock.fileno(), environ["wsgi.input"].read, _leave_werkzeug)
+        return Host(sock.fileno(), environ["wsgi.input"].read, _leave_werkzeug)
     return None
 
 
@@ -216,13 +230,13 @@ def _is_plain(sock: Any) -> bool:
     return isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
 
 
-def _in_uwsgi() -> Container | None:
+def _in_uwsgi() -> Host | None:
     options = set(uwsgi.opt)
     if any(option.startswith(_WRAPPED) for option in options):
         return None
     websockets = not options & _ROUTERS or "http-websockets" in options
     # What a client sends before it has the 101 stays with uWSGI, which shows it to nobody: RFC 6455, 4.1 forbids it.
-    return Container(uwsgi.connection_fd(), bytes, tuple, websockets)
+    return Host(uwsgi.connection_fd(), bytes, tuple, websockets)
 
 
 def _read_by_gunicorn(environ: dict[str, Any]) -> bytes:

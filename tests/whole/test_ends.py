@@ -12,8 +12,8 @@ import pytest
 from clients import PATH
 from conftest import DEADLINE, wait_for
 
+from pushrelay.engine import link as link_module
 from pushrelay.engine import requests as transports
-from pushrelay.engine import session as session_module
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.heartbeat import Heartbeat
 from pushrelay.server.connection import Connection
@@ -149,7 +149,7 @@ def test_a_session_that_is_closed_while_its_websocket_begins_sends_nothing_befor
 
 
 def test_a_client_that_does_not_answer_a_close_frame_is_cut(engine, monkeypatch):
-    monkeypatch.setattr(session_module, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(link_module, "CLOSE_SECONDS", 0.2)
     eio, client, _, _ = engine()
     link = client.websocket(WEBSOCKET)
     sid = json.loads(link.receive()[1:])["sid"]
@@ -186,7 +186,7 @@ def test_clients_that_leave_in_the_middle_of_a_message_or_an_upgrade_keep_no_mem
 
     def links():
         gc.collect()
-        return sum(type(each) is session_module.Link for each in gc.get_objects())
+        return sum(type(each) is link_module.Link for each in gc.get_objects())
 
     wait_for(lambda: links() == 0, "their memory")
 

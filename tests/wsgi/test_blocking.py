@@ -11,16 +11,16 @@ from conftest import DEADLINE, wait_for
 from werkzeug.serving import make_server
 from wsproto.events import CloseConnection
 
-from pushrelay.engine import requests as transports
-from pushrelay.engine.engine import Engine
+from pushrelay.engine.engine import install
 from pushrelay.rooms.manager import RoomManager
+from pushrelay.wsgi.blocking import BlockingCarrier
 
 
 @pytest.fixture
 def sio(monkeypatch):
     """A Socket.IO server in Werkzeug's, each of whose clients holds a thread of it, as with TLS."""
-    monkeypatch.setattr(socketio.Server, "_engineio_server_class", lambda _: Engine)
-    monkeypatch.setattr(transports, "taken_over", lambda environ, poller: None)
+    monkeypatch.setattr(socketio.Server, "_engineio_server_class", None)  # so that it is put back in the end
+    install(carrier_of=BlockingCarrier)
     server = socketio.Server(client_manager=RoomManager(), async_handlers=False, ping_interval=2 * DEADLINE)
     http = make_server("127.0.0.1", 0, socketio.WSGIApp(server), threaded=True)
     server.port = http.port
@@ -52,7 +52,7 @@ def room(sio):
 
 def break_link(session):
     """Leave its WebSocket in the middle of closing, in which simple-websocket can neither send nor close."""
-    session.link._websocket.ws.ws.send(CloseConnection(1000))
+    session.link._websocket.ws.send(CloseConnection(1000))
 
 
 def test_a_publication_reaches_everybody_in_a_room_in_which_one_connection_is_broken(sio, room):

@@ -1,0 +1,195 @@
+"""The WebSocket of one client: between the bytes of its connection and the packets of its session."""
+
+import time
+from collections import deque
+from typing import Any
+
+from pushrelay.server.connection import SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR
+from pushrelay.server.fair_queue import TURN_SECONDS
+from pushrelay.server.websocket import NORMAL, POLICY_VIOLATION, TOO_BIG, WebSocket
+
+from .session import Session
+
+# Seconds for which a client that was told to close its WebSocket may take to do its part.
+CLOSE_SECONDS = 3.0
+# A client that is being closed has little left to send: if it sends more bytes than this at once, we stop reading.
+PARTING_BYTES = 16384
+# Bytes of a WebSocket that are parsed at a time, unless they belong to one large frame: 700 empty frames, 1 ms of work.
+PIECE_BYTES = 4096
+# Of a link whose packets are all handled: a deque of its own would be a quarter of what an idle client takes.
+_NO_PACKETS: deque[str | bytes] = deque()
+
+
+class Link:
+    """The receiver of a connection that speaks WebSocket: between the frames and the session."""
+
+    __slots__ = (
+        "_begun",
+        "_ended",
+        "_packets",
+        "_rest",
+        "_session",
+        "_socket",
+        "_timer",
+        "connection",
+        "upgrade_timer",
+    )
+
+    def __init__(self, session: Session, limit: int):
+        self._session = session
+        self._socket = WebSocket(limit)
+        self._begun = 0.0  # when the message began that is under way, monotonic; 0 for none
+        self._timer: Any = None  # is going to look at that
+        self.upgrade_timer: Any = None  # ends it if it does not take over in time
+        # What did not fit into one turn.
+        self._packets = _NO_PACKETS  # parsed
+        self._rest = b""  # behind them, not parsed yet
+        self._ended = False  # the client sends no more behind it
+        self.connection: Any = None
+
+    def received(self, data: bytes) -> None:
+        if self._session.closed and len(data) > PARTING_BYTES:
+            self.connection.read_on(False)
+            return
+        self._rest = self._rest + data if self._rest else data
+        if not self._packets:
+            self._parse()
+        self.resume()
+
+    def resume(self) -> None:
+        """Handle what is here until the turn is over."""
+        began = 0.0
+        while True:
+            if self._packets and not self._handle():
+                return
+            self._answer_frames()
+            if not self._rest:
+                break
+            began = began or time.monotonic()
+            self._parse()
+            if time.monotonic() - began > TURN_SECONDS:
+                self.connection.yield_turn()
+                return
+        if self._socket.close_code is not None or self._ended:
+            self.connection.finish()
+
+    def _answer_frames(self) -> None:
+        """Count the frames that were no message, and send what answers them, behind the answers to messages."""
+        socket, session = self._socket, self._session
+        if socket.strays:
+            strays, socket.strays = socket.strays, 0
+            session.stray(strays)
+        if socket.output:
+            # A client that asks for pongs and does not read them is as slow as any other.
+            self.connection.write(socket.take_output(), session.outbox_bytes)
+
+    def _parse(self) -> None:
+        """Parse a piece of what came in."""
+        socket, rest = self._socket, self._rest
+        size = max(PIECE_BYTES, socket.left)
+        if len(rest) > size:
+            rest, self._rest = rest[:size], rest[size:]
+        else:
+            self._rest = b""
+        packets = socket.receive(rest)
+        if self._packets:
+            self._packets.extend(packets)
+        elif packets:
+            self._packets = deque(packets)
+        if packets or not socket.unfinished:
+            self._begun = 0.0
+        if socket.unfinished and not self._begun:
+            self._expect_the_rest()
+        if socket.close_code is not None:
+            self._rest = b""
+        if socket.close_code == TOO_BIG:
+            message = f"was closed because it sent a message of more than {socket.limit} bytes (setting max_message)"
+            self._session.complain("too_large", message)
+
+    def _handle(self) -> bool:
+        """Handle the packets that are here. False if the turn is over before they are."""
+        session, packets, connection = self._session, self._packets, self.connection
+        try:
+            while packets and not session.closed and session.link is not connection:
+                if not session.receive_probe(self, packets.popleft()):
+                    packets.clear()  # the link has no future
+                    self.close(NORMAL)
+            if session.closed:
+                packets.clear()
+            if packets:
+                session.receive_some(packets, connection.poller)
+        except ValueError:
+            packets.clear()
+            session.close(reason=TRANSPORT_ERROR)
+        if packets:
+            connection.yield_turn(may_block=connection.poller.is_short())
+            return False
+        self._packets = _NO_PACKETS
+        return True
+
+    def receive_message(self, packet: str | bytes) -> None:
+        """Handle a message on this thread, for a carrier that speaks WebSocket itself."""
+        session = self._session
+        try:
+            if session.closed:
+                return
+            if session.link is self.connection:
+                session.receive(packet)
+            elif not session.receive_probe(self, packet):
+                self.close(NORMAL)  # the link has no future
+        except ValueError:
+            session.close(reason=TRANSPORT_ERROR)
+
+    def close(self, code: int) -> None:
+        """Begin to close; the client has a few seconds to answer before its connection is cut. Any thread."""
+        self.connection.write(self._socket.begin_close(code))
+        self.connection.abort_later(CLOSE_SECONDS, TRANSPORT_CLOSE)
+
+    def _expect_the_rest(self) -> None:
+        """Give the client its time for the message that it has begun. One timer at a time, however many there are."""
+        self._begun = time.monotonic()
+        if self._timer is None:
+            self._timer = self.connection.poller.call_later(self._session.message_timeout, self._check_the_rest)
+
+    def _check_the_rest(self) -> None:
+        begun, connection = self._begun, self.connection
+        self._timer = None
+        if not begun or connection.closed:
+            return
+        seconds = self._session.message_timeout
+        left = begun + seconds - time.monotonic()
+        if left > 0:
+            self._timer = connection.poller.call_later(left, self._check_the_rest)
+            return
+        why = f"a message must be complete within {seconds:g} seconds (setting body_timeout)"
+        connection.write(self._socket.begin_close(POLICY_VIOLATION, why))
+        self._session.complain("body_timeout", f"was closed: {why}")
+        if self._session.link is connection:
+            self._session.close(reason=TRANSPORT_ERROR)
+        else:
+            self.close(POLICY_VIOLATION)
+
+    def ended(self) -> None:
+        if self._packets or self._rest:
+            self._ended = True
+        else:
+            self.connection.finish()
+
+    def proceed(self) -> None:
+        """Nothing waits in the outbox any more."""
+        self._session.link_cleared(self)
+
+    def expired(self) -> None:
+        """It has no such deadline: the heartbeat ends it, or _check_the_rest does."""
+
+    def lost(self, reason: str) -> None:
+        """Close the session, on a thread that may be blocked: the app is told of it."""
+        poller = self.connection.poller
+        for timer in (self._timer, self.upgrade_timer):
+            if timer is not None:
+                timer.cancel()  # else it keeps all of this for a minute
+        self._timer = self.upgrade_timer = None
+        if poller.is_short():
+            poller.call_when_spare(self.lost, reason)
+            return
+        self._session.link_lost(self, reason if reason in (SLOW, TRANSPORT_ERROR) else TRANSPORT_CLOSE)
