@@ -4,19 +4,16 @@ The doctor asks it in the same way as the relay does.
 """
 
 import base64
-import contextlib
-import http.client
-import io
 import json
-import socket
 import ssl
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from pushrelay import json_text
 from pushrelay.access.cookies import cookie_names
 from pushrelay.addresses import ip_of
+from pushrelay.client.deadline import IncompleteResponse, InvalidResponse, get
 from pushrelay.client.tls import client_context
 from pushrelay.errors import Refused
 from pushrelay.settings import Settings, without_secrets
@@ -68,7 +65,8 @@ class AuthSite:
         """Ask which ids this visitor may register. It takes auth_timeout at most, unless a name server hangs."""
         timeout = self._settings.auth_timeout
         try:
-            status, location, body = self._get(visitor, time.monotonic() + timeout)
+            headers = {**_headers(visitor), **_password(self._parts)}
+            reply = get(self._parts, headers, time.monotonic() + timeout, MAX_ANSWER + 1, self._context)
         except TimeoutError:
             return self.too_late()
         except ssl.SSLCertVerificationError as error:
@@ -76,18 +74,18 @@ class AuthSite:
         except ssl.SSLError as error:
             advice = "check whether auth_url should begin with http://, and its port"
             return _failed("tls", f"no secure connection to it: {error.reason or 'TLS failed'}", advice)
-        except http.client.IncompleteRead:
+        except IncompleteResponse:
             return _failed("cut", "its answer was cut short", _SEE_LOGS)
-        except (http.client.HTTPException, ValueError):
+        except (InvalidResponse, ValueError):
             return _failed(
                 "http", "what it answered is not HTTP", "check whether auth_url needs https://, and its port"
             )
         except OSError as error:
             advice = "check that its web server runs, and host and port in auth_url"
             return _failed("connection", f"no connection to it: {error.strerror or 'it broke'}", advice)
-        if status in (401, 403):
-            return AuthResult(Refused(403, "not_allowed", _denial(status, visitor)))
-        return self._found(status, location, body)
+        if reply.status in (401, 403):
+            return AuthResult(Refused(403, "not_allowed", _denial(reply.status, visitor)))
+        return self._found(reply.status, reply.headers.get("Location", ""), reply.body)
 
     def too_late(self) -> AuthResult:
         """Return what is found of a site that has not answered in time."""
@@ -145,39 +143,10 @@ class AuthSite:
             "host in auth_url, or give it a port of its own there (docs/socket-api.md, Several sites)"
         )
 
-    # HTTP.
-
-    def _get(self, visitor: Visitor, deadline: float) -> tuple[int, str, bytes]:
-        """GET it: the status, where it redirects to, and MAX_ANSWER + 1 bytes.
-
-        All must be over by `deadline` (monotonic), also if the other side sends a byte now and then; only a name server
-        that hangs can make it longer. Raises TimeoutError, OSError, ValueError, http.client.HTTPException, and of these
-        IncompleteRead if the answer ends before its length says.
-        """
-        parts, context = self._parts, self._context
-        host, port = parts.hostname or "", parts.port
-        with contextlib.ExitStack() as opened:
-            sock = socket.create_connection((host, port or (443 if context else 80)), _left(deadline))
-            opened.callback(sock.close)
-            connection = http.client.HTTPConnection(host, port)
-            if context is not None:
-                connection = http.client.HTTPSConnection(host, port, context=context)
-                sock.settimeout(_left(deadline))
-                sock = context.wrap_socket(sock, server_hostname=host)
-                opened.callback(sock.close)
-            connection.sock = _Timed(sock, deadline)
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("GET", target, headers={**_headers(visitor), **_password(parts)})
-            response = connection.getresponse()
-            body = response.read(MAX_ANSWER + 1)
-            if response.length and len(body) <= MAX_ANSWER:  # http.client returns what there is, and no error
-                raise http.client.IncompleteRead(body, response.length)
-            return response.status, response.getheader("Location", ""), body
-
 
 def _headers(visitor: Visitor) -> dict[str, str]:
     """Return what goes with the question. Sites that bind a session to a browser or to an address compare these."""
-    headers = {"Accept": "application/json", "Connection": "close"}
+    headers = {"Accept": "application/json"}
     agent = "".join(each for each in visitor.agent[:LONGEST_AGENT] if each.isprintable())
     given = {"Cookie": visitor.cookies, "User-Agent": agent, "X-Forwarded-For": visitor.address}
     return headers | {name: value for name, value in given.items() if value}
@@ -226,34 +195,3 @@ def _page(parts: SplitResult) -> str:
 def _printable(location: str) -> str:
     # Without the query, in which PHP may have put the session's id.
     return "".join(each for each in without_secrets(location)[:200] if each.isprintable())
-
-
-def _left(deadline: float) -> float:
-    """Seconds that are left. Raises TimeoutError where none are."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-class _Timed(io.RawIOBase):
-    """A socket as http.client uses one, with a deadline for everything together and not for each piece."""
-
-    def __init__(self, sock: socket.socket, deadline: float):
-        super().__init__()
-        self._sock = sock
-        self._deadline = deadline
-
-    def sendall(self, data: Any) -> None:
-        self._sock.settimeout(_left(self._deadline))
-        self._sock.sendall(data)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Timed(self._sock, self._deadline))
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_left(self._deadline))
-        return self._sock.recv_into(buffer)

@@ -6,14 +6,12 @@ The doctor and the terminal's client use it. No thread, and nothing waits longer
 import base64
 import contextlib
 import http.client
-import io
 import os
-import select
 import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from wsproto.connection import Connection, ConnectionType
@@ -22,11 +20,12 @@ from wsproto.utilities import ProtocolError
 
 from pushrelay.server.websocket import accept_key
 
+from . import deadline
+from .deadline import DEFAULT_PORTS, Reply, netloc_of, read_reply
 from .tls import client_context
 
 TIMEOUT = 10.0  # seconds for one answer; a relay needs some milliseconds
 LARGEST_BODY = 64 << 20  # bytes of an answer that are read: a poll may bring a long history
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Trouble(Exception):
@@ -57,8 +56,7 @@ class Address(NamedTuple):
     @property
     def netloc(self) -> str:
         """The host, and the port where it is not the scheme's own: what `Host` says (RFC 9110, 7.2)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        return netloc_of(self.scheme, self.host, self.port)
 
     @property
     def origin(self) -> str:
@@ -83,19 +81,6 @@ def address_of(url: str) -> Address:
         raise ValueError(f"{url!r} is no address of a relay: write it as https://example.com/relay/")
     path = parts.path.removesuffix("static/relay.js").rstrip("/") + "/"
     return Address(parts.scheme, parts.hostname, port or DEFAULT_PORTS[parts.scheme], path)
-
-
-class Reply(NamedTuple):
-    """An answer over HTTP."""
-
-    status: int
-    reason: str
-    headers: Any
-    body: bytes
-
-    @property
-    def server(self) -> str:
-        return self.headers.get("Server", "")
 
 
 class Dialer:
@@ -196,106 +181,39 @@ class Exchange:
     ):
         self._timeout = timeout
         self.sock = dialer.open(timeout)
-        self._connection = http.client.HTTPConnection(dialer.address.host)
-        self._connection.sock = self.sock
         sent = {"Host": dialer.address.netloc, "Connection": "close", "Accept-Encoding": "identity", **headers}
         try:
             with saying(timeout):
-                self._connection.request(method, target, body or None, sent)
+                self._exchange = deadline.Exchange(self.sock, method, target, sent, body, time.monotonic() + timeout)
         except Trouble:
-            self.close()
+            self.sock.close()
             raise
-        self._connection.sock = _Incoming(self.sock, timeout)
 
     def is_answered(self, timeout: float) -> bool:
-        """Wait until the answer begins, or the connection ends; False where neither did in time."""
-        end = time.monotonic() + timeout
-        while select.select([self.sock], (), (), max(end - time.monotonic(), 0.0))[0]:
-            self.sock.setblocking(False)
-            try:
-                begun = self.sock.recv(65536)
-            except ssl.SSLWantReadError:  # what came was for TLS itself: a session ticket, say (RFC 8446, 4.6.1)
-                continue
-            except OSError:
-                begun = b""  # reply() says what it was
-            self._connection.sock = _Incoming(self.sock, self._timeout, begun)
-            return True
-        return False
+        """Wait until the answer begins, or the connection ends; False if neither happens in time."""
+        return self._exchange.is_answered(timeout)
 
     def reply(self) -> Reply:
+        """Read the answer. Raises Trouble."""
         with saying(self._timeout):
-            response = self._connection.getresponse()
-            return self._read(response)
-
-    def _read(self, response: http.client.HTTPResponse) -> Reply:
-        pieces, size = [], 0
-        while size < LARGEST_BODY and (piece := response.read1(65536)):
-            pieces.append(piece)
-            size += len(piece)
-        return Reply(response.status, response.reason, response.headers, b"".join(pieces))
+            return self._exchange.reply(time.monotonic() + self._timeout, LARGEST_BODY)
 
     def switched(self, key: str) -> bytes:
-        """What came behind the 101 already. Raises Trouble where none came, or one that is to another question."""
+        """Return the bytes that came behind the 101. Raises Trouble if none came, or one for another key."""
         with saying(self._timeout):
-            response = self._connection.getresponse()
+            response = self._exchange.response(time.monotonic() + self._timeout)
             if response.status != 101:
-                reply = self._read(response)
+                reply = read_reply(response, LARGEST_BODY)
                 raise Trouble(f"the answer was {reply.status} {reply.reason} in place of 101", reply)
             if response.headers.get("Sec-WebSocket-Accept", "").encode() != accept_key(key):
                 raise Trouble("the 101 is not the answer to this question (Sec-WebSocket-Accept)")
-            # http.client has read a buffer full, and of what is behind the header that is ours.
+            # http.client has filled a buffer, and the bytes behind the header are ours.
             response.fp.raw.waits = False
-            try:
-                return response.fp.peek()
-            except ssl.SSLWantReadError:
-                return b""
+            return response.fp.peek()
 
     def close(self) -> None:
-        self._connection.close()
-        self.sock.close()
-
-
-class _Incoming(NamedTuple):
-    """For http.client, the socket of an answer, which must be there `timeout` seconds after reading begins."""
-
-    sock: socket.socket
-    timeout: float
-    begun: bytes = b""  # what has been read already
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self, self.sock.makefile(mode, buffering=0)))
-
-    def close(self) -> None:
-        self.sock.close()
-
-
-class _Reader(io.RawIOBase):
-    """Reads what has been read already, and then the rest. A server that sends a byte at a time gains nothing."""
-
-    def __init__(self, incoming: _Incoming, rest: io.RawIOBase):
-        self.waits = True  # False: read what is there
-        self._sock = incoming.sock
-        self._deadline = time.monotonic() + incoming.timeout
-        self._rest = rest
-        self._begun = incoming.begun
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if not self._begun:
-            left = self._deadline - time.monotonic() if self.waits else 0.0
-            if self.waits and left <= 0:
-                raise TimeoutError
-            self._sock.settimeout(left)
-            return self._rest.readinto(buffer)
-        size = min(len(buffer), len(self._begun))
-        buffer[:size], self._begun = self._begun[:size], self._begun[size:]
-        return size
-
-    def close(self) -> None:
-        self._rest.close()
-        super().close()
+        """Close the connection."""
+        self._exchange.close()
 
 
 class WebSocketWire:
