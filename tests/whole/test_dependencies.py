@@ -217,4 +217,5 @@ def test_json_from_outside_is_read_by_one_module_whose_bounds_are_its_own():
         "client/replies.py",
         "cli/doctor/hops.py",
         "cli/terminal.py",
+        "cli/doctor/hops.py",
     }
