@@ -217,5 +217,4 @@ def test_json_from_outside_is_read_by_one_module_whose_bounds_are_its_own():
         "client/replies.py",
         "cli/doctor/hops.py",
         "cli/terminal.py",
-        "cli/doctor/hops.py",
     }
