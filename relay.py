@@ -54,11 +54,11 @@ try:
     from pushrelay.errors import HELP, OTHER_ERROR, Refused, StoreError, bad
     from pushrelay.json_text import encode
     from pushrelay.lifecycle import Draining, exit_at_signals
-    from pushrelay.log.limiter import Complaints
-    from pushrelay.log.refusals import Refusals
-    from pushrelay.log.writer import start_log
+    from pushrelay.log.handler import start_log
+    from pushrelay.log.limiter import LogLimiter
+    from pushrelay.log.refusals import RefusalLog
     from pushrelay.pages import demo
-    from pushrelay.pages.static_files import Statics
+    from pushrelay.pages.static_files import StaticFiles
     from pushrelay.places import HOME
     from pushrelay.push.fields import asked_of, limit_of
     from pushrelay.push.publisher import Publisher
@@ -86,9 +86,9 @@ try:
     if __name__ != "__main__":
         container.check_processes()
     access = Access(settings)
-    complaints = Complaints()
-    refusals = Refusals(complaints, access.client_address)
-    manager = core.make_manager(settings, access.client_address, __name__ != "__main__", complaints)
+    log_limiter = LogLimiter()
+    refusal_log = RefusalLog(log_limiter, access.client_address)
+    manager = core.make_manager(settings, access.client_address, __name__ != "__main__", log_limiter)
 except (SettingsError, dependencies.Incompatible) as error:
     if __name__ != "__main__":
         raise
@@ -105,7 +105,7 @@ class RelayApp(Flask):
         return super().create_url_adapter(request)
 
     def send_static_file(self, filename: str) -> Any:
-        return statics.response(filename, request)
+        return static_files.response(filename, request)
 
     def make_response(self, rv: Any) -> Response:
         """Errors that no handler took become the relay's JSON, except in an app's own routes."""
@@ -151,7 +151,7 @@ class RelaySocketIO(SocketIO):
 # Both folders are given, because Flask would look for them from the working folder, which may have been removed.
 app = RelayApp(__name__, root_path=str(HOME), instance_path=str(HOME / "instance"))
 app.url_map.merge_slashes = False  # its redirects would name whatever host a stranger asked for
-statics = Statics(app.static_folder)
+static_files = StaticFiles(app.static_folder)
 socketio = RelaySocketIO(
     app,
     async_mode="threading",
@@ -216,7 +216,7 @@ SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the
 
 app.wsgi_app = front(app.wsgi_app)
 if settings.base_path:
-    app.wsgi_app = mounted(app.wsgi_app, settings.base_path, refusals.note_request)
+    app.wsgi_app = mounted(app.wsgi_app, settings.base_path, refusal_log.log_request)
 whole_app = app.wsgi_app  # an app that wraps it wants to see pushes too
 
 
@@ -291,7 +291,7 @@ except ValueError as error:
     if __name__ != "__main__":
         raise
     stop_with(str(error))
-publisher = Publisher(broker, settings, access, refusals)
+publisher = Publisher(broker, settings, access, refusal_log)
 registrations = Registrations(broker, manager, settings, publisher.waiters.note, access.full_address)
 # A container's reload starts the next process before, or as soon as, the last one ends.
 maintenance = Maintenance(broker, registrations.each_second, patience=RELOAD_SECONDS if __name__ != "__main__" else 0.0)
@@ -371,7 +371,7 @@ def not_shown(error: Refused) -> Response:
     if not wants_page():
         response = refused(error)
     else:
-        refusals.note_request(request.environ, error)
+        refusal_log.log_request(request.environ, error)
         facts = demo.ways_in(settings, request.environ)
         page = render_template("not_shown.html", why=access.distance(request.environ), **facts)
         response = Response(page, error.status, answers.DEMO_PAGE)
@@ -399,7 +399,7 @@ def ready() -> Response:
 
 @app.errorhandler(Refused)
 def refused(error: Refused) -> Response:
-    refusals.note_request(request.environ, error)
+    refusal_log.log_request(request.environ, error)
     return json_response(error.body(), error.status, error.headers)
 
 
@@ -415,7 +415,7 @@ def http_error(error: HTTPException) -> Response:
     name = error.name.lower().replace(" ", "_")
     message = HELP.get(error.code, OTHER_ERROR)
     allowed = f" ({response.headers['Allow']})" if "Allow" in response.headers else ""
-    refusals.note_request(request.environ, Refused(error.code, name, message + allowed))
+    refusal_log.log_request(request.environ, Refused(error.code, name, message + allowed))
     response.headers.set(*answers.NO_STORE)
     response.data = encode({"error": name, "message": message})
     response.content_type = "application/json"
@@ -441,7 +441,7 @@ def answering(name: str, not_done: str = "nothing was done") -> Any:
             try:
                 return {"ok": True, **handler(message, sid, environ)}
             except Refused as error:
-                refusals.note_event(environ, name, error)
+                refusal_log.log_event(environ, name, error)
                 refusal = error.body()
             except StoreError as error:
                 refusal = store_away(error, not_done).body()
@@ -526,7 +526,7 @@ def serve(wsgi_app: Any, settings: Any) -> None:
     if threading.current_thread() is threading.main_thread():
         exit_at_signals()
     try:
-        server = core.make_server(wsgi_app, settings, shortcut if wsgi_app is app else None, share_of, complaints)
+        server = core.make_server(wsgi_app, settings, shortcut if wsgi_app is app else None, share_of, log_limiter)
     except OSError as error:
         stop_with(banner.cannot_listen(settings, error))
     try:

@@ -5,7 +5,7 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from pushrelay.log.limiter import Complaints
+from pushrelay.log.limiter import LogLimiter
 from pushrelay.pages.demo import demo_facts as demo_facts
 from pushrelay.settings import Settings, SettingsError
 
@@ -24,17 +24,17 @@ def make_manager(
     settings: Settings,
     address_of: Callable[[dict[str, Any]], str | None],
     imported: bool = False,
-    complaints: Complaints | None = None,
+    log_limiter: LogLimiter | None = None,
 ) -> Any:
     """The `client_manager` for Flask-SocketIO, which makes it run on the engine it belongs to.
 
-    `address_of`: see admission.Admission. `complaints` gets what the engine refuses. `imported`: another server than
+    `address_of`: see admission.Admission. `log_limiter` gets what the engine refuses. `imported`: another server than
     those below runs the app. The setting `server` does not apply to that one, and our engine works there.
     """
     if not (is_own(settings) or (imported and hasattr(select, "epoll"))):
         from pushrelay.wsgi.werkzeug import StockManager
 
-        return StockManager(address_of, complaints)
+        return StockManager(address_of, log_limiter)
     from pushrelay.engine.engine import install
     from pushrelay.engine.limits import Admission
     from pushrelay.rooms.manager import RoomManager
@@ -49,7 +49,7 @@ def make_manager(
         settle_timeout=settings.register_timeout,
         event_rate=settings.max_event_rate,
         admission=Admission(most, settings.max_per_address, settings.max_connections, address_of),
-        complaints=complaints,
+        log_limiter=log_limiter,
         threads=settings.threads,
         carrier_of=carrier_of,
     )
@@ -61,13 +61,13 @@ def make_server(
     settings: Settings,
     shortcut: Any = None,
     share_of: Any = None,
-    complaints: Complaints | None = None,
+    log_limiter: LogLimiter | None = None,
 ) -> Any:
     """The server, bound and listening, with `port`, `serve_forever()`, `drain()`, `finish()` and `close()`.
 
     Raises OSError.
 
-    `shortcut`, `share_of` and `complaints` are for our own server (see server.Server); others do without.
+    `shortcut`, `share_of` and `log_limiter` are for our own server (see server.Server); others do without.
     """
     if not is_own(settings):
         from pushrelay.wsgi.werkzeug import FallbackServer
@@ -78,7 +78,7 @@ def make_server(
 
     raise_file_limit()
     files = files_for(file_limit(), settings.threads)
-    doors = Doors(files, settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies, complaints)
+    doors = Doors(files, settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies, log_limiter)
     limits = Limits(
         max_header=settings.max_header,
         header_timeout=settings.header_timeout,
@@ -98,7 +98,7 @@ def make_server(
         shortcut=shortcut,
         doors=doors,
         share_of=share_of,
-        complaints=complaints,
+        log_limiter=log_limiter,
         socket_mode=settings.socket_mode,
         socket_group=settings.socket_group,
     )

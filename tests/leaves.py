@@ -36,7 +36,7 @@ CACHES = {
     "MemoryBroker._destinations",
     "AuthBackend._requests",
     "Expiries._heap",
-    "Complaints._silences",
+    "LogLimiter._silences",
 }
 CONTAINERS = (dict, list, set, collections.deque)
 

@@ -12,7 +12,7 @@ import threading
 import time
 
 from pushrelay.errors import Refused
-from pushrelay.log.limiter import Complaints
+from pushrelay.log.limiter import LogLimiter
 from pushrelay.settings import Settings, without_secrets
 
 from .auth_requests import BEGIN_SECONDS, AuthQueue, AuthRequest, not_available
@@ -34,7 +34,7 @@ class AuthBackend:
         self._settings = settings
         self._site = AuthSite(settings)
         self._url = without_secrets(settings.auth_url)
-        self._complaints = Complaints(log)
+        self._log_limiter = LogLimiter(log)
         self._most = settings.auth_concurrency
         self._failing = False  # and the log knows
         self._lock = threading.Lock()  # over all that follows
@@ -167,10 +167,10 @@ class AuthBackend:
         outcome, cause, advice = found
         if cause:
             message = getattr(outcome, "message", "")
-            self._complaints.note(cause, "", f"visitors were refused, {self._url}: {message}; {advice}")
+            self._log_limiter.warn(cause, "", f"visitors were refused, {self._url}: {message}; {advice}")
         failed = isinstance(outcome, Refused) and outcome.status == 503
         if self._failing and not failed:
-            self._complaints.note("again", "", "auth_url answers again")
+            self._log_limiter.warn("again", "", "auth_url answers again")
         self._failing = failed
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import socketio
 from engineio.packet import Packet
 
-from pushrelay.log.limiter import Complaints
+from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_session
 from pushrelay.server.connection import Connection
 from pushrelay.server.fair_queue import Turn
@@ -60,7 +60,7 @@ class Engine(Transports):
     `message_timeout`: seconds within which a message must be complete.
     `settle_timeout`: seconds within which somebody must set a session's `settled`, or `see_out` is called; 0 for ever.
     `event_rate`: messages a second that a client may send in the long run; 0 for any number. `admission`: who gets in.
-    `threads`: of the poller that it makes where it is given none. `complaints`: gets what is refused.
+    `threads`: of the poller that it makes where it is given none. `log_limiter`: gets what is refused.
     `carrier_of(environ, poller)`: gives the carrier of a request that came through another server than the relay's.
     """
 
@@ -74,7 +74,7 @@ class Engine(Transports):
         settle_timeout: float = 0.0,
         event_rate: float = 0.0,
         admission: Admission | None = None,
-        complaints: Complaints | None = None,
+        log_limiter: LogLimiter | None = None,
         threads: int = 8,
         carrier_of: Callable[[dict[str, Any], Poller], Carrier] = no_carrier,
         **options: Any,
@@ -86,7 +86,7 @@ class Engine(Transports):
         self.message_timeout = message_timeout
         self.event_cost = 1 / event_rate if event_rate else 0.0  # seconds: see session.BURST_SECONDS
         self.admission = admission or Admission()
-        self.complaints = complaints or Complaints()
+        self.log_limiter = log_limiter or LogLimiter()
         self._mark = secrets.token_urlsafe(3)  # that all sids of this process begin with
         self.threads = threads
         self._carrier_of = carrier_of
@@ -150,7 +150,7 @@ class Engine(Transports):
 
     def complain(self, session: Session, cause: str, message: str) -> None:
         """Have the log name a client that was closed, or one of whose events was not handled."""
-        self.complaints.note(*refused_session(cause, session.place or "this machine", message))
+        self.log_limiter.warn(*refused_session(cause, session.place or "this machine", message))
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call back on a thread of the poller. Any thread may call this, once there was a session."""

@@ -91,7 +91,7 @@ class Transports(engineio.Server):
 
     def _refuse_origin(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | Iterable[bytes]:
         """Refuse a page of an origin that may not connect, in a way that it can read if it opens a WebSocket."""
-        self.complaints.note(*refused_origin(environ))
+        self.log_limiter.warn(*refused_origin(environ))
         message = origin_message(environ["HTTP_ORIGIN"], environ.get("HTTP_HOST", ""))
         query = read_query(environ.get("QUERY_STRING", ""))
         if query.get("transport") == "websocket" and query.get("EIO") == "4" and self._is_handshake(environ):
@@ -148,7 +148,7 @@ class Transports(engineio.Server):
     def _note(self, environ: dict[str, Any], cause: str, message: str, has_address: bool = True) -> None:
         """Have the log name a client that was refused; all together if none of them can help it."""
         cause, address, sentence = refused_handshake(environ, self.seen_as(environ), cause, message)
-        self.complaints.note(cause, address if has_address else "", sentence)
+        self.log_limiter.warn(cause, address if has_address else "", sentence)
 
     def seen_as(self, environ: dict[str, Any]) -> str:
         """Return how the log names a client."""

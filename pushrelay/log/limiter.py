@@ -23,7 +23,7 @@ class _Silence:
         self.count = 0
 
 
-class Complaints:
+class LogLimiter:
     """Writes warnings to a logger, each cause and subject once a minute. Any thread may call it."""
 
     def __init__(self, log: logging.Logger | None = None):
@@ -31,7 +31,7 @@ class Complaints:
         self._lock = threading.Lock()  # over the table
         self._silences: dict[str, dict[str, _Silence]] = {}  # by cause and subject
 
-    def note(self, cause: str, subject: str, sentence: str) -> None:
+    def warn(self, cause: str, subject: str, sentence: str) -> None:
         """Write this sentence, unless one about the same cause and subject was written within the last minute.
 
         `cause` is a word of the program's own, `subject` the origin or the address that was refused. The next line

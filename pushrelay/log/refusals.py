@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pushrelay.addresses import is_upstream
 from pushrelay.errors import Refused
 
-from .limiter import Complaints
+from .limiter import LogLimiter
 
 NOBODY = "a Unix socket"  # its peer has no address
 _LONGEST = 100  # characters of what a stranger chose
@@ -39,7 +39,7 @@ _BELOW = re.compile(rf"((?:/[\w~-][\w.~-]*)+)/(?:{_OURS})", re.ASCII)
 
 
 class Line(NamedTuple):
-    """What Complaints.note() takes."""
+    """What LogLimiter.warn() takes."""
 
     cause: str
     subject: str
@@ -51,14 +51,14 @@ def seen_as(counted: str | None, environ: dict[str, Any]) -> str:
     return counted or environ.get("REMOTE_ADDR") or NOBODY
 
 
-class Refusals:
+class RefusalLog:
     """Notes what the app refuses. Any thread may call it; `address_of(environ)` is Access.client_address."""
 
-    def __init__(self, complaints: Complaints, address_of: Callable[[dict[str, Any]], str | None]):
-        self._complaints = complaints
+    def __init__(self, log_limiter: LogLimiter, address_of: Callable[[dict[str, Any]], str | None]):
+        self._log_limiter = log_limiter
         self._address_of = address_of
 
-    def note_request(self, environ: dict[str, Any], error: Refused) -> None:
+    def log_request(self, environ: dict[str, Any], error: Refused) -> None:
         """Note an HTTP request that is answered with an error."""
         if error.error in _SILENT or error.status >= 500 and error.error != "too_many_waiting":
             return
@@ -68,9 +68,9 @@ class Refusals:
         if error.error == "origin_not_allowed":
             subject, what = origin, f"{what} by a page of {origin!r}"
         advice = _base_path_advice(environ) if error.status == 404 else ""
-        self._complaints.note(f"http {error.error}", subject, f"{what} was refused: {error.message}{advice}")
+        self._log_limiter.warn(f"http {error.error}", subject, f"{what} was refused: {error.message}{advice}")
 
-    def note_event(self, environ: dict[str, Any], event: str, error: Refused) -> None:
+    def log_event(self, environ: dict[str, Any], event: str, error: Refused) -> None:
         """Note an event of a socket that is answered with an error; `environ` is the socket's own."""
         if error.error in _SILENT:
             return
@@ -78,7 +78,7 @@ class Refusals:
         address = seen_as(self._address_of(environ), environ)
         page = f" by a page of {origin[:_LONGEST]!r}" if (origin := environ.get("HTTP_ORIGIN")) else ""
         sentence = f"{event} from {address}{page} was refused ({error.error}): {error.message}"
-        self._complaints.note(f"{event} {error.error}", address, sentence)
+        self._log_limiter.warn(f"{event} {error.error}", address, sentence)
 
 
 def refused_origin(environ: dict[str, Any]) -> Line:

@@ -27,7 +27,7 @@ class _File(NamedTuple):
     digest: str
 
 
-class Statics:
+class StaticFiles:
     """The files of one folder. Any thread may ask for them; a file that changes on disk is read again."""
 
     def __init__(self, folder: str):

@@ -9,7 +9,7 @@ from pushrelay.access.callers import Access, Caller
 from pushrelay.answers import JSON_HEADERS, PRIVATE, Answer, json_answer, refusal, store_away
 from pushrelay.errors import Refused, StoreError, bad
 from pushrelay.json_text import encode, quote
-from pushrelay.log.refusals import Refusals
+from pushrelay.log.refusals import RefusalLog
 from pushrelay.settings import Settings
 from pushrelay.store import Broker
 from pushrelay.store.dispatch import KeyUse, Pending
@@ -40,13 +40,13 @@ def _always() -> bool:
 class Publisher:
     """Answers pushes. `settings` are the relay's, `access` says who pushes; any thread may call it.
 
-    `refusals` gets the requests that are refused.
+    `refusal_log` gets the requests that are refused.
     """
 
-    def __init__(self, broker: Broker, settings: Settings, access: Access, refusals: Refusals):
+    def __init__(self, broker: Broker, settings: Settings, access: Access, refusal_log: RefusalLog):
         self.waiters = Waiters(settings.max_waiting)
         self._access = access
-        self._refusals = refusals
+        self._refusal_log = refusal_log
         self._broker = broker
         self._gathering = Gathering(broker)
         self._settings = settings
@@ -69,7 +69,7 @@ class Publisher:
                 return self._publish_here(pushes, items, seed, environ)
             return self._publish_soon(pushes, items, seed, conversation, environ)
         except Refused as error:
-            self._refusals.note_request(environ, error)
+            self._refusal_log.log_request(environ, error)
             return refusal(error)
         except StoreError as error:
             return self._not_taken(error, environ, pushes)
@@ -78,7 +78,7 @@ class Publisher:
         """Note what is refused of a batch, each error once."""
         errors = {push.error: push for push in pushes if isinstance(push, Refused)}
         for error in errors.values():
-            self._refusals.note_request(environ, error)
+            self._refusal_log.log_request(environ, error)
 
     def shortcut(
         self, environ: dict[str, Any], seed: bool = False, is_open: Callable[[], bool] = _always
@@ -184,7 +184,7 @@ class Publisher:
         """The answer to pushes that were published as these items."""
         if isinstance(pushes, list):
             if any(item.is_reused for item in items):
-                self._refusals.note_request(environ, REUSED)
+                self._refusal_log.log_request(environ, REUSED)
             return json_answer(f"[{','.join(_each_written(pushes, items))}]")
         if items[0].is_reused:
             return self._reused(environ)
@@ -200,7 +200,7 @@ class Publisher:
 
     def _reused(self, environ: dict[str, Any]) -> Answer:
         """The answer to a push whose key was used with other contents."""
-        self._refusals.note_request(environ, REUSED)
+        self._refusal_log.log_request(environ, REUSED)
         return refusal(REUSED)
 
     def _not_taken(self, error: StoreError, environ: dict[str, Any], pushes: Pushes | None = None) -> Answer:

@@ -6,7 +6,7 @@ import resource
 from typing import Any, NamedTuple
 
 from pushrelay.addresses import counted, ip_of
-from pushrelay.log.limiter import Complaints
+from pushrelay.log.limiter import LogLimiter
 from pushrelay.server.quota import Places, retry_after
 from pushrelay.settings import Settings
 
@@ -78,14 +78,14 @@ class Doors:
         files: Files = ANY_NUMBER,
         most_each: int = UNLIMITED_FILES,
         uncounted: tuple[Any, ...] = (),
-        complaints: Complaints | None = None,
+        log_limiter: LogLimiter | None = None,
     ):
         self._usual = files.connections
         self._most_elsewhere = files.connections + files.spare // 2
         self._places = Places(files.connections + files.spare, most_each)
         self._lingering = Places(files.refused, files.refused)
         self._uncounted = uncounted
-        self._complaints = complaints or Complaints()
+        self._log_limiter = log_limiter or LogLimiter()
 
     @property
     def count(self) -> int:
@@ -129,6 +129,6 @@ class Doors:
             message = f"{places.most_each} connections of this address are open already (twice max_per_address)"
         address = peer[0] if type(peer) is tuple else "this machine"
         subject = address if lacking == "address" else ""
-        self._complaints.note(f"connections {lacking}", subject, f"a connection from {address} is refused: {message}")
+        self._log_limiter.warn(f"connections {lacking}", subject, f"a connection from {address} is refused: {message}")
         body = json.dumps({"error": "too_many_connections", "message": f"{message}: connect again later"}).encode()
         return plain_answer("503 Service Unavailable", body, f"Retry-After: {retry_after()}\r\n")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pushrelay.log.limiter import Complaints
+from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import NOBODY
 from pushrelay.waiting import wait_until
 
@@ -73,12 +73,12 @@ class Server:
         shortcut: Callable[[dict[str, Any]], Any] | None = None,
         doors: Doors | None = None,
         share_of: Callable[[dict[str, Any]], str | None] | None = None,
-        complaints: Complaints | None = None,
+        log_limiter: LogLimiter | None = None,
         socket_mode: int | None = None,
         socket_group: str = "",
     ):
         self.app = app
-        self._complaints = complaints or Complaints()
+        self._log_limiter = log_limiter or LogLimiter()
         self._shortcut = None if access_log else shortcut  # the log is of requests, of which a shortcut makes none
         self.share_of = share_of or (lambda environ: None)
         self._has_shares = share_of is not None
@@ -182,7 +182,7 @@ class Server:
         if not self.ending:
             address = peer[0] if isinstance(peer, tuple) else NOBODY
             sentence = f"a request from {address} was refused ({refused.status}): {refused.message}"
-            self._complaints.note(f"request {refused.error}", address, sentence)
+            self._log_limiter.warn(f"request {refused.error}", address, sentence)
 
     def log_access(self, request: Request, response: Response, user: str) -> None:
         environ = request.environ

@@ -22,7 +22,7 @@ from pushrelay.answers import PRIVATE
 from pushrelay.engine.packet import MAX_PACKETS
 from pushrelay.errors import HELP, OTHER_ERROR
 from pushrelay.lifecycle import spread_for
-from pushrelay.log.limiter import Complaints
+from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_handshake, refused_origin, refused_session, seen_as
 from pushrelay.rooms.app_events import AppEvents
 from pushrelay.rooms.dispatch import is_known, receive, unknown_namespace
@@ -50,11 +50,11 @@ class StockManager(socketio.Manager):
     def __init__(
         self,
         address_of: Callable[[dict[str, Any]], str | None] = lambda environ: None,
-        complaints: Complaints | None = None,
+        log_limiter: LogLimiter | None = None,
     ) -> None:
         super().__init__()
         self._address_of = address_of
-        self._complaints = complaints or Complaints()
+        self._log_limiter = log_limiter or LogLimiter()
         self._presence = Presence()
         self._presence_lock = threading.RLock()
         self.app_events = AppEvents()
@@ -90,12 +90,12 @@ class StockManager(socketio.Manager):
         address = seen_as(self._address_of(environ), environ)
         cause = next((cause for start, cause in _CAUSES.items() if message.startswith(start)), message[:50])
         line = refused_handshake(environ, address, cause, message)
-        self._complaints.note(*(refused_origin(environ) if cause == "origin" else line))
+        self._log_limiter.warn(*(refused_origin(environ) if cause == "origin" else line))
 
     def complain(self, eio_sid: str, cause: str, message: str) -> None:
         """Have the log name a client by what it did."""
         environ = self.server.environ.get(eio_sid, {})
-        self._complaints.note(*refused_session(cause, seen_as(self._address_of(environ), environ), message))
+        self._log_limiter.warn(*refused_session(cause, seen_as(self._address_of(environ), environ), message))
 
     def _close_transports(self, eio_sid: str | None = None) -> None:
         """Close the transport of one client, or of all clients: engineio's disconnect(), but without waiting.

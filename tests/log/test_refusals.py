@@ -24,8 +24,8 @@ from pushrelay.cli.exposure import warnings
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.errors import origin_message
 from pushrelay.engine.limits import Admission
-from pushrelay.log.limiter import MOST_OF_CAUSE, Complaints
-from pushrelay.log.refusals import Refusals
+from pushrelay.log.limiter import MOST_OF_CAUSE, LogLimiter
+from pushrelay.log.refusals import RefusalLog
 from pushrelay.settings import SettingsError, load
 from pushrelay.wsgi.base_path import mounted
 
@@ -367,7 +367,7 @@ def test_with_werkzeug_the_same_refusals_are_in_the_log(relay_with):
 
 def test_below_a_base_path_what_is_asked_for_outside_is_in_the_log(caplog):
     app = mounted(
-        lambda environ, start_response: [], "/relay", Refusals(Complaints(), lambda environ: None).note_request
+        lambda environ, start_response: [], "/relay", RefusalLog(LogLimiter(), lambda environ: None).log_request
     )
     for _ in range(2):
         assert answer_of(app, "GET", REMOTE_ADDR="192.0.2.1")[0] == 404
@@ -396,12 +396,12 @@ def clock(monkeypatch):
 
 
 def test_what_was_left_out_is_counted_in_the_next_line(clock, caplog):
-    complaints = Complaints()
+    log_limiter = LogLimiter()
     for _ in range(1000):
-        complaints.note("wrong key", "192.0.2.1", "a wrong key from 192.0.2.1")
-    complaints.note("wrong key", "192.0.2.2", "a wrong key from 192.0.2.2")
+        log_limiter.warn("wrong key", "192.0.2.1", "a wrong key from 192.0.2.1")
+    log_limiter.warn("wrong key", "192.0.2.2", "a wrong key from 192.0.2.2")
     clock[0] += 61
-    complaints.note("wrong key", "192.0.2.1", "a wrong key from 192.0.2.1")
+    log_limiter.warn("wrong key", "192.0.2.1", "a wrong key from 192.0.2.1")
     assert [record.getMessage() for record in caplog.records] == [
         "a wrong key from 192.0.2.1",
         "a wrong key from 192.0.2.2",
@@ -410,23 +410,23 @@ def test_what_was_left_out_is_counted_in_the_next_line(clock, caplog):
 
 
 def test_strangers_fill_neither_the_log_nor_the_memory_and_hide_no_other_cause(clock, caplog):
-    complaints = Complaints()
+    log_limiter = LogLimiter()
     for minute in range(3):
         for number in range(10_000):
-            complaints.note("origin", f"https://{minute}-{number}.example", "a page was refused")
+            log_limiter.warn("origin", f"https://{minute}-{number}.example", "a page was refused")
         for cause in ("wrong key", "full"):
-            complaints.note(cause, "192.0.2.1", f"{cause} of minute {minute}")
+            log_limiter.warn(cause, "192.0.2.1", f"{cause} of minute {minute}")
         clock[0] += 61
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) <= 3 * (MOST_OF_CAUSE + 3)
     assert {f"{cause} of minute {minute}" for cause in ("wrong key", "full") for minute in range(3)} <= set(lines)
     counted = sum(int(count) for line in lines for count in re.findall(r"(\d+) more", line))
     assert counted + sum("page" in line for line in lines) > 2 * 9_900
-    assert sum(map(len, complaints._silences.values())) < 100
+    assert sum(map(len, log_limiter._silences.values())) < 100
 
 
 def test_what_strangers_send_makes_no_line_of_its_own(clock, caplog):
-    Complaints().note(
+    LogLimiter().warn(
         "origin", "x", "a page of x\r\n2026-01-01 relay: all is well\x1b[2K\u2028 was refused" + "x" * 5000
     )
     (line,) = [record.getMessage() for record in caplog.records]
@@ -460,7 +460,7 @@ def test_a_log_that_nobody_reads_costs_lines_and_no_pushes_and_ends_with_the_rel
 
 def run_log(program, stderr):
     """Run a program that has called start_log(), with this standard error."""
-    begin = "import logging, sys, threading, time\nfrom pushrelay.log.writer import start_log\nstart_log()"
+    begin = "import logging, sys, threading, time\nfrom pushrelay.log.handler import start_log\nstart_log()"
     program = f"{begin}\n{program}"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen([sys.executable, "-c", program], stderr=stderr, env=environ, text=True)

@@ -84,19 +84,19 @@ def test_nothing_but_the_files_is_there(relay, path):
 def test_a_new_version_of_a_file_is_served_at_once(tmp_path):
     from werkzeug.wrappers import Request
 
-    from pushrelay.pages.static_files import Statics
+    from pushrelay.pages.static_files import StaticFiles
 
-    file, statics = tmp_path / "a.js", Statics(str(tmp_path))
+    file, static_files = tmp_path / "a.js", StaticFiles(str(tmp_path))
     request = Request({"REQUEST_METHOD": "GET", "HTTP_ACCEPT_ENCODING": "gzip"})
     tags = set()
     for text in ("first " * 50, "second " * 50):
         file.write_text(text)
         os.utime(file, (time.time(), time.time() + len(tags)))
         for name in ("a.js", "x/../a.js"):
-            response = statics.response(name, request)
+            response = static_files.response(name, request)
             assert gzip.decompress(response.get_data()).decode() == text
             tags.add(response.headers["ETag"])
-    assert len(tags) == 2 and len(statics._files) == 1
+    assert len(tags) == 2 and len(static_files._files) == 1
 
 
 def test_a_page_of_another_origin_loads_the_script_with_integrity_and_as_a_module(relay, context):

@@ -24,7 +24,7 @@ LAST_WORDS_SECONDS = 1.0
 LOST = "%s pushrelay.log: %d lines were lost because nobody read the log fast enough\n"
 
 
-class LogThread(logging.Handler):
+class BackgroundHandler(logging.Handler):
     """A handler that never waits. Lines go to a file descriptor, in their order.
 
     It writes to the descriptor itself, because Python's own stream is locked while a thread waits in it, and the end of
@@ -116,7 +116,7 @@ def start_log() -> None:
     """
     if logging.getLogger().handlers:
         return
-    handler = LogThread()
+    handler = BackgroundHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.captureWarnings(True)
