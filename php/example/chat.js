@@ -1,4 +1,4 @@
-// The page listens, and sends its form without being loaded again. All that people wrote gets into it as text.
+// Show messages as they arrive, and send the form without reloading the page. What people wrote is inserted as text only.
 (() => {
   "use strict";
 
@@ -8,11 +8,11 @@
   const json = { Accept: "application/json" };
   const STATES = { online: "Live", connecting: "Connecting", offline: "Not live" };
 
-  let refusal = ""; // why the relay does not register this page, as long as that is so
+  let refusal = ""; // why the relay refuses to register this page, until it no longer does
 
   const last = () => Number(list.lastElementChild ? list.lastElementChild.dataset.id : 0);
 
-  /** A message at its place by its id, once: it may come from the push, the form's answer and the look for news. */
+  /** Insert a message by its id, once: it may come from the push, the form's answer, or news(). */
   function show({ id, author, name: by, text: said, time, hue }) {
     if (list.querySelector(`[data-id="${Number(id)}"]`)) return;
     const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
@@ -49,7 +49,7 @@
     return answer;
   }
 
-  /** What PHP has and the page has not: said before it listened, or while it could not. */
+  /** Show the messages that only PHP has: sent before the page listened, or while it could not. */
   const news = () => ask().then((messages) => messages.forEach(show)).catch(() => {});
 
   form.addEventListener("submit", async (event) => {
@@ -63,7 +63,7 @@
       show(message);
       text.value = "";
       fit();
-      if (!message.live) problem.textContent = "Sent. The others see it a few seconds later: the relay is away.";
+      if (!message.live) problem.textContent = "Sent. The others see it a few seconds later, because the relay is down.";
     } catch (error) {
       problem.textContent = error instanceof TypeError || error instanceof SyntaxError ? "Not sent: no connection." : error.message;
     }
@@ -91,7 +91,7 @@
   document.querySelectorAll("time").forEach(local);
   toEnd();
   setInterval(() => state.dataset.status !== "online" && news(), 3000);
-  if (!window.Relay) return; // the relay is away, and its script with it
+  if (!window.Relay) return; // the relay is down, and could not serve its script
 
   const relay = Relay.connect(new URL(address, location.href).href);
   relay.on("message", show);
@@ -99,7 +99,7 @@
     problem.textContent = refusal = message;
   });
   relay.on("status", async (now) => {
-    if (now === "lost") news(); // too much was missed for the relay to know it all
+    if (now === "lost") news(); // more was missed than the relay keeps
     if (now === "online") {
       if (!(await isRegistered)) return;
       if (problem.textContent === refusal) problem.textContent = "";
@@ -107,8 +107,8 @@
     }
     if (relay.status in STATES) status(relay.status);
   });
-  // From now on: what was said before, PHP has.
+  // Begin now: PHP has the messages before this.
   const registered = relay.register(listen.id, { token: listen.token, since: null }).then(news);
-  // The message is shown by "error".
+  // The handler of "error" shows the reason.
   const isRegistered = registered.then(() => true, () => status("offline"));
 })();

@@ -1,17 +1,17 @@
 <?php
 /**
- * A chat in plain PHP: a session knows the name, a form takes the message, PHP keeps it and pushes it, and the browsers
- * have it at once. Where the relay is away the form works all the same, and pages look for news themselves.
+ * A chat in plain PHP. The session has the user's name, a form sends the message, and PHP keeps it and pushes it to all
+ * browsers. If the relay is down, the form still works, and pages ask for new messages by themselves.
  */
 
-const IN_CHAT = true; // the other files are for this one alone
+const IN_CHAT = true; // only this file may include the others
 $config = require __DIR__ . '/config.php';
 require_once is_file(__DIR__ . '/Relay.php') ? __DIR__ . '/Relay.php' : dirname(__DIR__) . '/Relay.php';
 require __DIR__ . '/Chat.php';
 
 const ROOM = 'chat'; // the destination that everybody's page listens to
 const DAY = 86400;
-const GONE = 'You are not logged in any more. Load the page again.';
+const GONE = 'You are no longer logged in. Load the page again.';
 
 if ($config['cookie'] !== '') {
     session_name($config['cookie']);
@@ -21,7 +21,7 @@ session_start();
 $_SESSION['csrf'] = $_SESSION['csrf'] ?? bin2hex(random_bytes(16));
 $csrf = $_SESSION['csrf'];
 $name = $_SESSION['name'] ?? '';
-$author = $_SESSION['author'] = $_SESSION['author'] ?? bin2hex(random_bytes(8)); // not the session's id, which is a secret
+$author = $_SESSION['author'] = $_SESSION['author'] ?? bin2hex(random_bytes(8)); // not the session id, which is secret
 
 $chat = new Chat($config['data']);
 $relay = new Relay($config['relay'], ['key' => $config['key'], 'secret' => $config['secret']]);
@@ -33,7 +33,7 @@ function h(string $text): string
     return htmlspecialchars($text, ENT_QUOTES | ENT_SUBSTITUTE, 'UTF-8');
 }
 
-/** A value for a script: nothing in it ends the script element, whatever people write. */
+/** Return a value as JSON for a script element, which nothing in it can end. */
 function js($value): string
 {
     return json_encode($value, JSON_HEX_TAG | JSON_HEX_AMP | JSON_HEX_APOS | JSON_HEX_QUOT | JSON_INVALID_UTF8_SUBSTITUTE);
@@ -47,17 +47,17 @@ function json($value, int $status = 200): void
     exit(js($value));
 }
 
-/** Text from a form, 1 to $most characters, or ''. */
+/** Return a form's text of 1 to $most characters, or ''. */
 function field(string $field, int $most): string
 {
     $text = $_POST[$field] ?? '';
     return is_string($text) && preg_match("/^.{1,$most}$/us", trim($text)) ? trim($text) : '';
 }
 
-/** Keeps a message and pushes it; returns it, with whether it went out at once. */
+/** Keep a message and push it. Return it; `live` is whether the relay took it. */
 function publish(Chat $chat, Relay $relay, array $config, string $author, string $name, string $text): array
 {
-    // The session stays locked as long as it is open, and other pages of this browser would wait for the relay.
+    // An open session is locked, so other pages of this browser would wait for the relay.
     $session = session_id();
     session_write_close();
     $message = $chat->say($author, $name, $text);
@@ -79,7 +79,7 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
         session_destroy();
         setcookie(session_name(), '', 1, '/');
     } elseif (isset($_POST['name']) && ($name = field('name', 30)) !== '') {
-        session_regenerate_id(true); // a session id that was known before the login is worth nothing after it
+        session_regenerate_id(true); // so that a session id from before the login is useless
         $_SESSION['name'] = $name;
     } elseif ($name !== '' && ($text = field('text', 1000)) !== '') {
         $message = publish($chat, $relay, $config, $author, $name, $text);
@@ -87,7 +87,7 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
     } elseif ($wantsJson) {
         json(['message' => $name === '' ? GONE : 'Write 1 to 1,000 characters.'], 400);
     }
-    header("Location: $base", true, 303); // so that loading it again sends nothing again
+    header("Location: $base", true, 303); // so that reloading the page does not send the message again
     exit;
 }
 
@@ -104,7 +104,7 @@ if ($name === '') {
     $listen = ['id' => ROOM];
     if ($config['cookie'] !== '') {
         $chat->sessions(session_id());
-        $listen['id'] = 'me'; // the relay knows who that is, by the cookie
+        $listen['id'] = 'me'; // the relay recognizes the session by its cookie
     } elseif ($config['secret'] !== '') {
         $listen['token'] = $relay->token(['ids' => [ROOM], 'exp' => time() + DAY]);
     }

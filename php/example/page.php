@@ -1,5 +1,5 @@
-<?php // The page, from what index.php found.
-if (!defined('IN_CHAT')) { // a browser asked for this file itself
+<?php // The page; index.php sets its variables.
+if (!defined('IN_CHAT')) { // a browser requested this file directly
     http_response_code(404);
     exit;
 }
