@@ -69,8 +69,8 @@ try:
     from pushrelay.settings import SettingsError, load
     from pushrelay.store import open_broker
     from pushrelay.store.maintenance import Maintenance
-    from pushrelay.wsgi import hosts as container
-    from pushrelay.wsgi.base_path import mounted
+    from pushrelay.wsgi import hosts
+    from pushrelay.wsgi.base_path import at_base_path
 except ModuleNotFoundError as missing:
     if __name__ != "__main__":
         raise
@@ -84,7 +84,7 @@ try:
     flags, check_only = parse_flags(sys.argv[1:]) if __name__ == "__main__" else ({}, False)
     settings = load(flags=flags)
     if __name__ != "__main__":
-        container.check_processes()
+        hosts.check_processes()
     access = Access(settings)
     log_limiter = LogLimiter()
     refusal_log = RefusalLog(log_limiter, access.client_address)
@@ -175,7 +175,7 @@ def front(wsgi_app: Any) -> Any:
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
         if not maintenance.started:
-            reason = container.refusal(environ)
+            reason = hosts.refusal(environ)
             if reason:
                 return unfit(reason)(environ, start_response)
             maintenance.ensure_open()
@@ -216,7 +216,7 @@ SEED_AT = {"/push": False, "/": True}  # where pushes are taken, and whether the
 
 app.wsgi_app = front(app.wsgi_app)
 if settings.base_path:
-    app.wsgi_app = mounted(app.wsgi_app, settings.base_path, refusal_log.log_request)
+    app.wsgi_app = at_base_path(app.wsgi_app, settings.base_path, refusal_log.log_request)
 whole_app = app.wsgi_app  # an app that wraps it wants to see pushes too
 
 
@@ -488,7 +488,7 @@ def paste_app(global_conf: dict[str, str], **local_conf: str) -> Any:
     """The app for PasteDeploy: `[app:main]` in wsgi.ini. The settings are those of `[relay]`, in the same file."""
     if local_conf:
         raise SettingsError(f"[app:main]: {', '.join(local_conf)}: the relay's settings belong into [relay]")
-    container.check_file(settings, global_conf["__file__"])
+    hosts.check_file(settings, global_conf["__file__"])
     return app
 
 
@@ -502,7 +502,7 @@ def end() -> None:
 
 ending = threading.Lock()
 if __name__ != "__main__":
-    container.at_end(end)
+    hosts.at_end(end)
 
 
 def main() -> None:

@@ -28,15 +28,15 @@ def make_manager(
 ) -> Any:
     """The `client_manager` for Flask-SocketIO, which makes it run on the engine it belongs to.
 
-    `address_of`: see admission.Admission. `log_limiter` gets what the engine refuses. `imported`: another server than
+    `address_of`: see limits.ClientLimiter. `log_limiter` gets what the engine refuses. `imported`: another server than
     those below runs the app. The setting `server` does not apply to that one, and our engine works there.
     """
     if not (is_own(settings) or (imported and hasattr(select, "epoll"))):
-        from pushrelay.wsgi.werkzeug import StockManager
+        from pushrelay.wsgi.werkzeug import WerkzeugManager
 
-        return StockManager(address_of, log_limiter)
+        return WerkzeugManager(address_of, log_limiter)
     from pushrelay.engine.engine import install
-    from pushrelay.engine.limits import Admission
+    from pushrelay.engine.limits import ClientLimiter
     from pushrelay.rooms.manager import RoomManager
     from pushrelay.server.limiter import most_clients
     from pushrelay.wsgi.carriers import carrier_of
@@ -48,7 +48,7 @@ def make_manager(
         message_timeout=settings.body_timeout,
         settle_timeout=settings.register_timeout,
         event_rate=settings.max_event_rate,
-        admission=Admission(most, settings.max_per_address, settings.max_connections, address_of),
+        admission=ClientLimiter(most, settings.max_per_address, settings.max_connections, address_of),
         log_limiter=log_limiter,
         threads=settings.threads,
         carrier_of=carrier_of,
@@ -70,9 +70,9 @@ def make_server(
     `shortcut`, `share_of` and `log_limiter` are for our own server (see server.Server); others do without.
     """
     if not is_own(settings):
-        from pushrelay.wsgi.werkzeug import FallbackServer
+        from pushrelay.wsgi.werkzeug import WerkzeugServer
 
-        return FallbackServer(app, settings.host, settings.port, settings.max_body)
+        return WerkzeugServer(app, settings.host, settings.port, settings.max_body)
     from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT, Doors, file_limit, files_for, raise_file_limit
     from pushrelay.server.server import Limits, Server, access_logger
 

@@ -11,7 +11,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pushrelay.engine.packet import Message, data_of, split_payload  # noqa: E402
+from pushrelay.engine.packet import EncodedPacket, data_of, split_payload  # noqa: E402
 from pushrelay.errors import Refused as PushRefused  # noqa: E402
 from pushrelay.push.fields import Push, read_pushes  # noqa: E402
 from pushrelay.rooms.packet import INVALID, Packet  # noqa: E402
@@ -132,4 +132,4 @@ def check_push(data, content_type):
             continue
         assert isinstance(push, Push) and push.destinations
         assert all(each and each.encode("utf-8") for each in push.destinations)
-        Message("42" + json.dumps([push.event, push.data], ensure_ascii=False, allow_nan=False))
+        EncodedPacket("42" + json.dumps([push.event, push.data], ensure_ascii=False, allow_nan=False))

@@ -1,15 +1,26 @@
 """What carries a client's request: the connection that it came on, under the server that accepted it.
 
-Three classes are carriers. `pushrelay.server.conversation.Conversation` is one under the relay's own server,
-`pushrelay.wsgi.hijack.HijackedConnection` takes the TCP socket away from another WSGI server, and
-`pushrelay.wsgi.blocking.BlockingCarrier` holds a thread of a server that keeps its sockets.
+The classes that are carriers:
+
+- `pushrelay.server.conversation.Conversation`, under the relay's own server;
+- `pushrelay.wsgi.hijack.HijackedConnection`, which takes the TCP socket away from another WSGI server;
+- `pushrelay.wsgi.blocking.BlockingCarrier`, which holds a thread of a server that keeps its sockets;
+- `WaitingCarrier` below, if an Engine has no other: it needs nothing but WSGI.
 """
 
+import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from pushrelay.answers import Answer
 from pushrelay.server.connection import Connection, Receiver
 from pushrelay.server.poller import Poller
+from pushrelay.server.websocket import HandshakeError
+
+NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
+# Threads of a server that has one for each connection, or does not say how many there are.
+NO_BOUND = sys.maxsize
 
 
 class ClientConnection(Protocol):
@@ -95,9 +106,53 @@ class Carrier(Protocol):
         """Answer the request that was parked. Call it once; it does nothing if the client is gone."""
 
 
-def no_carrier(environ: dict[str, Any], poller: Poller) -> Carrier:
-    """Raise RuntimeError: an Engine without `carrier_of` runs under the relay's own server only."""
-    raise RuntimeError(
-        "this Engine was made for pushrelay.server: to run it under another WSGI server, "
-        "pass carrier_of=pushrelay.wsgi.carriers.carrier_of"
-    )
+class WaitingCarrier:
+    """A carrier for any WSGI server: long polling only, and a poll holds its server's thread until it is answered."""
+
+    connection: Connection | None = None
+    is_last = False
+
+    def __init__(self, environ: dict[str, Any], poller: Poller):
+        self._environ = environ
+        self._poller = poller
+        self._answer: Answer | None = None
+        self._answered = threading.Event()
+
+    @property
+    def threads(self) -> int:
+        """The number of the server's threads: unknown, so no client is refused for it."""
+        return NO_BOUND
+
+    @property
+    def websockets(self) -> bool:
+        """Return False: nothing is known of the server's sockets."""
+        return False
+
+    # In the server's thread, while it handles the request.
+
+    def take(self) -> ClientConnection:
+        """Raise HandshakeError: there is no connection to be had."""
+        raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
+
+    def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
+        """Do nothing: `returned` waits for the answer. Nobody notices here if the client goes away."""
+
+    def upgrade(self, receiver: Any, head: bytes) -> object:
+        """Raise HandshakeError, as `take`."""
+        raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
+
+    def returned(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Wait until `answer` was called, and give the server that answer."""
+        self._answered.wait()  # the heartbeat answers every poll in time
+        if self._answer is None:
+            return []
+        status, headers, body = self._answer
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+
+    # Any thread.
+
+    def answer(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Answer the request that was parked. Call it once."""
+        self._answer = Answer(status, headers, body)
+        self._answered.set()

@@ -23,11 +23,11 @@ from pushrelay.server.poller import Poller, Timer
 from pushrelay.server.quota import Places
 from pushrelay.waiting import wait_until
 
-from .carrier import Carrier, no_carrier
+from .carrier import Carrier, WaitingCarrier
 from .deadlines import Newcomers
 from .heartbeat import Heartbeat
-from .limits import Admission
-from .packet import Message, data_of
+from .limits import ClientLimiter
+from .packet import EncodedPacket, data_of
 from .rejected_websocket import MOST_AT_ONCE
 from .requests import Transports
 from .session import DRAINING, REGISTER_TIMEOUT, SLOW, TOO_MANY_EVENTS, Session
@@ -58,7 +58,7 @@ class Engine(Transports):
 
     `outbox_bytes`: what may wait for one client, and `outboxes_bytes`: for all together.
     `message_timeout`: seconds within which a message must be complete.
-    `settle_timeout`: seconds within which somebody must set a session's `settled`, or `see_out` is called; 0 for ever.
+    `settle_timeout`: seconds until `close_unregistered` is called if a session's `may_stay` is not set; 0: never.
     `event_rate`: messages a second that a client may send in the long run; 0 for any number. `admission`: who gets in.
     `threads`: of the poller that it makes where it is given none. `log_limiter`: gets what is refused.
     `carrier_of(environ, poller)`: gives the carrier of a request that came through another server than the relay's.
@@ -73,10 +73,10 @@ class Engine(Transports):
         message_timeout: float = 60.0,
         settle_timeout: float = 0.0,
         event_rate: float = 0.0,
-        admission: Admission | None = None,
+        admission: ClientLimiter | None = None,
         log_limiter: LogLimiter | None = None,
         threads: int = 8,
-        carrier_of: Callable[[dict[str, Any], Poller], Carrier] = no_carrier,
+        carrier_of: Callable[[dict[str, Any], Poller], Carrier] = WaitingCarrier,
         **options: Any,
     ):
         options["async_mode"] = "threading"
@@ -85,12 +85,12 @@ class Engine(Transports):
         self._most_waiting = outboxes_bytes
         self.message_timeout = message_timeout
         self.event_cost = 1 / event_rate if event_rate else 0.0  # seconds: see session.BURST_SECONDS
-        self.admission = admission or Admission()
+        self.limiter = admission or ClientLimiter()
         self.log_limiter = log_limiter or LogLimiter()
         self._mark = secrets.token_urlsafe(3)  # that all sids of this process begin with
         self.threads = threads
         self._carrier_of = carrier_of
-        self._farewells = Places(MOST_AT_ONCE, MOST_AT_ONCE)
+        self._rejections = Places(MOST_AT_ONCE, MOST_AT_ONCE)
         self._settle_timeout = settle_timeout
         self._newcomers: Any = None  # from start() on, as the next two
         self._poller: Any = None
@@ -98,7 +98,9 @@ class Engine(Transports):
         self._own_poller = False
         self._over = False  # on a poller of its own: nobody is taken in any more
         self._start_lock = threading.Lock()
-        self._last_words: dict[str, list[Message]] = {}  # for who polls once more after the server closed its session
+        self._last_packets: dict[
+            str, list[EncodedPacket]
+        ] = {}  # for who polls once more after the server closed its session
         self._open_text = self._open_packet()
 
     # What the sessions need.
@@ -127,7 +129,7 @@ class Engine(Transports):
                 self._poller.outboxes.limit = self._most_waiting
                 self._poller.start()
                 if self._settle_timeout:
-                    self._newcomers = Newcomers(self._poller, self._settle_timeout, self._look_at_newcomer)
+                    self._newcomers = Newcomers(self._poller, self._settle_timeout, self._check_registered)
                 self._heartbeat = Heartbeat(self._poller, self.ping_interval, self.ping_timeout)
 
     def dispatch(self, sid: str, packet: str | bytes) -> None:
@@ -150,7 +152,7 @@ class Engine(Transports):
 
     def complain(self, session: Session, cause: str, message: str) -> None:
         """Have the log name a client that was closed, or one of whose events was not handled."""
-        self.log_limiter.warn(*refused_session(cause, session.place or "this machine", message))
+        self.log_limiter.warn(*refused_session(cause, session.counted_as or "this machine", message))
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call back on a thread of the poller. Any thread may call this, once there was a session."""
@@ -168,18 +170,18 @@ class Engine(Transports):
     def refuse_event(self, session: Session, packet: str | bytes) -> None:
         """A client sends too much, and this is not handled. For who speaks a protocol on top to say so."""
 
-    def see_out(self, session: Session) -> None:
+    def close_unregistered(self, session: Session) -> None:
         """Close a session that did not settle in time. For who speaks a protocol on top to say why."""
         session.close(reason=REGISTER_TIMEOUT)
 
-    def _look_at_newcomer(self, session: Session) -> None:
-        if not session.settled:
-            self.see_out(session)
+    def _check_registered(self, session: Session) -> None:
+        if not session.may_stay:
+            self.close_unregistered(session)
 
     def ended(self, session: Session, reason: str) -> None:
         """A session was closed; called once for each."""
         self.sockets.pop(session.sid, None)
-        self.admission.leave(session.place)
+        self.limiter.release(session.counted_as)
         self.heartbeat.end()
         if self._newcomers is not None:
             self._newcomers.end()
@@ -188,10 +190,10 @@ class Engine(Transports):
         if session.connected:
             self._trigger_event("disconnect", session.sid, reason, run_async=False)
 
-    def leave_word(self, sid: str, messages: list[Message]) -> None:
+    def keep_last_packets(self, sid: str, messages: list[EncodedPacket]) -> None:
         """Keep what a client that polls is to hear when it comes next, for as long as it may take to come."""
-        self._last_words[sid] = messages
-        self._poller.call_later(self.ping_timeout, self._last_words.pop, sid, None)
+        self._last_packets[sid] = messages
+        self._poller.call_later(self.ping_timeout, self._last_packets.pop, sid, None)
 
     # engineio.Server's methods.
 
@@ -203,7 +205,7 @@ class Engine(Transports):
             return
         message = getattr(pkt, "message", None)
         if message is None:
-            message = pkt.message = Message(pkt.encode())
+            message = pkt.message = EncodedPacket(pkt.encode())
         session.send(message)
 
     def disconnect(self, sid: str | None = None) -> None:
@@ -213,18 +215,18 @@ class Engine(Transports):
             if session is not None:
                 self._close(session, self.reason.SERVER_DISCONNECT)
 
-    def _close(self, session: Session, reason: str, last: Message | None = None) -> None:
+    def _close(self, session: Session, reason: str, last: EncodedPacket | None = None) -> None:
         """Close one of several sessions: a failure must not keep the others from being closed."""
         try:
             session.close(reason=reason, last=last)
         except Exception:
             self.logger.exception("closing the client %s failed", session.sid)
 
-    def shut(self) -> None:
+    def stop_accepting(self) -> None:
         """Let nobody in any more."""
-        self.admission.draining = True
+        self.limiter.draining = True
 
-    def drain(self, last: Callable[[str], Message | None], seconds: float) -> int:
+    def drain(self, last: Callable[[str], EncodedPacket | None], seconds: float) -> int:
         """Close all sessions; `last(sid)` is what each is to hear last. Returns how many there were.
 
         Who polls and is between two polls has so many seconds to hear it.
@@ -234,7 +236,7 @@ class Engine(Transports):
             for sid, session in list(self.sockets.items()):
                 count += not session.closed
                 self._close(session, DRAINING, last(sid))
-        wait_until(lambda: not self._last_words, seconds)
+        wait_until(lambda: not self._last_packets, seconds)
         return count
 
     def shutdown(self) -> None:

@@ -67,7 +67,7 @@ class _Values(dict[str, str]):
 _values = _Values()
 
 
-def kept_of(environ: dict[str, Any]) -> dict[str, Any]:
+def trimmed(environ: dict[str, Any]) -> dict[str, Any]:
     """Return the environ as it is kept for the session. Usual values that are equal become one object."""
     kept = {
         key: _values[value] if key in _SHARED and type(value) is str else value

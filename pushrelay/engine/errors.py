@@ -6,7 +6,7 @@ from pushrelay.addresses import is_upstream
 from pushrelay.answers import PRIVATE, Answer
 from pushrelay.server.quota import retry_after
 
-from .limits import Full
+from .limits import LimitReached
 
 # The protocol's own errors, as the reference server numbers and words them.
 TRANSPORT_UNKNOWN = (0, "Transport unknown")
@@ -19,7 +19,6 @@ UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 GOING_DOWN = (BAD_REQUEST[0], "the relay is going down here: connect again")
 NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open files (ulimit -n)")
 ORIGIN_REFUSED = "origin_not_allowed"
-NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
 
 _DOCTOR = ", or run python relay.py doctor"  # a page shows this on the console, where a developer looks first
 # What cannot be listed as it stands: `null` and `*` in the setting let other websites in.
@@ -65,7 +64,7 @@ def origin_message(origin: str, host: str = "") -> str:
     return f"pages of {origin[:100]} may not connect: {advice}"
 
 
-def full_answer(full: Full) -> Answer:
+def limit_answer(full: LimitReached) -> Answer:
     """Return the answer to a handshake if nobody more gets in: in the protocol's form, with the relay's own word."""
     return Rejected((FORBIDDEN[0], full.message), full.status, full.error).answer()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pushrelay.server.poller import Poller, Timer
 
-from .packet import PING_MESSAGE
+from .packet import PING_PACKET
 
 # Deadlines so close together are met at one time.
 GRAIN = 0.005
@@ -73,7 +73,7 @@ class Heartbeat:
             to_ping, late = self._take_due(time.monotonic())
         try:
             for session in to_ping:
-                session.send(PING_MESSAGE)
+                session.send(PING_PACKET)
         finally:
             # What the app does when a client is gone may take long, and the others' pings must not wait for it.
             for session in late:

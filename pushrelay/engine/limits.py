@@ -10,7 +10,7 @@ from .carrier import Carrier
 ANY_NUMBER = 1 << 30
 
 
-class Full(Exception):
+class LimitReached(Exception):
     """Nobody more gets in. `status` is the HTTP status, `error` a word for programs, the message names the setting."""
 
     def __init__(self, status: str, error: str, message: str):
@@ -20,7 +20,7 @@ class Full(Exception):
         self.message = message
 
 
-class Admission:
+class ClientLimiter:
     """The places for clients. Any thread may call it.
 
     `address_of(environ)` gives what the address of a handshake's client is counted as; None where it is not counted.
@@ -35,33 +35,33 @@ class Admission:
     ):
         self.draining = False  # nobody gets in any more
         self._setting = most if setting is None else setting  # max_connections, which may be more than there can be
-        self._places = Places(most, most_each)
+        self._quota = Places(most, most_each)
         self.address_of = address_of
 
     def check(self, carrier: Carrier) -> None:
-        """Raise Full if the relay is going down, or if the client's connection ends with this answer."""
+        """Raise LimitReached if the relay is going down, or if the client's connection ends with this answer."""
         if self.draining:
-            raise Full("503 Service Unavailable", "draining", "the relay is going down: connect again later")
+            raise LimitReached("503 Service Unavailable", "draining", "the relay is going down: connect again later")
         if carrier.is_last:
-            raise Full("503 Service Unavailable", "too_many_connections", NO_ROOM)
+            raise LimitReached("503 Service Unavailable", "too_many_connections", NO_ROOM)
 
-    def enter(self, environ: dict[str, Any]) -> str | None:
-        """Take a place for the client that shakes hands; returns what `leave` is to be told. Raises Full."""
+    def acquire(self, environ: dict[str, Any]) -> str | None:
+        """Take a place for the client that shakes hands; returns what `leave` is to be told. Raises LimitReached."""
         counted = self.address_of(environ)
-        lacking = self._places.take(counted)
+        lacking = self._quota.take(counted)
         if lacking:
             raise self._full(lacking)
         return counted
 
-    def leave(self, counted: str | None) -> None:
+    def release(self, counted: str | None) -> None:
         """The client of `enter` is gone."""
-        self._places.give_back(counted)
+        self._quota.give_back(counted)
 
-    def _full(self, lacking: str) -> Full:
-        places = self._places
+    def _full(self, lacking: str) -> LimitReached:
+        places = self._quota
         if lacking == "address":
             message = f"{places.most_each} clients of this address are connected already (setting max_per_address)"
-            return Full("429 Too Many Requests", "too_many_of_address", message)
+            return LimitReached("429 Too Many Requests", "too_many_of_address", message)
         why = "setting max_connections" if places.most >= self._setting else "the limit on open files, ulimit -n"
         message = f"{places.most} clients are connected already ({why}): connect again later"
-        return Full("503 Service Unavailable", "too_many_connections", message)
+        return LimitReached("503 Service Unavailable", "too_many_connections", message)

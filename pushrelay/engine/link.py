@@ -110,7 +110,7 @@ class Link:
         """Handle the packets that are here. False if the turn is over before they are."""
         session, packets, connection = self._session, self._packets, self.connection
         try:
-            while packets and not session.closed and session.link is not connection:
+            while packets and not session.closed and session.connection is not connection:
                 if not session.receive_probe(self, packets.popleft()):
                     packets.clear()  # the link has no future
                     self.close(NORMAL)
@@ -133,7 +133,7 @@ class Link:
         try:
             if session.closed:
                 return
-            if session.link is self.connection:
+            if session.connection is self.connection:
                 session.receive(packet)
             elif not session.receive_probe(self, packet):
                 self.close(NORMAL)  # the link has no future
@@ -164,7 +164,7 @@ class Link:
         why = f"a message must be complete within {seconds:g} seconds (setting body_timeout)"
         connection.write(self._socket.begin_close(POLICY_VIOLATION, why))
         self._session.complain("body_timeout", f"was closed: {why}")
-        if self._session.link is connection:
+        if self._session.connection is connection:
             self._session.close(reason=TRANSPORT_ERROR)
         else:
             self.close(POLICY_VIOLATION)

@@ -15,7 +15,7 @@ SEPARATOR = "\x1e"  # between the packets of one payload
 MAX_PACKETS = 1000
 
 
-class Message:
+class EncodedPacket:
     """One packet to be sent: its WebSocket frame, and its part of a polling payload."""
 
     __slots__ = ("_compressed", "_data", "_part", "frame", "size")
@@ -49,7 +49,7 @@ class Message:
         return Packet(encoded_packet=self._data)
 
 
-def payload(messages: list[Message]) -> bytes:
+def payload(messages: list[EncodedPacket]) -> bytes:
     return SEPARATOR.join([message.part for message in messages]).encode("utf-8")
 
 
@@ -72,7 +72,7 @@ def data_of(packet: str) -> Any:
         return text
 
 
-PING_MESSAGE = Message(PING)
-CLOSE_MESSAGE = Message(CLOSE)
-NOOP_MESSAGE = Message(NOOP)
-PROBE_ANSWER = Message(PONG + "probe")
+PING_PACKET = EncodedPacket(PING)
+CLOSE_PACKET = EncodedPacket(CLOSE)
+NOOP_PACKET = EncodedPacket(NOOP)
+PROBE_ANSWER = EncodedPacket(PONG + "probe")

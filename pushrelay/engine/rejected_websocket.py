@@ -17,20 +17,20 @@ from pushrelay.server.websocket import POLICY_VIOLATION, WebSocket, text_frame
 from .packet import MESSAGE
 
 # The client has this many seconds to read the reason and to close its side; a browser does so at once.
-FAREWELL_SECONDS = 2.0
+REJECTION_SECONDS = 2.0
 # Bytes that are read of such a client: its CONNECT and its close frame are 20.
 MOST_BYTES = 4096
 # Clients that are told at a time; the others get the HTTP error.
 MOST_AT_ONCE = 32
 
 
-def farewell_frames(opening: str, error: str, message: str) -> bytes:
+def rejection_frames(opening: str, error: str, message: str) -> bytes:
     """Return the Engine.IO open packet and the CONNECT_ERROR with which a client is refused."""
     reason = {"message": message, "data": {"error": error, "message": message}}
     return text_frame(opening) + text_frame(f"{MESSAGE}{sio.CONNECT_ERROR}{json.dumps(reason)}")
 
 
-class Farewell:
+class RejectedWebSocket:
     """The receiver of such a connection: it reads until the client has closed its side, and handles nothing of it."""
 
     __slots__ = ("_left", "_on_over", "_socket", "connection")
@@ -41,7 +41,7 @@ class Farewell:
         self._socket = WebSocket(MOST_BYTES)
         self._left = MOST_BYTES
         self._on_over = on_over
-        connection.abort_later(FAREWELL_SECONDS, TRANSPORT_CLOSE)
+        connection.abort_later(REJECTION_SECONDS, TRANSPORT_CLOSE)
 
     def closing(self, reason: str) -> bytes:
         """Return the close frame, behind which only the client's is waited for."""
@@ -63,7 +63,7 @@ class Farewell:
         """Nothing was waiting for the outbox."""
 
     def expired(self) -> None:
-        """It has no such deadline: see FAREWELL_SECONDS."""
+        """It has no such deadline: see REJECTION_SECONDS."""
 
     def lost(self, reason: str) -> None:
         self._on_over()

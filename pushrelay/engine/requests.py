@@ -19,27 +19,26 @@ from pushrelay.server.connection import TRANSPORT_ERROR
 from pushrelay.server.conversation import KEY
 from pushrelay.server.websocket import NORMAL, HandshakeError, close_frame, handshake
 
-from .carrier import Carrier
-from .environ import kept_of, read_query
+from .carrier import NO_WEBSOCKETS, Carrier
+from .environ import read_query, trimmed
 from .errors import (
     BAD_HANDSHAKE_METHOD,
     BAD_REQUEST,
     CAUSES,
     FORBIDDEN,
     GOING_DOWN,
-    NO_WEBSOCKETS,
     ORIGIN_REFUSED,
     SESSION_UNKNOWN,
     TRANSPORT_UNKNOWN,
     UNSUPPORTED_VERSION,
     Rejected,
-    full_answer,
+    limit_answer,
     origin_message,
 )
-from .limits import Full
+from .limits import LimitReached
 from .link import Link
-from .packet import OPEN, Message, payload, split_payload
-from .rejected_websocket import Farewell, farewell_frames
+from .packet import OPEN, EncodedPacket, payload, split_payload
+from .rejected_websocket import RejectedWebSocket, rejection_frames
 from .session import Session
 
 # A WebSocket that was opened to take over from polling does so within a round trip or two.
@@ -64,7 +63,7 @@ class Transports(engineio.Server):
             else:
                 readable = self._is_handshake(environ)
                 answer = self._refuse_origin(environ, start_response)
-        except (Rejected, Full, HandshakeError) as error:
+        except (Rejected, LimitReached, HandshakeError) as error:
             answer = self._refusal(error, environ)
         if not isinstance(answer, Answer):
             return answer
@@ -96,38 +95,38 @@ class Transports(engineio.Server):
         query = read_query(environ.get("QUERY_STRING", ""))
         if query.get("transport") == "websocket" and query.get("EIO") == "4" and self._is_handshake(environ):
             with contextlib.suppress(HandshakeError):
-                carrier = self._say_farewell(environ, ORIGIN_REFUSED, message)
+                carrier = self._reject_over_websocket(environ, ORIGIN_REFUSED, message)
                 if carrier is not None:
                     return carrier.returned(start_response)
         raise Rejected((FORBIDDEN[0], message), "403 Forbidden", ORIGIN_REFUSED)
 
-    def _say_farewell(self, environ: dict[str, Any], error: str, message: str) -> Carrier | None:
+    def _reject_over_websocket(self, environ: dict[str, Any], error: str, message: str) -> Carrier | None:
         """Accept a WebSocket to tell a page why it may not connect; return None if that cannot be done now.
 
         Raises HandshakeError.
         """
         head = handshake(environ, _SWITCHING)
         carrier = self._carrier(environ)
-        if carrier.threads is not None or not carrier.websockets or carrier.is_last or self.admission.draining:
+        if carrier.threads is not None or not carrier.websockets or carrier.is_last or self.limiter.draining:
             return None
-        if self._farewells.take(None):
+        if self._rejections.take(None):
             return None
         try:
-            farewell = Farewell(carrier.take(), partial(self._farewells.give_back, None))
+            rejected = RejectedWebSocket(carrier.take(), partial(self._rejections.give_back, None))
         except Rejected:
-            self._farewells.give_back(None)
+            self._rejections.give_back(None)
             return None
         opening = self._open_text % (self.generate_id(), "[]")
-        head += farewell_frames(opening, error, message) + farewell.closing(error)
-        carrier.upgrade(farewell, head)
+        head += rejection_frames(opening, error, message) + rejected.closing(error)
+        carrier.upgrade(rejected, head)
         return carrier
 
-    def _refusal(self, error: Rejected | Full | HandshakeError, environ: dict[str, Any]) -> Answer:
+    def _refusal(self, error: Rejected | LimitReached | HandshakeError, environ: dict[str, Any]) -> Answer:
         """Return the answer to a request that is refused, and note it for the log."""
-        if isinstance(error, Full):
-            if not self.admission.draining:
+        if isinstance(error, LimitReached):
+            if not self.limiter.draining:
                 self._note(environ, error.error, error.message, has_address=error.error == "too_many_of_address")
-            return full_answer(error)
+            return limit_answer(error)
         if isinstance(error, HandshakeError):
             self._note(environ, "websocket", str(error))
             return Rejected((BAD_REQUEST[0], str(error)), error.status).answer()
@@ -152,7 +151,7 @@ class Transports(engineio.Server):
 
     def seen_as(self, environ: dict[str, Any]) -> str:
         """Return how the log names a client."""
-        return seen_as(self.admission.address_of(environ), environ)
+        return seen_as(self.limiter.address_of(environ), environ)
 
     def _cors_headers(self, environ: dict[str, Any], readable: bool = False) -> list[tuple[str, str]]:
         """Return the headers of CORS; `readable` for a refusal that a page of any origin may read, as it says why."""
@@ -179,7 +178,7 @@ class Transports(engineio.Server):
             return self._open(environ, start_response, transport, carrier)
         session = self.sockets.get(sid)
         if session is None or self._is_overdue(session):
-            return self._last_word(sid)
+            return self._answer_last_packets(sid)
         if not session.connected:
             raise Rejected(BAD_REQUEST)
         if transport == "websocket":
@@ -216,8 +215,8 @@ class Transports(engineio.Server):
         session.miss_ping()
         return True
 
-    def _last_word(self, sid: str) -> Answer:
-        messages = self._last_words.pop(sid, None)
+    def _answer_last_packets(self, sid: str) -> Answer:
+        messages = self._last_packets.pop(sid, None)
         if messages is None:
             raise Rejected(SESSION_UNKNOWN)
         return self._payload_answer(messages)
@@ -245,16 +244,16 @@ class Transports(engineio.Server):
         has_websockets = carrier.websockets
         if transport == "websocket" and not has_websockets:
             raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
-        self.admission.check(carrier)
-        place = self.admission.enter(environ)
+        self.limiter.check(carrier)
+        counted_as = self.limiter.acquire(environ)
         sid = self.generate_id()
-        session = Session(self, sid, place)
+        session = Session(self, sid, counted_as)
         if carrier.connection is not None:
             session.share = carrier.connection.share or session.share
         upgrades = '["websocket"]' if has_websockets and self._offers_upgrade(transport) else "[]"
-        session.send(Message(self._open_text % (sid, upgrades)))
+        session.send(EncodedPacket(self._open_text % (sid, upgrades)))
         self.sockets[sid] = session
-        refusal = self._trigger_event("connect", sid, kept_of(environ), run_async=False)
+        refusal = self._trigger_event("connect", sid, trimmed(environ), run_async=False)
         if refusal is not None and refusal is not True:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             denied = self._unauthorized(refusal or None)
@@ -284,11 +283,11 @@ class Transports(engineio.Server):
             session.close(abort=True, reason=TRANSPORT_ERROR)
             raise
 
-        def start(messages: list[Message]) -> None:
+        def start(messages: list[EncodedPacket]) -> None:
             """Send the answer to the handshake and the first packets in one piece."""
             carrier.upgrade(link, head + b"".join([message.frame for message in messages]))
 
-        if not session.begin_on(link, start):
+        if not session.open_on(link, start):
             _upgrade_and_close(carrier, link, head)
         return carrier.returned(start_response)
 
@@ -310,7 +309,7 @@ class Transports(engineio.Server):
 
     # Polling.
 
-    def _payload_answer(self, messages: list[Message], headers: list[tuple[str, str]] | None = None) -> Answer:
+    def _payload_answer(self, messages: list[EncodedPacket], headers: list[tuple[str, str]] | None = None) -> Answer:
         return Answer("200 OK", [*_TEXT, *(headers or ())], payload(messages))
 
     def _answer_poll(
@@ -351,14 +350,14 @@ class Transports(engineio.Server):
         answer = Answer("200 OK", _TEXT, b"ok") if were_valid else Rejected(BAD_REQUEST).answer()
         carrier.answer(answer.status, [*answer.headers, *self._cors_headers(environ)], answer.body)
 
-    def poll_answer(self, environ: dict[str, Any], messages: list[Message]) -> Answer:
+    def poll_answer(self, environ: dict[str, Any], messages: list[EncodedPacket]) -> Answer:
         """The whole answer to a GET that was parked."""
         status, headers, body = self._payload_answer(messages)
         body, encoding = self._compressed(environ, body, messages)
         return Answer(status, [*headers, *encoding, *self._cors_headers(environ)], body)
 
     def _compressed(
-        self, environ: dict[str, Any], body: bytes, messages: Sequence[Message] = ()
+        self, environ: dict[str, Any], body: bytes, messages: Sequence[EncodedPacket] = ()
     ) -> tuple[bytes, list[tuple[str, str]]]:
         """Return the body as the client wants it, and the headers that name this; `messages` if it consists of them."""
         if not self.http_compression or len(body) < self.compression_threshold:
@@ -390,7 +389,7 @@ class Transports(engineio.Server):
         carrier: Carrier,
     ) -> Iterable[bytes]:
         head = handshake(environ, _SWITCHING)
-        self.admission.check(carrier)
+        self.limiter.check(carrier)
         if not carrier.websockets:
             raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
         link = Link(session, self.max_http_buffer_size)
@@ -417,7 +416,7 @@ class ParkedPoll:
         self._carrier.park(self._lost, is_poll=True)
         return self
 
-    def answer(self, messages: list[Message]) -> None:
+    def answer(self, messages: list[EncodedPacket]) -> None:
         """Answer it, from any thread."""
         self._carrier.answer(*self._engine.poll_answer(self._environ, messages))
 
@@ -444,5 +443,5 @@ def _upgrade_and_close(carrier: Carrier, link: Link, head: bytes) -> None:
 
 
 def _end_idle_probe(session: Session, link: Link) -> None:
-    if session.link is not link.connection:
+    if session.connection is not link.connection:
         link.close(NORMAL)

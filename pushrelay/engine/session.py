@@ -14,7 +14,7 @@ from pushrelay.server.connection import PING_TIMEOUT, SLOW, TRANSPORT_CLOSE, TRA
 from pushrelay.server.fair_queue import TURN_EVENTS, TURN_SECONDS
 from pushrelay.server.websocket import GOING_AWAY, NORMAL, POLICY_VIOLATION, PROTOCOL_ERROR
 
-from .packet import CLOSE, CLOSE_MESSAGE, MESSAGE, NOOP, NOOP_MESSAGE, PING, PONG, PROBE_ANSWER, UPGRADE, Message
+from .packet import CLOSE, CLOSE_PACKET, MESSAGE, NOOP, NOOP_PACKET, PING, PONG, PROBE_ANSWER, UPGRADE, EncodedPacket
 
 CLIENT_DISCONNECT = "client disconnect"
 SERVER_DISCONNECT = "server disconnect"
@@ -29,8 +29,8 @@ _CLOSE_CODES = {
     REGISTER_TIMEOUT: POLICY_VIOLATION,
     TOO_MANY_EVENTS: POLICY_VIOLATION,
 }
-# Of what waits for a client that polls and was closed, no more bytes than these are kept until it comes: its place is
-# somebody else's, and no limit would count them. It recovers what it missed when it is back.
+# Bytes that are kept for a closed client until it polls once more: no limit counts them, because its slot is free
+# again. It recovers what it missed when it is back.
 LAST_BYTES = 16384
 # What a client may send is counted in seconds: an event costs the time in which the allowance for one more grows. A
 # client may be so far ahead; then its events are refused.
@@ -62,26 +62,26 @@ class Session:
         "closed",
         "connected",
         "has_more_time",
-        "link",
-        "place",
+        "connection",
+        "counted_as",
         "pong_due",
         "refused_at",
-        "settled",
+        "may_stay",
         "share",
         "sid",
         "upgrading",
     )
 
-    def __init__(self, engine: Any, sid: str, place: str | None = None):
+    def __init__(self, engine: Any, sid: str, counted_as: str | None = None):
         self.sid = sid
-        self.place = place  # what it is counted as while it is open: see admission.Admission
-        self.share = place or ""  # in which it waits for its turn: see shares.Shares
+        self.counted_as = counted_as  # what it is counted as while it is open: see limits.ClientLimiter
+        self.share = counted_as or ""  # in which it waits for its turn: see shares.Shares
         self._engine = engine
         self._state: dict[Any, Any] | None = None  # what the app keeps for it, made when it is first asked for
-        # The way out: `link` once there is a WebSocket. Before that messages wait in the buffer for the next poll.
-        self.link: Any = None
+        # The way out: `connection` is that of its WebSocket; without one, packets wait in the buffer for the next poll.
+        self.connection: Any = None
         self._lock = threading.Lock()  # over all that follows, and over the move from polling to the WebSocket
-        self._buffer: list[Message] | None = []
+        self._buffer: list[EncodedPacket] | None = []
         self._waiting = 0  # bytes in the buffer; a message shared with others counts in full
         self._on_clear: Callable[[], None] | None = None  # see call_when_clear()
         self._poll: Any = None  # the GET that is parked until there is something to say
@@ -94,7 +94,7 @@ class Session:
         self.closed = False
         self.pong_due = 0.0  # monotonic: by when a ping must have been answered; 0 while none is under way
         self.has_more_time = False  # for that ping; see miss_ping
-        self.settled = False  # it has done what it came for, so it may stay
+        self.may_stay = False  # it has done what it came for, so it may stay
         # What it sends; both monotonic.
         self._paid_until = 0.0  # how far ahead of its allowance it is
         self._worked_until = 0.0  # the same for work beyond an event's own
@@ -103,17 +103,17 @@ class Session:
     @property
     def upgraded(self) -> bool:
         """Whether it is on a WebSocket, from the start or since. engineio's name for it."""
-        return self.link is not None
+        return self.connection is not None
 
     @property
     def backlog(self) -> int:
         """Bytes that wait for the client, over what the kernel has taken."""
-        return self._waiting if self.link is None else self.link.backlog
+        return self._waiting if self.connection is None else self.connection.backlog
 
     @property
     def has_outbox(self) -> bool:
         """Whether what is sent waits for the client here. Else whoever sends waits until the client has read."""
-        return self.link is None or not self.link.blocks
+        return self.connection is None or not self.connection.blocks
 
     @property
     def outbox_bytes(self) -> int:
@@ -138,9 +138,9 @@ class Session:
 
     # Sending.
 
-    def send(self, message: Message) -> None:
+    def send(self, message: EncodedPacket) -> None:
         """Send a message, or keep it for the client's next poll. Never blocks; a closed session sends nothing."""
-        link = self.link
+        link = self.connection
         if link is None:
             link = self._keep(message)
         if link is not None:
@@ -149,7 +149,7 @@ class Session:
     def call_when_clear(self, callback: Callable[[], None]) -> None:
         """Call back once, from a thread of the poller, when nothing waits for the client, or the session is closed.
 
-        Whoever sends much waits for this in place of filling the outbox. One callback at a time.
+        Whoever sends much waits for this in counted_as of filling the outbox. One callback at a time.
         """
         with self._lock:
             self._on_clear = callback
@@ -163,11 +163,11 @@ class Session:
         if callback is not None:
             self._engine.call_soon(callback)
 
-    def _keep(self, message: Message) -> Connection | None:
+    def _keep(self, message: EncodedPacket) -> Connection | None:
         """Answer the parked poll with the message, or keep it. Returns the WebSocket if there is one after all."""
         with self._lock:
-            if self.link is not None or self.closed or self._buffer is None:
-                return self.link
+            if self.connection is not None or self.closed or self._buffer is None:
+                return self.connection
             slow = False
             poll, self._poll = self._poll, None
             if poll is not None:
@@ -185,7 +185,7 @@ class Session:
             self._engine.close_soon(self, SLOW)
         return None
 
-    def _add_to_buffer(self, message: Message) -> bool:
+    def _add_to_buffer(self, message: EncodedPacket) -> bool:
         """Keep a message for the next poll; returns whether it is one too many.
 
         As on a WebSocket, what is first and what is next have room whatever their size.
@@ -196,7 +196,7 @@ class Session:
         self._engine.outboxes.add(self, message, 2 * message.size)  # it is kept as text and as a frame
         return len(buffer) > 2 and self._waiting - buffer[0].size > self.outbox_bytes
 
-    def _take_buffer(self) -> list[Message]:
+    def _take_buffer(self) -> list[EncodedPacket]:
         messages, self._buffer = self._buffer or [], []
         self._waiting = 0
         if messages:
@@ -213,7 +213,7 @@ class Session:
 
     # Polling.
 
-    def poll(self, park: Callable[[], Any]) -> list[Message] | None:
+    def poll(self, park: Callable[[], Any]) -> list[EncodedPacket] | None:
         """What a GET is answered with; None where it was parked, which `park()` does and gives what answers it.
 
         Raises ValueError where another GET is parked already: the protocol wants the session closed then.
@@ -221,8 +221,8 @@ class Session:
         with self._lock:
             is_second = self._poll is not None
             if not is_second and not self._buffer:
-                if self.upgrading or self.closed or self.link is not None:
-                    return [NOOP_MESSAGE]
+                if self.upgrading or self.closed or self.connection is not None:
+                    return [NOOP_PACKET]
                 self._poll = park()
                 return None
             messages = [] if is_second else self._take_buffer()
@@ -247,7 +247,7 @@ class Session:
         `share` is the connection's: see poller.Poller. Returns None if a WebSocket has taken over.
         """
         with self._lock:
-            if self.link is not None:
+            if self.connection is not None:
                 return None
             overlapping, self._posting = self._posting, True
         posting = Posting(self, packets, poller, share)
@@ -329,7 +329,7 @@ class Session:
         An answer may lie unread, because the process was stopped or others had their turn. So a client that has sent
         something gets the same time once more.
         """
-        if self.link is not None and not self.has_more_time and self.link.has_unread():
+        if self.connection is not None and not self.has_more_time and self.connection.has_unread():
             self.has_more_time = True
             self._engine.heartbeat.extend(self)
             return
@@ -337,7 +337,7 @@ class Session:
 
     # WebSocket.
 
-    def begin_on(self, link: Any, start: Callable[[list[Message]], Any]) -> bool:
+    def open_on(self, link: Any, start: Callable[[list[EncodedPacket]], Any]) -> bool:
         """Open on this WebSocket; False if the session was closed in the meantime.
 
         `start(messages)` begins to speak WebSocket, with these messages first. The lock is held, so that close() comes
@@ -348,17 +348,17 @@ class Session:
                 return False
             messages = self._take_buffer()
             self._buffer = None
-            self.link = link.connection  # before start(), because the client may answer at once
+            self.connection = link.connection  # before start(), because the client may answer at once
             start(messages)
         return True
 
     def probe(self, link: Any, start: Callable[[], Any] = lambda: None) -> bool:
         """Let a WebSocket try to take over; False if another one has or tries to, or if the session is closed.
 
-        `start()` begins to speak WebSocket; close() comes before it or after it, as in begin_on().
+        `start()` begins to speak WebSocket; close() comes before it or after it, as in open_on().
         """
         with self._lock:
-            if self._probe is not None or self.link is not None or self.closed:
+            if self._probe is not None or self.connection is not None or self.closed:
                 return False
             self._probe = link
             start()
@@ -374,7 +374,7 @@ class Session:
                 poll, self._poll = self._poll, None
             link.connection.write(PROBE_ANSWER.frame, self.outbox_bytes)
             if poll is not None:
-                poll.answer([NOOP_MESSAGE])
+                poll.answer([NOOP_PACKET])
             return True
         if packet == UPGRADE and self.upgrading:
             return self._move_to(link)
@@ -385,20 +385,20 @@ class Session:
             # The protocol has the client wait for the answer to its POST. Else two threads would handle its events.
             if self.closed or self._buffer is None or self._posting:
                 return False
-            # What waits goes out before anyone who finds `link` set can send.
+            # What waits goes out before anyone who finds `connection` set can send.
             for message in self._take_buffer():
                 link.connection.write(message.frame, self._engine.outbox_bytes)
-            self.link = link.connection
+            self.connection = link.connection
             self._buffer, self._probe, self.upgrading = None, None, False
             poll, self._poll = self._poll, None
         if poll is not None:
-            poll.answer([NOOP_MESSAGE])
+            poll.answer([NOOP_PACKET])
         self.link_cleared(link)
         return True
 
     def link_cleared(self, link: Any) -> None:
         """All that waited for the outbox of a WebSocket has been sent."""
-        if self._on_clear is not None and self.link is link.connection and self.backlog == 0:
+        if self._on_clear is not None and self.connection is link.connection and self.backlog == 0:
             self._cleared()
 
     def link_lost(self, link: Any, reason: str) -> None:
@@ -407,13 +407,13 @@ class Session:
             if self._probe is link:
                 self._probe, self.upgrading = None, False
                 return
-        if self.link is link.connection:
+        if self.connection is link.connection:
             self.close(abort=True, reason=reason)
 
     # The end.
 
     def close(
-        self, wait: bool = True, abort: bool = False, reason: str | None = None, last: Message | None = None
+        self, wait: bool = True, abort: bool = False, reason: str | None = None, last: EncodedPacket | None = None
     ) -> None:
         """Close the session, once, and tell the app. With `abort` the client is told as little as possible.
 
@@ -427,16 +427,16 @@ class Session:
             probe, self._probe = self._probe, None
         reason = reason or SERVER_DISCONNECT
         self._engine.ended(self, reason)
-        words = [CLOSE_MESSAGE] if last is None else [last, CLOSE_MESSAGE]
-        if self.link is not None:
+        words = [CLOSE_PACKET] if last is None else [last, CLOSE_PACKET]
+        if self.connection is not None:
             if last is not None:
-                self.link.write(last.frame, self.outbox_bytes)
+                self.connection.write(last.frame, self.outbox_bytes)
             self._end_link(reason)
         elif poll is not None:
-            poll.answer([NOOP_MESSAGE] if abort else [*self._take_buffer(), *words])
+            poll.answer([NOOP_PACKET] if abort else [*self._take_buffer(), *words])
         elif reason in _TOLD:
             waiting = self._take_buffer() if reason == DRAINING or self._waiting <= LAST_BYTES else []
-            self._engine.leave_word(self.sid, [*waiting, *words])
+            self._engine.keep_last_packets(self.sid, [*waiting, *words])
         if probe is not None:
             probe.close(NORMAL)
         self._take_buffer()
@@ -444,9 +444,9 @@ class Session:
         self._cleared()
 
     def _end_link(self, reason: str) -> None:
-        receiver = self.link.receiver
+        receiver = self.connection.receiver
         if reason in (PING_TIMEOUT, SLOW) or receiver is None:
-            self.link.abort(reason)
+            self.connection.abort(reason)
         else:
             receiver.close(_CLOSE_CODES.get(reason, NORMAL))
 

@@ -17,7 +17,7 @@ import engineio.json
 import socketio
 from socketio import packet as sio
 
-from pushrelay.engine.packet import MESSAGE, Message
+from pushrelay.engine.packet import MESSAGE, EncodedPacket
 from pushrelay.engine.session import REGISTER_TIMEOUT, TOO_MANY_EVENTS
 from pushrelay.lifecycle import spread_for
 from pushrelay.server.connection import TRANSPORT_ERROR
@@ -49,9 +49,9 @@ _TOO_MANY_WAIT = (
 )
 
 
-def _relay_error(error: str, message: str, namespace: str = "/") -> Message:
+def _relay_error(error: str, message: str, namespace: str = "/") -> EncodedPacket:
     prefix = "" if namespace == "/" else namespace + ","
-    return Message(_EVENT + prefix + _encode(["relay_error", {"ok": False, "error": error, "message": message}]))
+    return EncodedPacket(_EVENT + prefix + _encode(["relay_error", {"ok": False, "error": error, "message": message}]))
 
 
 class RoomManager(socketio.Manager):
@@ -75,7 +75,7 @@ class RoomManager(socketio.Manager):
         if server.packet_class is sio.Packet:  # the app has no class of its own
             server.packet_class = StrictPacket
         server.eio.on("message", self.receive)
-        server.eio.refuse_event, server.eio.see_out = self._refuse_event, self._see_out
+        server.eio.refuse_event, server.eio.close_unregistered = self._refuse_event, self._close_unregistered
 
     # Delivery.
 
@@ -99,14 +99,14 @@ class RoomManager(socketio.Manager):
             return 0
         eio_sids = self._recipients(members, skip_sid)
         if eio_sids:
-            self._hand_out(Message(_EVENT + write()), eio_sids)
+            self._hand_out(EncodedPacket(_EVENT + write()), eio_sids)
         return len(eio_sids)
 
     def send_text(self, text: str, sid: str) -> None:
         """An event, as above, to one client."""
         eio_sid = self.eio_sid_from_sid(sid, "/")
         if eio_sid is not None:
-            self._hand_out(Message(_EVENT + text), [eio_sid])
+            self._hand_out(EncodedPacket(_EVENT + text), [eio_sid])
 
     def send_if_clear(self, text: str, sid: str) -> bool:
         """An event to one client, if little waits for it. False if it has to be sent later, see call_when_clear().
@@ -114,7 +114,7 @@ class RoomManager(socketio.Manager):
         A client whose sends block, and one that Flask-SocketIO's tests simulate, takes everything.
         """
         session = self._session(sid)
-        message = Message(_EVENT + text)
+        message = EncodedPacket(_EVENT + text)
         if session is None:
             self.send_text(text, sid)
             return True
@@ -163,7 +163,7 @@ class RoomManager(socketio.Manager):
         """Return what the address of a client is counted as; None for this machine's own."""
         eio_sid = self.eio_sid_from_sid(sid, "/")
         session = None if eio_sid is None else self.server.eio.sockets.get(eio_sid)
-        return None if session is None else session.place
+        return None if session is None else session.counted_as
 
     def _session(self, sid: str) -> Any:
         return self.server.eio.sockets.get(self.eio_sid_from_sid(sid, "/"))
@@ -175,7 +175,7 @@ class RoomManager(socketio.Manager):
         skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
         return [eio_sid for sid, eio_sid in list(members.items()) if sid not in skipped]
 
-    def _hand_out(self, message: Message, eio_sids: list[str]) -> None:
+    def _hand_out(self, message: EncodedPacket, eio_sids: list[str]) -> None:
         """Send a message to each of these clients, whatever happens to another one."""
         sockets = self.server.eio.sockets
         for eio_sid in eio_sids:
@@ -207,23 +207,23 @@ class RoomManager(socketio.Manager):
         else:
             self.deliver(event, data, to or room, namespace, skip_sid)
 
-    def _messages(self, event: str, data: Any, namespace: str) -> list[Message]:
+    def _messages(self, event: str, data: Any, namespace: str) -> list[EncodedPacket]:
         """The Engine.IO messages for an event: one, and one for each binary attachment."""
         arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
         if namespace == "/" and self.json is engineio.json:  # not where the app brought a JSON module of its own
             try:
-                return [Message(_EVENT + _encode([event, *arguments]))]
+                return [EncodedPacket(_EVENT + _encode([event, *arguments]))]
             except TypeError:
                 pass  # it holds bytes, which become attachments
         encoded = self.server.packet_class(sio.EVENT, namespace=namespace, data=[event, *arguments]).encode()
         parts = encoded if isinstance(encoded, list) else [encoded]
-        return [Message(MESSAGE + part if isinstance(part, str) else part) for part in parts]
+        return [EncodedPacket(MESSAGE + part if isinstance(part, str) else part) for part in parts]
 
     # Going down.
 
     def shut(self) -> None:
         """Let nobody in any more."""
-        self.server.eio.shut()
+        self.server.eio.stop_accepting()
 
     def drain(self, spread: float, seconds: float) -> int:
         """Tell every client to come back, each at a time of its own within `spread` seconds or less, and close it.
@@ -233,11 +233,11 @@ class RoomManager(socketio.Manager):
         sids = self._sids.get("/", _NOTHING)
         milliseconds = round(spread_for(len(sids), spread) * 1000)
 
-        def last(eio_sid: str) -> Message | None:
+        def last(eio_sid: str) -> EncodedPacket | None:
             if eio_sid not in sids:
                 return None
             delay = secrets.randbelow(milliseconds + 1)
-            return Message(f'{_EVENT}["relay_drain",{{"reconnect_in_ms":{delay}}}]')
+            return EncodedPacket(f'{_EVENT}["relay_drain",{{"reconnect_in_ms":{delay}}}]')
 
         return self.server.eio.drain(last, seconds)
 
@@ -247,15 +247,15 @@ class RoomManager(socketio.Manager):
         """This client has done what it came for, though it is in no room."""
         session = self._session(sid)
         if session is not None:
-            session.settled = True
+            session.may_stay = True
 
     def let_stay(self, eio_sid: str, namespace: str) -> None:
         """A client of the app's own handlers may stay if it is in their namespace, though it registers nothing."""
         session = self.server.eio.sockets.get(eio_sid)
         if session is not None and eio_sid in self._sids.get(namespace, _NOTHING):
-            session.settled = True
+            session.may_stay = True
 
-    def _see_out(self, session: Any) -> None:
+    def _close_unregistered(self, session: Any) -> None:
         """It has registered nothing in time."""
         message = "a client that registers nothing is closed after a time (setting register_timeout)"
         is_here = session.sid in self._sids.get("/", _NOTHING)
@@ -268,7 +268,7 @@ class RoomManager(socketio.Manager):
         event = _ANSWERED_EVENT.match(packet) if isinstance(packet, str) else None
         if event is not None:
             answer = {"ok": False, "error": "too_many_events", "message": _TOO_MANY}
-            session.send(Message(f"{MESSAGE}{sio.ACK}{event[1] or ''}{event[2]}[{_encode(answer)}]"))
+            session.send(EncodedPacket(f"{MESSAGE}{sio.ACK}{event[1] or ''}{event[2]}[{_encode(answer)}]"))
             return
         namespace = self._namespace_of(session.sid)
         if namespace is None:  # nothing that it would notice could be sent to it
@@ -329,7 +329,7 @@ class RoomManager(socketio.Manager):
                 self.let_stay(eio_sid, namespace)
         elif (sid := self._enter_namespace(eio_sid, namespace)) is not None:
             prefix = "" if namespace == "/" else namespace + ","
-            server.eio.sockets[eio_sid].send(Message(f'{MESSAGE}{sio.CONNECT}{prefix}{{"sid":"{sid}"}}'))
+            server.eio.sockets[eio_sid].send(EncodedPacket(f'{MESSAGE}{sio.CONNECT}{prefix}{{"sid":"{sid}"}}'))
             if prefix:
                 self.let_stay(eio_sid, namespace)
 
@@ -422,7 +422,7 @@ class RoomManager(socketio.Manager):
             members[sid] = eio_sid
             session = self.server.eio.sockets.get(eio_sid)
             if session is not None:
-                session.settled = True
+                session.may_stay = True
             self._rooms_of.setdefault(namespace, {}).setdefault(sid, set()).add(room)
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:

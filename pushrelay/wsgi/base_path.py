@@ -7,7 +7,7 @@ from pushrelay.answers import refusal
 from pushrelay.errors import Refused
 
 
-def mounted(
+def at_base_path(
     app: Callable[..., Any], base: str, note: Callable[[dict[str, Any], Refused], None] = lambda environ, error: None
 ) -> Callable[..., Any]:
     """The app at `base` (such as `/relay`) and nowhere else.

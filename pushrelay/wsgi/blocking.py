@@ -5,12 +5,11 @@ Sending to it may block the sender for as long as its client does not read.
 """
 
 import contextlib
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pushrelay.answers import Answer
+from pushrelay.engine.carrier import NO_BOUND, WaitingCarrier
 from pushrelay.engine.errors import BAD_REQUEST, Rejected
 from pushrelay.engine.link import Link
 from pushrelay.server.connection import TRANSPORT_CLOSE, TRANSPORT_ERROR
@@ -21,21 +20,14 @@ from .hosts import gunicorn_setting, waitress_settings
 
 # Of a server that does not say how many threads it has.
 UNKNOWN_THREADS = 8
-NO_BOUND = sys.maxsize
 
 
-class BlockingCarrier:
+class BlockingCarrier(WaitingCarrier):
     """The carrier of a request that holds its server's thread until it is answered, or its WebSocket has ended."""
 
-    connection = None  # never ours
-    is_last = False
-
     def __init__(self, environ: dict[str, Any], poller: Poller):
-        self._environ = environ
-        self._poller = poller
+        super().__init__(environ, poller)
         self._taken: BlockingConnection | None = None
-        self._answer: Answer | None = None
-        self._answered = threading.Event()
 
     @property
     def threads(self) -> int:
@@ -50,8 +42,6 @@ class BlockingCarrier:
     def websockets(self) -> bool:
         """Whether simple-websocket finds a socket to work with."""
         return "werkzeug.socket" in self._environ or "gunicorn.socket" in self._environ
-
-    # In the server's thread, while it handles the request.
 
     def take(self) -> "BlockingConnection":
         """Open the WebSocket, which sends the answer to the handshake.
@@ -69,9 +59,6 @@ class BlockingCarrier:
             raise Rejected(BAD_REQUEST) from error
         return self._taken
 
-    def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
-        """Do nothing: `returned` waits for the answer. Nobody notices here if the client goes away."""
-
     def upgrade(self, receiver: Link, head: bytes) -> "BlockingConnection":
         """Send the frames behind the first empty line of `head`, and give `receiver` what comes, in `returned`."""
         connection = self._taken
@@ -82,23 +69,11 @@ class BlockingCarrier:
         return connection
 
     def returned(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Wait until the WebSocket has ended, or `answer` was called, and return what the app returns then."""
-        if self._taken is not None:
-            self._taken.serve()
-            return self._taken.leave()
-        self._answered.wait()  # the heartbeat answers every poll in time
-        if self._answer is None:
-            return []
-        status, headers, body = self._answer
-        start_response(status, [*headers, ("Content-Length", str(len(body)))])
-        return [body]
-
-    # Any thread.
-
-    def answer(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Answer the request that was parked. Call it once."""
-        self._answer = Answer(status, headers, body)
-        self._answered.set()
+        """Wait until the WebSocket has ended, or the poll is answered, and return what the app returns then."""
+        if self._taken is None:
+            return super().returned(start_response)
+        self._taken.serve()
+        return self._taken.leave()
 
 
 class BlockingConnection:

@@ -42,7 +42,7 @@ _CAUSES = {
 BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects everybody at once needs many
 
 
-class StockManager(socketio.Manager):
+class WerkzeugManager(socketio.Manager):
     """python-socketio's manager, with the methods that the relay's own has and this one has not."""
 
     can_defer = False  # a client has a thread of its own here, which can wait
@@ -202,7 +202,7 @@ class StockManager(socketio.Manager):
         return len(sids)
 
 
-class FallbackServer:
+class WerkzeugServer:
     """Serves a WSGI app on one address until it is closed. `port` is the one in use, also where 0 was asked for."""
 
     def __init__(self, app: Any, host: str, port: int, max_body: int):

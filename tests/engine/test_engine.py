@@ -17,7 +17,7 @@ from conftest import DEADLINE, wait_for
 from pushrelay.engine import engine, heartbeat
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.heartbeat import Heartbeat
-from pushrelay.engine.packet import Message
+from pushrelay.engine.packet import EncodedPacket
 from pushrelay.engine.session import Session
 from pushrelay.rooms.manager import RoomManager
 from pushrelay.server.poller import Poller
@@ -398,7 +398,7 @@ def test_a_client_that_does_not_read_is_closed_as_slow_and_its_outbox_bounded(se
     client = echo.open_websocket()
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sid, session = next(iter(echo.eio.sockets.items()))
-    connection = session.link
+    connection = session.connection
 
     def push():
         for _ in range(50):
@@ -521,9 +521,9 @@ def test_a_client_of_an_apps_own_handlers_may_stay_without_registering(sio, conn
     client = socket_io(sio, connect)
     sessions = list(sio.eio.sockets.values())  # none if the one that may not stay is closed by now
     if stays:
-        wait_for(lambda: sessions[0].settled, "its right to stay")
+        wait_for(lambda: sessions[0].may_stay, "its right to stay")
     else:
-        assert client.receive() is None and not any(session.settled for session in sessions)
+        assert client.receive() is None and not any(session.may_stay for session in sessions)
 
 
 def test_a_client_that_connects_to_no_handler_of_the_app_may_not_stay_for_that(sio):
@@ -531,7 +531,7 @@ def test_a_client_that_connects_to_no_handler_of_the_app_may_not_stay_for_that(s
     client = socket_io(sio)
     assert client.receive().startswith("40{")
     (session,) = sio.eio.sockets.values()
-    assert not session.settled
+    assert not session.may_stay
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, KeyError])
@@ -614,12 +614,12 @@ def bare_engine():
 
 def test_a_large_message_does_not_close_a_polling_client_that_gets_small_ones_behind_it(bare_engine):
     session = Session(bare_engine, "large")
-    session.send(Message("4" + "x" * (session.outbox_bytes + 1)))
+    session.send(EncodedPacket("4" + "x" * (session.outbox_bytes + 1)))
     for _ in range(5):
-        session.send(Message("4small"))
+        session.send(EncodedPacket("4small"))
     assert len(session.poll(lambda: None)) == 6
     for _ in range(4):
-        session.send(Message("4" + "x" * (session.outbox_bytes // 2)))
+        session.send(EncodedPacket("4" + "x" * (session.outbox_bytes // 2)))
     wait_for(lambda: session.closed)
 
 
@@ -648,7 +648,7 @@ def test_a_client_that_answered_the_last_ping_has_the_whole_time_for_the_next_on
 
 def test_who_waits_until_a_client_has_read_all_hears_when_it_is_closed(bare_engine):
     session, heard = Session(bare_engine, "leaves"), threading.Event()
-    session.send(Message("4waits"))
+    session.send(EncodedPacket("4waits"))
     session.call_when_clear(heard.set)
     assert not heard.is_set()
     session.close(abort=True, reason="transport close")

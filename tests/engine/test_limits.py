@@ -22,7 +22,7 @@ from clients import WebSocketClient, enter, event, frame, masked, open_websocket
 from conftest import DEADLINE, ROOT, Relay, fds, need, own_only, wait_for
 
 from pushrelay.engine.engine import Engine
-from pushrelay.engine.limits import Admission
+from pushrelay.engine.limits import ClientLimiter
 from pushrelay.server import websocket as ws
 
 SIO = "/socket.io/?EIO=4&transport="
@@ -93,8 +93,8 @@ def test_beyond_max_connections_a_client_is_told_to_come_back(start_relay):
 
 @pytest.mark.alone  # it measures time
 def test_however_a_client_ends_its_place_is_free_again(serve):
-    admission = Admission(1000, 1000, address_of=lambda environ: environ["HTTP_X_TEST_ADDRESS"])
-    engine = Engine(ping_interval=0.4, ping_timeout=0.4, admission=admission)
+    limiter = ClientLimiter(1000, 1000, address_of=lambda environ: environ["HTTP_X_TEST_ADDRESS"])
+    engine = Engine(ping_interval=0.4, ping_timeout=0.4, admission=limiter)
 
     def connected(sid, environ):
         if "refuse" in environ["QUERY_STRING"]:
@@ -105,7 +105,7 @@ def test_however_a_client_ends_its_place_is_free_again(serve):
 
     engine.on("connect", connected)
     client = serve(engineio.WSGIApp(engine, engineio_path="socket.io"), threads=4)
-    places, port = admission._places, client.port
+    places, port = limiter._quota, client.port
 
     def get(path, address):
         return client.request("GET", path, headers={"X-Test-Address": address})

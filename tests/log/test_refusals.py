@@ -23,11 +23,11 @@ from pushrelay.access.callers import Access
 from pushrelay.cli.exposure import warnings
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.errors import origin_message
-from pushrelay.engine.limits import Admission
+from pushrelay.engine.limits import ClientLimiter
 from pushrelay.log.limiter import MOST_OF_CAUSE, LogLimiter
 from pushrelay.log.refusals import RefusalLog
 from pushrelay.settings import SettingsError, load
-from pushrelay.wsgi.base_path import mounted
+from pushrelay.wsgi.base_path import at_base_path
 
 AT = "/socket.io/?EIO=4&transport="
 
@@ -245,7 +245,7 @@ def test_a_client_that_is_too_old_is_named_as_such_however_it_asks(relay, path):
 
 
 def test_an_address_with_too_many_clients_is_in_the_log_with_the_proxy_as_a_possible_cause(caplog):
-    engine = Engine(admission=Admission(10, 1, address_of=lambda environ: environ["REMOTE_ADDR"]))
+    engine = Engine(admission=ClientLimiter(10, 1, address_of=lambda environ: environ["REMOTE_ADDR"]))
     statuses = [answer_of(engine.handle_request, "GET", REMOTE_ADDR="192.0.2.1")[0] for _ in range(3)]
     engine.shutdown()
     assert statuses == [200, 429, 429] and len(caplog.records) == 1
@@ -366,7 +366,7 @@ def test_with_werkzeug_the_same_refusals_are_in_the_log(relay_with):
 
 
 def test_below_a_base_path_what_is_asked_for_outside_is_in_the_log(caplog):
-    app = mounted(
+    app = at_base_path(
         lambda environ, start_response: [], "/relay", RefusalLog(LogLimiter(), lambda environ: None).log_request
     )
     for _ in range(2):

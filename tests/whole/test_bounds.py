@@ -19,9 +19,9 @@ from pushrelay import names as naming
 from pushrelay.access import tokens
 from pushrelay.access.token_bucket import TokenBucket
 from pushrelay.access.tokens import Tokens, sign
-from pushrelay.engine import limits as admission
+from pushrelay.engine import limits
 from pushrelay.engine import packet as message
-from pushrelay.engine.limits import Admission, Full
+from pushrelay.engine.limits import ClientLimiter, LimitReached
 from pushrelay.errors import NotYet, Refused
 from pushrelay.push import fields as pushes
 from pushrelay.push.waiters import Waiters
@@ -301,21 +301,21 @@ def publications(small, size):
 
 @bound("max_connections", 3)
 def clients(small, size):
-    return all_enter(Admission(3, admission.ANY_NUMBER), range(size), "too_many_connections")
+    return all_enter(ClientLimiter(3, limits.ANY_NUMBER), range(size), "too_many_connections")
 
 
 @bound("max_per_address", 3)
 def clients_of_an_address(small, size):
-    admitted = Admission(10, 3, address_of=lambda environ: environ)
-    assert admitted.enter("another address") and admitted.enter(None) is None
+    admitted = ClientLimiter(10, 3, address_of=lambda environ: environ)
+    assert admitted.acquire("another address") and admitted.acquire(None) is None
     return all_enter(admitted, ["an address"] * size, "too_many_of_address")
 
 
 def all_enter(admitted, environs, error):
     try:
         for environ in environs:
-            admitted.enter(environ)
-    except Full as full:
+            admitted.acquire(environ)
+    except LimitReached as full:
         assert full.error == error
         return False
     return True

@@ -15,7 +15,7 @@ from clients import WebSocketClient
 from conftest import ROOT, own_only
 
 from pushrelay import addresses, dependencies, origins
-from pushrelay.engine import environ as handshakes
+from pushrelay.engine import environ as engine_environ
 from pushrelay.push import body as bodies
 from pushrelay.server.server import KNOWN_PATHS, LONGEST_PATH, Server
 
@@ -102,6 +102,7 @@ def test_every_package_that_is_imported_is_named_in_the_requirements():
         "jwt": "pyjwt",
         "engineio": "python-engineio",
         "socketio": "python-socketio",
+        "simple_websocket": "simple-websocket",
     }
     imported = set()
     for file in [*(ROOT / "pushrelay").rglob("*.py"), ROOT / "relay.py"]:
@@ -121,22 +122,22 @@ def test_every_package_that_is_imported_is_named_in_the_requirements():
 def test_what_handshakes_bring_is_not_kept_beyond_its_session(monkeypatch):
     interned = []
     monkeypatch.setattr(sys, "intern", lambda text: interned.append(text) or text)
-    for number in range(3 * handshakes.MOST_SHARED):
+    for number in range(3 * engine_environ.MOST_SHARED):
         environ = {
             "HTTP_COOKIE": f"c={number}",
             "HTTP_USER_AGENT": f"u{number}",
             "HTTP_ORIGIN": "o" * 30_000 + str(number),
         }
-        kept = handshakes.kept_of(environ)
+        kept = engine_environ.trimmed(environ)
         assert kept["HTTP_COOKIE"] is environ["HTTP_COOKIE"]
     assert not interned
-    assert len(handshakes._values) <= handshakes.MOST_SHARED
-    assert max(map(len, handshakes._values)) <= handshakes.LONGEST_SHARED
-    assert not [value for value in handshakes._values if value.startswith("c=")]
+    assert len(engine_environ._values) <= engine_environ.MOST_SHARED
+    assert max(map(len, engine_environ._values)) <= engine_environ.LONGEST_SHARED
+    assert not [value for value in engine_environ._values if value.startswith("c=")]
 
 
 def test_sessions_share_the_values_that_all_browsers_send():
-    first, second = (handshakes.kept_of({"HTTP_HOST": "".join(["exam", "ple.org"])}) for _ in range(2))
+    first, second = (engine_environ.trimmed({"HTTP_HOST": "".join(["exam", "ple.org"])}) for _ in range(2))
     assert first["HTTP_HOST"] is second["HTTP_HOST"]
 
 

@@ -193,7 +193,7 @@ def test_clients_that_leave_in_the_middle_of_a_message_or_an_upgrade_keep_no_mem
 
 def test_nobody_upgrades_while_the_relay_goes_down(engine):
     eio, client, sid, _ = engine()
-    eio.shut()
+    eio.stop_accepting()
     assert " 503 " in client.websocket(f"{WEBSOCKET}&sid={sid}").status
 
 
@@ -318,7 +318,7 @@ def test_a_client_whose_answer_lies_unread_is_not_taken_for_dead(engine):
     sid = json.loads(link.receive()[1:])["sid"]
     session = eio.sockets[sid]
     wait_for(lambda: session.pong_due, "the ping")
-    link_connection = session.link
+    link_connection = session.connection
     link_connection.read_on(False)  # others have their turn
     link.send("3")
     wait_for(link_connection.has_unread)

@@ -12,7 +12,7 @@ from clients import Wire, open_websocket
 from conftest import DEADLINE, own_only, wait_for
 
 from pushrelay.engine.engine import Engine
-from pushrelay.engine.packet import Message
+from pushrelay.engine.packet import EncodedPacket
 from pushrelay.engine.session import Session
 from pushrelay.server.connection import SEND_BUFFER, Connection
 from pushrelay.server.outboxes import Outboxes
@@ -135,7 +135,7 @@ def test_what_waits_for_a_client_that_polls_counts_until_it_comes_or_is_gone():
         for end in ("poll", "close", "crowd"):
             session = Session(engine, end)
             for _ in range(3):
-                session.send(Message("4" + "x" * 100_000))
+                session.send(EncodedPacket("4" + "x" * 100_000))
             assert engine.outboxes.bytes == 6 * 100_011
             if end == "poll":
                 assert len(session.poll(lambda: None)) == 3
@@ -143,7 +143,7 @@ def test_what_waits_for_a_client_that_polls_counts_until_it_comes_or_is_gone():
                 session.close(reason="server disconnect")
             else:
                 for _ in range(12):
-                    session.send(Message("4" + "x" * 100_000))
+                    session.send(EncodedPacket("4" + "x" * 100_000))
             assert engine.outboxes.bytes == 0 and not engine.outboxes._holders
     finally:
         engine.shutdown()

@@ -7,7 +7,7 @@ import pytest
 from conftest import DEADLINE
 
 from pushrelay.settings import SettingsError, load
-from pushrelay.wsgi.base_path import mounted
+from pushrelay.wsgi.base_path import at_base_path
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_script_name_and_path_info_are_what_pep_3333_says(path, script, sees):
         start_response((environ["SCRIPT_NAME"], environ["PATH_INFO"]), [])
         return []
 
-    assert call(mounted(app, "/relay"), path, script) == [sees]
+    assert call(at_base_path(app, "/relay"), path, script) == [sees]
 
 
 @pytest.mark.parametrize("path", ["/re lay", "//", "/a//b", "/../b", "/relay?x", "http://example.com/relay", "/ä"])

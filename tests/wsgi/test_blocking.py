@@ -52,7 +52,7 @@ def room(sio):
 
 def break_link(session):
     """Leave its WebSocket in the middle of closing, in which simple-websocket can neither send nor close."""
-    session.link._websocket.ws.send(CloseConnection(1000))
+    session.connection._websocket.ws.send(CloseConnection(1000))
 
 
 def test_a_publication_reaches_everybody_in_a_room_in_which_one_connection_is_broken(sio, room):
@@ -87,7 +87,7 @@ class Broken:
 
 def test_a_client_to_which_sending_fails_is_closed_and_the_others_get_the_publication(sio, room):
     ((session, _), (_, client)) = room(2)
-    session.link = Broken()
+    session.connection = Broken()
     assert sio.manager.deliver("push", 1, "news") == 2
     assert client.receive() == '42["push",1]'
     wait_for(lambda: session.closed, "the end of the client that missed it")
@@ -95,6 +95,6 @@ def test_a_client_to_which_sending_fails_is_closed_and_the_others_get_the_public
 
 def test_a_client_whose_closing_fails_does_not_keep_others_from_hearing_that_the_relay_goes_down(sio, room):
     ((session, _), (_, client)) = room(2)
-    session.link = Broken()
+    session.connection = Broken()
     sio.manager.drain(0.0, 0.1)
     assert "relay_drain" in client.receive()

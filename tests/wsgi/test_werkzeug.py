@@ -10,7 +10,7 @@ import pytest
 import socketio
 from conftest import DEADLINE
 
-from pushrelay.wsgi.werkzeug import StockManager
+from pushrelay.wsgi.werkzeug import WerkzeugManager
 
 POLLING = "/socket.io/?EIO=4&transport=polling"
 
@@ -35,7 +35,7 @@ def test_a_client_that_is_refused_and_never_polls_has_its_answer_and_holds_no_th
 @pytest.fixture
 def stock():
     """A manager with two clients in namespace "/": the Engine.IO sessions by the sids of their clients."""
-    sio = socketio.Server(client_manager=StockManager(), async_mode="threading", monitor_clients=False)
+    sio = socketio.Server(client_manager=WerkzeugManager(), async_mode="threading", monitor_clients=False)
     sessions = {}
     for name in ("one", "two"):
         sio.eio.sockets[name] = session = engineio.socket.Socket(sio.eio, name)
