@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 
 from pushrelay.access.tokens import sign
-from pushrelay.client.dialer import Dialer, address_of
+from pushrelay.client.address import address_of
+from pushrelay.client.dialer import Dialer
 from pushrelay.pages.demo import address
 from pushrelay.settings import Settings, SettingsError
 

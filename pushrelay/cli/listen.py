@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from pushrelay.client.dialer import Dialer, Trouble
-from pushrelay.client.socketio_client import TRANSPORTS, Visitor
+from pushrelay.client.dialer import Dialer
+from pushrelay.client.errors import ClientError
+from pushrelay.client.socketio_client import TRANSPORTS, SocketIOClient
 from pushrelay.settings import Settings, load
 
 from .connecting import dialer_of, signed
@@ -51,7 +52,7 @@ class Listener:
         self._ids = list(dict.fromkeys(ids))
         self._token = token
         self._raw = raw
-        self._visitor: Visitor | None = None
+        self._client: SocketIOClient | None = None
         self._positions: dict[str, str] = {}  # by destination: of the last printed push, at first of the registration
         self._failures = 0  # since the last registration
 
@@ -60,11 +61,11 @@ class Listener:
         while True:
             wait = 0.0
             try:
-                self._visitor = self._connect()
-                if not self._register(self._visitor):
+                self._client = self._connect()
+                if not self._register(self._client):
                     return
-                wait = self._print_all(self._visitor)
-            except Trouble as error:
+                wait = self._print_all(self._client)
+            except ClientError as error:
                 if self._failures == 0:
                     print_status(f"offline: {error}")
                 bound = min(LAST_RETRY, FIRST_RETRY * 2**self._failures)
@@ -75,34 +76,34 @@ class Listener:
 
     def close(self) -> None:
         """Close the connection, if there is one."""
-        if self._visitor is not None:
-            self._visitor.close()
-            self._visitor = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
-    def _connect(self) -> Visitor:
-        """Connect over WebSocket, or by long polling if that fails. Raises Trouble."""
+    def _connect(self) -> SocketIOClient:
+        """Connect over WebSocket, or by long polling if that fails. Raises ClientError."""
         for transport in TRANSPORTS:
             try:
-                return Visitor(self._dialer, transport)
-            except Trouble as error:
+                return SocketIOClient(self._dialer, transport)
+            except ClientError as error:
                 last = error
         raise last
 
-    def _register(self, visitor: Visitor) -> bool:
-        """Register the ids. Return False if they are refused. Raises Trouble if another attempt may succeed."""
+    def _register(self, client: SocketIOClient) -> bool:
+        """Register the ids. Return False if they are refused. Raises ClientError if another attempt may succeed."""
         before = dict(self._positions)
         request: dict[str, Any] = {"id": self._ids, **({"since": before} if before else {})}
         if self._token or self._settings.secret:
             request["token"] = self._token or signed(self._settings, self._ids)
-        answer = visitor.call("register", request)
+        answer = client.call("register", request)
         if answer.get("ok") is not True:
             why = str(answer.get("message", "the relay refused to register"))
             if answer.get("error") == "store_not_available":
-                raise Trouble(why)
+                raise ClientError(why)
             fail(why)
             return False
         if not _is_registration(answer, self._ids):
-            raise Trouble(self._not_a_relay())
+            raise ClientError(self._not_a_relay())
         self._failures = 0
         self._note_positions(before, answer["ids"])
         return True
@@ -118,17 +119,17 @@ class Listener:
         else:
             print_status("recovered" if before else "online")
 
-    def _print_all(self, visitor: Visitor) -> float:
-        """Print pushes until the relay asks to come back later. Return in how many seconds. Raises Trouble."""
+    def _print_all(self, client: SocketIOClient) -> float:
+        """Print pushes until the relay asks to come back later. Return in how many seconds. Raises ClientError."""
         while True:
-            found = visitor.next_event(visitor.patience)
+            found = client.next_event(client.patience)
             if found is None:
                 continue
             name, body = found
             if name == "relay_drain":
                 delay = body.get("reconnect_in_ms")
                 if not _is_number(delay) or not 0 <= delay <= DRAIN_MAX * 1000:
-                    raise Trouble(self._not_a_relay())
+                    raise ClientError(self._not_a_relay())
                 print_status("offline: the relay is being restarted")
                 return delay / 1000
             if name == "relay_error":
@@ -142,7 +143,7 @@ class Listener:
     def _print(self, event: str, body: dict[str, Any]) -> None:
         data, destination = body.get("data"), body["destination"]
         if not isinstance(destination, str) or not isinstance(body.get("id", ""), str):
-            raise Trouble(self._not_a_relay())
+            raise ClientError(self._not_a_relay())
         line = {"destination": destination, "id": body.get("id"), "event": event, "data": data}
         print_data(data if self._raw and isinstance(data, str) else _json(data if self._raw else line))
         if body.get("id"):

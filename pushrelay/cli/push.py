@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pushrelay.client.dialer import TIMEOUT, Trouble
+from pushrelay.client.dialer import TIMEOUT
+from pushrelay.client.errors import ClientError
 from pushrelay.client.replies import receipt
 from pushrelay.settings import SettingsError, load
 
@@ -24,7 +25,7 @@ def push(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
     try:
         reply = dialer.ask("POST", "push", body, headers, TIMEOUT + (given.wait or 0))
         receipt(reply, given.destination, dialer.address.url)
-    except Trouble as error:
+    except ClientError as error:
         if error.reply is not None:
             return fail(str(error))
         return fail(f"{dialer.address.url}: {error}; is the relay running? (python relay.py doctor)")

@@ -1,16 +1,17 @@
-"""What a relay answers over HTTP, and how to recognize the answer of something else."""
+"""The relay's responses over HTTP, and how to recognize the response of another program."""
 
 import json
 import re
 from typing import Any
 
-from .dialer import Reply, Trouble
+from .deadline import Reply
+from .errors import ClientError
 
-_WORD = re.compile("[a-z_]+")  # the relay's `error`, unlike the "Not Found" of other programs
+_ERROR_CODE = re.compile("[a-z_]+")  # other programs write "Not Found"
 
 
 def read_object(reply: Reply) -> dict[str, Any]:
-    """Return the JSON object in an answer, or an empty one if there is none."""
+    """Return the JSON object in a response, or an empty one if there is none."""
     try:
         answer = json.loads(reply.body)
     except (ValueError, RecursionError):
@@ -18,32 +19,36 @@ def read_object(reply: Reply) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def refusal(reply: Reply) -> str:
-    """Return the sentence with which a relay refuses a request; empty if no relay sent this answer."""
+def refusal_message(reply: Reply) -> str:
+    """Return the message with which a relay refuses a request; empty if no relay sent this response."""
     answer = read_object(reply)
-    word, sentence = answer.get("error"), answer.get("message")
-    is_refusal = isinstance(word, str) and _WORD.fullmatch(word) and isinstance(sentence, str)
-    return sentence if is_refusal and reply.status != 200 else ""
+    code, message = answer.get("error"), answer.get("message")
+    if reply.status == 200 or not isinstance(code, str) or not isinstance(message, str):
+        return ""
+    return message if _ERROR_CODE.fullmatch(code) else ""
 
 
-def of_engine(reply: Reply) -> str:
-    """Return the message of an Engine.IO server that refuses a request; empty if none sent this answer."""
+def engineio_message(reply: Reply) -> str:
+    """Return the message with which an Engine.IO server refuses a request; empty if none sent this response."""
     answer = read_object(reply)
     code, message = answer.get("code"), answer.get("message")
     return message if reply.status != 200 and type(code) is int and isinstance(message, str) else ""
 
 
 def receipt(reply: Reply, destination: str, where: str) -> dict[str, Any]:
-    """Return the answer to a push to one destination. Raises Trouble if it is a refusal, or no relay's answer."""
+    """Return the answer to a push to one destination, sent to the address `where`.
+
+    Raises ClientError if it is a refusal, or not a relay's answer.
+    """
     answer = read_object(reply)
     position = answer.get("id")
     if reply.status == 200 and isinstance(position, str) and position and answer.get("destination") == destination:
         return answer
-    raise Trouble(refusal(reply) or foreign(reply, where), reply)
+    raise ClientError(refusal_message(reply) or not_a_relay(reply, where), reply)
 
 
-def foreign(reply: Reply, where: str) -> str:
-    """Say that no relay sent this answer, and what to do about it."""
+def not_a_relay(reply: Reply, where: str) -> str:
+    """Return the sentence about a response from `where` that no relay sent, with what to do about it."""
     if 300 <= reply.status < 400 and (target := reply.headers.get("Location")):
         return f"{where} redirects to {target[:200]}: give the relay's own address, which does not redirect"
     advice = "check the address, and that a proxy there passes requests on to a relay that is running"

@@ -1,6 +1,7 @@
-"""A client of the relay as a browser is one: Engine.IO 4 and Socket.IO 5, over WebSocket or long polling.
+"""A client of the relay that behaves as a browser does: Engine.IO 4 and Socket.IO 5, over WebSocket or long polling.
 
-It does nothing by itself: whoever has one calls `next_event`, at least as often as the relay sends pings.
+It has no thread. It answers pings only while one of its methods waits, so call `next_event` at least once in each ping
+interval.
 """
 
 import contextlib
@@ -8,124 +9,77 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from .dialer import TIMEOUT, Dialer, Exchange, Reply, TooSlow, Trouble
+from .dialer import TIMEOUT, Dialer
+from .errors import ClientError, ClientTimeout
+from .polling import Polling
 
 TRANSPORTS = ("websocket", "polling")
-_AT = "socket.io/?EIO=4&transport="
-# Packets of Engine.IO ("4" is a message) and, in messages, of Socket.IO's namespace "/".
+_TARGET = "socket.io/?EIO=4&transport="
+# The first character is Engine.IO's ("4" is a message). The second is Socket.IO's, in the namespace "/".
 _OPEN, _CLOSE, _PING, _PONG = "0", "1", "2", "3"
-_WELCOME, _GOODBYE, _EVENT, _ANSWER, _REFUSAL = "40", "41", "42", "43", "44"
-_SEPARATOR = "\x1e"
-_LONGEST_PING = 86400_000  # ms: no relay pings less often, and time-outs of sockets have a bound
-# Seconds until a client by polling that sends looks again at what came in turn.
-BETWEEN = 0.02
+_CONNECT, _DISCONNECT, _EVENT, _ACK, _CONNECT_ERROR = "40", "41", "42", "43", "44"
+_PACKET = re.compile(r"(4[0-4]|[0-3])?(\d*)(.*)", re.DOTALL)
+_LONGEST_PING = 86400_000  # ms; no relay pings less often, and the time-outs of sockets have a bound
 
 
-class Polling:
-    """Long polling: a GET that is held until there is news, and a POST for each packet."""
-
-    def __init__(self, dialer: Dialer, headers: Mapping[str, str]):
-        self.patience = TIMEOUT  # seconds that a GET may be held
-        self._dialer = dialer
-        self._headers = headers
-        self._at = _AT + "polling"
-        self._poll: Exchange | None = None  # that is under way
-        self._came: list[str] = []  # while something was sent
-
-    def know(self, sid: str) -> None:
-        self._at += f"&sid={sid}"
+class Transport(Protocol):
+    """What carries the packets. All methods raise ClientError."""
 
     def send(self, packet: str) -> None:
-        """Raises Trouble. What comes meanwhile is taken: a relay that has much to say waits until it is."""
-        with contextlib.closing(self._post(packet)) as post:
-            end = time.monotonic() + self.patience
-            while not post.is_answered(BETWEEN):
-                if time.monotonic() > end:
-                    raise TooSlow(f"there was no answer within {self.patience:g} s")
-                self._came += self._take_poll(0)
-            _checked(post.reply(), "POST")
+        """Send a packet."""
 
     def receive(self, timeout: float) -> list[str]:
-        """What has come, at the latest after so many seconds. Raises Trouble."""
-        came, self._came = self._came, []
-        return came or self._take_poll(timeout)
-
-    def _post(self, packet: str) -> Exchange:
-        headers = {**self._headers, "Content-Type": "text/plain"}
-        return self._dialer.begin("POST", self._at, packet.encode(), headers)
-
-    def _take_poll(self, timeout: float) -> list[str]:
-        if self._poll is None:
-            self._poll = self._dialer.begin("GET", self._at, b"", self._headers, self.patience)
-        if not self._poll.is_answered(timeout):
-            return []
-        poll, self._poll = self._poll, None
-        try:
-            return _checked(poll.reply()).body.decode("utf-8", "replace").split(_SEPARATOR)
-        finally:
-            poll.close()
+        """Return the packets that have come, none after `timeout` seconds."""
 
     def close(self) -> None:
-        if self._poll is not None:
-            self._poll.close()
-        if "&sid=" in self._at:
-            with contextlib.closing(self._post(_CLOSE)) as post:
-                post.reply()
+        """Close the connection."""
 
 
-def _checked(reply: Reply, method: str = "GET") -> Reply:
-    if reply.status != 200:
-        raise Trouble(f"the answer was {reply.status} {reply.reason}", reply, method)
-    return reply
+class SocketIOClient:
+    """One connection to a relay, in the namespace "/".
 
-
-class Visitor:
-    """One connection. Its methods raise Trouble when it ends, or is refused, or nothing comes in time.
-
-    `hello` is what the relay said first: sid, pingInterval, pingTimeout (both in ms).
+    All methods raise ClientError if the connection ends or is refused, or if no answer comes in time. `handshake` has
+    what the relay sent first: sid, pingInterval and pingTimeout (both in ms). `patience` is how many seconds the relay
+    may send nothing, `pings` how many pings it has sent.
     """
 
     def __init__(self, dialer: Dialer, transport: str, headers: Mapping[str, str] | None = None):
-        headers = headers or {}
-        self.hello: dict[str, Any] = {}
-        self.patience = TIMEOUT  # seconds that the relay may be silent
-        self.pings = 0  # of the relay's
-        self._numbers = 0  # of what was asked for
-        self._events: deque[tuple[str, Any]] = deque()
-        self._answers: dict[int, Any] = {}
-        self._is_welcome = False
-        self._heard = time.monotonic()
-        if transport == "websocket":
-            self._wire = dialer.open_websocket(_AT + "websocket", headers)
-        else:
-            self._wire = Polling(dialer, headers)
+        self.handshake: dict[str, Any] = {}
+        self.patience = TIMEOUT
+        self.pings = 0
+        self._acks_wanted = 0  # the number of the last event that wants an acknowledgement
+        self._events: deque[tuple[str, dict[str, Any]]] = deque()
+        self._acks: dict[int, dict[str, Any]] = {}  # by the number of the event
+        self._is_connected = False
+        self._last_received = time.monotonic()
+        self._transport = _opened(dialer, transport, headers or {})
         try:
-            self._begin()
+            self._connect()
         except BaseException:
             self.close()
             raise
 
-    def _begin(self) -> None:
-        self._wait(lambda: self.hello, TIMEOUT)
-        if isinstance(self._wire, Polling):
-            self._wire.know(self.hello["sid"])
-            self._wire.patience = self.patience
-        self._wire.send(_WELCOME)
-        self._wait(lambda: self._is_welcome, TIMEOUT)
+    def _connect(self) -> None:
+        self._wait_for(lambda: bool(self.handshake), TIMEOUT)
+        if isinstance(self._transport, Polling):
+            self._transport.join(self.handshake["sid"])
+            self._transport.patience = self.patience
+        self._transport.send(_CONNECT)
+        self._wait_for(lambda: self._is_connected, TIMEOUT)
 
-    def call(self, event: str, body: Any, timeout: float = TIMEOUT) -> Any:
-        """Send an event, and return what it is answered with."""
-        self._numbers += 1
-        number = self._numbers
-        self._wire.send(f"{_EVENT}{number}{json.dumps([event, body])}")
-        self._wait(lambda: number in self._answers, timeout)
-        return self._answers.pop(number)
+    def call(self, event: str, body: Any, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """Send an event, and return its acknowledgement."""
+        self._acks_wanted += 1
+        number = self._acks_wanted
+        self._transport.send(f"{_EVENT}{number}{json.dumps([event, body])}")
+        self._wait_for(lambda: number in self._acks, timeout)
+        return self._acks.pop(number)
 
-    def next_event(self, timeout: float) -> tuple[str, Any] | None:
-        """The next event, (name, body); None where none came in time."""
+    def next_event(self, timeout: float) -> tuple[str, dict[str, Any]] | None:
+        """Return the next event as (name, body); None if none comes in `timeout` seconds."""
         end = time.monotonic() + timeout
         while not self._events:
             left = end - time.monotonic()
@@ -135,74 +89,87 @@ class Visitor:
         return self._events.popleft()
 
     def wait_for_ping(self, timeout: float) -> bool:
-        """Wait until the relay sends a ping; False where none came in time."""
+        """Wait until the relay sends a ping. Return False if none comes in `timeout` seconds."""
         before, end = self.pings, time.monotonic() + timeout
         while self.pings == before and (left := end - time.monotonic()) > 0:
             self._receive(left)
         return self.pings > before
 
     def close(self) -> None:
-        with contextlib.suppress(Trouble):
-            self._wire.close()
+        """Close the connection."""
+        with contextlib.suppress(ClientError):
+            self._transport.close()
 
-    def _wait(self, condition: Any, timeout: float) -> None:
+    def _wait_for(self, condition: Callable[[], bool], timeout: float) -> None:
         end = time.monotonic() + timeout
         while not condition():
             left = end - time.monotonic()
             if left <= 0:
-                raise TooSlow(f"there was no answer within {timeout:g} s")
+                raise ClientTimeout(f"there was no answer within {timeout:g} s")
             self._receive(left)
 
     def _receive(self, timeout: float) -> None:
-        """Take what comes next. A relay that is silent for longer than its pings allow is gone."""
-        silent = time.monotonic() - self._heard
-        packets = self._wire.receive(max(min(timeout, self.patience - silent), 0.0))
+        """Handle the packets that come within `timeout` seconds. A relay that misses its own ping is gone."""
+        silent = time.monotonic() - self._last_received
+        packets = self._transport.receive(max(min(timeout, self.patience - silent), 0.0))
         if packets:
-            self._heard = time.monotonic()
-        elif time.monotonic() - self._heard >= self.patience:
-            raise Trouble(f"the relay said nothing for {self.patience:g} s, not even a ping")
+            self._last_received = time.monotonic()
+        elif time.monotonic() - self._last_received >= self.patience:
+            raise ClientError(f"the relay sent nothing for {self.patience:g} s, not even a ping")
         for packet in packets:
-            self._take(packet)
+            self._handle(packet)
 
-    def _take(self, packet: str) -> None:
-        kind, number, text = re.fullmatch(r"(4[0-4]|[0-3])?(\d*)(.*)", packet, re.DOTALL).groups()
+    def _handle(self, packet: str) -> None:
+        found = _PACKET.fullmatch(packet)
+        kind, number, text = found.groups() if found else (None, "", "")
+        if kind is None:
+            raise ClientError("the server does not follow the Engine.IO protocol")
         try:
             body = json.loads(text) if text else None
-            if kind == _OPEN:
-                self.hello = _hello(body)
-                self.patience = (self.hello["pingInterval"] + self.hello["pingTimeout"]) / 1000
-            elif kind == _PING:
-                self.pings += 1
-                self._wire.send(_PONG)
-            elif kind == _WELCOME:
-                self._is_welcome = True
-            elif kind == _EVENT:
-                self._events.append((str(body[0]), _object(body[1])))
-            elif kind == _ANSWER:
-                self._answers[int(number)] = _object(body[0])
-            elif kind == _REFUSAL:
-                refused = _object(body).get("message", text)
+            if kind == _CONNECT_ERROR:
+                reason = _object(body).get("message", text)
+            else:
+                self._handle_body(kind, number, body)
         except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
-            raise Trouble("what came is not Socket.IO") from None
-        if kind is None:
-            raise Trouble("what came is not Engine.IO")
-        if kind in (_CLOSE, _GOODBYE):
-            raise Trouble("the relay closed the connection")
-        if kind == _REFUSAL:
-            raise Trouble(f"the relay refused the connection: {refused}")
+            raise ClientError("the server's answer is not Socket.IO") from None
+        if kind in (_CLOSE, _DISCONNECT):
+            raise ClientError("the relay closed the connection")
+        if kind == _CONNECT_ERROR:
+            raise ClientError(f"the relay refused the connection: {reason}")
+
+    def _handle_body(self, kind: str, number: str, body: Any) -> None:
+        """Handle a packet by its kind. Raises several kinds of errors if the body is not one for this kind."""
+        if kind == _OPEN:
+            self.handshake = _handshake(body)
+            self.patience = (self.handshake["pingInterval"] + self.handshake["pingTimeout"]) / 1000
+        elif kind == _PING:
+            self.pings += 1
+            self._transport.send(_PONG)
+        elif kind == _CONNECT:
+            self._is_connected = True
+        elif kind == _EVENT:
+            self._events.append((str(body[0]), _object(body[1])))
+        elif kind == _ACK:
+            self._acks[int(number)] = _object(body[0])
 
 
-def _hello(body: Any) -> dict[str, Any]:
-    """Return what the handshake says. Raises ValueError, KeyError or TypeError if no server of Engine.IO says it."""
-    hello = {key: body[key] for key in ("sid", "pingInterval", "pingTimeout")}
-    is_timed = all(0 < hello[each] <= _LONGEST_PING for each in ("pingInterval", "pingTimeout"))
-    if not is_timed or not re.fullmatch(r"[\w-]{1,200}", hello["sid"], re.ASCII):
+def _opened(dialer: Dialer, transport: str, headers: Mapping[str, str]) -> Transport:
+    if transport == "websocket":
+        return dialer.open_websocket(f"{_TARGET}websocket", headers)
+    return Polling(dialer, f"{_TARGET}polling", headers)
+
+
+def _handshake(body: Any) -> dict[str, Any]:
+    """Return the fields of Engine.IO's OPEN packet that are used. Raises ValueError, KeyError or TypeError."""
+    handshake = {key: body[key] for key in ("sid", "pingInterval", "pingTimeout")}
+    is_timed = all(0 < handshake[each] <= _LONGEST_PING for each in ("pingInterval", "pingTimeout"))
+    if not is_timed or not re.fullmatch(r"[\w-]{1,200}", handshake["sid"], re.ASCII):
         raise ValueError
-    return hello
+    return handshake
 
 
 def _object(body: Any) -> dict[str, Any]:
-    """What the relay answers is a JSON object; raises TypeError for all else."""
+    """Return a JSON object, which all bodies of a relay are. Raises TypeError for other values."""
     if not isinstance(body, dict):
         raise TypeError
     return body

@@ -1,4 +1,4 @@
-"""TLS to the site: what its certificate is checked against, in the same way on every Python."""
+"""TLS for the client: certificates are checked in the same way on every version of Python."""
 
 import ssl
 
@@ -8,7 +8,7 @@ def client_context(ca: str = "", verify: bool = True) -> ssl.SSLContext:
 
     Chain, name and dates are always checked. Python 3.13 also refuses a CA without the extensions that RFC 5280 asks
     for (VERIFY_X509_STRICT). Earlier Pythons and all browsers accept it, and many sites have made their own CA without
-    them, so we do not insist on that form. SSL_CERT_FILE in the environment takes the place of the system's CAs.
+    them, so this context accepts them too. SSL_CERT_FILE in the environment replaces the system's CAs.
     """
     context = ssl.create_default_context()
     context.verify_flags = (context.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -17,6 +17,13 @@ def client_context(ca: str = "", verify: bool = True) -> ssl.SSLContext:
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def tls_context(ca: str = "", verify: bool = True) -> ssl.SSLContext:
+    """Return a client_context() for a connection that speaks HTTP/1.1 only. Raises OSError for the file `ca`."""
+    context = client_context(ca, verify)
+    context.set_alpn_protocols(["http/1.1"])
     return context
 
 

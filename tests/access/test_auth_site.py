@@ -23,8 +23,9 @@ from pushrelay.cli.doctor.entrance import Entrance
 from pushrelay.cli.doctor.hops import Relay
 from pushrelay.cli.doctor.report import Report
 from pushrelay.cli.doctor.site import ask_site
-from pushrelay.client.dialer import Dialer, address_of, tls_context
-from pushrelay.client.tls import client_context, insist_on_form
+from pushrelay.client.address import address_of
+from pushrelay.client.dialer import Dialer
+from pushrelay.client.tls import client_context, insist_on_form, tls_context
 from pushrelay.errors import Refused
 from pushrelay.settings import Settings, SettingsError, load, without_secrets
 

@@ -16,8 +16,10 @@ from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_
 from fronts import HOST, Apache, Nginx, connects
 
 from pushrelay.cli.doctor.public import about_tls
-from pushrelay.client.dialer import Dialer, Trouble, address_of
-from pushrelay.client.socketio_client import Visitor
+from pushrelay.client.address import address_of
+from pushrelay.client.dialer import Dialer
+from pushrelay.client.errors import ClientError
+from pushrelay.client.socketio_client import SocketIOClient
 
 DOCTOR = [sys.executable, str(ROOT / "relay.py"), "doctor"]
 PATH = "/relay/"
@@ -594,9 +596,9 @@ def test_packages_that_are_missing_are_told_with_the_line_that_installs_them():
 def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_was_said():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         dialer = Dialer(address_of(f"http://127.0.0.1:{silent.getsockname()[1]}/"))
-        with pytest.raises(Trouble, match="no answer within 0.2 s"):
+        with pytest.raises(ClientError, match="no answer within 0.2 s"):
             dialer.ask("GET", "health/live", timeout=0.2)
-        with pytest.raises(Trouble, match="no answer within 0.2 s"):
+        with pytest.raises(ClientError, match="no answer within 0.2 s"):
             dialer.open_websocket("", timeout=0.2)
 
 
@@ -617,7 +619,7 @@ def test_a_server_that_drips_is_not_waited_for_longer_than_it_was_said(begins):
 
         thread = threading.Thread(target=drip)
         thread.start()
-        with pytest.raises(Trouble, match="no answer within 1 s"):
+        with pytest.raises(ClientError, match="no answer within 1 s"):
             Dialer(address_of(f"http://127.0.0.1:{server.getsockname()[1]}/")).ask("GET", "health/live", timeout=1)
         thread.join(DEADLINE)
 
@@ -638,8 +640,8 @@ def test_a_handshake_that_no_engineio_server_sends_is_trouble_and_no_traceback(s
         return [f"0{{{hello}}}".encode()]
 
     dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
-    with pytest.raises(Trouble, match="not Socket.IO"):
-        Visitor(dialer, "polling")
+    with pytest.raises(ClientError, match="not Socket.IO"):
+        SocketIOClient(dialer, "polling")
 
 
 @pytest.mark.parametrize("odd", ['44["no"]', '44"no"', "42" + "[" * 100_000, "40\x1e431[null]"])
@@ -651,8 +653,8 @@ def test_what_is_nearly_socketio_is_trouble_and_no_traceback(serve, odd):
         return [(next(said, "6") if environ["REQUEST_METHOD"] == "GET" else "ok").encode()]
 
     dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
-    with pytest.raises(Trouble), contextlib.closing(Visitor(dialer, "polling")) as visitor:
-        visitor.call("register", {}, timeout=1)
+    with pytest.raises(ClientError), contextlib.closing(SocketIOClient(dialer, "polling")) as client:
+        client.call("register", {}, timeout=1)
 
 
 @pytest.mark.parametrize(
@@ -675,6 +677,6 @@ def test_what_comes_in_place_of_a_websocket_is_said(answer, words):
 
         thread = threading.Thread(target=answer_once)
         thread.start()
-        with pytest.raises(Trouble, match=words):
+        with pytest.raises(ClientError, match=words):
             Dialer(address_of(f"http://127.0.0.1:{server.getsockname()[1]}/")).open_websocket("")
         thread.join(DEADLINE)

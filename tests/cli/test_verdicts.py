@@ -23,7 +23,8 @@ from pushrelay.cli.doctor.process import Process, connected_to
 from pushrelay.cli.doctor.proxies import Way, passing_on
 from pushrelay.cli.doctor.report import Report
 from pushrelay.cli.doctor.workers import Workers, read_workers
-from pushrelay.client.dialer import Dialer, address_of
+from pushrelay.client.address import address_of
+from pushrelay.client.dialer import Dialer
 from pushrelay.settings import Settings, load
 
 SECRET = "k7k7k7k7-5tgb6yhn7ujm8ik9-0oljnbhzgvfc"

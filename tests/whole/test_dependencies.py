@@ -213,9 +213,8 @@ def test_json_from_outside_is_read_by_one_module_whose_bounds_are_its_own():
     assert readers <= {
         "json_text.py",
         "wsgi/werkzeug.py",
-        "client/dialer.py",
         "client/socketio_client.py",
         "client/replies.py",
         "cli/doctor/hops.py",
-        "cli/terminal.py",
+        "cli/push.py",
     }

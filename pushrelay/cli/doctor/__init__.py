@@ -60,11 +60,9 @@ def ending_after(seconds: int) -> Iterator[None]:
 
 def public_dialer(given: argparse.Namespace) -> "Dialer | None":
     """The way from outside, where there is one to look at. Raises SettingsError, ModuleNotFoundError."""
-    from pushrelay.client.dialer import (  # here: a package that it needs may be what is missing
-        Dialer,
-        address_of,
-        tls_context,
-    )
+    from pushrelay.client.address import address_of
+    from pushrelay.client.dialer import Dialer
+    from pushrelay.client.tls import tls_context
 
     if not given.url:
         if given.origin or given.connect or given.user:

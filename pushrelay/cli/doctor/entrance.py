@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from pushrelay.addresses import is_loopback
-from pushrelay.client.dialer import Dialer, Reply, TooSlow, Trouble, tls_context
-from pushrelay.client.tls import insist_on_form
+from pushrelay.client.deadline import Reply
+from pushrelay.client.dialer import Dialer
+from pushrelay.client.errors import ClientError, ClientTimeout
+from pushrelay.client.tls import insist_on_form, tls_context
 
 from .hops import Relay
 from .process import connected_to
@@ -40,13 +42,13 @@ class Entrance:
         address = self._dialer.address
         try:
             found = self._dialer.resolve()
-        except Trouble as error:
+        except ClientError as error:
             advice = Advice("Make an A record for it; or, to try before there is one, --connect ADDRESS.")
             self._report.stop("DNS", str(error), advice)
         self._report.ok("DNS", f"{address.host} is {', '.join(found)}")
         try:
             self._dialer.open_tcp().close()
-        except Trouble as error:
+        except ClientError as error:
             self._report.stop("TCP", f"port {address.port}: {error}", *self._no_connection(address.port))
         self._report.ok("TCP", f"port {address.port} takes connections")
 
@@ -75,9 +77,9 @@ class Entrance:
             return
         try:
             sock = self._dialer.open()
-        except TooSlow as error:
+        except ClientTimeout as error:
             self._no_answer("TLS", error)
-        except Trouble as error:
+        except ClientError as error:
             self._report.stop("TLS", str(error), *self._about_own_port(str(error)), *about_tls(str(error)))
         with sock:
             until = sock.getpeercert().get("notAfter", "")
@@ -101,13 +103,13 @@ class Entrance:
         insist_on_form(strict)
         try:
             Dialer(self._dialer.address, strict, self._dialer.connect_to).open().close()
-        except Trouble as error:
+        except ClientError as error:
             found = f"browsers, PHP and the relay accept the certificate; programs of Python 3.13 do not: {error}"
             self._report.warn("TLS", found, *about_tls(str(error)))
 
-    def _no_reply(self, what: str, error: Trouble) -> NoReturn:
+    def _no_reply(self, what: str, error: ClientError) -> NoReturn:
         """The connection was lost, or nothing came. Raises Stop."""
-        if isinstance(error, TooSlow):
+        if isinstance(error, ClientTimeout):
             self._no_answer(what, error)
         sentence = (
             f"Something in front ended the connection{f' ({self._passed} passed)' if self._passed else ''}: a firewall "
@@ -115,7 +117,7 @@ class Entrance:
         )
         self._report.stop(what, str(error), Advice(sentence))
 
-    def _no_answer(self, what: str, error: Trouble) -> NoReturn:
+    def _no_answer(self, what: str, error: ClientError) -> NoReturn:
         """It is connected and nothing comes. Raises Stop."""
         apache = self._workers()
         count = f" Apache has {apache.most} here, and {self._connected()} connections to the relay." if apache else ""
@@ -128,7 +130,7 @@ class Entrance:
 
     def _workers(self) -> Workers | None:
         """The workers of the Apache that answers here, if it is on this machine."""
-        with contextlib.suppress(Trouble):
+        with contextlib.suppress(ClientError):
             if any(_is_here(each) for each in self._dialer.resolve()):
                 return workers_of(self._dialer.address.port)
         return None
@@ -143,7 +145,7 @@ class Entrance:
         """Ask, where no answer at all ends everything."""
         try:
             return self._dialer.ask(method, rest, body, headers)
-        except Trouble as error:
+        except ClientError as error:
             self._no_reply(f"{method} {self._dialer.address.url}{rest}", error)
 
 

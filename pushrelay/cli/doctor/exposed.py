@@ -4,7 +4,7 @@ import contextlib
 import shlex
 from urllib.parse import urljoin, urlsplit
 
-from pushrelay.client.dialer import Trouble
+from pushrelay.client.errors import ClientError
 
 from . import proxies
 from .entrance import Entrance
@@ -22,7 +22,7 @@ class Exposure(Entrance):
         address = self._dialer.address
         if address.scheme != "http":
             return
-        with contextlib.suppress(Trouble, ValueError):
+        with contextlib.suppress(ClientError, ValueError):
             reply = self._dialer.at("/").ask("GET", "")
             target = urlsplit(urljoin(address.origin, reply.headers.get("Location", "")))
             if 300 <= reply.status < 400 and target.scheme == "https":
@@ -38,9 +38,9 @@ class Exposure(Entrance):
     def strangers(self) -> None:
         """What somebody may register who has neither token nor cookie."""
         try:
-            with opened(self._dialer, "polling", self._headers) as visitor:
-                answer = visitor.call("register", {"id": some_id()})
-        except Trouble:
+            with opened(self._dialer, "polling", self._headers) as client:
+                answer = client.call("register", {"id": some_id()})
+        except ClientError:
             return  # it worked above, so this is another matter
         if answer.get("ok") is not True:
             self._report.ok("registering", f"a stranger's is refused ({answer.get('error')})")

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from pushrelay.access.instance import ASKING, HEADER
 from pushrelay.cli.connecting import key_header, signed
-from pushrelay.client.dialer import Dialer, Reply, Trouble
-from pushrelay.client.replies import read_object, receipt, refusal
-from pushrelay.client.socketio_client import Visitor
+from pushrelay.client.deadline import Reply
+from pushrelay.client.dialer import Dialer
+from pushrelay.client.errors import ClientError
+from pushrelay.client.replies import read_object, receipt, refusal_message
+from pushrelay.client.socketio_client import SocketIOClient
 from pushrelay.settings import Settings
 
 from . import machine
@@ -32,7 +34,7 @@ class Relay(NamedTuple):
     word: str = ""  # see instance.py; empty if the relay does not show it to this caller
 
     def push(self, destination: str, data: str) -> dict:
-        """Push something that is not kept. Raises Trouble."""
+        """Push something that is not kept. Raises ClientError."""
         body = json.dumps({"destination": destination, "data": data, "ttl": 0}).encode()
         headers = {"Content-Type": "application/json", **key_header(self.settings)}
         reply = self.dialer.ask("POST", "push", body, headers)
@@ -43,7 +45,7 @@ class Relay(NamedTuple):
         return bool(self.settings.secret) or not (self.settings.id_cookie or self.settings.auth_url)
 
 
-class NotRegistered(Trouble):
+class NotRegistered(ClientError):
     """The relay refused to register. `error` is its word for the reason."""
 
     def __init__(self, answer: Mapping[str, Any]):
@@ -51,7 +53,7 @@ class NotRegistered(Trouble):
         self.error = str(answer.get("error"))
 
 
-class NotArrived(Trouble):
+class NotArrived(ClientError):
     """A push was taken, for this many clients, and did not come."""
 
     def __init__(self, clients: Any):
@@ -64,7 +66,7 @@ def running(report: Report, flags: Mapping[str, str], dialer: Dialer) -> None:
     """Whether something listens at the relay's address. Raises Stop."""
     try:
         dialer.open_tcp().close()
-    except Trouble as error:
+    except ClientError as error:
         start = "systemctl start relay" if machine.has_unit() else machine.start_command(flags)
         advice = [Advice("Start it:", (start,)), *machine.with_other_flags(flags)]
         report.stop("the relay", f"it is not running at {dialer.address.url}: {error}", *advice)
@@ -76,7 +78,7 @@ def health(report: Report, relay: Relay) -> Relay:
     asking = {HEADER: ASKING, **key_header(relay.settings)}
     try:
         live, ready = relay.dialer.ask("GET", "health/live"), relay.dialer.ask("GET", "health/ready", headers=asking)
-    except Trouble as error:
+    except ClientError as error:
         hung = Advice(f"Look into its log; if that has nothing, {relay.restart}.")
         report.stop("the relay", f"it listens at {where}, but {error}", hung)
     if read_object(live).get("live") is not True:
@@ -90,7 +92,7 @@ def health(report: Report, relay: Relay) -> Relay:
 
 def _stop_at_other(report: Report, relay: Relay, reply: Reply) -> NoReturn:
     """Something answers, but not as the relay of these settings does. Raises Stop."""
-    where, said = relay.dialer.address.url, refusal(reply)
+    where, said = relay.dialer.address.url, refusal_message(reply)
     if elsewhere := re.search(r"below (/[\w.~/-]+) \(setting base_path\)", said):
         advice = Advice(f"{_OTHER_SETTINGS} Or add:", (f"--base-path {elsewhere[1]}",))
         report.stop("the relay", f"it runs there, and all it has is below {elsewhere[1]} (setting base_path)", advice)
@@ -126,7 +128,7 @@ def report_in(reply: Reply) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def about_registering(error: Trouble, relay: Relay) -> list[Advice]:
+def about_registering(error: ClientError, relay: Relay) -> list[Advice]:
     """Return what to do if the relay refuses to register, or takes no push."""
     if isinstance(error, NotRegistered) and error.error in _OTHER:
         return [Advice(_OTHER_SETTINGS + _lacking(error.error, relay.settings))]
@@ -152,9 +154,9 @@ def directly(report: Report, relay: Relay) -> Relay:
     for transport in ("polling", "websocket"):
         what = f"{NAMES[transport]}, directly"
         try:
-            with opened(relay.dialer, transport) as visitor:
-                took = round_trip(relay, visitor)
-        except Trouble as error:
+            with opened(relay.dialer, transport) as client:
+                took = round_trip(relay, client)
+        except ClientError as error:
             report.stop(what, str(error), *about_registering(error, relay))
         report.ok(what, f"a push arrives, {took * 1000:.1f} ms after it was sent")
     return relay
@@ -165,17 +167,17 @@ def with_push(report: Report, relay: Relay) -> None:
     name = "id_cookie" if relay.settings.id_cookie else "auth_url"
     try:
         relay.push(some_id(), "from the doctor")
-    except Trouble as error:
+    except ClientError as error:
         report.stop("pushing", str(error), *about_registering(error, relay))
     report.ok("pushing", "a push is taken")
     report.warn("registering", f"with {name} and no secret only your visitors can, so no push is seen to arrive")
 
 
 @contextlib.contextmanager
-def opened(dialer: Dialer, transport: str, headers: Mapping[str, str] | None = None) -> Iterator[Visitor]:
-    """A visitor that goes at the end. Raises Trouble."""
-    with contextlib.closing(Visitor(dialer, transport, headers)) as visitor:
-        yield visitor
+def opened(dialer: Dialer, transport: str, headers: Mapping[str, str] | None = None) -> Iterator[SocketIOClient]:
+    """A visitor that goes at the end. Raises ClientError."""
+    with contextlib.closing(SocketIOClient(dialer, transport, headers)) as client:
+        yield client
 
 
 def some_id() -> str:
@@ -183,8 +185,8 @@ def some_id() -> str:
     return f"doctor-{secrets.token_hex(8)}"
 
 
-def round_trip(relay: Relay, visitor: Visitor) -> float:
-    """Register, push, and wait until it arrives: the seconds that took. Raises Trouble with what went wrong.
+def round_trip(relay: Relay, client: SocketIOClient) -> float:
+    """Register, push, and wait until it arrives: the seconds that took. Raises ClientError with what went wrong.
 
     Where nobody but a visitor may register, there is nothing to try, and it is nothing.
     """
@@ -194,15 +196,15 @@ def round_trip(relay: Relay, visitor: Visitor) -> float:
     asking = {"id": destination}
     if relay.settings.secret:
         asking["token"] = signed(relay.settings, [destination], seconds=60)
-    answer = visitor.call("register", asking)
+    answer = client.call("register", asking)
     if answer.get("ok") is not True:
         raise NotRegistered(answer)
     # A proxy must pass an answer on while it holds the question, so a poll is given time to be held.
-    visitor.next_event(HELD)
+    client.next_event(HELD)
     began = time.monotonic()
     handed = relay.push(destination, "from the doctor").get("connections")
     end = began + (0.0 if handed == 0 else ARRIVAL)
-    while (left := end - time.monotonic()) > 0 and (found := visitor.next_event(left)):
+    while (left := end - time.monotonic()) > 0 and (found := client.next_event(left)):
         if found[1].get("destination") == destination:
             return time.monotonic() - began
     raise NotArrived(handed)

@@ -7,7 +7,8 @@ import functools
 import re
 from typing import NamedTuple
 
-from pushrelay.client.dialer import Address, Reply
+from pushrelay.client.address import Address
+from pushrelay.client.deadline import Reply
 from pushrelay.places import HOME
 
 from .report import Advice

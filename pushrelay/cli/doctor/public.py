@@ -13,9 +13,10 @@ from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
 from pushrelay.access.instance import HEADER
-from pushrelay.client.dialer import Reply, Trouble
+from pushrelay.client.deadline import Reply
+from pushrelay.client.errors import ClientError
 from pushrelay.client.replies import read_object
-from pushrelay.client.socketio_client import Visitor
+from pushrelay.client.socketio_client import SocketIOClient
 from pushrelay.places import HOME
 
 from . import proxies
@@ -86,7 +87,7 @@ class Public(Exposure):
     def _change_of_script(self, body: bytes) -> str:
         """Return how the script differs from the relay's own and from the file here; empty if it is one of them."""
         originals = [(HOME / SCRIPT).read_bytes()]  # a web server may serve it from the clone
-        with contextlib.suppress(Trouble):
+        with contextlib.suppress(ClientError):
             originals.append(_decoded(self._relay.dialer.ask("GET", SCRIPT)))
         if body in originals:
             return ""
@@ -106,7 +107,7 @@ class Public(Exposure):
             asking = shlex.join(["python", "relay.py", "doctor", elsewhere])
             self._report.stop("relay.js", found, Advice("Ask for that one, and use it in your pages:", (asking,)))
         parts: tuple[str, ...] = ()
-        with contextlib.suppress(Trouble):
+        with contextlib.suppress(ClientError):
             socket_io = self._dialer.ask("GET", HANDSHAKE)
             if _is_handshake(socket_io):
                 parts = ("static/",)  # the rest is passed on
@@ -122,7 +123,7 @@ class Public(Exposure):
         for other in dict.fromkeys(("/relay/", f"{base}/", f"{path}relay/", "/")):
             if other == path:
                 continue
-            with contextlib.suppress(Trouble):
+            with contextlib.suppress(ClientError):
                 found = self._dialer.at(other)
                 if _decoded(found.ask("GET", SCRIPT)).startswith(SCRIPT_BEGINS):
                     return found.address.url
@@ -132,7 +133,7 @@ class Public(Exposure):
         """Which web server answers where the relay is not: Apache passes the Server header of what is behind it on."""
         try:
             return proxies.proxy_of(self._dialer.at("/").ask("GET", some_id()))
-        except Trouble:
+        except ClientError:
             return ""
 
     def _has_proxy(self, reply: Reply) -> bool:
@@ -175,7 +176,7 @@ class Public(Exposure):
         """Whether every request reaches the relay that answered above. Raises Stop."""
         seen = [self._arrived.get("same")]
         for _ in range(ROUNDS - 1 if seen[0] is not None else 0):  # OPTIONS opens no session
-            with contextlib.suppress(Trouble):
+            with contextlib.suppress(ClientError):
                 seen.append(report_in(self._dialer.ask("OPTIONS", HANDSHAKE, headers=self._marked())).get("same"))
         own, others = seen.count(True), seen.count(False)
         url = self._dialer.address.url
@@ -234,9 +235,9 @@ class Public(Exposure):
         """A push, seen by a browser out there."""
         what = NAMES[transport]
         try:
-            with opened(self._dialer, transport, {**self._headers, **self._marked()}) as visitor:
-                took = round_trip(self._relay, visitor)
-        except Trouble as error:
+            with opened(self._dialer, transport, {**self._headers, **self._marked()}) as client:
+                took = round_trip(self._relay, client)
+        except ClientError as error:
             self._failed(transport, error)
         if self._relay.may_register():
             self._report.ok(what, f"a push arrives, {took * 1000:.1f} ms after it was sent")
@@ -244,7 +245,7 @@ class Public(Exposure):
             self._report.ok(what, "connects")
         self._passed = "long polling"
 
-    def _failed(self, transport: str, error: Trouble) -> NoReturn:
+    def _failed(self, transport: str, error: ClientError) -> NoReturn:
         """Say what the failure of a transport means. Raises Stop."""
         what, upgrade = NAMES[transport], transport == "websocket"
         if isinstance(error, NotArrived):
@@ -299,14 +300,14 @@ class Public(Exposure):
         """Note whether a ping came, after how many seconds, and else what happened."""
         began = time.monotonic()
         try:
-            with opened(self._dialer, transport, self._headers) as visitor:
-                came = self._pinged(visitor)
+            with opened(self._dialer, transport, self._headers) as client:
+                came = self._pinged(client)
             found_by[transport] = came, time.monotonic() - began, "nothing came"
-        except Trouble as error:
+        except ClientError as error:
             found_by[transport] = False, time.monotonic() - began, _with_reply(error)
 
-    def _pinged(self, visitor: Visitor) -> bool:
-        return visitor.wait_for_ping(visitor.hello["pingInterval"] / 1000 + 5)
+    def _pinged(self, client: SocketIOClient) -> bool:
+        return client.wait_for_ping(client.handshake["pingInterval"] / 1000 + 5)
 
     def _compare_clocks(self, reply: Reply) -> None:
         """Where tokens end by the clock, those of the machines must agree."""
@@ -364,7 +365,7 @@ def _why(reply: Reply) -> str:
     return str(read_object(reply).get("message", "")) or described(reply)
 
 
-def _with_reply(error: Trouble) -> str:
+def _with_reply(error: ClientError) -> str:
     if error.reply is None:
         return str(error)
     why = read_object(error.reply).get("message") if error.reply.status != 403 else None

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pushrelay.client.dialer import Reply
-from pushrelay.client.replies import of_engine, refusal
+from pushrelay.client.deadline import Reply
+from pushrelay.client.replies import engineio_message, refusal_message
 
 from . import proxies
 from .proxies import Way
@@ -64,7 +64,7 @@ def described(reply: Reply) -> str:
 
 def is_of_relay(reply: Reply) -> bool:
     """Whether a relay sent this refusal, or the Engine.IO server in it."""
-    return bool(refusal(reply) or of_engine(reply)) or "Relay-Id" in reply.headers
+    return bool(refusal_message(reply) or engineio_message(reply)) or "Relay-Id" in reply.headers
 
 
 def _by(reply: Reply) -> str:
@@ -87,7 +87,7 @@ def _passed(asked: Asked) -> str:
 
 def _relay_says(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
     """The relay itself refuses."""
-    if not (said := refusal(reply) or of_engine(reply)):
+    if not (said := refusal_message(reply) or engineio_message(reply)):
         return None
     found = f"the relay itself answers {reply.status} to {asked.method}: {said}"
     if said == "Session ID unknown":
