@@ -5,8 +5,10 @@ import difflib
 import re
 from typing import Any, NoReturn
 
+from pushrelay import __version__
+from pushrelay.places import SETTINGS_FILE
 from pushrelay.settings import NAMES, TABLE, SettingsError
-from pushrelay.settings.table import check_not_empty, flag_of, unknown
+from pushrelay.settings.sources import check_not_empty, flag_of, unknown
 
 from .exposure import seen_in_ps
 from .output import print_error
@@ -41,7 +43,7 @@ class FlagParser(argparse.ArgumentParser):
 
     def add_settings(self, in_help: bool = True) -> None:
         """Add a flag for every setting, and `--config`."""
-        about = "the INI file to read [relay] from (default: wsgi.ini beside relay.py)"
+        about = f"the INI file to read [relay] from (default: {SETTINGS_FILE})"
         self.add_argument("--config", metavar="FILE", help=about)
         for setting in TABLE:
             about = f"{setting.help} (default: {_written(setting.default)})" if in_help else argparse.SUPPRESS
@@ -63,7 +65,7 @@ class FlagParser(argparse.ArgumentParser):
 def parse_flags(argv: list[str]) -> tuple[dict[str, str], bool]:
     """Return the settings on the command line as {name: text}, and whether `--check` is there too.
 
-    `--help` prints and ends the process. Raises SettingsError for a flag that does not exist.
+    `--help` and `--version` print and end the process. Raises SettingsError for a flag that does not exist.
     """
     parser = FlagParser(
         prog="python relay.py",
@@ -73,6 +75,9 @@ def parse_flags(argv: list[str]) -> tuple[dict[str, str], bool]:
         description=ABOUT,
     )
     parser.add_argument("--check", action="store_true", help="check the settings, print who can do what, and exit")
+    parser.add_argument(
+        "--version", action="version", version=f"relay {__version__}", help="print the version and exit"
+    )
     parser.add_settings()
     given, flags = parser.parse(argv)
     return flags, given.check

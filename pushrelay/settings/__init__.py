@@ -1,9 +1,9 @@
-"""Every setting: its name, its default, what its text may be, and where it is read from."""
+"""Every setting: its name, type, default and bounds, and where its value comes from."""
 
+from .sources import load as load
+from .sources import without_secrets as without_secrets
 from .table import NAMES as NAMES
 from .table import TABLE as TABLE
-from .table import Key as Key
 from .table import Settings as Settings
-from .table import SettingsError as SettingsError
-from .table import load as load
-from .table import without_secrets as without_secrets
+from .values import Key as Key
+from .values import SettingsError as SettingsError

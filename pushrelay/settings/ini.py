@@ -1,8 +1,8 @@
-"""The INI file: `[relay]` is read line by line, so that no line can silently mean something else.
+"""The reader of the INI file, which takes `[relay]` line by line, so that no line can silently mean something else.
 
-Python's ConfigParser joins lines, takes comments for values, and passes over sections with a similar name. Here a line
-is a section, a comment or `name = value`, and anything else is an error with its number. Lines of other sections belong
-to other programs and are passed over.
+Python's ConfigParser joins lines, takes comments for values, and ignores sections with a similar name. Here a line is
+a section, a comment or `name = value`; anything else is an error with the line's number. Lines of other sections
+belong to other programs and are ignored.
 """
 
 import difflib
@@ -13,36 +13,36 @@ from typing import NamedTuple
 
 from .values import SettingsError, invisible
 
-MOST_BYTES = 1 << 20  # a settings file has some KiB; a path such as /dev/zero must not fill the memory
+MAX_BYTES = 1 << 20  # a settings file has a few KiB; a path such as /dev/zero must not fill the memory
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _SECTION = re.compile(r"\[([^\[\]]*)\]\s*(?:[#;].*)?")
-# Sections that the file may have for other programs, uWSGI and PasteDeploy, in place of [relay].
+# Sections for uWSGI and PasteDeploy. A file may have these and no [relay].
 _FOREIGN = re.compile(r"uwsgi|DEFAULT|(app|server|composite|filter|filter-app|pipeline):.*")
 _BLANKS = " \t"
-# In the sections of the servers, most of the relay's names can only be meant for the relay: somebody who adds a line at
-# the end of wsgi.ini adds it to the last section. These four the servers have as well.
+# Most of the relay's settings in a server's section are mistakes: a line added at the end of wsgi.ini is in its last
+# section. These four are settings of the servers too.
 _OF_SERVERS = re.compile(r"uwsgi|server:.*")
 _OF_SERVERS_TOO = {"host", "port", "server", "threads"}
-# In any other section, these are reported if [relay] has none, because the relay would be open without them.
+# These in any other section are an error if [relay] does not set them, because the relay would be open without them.
 _GUARDS = {"secret", "id_cookie", "auth_url", "push_keys", "origins"}
 
 
 class Line(NamedTuple):
-    """One setting, as it stands in the file."""
+    """A setting as it is in the file."""
 
     number: int
-    name: str  # in small letters
+    name: str  # in lower case
     text: str
 
 
 class _Wrong(Exception):
-    """What is wrong with a line, and what to write."""
+    """A line is wrong. The message is what is wrong with it, and what to write instead."""
 
 
 def read(file: pathlib.Path, names: set[str], named: bool) -> list[Line] | None:
-    """Return the lines of [relay]; None if there is no such file. Raises SettingsError.
+    """Return the lines of [relay]; None if the file does not exist. Raises SettingsError.
 
-    `names` are the settings there are. `named`: somebody named this file, so it must exist and have the section.
+    `names` are the settings that exist. If `named`, somebody chose this file, so it must exist and have the section.
     """
     data = _bytes_of(file, named)
     if data is None:
@@ -61,7 +61,7 @@ def read(file: pathlib.Path, names: set[str], named: bool) -> list[Line] | None:
 def _bytes_of(file: pathlib.Path, named: bool) -> bytes | None:
     try:
         with file.open("rb") as opened:
-            data = opened.read(MOST_BYTES + 1)
+            data = opened.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         if not named:
             return None
@@ -71,9 +71,9 @@ def _bytes_of(file: pathlib.Path, named: bool) -> bytes | None:
     except ValueError:  # a NUL in the name
         reason = "no file can have this name"
     else:
-        if len(data) <= MOST_BYTES:
+        if len(data) <= MAX_BYTES:
             return data
-        reason = f"it has more than {MOST_BYTES} bytes, so it is no settings file"
+        reason = f"it has more than {MAX_BYTES} bytes, so it is not a settings file"
     raise SettingsError(f"{file}: cannot be read ({reason}); --config names the file with the settings")
 
 
@@ -88,19 +88,20 @@ def _text_of(data: bytes) -> str:
 
 
 class _Reader:
-    """Reads the text of one file, once."""
+    """A reader for the text of one file."""
 
     def __init__(self, names: set[str]):
-        self.number = 0  # of the line that is being read; 0 when it is about the whole file
+        self.number = 0  # of the line that is being read; 0 if an error is about the whole file
         self.found: list[Line] = []
         self._names = names
-        self._sections: dict[str, int] = {}  # and the lines at which they begin
+        self._sections: dict[str, int] = {}  # the sections, and the lines that begin them
         self._section: str | None = None
-        self._first: dict[str, int] = {}  # the settings that were read, and their lines
+        self._first: dict[str, int] = {}  # the settings that were read, and the number of their line
         self._astray: list[tuple[int, str, str]] = []  # line, section and name of guards in other programs' sections
-        self.has_content = False  # not only blank lines and comments
+        self.has_content = False  # something else than blank lines and comments
 
     def read(self, text: str) -> None:
+        """Read the text of the file into `found`. Raises _Wrong."""
         for self.number, raw in enumerate(re.split(r"\r\n|\r|\n", text), 1):
             line = raw.strip(_BLANKS)
             if not line.strip() or line[0] in "#;":
@@ -118,7 +119,7 @@ class _Reader:
         self.number = 0
 
     def check_sections(self, named: bool) -> None:
-        """Raise _Wrong if the file has settings, and none of them for the relay, or guards elsewhere only."""
+        """Raise _Wrong if the file has no settings for the relay, or its guards only in other sections."""
         if "relay" in self._sections:
             for number, section, name in self._astray:
                 if name not in self._first:
@@ -135,7 +136,7 @@ class _Reader:
             )
 
     def _begins_section(self, line: str) -> bool:
-        """Enter the section that begins with this line. Returns False for a line of another program's section."""
+        """Enter the section that this line begins. Returns False if it is a line of another program's section."""
         match = _SECTION.fullmatch(line)
         is_mine = self._section in (None, "relay") or "relay" in _plain(line)
         if not match and not is_mine:
@@ -154,8 +155,10 @@ class _Reader:
         return True
 
     def _take(self, line: str, is_indented: bool) -> None:
+        """Add a line of [relay] to `found`. Raises _Wrong if it is not a setting."""
         _check_visible(line)
-        name, delimiter, text = re.fullmatch(r"([^=:]*)([=:]?)(.*)", line).groups()
+        name = re.split("[=:]", line, maxsplit=1)[0]
+        delimiter, text = line[len(name) : len(name) + 1], line[len(name) + 1 :]
         name = name.strip(_BLANKS).lower()
         if is_indented and name not in self._names:
             raise _Wrong("the line is indented, so it seems to continue the one above; write each setting on one line")
@@ -168,13 +171,13 @@ class _Reader:
             raise _Wrong(f"write {name if name in self._names else 'name'} = value, with a single =")
         if name in self._first:
             raise _Wrong(f"{name} already exists in line {self._first[name]}; keep one of the two lines")
-        if name in self._names:  # other names are refused with the sentence for all sources
+        if name in self._names:  # load() refuses other names
             self._first[name] = self.number
         self.found.append(Line(self.number, name, text))
 
     def _look_at_other(self, section: str, name: str) -> None:
-        """Look at a line of another program's section, which may be meant for the relay."""
-        is_default = section.upper() == "DEFAULT"  # whose lines count for all sections elsewhere
+        """Raise _Wrong for a line of another program's section that is meant for the relay."""
+        is_default = section.upper() == "DEFAULT"  # other programs apply its lines to all sections
         if name in self._names and (is_default or (_OF_SERVERS.fullmatch(section) and name not in _OF_SERVERS_TOO)):
             raise _Wrong(_not_read(section, name))
         if name in _GUARDS:
@@ -195,7 +198,7 @@ def _check_visible(line: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """A name without what the eye passes over: case, width, spaces, and what cannot be seen."""
+    """Return a name without differences that readers overlook: case, width, spaces and invisible characters."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(each for each in folded if not each.isspace() and not invisible(each))
 

@@ -1,6 +1,6 @@
-"""What a setting's text may be: one parser for each kind of value, and what no value may hold.
+"""Parsers for the values of settings, one for each kind of value, and what no value may contain.
 
-A parser returns the value. It raises ValueError with the end of the sentence "NAME must be …".
+A parser returns the value of a text. It raises ValueError with the end of the sentence "NAME must be …".
 """
 
 import configparser
@@ -9,10 +9,12 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pushrelay.origins import read_origins
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNIX_PATH_BYTES = 107  # Linux' sockaddr_un has 108, with the zero at the end
 
@@ -25,37 +27,37 @@ _BLANKS = " \t\r\n"
 _QUOTES = "\"'`´“”„‟‘’‚‛«»‹›"  # editors and web pages turn straight quotes into the others
 _COMMENT = re.compile(r"(?:^|[\s,])[#;]")
 _REFERENCE = re.compile(r"\$\{|\$\(|\{\{|%\(\w*\)s|^\$[A-Z_][A-Z0-9_]*$|^%\w+%$")
-# What stands for a secret elsewhere: <placeholder>, env(NAME), env:NAME, file:/run/secrets/relay, the path itself.
+# References to a secret in other programs: <placeholder>, env(NAME), env:NAME, file:/run/secrets/relay, a path.
 _STANDS_FOR_SECRET = re.compile(r"<.*>|\[.*\]|(env|getenv|file|vault|secret|arn)[:(].*|@?/(run|etc|var|home|root)/.*")
 _HOST = re.compile(r"\w([\w-]*\w)?(\.\w([\w-]*\w)?)*\.?")
 
 
 class SettingsError(ValueError):
-    """A setting nobody can work with. The text says what to write instead."""
+    """A setting that the relay cannot use. The message contains what to write instead."""
 
 
 def oddity(text: str) -> str | None:
-    """Return the rest of a sentence if `text` holds what other programs read differently; None if it does not.
+    """Return the rest of a sentence if `text` contains something that other programs read differently; else None.
 
     The sentence never repeats the value, because it may be a secret.
     """
     if found := invisible(text):
         return f"has an invisible character ({found}): type the value again"
     if _COMMENT.search(text):
-        return "has a # or ; where a comment begins: put the comment on a line of its own, or take it out"
+        return "has a # or ; where a comment begins: put the comment on a line of its own, or remove it"
     if any(item[0] in _QUOTES or item[-1] in _QUOTES for item in re.split(r"[,\s:]+", text) if item):
         return "has quotes around it, or at one end: write the value without quotes"
     if text.endswith("\\"):
         return "ends with a backslash: write the whole value on one line, without it"
     if text.endswith(";"):
-        return "ends with a semicolon: take it out"
+        return "ends with a semicolon: remove it"
     if _REFERENCE.search(text):
         return "refers to a variable, and the relay replaces none: write the value itself"
     return None
 
 
 def invisible(text: str) -> str | None:
-    """Return the name of the first character that cannot be seen and is no plain space, tab or line end."""
+    """Return the name of the first invisible character except plain spaces, tabs and line ends; None if none."""
     for each in text:
         kind = unicodedata.category(each)
         if each not in _BLANKS and (kind in ("Cc", "Cf", "Zl", "Zp") or (kind == "Zs" and each != " ")):
@@ -64,7 +66,7 @@ def invisible(text: str) -> str | None:
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
-    """A parser for whole numbers from low to high."""
+    """Return a parser for whole numbers from `low` to `high`."""
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit()) or len(text) > 18 or not low <= int(text) <= high:
@@ -75,7 +77,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def size(low: int, high: int) -> Callable[[str], int]:
-    """A parser for numbers of bytes, also such as 10M."""
+    """Return a parser for numbers of bytes, such as 65536 or 10M."""
 
     def parse(text: str) -> int:
         found = re.fullmatch(r"([0-9]{1,18}) ?([kmgt]?)(?:i?b)?", text, re.ASCII | re.IGNORECASE)
@@ -88,7 +90,7 @@ def size(low: int, high: int) -> Callable[[str], int]:
 
 
 def seconds(low: float, high: float) -> Callable[[str], float]:
-    """A parser for times: seconds, fractions allowed, or such as 90s, 15m, 1h30m and 7d."""
+    """Return a parser for times: seconds, with or without a fraction, or texts such as 90s, 15m, 1h30m and 7d."""
 
     def parse(text: str) -> float:
         # float() also reads "1_0" and digits of other scripts, so the shape is checked first.
@@ -107,9 +109,9 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
 
 
 def broker_url(text: str) -> str:
-    """A parser for the kinds of broker; the broker itself looks at what comes behind the colon."""
+    """Parse the name of a broker: memory:, or sqlite: and a file."""
     kind, _, rest = text.partition(":")
-    # SQLite's own way to write a file, and a shell's for the home folder, would be names of files here.
+    # SQLite's own notations, and a shell's for the home folder, would be taken for names of files.
     is_other = re.match(r"//|\s|:memory:|file:|~|.*\$|.*[\t\r\n]", rest)
     is_file = kind == "sqlite" and rest and not is_other
     if text != "memory:" and not is_file:
@@ -118,17 +120,17 @@ def broker_url(text: str) -> str:
 
 
 def path_prefix(text: str) -> str:
-    """A parser for the path that all addresses begin with; returned with a slash in front and none at the end."""
+    """Parse the path that all addresses begin with. The result begins with a slash and does not end with one."""
     path = text.removesuffix("/")
     path = path if path.startswith("/") or not path else f"/{path}"
-    # Plain characters only: proxies write the others in more than one way.
+    # Plain characters only, because proxies write the others in more than one way.
     if not re.fullmatch(r"(/(?!\.)[\w.~-]+)*", path, re.ASCII):
         raise ValueError("a path such as /relay, of letters, digits and . _ ~ -, or empty")
     return path
 
 
 def one_of(*words: str) -> Callable[[str], str]:
-    """A parser for one of some words."""
+    """Return a parser for one of these words."""
 
     def parse(text: str) -> str:
         if text not in words:
@@ -139,21 +141,21 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 
 def file_mode(text: str) -> int | None:
-    """A parser for who may open a file, in octal as chmod takes it; None for an empty text."""
+    """Parse a file's permissions in octal, as chmod takes them; None for an empty text."""
     if text and not re.fullmatch(r"0?[67][0-7]{2}", text):
-        raise ValueError("a mode such as 660 or 666, whose first digit, the owner's, is 6 or 7")
+        raise ValueError("a mode such as 660 or 666, whose first digit (the owner's) is 6 or 7")
     return int(text, 8) if text else None
 
 
 def group_name(text: str) -> str:
-    """A parser for a group of users, by its name or its number."""
+    """Parse the name or the number of a group of users."""
     if text and not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,63}\$?", text, re.ASCII):
         raise ValueError("the name or the number of a group, such as www-data")
     return text
 
 
 def switch(text: str) -> bool:
-    """A parser for yes and no, in the words that INI files use."""
+    """Parse yes and no, in all the words that INI files use."""
     try:
         return configparser.ConfigParser.BOOLEAN_STATES[text.lower()]
     except KeyError:
@@ -161,7 +163,7 @@ def switch(text: str) -> bool:
 
 
 def address(text: str) -> str:
-    """A parser for what to listen on: a host name or an IP address, without a port, or `unix:` and a path."""
+    """Parse the address to listen on: a host name or an IP address without a port, or `unix:` and a path."""
     if text.startswith("unix:") and len(text) > 5:
         if len(os.fsencode(text[5:])) > UNIX_PATH_BYTES:
             raise ValueError(f"unix: and a path of at most {UNIX_PATH_BYTES} bytes")
@@ -174,7 +176,7 @@ def address(text: str) -> str:
 
 
 def _is_ip(text: str) -> bool:
-    """Whether this is an IP address, which may have a zone: fe80::1%eth0."""
+    """Return whether a text is an IP address, which may have a zone: fe80::1%eth0."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -183,7 +185,7 @@ def _is_ip(text: str) -> bool:
 
 
 class Key(NamedTuple):
-    """One key that pushes may come with. `name` is for the log."""
+    """A key that allows pushes. `name` is for the log."""
 
     name: str
     key: str
@@ -193,12 +195,12 @@ class Key(NamedTuple):
 
 
 def keys(text: str) -> tuple[Key, ...]:
-    """A parser for keys, each with a name before a colon or without: `web:KEY, KEY`."""
+    """Parse keys, each with or without a name in front of it: `web:KEY, KEY`."""
     found = []
     for number, each in enumerate(_by_commas(text), 1):
         name, colon, key = each.rpartition(":")
         name = name if colon else f"key{number}"
-        # RFC 6750, 2.1: what an Authorization header can carry, in so far as nobody takes it for something else.
+        # An Authorization header can carry these keys (RFC 6750, 2.1), and no program reads them differently.
         if not re.fullmatch(r"[\w.-]{1,32}", name, re.ASCII) or not re.fullmatch(r"[!-~]{8,200}", key):
             raise ValueError(
                 "keys of 8 to 200 visible characters without spaces, separated by commas, with names or without: "
@@ -209,12 +211,12 @@ def keys(text: str) -> tuple[Key, ...]:
         raise ValueError("at least one key, or empty")
     _check_meant([each.key for each in found])
     if len({key.name for key in found}) < len(found) or len({key.key for key in found}) < len(found):
-        raise ValueError("keys of which no two are the same, nor their names")
+        raise ValueError("keys that all differ, and whose names all differ")
     return tuple(found)
 
 
 def secrets(text: str) -> tuple[str, ...]:
-    """A parser for what tokens are signed with: one secret, or several."""
+    """Parse one secret that signs tokens, or several."""
     found = _by_commas(text)
     if any(re.search(r"\s", each) for each in found):
         raise ValueError("secrets without spaces in them; separate several secrets with commas")
@@ -225,26 +227,26 @@ def secrets(text: str) -> tuple[str, ...]:
 
 
 def _check_meant(texts: list[str]) -> None:
-    """Raise ValueError for a text that stands for a secret, in place of which it would be used."""
+    """Raise ValueError if a text is only a reference to a secret: the relay would use the reference itself."""
     if any(_STANDS_FOR_SECRET.fullmatch(each) for each in texts):
-        raise ValueError("the value itself, and not the name of a file or a variable that has it")
+        raise ValueError("the value itself, not the name of a file or a variable that contains it")
 
 
-def networks(text: str) -> tuple[Any, ...]:
-    """A parser for addresses and networks, such as 10.0.0.5 or 10.0.0.0/8."""
+def networks(text: str) -> tuple[Network, ...]:
+    """Parse addresses and networks, such as 10.0.0.5 or 10.0.0.0/8."""
     try:
         return tuple(ipaddress.ip_network(each) for each in _listed(text))
     except ValueError:
         raise ValueError("addresses or networks such as 127.0.0.1, ::1, 10.0.0.0/8") from None
 
 
-def origins(text: str) -> tuple[str, ...]:
-    """A parser for where pages may come from: `same-host`, origins, `https://*.example.com`, or `*` alone."""
+def origin_list(text: str) -> tuple[str, ...]:
+    """Parse the origins of pages that may connect: `same-host`, origins, `https://*.example.com`, or `*` alone."""
     return read_origins(_listed(text))
 
 
 def http_url(text: str) -> str:
-    """A parser for an address that the relay asks; empty for none."""
+    """Parse a URL that the relay sends requests to, or an empty text."""
     try:
         parts = urlsplit(text)
         has_host = parts.hostname and _is_host(parts.hostname) and parts.port != 0
@@ -257,29 +259,29 @@ def http_url(text: str) -> str:
 
 
 def ca_file(text: str) -> str:
-    """A parser for a file with certificates of CAs, in PEM; empty for none."""
+    """Parse the name of a file with certificates of CAs in PEM form, which must be readable, or an empty text."""
     if text:
-        import ssl  # here: it takes longer to import than all the rest, and few have this setting
+        import ssl  # here, because its import takes longer than all others here, and few relays have this setting
 
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(text)
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             why = getattr(error, "strerror", None) or str(error)
             if isinstance(error, ssl.SSLError):
-                why = "it holds no certificate in PEM form"
+                why = "it contains no certificate in PEM form"
             raise ValueError(f"a file with a CA's certificate that the relay can read ({why})") from None
     return text
 
 
 def cookie_name(text: str) -> str:
-    """A parser for the name of a cookie; empty for none (RFC 6265, 4.1.1)."""
+    """Parse the name of a cookie (RFC 6265, 4.1.1), or an empty text."""
     if text and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
         raise ValueError("the name of a cookie, such as PHPSESSID, or empty")
     return text
 
 
 def _is_host(name: str) -> bool:
-    """Whether a name can be looked up. For one that cannot, getaddrinfo() raises a UnicodeError and no OSError."""
+    """Return whether a name can be looked up. For others, getaddrinfo() would raise UnicodeError and not OSError."""
     try:
         name.encode("idna")
     except UnicodeError:
@@ -288,10 +290,10 @@ def _is_host(name: str) -> bool:
 
 
 def _listed(text: str) -> list[str]:
-    """What is separated by commas, spaces or the ends of lines."""
+    """Return the items of a list that is separated by commas, spaces or line ends."""
     return text.replace(",", " ").split()
 
 
 def _by_commas(text: str) -> list[str]:
-    """What is separated by commas alone: nobody can see whether a space belongs to a secret."""
+    """Return the items of a list that is separated by commas only, because a space may belong to a secret."""
     return [each.strip() for each in text.split(",") if each.strip()]

@@ -1,6 +1,7 @@
 """Starting and stopping: what `python relay.py` says, and what makes it stop with a sentence instead."""
 
 import ctypes
+import json
 import os
 import pathlib
 import signal
@@ -13,6 +14,7 @@ import pytest
 from conftest import DEADLINE, ROOT, clean_environ, free_port, own_only, wait_for
 from starting import assert_stops_with_a_sentence, run
 
+import pushrelay
 from pushrelay.cli.flags import parse_flags
 from pushrelay.settings import TABLE, SettingsError, load
 
@@ -162,6 +164,14 @@ def test_help_lists_every_setting():
     assert ran.returncode == 0
     for setting in TABLE:
         assert f"--{setting.name.replace('_', '-')}" in ran.stdout
+
+
+def test_version_prints_the_version_of_the_package():
+    ran = run("--version")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"relay {pushrelay.__version__}\n", "")
+    php = json.loads((ROOT / "php/composer.json").read_text())
+    assert php["version"] == pushrelay.__version__
+    assert f"\n## {pushrelay.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_check_says_what_is_open_to_whom_and_starts_nothing():
