@@ -1,25 +1,28 @@
 <?php
 /**
- * The relay's PHP client (MIT): docs/php.md. One file, PHP 7.4 and later, cURL where it is there and streams where not.
+ * The relay's PHP client (MIT): docs/php.md. One file for PHP 7.4 and later. It uses cURL if PHP has it, else streams.
+ *
+ * It is longer than other files of this project because it is one file to copy, with two transports, and a breaker that is
+ * stored in one of two places.
  *
  *     $relay = new Relay('http://127.0.0.1:8080');
  *     $relay->push('42', ['text' => 'hello']) or error_log($relay->lastError());
  *
- * The classes are PushRelay\Relay and PushRelay\RelayException, and also Relay and RelayException if no others have these
- * names. Two copies of this file may be loaded: the first one counts.
+ * The classes are PushRelay\Relay and PushRelay\RelayException. They are also called Relay and RelayException unless other
+ * classes have these names. If two copies of this file are loaded, PHP uses the first one.
  */
 
 namespace PushRelay;
 
 if (!\class_exists(Relay::class, false)) {
-    /** What went wrong: getMessage() in words, getCode() the HTTP status (0: there was no answer). */
+    /** A push or a token that failed. getMessage() has the reason, getCode() the HTTP status, or 0 if there was no answer. */
     class RelayException extends \RuntimeException
     {
-        /** @var string one word for programs: the relay's own (`missing_key`), or `unreachable`, `timeout`, `breaker_open` … */
+        /** @var string error code: the relay's own (`missing_key`), or `unreachable`, `timeout`, `breaker_open` … */
         public $error;
-        /** @var bool the relay is away, and not just unwilling: such a push is tried again, and the breaker counts it */
+        /** @var bool whether the relay is down, and did not just refuse: then the push is retried, and the breaker counts it */
         public $away;
-        /** @var float|null seconds after which it wants to be asked again */
+        /** @var float|null seconds after which the relay accepts a retry */
         public $retryAfter;
 
         public function __construct(string $error, string $message, int $status = 0, bool $away = false, ?float $after = null)
@@ -36,34 +39,39 @@ if (!\class_exists(Relay::class, false)) {
         private const OPTIONS = [
             'key' => '',            // one of the relay's push_keys; programs on its own machine need none
             'secret' => '',         // the relay's secret, for token()
-            'budget' => 0.3,        // seconds that a push may take in all
+            'budget' => 0.3,        // maximum seconds that a push takes
             'strict' => false,      // true: throw a RelayException where null would be returned
-            'cooldown' => null,     // seconds that a relay is left alone after FAILURES: see COOLDOWNS; 0: no breaker
+            'cooldown' => null,     // seconds without requests after FAILURES; null: see COOLDOWNS; 0: no breaker
             'ca_file' => '',        // the certificate authority to trust for https, instead of the system's
             'transport' => 'auto',  // curl, streams
         ];
         private const SECRETS = ['key' => '', 'secret' => ''];
         private const FAILURES = 3;
-        private const COOLDOWNS = [0.5, 1.0, 2.0, 4.0, 5.0]; // seconds: the next one after each failed trial
-        private const MAX_WAIT = 30;            // seconds: the relay's own limit
-        private const MAX_BATCH = 1000;         // publications in a request: the relay's own limit
-        private const MAX_BATCH_BYTES = 900000; // the relay's max_body is a million, unless it is set otherwise
-        private const MAX_ANSWER = 4000000;     // bytes: whatever answers there, it must not fill the page's memory
-        private const MAX_REASON = 300;         // bytes of the first failure that are kept while the breaker is open
-        private const MAX_DEPTH = 120;          // levels of data that are looked at; the relay takes 100
-        private const MAX_SOCKET_PATH = 107;    // bytes, the kernel's own limit
-        private const TOO_MANY_WAIT = 11;       // EAGAIN, if a Unix socket's queue is full
-        // All functions that a transport calls: hosts disable single ones (disable_functions in php.ini).
+        private const COOLDOWNS = [0.5, 1.0, 2.0, 4.0, 5.0]; // seconds, one step further after each failed trial
+        private const MAX_WAIT = 30;            // seconds; the relay's own limit
+        private const MAX_BATCH = 1000;         // publications per request; the relay's own limit
+        private const MAX_BATCH_BYTES = 900000; // the relay's max_body is a million by default
+        private const MAX_ANSWER = 4000000;     // bytes; another server's answer must not fill the page's memory
+        private const MAX_REASON = 300;         // bytes kept of the first failure while the breaker is open
+        private const MAX_DEPTH = 120;          // levels of data that are converted; the relay accepts 100
+        private const MAX_SOCKET_PATH = 107;    // bytes; the kernel's own limit
+        private const TOO_MANY_WAIT = 11;       // EAGAIN: a Unix socket's queue is full
+        // All functions that a transport calls. Hosts disable single functions (disable_functions in php.ini), so a transport
+        // is chosen only if all of them exist. Features that a push does not need (the breaker, pauses, the error handler) are
+        // left out if a function is missing.
         private const CURL = ['curl_init', 'curl_setopt_array', 'curl_exec', 'curl_getinfo', 'curl_error', 'curl_errno'];
         private const STREAMS = [
             'stream_socket_client', 'stream_context_create', 'stream_set_blocking', 'stream_select', 'fwrite', 'fread', 'feof',
         ];
 
-        /** @var array[] key and secret of each object: not in it, where var_export(), serialize() and dumps look */
+        /**
+         * @var array[] key and secret of each object. They are outside the objects because var_export() does not call
+         * __debugInfo(), and var_dump() shows a closure's variables. No method gets them as an argument: traces have these.
+         */
         private static $secrets = [];
 
         private $options;               // without SECRETS
-        private $mine = 0;              // of this object in $secrets; objects with the same ones share them
+        private $mine = 0;              // this object's index in $secrets; objects with the same values share it
         private $transport = '';        // curl or streams
         private $url;                   // without a slash at the end
         private $scheme = '';           // http, https or unix
@@ -72,12 +80,12 @@ if (!\class_exists(Relay::class, false)) {
         private $misconfigured = '';    // why no push can be sent
         private $lastError = null;
         private $curl = null;
-        private $curlOwner = 0;         // the process that made it: a child must not talk on its parent's connection
-        private $warning = '';          // what PHP said last while a push was on its way
-        private $start = 0.0;           // of this push, by now(); then until when it may connect, and until when it may take
-        private $connectBy = 0.0;
-        private $deadline = 0.0;
-        private $isTrial = false;       // this push is the one that tries whether a relay is back
+        private $curlOwner = 0;         // the process that created $curl: a child must not use its parent's connection
+        private $warning = '';          // PHP's last warning during a push
+        private $start = 0.0;           // when this push began, by now()
+        private $connectBy = 0.0;       // until when it may connect
+        private $deadline = 0.0;        // until when it must be over
+        private $isTrial = false;       // this push tests whether a relay is up again
 
         /** $url: `http://127.0.0.1:8080`, `https://example.com/relay` or `unix:/run/relay.sock`. Options: see OPTIONS. */
         public function __construct(
@@ -89,7 +97,7 @@ if (!\class_exists(Relay::class, false)) {
             $this->options = $options + self::OPTIONS;
             try {
                 $this->misconfigured = $this->configure();
-            } catch (\Throwable $e) { // a function that is disabled
+            } catch (\Throwable $e) { // a function is disabled
                 $this->misconfigured = self::known($e)->getMessage();
             }
             $this->hideSecrets();
@@ -98,7 +106,7 @@ if (!\class_exists(Relay::class, false)) {
             }
         }
 
-        /** What print_r(), var_dump() and error pages show. */
+        /** Return what print_r(), var_dump() and error pages show. */
         public function __debugInfo(): array
         {
             $shown = [];
@@ -108,7 +116,7 @@ if (!\class_exists(Relay::class, false)) {
             return ['url' => $this->url, 'options' => $shown + $this->options, 'lastError' => $this->lastError];
         }
 
-        /** The key and the secret are left out, and so is the connection. */
+        /** Return the state without the key, the secret and the connection. */
         public function __serialize(): array
         {
             return ['url' => $this->url, 'options' => $this->options, 'hadKey' => self::$secrets[$this->mine]['key'] !== ''];
@@ -124,18 +132,18 @@ if (!\class_exists(Relay::class, false)) {
         }
 
         /**
-         * Push to a destination or a list of them. Takes `budget` seconds at most, and those of `wait` on top.
+         * Push to a destination or a list of them, within `budget` seconds, or `budget` plus `wait` if there is a wait.
          *
          * @param string|int|array $destination
          * @param mixed            $data    any JSON value; `new stdClass` is the empty object
-         * @param array            $options event, ttl, id, wait, except: docs/http-api.md. Those that are null count as not given.
-         * @return array|null the relay's answer (for a list of destinations a list); null: lastError() says why
+         * @param array            $options event, ttl, id (the idempotency key), wait, except: docs/http-api.md. Null: not given
+         * @return array|null the relay's answer (a list for a list of destinations); null: lastError() has the reason
          */
         public function push($destination, $data, $options = []): ?array
         {
             return $this->guarded(function () use ($destination, $data, $options) {
                 if (!is_array($options)) {
-                    throw new RelayException('invalid_options', "options are an array, such as ['event' => 'order']");
+                    throw new RelayException('invalid_options', "the options must be an array, such as ['event' => 'order']");
                 }
                 $fields = self::fields(['destination' => $destination, 'data' => $data] + $options);
                 $wait = is_numeric($fields['wait'] ?? null) ? max(0, min(self::MAX_WAIT, (float) $fields['wait'])) : 0;
@@ -145,9 +153,9 @@ if (!\class_exists(Relay::class, false)) {
         }
 
         /**
-         * Push many at once, each an array of destination, data and push()'s options but for `wait`. They go out as requests of
-         * 1,000 publications, all within one budget. Each is answered under its own key; one that was not taken with `error`
-         * and `message`, and then lastError() gives their number.
+         * Push several at once. Each push is an array of destination, data and push()'s options, except `wait`. They are sent in
+         * requests of at most 1,000 publications, all within one budget. Each answer has the key of its push. The answer to a
+         * push that was not taken has `error` and `message`, and lastError() gives the number of these.
          *
          * @param iterable $pushes
          * @return array|null null: no request was answered
@@ -157,7 +165,7 @@ if (!\class_exists(Relay::class, false)) {
             return $this->guarded(function () use ($pushes) {
                 $each = "an array: ['destination' => '42', 'data' => 'hello']";
                 if (!is_iterable($pushes)) {
-                    throw new RelayException('invalid_pushes', "pushMany() takes a list of pushes, each of them $each");
+                    throw new RelayException('invalid_pushes', "pushMany() needs a list of pushes, each of them $each");
                 }
                 $answers = $items = $destinations = [];
                 $first = null;
@@ -165,12 +173,12 @@ if (!\class_exists(Relay::class, false)) {
                     $answers[$key] = null; // in their order
                     try {
                         if (!is_array($push) && !$push instanceof \stdClass) {
-                            throw new RelayException('invalid_push', "each push of pushMany() is $each");
+                            throw new RelayException('invalid_push', "each push of pushMany() must be $each");
                         }
                         $fields = self::fields((array) $push);
                         $items[$key] = self::json($fields);
                         $destinations[$key] = $fields['destination'] ?? null;
-                    } catch (\Throwable $e) { // also of the data's own jsonSerialize(): the others go out
+                    } catch (\Throwable $e) { // for example from the data's own jsonSerialize(); the others are sent
                         $e = self::known($e);
                         $first = $first ?? $e;
                         $answers[$key] = self::refusal($e);
@@ -185,11 +193,11 @@ if (!\class_exists(Relay::class, false)) {
                         $answered = $answered || $got;
                     } catch (RelayException $e) {
                         $first = $first ?? $e;
-                        $away = $e->away; // it has had its retry
+                        $away = $e->away; // it was retried already
                         $got = array_fill(0, count($batch), self::refusal($e));
                     }
                     foreach (array_keys($batch) as $i => $key) {
-                        $answers[$key] = $got[$i] ?? ['error' => 'not_answered', 'message' => 'the request before it failed'];
+                        $answers[$key] = $got[$i] ?? ['error' => 'not_answered', 'message' => 'not sent: the request before it failed'];
                     }
                 }
                 if (!$answered && $first) {
@@ -201,25 +209,25 @@ if (!\class_exists(Relay::class, false)) {
         }
 
         /**
-         * A token for relay.js: which ids a page may register (`ids`) and push to (`push`), until when (`exp`, in seconds since 1970).
-         * Unlike a push it throws where it cannot be made, strict or not: a page with a wrong token would only fail later.
+         * Return a token for relay.js: the destinations that a page may register (`ids`) and push to (`push`), until `exp` (seconds
+         * since 1970). Throw RelayException if that is impossible, even without strict: a wrong token would only fail later.
          */
         public function token(array $claims): string
         {
             $secret = self::$secrets[$this->mine]['secret'];
             if ($secret === '') {
-                throw new RelayException('no_secret', "give the option secret: the relay's own setting secret");
+                throw new RelayException('no_secret', "set the option secret to the relay's setting secret");
             }
             if (!isset($claims['ids']) && !isset($claims['push'])) {
-                throw new RelayException('invalid_claims', "say what the token is for: 'ids' => ['42', 'news-*'], or 'push'");
+                throw new RelayException('invalid_claims', "the token needs 'ids', such as 'ids' => ['42', 'news-*'], or 'push'");
             }
             if (!is_int($claims['exp'] ?? null)) {
-                throw new RelayException('invalid_claims', "say until when the token counts: 'exp' => time() + 3600");
+                throw new RelayException('invalid_claims', "the token needs the time of its end: 'exp' => time() + 3600");
             }
             foreach (array_intersect_key($claims, ['ids' => 1, 'push' => 1]) as $name => $ids) {
-                $ids = is_array($ids) ? array_values($ids) : [$ids]; // one id is a list too, 42 is "42"
+                $ids = is_array($ids) ? array_values($ids) : [$ids]; // a single value is a list too, and 42 is "42"
                 if (array_filter($ids, static fn($id) => !is_int($id) && (!is_string($id) || $id === ''))) {
-                    throw new RelayException('invalid_claims', "each of '$name' is a text or a whole number: ['42', 'news-*']");
+                    throw new RelayException('invalid_claims', "'$name' must be strings or whole numbers: ['42', 'news-*']");
                 }
                 $claims[$name] = array_map('strval', $ids);
             }
@@ -227,15 +235,15 @@ if (!\class_exists(Relay::class, false)) {
             return $signed . '.' . self::base64url(hash_hmac('sha256', $signed, $secret, true));
         }
 
-        /** Why the last push() or pushMany() was not taken, and what to do: a word, a colon, a sentence. Null where all is well. */
+        /** Return why the last push() or pushMany() was not taken, and what to do: code, colon, sentence. Null if it was taken. */
         public function lastError(): ?string
         {
             return $this->lastError;
         }
 
-        // --- What is asked for ---
+        // --- Options and data ---
 
-        /** Reads the options and the URL; returns what is wrong with them, or ''. */
+        /** Read the options and the URL. Return what is wrong with them, or ''. */
         private function configure(): string
         {
             $unknown = array_diff_key($this->options, self::OPTIONS);
@@ -248,7 +256,7 @@ if (!\class_exists(Relay::class, false)) {
                     continue;
                 }
                 if (!is_numeric($options[$name]) || !($options[$name] >= 0 && $options[$name] <= 60)) { // so not NAN either
-                    return "$name is a number of seconds, 60 at most";
+                    return "$name must be a number of seconds from 0 to 60";
                 }
             }
             if (PHP_INT_SIZE < 8) {
@@ -257,15 +265,15 @@ if (!\class_exists(Relay::class, false)) {
             foreach (['key', 'secret', 'ca_file'] as $name) {
                 if (!is_scalar($options[$name] ?? '')) {
                     $options[$name] = '';
-                    return "$name is a text";
+                    return "$name must be a string";
                 }
-                $options[$name] = (string) $options[$name]; // what getenv() did not find is false
+                $options[$name] = (string) $options[$name]; // getenv() returns false for a missing variable
             }
             if (preg_match('/[^\x21-\x7e]/', $options['key'])) {
-                return 'the key holds a space, a line break or a letter that no key has';
+                return 'the key contains a space, a line break or another character that no key has';
             }
             if (!in_array($options['transport'], ['auto', 'curl', 'streams'], true)) {
-                return 'transport is auto, curl or streams';
+                return 'transport must be auto, curl or streams';
             }
             return $this->readUrl() ?: $this->chooseTransport();
         }
@@ -273,7 +281,7 @@ if (!\class_exists(Relay::class, false)) {
         private function readUrl(): string
         {
             $this->url = rtrim($this->url, '/');
-            if (preg_match('~^https?://.*/push$~iD', $this->url)) { // the address of a push in place of the relay's
+            if (preg_match('~^https?://.*/push$~iD', $this->url)) { // the address of /push instead of the relay's
                 $this->url = substr($this->url, 0, -strlen('/push'));
             }
             if (preg_match('~^(https?)://((?:\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::\d+)?)(/[^\s?#]*)?$~iD', $this->url, $url)) {
@@ -284,9 +292,9 @@ if (!\class_exists(Relay::class, false)) {
                 $this->scheme = 'unix';
                 $this->host = $url[1];
             } else {
-                $shown = preg_replace(['~//.*@~s', '~\?.*~s'], ['//...@', '?...'], $this->url); // without what may be secret
+                $shown = preg_replace(['~//.*@~s', '~\?.*~s'], ['//...@', '?...'], $this->url); // without parts that may be secret
                 $shown = addcslashes(substr($shown, 0, 100), "\0..\37'\177..\377");
-                return "the relay's address is http://HOST:PORT, https://HOST/PATH or unix:/PATH/OF/A.SOCK, not '$shown'";
+                return "the relay's address must be http://HOST:PORT, https://HOST/PATH or unix:/PATH/OF/A.SOCK, not '$shown'";
             }
             if ($this->scheme === 'unix' && strlen($this->host) > self::MAX_SOCKET_PATH) {
                 $most = self::MAX_SOCKET_PATH;
@@ -295,7 +303,7 @@ if (!\class_exists(Relay::class, false)) {
             return '';
         }
 
-        /** cURL if all of its functions can be called, else streams. Returns what keeps both from working, or ''. */
+        /** Choose cURL if all of its functions exist, else streams. Return why neither works, or ''. */
         private function chooseTransport(): string
         {
             $streams = $this->scheme === 'https' ? array_merge(self::STREAMS, ['stream_socket_enable_crypto']) : self::STREAMS;
@@ -311,11 +319,11 @@ if (!\class_exists(Relay::class, false)) {
                 }
                 $disabled[] = "$transport needs " . implode('(), ', $missing) . '()';
             }
-            $help = 'take them out of disable_functions in php.ini, or install the extension';
-            return 'PHP can call no relay here: ' . implode(', and ', $disabled) . ": $help";
+            $help = 'remove them from disable_functions in php.ini, or install the extension';
+            return 'PHP cannot call a relay here: ' . implode(', and ', $disabled) . ": $help";
         }
 
-        /** Moves key and secret out of the object. No function is called here: any of them may be disabled. */
+        /** Move key and secret out of the object. This calls no function, because any of them may be disabled. */
         private function hideSecrets(): void
         {
             $pair = self::SECRETS;
@@ -339,12 +347,12 @@ if (!\class_exists(Relay::class, false)) {
         {
             $push = self::plain($push);
             $destination = $push['destination'] ?? null;
-            if (is_array($destination) || is_object($destination)) { // an enum, say: its value is what the relay reads
+            if (is_array($destination) || is_object($destination)) { // for example an enum: the relay reads its value
                 $list = is_array($destination) ? array_values($destination) : $destination;
                 $push['destination'] = json_decode(self::json([$list]))[0];
             }
             $data = array_key_exists('data', $push) ? ['data' => $push['data']] : []; // null is data
-            // The id makes a push that is sent again the same push.
+            // The idempotency key lets the relay recognize a push that is sent again.
             return $data + array_filter($push, static fn($value) => $value !== null) + ['id' => self::newId()];
         }
 
@@ -356,7 +364,7 @@ if (!\class_exists(Relay::class, false)) {
             return mt_rand() . '-' . mt_rand() . '-' . mt_rand() . '-' . (int) (self::now() * 1e6);
         }
 
-        /** A value in which each object is what JSON makes of it. Throws for those that would silently arrive as {}. */
+        /** Return a value with each object as JSON represents it. Throw for objects that would silently arrive as {}. */
         private static function plain($value, int $depth = 0)
         {
             if ($depth > self::MAX_DEPTH || (!is_array($value) && !is_object($value))) {
@@ -381,24 +389,24 @@ if (!\class_exists(Relay::class, false)) {
             return is_array($value) ? $plain : (object) $plain;
         }
 
-        /** The same for an object without public properties. */
+        /** Do the same for an object without public properties. */
         private static function plainObject($object)
         {
             $is = get_class($object);
             if ($object instanceof \Closure) {
-                throw new RelayException('invalid_data', 'this cannot be sent: a Closure is in it. Send what it returns');
+                throw new RelayException('invalid_data', 'this cannot be sent: it contains a Closure. Send what that returns');
             }
             if ($object instanceof \Traversable) {
-                throw new RelayException('invalid_data', "this cannot be sent: a $is is in it. Send iterator_to_array() of it");
+                throw new RelayException('invalid_data', "this cannot be sent: it contains a $is. Send iterator_to_array(…)");
             }
             if (method_exists($object, '__toString')) {
                 return (string) $object;
             }
             if (json_encode($object) === '{}') {
-                $help = 'Send an array, or have the class implement JsonSerializable';
+                $help = 'Send an array, or implement JsonSerializable in that class';
                 throw new RelayException('invalid_data', "this cannot be sent: a $is has no public properties. $help");
             }
-            return $object; // a DateTime or an enum, say: JSON has its value
+            return $object; // for example a DateTime or an enum, which JSON represents
         }
 
         private static function json(array $value): string
@@ -407,7 +415,7 @@ if (!\class_exists(Relay::class, false)) {
                 return json_encode($value, JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE);
             } catch (\JsonException $e) {
                 $said = [
-                    JSON_ERROR_UTF8 => 'a text in it is not UTF-8: convert it, as with iconv("ISO-8859-1", "UTF-8", $text)',
+                    JSON_ERROR_UTF8 => 'a string in it is not UTF-8: convert it, as with iconv("ISO-8859-1", "UTF-8", $text)',
                     JSON_ERROR_INF_OR_NAN => 'a number in it is infinite or not a number (NAN), which JSON does not have',
                     JSON_ERROR_DEPTH => 'it is nested too deeply',
                     JSON_ERROR_RECURSION => 'it contains itself',
@@ -417,7 +425,7 @@ if (!\class_exists(Relay::class, false)) {
             }
         }
 
-        /** Cuts items (key => JSON) into what fits one request. */
+        /** Split items (key => JSON) into batches that fit one request. */
         private static function batches(array $items, array $destinations): iterable
         {
             $batch = [];
@@ -438,6 +446,7 @@ if (!\class_exists(Relay::class, false)) {
             }
         }
 
+        /** Return an exception as a RelayException, with advice if it is due to a disabled function. */
         private static function known(\Throwable $e): RelayException
         {
             if ($e instanceof RelayException) {
@@ -447,26 +456,26 @@ if (!\class_exists(Relay::class, false)) {
             try {
                 $isDisabled = $e instanceof \Error && strpos($said, 'Call to undefined function') === 0;
                 $said = $isDisabled ? $said : get_class($e) . ": $said";
-            } catch (\Error $another) { // these are functions as well
+            } catch (\Error $another) { // strpos() or get_class() is disabled as well
                 $isDisabled = true;
             }
-            $help = '. Take it out of disable_functions in php.ini, or install its extension';
+            $help = '. Remove it from disable_functions in php.ini, or install its extension';
             $word = $isDisabled ? 'function_disabled' : 'unexpected';
             return new RelayException($word, $isDisabled ? $said . $help : $said);
         }
 
-        /** Whether a relay may have sent this answer to a push: an id for each destination, as a list if they were a list. */
+        /** Return whether a relay can have sent this answer to a push: an id per destination, and a list for a list. */
         private static function isAnswer($answer, $destination): bool
         {
             if (!is_array($destination)) {
                 $is = is_array($answer) && is_string($answer['id'] ?? null) && $answer['id'] !== '';
                 return $is && ($answer['destination'] ?? null) === self::named($destination);
             }
-            $names = array_values(array_unique(array_map([self::class, 'named'], $destination))); // one named twice gets it once
+            $names = array_values(array_unique(array_map([self::class, 'named'], $destination))); // the relay drops repetitions
             return $names && self::isEach($answer, $names, [self::class, 'isAnswer']);
         }
 
-        /** The same for a batch, in which a push may be refused by itself. */
+        /** Return the same for a batch, in which single pushes may be refused. */
         private static function isBatchAnswer($answer, array $destinations): bool
         {
             return self::isEach($answer, $destinations, static function ($each, $destination): bool {
@@ -487,7 +496,7 @@ if (!\class_exists(Relay::class, false)) {
             return true;
         }
 
-        /** A destination as the relay writes it in its answer: 42 and 42.0 are "42". Null: no relay takes such a one. */
+        /** Return a destination as the relay writes it in its answer: 42 and 42.0 are "42". Null: no relay accepts it. */
         private static function named($destination): ?string
         {
             if (is_float($destination)) {
@@ -498,7 +507,7 @@ if (!\class_exists(Relay::class, false)) {
 
         private static function isRefusal($answer): bool
         {
-            $error = is_array($answer) ? $answer['error'] ?? null : null; // a word, unlike the "Not Found" of other programs
+            $error = is_array($answer) ? $answer['error'] ?? null : null; // a code, unlike the "Not Found" of other programs
             return is_string($error) && preg_match('/^[a-z_]+$/D', $error) && is_string($answer['message'] ?? null);
         }
 
@@ -518,7 +527,7 @@ if (!\class_exists(Relay::class, false)) {
             return "{$first['error']}: $count pushes were not taken; the first, " . key($refused) . ": {$first['message']}";
         }
 
-        /** Runs what may throw, as the option strict has it. */
+        /** Run work that may throw; keep the error in lastError(), and throw it only if the option strict is set. */
         private function guarded(callable $work): ?array
         {
             $this->lastError = null;
@@ -528,7 +537,7 @@ if (!\class_exists(Relay::class, false)) {
                     throw new RelayException('misconfigured', $this->misconfigured);
                 }
                 return $work();
-            } catch (\Throwable $e) { // the data's own jsonSerialize(), say
+            } catch (\Throwable $e) { // for example from the data's own jsonSerialize()
                 $error = self::known($e);
             }
             $status = $error->getCode() ? " ({$error->getCode()})" : '';
@@ -539,17 +548,17 @@ if (!\class_exists(Relay::class, false)) {
             return null;
         }
 
-        // --- The way there and back ---
+        // --- Requests ---
 
         /**
-         * Sends a body, with one retry, and returns the answer. `$isAnswer` returns whether a relay may have sent it. `$wait`:
-         * seconds that the relay may take on top of the budget.
+         * Send a body, with one retry, and return the answer. `$isAnswer` returns whether a relay can have sent that answer.
+         * `$wait`: seconds that the relay may take in addition to the budget.
          */
         private function ask(string $body, callable $isAnswer, float $wait = 0): array
         {
             $this->connectBy = $this->start + $this->options['budget'];
             $this->deadline = $this->connectBy + $wait;
-            // Not "@": handlers of frameworks throw all the same, and nothing of this belongs into the page.
+            // Not "@": the handlers of frameworks would still throw, and no warning may get into the page.
             $isHandled = function_exists('set_error_handler') && function_exists('restore_error_handler');
             if ($isHandled) {
                 set_error_handler(function (int $level, string $said): bool {
@@ -559,7 +568,7 @@ if (!\class_exists(Relay::class, false)) {
             }
             try {
                 if (!$this->mayAsk()) {
-                    $failed = "{$this->url} failed " . self::FAILURES . ' times in a row or more, so it is left alone for a moment';
+                    $failed = "{$this->url} failed " . self::FAILURES . ' times in a row or more, so it is not asked for a moment';
                     $why = $this->firstReason();
                     $why = $why === '' ? '' : ". It began with: $why";
                     throw new RelayException('breaker_open', "$failed; this push was not sent$why");
@@ -584,7 +593,7 @@ if (!\class_exists(Relay::class, false)) {
             try {
                 return $this->sent($body, $isAnswer);
             } catch (RelayException $e) {
-                $pause = $e->retryAfter ?? mt_rand(10, 40) / 1000; // of many pages that failed at once, each comes again alone
+                $pause = $e->retryAfter ?? mt_rand(10, 40) / 1000; // so that many pages that failed at once do not retry at once
                 if (!$e->away || self::now() + $pause + 0.01 > $this->deadline) {
                     throw $e;
                 }
@@ -593,7 +602,7 @@ if (!\class_exists(Relay::class, false)) {
             }
         }
 
-        /** One request. What it throws is `away` where the same push may well be taken a moment later. */
+        /** Send one request. The exception is `away` if the same push may well succeed a moment later. */
         private function sent(string $body, callable $isAnswer): array
         {
             [$status, $head, $text] = $this->transport === 'curl' ? $this->byCurl($body) : $this->byStreams($body);
@@ -602,17 +611,17 @@ if (!\class_exists(Relay::class, false)) {
                 return $answer;
             }
             if ($status === 200 && $text === '' && !preg_match('/^Content-Length:[ \t]*0/mi', $head)) {
-                $this->fail('the connection broke before the answer was there');
+                $this->fail('the connection broke before the answer was complete');
             }
             if ($status === 200 || !self::isRefusal($answer)) {
                 $answer = ['error' => 'not_the_relay', 'message' => $this->foreign($status, $head, $text)];
             }
-            // Where too many wait already, the relay itself is well.
+            // If too many pushes wait, the relay itself is up.
             $away = in_array($status, [502, 503, 504], true) && $answer['error'] !== 'too_many_waiting';
             throw new RelayException($answer['error'], $answer['message'], $status, $away, self::retryAfter($head));
         }
 
-        /** Not handed from method to method: the arguments of calls are in the traces of exceptions. */
+        /** Return the request's headers. They are no argument of a method, because traces of exceptions have the arguments. */
         private function headers(): array
         {
             $headers = ['Content-Type: application/json', 'User-Agent: Relay.php'];
@@ -620,17 +629,17 @@ if (!\class_exists(Relay::class, false)) {
             return $key === '' ? $headers : array_merge($headers, ["Authorization: Bearer $key"]);
         }
 
-        /** What to do about an answer that no relay sends. */
+        /** Return what to do about an answer that no relay sends. */
         private function foreign(int $status, string $head, string $text): string
         {
             if ($status >= 300 && $status < 400 && preg_match('/^Location:[ \t]*([\x21-\x7e]{1,200})/mi', $head, $to)) {
-                $help = "Give the relay's own address, such as http://127.0.0.1:8080: it does not redirect";
+                $help = "Use the relay's own address, such as http://127.0.0.1:8080, which does not redirect";
                 return "{$this->url}/push redirects to {$to[1]}. $help";
             }
             $says = substr(trim(preg_replace('/<[^>]*>|[^\x21-\x7e]+/', ' ', substr($text, 0, 2000))), 0, 200);
-            $advice = 'Check the address, and that a proxy there passes /push on to a relay that is running. ';
+            $advice = 'Check the address. If it is a proxy, check that it passes /push on to a running relay. ';
             if ($status >= 400 && $status < 500) {
-                $advice = 'Check the address: that for browsers is the web server\'s, and pushes go to the relay\'s own, such as '
+                $advice = 'Check the address: browsers use the web server\'s address, but pushes go to the relay\'s own, such as '
                     . 'http://127.0.0.1:8080 on the same machine (settings host and port). ';
             }
             $advice .= 'The answer was: ';
@@ -653,7 +662,7 @@ if (!\class_exists(Relay::class, false)) {
             $now = self::now();
             curl_setopt_array($curl, [
                 CURLOPT_POSTFIELDS => $body,
-                CURLOPT_HTTPHEADER => array_merge($this->headers(), ['Expect:']), // or large bodies wait for a "100 Continue" first
+                CURLOPT_HTTPHEADER => array_merge($this->headers(), ['Expect:']), // else large bodies wait for "100 Continue"
                 CURLOPT_CONNECTTIMEOUT_MS => max(1, (int) (($this->connectBy - $now) * 1000)),
                 CURLOPT_TIMEOUT_MS => max(1, (int) (($this->deadline - $now) * 1000)),
                 CURLOPT_HEADERFUNCTION => static function ($curl, string $line) use (&$head): int {
@@ -674,7 +683,7 @@ if (!\class_exists(Relay::class, false)) {
             return [curl_getinfo($curl, CURLINFO_RESPONSE_CODE), $head, $text];
         }
 
-        /** @return CurlHandle|resource with what is the same for every push. It is kept, and its connection with it */
+        /** @return CurlHandle|resource with the options that all pushes share. It is kept, and so is its connection */
         private function curlHandle()
         {
             $process = self::process();
@@ -684,37 +693,41 @@ if (!\class_exists(Relay::class, false)) {
             $options = [
                 CURLOPT_URL => ($this->scheme === 'unix' ? 'http://localhost' : "{$this->scheme}://{$this->host}") . $this->path,
                 CURLOPT_PROTOCOLS => CURLPROTO_HTTP | CURLPROTO_HTTPS,
-                CURLOPT_NOSIGNAL => true, // times of less than a second need it
+                CURLOPT_NOSIGNAL => true, // needed for times below one second
             ];
             if ($this->scheme === 'unix') {
                 $options[CURLOPT_UNIX_SOCKET_PATH] = $this->host;
             }
             if ($this->scheme === 'unix' || preg_match('/^(localhost|127\.[\d.]+|\[::1\])(:|$)/i', $this->host)) {
-                $options[CURLOPT_PROXY] = ''; // whatever http_proxy says
+                $options[CURLOPT_PROXY] = ''; // ignore http_proxy
             }
-            if (defined('CURLOPT_QUICK_EXIT')) { // PHP 8.3: a name server that does not answer is not waited for
+            if (defined('CURLOPT_QUICK_EXIT')) { // PHP 8.3: do not wait for a name server that does not answer
                 $options[CURLOPT_QUICK_EXIT] = true;
             }
             if ($this->options['ca_file'] !== '') {
                 $options[CURLOPT_CAINFO] = $this->options['ca_file'];
             }
             $curl = curl_init();
-            if (!curl_setopt_array($curl, $options)) { // a ca_file outside open_basedir, say
-                throw new RelayException('misconfigured', "cURL does not take its options: {$this->warning}");
+            if (!curl_setopt_array($curl, $options)) { // for example, ca_file is outside open_basedir
+                throw new RelayException('misconfigured', "cURL rejects its options: {$this->warning}");
             }
             $this->curlOwner = $process;
             return $this->curl = $curl;
         }
 
-        /** @return array [status, head, body] */
+        /**
+         * Speak HTTP by hand: PHP's `http://` wrapper limits the time of every read, but not of the whole request.
+         *
+         * @return array [status, head, body]
+         */
         private function byStreams(string $body): array
         {
             $stream = $this->connected();
             $host = $this->scheme === 'unix' ? 'localhost' : $this->host;
             $headers = array_merge($this->headers(), ["Host: $host", 'Content-Length: ' . strlen($body), 'Connection: close']);
-            // HTTP/1.0, so that no answer comes in chunks.
+            // HTTP/1.0, so that no answer is chunked.
             $out = "POST {$this->path} HTTP/1.0\r\n" . implode("\r\n", $headers) . "\r\n\r\n" . $body;
-            // If the body cannot be sent, there may be an answer anyway: 413 comes before the body is read.
+            // If the body cannot be sent, there may still be an answer: 413 is sent before the body is read.
             while ($out !== '' && ($written = fwrite($stream, $out)) !== false) {
                 $out = (string) substr($out, $written);
                 if ($out !== '') {
@@ -735,7 +748,7 @@ if (!\class_exists(Relay::class, false)) {
                 }
             }
             if (!preg_match('~^HTTP/1\.\d (\d{3})~', $head, $status) || (isset($length[1]) && strlen($in) < $size)) {
-                $this->fail('the connection broke before the answer was there');
+                $this->fail('the connection broke before the answer was complete');
             }
             return [(int) $status[1], $head, (string) substr($in, strlen($head))];
         }
@@ -773,7 +786,7 @@ if (!\class_exists(Relay::class, false)) {
             return $stream;
         }
 
-        /** Waits until the stream can be read, or written; throws where the time is over before. */
+        /** Wait until the stream can be read, or written. Throw if the time is over before that. */
         private function await($stream, bool $toWrite = false): void
         {
             $left = max(0, $this->deadline - self::now());
@@ -783,12 +796,12 @@ if (!\class_exists(Relay::class, false)) {
             }
         }
 
-        /** Throws: what keeps PHP from a Unix socket, and what to do. `$number` is the system's; `$said` its words. */
+        /** Throw with the reason why PHP cannot use a Unix socket, and what to do. `$number`, `$said`: the system's error. */
         private function failAtSocket(int $number, string $said): void
         {
             $trouble = $this->socketTrouble() ?? $said;
             if ($number === self::TOO_MANY_WAIT) {
-                $trouble = 'too many connections wait there';
+                $trouble = 'too many connections are waiting there';
             }
             throw new RelayException('unreachable', "{$this->url} did not answer: $trouble", 0, true);
         }
@@ -797,7 +810,7 @@ if (!\class_exists(Relay::class, false)) {
         {
             $path = $this->host;
             if (function_exists('ini_get') && (string) ini_get('open_basedir') !== '') {
-                return null; // PHP may not look
+                return null; // PHP may not look at these files
             }
             clearstatcache();
             $folders = [];
@@ -816,7 +829,7 @@ if (!\class_exists(Relay::class, false)) {
                 return "there is no socket $path. Start the relay with the setting host = unix:$path";
             }
             if (filetype($path) !== 'socket') {
-                return "$path is no socket. Give the one in the relay's setting host";
+                return "$path is not a socket. Use the path in the relay's setting host";
             }
             if (!is_writable($path)) {
                 $help = "In the relay's settings, set socket_mode = 660, and socket_group to a group of that user";
@@ -825,7 +838,7 @@ if (!\class_exists(Relay::class, false)) {
             return "no relay listens on $path; one that was killed left it behind. Start the relay";
         }
 
-        /** Throws: there was no answer. Null: none in time. */
+        /** Throw because there was no answer. `$said`: the reason; null: the time is over. */
         private function fail(?string $said): void
         {
             if ($said === null) {
@@ -840,8 +853,10 @@ if (!\class_exists(Relay::class, false)) {
             throw new RelayException('unreachable', $message, 0, true);
         }
 
-        // --- The breaker: one number that all requests to this relay share, `milliseconds * 100 + failures in a row` ---
-        // Until then nobody asks. Then whoever sets it to a later time first may try, and who comes meanwhile sees that time.
+        // --- The breaker ---
+        // It is one number that all requests to this relay share, `milliseconds * 100 + failures in a row`, set by
+        // compare-and-swap in APCu or in a file. Until that time no request is sent. After it, the request that first moves the
+        // time is the trial, and others see the new time. The reason of the first failure is stored beside the number.
 
         private function mayAsk(): bool
         {
@@ -856,12 +871,12 @@ if (!\class_exists(Relay::class, false)) {
                 }
                 $until = intdiv($seen, 100);
                 $now = self::clock();
-                if ($now < $until && $until < $now + 100000) { // later than that is no time of ours: the clock was set back
+                if ($now < $until && $until < $now + 100000) { // a later time cannot be ours: the clock was set back
                     return false;
                 }
-                $done = $now + (int) (($this->deadline - $this->start + 0.2) * 1000); // by then this attempt is counted, or dead
+                $done = $now + (int) (($this->deadline - $this->start + 0.2) * 1000); // by then this attempt has been counted, or is dead
                 return $this->isTrial = $this->swap($seen, $done * 100 + $seen % 100) !== false;
-            } catch (\Error $e) { // a function that is disabled: then there is no breaker
+            } catch (\Error $e) { // a function is disabled, so there is no breaker
                 return true;
             }
         }
@@ -869,7 +884,7 @@ if (!\class_exists(Relay::class, false)) {
         private function count(bool $well, string $why = ''): void
         {
             try {
-                // Others count at the same time. Who does not get through in a few attempts is one of many.
+                // Others count at the same time. If a few attempts fail, others have counted enough.
                 for ($attempt = 0; $this->hasBreaker() && $attempt < 5; $attempt++) {
                     if ($this->counted($well, $why)) {
                         return;
@@ -881,13 +896,13 @@ if (!\class_exists(Relay::class, false)) {
             }
         }
 
-        /** One attempt at counting; false: somebody else was quicker. */
+        /** Try once to count. Return false if another request was quicker. */
         private function counted(bool $well, string $why): bool
         {
             $seen = $this->read();
             $failures = $seen % 100;
             if (!$well && $failures >= self::FAILURES && !$this->isTrial) {
-                return true; // it was on its way when others opened the breaker, and knows no more than they did
+                return true; // it began before the breaker opened; else a busy site would go straight to the longest pause
             }
             $failures = $well ? 0 : min($failures + 1, 99);
             $until = $failures < self::FAILURES ? 0 : self::clock() + (int) ($this->cooldown($failures) * 1000);
@@ -911,7 +926,7 @@ if (!\class_exists(Relay::class, false)) {
             return $file ? (int) fread($file, 32) : 0;
         }
 
-        /** What the breaker was opened for; '' if that is not known. */
+        /** Return the reason why the breaker opened; '' if it is not known. */
         private function firstReason(): string
         {
             try {
@@ -926,8 +941,8 @@ if (!\class_exists(Relay::class, false)) {
         }
 
         /**
-         * Sets the number from one value to another, and keeps a reason beside it unless that is null. False: it is not that
-         * number any more, null: it cannot be set.
+         * Set the number from one value to another, and the reason unless it is null. Return false if the number has changed,
+         * and null if it cannot be set.
          */
         private function swap(int $old, int $new, ?string $why = null): ?bool
         {
@@ -947,12 +962,12 @@ if (!\class_exists(Relay::class, false)) {
             if ((int) fread($file, 32) !== $old) {
                 return false;
             }
-            // Always as long, and in one write: so it can be read without a lock. Behind it comes the reason.
+            // The number has a fixed length and is written at once, so it can be read without a lock. The reason follows it.
             $text = sprintf('%-20d', $new) . ($why === null ? '' : sprintf("\n%-" . self::MAX_REASON . 's', $why));
             return rewind($file) && fwrite($file, $text) === strlen($text) ? true : null;
         }
 
-        /** @return resource|false the breaker's file, in a folder of this user that nobody else can enter, or has laid there */
+        /** @return resource|false the breaker's file, in a folder that belongs to this user and that nobody else can enter */
         private function file(string $mode)
         {
             $user = function_exists('posix_geteuid') ? posix_geteuid() : (($mine = tmpfile()) ? fstat($mine)['uid'] : -1);
@@ -985,14 +1000,14 @@ if (!\class_exists(Relay::class, false)) {
             return apcu_enabled();
         }
 
-        // --- Small things ---
+        // --- Helpers ---
 
         private static function base64url(string $bytes): string
         {
             return rtrim(strtr(base64_encode($bytes), '+/', '-_'), '=');
         }
 
-        /** Seconds, for deadlines: no clock that anybody sets, if PHP has one. */
+        /** Return seconds, for deadlines, by a clock that nobody can set, if PHP has one. */
         private static function now(): float
         {
             return function_exists('hrtime') ? hrtime(true) / 1e9 : microtime(true);
@@ -1005,7 +1020,7 @@ if (!\class_exists(Relay::class, false)) {
             }
         }
 
-        /** This process's number; 0 if PHP does not tell. */
+        /** Return the number of this process; 0 if PHP cannot determine it. */
         private static function process(): int
         {
             if (function_exists('getmypid')) {
@@ -1014,7 +1029,7 @@ if (!\class_exists(Relay::class, false)) {
             return function_exists('posix_getpid') ? posix_getpid() : 0;
         }
 
-        /** Milliseconds since 1970: the one clock that several processes share. */
+        /** Return milliseconds since 1970, the only clock that several processes share. */
         private static function clock(): int
         {
             return (int) (microtime(true) * 1000);
@@ -1022,7 +1037,7 @@ if (!\class_exists(Relay::class, false)) {
     }
 }
 
-// Classes, interfaces and traits share their names. No variable here: this may be the scope of a whole page.
+// Classes, interfaces and traits share their names. This code sets no variable, as it may run in a page's own scope.
 if (!\class_exists('Relay', false) && !\interface_exists('Relay', false) && !\trait_exists('Relay', false)) {
     \class_alias(Relay::class, 'Relay');
 }

@@ -454,10 +454,10 @@ def test_a_handler_that_makes_exceptions_of_warnings_hears_of_none(php, transpor
         ("http://x", "['budget' => 'long']", "seconds"),
         ("http://x", "['budget' => NAN]", "seconds"),
         ("http://x", "['key' => \"a\\r\\nb\"]", "key"),
-        ("http://x", "['key' => ['k-1']]", "key is a text"),
-        ("http://x", "['key' => new stdClass]", "key is a text"),
-        ("http://x", "['ca_file' => []]", "ca_file is a text"),
-        ("http://x", "['secret' => []]", "secret is a text"),
+        ("http://x", "['key' => ['k-1']]", "key must be a string"),
+        ("http://x", "['key' => new stdClass]", "key must be a string"),
+        ("http://x", "['ca_file' => []]", "ca_file must be a string"),
+        ("http://x", "['secret' => []]", "secret must be a string"),
     ],
 )
 def test_a_wrong_setting_is_told_by_each_push_and_thrown_where_that_is_strict(php, url, options, words):

@@ -162,7 +162,7 @@ def test_php_says_what_keeps_it_from_a_unix_socket(open_folder, start_relay, php
     assert f"there is no socket {path}" in said()
     (folder / "relay.sock").write_text("")
     os.chmod(path, 0o666)  # noqa: S103
-    assert "is no socket" in said()
+    assert "is not a socket" in said()
     assert "there is no folder" in said(f"{folder}/no/s.sock")
     long = f"{folder}/{'s' * 108}"
     assert said(long).startswith("misconfigured: ") and "107 bytes" in said(long)
