@@ -1,40 +1,124 @@
-"""Which server and which engine the relay runs on: its own, or Werkzeug's and the stock one where there is no epoll."""
+"""The parts of a relay, put together. Nothing is started: no thread runs, no file and no socket is open."""
 
 import logging
 import select
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from pushrelay.access.callers import Access
+from pushrelay.lifecycle import DrainableServer, Draining
 from pushrelay.log.limiter import LogLimiter
-from pushrelay.pages.demo import demo_facts as demo_facts
+from pushrelay.log.refusals import RefusalLog
+from pushrelay.push.publisher import Publisher
+from pushrelay.register.registrations import Registrations
+from pushrelay.register.subscription import delivery
 from pushrelay.settings import Settings, SettingsError
+from pushrelay.store import Broker, open_broker
+from pushrelay.store.maintenance import Maintenance
+from pushrelay.store.publication import Publication
+from pushrelay.wsgi.base_path import at_base_path
+from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 
 log = logging.getLogger(__name__)
 
+# Seconds for which the first requests wait for the store. When a container reloads, the next process starts before the
+# last one has ended, or as soon as it ends.
+RELOAD_SECONDS = 10.0
+STORE_FAILS = "the store takes no pushes: the relay's log has the reason"
+
+# Hands a publication to the connected subscribers, but not to the socket with this sid; returns how many got it.
+Deliver = Callable[[Publication, str | None], int]
+
+
+class Server(DrainableServer, Protocol):
+    """A server that is bound and listens."""
+
+    port: int  # the one in use, also if port 0 was asked for
+
+    def close(self) -> None:
+        """Stop listening, and let go of everything."""
+
+
+class Core:
+    """Everything of a relay that is not Flask: relay.py puts routes and event handlers on top of it.
+
+    `broker(deliver)` returns the broker to use; without it, the setting `broker` names one. A broker calls
+    `deliver(publication, skip_sid)` for each publication that it has stored, in the order of their offsets.
+
+    Raises SettingsError if the settings ask for a server that cannot run here.
+    """
+
+    def __init__(self, settings: Settings, broker: Callable[[Deliver], Broker] | None = None):
+        self.settings = settings
+        self.log_limiter = LogLimiter()  # limits how often the log has the same line
+        self.access = Access(settings)
+        self.refusal_log = RefusalLog(self.log_limiter, self.access.client_address)
+        self.rooms = _rooms(settings, self.access, self.log_limiter)  # Flask-SocketIO's client_manager
+        deliver = delivery(self.rooms, settings)
+        self.broker = _broker(settings, deliver) if broker is None else broker(deliver)
+        self.publisher = Publisher(self.broker, settings, self.access, self.refusal_log)
+        self.registrations = Registrations(
+            self.broker, self.rooms, settings, self.publisher.waiters.note, self.access.full_address
+        )
+        patience = RELOAD_SECONDS if settings.imported else 0.0
+        self.maintenance = Maintenance(self.broker, self.registrations.each_second, patience)
+        self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
+        self.front: Front | None = None  # of the app that was given to wsgi()
+
+    def wsgi(self, app: FlaskApp) -> WSGIApp:
+        """Return the WSGI app for `app.wsgi_app`: pushes take a shorter way, and all is below the setting `base_path`.
+
+        Call it when Flask-SocketIO has been attached to the app.
+        """
+        base = self.settings.base_path
+        self.front = Front(app, self.publisher, self.access, self.maintenance, base)
+        if base:
+            self.front.outermost = at_base_path(self.front, base, self.refusal_log.log_request)
+        return self.front.outermost
+
+    def make_server(self, app: WSGIApp, settings: Settings) -> Server:
+        """Return a server for `app`, bound and listening: our own, or Werkzeug's if the settings or the system ask so.
+
+        `settings` may have another host and port than the relay's own. Raises OSError if the address cannot be bound.
+        """
+        if not is_own(settings):
+            from pushrelay.wsgi.werkzeug import WerkzeugServer
+
+            return WerkzeugServer(app, settings.host, settings.port, settings.max_body)
+        return _own_server(app, settings, self.front, self.log_limiter)
+
+    def trouble(self, environ: dict[str, Any]) -> str | None:
+        """Return why the relay takes no pushes now, or None if it does.
+
+        Only callers on this machine get a reason that may hold the path of the store's file.
+        """
+        if self.lifecycle.reason:
+            return self.lifecycle.reason
+        trouble = self.maintenance.trouble or self.broker.trouble
+        return STORE_FAILS if trouble and not self.access.is_local(environ) else trouble
+
+    def close(self) -> None:
+        """Send the clients away and close the store, once: for a relay whose process another server ends."""
+        self.lifecycle.end(self.rooms.server.eio.shutdown, self.maintenance.close)
+
 
 def is_own(settings: Settings) -> bool:
-    """Whether it is the relay's own server and engine. Raises SettingsError where they are asked for and cannot run."""
+    """Return whether our own server and engine run. Raise SettingsError if they must and cannot."""
     has_epoll = hasattr(select, "epoll")
     if settings.server == "own" and not has_epoll:
         raise SettingsError("server = own needs Linux, whose epoll it is built on: leave the setting out")
     return has_epoll and settings.server != "werkzeug"
 
 
-def make_manager(
-    settings: Settings,
-    address_of: Callable[[dict[str, Any]], str | None],
-    imported: bool = False,
-    log_limiter: LogLimiter | None = None,
-) -> Any:
-    """The `client_manager` for Flask-SocketIO, which makes it run on the engine it belongs to.
+def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> Any:
+    """Return the manager of Socket.IO's rooms. It makes Flask-SocketIO run on the engine that it belongs to.
 
-    `address_of`: see limits.ClientLimiter. `log_limiter` gets what the engine refuses. `imported`: another server than
-    those below runs the app. The setting `server` does not apply to that one, and our engine works there.
+    The setting `server` does not apply if another server imports the relay, and our engine works there.
     """
-    if not (is_own(settings) or (imported and hasattr(select, "epoll"))):
+    if not (is_own(settings) or (settings.imported and hasattr(select, "epoll"))):
         from pushrelay.wsgi.werkzeug import WerkzeugManager
 
-        return WerkzeugManager(address_of, log_limiter)
+        return WerkzeugManager(access.client_address, log_limiter)
     from pushrelay.engine.engine import install
     from pushrelay.engine.limits import ClientLimiter
     from pushrelay.rooms.manager import RoomManager
@@ -48,7 +132,7 @@ def make_manager(
         message_timeout=settings.body_timeout,
         settle_timeout=settings.register_timeout,
         event_rate=settings.max_event_rate,
-        admission=ClientLimiter(most, settings.max_per_address, settings.max_connections, address_of),
+        admission=ClientLimiter(most, settings.max_per_address, settings.max_connections, access.client_address),
         log_limiter=log_limiter,
         threads=settings.threads,
         carrier_of=carrier_of,
@@ -56,25 +140,21 @@ def make_manager(
     return RoomManager()
 
 
-def make_server(
-    app: Callable[..., Any],
-    settings: Settings,
-    shortcut: Any = None,
-    share_of: Any = None,
-    log_limiter: LogLimiter | None = None,
-) -> Any:
-    """The server, bound and listening, with `port`, `serve_forever()`, `drain()`, `finish()` and `close()`.
+def _broker(settings: Settings, deliver: Deliver) -> Broker:
+    return open_broker(
+        settings.broker,
+        deliver,
+        durability=settings.durability,
+        history_size=settings.history_size,
+        history_ttl=settings.history_ttl,
+        history_bytes=settings.history_bytes,
+    )
 
-    Raises OSError.
 
-    `shortcut`, `share_of` and `log_limiter` are for our own server (see server.Server); others do without.
-    """
-    if not is_own(settings):
-        from pushrelay.wsgi.werkzeug import WerkzeugServer
-
-        return WerkzeugServer(app, settings.host, settings.port, settings.max_body)
+def _own_server(app: WSGIApp, settings: Settings, front: Front | None, log_limiter: LogLimiter) -> Server:
     from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT, Doors, file_limit, files_for, raise_file_limit
-    from pushrelay.server.server import Limits, Server, access_logger
+    from pushrelay.server.server import Limits, access_logger
+    from pushrelay.server.server import Server as OwnServer
 
     raise_file_limit()
     files = files_for(file_limit(), settings.threads)
@@ -88,16 +168,17 @@ def make_server(
         send_timeout=settings.send_timeout,
     )
     access_logger.setLevel("INFO" if settings.access_log else "WARNING")
-    return Server(
+    return OwnServer(
         app,
         settings.host,
         settings.port,
         settings.threads,
         limits,
         settings.access_log,
-        shortcut=shortcut,
+        # Another app that wraps the relay's wants to see pushes.
+        shortcut=front.lane if front is not None and app is front.app else None,
         doors=doors,
-        share_of=share_of,
+        share_of=front.share_of if front is not None else None,
         log_limiter=log_limiter,
         socket_mode=settings.socket_mode,
         socket_group=settings.socket_group,

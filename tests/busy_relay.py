@@ -19,6 +19,7 @@ import flask  # noqa: E402
 import flask_socketio  # noqa: E402
 
 import relay  # noqa: E402
+from pushrelay.cli.banner import banner  # noqa: E402
 from pushrelay.register.subscription import room_of  # noqa: E402
 from pushrelay.rooms.packet import OURS  # noqa: E402
 from pushrelay.store import Draft  # noqa: E402
@@ -45,9 +46,9 @@ def on_disconnect(reason):
     if room_of("dawdle") in flask_socketio.rooms():
         time.sleep(0.5)
     else:
-        relay.broker.publish([Draft("leavers", reason)])
+        relay.relay.broker.publish([Draft("leavers", reason)])
 
 
-server = relay.core.make_server(relay.app, relay.settings, share_of=relay.share_of)
-print(relay.banner.banner(relay.settings, server.port), flush=True)
+server = relay.relay.make_server(relay.app, relay.settings)
+print(banner(relay.settings, server.port), flush=True)
 server.serve_forever()

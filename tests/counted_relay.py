@@ -10,18 +10,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from leaves import census, open_files  # noqa: E402
 
-from pushrelay import core  # noqa: E402
+from pushrelay.core import Core  # noqa: E402
 from pushrelay.engine import requests  # noqa: E402
 
 requests.UPGRADE_SECONDS = 0.5  # so that its timers end within a test
-make_server = core.make_server
+make_server = Core.make_server
 
 
-def make_counted_server(app, *args, **options):
-    server = make_server(app, *args, **options)
-    parts = vars(sys.modules["__main__"])
-    roots = [parts[name] for name in ("manager", "publisher", "registrations", "broker", "draining", "access")]
-    roots += [server, parts["socketio"].server]
+def make_counted_server(relay, app, settings):
+    server = make_server(relay, app, settings)
+    roots = [relay.rooms, relay.publisher, relay.registrations, relay.broker, relay.lifecycle, relay.access]
+    roots += [server, relay.rooms.server]
 
     def counts():
         return json.dumps(census(*roots) | open_files())
@@ -30,6 +29,6 @@ def make_counted_server(app, *args, **options):
     return server
 
 
-core.make_server = make_counted_server
+Core.make_server = make_counted_server
 sys.argv[0] = str(ROOT / "relay.py")
 runpy.run_path(sys.argv[0], run_name="__main__")

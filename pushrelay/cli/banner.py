@@ -1,16 +1,12 @@
 """What people see of the start: its banner, the result of --check, and why it cannot serve."""
 
 import errno
-import logging
-from typing import Any
 
 from pushrelay.core import is_own
 from pushrelay.pages.demo import address, first_steps
 from pushrelay.settings import Settings
 
 from .exposure import on_command_line, open_to, warnings
-
-log = logging.getLogger(__name__)
 
 
 def remarks(settings: Settings) -> list[str]:
@@ -60,19 +56,3 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"{where} is taken by another program: stop that one, or choose another port with --port"
     return f"cannot listen on {where}: {error.strerror}; choose others with --host and --port"
-
-
-# Options of Flask-SocketIO's run() that are about Werkzeug's development server.
-_FOR_WERKZEUG = {"allow_unsafe_werkzeug", "debug", "extra_files", "log_output", "reloader_options", "use_reloader"}
-
-
-def check_options(options: dict[str, Any]) -> None:
-    """Check what an app passes to socketio.run(). Raises TypeError for what the relay cannot do."""
-    unknown = sorted(set(options) - _FOR_WERKZEUG)
-    if unknown:
-        raise TypeError(
-            f"socketio.run() of the relay takes host and port, not {', '.join(unknown)}: use the relay's settings "
-            "(wsgi.ini, RELAY_*), and a web server in front for TLS"
-        )
-    if options.get("use_reloader") or options.get("extra_files"):
-        log.warning("the relay does not reload an app that was changed: start it again")

@@ -68,6 +68,8 @@ class RefusalLog:
         if error.error == "origin_not_allowed":
             subject, what = origin, f"{what} by a page of {origin!r}"
         advice = _base_path_advice(environ) if error.status == 404 else ""
+        if "Allow" in (headers := dict(error.headers)):
+            advice = f" ({headers['Allow']})"
         self._log_limiter.warn(f"http {error.error}", subject, f"{what} was refused: {error.message}{advice}")
 
     def log_event(self, environ: dict[str, Any], event: str, error: Refused) -> None:

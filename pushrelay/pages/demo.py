@@ -10,6 +10,13 @@ from pushrelay.access.tokens import sign
 from pushrelay.addresses import is_loopback
 from pushrelay.settings import Settings
 
+# No script or style but the relay's own may run, and no other page may show this one.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",  # the page's id is in its address
+    "Cache-Control": "no-store",
+}
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104: not bound
 # Seconds for which the demo page's own token counts: a page that is left open for a day goes on.
 TOKEN_SECONDS = 86400
@@ -85,6 +92,15 @@ def tunnel(settings: Settings, port: int) -> str:
 
 def _socket_name(settings: Settings) -> str:
     return settings.host.rpartition("/")[2].removeprefix("unix:")
+
+
+def page_facts(settings: Settings, environ: dict[str, Any], id_: str, is_local: bool) -> dict[str, Any]:
+    """Return what demo.html needs, for a page with this id. `is_local`: the browser is on this machine."""
+    return {
+        "may_push": is_local,
+        "token": token_for(id_, settings) if is_local else "",
+        **demo_facts(settings, environ.get("SERVER_PORT", "")),
+    }
 
 
 def demo_facts(settings: Settings, port: str) -> dict[str, str]:

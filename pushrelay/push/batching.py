@@ -27,17 +27,17 @@ MOST_BYTES_AT_ONCE = 2 << 20  # of data in one transaction, before its last push
 MOST_WAITING = 4096  # pushes
 MOST_BYTES = 64 << 20  # of data, as JSON, over all destinations
 
-# Told that a push has its receipts, or why it was not stored.
-Told = Callable[[StoreError | None], None]
+# Done that a push has its receipts, or why it was not stored.
+Done = Callable[[StoreError | None], None]
 
 
-class Gathering:
+class Batcher:
     """Gathers what is to be published by a broker. Any thread may call its methods."""
 
     def __init__(self, broker: Broker):
         self._broker = broker
-        self._waiting: deque[tuple[list[Pending], Told, int]] = deque()  # with the bytes of their data
-        self._large: deque[tuple[list[Pending], Told, int]] = deque()  # those with much of it
+        self._waiting: deque[tuple[list[Pending], Done, int]] = deque()  # with the bytes of their data
+        self._large: deque[tuple[list[Pending], Done, int]] = deque()  # those with much of it
         self._bytes = 0  # of data that waits; about, as threads add to it at the same time
         self._called = False  # the poller is going to call `_publish`
         self._storing = threading.Lock()  # held by the thread that is in the store
@@ -52,11 +52,11 @@ class Gathering:
             message = "the push was not taken; send it again later: too many wait for the store already"
             raise Refused(503, "store_not_available", message)
 
-    def add(self, items: list[Pending], told: Told, poller: Any) -> None:
-        """Publish these items soon. `told` is called once, by a thread of the poller."""
+    def add(self, items: list[Pending], done: Done, poller: Any) -> None:
+        """Publish these items soon. `done` is called once, by a thread of the poller."""
         size = _size_of(items)
         self._bytes += size
-        (self._waiting if size < LARGE else self._large).append((items, told, size))
+        (self._waiting if size < LARGE else self._large).append((items, done, size))
         # It was added before this is looked at, and `_publish` resets it before it takes: nothing stays behind.
         if not self._called:
             self._call(poller)
@@ -85,29 +85,29 @@ class Gathering:
                 self._call(poller)
         if error is None:
             self._hand_out(items)
-        for told in taken:
+        for done in taken:
             try:
-                told(error)
+                done(error)
             except Exception:
                 log.exception("a publisher could not be answered")
         if error is None:
             self._broker.sweep_after(len(items))
 
-    def _take(self) -> tuple[list[Told], list[Pending]]:
+    def _take(self) -> tuple[list[Done], list[Pending]]:
         waiting, large = self._waiting, self._large
-        taken: list[Told] = []
+        taken: list[Done] = []
         items: list[Pending] = []
         taken_bytes = 0
         while waiting and len(items) < MOST_AT_ONCE and taken_bytes < MOST_BYTES_AT_ONCE:
-            more, told, size = waiting.popleft()
+            more, done, size = waiting.popleft()
             items += more
-            taken.append(told)
+            taken.append(done)
             taken_bytes += size
         has_large = False
         while large and (not has_large or (taken_bytes < MOST_BYTES_AT_ONCE and len(items) < MOST_AT_ONCE)):
-            more, told, size = large.popleft()
+            more, done, size = large.popleft()
             items += more
-            taken.append(told)
+            taken.append(done)
             taken_bytes += size
             has_large = True
         self._bytes -= taken_bytes

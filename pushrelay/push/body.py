@@ -16,7 +16,7 @@ from pushrelay.json_text import encode_decoded, quote
 from pushrelay.names import MAX_PUSHES, kind_of
 
 FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
-SEED_FIELDS = ("destination", "data")
+ROOT_FIELDS = ("destination", "data")
 _MOST_FIELDS = MAX_PUSHES + 100
 _FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
 _LINES = "application/x-ndjson"
@@ -42,24 +42,24 @@ _USUAL_TYPE = 200  # characters of a Content-Type that is remembered
 _AROUND_DATA = 2  # levels of a body around the data of a push: the object, and the batch
 
 
-def read_body(environ: dict[str, Any], max_body: int, seed: bool = False) -> Body:
+def read_body(environ: dict[str, Any], max_body: int, at_root: bool = False) -> Body:
     """Return the fields of the body of a WSGI request.
 
     `max_body` is in bytes. Raises Refused (400, 413, 415) if the body as a whole cannot be read.
     """
     if "HTTP_CONTENT_ENCODING" in environ:
         _check_coding(environ["HTTP_CONTENT_ENCODING"])
-    read = reader_of(environ.get("CONTENT_TYPE", ""), seed)
+    read = reader_of(environ.get("CONTENT_TYPE", ""), at_root)
     return read(_body(environ, max_body))
 
 
-def reader_of(content_type: str, seed: bool = False) -> Callable[[bytes], Body]:
+def reader_of(content_type: str, at_root: bool = False) -> Callable[[bytes], Body]:
     """Return the function that reads a whole body of this type. It raises Refused (400, 415).
 
-    `seed` is for the server's root, whose first clients sent forms without a Content-Type: there a body of an unknown
-    type is read as a form. Raises Refused (415) for a type or charset that the relay does not read.
+    `at_root` is true for the server's root, whose first clients sent forms without a Content-Type: a body of an unknown
+    type is read as a form there. Raises Refused (415) for a type or charset that the relay does not read.
     """
-    return (_reader_of if len(content_type) <= _USUAL_TYPE else _find_reader)(content_type, seed)
+    return (_reader_of if len(content_type) <= _USUAL_TYPE else _find_reader)(content_type, at_root)
 
 
 def read_query(environ: dict[str, Any]) -> Fields:
@@ -105,19 +105,19 @@ def _read_usual_json(body: bytes) -> tuple[str, str] | None:
     return (usual[1] or usual[2], encode_decoded(value)) if text[end:] == "}" else None
 
 
-def _find_reader(content_type: str, seed: bool) -> Callable[[bytes], Body]:
+def _find_reader(content_type: str, at_root: bool) -> Callable[[bytes], Body]:
     for charset in _CHARSET.findall(content_type):
         if charset.lower() not in _UTF_8:
             raise Refused(415, "unsupported_media_type", f"send the push in UTF-8, not in {charset[:40]}")
     kind = content_type.partition(";")[0].lower().strip()
     if kind == _JSON:
-        return partial(_json_body, seed=seed)
+        return partial(_json_body, at_root=at_root)
     if kind == _LINES:
         return _lines
     if kind == _MULTIPART:
-        return partial(_multipart_form, content_type, seed)
-    if kind in (_FORM, "") or seed:
-        return partial(_form, seed=seed)
+        return partial(_multipart_form, content_type, at_root)
+    if kind in (_FORM, "") or at_root:
+        return partial(_form, at_root=at_root)
     message = f"send the push as a form ({_FORM}), as JSON ({_JSON}) or as {_LINES}, not as {kind}"
     raise Refused(415, "unsupported_media_type", message)
 
@@ -173,7 +173,7 @@ def _text(body: bytes, error: str) -> str:
         bad(error, f"the body is not UTF-8: byte {wrong.start} cannot be there")
 
 
-def _json_body(body: bytes, seed: bool) -> Body:
+def _json_body(body: bytes, at_root: bool) -> Body:
     text = _text(body, "invalid_json")
     try:
         value = json_text.read(text, _AROUND_DATA)
@@ -184,7 +184,7 @@ def _json_body(body: bytes, seed: bool) -> Body:
     except json_text.NotJSON as error:
         raise _not_json(error) from None
     else:
-        value = _once_each(text, value, SEED_FIELDS if seed else FIELDS)
+        value = _once_each(text, value, ROOT_FIELDS if at_root else FIELDS)
     if isinstance(value, list):
         _check_size(len(value))
         return [each if isinstance(each, dict | Refused) else _no_object(each) for each in value]
@@ -264,54 +264,54 @@ def _not_json(error: json_text.NotJSON) -> Refused:
     return Refused(400, "invalid_json", f"the body is not JSON: {error}")
 
 
-def _form(body: bytes, seed: bool) -> Fields:
-    is_any = seed and not body.startswith(_GZIP)
+def _form(body: bytes, at_root: bool) -> Fields:
+    is_any = at_root and not body.startswith(_GZIP)
     text = body.decode("utf-8", "surrogateescape") if is_any else _text(body, "invalid_form")
-    fields = _form_fields(_form_pairs(text, seed), seed)
+    fields = _form_fields(_form_pairs(text, at_root), at_root)
     if "destination" not in fields and text.lstrip()[:1] in ("{", "["):
         bad("invalid_form", f"the body is sent as a form and looks like JSON: send Content-Type: {_JSON}")
     return fields
 
 
-def _form_pairs(text: str, seed: bool = False) -> list[tuple[str, str]]:
+def _form_pairs(text: str, at_root: bool = False) -> list[tuple[str, str]]:
     """The fields of a form (WHATWG URL, "application/x-www-form-urlencoded parsing"), decoded strictly.
 
-    At the server's root (`seed`) only those that count are, and the bytes of the others may be in any charset.
+    At the server's root (`at_root`) only those that count are, and the bytes of the others may be in any charset.
     """
     if text.count("&") > _MOST_FIELDS:
         bad("invalid_form", f"the form has too many fields: {_MOST_FIELDS} at most")
     pairs = []
-    plain = partial(unquote_plus, errors="surrogateescape") if seed else _unescaped
+    plain = partial(unquote_plus, errors="surrogateescape") if at_root else _unescaped
     try:
         for pair in text.split("&"):
             name, _, value = pair.partition("=")
             if "%" in pair or "+" in pair:
                 name, value = plain(name), plain(value)
-            if seed and pair:
-                if not _is_of_seed(name):
+            if at_root and pair:
+                if not _has_meaning_at_root(name):
                     continue
                 (name + value).encode()  # raises UnicodeEncodeError for a byte that was no UTF-8
             if pair:
                 pairs.append((name, value))
     except UnicodeError:
-        bad("invalid_form", f"a {'field of' if seed else '%-sequence in'} the form is not UTF-8")
+        bad("invalid_form", f"a {'field of' if at_root else '%-sequence in'} the form is not UTF-8")
     return pairs
 
 
-def _is_of_seed(name: str | None) -> bool:
+def _has_meaning_at_root(name: str | None) -> bool:
     return name is not None and (name == "data" or name == "destination" or name.startswith("destination["))
 
 
-def _multipart_form(content_type: str, seed: bool, body: bytes) -> Fields:
-    return _form_fields(_multipart_pairs(body, content_type, seed), seed)
+def _multipart_form(content_type: str, at_root: bool, body: bytes) -> Fields:
+    return _form_fields(_multipart_pairs(body, content_type, at_root), at_root)
 
 
-def _multipart_pairs(body: bytes, content_type: str, seed: bool = False) -> list[tuple[str, str]]:
+def _multipart_pairs(body: bytes, content_type: str, at_root: bool = False) -> list[tuple[str, str]]:
     """The fields of a multipart form (RFC 7578), in UTF-8 whatever each part says of itself.
 
-    At the server's root (`seed`) parts that have no meaning may be anything, also files.
+    At the server's root (`at_root`) parts that have no meaning may be anything, also files.
     """
-    if not seed:
+    if not at_root:
         _text(body, "invalid_form")  # a body that is not UTF-8 is refused as a whole
     pairs: list[tuple[str, str]] = []
     part: Field | File | None = None
@@ -326,7 +326,7 @@ def _multipart_pairs(body: bytes, content_type: str, seed: bool = False) -> list
         while not isinstance(event := decoder.next_event(), Epilogue):
             if isinstance(event, Field | File):
                 part, value = event, b""
-            elif isinstance(event, Data) and part is not None and (not seed or _is_of_seed(part.name)):
+            elif isinstance(event, Data) and part is not None and (not at_root or _has_meaning_at_root(part.name)):
                 value += event.data
                 if not event.more_data:
                     _check_part(part, value.isascii())
@@ -359,10 +359,10 @@ def _check_part(part: Field | File, is_ascii: bool) -> None:
         raise Refused(415, "unsupported_media_type", f"the relay does not take the part {part.name[:50]!r}: {why}")
 
 
-def _form_fields(pairs: list[tuple[str, str]], seed: bool = False) -> Fields:
+def _form_fields(pairs: list[tuple[str, str]], at_root: bool = False) -> Fields:
     """Return the fields of a form. PHP writes a list as destination[], as destination[0] or by repeating the name.
 
-    At the server's root (`seed`) all fields but destination and data are ignored, also those that come twice.
+    At the server's root (`at_root`) all fields but destination and data are ignored, also those that come twice.
     """
     fields: Fields = {}
     destinations: list[str] = []
@@ -378,7 +378,7 @@ def _form_fields(pairs: list[tuple[str, str]], seed: bool = False) -> Fields:
             if name not in ("destination", "destination[]"):
                 places.add(name)
             destinations.append(value)
-        elif seed and name != "data":
+        elif at_root and name != "data":
             continue
         elif name in fields:
             bad("invalid_form", f"the field {name[:50]!r} is there twice: send it once")

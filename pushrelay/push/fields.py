@@ -11,7 +11,7 @@ from pushrelay.json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers, 
 from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, destinations_of, event_of, is_clean
 from pushrelay.settings import Settings
 
-from .body import FIELDS, SEED_FIELDS, Body, Fields, read_body, read_query
+from .body import FIELDS, ROOT_FIELDS, Body, Fields, read_body, read_query
 
 MAX_KEY_LENGTH = 255
 MAX_TTL = 1e20  # seconds: any integer of 64 bits, which programs send for "for ever"
@@ -38,24 +38,24 @@ class Push:
     text: str = ""  # data as JSON, which all publications of this push share
 
 
-def read_pushes(environ: dict[str, Any], settings: Settings, seed: bool = False) -> Push | list[Push | Refused]:
-    """Read what a WSGI request asks for: a push, or a batch, in which a bad item stands as the Refused it gets.
+def read_pushes(environ: dict[str, Any], settings: Settings, at_root: bool = False) -> Push | list[Push | Refused]:
+    """Return the push or the batch that a WSGI request asks for. In a batch, a bad item is the Refused that it gets.
 
-    Raises Refused: 400, 413 or 415, with what is wrong in which field. At the server's root (`seed`) only destination
-    and data have a meaning: the programs that post there may have an `id` or a `wait` of their own.
+    Raises Refused (400, 413, 415), which names the field at fault. At the server's root (`at_root`) only destination
+    and data have a meaning: the programs that post there may send an `id` or a `wait` of their own.
     """
-    if environ.get("QUERY_STRING") and not seed:
+    if environ.get("QUERY_STRING") and not at_root:
         bad("unknown_field", "the address has a query string, which nobody reads: send all fields in the body")
     header = environ.get("HTTP_IDEMPOTENCY_KEY")
-    return pushes_of(read_body(environ, settings.max_body, seed), settings, seed, header)
+    return pushes_of(read_body(environ, settings.max_body, at_root), settings, at_root, header)
 
 
 def pushes_of(
-    body: Body, settings: Settings, seed: bool = False, header: str | None = None
+    body: Body, settings: Settings, at_root: bool = False, header: str | None = None
 ) -> Push | list[Push | Refused]:
     """Return the push, or the batch, that a body asks for. `header` is the `Idempotency-Key`. Raises Refused."""
-    if seed and not isinstance(body, list):
-        return checked({name: body[name] for name in SEED_FIELDS if name in body}, settings)
+    if at_root and not isinstance(body, list):
+        return checked({name: body[name] for name in ROOT_FIELDS if name in body}, settings)
     if header is not None:
         header = _header_key(header)
     if not isinstance(body, list):
@@ -138,9 +138,18 @@ def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple
     return destinations_of(fields["destination"], settings), fields
 
 
-def limit_of(fields: Fields) -> int | None:
-    """Return how many publications a query asks for, or None for all. Raises Refused (400)."""
-    text = fields.get("limit")
+def history_query(environ: dict[str, Any], settings: Settings) -> tuple[str, str | None, int | None]:
+    """Return what a query string asks of a history: destination, `since` and `limit`. Raises Refused (400).
+
+    `since` is None for all that is kept. `limit` is the number of publications at most, or None.
+    """
+    (destination, *more), fields = asked_of(environ, settings, "since", "limit")
+    if more:
+        bad("too_many_destinations", "a history is one destination's: ask for each on its own")
+    return destination, fields.get("since"), _limit(fields.get("limit"))
+
+
+def _limit(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 6 or not int(text):

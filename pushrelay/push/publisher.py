@@ -2,27 +2,24 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
+from typing import Any, overload
 
-from pushrelay.access.callers import Access, Caller
-from pushrelay.answers import JSON_HEADERS, PRIVATE, Answer, json_answer, refusal, store_away
+from pushrelay.access.callers import Access
+from pushrelay.answers import PRIVATE, Answer, json_answer, refusal, store_away
 from pushrelay.errors import Refused, StoreError, bad
 from pushrelay.json_text import encode, quote
 from pushrelay.log.refusals import RefusalLog
+from pushrelay.server.conversation import Conversation
 from pushrelay.settings import Settings
 from pushrelay.store import Broker
 from pushrelay.store.dispatch import KeyUse, Pending
 from pushrelay.store.publication import offset_of
 
-from .batching import Gathering
-from .body import Body, reader_of, usual_reader_of
-from .fields import Push, pushes_of, read_pushes
+from .batching import Batcher
+from .fields import Push, read_pushes
 from .waiters import Held, Waiter, Waiters
 
 Pushes = Push | list[Push | Refused]  # a request's push, or its batch
-MOST_GROWTH = 6  # bytes that a byte of text takes as JSON at most: a control character is \u0001
-MOST_LET_IN = 64  # addresses that are remembered for one header; behind them each is asked about every time
 
 
 REUSED = Refused(
@@ -33,10 +30,6 @@ REUSED = Refused(
 )
 
 
-def _always() -> bool:
-    return True
-
-
 class Publisher:
     """Answers pushes. `settings` are the relay's, `access` says who pushes; any thread may call it.
 
@@ -45,61 +38,51 @@ class Publisher:
 
     def __init__(self, broker: Broker, settings: Settings, access: Access, refusal_log: RefusalLog):
         self.waiters = Waiters(settings.max_waiting)
-        self._access = access
+        self.access = access
         self._refusal_log = refusal_log
         self._broker = broker
-        self._gathering = Gathering(broker)
-        self._settings = settings
+        self.batcher = Batcher(broker)
+        self.settings = settings
 
-    def answer(self, environ: dict[str, Any], seed: bool = False, conversation: Any = None) -> Answer | None:
-        """What a POST to /push is answered with, or at the server's root (`seed`).
+    @overload
+    def answer(self, environ: dict[str, Any], at_root: bool = False) -> Answer: ...
 
-        With a `conversation` (see http1.Conversation) no thread waits for the store or for an acknowledgement: the
-        request is answered through that, and None is returned.
+    @overload
+    def answer(self, environ: dict[str, Any], at_root: bool, conversation: Conversation | None) -> Answer | None: ...
+
+    def answer(
+        self, environ: dict[str, Any], at_root: bool = False, conversation: Conversation | None = None
+    ) -> Answer | None:
+        """Publish what a POST to /push asks for, or one to the server's root (`at_root`), and return the answer.
+
+        With a `conversation`, no thread waits for the store or for an acknowledgement: the answer is sent through the
+        conversation when it is known, and None is returned.
         """
         pushes: Pushes | None = None
         try:
-            caller = self._access.may_push(environ)
-            pushes = read_pushes(environ, self._settings, seed)
-            items = items_of(pushes, seed)
+            caller = self.access.may_push(environ)
+            pushes = read_pushes(environ, self.settings, at_root)
+            items = items_of(pushes, at_root)
             if isinstance(pushes, list):
-                self._note_refused(environ, pushes)
+                self.note_refused(environ, pushes)
             caller.charge(len(items))
             if conversation is None:
-                return self._publish_here(pushes, items, seed, environ)
-            return self._publish_soon(pushes, items, seed, conversation, environ)
+                return self._publish_here(pushes, items, at_root, environ)
+            return self._publish_soon(pushes, items, at_root, conversation, environ)
         except Refused as error:
             self._refusal_log.log_request(environ, error)
             return refusal(error)
         except StoreError as error:
-            return self._not_taken(error, environ, pushes)
+            return self.not_taken(error, environ, pushes)
 
-    def _note_refused(self, environ: dict[str, Any], pushes: list[Push | Refused]) -> None:
+    def note_refused(self, environ: dict[str, Any], pushes: list[Push | Refused]) -> None:
         """Note what is refused of a batch, each error once."""
         errors = {push.error: push for push in pushes if isinstance(push, Refused)}
         for error in errors.values():
             self._refusal_log.log_request(environ, error)
 
-    def shortcut(
-        self, environ: dict[str, Any], seed: bool = False, is_open: Callable[[], bool] = _always
-    ) -> Callable[[bytes, Any], bool] | None:
-        """Return Lane.take() for the pushes that come with this header (see server.Server).
-
-        Returns None if all of them have to go through the app. While `is_open()` is false, they do so too.
-        """
-        # An idempotency key belongs to one push, so its header does not come again.
-        if "HTTP_IDEMPOTENCY_KEY" in environ or "HTTP_CONTENT_ENCODING" in environ:
-            return None
-        if int(environ.get("CONTENT_LENGTH") or 0) > self._settings.max_body:
-            return None
-        try:
-            read = reader_of(environ.get("CONTENT_TYPE", ""), seed)
-        except Refused:
-            return None
-        return Lane(self, environ, seed, is_open, read).take
-
     def publish(self, push: Push) -> list[dict[str, Any]]:
-        """Publish in this thread, without regard to `wait`; what the publisher is told about each destination."""
+        """Publish in this thread, without regard to `wait`; returns the answer for each destination."""
         items = items_of(push)
         self._broker.publish_pending(items)
         if items[0].is_reused:
@@ -110,11 +93,11 @@ class Publisher:
             for item, receipt in zip(items, receipts, strict=True)
         ]
 
-    def _publish_here(self, pushes: Pushes, items: list[Pending], seed: bool, environ: dict[str, Any]) -> Answer:
+    def _publish_here(self, pushes: Pushes, items: list[Pending], at_root: bool, environ: dict[str, Any]) -> Answer:
         """Publish, and wait, in this thread."""
         if isinstance(pushes, list) or not pushes.wait:
             self._broker.publish_pending(items)
-            return self._written(pushes, items, seed, environ)
+            return self.written(pushes, items, at_root, environ)
         waiter, held = self.waiters.enter(pushes.destinations), Held()
         try:
             self._broker.publish_pending(items)
@@ -125,38 +108,40 @@ class Publisher:
         except BaseException:
             waiter.finish()
             raise
-        return self._written(pushes, items, seed, environ, held.wait(waiter, pushes.wait))
+        return self.written(pushes, items, at_root, environ, held.wait(waiter, pushes.wait))
 
     def _publish_soon(
-        self, pushes: Pushes, items: list[Pending], seed: bool, conversation: Any, environ: dict[str, Any]
+        self, pushes: Pushes, items: list[Pending], at_root: bool, conversation: Conversation, environ: dict[str, Any]
     ) -> Answer | None:
         """Park the request, publish together with what else has come, and answer it then."""
         if not items:
-            return self._written(pushes, items, seed, environ)
-        self._gathering.check_room(items)
+            return self.written(pushes, items, at_root, environ)
+        self.batcher.check_room(items)
         if isinstance(pushes, Push) and pushes.wait:
-            self._wait(pushes, seed, conversation, items, environ)
+            self._wait(pushes, at_root, conversation, items, environ)
             return None
 
-        def told(error: StoreError | None) -> None:
+        def done(error: StoreError | None) -> None:
             if error is None:
-                conversation.answer(*self._written(pushes, items, seed, environ))
+                conversation.answer(*self.written(pushes, items, at_root, environ))
             else:
-                conversation.answer(*self._not_taken(error, environ, pushes))
+                conversation.answer(*self.not_taken(error, environ, pushes))
 
         conversation.park()
-        self._gathering.add(items, told, conversation.connection.poller)
+        self.batcher.add(items, done, conversation.connection.poller)
         return None
 
-    def _wait(self, push: Push, seed: bool, conversation: Any, items: list[Pending], environ: dict[str, Any]) -> None:
+    def _wait(
+        self, push: Push, at_root: bool, conversation: Conversation, items: list[Pending], environ: dict[str, Any]
+    ) -> None:
         """The same for a push that waits for an acknowledgement."""
         waiter = self.waiters.enter(push.destinations)
         poller = conversation.connection.poller
 
-        def told(error: StoreError | None) -> None:
+        def done(error: StoreError | None) -> None:
             if error is not None:
                 waiter.finish()
-                conversation.answer(*self._not_taken(error, environ))
+                conversation.answer(*self.not_taken(error, environ))
                 return
             if items[0].is_reused:
                 waiter.finish()
@@ -166,18 +151,18 @@ class Publisher:
 
             def answer(acked: dict[str, int]) -> None:
                 timer.cancel()
-                conversation.answer(*self._written(push, items, seed, environ, acked))
+                conversation.answer(*self.written(push, items, at_root, environ, acked))
 
             self._expect(waiter, items, answer)
 
         conversation.park(waiter.finish)
-        self._gathering.add(items, told, poller)
+        self.batcher.add(items, done, poller)
 
-    def _written(
+    def written(
         self,
         pushes: Pushes,
         items: list[Pending],
-        seed: bool,
+        at_root: bool,
         environ: dict[str, Any],
         acked: dict[str, int] | None = None,
     ) -> Answer:
@@ -188,8 +173,8 @@ class Publisher:
             return json_answer(f"[{','.join(_each_written(pushes, items))}]")
         if items[0].is_reused:
             return self._reused(environ)
-        if not seed:
-            return json_answer(_json_of(pushes, items, acked))
+        if not at_root:
+            return json_answer(_json_of_push(pushes, items, acked))
         # PHP prints what it gets back, so the body is empty and the facts are headers.
         receipts = [item.receipt() for item in items]
         facts = [
@@ -203,9 +188,9 @@ class Publisher:
         self._refusal_log.log_request(environ, REUSED)
         return refusal(REUSED)
 
-    def _not_taken(self, error: StoreError, environ: dict[str, Any], pushes: Pushes | None = None) -> Answer:
+    def not_taken(self, error: StoreError, environ: dict[str, Any], pushes: Pushes | None = None) -> Answer:
         what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
-        return refusal(store_away(error, f"{what}; send it again later", self._access.is_local(environ)))
+        return refusal(store_away(error, f"{what}; send it again later", self.access.is_local(environ)))
 
     def _expect(self, waiter: Waiter, items: list[Pending], answer: Callable[[dict[str, int]], None]) -> None:
         receipts = [item.receipt() for item in items]
@@ -216,130 +201,17 @@ class Publisher:
         waiter.expect(receipts, answer)
 
 
-class Lane:
-    """Takes the pushes that come with one header, which the server knows by its bytes. Any thread may call it.
-
-    It publishes and answers as Publisher.answer() does, without an environ, a request or a response for each push. The
-    app answers refused pushes and those that wait for an acknowledgement.
-    """
-
-    __slots__ = (
-        "_environ",
-        "_gathering",
-        "_is_open",
-        "_let_in",
-        "_longest",
-        "_publisher",
-        "_read",
-        "_read_usual",
-        "_seed",
-    )
-
-    def __init__(
-        self,
-        publisher: Publisher,
-        environ: dict[str, Any],
-        seed: bool,
-        is_open: Callable[[], bool],
-        read: Callable[[bytes], Body],
-    ):
-        """`environ` is the header's; `read` reads a body of its Content-Type (see bodies.reader_of)."""
-        settings = publisher._settings
-        # As JSON, a longer body might take more bytes than a push may.
-        is_short = int(environ.get("CONTENT_LENGTH") or 0) * MOST_GROWTH <= settings.max_body
-        self._publisher = publisher
-        self._environ = environ
-        self._seed = seed
-        self._is_open = is_open
-        self._read = read
-        self._gathering = publisher._gathering
-        self._read_usual = usual_reader_of(environ.get("CONTENT_TYPE", "")) if is_short and not seed else None
-        self._longest = settings.max_id_length
-        self._let_in: dict[str, Caller] = {}  # by address: the caller with this header
-
-    def take(self, body: bytes, conversation: Any) -> bool:
-        """Park the request and publish what its body asks for. Return False if the app has to answer it."""
-        peer, gathering = conversation.connection.peer, self._gathering
-        address = peer[0] if type(peer) is tuple else ""
-        if not self._is_open() or gathering.is_full():
-            return False
-        try:
-            usual = self._read_usual(body) if self._read_usual is not None else None
-            if usual is None:
-                return self._take_any(body, address, conversation)
-            caller = self._let_in.get(address) or self._let_in_from(address)
-        except (Refused, ValueError):
-            return False
-        destination, text = usual
-        if len(destination) > self._longest or not destination.isprintable():
-            return False
-        if caller.bucket is not None and caller.bucket.take():
-            return False
-        item = Pending(destination, None, text=text)
-        conversation.park()
-        gathering.add([item], partial(self._answer, item, address, conversation), conversation.connection.poller)
-        return True
-
-    def _take_any(self, body: bytes, address: str, conversation: Any) -> bool:
-        """Take a push, or a batch, in any type of body."""
-        publisher = self._publisher
-        try:
-            caller = self._let_in.get(address) or self._let_in_from(address)
-            pushes = pushes_of(self._read(body), publisher._settings, self._seed)
-            items = items_of(pushes, self._seed)
-            if not items or (isinstance(pushes, Push) and pushes.wait):
-                return False
-            self._gathering.check_room(items)
-            caller.charge(len(items))
-        except Exception:  # the app gets the same error: it sends the response and logs it
-            return False
-        if isinstance(pushes, list):
-            publisher._note_refused(self._environ_from(address), pushes)
-        told = partial(self._answer_any, pushes, items, address, conversation)
-        if isinstance(pushes, Push) and not (pushes.several or pushes.key or self._seed):
-            told = partial(self._answer, items[0], address, conversation)
-        conversation.park()
-        self._gathering.add(items, told, conversation.connection.poller)
-        return True
-
-    def _answer(self, item: Pending, address: str, conversation: Any, error: StoreError | None) -> None:
-        """Answer a push to one destination, once it is published or could not be stored."""
-        if error is None:
-            conversation.answer("200 OK", JSON_HEADERS, _json_of_item(item).encode())
-        else:
-            conversation.answer(*self._publisher._not_taken(error, self._environ_from(address)))
-
-    def _answer_any(
-        self, pushes: Pushes, items: list[Pending], address: str, conversation: Any, error: StoreError | None
-    ) -> None:
-        publisher, environ = self._publisher, self._environ_from(address)
-        if error is None:
-            conversation.answer(*publisher._written(pushes, items, self._seed, environ))
-        else:
-            conversation.answer(*publisher._not_taken(error, environ, pushes))
-
-    def _let_in_from(self, address: str) -> Caller:
-        """Return the caller with this header at this address, and remember it. Raises Refused."""
-        caller = self._publisher._access.may_push(self._environ_from(address))
-        if len(self._let_in) < MOST_LET_IN:
-            self._let_in[address] = caller
-        return caller
-
-    def _environ_from(self, address: str) -> dict[str, Any]:
-        return {**self._environ, "REMOTE_ADDR": address}
-
-
-def items_of(pushes: Pushes, seed: bool = False) -> list[Pending]:
+def items_of(pushes: Pushes, at_root: bool = False) -> list[Pending]:
     """Return what to publish, in order; nothing for the pushes of a batch that are refused.
 
-    Raises Refused (400) for a batch at the server's root (`seed`).
+    Raises Refused (400) for a batch at the server's root (`at_root`).
     """
     if isinstance(pushes, Push):
         push = pushes
         use = None if push.key is None else KeyUse(push.text, push.event, push.ttl, push.skip_sid)
         more = push.event, push.ttl, push.key, push.skip_sid, push.text or None, use
         return [Pending(each, push.data, *more) for each in push.destinations]
-    if seed:
+    if at_root:
         bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
@@ -350,20 +222,22 @@ def _each_written(pushes: list[Push | Refused], items: list[Pending]) -> Iterato
     for push in pushes:
         if isinstance(push, Push):
             its = [next(left) for _ in push.destinations]
-            yield encode(REUSED.body()) if its[0].is_reused else _json_of(push, its)
+            yield encode(REUSED.body()) if its[0].is_reused else _json_of_push(push, its)
         else:
             yield encode(push.body())
 
 
-def _json_of(push: Push, items: list[Pending], acked: dict[str, int] | None = None) -> str:
+def _json_of_push(push: Push, items: list[Pending], acked: dict[str, int] | None = None) -> str:
     """Return what encode() would make of publish()'s answers, in a tenth of the time."""
     if not push.several and acked is None:
-        return _json_of_item(items[0])
-    answers = [_json_of_item(item, None if acked is None else acked[item.destination]) for item in items]
+        return json_of(items[0])
+    answers = [json_of(item, None if acked is None else acked[item.destination]) for item in items]
     return f"[{','.join(answers)}]" if push.several else answers[0]
 
 
-def _json_of_item(item: Pending, acked: int | None = None) -> str:
-    told = item if item.first is None else item.first
+def json_of(item: Pending, acked: int | None = None) -> str:
+    first = item if item.first is None else item.first
     more = "" if acked is None else f',"acked":{acked}'
-    return f'{{"destination":{quote(item.destination)},"id":"{told.position}","connections":{told.connections}{more}}}'
+    return (
+        f'{{"destination":{quote(item.destination)},"id":"{first.position}","connections":{first.connections}{more}}}'
+    )

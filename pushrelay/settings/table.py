@@ -41,13 +41,14 @@ def _setting(default: T, parse: Callable[[str], T], help: str, is_secret: bool =
 
 @dataclasses.dataclass(repr=False, eq=False)  # a repr would show secrets
 class Settings:
-    """The settings in force. Each attribute is a setting, except the first two.
+    """The settings in force. Each attribute is a setting, except the first three.
 
     Raises SettingsError for settings that contradict each other.
     """
 
     file: pathlib.Path | None = None  # the INI file that was read
     given: dict[str, str] = dataclasses.field(default_factory=dict)  # the settings that somebody set, and where
+    imported: bool = False  # another program, such as gunicorn, imported relay.py
 
     host: str = _setting("127.0.0.1", address, "address to listen on; 0.0.0.0 for all networks of this machine")
     port: int = _setting(8080, whole(0, 65535), "TCP port to listen on; 0 lets the system choose one")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pushrelay.answers import refusal
+from pushrelay.answers import refusal, send
 from pushrelay.errors import Refused
 
 
@@ -35,6 +35,4 @@ def _elsewhere(base: str, environ: dict[str, Any], start_response: Any, note: An
     message = f"everything here is below {base} (setting base_path): POST pushes to {base}/push"
     error = Refused(404, "not_found", message)
     note(environ, error)
-    answer = refusal(error)
-    start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
-    return [answer.body]
+    return send(refusal(error), start_response)

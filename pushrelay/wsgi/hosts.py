@@ -44,8 +44,14 @@ def refusal(environ: Mapping[str, Any]) -> str | None:
     return None
 
 
-def check_file(settings: Settings, read: str) -> None:
-    """Raise SettingsError if the server reads another INI file than the one that [relay] came from."""
+def check_paste(settings: Settings, global_conf: Mapping[str, str], local_conf: Mapping[str, str]) -> None:
+    """Check what PasteDeploy read from an INI file. Raises SettingsError.
+
+    The relay takes its settings from [relay] alone. That section must be in the file that PasteDeploy read.
+    """
+    if local_conf:
+        raise SettingsError(f"[app:main]: {', '.join(local_conf)}: the relay's settings belong into [relay]")
+    read = global_conf["__file__"]
     if settings.file is None or not settings.file.samefile(read):
         raise SettingsError(
             f"the settings of the relay come from {settings.file or 'no file'}, and not from {read}: "

@@ -15,6 +15,7 @@ import relay as relay_app
 from pushrelay.access.callers import Access
 from pushrelay.access.token_bucket import TokenBucket
 from pushrelay.cli.exposure import open_to, warnings
+from pushrelay.errors import Refused
 from pushrelay.settings import SettingsError, load
 
 WEB, SHOP = "the-key-of-the-website", "the-key-of-the-web-shop"
@@ -111,17 +112,17 @@ def test_who_opens_the_unix_socket_is_local_by_any_name_but_not_through_a_proxy(
     access = Access(settings_of())
     environ = {"REMOTE_ADDR": "", "HTTP_HOST": "any.example"}
     assert access.may_push(environ).name == "local" and access.client_address(environ) is None
-    with pytest.raises(relay_app.Refused, match="through a proxy"):
+    with pytest.raises(Refused, match="through a proxy"):
         access.may_push({**environ, "HTTP_VIA": "1.1 proxy"})
 
 
 @pytest.mark.parametrize("names", [{}, {"HTTP_HOST": "localhost"}, {"HTTP_HOST": "127.0.0.1", "REMOTE_HOST": "x"}])
 def test_nobody_is_local_under_a_server_that_does_not_name_the_peer(names):
     access = Access(settings_of())
-    with pytest.raises(relay_app.Refused) as refused:
+    with pytest.raises(Refused) as refused:
         access.may_push(names)
     assert (refused.value.status, refused.value.error) == (401, "missing_key")
-    with pytest.raises(relay_app.Refused, match="demo = yes"):
+    with pytest.raises(Refused, match="demo = yes"):
         access.may_see_demo(names)
 
 
@@ -264,13 +265,13 @@ def test_the_name_of_the_key_is_in_the_access_log_below_a_path_too(start_relay):
 def test_all_keys_are_compared_by_their_digests_whatever_was_given(monkeypatch):
     """How long it takes depends on the number of keys alone."""
     compared = []
-    compare = relay_app.Access.__init__.__globals__["hmac"].compare_digest
+    compare = Access.__init__.__globals__["hmac"].compare_digest
     compare_digest = "pushrelay.access.callers.hmac.compare_digest"
     monkeypatch.setattr(compare_digest, lambda a, b: compared.append((a, b)) or compare(a, b))
     access = Access(settings_of(push_keys=KEYS))
     for key in (WEB, SHOP, "x", WEB[:-1]):
         compared.clear()
-        with contextlib.suppress(relay_app.Refused):
+        with contextlib.suppress(Refused):
             access.may_push({"REMOTE_ADDR": "192.0.2.1", "HTTP_X_RELAY_KEY": key})
         assert len(compared) == 2 and {len(each) for pair in compared for each in pair} == {32}
 

@@ -231,7 +231,7 @@ end = time.monotonic() + 10
 while client.post("/push", data=push).status_code != 200 and time.monotonic() < end:
     time.sleep(0.1)
 show(client.get("/health/ready"), client.post("/push", data=push))
-relay.maintenance.close()
+relay.relay.maintenance.close()
 """
 
 

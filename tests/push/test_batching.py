@@ -13,8 +13,8 @@ import pytest
 from conftest import DEADLINE, own_only, wait_for
 
 from pushrelay.errors import Refused, StoreError
-from pushrelay.push import batching as gathering
-from pushrelay.push.batching import Gathering
+from pushrelay.push import batching
+from pushrelay.push.batching import Batcher
 from pushrelay.store.dispatch import Pending
 from pushrelay.store.memory import MemoryBroker
 
@@ -56,20 +56,20 @@ class Store(MemoryBroker):
 @pytest.fixture
 def parts():
     store, poller = Store(), Poller()
-    return store, poller, Gathering(store)
+    return store, poller, Batcher(store)
 
 
-def add(gathered, poller, told, *values):
+def add(batcher, poller, told, *values):
     items = [Pending("42", value) for value in values]
-    gathered.add(items, lambda error: told.append((values, error, [item.position[-1:] for item in items])), poller)
+    batcher.add(items, lambda error: told.append((values, error, [item.position[-1:] for item in items])), poller)
 
 
 def test_what_comes_in_one_batch_is_one_transaction_and_answered_in_order(parts):
-    store, poller, gathered = parts
+    store, poller, batcher = parts
     told = []
-    add(gathered, poller, told, "a")
-    add(gathered, poller, told, "b", "c")
-    add(gathered, poller, told, "d")
+    add(batcher, poller, told, "a")
+    add(batcher, poller, told, "b", "c")
+    add(batcher, poller, told, "d")
     assert len(poller.calls) == 1 and not told
     poller.finish_batch()
     assert store.transactions == [["a", "b", "c", "d"]]
@@ -77,15 +77,15 @@ def test_what_comes_in_one_batch_is_one_transaction_and_answered_in_order(parts)
 
 
 def test_while_the_store_is_stuck_others_go_on_and_what_they_bring_is_the_next_transaction(parts):
-    store, poller, gathered = parts
+    store, poller, batcher = parts
     told = []
     store.free.clear()
-    add(gathered, poller, told, "a")
+    add(batcher, poller, told, "a")
     stuck = threading.Thread(target=poller.finish_batch)
     stuck.start()
     wait_for(lambda: store.transactions, "the first transaction")
     for value in "bcd":
-        add(gathered, poller, told, value)
+        add(batcher, poller, told, value)
         poller.finish_batch()  # returns at once
     assert store.transactions == [["a"]] and not told
     store.free.set()
@@ -96,15 +96,15 @@ def test_while_the_store_is_stuck_others_go_on_and_what_they_bring_is_the_next_t
 
 
 def test_a_store_that_fails_is_told_to_all_whose_pushes_were_not_stored(parts):
-    store, poller, gathered = parts
+    store, poller, batcher = parts
     told = []
     for trouble in (StoreError("the disk is full"), RuntimeError("a bug")):
         store.trouble = trouble
-        add(gathered, poller, told, "a")
-        add(gathered, poller, told, "b")
+        add(batcher, poller, told, "a")
+        add(batcher, poller, told, "b")
         poller.finish_batch()
     store.trouble = None
-    add(gathered, poller, told, "c")
+    add(batcher, poller, told, "c")
     poller.finish_batch()
     errors = [error for _, error, _ in told]
     assert [isinstance(error, StoreError) for error in errors] == [True] * 4 + [False]
@@ -112,27 +112,27 @@ def test_a_store_that_fails_is_told_to_all_whose_pushes_were_not_stored(parts):
 
 
 def test_an_answer_that_fails_does_not_take_the_others_with_it(parts, caplog):
-    store, poller, gathered = parts
+    store, poller, batcher = parts
     told = []
-    gathered.add([Pending("42", "a")], lambda error: 1 / 0, poller)
-    add(gathered, poller, told, "b")
+    batcher.add([Pending("42", "a")], lambda error: 1 / 0, poller)
+    add(batcher, poller, told, "b")
     poller.finish_batch()
     assert [values for values, _, _ in told] == [("b",)]
     assert "could not be answered" in caplog.text
 
 
 def test_a_transaction_is_not_larger_than_its_publishers_can_wait_for(parts):
-    store, poller, gathered = parts
+    store, poller, batcher = parts
     told = []
-    for value in range(gathering.MOST_AT_ONCE + 10):
-        add(gathered, poller, told, value)
+    for value in range(batching.MOST_AT_ONCE + 10):
+        add(batcher, poller, told, value)
     poller.finish_batch()
-    assert [len(each) for each in store.transactions] == [gathering.MOST_AT_ONCE, 10]
+    assert [len(each) for each in store.transactions] == [batching.MOST_AT_ONCE, 10]
 
 
 def test_nothing_is_left_behind_when_many_threads_add_at_once():
     store, calls = Store(), queue.SimpleQueue()
-    gathered, told, count = Gathering(store), itertools.count(), 8 * 500
+    batcher, told, count = Batcher(store), itertools.count(), 8 * 500
 
     class Threads:
         """A poller whose calls are made by other threads, at once."""
@@ -150,7 +150,7 @@ def test_nothing_is_left_behind_when_many_threads_add_at_once():
     with ThreadPoolExecutor(8) as pool:
         for _ in range(8):
             pool.submit(
-                lambda: [gathered.add([Pending("x", n)], lambda error: next(told), Threads()) for n in range(500)]
+                lambda: [batcher.add([Pending("x", n)], lambda error: next(told), Threads()) for n in range(500)]
             )
     wait_for(lambda: sum(map(len, store.transactions)) == count, "all pushes")
     for _ in workers:
@@ -161,36 +161,36 @@ def test_nothing_is_left_behind_when_many_threads_add_at_once():
 
 
 def test_too_many_that_wait_are_refused_with_what_to_do(parts, monkeypatch):
-    store, poller, gathered = parts
-    monkeypatch.setattr(gathering, "MOST_WAITING", 2)
-    add(gathered, poller, [], "a")
-    gathered.check_room()
-    add(gathered, poller, [], "b")
+    store, poller, batcher = parts
+    monkeypatch.setattr(batching, "MOST_WAITING", 2)
+    add(batcher, poller, [], "a")
+    batcher.check_room()
+    add(batcher, poller, [], "b")
     with pytest.raises(Refused, match="later") as refused:
-        gathered.check_room()
+        batcher.check_room()
     assert refused.value.status == 503
 
 
 def test_much_data_that_waits_is_refused_before_the_memory_is_full(parts, monkeypatch):
-    store, poller, gathered = parts
-    monkeypatch.setattr(gathering, "MOST_BYTES", 10_000)
-    add(gathered, poller, [], *["x" * 900] * 10)
-    gathered.check_room()
-    add(gathered, poller, [], "x" * 2000)
+    store, poller, batcher = parts
+    monkeypatch.setattr(batching, "MOST_BYTES", 10_000)
+    add(batcher, poller, [], *["x" * 900] * 10)
+    batcher.check_room()
+    add(batcher, poller, [], "x" * 2000)
     with pytest.raises(Refused):
-        gathered.check_room()
+        batcher.check_room()
     poller.finish_batch()
-    gathered.check_room()
+    batcher.check_room()
 
 
 def test_data_that_is_stored_no_longer_counts_though_other_pushes_always_wait(parts, monkeypatch):
-    store, poller, gathered = parts
-    monkeypatch.setattr(gathering, "MOST_BYTES", 10_000)
-    monkeypatch.setattr(gathering, "MOST_AT_ONCE", 1)
-    add(gathered, poller, [], "x" * 2000)
+    store, poller, batcher = parts
+    monkeypatch.setattr(batching, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(batching, "MOST_AT_ONCE", 1)
+    add(batcher, poller, [], "x" * 2000)
     for _ in range(20):
-        add(gathered, poller, [], "x" * 2000)
-        gathered.check_room()
+        add(batcher, poller, [], "x" * 2000)
+        batcher.check_room()
         callback, args = poller.calls.pop(0)
         callback(*args)
     assert len(store.transactions) == 20

@@ -13,8 +13,8 @@ from pushrelay import json_text
 from pushrelay.access.tokens import Tokens, sign
 from pushrelay.engine.packet import data_of
 from pushrelay.errors import Refused
-from pushrelay.push import batching as gathering
-from pushrelay.push.batching import Gathering
+from pushrelay.push import batching
+from pushrelay.push.batching import Batcher
 from pushrelay.push.fields import MOST_STORED, Push, checked, decimal, read_pushes
 from pushrelay.push.publisher import items_of
 from pushrelay.rooms.packet import INVALID, Packet
@@ -329,11 +329,11 @@ class Calls:
 
 def test_large_pushes_take_turns_and_a_small_one_waits_for_none_of_those_before_it():
     store, poller, told = Store(), Calls(), []
-    gathered = Gathering(store)
-    large = Pending("a", "", text='"' + "x" * gathering.MOST_BYTES_AT_ONCE + '"')
+    batcher = Batcher(store)
+    large = Pending("a", "", text='"' + "x" * batching.MOST_BYTES_AT_ONCE + '"')
     for _ in range(5):
-        gathered.add([large], lambda error: told.append("large"), poller)
-    gathered.add([Pending("b", "small")], lambda error: told.append("small"), poller)
+        batcher.add([large], lambda error: told.append("large"), poller)
+    batcher.add([Pending("b", "small")], lambda error: told.append("small"), poller)
     while poller.calls:
         callback, args = poller.calls.pop(0)
         callback(*args)
@@ -342,14 +342,14 @@ def test_large_pushes_take_turns_and_a_small_one_waits_for_none_of_those_before_
 
 
 def test_what_is_added_counts_before_it_waits(monkeypatch):
-    monkeypatch.setattr(gathering, "MOST_BYTES", 10_000)
-    gathered, poller = Gathering(Store()), Calls()
+    monkeypatch.setattr(batching, "MOST_BYTES", 10_000)
+    batcher, poller = Batcher(Store()), Calls()
     large = [Pending("a", "", text="x" * 9000), Pending("b", "", text="x" * 9000)]
-    gathered.check_room(large)  # alone it has room, or it never would
-    gathered.add(large[:1], lambda error: None, poller)
-    gathered.check_room([Pending("c", "", text="x" * 1000)])
+    batcher.check_room(large)  # alone it has room, or it never would
+    batcher.add(large[:1], lambda error: None, poller)
+    batcher.check_room([Pending("c", "", text="x" * 1000)])
     with pytest.raises(Refused, match="later"):
-        gathered.check_room([Pending("c", "", text="x" * 1001)])
+        batcher.check_room([Pending("c", "", text="x" * 1001)])
 
 
 @own_only

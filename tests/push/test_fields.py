@@ -19,12 +19,12 @@ JSON = "application/json"
 MULTIPART = "multipart/form-data; boundary=cut"
 
 
-def read(body, kind=JSON, seed=False, **more):
+def read(body, kind=JSON, at_root=False, **more):
     """Read a push as the relay does: its fields, or status and error of the refusal; a list of these for a batch."""
     body = body if isinstance(body, bytes) else body.encode()
     environ = {"CONTENT_TYPE": kind, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), **more}
     try:
-        pushes = read_pushes(environ, Settings(), seed)
+        pushes = read_pushes(environ, Settings(), at_root)
     except Refused as refused:
         return shown(refused)
     return [shown(each) for each in pushes] if isinstance(pushes, list) else shown(pushes)
@@ -245,15 +245,15 @@ def test_a_field_that_a_json_push_has_twice_is_refused(body, error):
 
 
 def test_at_the_root_only_the_two_fields_that_count_must_not_come_twice():
-    assert read('{"destination":"a","data":1,"id":7,"id":8}', seed=True) == (["a"], 1)
+    assert read('{"destination":"a","data":1,"id":7,"id":8}', at_root=True) == (["a"], 1)
     more = "".join(f',"more{n}":1' for n in range(10))
-    assert read(f'{{"destination":"a","data":1{more},"data":2}}', seed=True) == (400, "invalid_data")
+    assert read(f'{{"destination":"a","data":1{more},"data":2}}', at_root=True) == (400, "invalid_data")
 
 
 def test_at_the_root_the_fields_that_do_not_count_may_be_in_any_charset_and_be_files():
     for more in (b"name=M%FCller", b"M%FC=x", b"name=M\xfcller", b"x=%FF%FE&x=%FF", b"datas=%FF", b"=%FF"):
-        assert read(b"destination=a&data=x&" + more, FORM, seed=True) == (["a"], "x"), more
-        assert read(more + b"&destination[]=a&data=%C3%BC", "text/plain", seed=True) == (["a"], "ü"), more
+        assert read(b"destination=a&data=x&" + more, FORM, at_root=True) == (["a"], "x"), more
+        assert read(more + b"&destination[]=a&data=%C3%BC", "text/plain", at_root=True) == (["a"], "ü"), more
         assert read(b"destination=a&data=x&" + more, FORM)[0] == 400, more
     parts = [
         part('photo"; filename="a.jpg', "\xff\xd8"),
@@ -263,17 +263,17 @@ def test_at_the_root_the_fields_that_do_not_count_may_be_in_any_charset_and_be_f
     ]
     for each in parts:
         body = (each + multipart("plain", "Content-Type: text/plain; charset=iso-8859-1")).encode("latin-1")
-        assert read(body, MULTIPART, seed=True) == (["42"], "plain"), body
+        assert read(body, MULTIPART, at_root=True) == (["42"], "plain"), body
         assert read(body, MULTIPART)[0] in (400, 415), body
 
 
 def test_at_the_root_destination_and_data_are_as_strict_as_elsewhere():
     for body in (b"destination=a&data=%FC", b"destination=a&data=\xfc", b"destination=%FC&data=x", b"\x1f\x8bx"):
-        assert read(body, FORM, seed=True) == (400, "invalid_form"), body
-    assert read(multipart("\xfc").encode("latin-1"), MULTIPART, seed=True) == (400, "invalid_form")
-    assert read(multipart("x", "Content-Transfer-Encoding: base64"), MULTIPART, seed=True)[0] == 415
+        assert read(body, FORM, at_root=True) == (400, "invalid_form"), body
+    assert read(multipart("\xfc").encode("latin-1"), MULTIPART, at_root=True) == (400, "invalid_form")
+    assert read(multipart("x", "Content-Transfer-Encoding: base64"), MULTIPART, at_root=True)[0] == 415
     file = part("destination", "42") + part('data"; filename="a.txt', "x") + "--cut--\r\n"
-    assert read(file, MULTIPART, seed=True) == (400, "invalid_form")
+    assert read(file, MULTIPART, at_root=True) == (400, "invalid_form")
 
 
 @pytest.mark.parametrize(
@@ -287,10 +287,10 @@ def test_at_the_root_destination_and_data_are_as_strict_as_elsewhere():
     ],
 )
 def test_destinations_that_are_nested_are_no_destinations(body, error):
-    for seed in (False, True):
-        assert read(body, FORM, seed) == (400, error)
+    for at_root in (False, True):
+        assert read(body, FORM, at_root) == (400, error)
         encoded = body.replace("[", "%5B").replace("]", "%5D")
-        assert read(encoded, FORM, seed) == (400, error)
+        assert read(encoded, FORM, at_root) == (400, error)
 
 
 def test_lists_as_php_writes_them_are_taken():

@@ -15,9 +15,11 @@ from werkzeug.test import Client, EnvironBuilder
 
 import relay as relay_app
 from pushrelay.access.callers import Access
-from pushrelay.push.batching import Gathering
+from pushrelay.push.batching import Batcher
 from pushrelay.push.body import reader_of, usual_reader_of
 from pushrelay.push.fields import pushes_of
+from pushrelay.push.lane import lane_for
+from pushrelay.register.subscription import delivery
 from pushrelay.server.server import Server
 from pushrelay.settings import Key, Settings
 from pushrelay.store import open_broker
@@ -47,12 +49,12 @@ def anew(monkeypatch):
 
 
 def begin_anew(monkeypatch):
-    broker = open_broker("memory:", relay_app.deliver)
+    broker = open_broker("memory:", delivery(relay_app.relay.rooms, relay_app.settings))
     broker.start()
     broker.epoch = "epoch"
-    monkeypatch.setattr(relay_app.publisher, "_broker", broker)
-    monkeypatch.setattr(relay_app.publisher, "_gathering", Gathering(broker))
-    monkeypatch.setattr(relay_app.maintenance, "started", True)
+    monkeypatch.setattr(relay_app.relay.publisher, "_broker", broker)
+    monkeypatch.setattr(relay_app.relay.publisher, "batcher", Batcher(broker))
+    monkeypatch.setattr(relay_app.relay.maintenance, "started", True)
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_both_refuse_who_is_not_local(flasks_way, monkeypatch):
 
 
 def test_both_say_the_same_when_the_relay_fails(monkeypatch):
-    monkeypatch.setattr(relay_app.publisher, "_broker", None)
+    monkeypatch.setattr(relay_app.relay.publisher, "_broker", None)
     quick = push(FORM, b"destination=a&data=x")
     monkeypatch.setitem(relay_app.app.before_request_funcs, None, [lambda: None])
     assert push(FORM, b"destination=a&data=x") == quick
@@ -107,14 +109,14 @@ def test_both_say_the_same_when_the_relay_fails(monkeypatch):
 def asked(monkeypatch):
     """How often a push took the lane's way."""
     calls = []
-    answer = relay_app.publisher.answer
-    monkeypatch.setattr(relay_app.publisher, "answer", lambda *args: calls.append(1) or answer(*args))
+    answer = relay_app.relay.publisher.answer
+    monkeypatch.setattr(relay_app.relay.publisher, "answer", lambda *args: calls.append(1) or answer(*args))
     return calls
 
 
 @pytest.fixture
 def served():
-    server = Server(relay_app.app, port=0, threads=2, shortcut=relay_app.shortcut)
+    server = Server(relay_app.app, port=0, threads=2, shortcut=relay_app.relay.front.lane)
     server.start()
     with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
         yield sock
@@ -229,13 +231,13 @@ def test_a_key_in_the_body_means_the_same_though_its_header_is_known(served, ask
     assert first == again and len(asked) == 1
     assert reused[0] == 422 and json.loads(reused[2])["error"] == "id_reused" and len(asked) == 1
     assert post(served, {**JSON, "X-Other": "header"}, bodies[2]) == reused and len(asked) == 2
-    assert relay_app.publisher._broker.position("a") == "epoch:1"
+    assert relay_app.relay.publisher._broker.position("a") == "epoch:1"
 
 
 def test_a_body_that_grows_beyond_max_body_as_json_is_refused_though_its_header_is_known(served, monkeypatch):
     small = copy.copy(relay_app.settings)
     small.max_body = 2000
-    monkeypatch.setattr(relay_app.publisher, "_settings", small)
+    monkeypatch.setattr(relay_app.relay.publisher, "settings", small)
     for body in (b"destination=a&data=" + b"\x01" * 400, b"destination=a&data=+" + b"\x01" * 399):
         plain = b"destination=a&data=" + b"x" * 400
         assert [post(served, FORM, plain)[0], post(served, FORM, body)[0]] == [200, 413]
@@ -257,7 +259,7 @@ def test_who_was_not_let_in_is_not_let_in_by_the_shortcut(served):
 def test_a_repeated_key_is_one_push_though_its_header_is_known(served):
     for _ in range(3):
         assert post(served, {**FORM, "Idempotency-Key": "once"}, PLAIN)[0] == 200
-    assert relay_app.publisher._broker.position("a") == "epoch:1"
+    assert relay_app.relay.publisher._broker.position("a") == "epoch:1"
 
 
 def test_functions_that_are_hooked_into_flask_are_called_though_the_header_is_known(served, monkeypatch):
@@ -293,7 +295,7 @@ def rated(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("pushrelay.access.token_bucket.time.monotonic", lambda: now[0])
     access = Access(Settings(push_keys=(Key("web", KEY),), push_rate=3))
-    monkeypatch.setattr(relay_app.publisher, "_access", access)
+    monkeypatch.setattr(relay_app.relay.publisher, "access", access)
     return now
 
 
@@ -307,7 +309,7 @@ def test_a_key_that_pushes_too_much_is_told_when_to_come_back(request, rated, wa
     assert json.loads(body)["error"] == "too_fast" and "web" in json.loads(body)["message"]
     rated[0] += 0.34
     assert [push(KEYED, PLAIN, path=path)[0][:3] for _ in range(2)] == ["200", "429"]
-    assert relay_app.publisher._broker.position("a") == "epoch:4"
+    assert relay_app.relay.publisher._broker.position("a") == "epoch:4"
 
 
 def test_each_publication_counts_and_what_is_refused_is_not_published(rated):
@@ -318,7 +320,7 @@ def test_each_publication_counts_and_what_is_refused_is_not_published(rated):
     assert push(KEYED, b"destination=a&data=x&evnet=x")[0][:3] == "400"
     assert push(KEYED, PLAIN)[0] == "200 OK"
     assert push(KEYED, PLAIN)[0][:3] == "429"
-    assert relay_app.publisher._broker.position("b") == "epoch:1"
+    assert relay_app.relay.publisher._broker.position("b") == "epoch:1"
 
 
 def test_pushes_whose_header_is_known_count_as_well(served, rated, asked):
@@ -328,7 +330,7 @@ def test_pushes_whose_header_is_known_count_as_well(served, rated, asked):
     assert [post(served, KEYED, PLAIN)[0] for _ in range(3)] == [200] * 3 and not asked
     status, headers, body = post(served, KEYED, PLAIN)
     assert (status, dict(headers)["Retry-After"], json.loads(body)["error"]) == (429, "1", "too_fast")
-    assert relay_app.publisher._broker.position("a") == "epoch:6"
+    assert relay_app.relay.publisher._broker.position("a") == "epoch:6"
 
 
 def test_a_known_header_with_a_wrong_key_stays_wrong(served, rated):
@@ -340,7 +342,7 @@ def test_each_publication_counts_and_a_refused_one_does_not_though_the_header_is
     body = b'{"destination": ["a", "b"], "data": 1}'
     headers = {**KEYED, **JSON}
     assert [post(served, headers, body)[0] for _ in range(3)] == [200, 429, 429]
-    assert relay_app.publisher._broker.position("b") == "epoch:1"
+    assert relay_app.relay.publisher._broker.position("b") == "epoch:1"
     rated[0] += 10
     asked.clear()
     assert [post(served, headers, body)[0] for _ in range(2)] == [200, 429] and len(asked) == 1
@@ -352,14 +354,14 @@ def test_this_machine_pushes_as_much_as_it_likes(served, rated):
 
 def test_a_header_that_is_known_keeps_no_more_than_64_addresses(monkeypatch):
     """Programs that send one header may have any number of addresses; those behind the 64th are checked each time."""
-    gathering = SimpleNamespace(is_full=lambda: False, add=lambda *_: None)
-    monkeypatch.setattr(relay_app.publisher, "_gathering", gathering)
-    asked, may_push = [], relay_app.publisher._access.may_push
+    batcher = SimpleNamespace(is_full=lambda: False, add=lambda *_: None)
+    monkeypatch.setattr(relay_app.relay.publisher, "batcher", batcher)
+    asked, may_push = [], relay_app.relay.publisher.access.may_push
     monkeypatch.setattr(
-        relay_app.publisher._access, "may_push", lambda env: asked.append(env["REMOTE_ADDR"]) or may_push(env)
+        relay_app.relay.publisher.access, "may_push", lambda env: asked.append(env["REMOTE_ADDR"]) or may_push(env)
     )
     form = {"CONTENT_TYPE": "application/x-www-form-urlencoded", "CONTENT_LENGTH": str(len(PLAIN))}
-    take = relay_app.publisher.shortcut({"REQUEST_METHOD": "POST", "HTTP_HOST": "localhost", **form})
+    take = lane_for(relay_app.relay.publisher, {"REQUEST_METHOD": "POST", "HTTP_HOST": "localhost", **form})
     addresses = [f"127.0.0.{number}" for number in range(1, 101)]
     for _ in range(2):
         for address in addresses:

@@ -413,7 +413,8 @@ def test_text_in_place_of_an_attachment_ends_the_connection(own):
 
 IN_PROCESS = """
 import flask
-from relay import app, is_hooked, socketio
+from pushrelay.wsgi.front import is_hooked
+from relay import app, socketio
 
 @socketio.on("two")
 def two(a, b):
@@ -457,11 +458,11 @@ shop = flask.Blueprint("shop", "shop")
 shop.before_request(lambda: None)
 shop.after_request(lambda response: response)
 app.register_blueprint(shop)
-assert not is_hooked(), "a Blueprint's hooks are of its own routes"
+assert not is_hooked(app), "a Blueprint's hooks are of its own routes"
 shop = flask.Blueprint("shop2", "shop2")
 shop.before_app_request(lambda: None)
 app.register_blueprint(shop)
-assert is_hooked()
+assert is_hooked(app)
 """
 
 

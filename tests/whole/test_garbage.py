@@ -8,7 +8,7 @@ import pytest
 
 import relay as relay_app
 from pushrelay.errors import StoreError
-from pushrelay.push.batching import Gathering
+from pushrelay.push.batching import Batcher
 from pushrelay.rooms.packet import Packet
 from pushrelay.server.request import Limits, Parser, Refused
 from pushrelay.store.dispatch import Pending
@@ -67,8 +67,8 @@ def test_what_leaves_a_cycle_is_counted():
 
 
 def test_a_push_that_the_store_did_not_take():
-    told, gathering, poller = [], Gathering(Locked()), Now()
-    assert garbage_of(lambda: gathering.add([Pending("42", "x")], lambda error: told.append(str(error)), poller)) == 0
+    told, batcher, poller = [], Batcher(Locked()), Now()
+    assert garbage_of(lambda: batcher.add([Pending("42", "x")], lambda error: told.append(str(error)), poller)) == 0
     assert set(told) == {"another program holds a lock on it"}
 
 

@@ -1,0 +1,169 @@
+"""How relay.py starts: as a program (`python relay.py`) or imported by another program, such as gunicorn.
+
+Modules that need third-party packages are imported inside functions: a command such as `doctor` runs without them, and
+serving ends with a sentence if one is missing.
+"""
+
+import copy
+import importlib
+import logging
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pushrelay.settings import Settings, SettingsError, load
+from pushrelay.wsgi import hosts
+
+from . import output, streams
+from .commands import missing_module, run_command
+from .flags import parse_flags
+
+if TYPE_CHECKING:
+    from pushrelay.core import Core, WSGIApp
+
+log = logging.getLogger(__name__)
+
+# Importable names of what requirements.txt lists and serving needs.
+PACKAGES = ("flask", "flask_socketio", "werkzeug", "jwt", "httptools", "simple_websocket", "engineio", "socketio")
+# Options of Flask-SocketIO's run() that concern Werkzeug's development server. The relay accepts and ignores them.
+_FOR_WERKZEUG = {"allow_unsafe_werkzeug", "debug", "extra_files", "log_output", "reloader_options", "use_reloader"}
+_SIGPIPE = 141  # the exit code of a program that the signal ended: 128 and its number
+
+
+def settings(name: str) -> Settings:
+    """Return the relay's settings. `name` is relay.py's `__name__`.
+
+    For a program they come from the INI file, the environment and the command line. This function then also runs
+    commands such as `doctor`, and `--help` and `--check`, and ends the process after them. A mistake ends it with one
+    sentence and exit code 2.
+
+    For an importing program they come from the INI file and the environment. Raises SettingsError, ModuleNotFoundError,
+    and Incompatible if an installed package has a version that cannot be used.
+    """
+    return _settings_of_program() if name == "__main__" else _settings_of_import()
+
+
+def _settings_of_import() -> Settings:
+    from pushrelay import dependencies
+
+    dependencies.check()
+    found = load()
+    found.imported = True
+    hosts.check_processes()
+    return found
+
+
+def _settings_of_program() -> Settings:
+    streams.prepare()
+    run_command(sys.argv[1:])  # ends the process if the first word is a command
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # before it serves, Ctrl+C ends it without a traceback
+    try:
+        flags, check_only = parse_flags(sys.argv[1:])
+        _check_packages()
+        found = load(flags=flags)
+        _check_server(found)
+    except SettingsError as error:
+        stop_with(str(error))
+    if check_only:
+        _print_checked(found)
+        raise SystemExit(0)
+    return found
+
+
+def _check_packages() -> None:
+    """End the process with a sentence if a package is missing, or has a version that cannot be used."""
+    try:
+        for package in PACKAGES:
+            importlib.import_module(package)
+    except ModuleNotFoundError as missing:
+        stop_with(missing_module(str(missing.name)))
+    from pushrelay import dependencies
+
+    try:
+        dependencies.check()
+    except dependencies.Incompatible as error:
+        stop_with(str(error))
+
+
+def _check_server(found: Settings) -> None:
+    """Raise SettingsError if the server that the settings ask for cannot run here."""
+    from pushrelay.core import is_own
+
+    is_own(found)
+
+
+def _print_checked(found: Settings) -> None:
+    from .banner import checked
+
+    error = output.print_text(checked(found))
+    if isinstance(error, BrokenPipeError):  # whoever reads the output has read enough
+        raise SystemExit(_SIGPIPE)
+    if error:
+        stop_with(f"the result of --check cannot be written ({error.strerror}): check where its output goes")
+
+
+def run(relay: "Core", app: "WSGIApp") -> None:
+    """Serve `app` until a signal ends the program.
+
+    If another program imported relay.py, that one serves: then only close the relay when it ends.
+    """
+    if relay.settings.imported:
+        hosts.at_end(relay.close)
+    else:
+        serve(relay, app)
+
+
+def serve(relay: "Core", app: "WSGIApp", host: str | None = None, port: int | None = None) -> None:
+    """Serve `app` until a signal or an exception comes, and shut down in order.
+
+    `host` and `port` replace the settings of these names. End the process with a sentence if the address cannot be
+    bound or the store cannot be opened.
+    """
+    from pushrelay.errors import StoreError
+    from pushrelay.lifecycle import exit_at_signals
+    from pushrelay.log.handler import start_log
+    from pushrelay.server.systemd import notify
+
+    from .banner import banner, cannot_listen
+
+    chosen = copy.copy(relay.settings)
+    chosen.host = chosen.host if host is None else host
+    chosen.port = chosen.port if port is None else port
+    start_log()
+    if threading.current_thread() is threading.main_thread():
+        exit_at_signals()
+    try:
+        server = relay.make_server(app, chosen)
+    except OSError as error:
+        stop_with(cannot_listen(chosen, error))
+    try:
+        relay.maintenance.start()
+        if unprinted := output.print_text(banner(chosen, server.port)):
+            log.warning("the relay serves, but its address could not be printed (%s)", unprinted.strerror)
+        notify("READY=1")
+        relay.lifecycle.serve(server)
+    except StoreError as error:
+        stop_with(str(error))
+    finally:
+        server.close()
+        relay.maintenance.close()
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Check the options that an app passes to socketio.run(). Raise TypeError for those that the relay cannot do."""
+    unknown = sorted(set(options) - _FOR_WERKZEUG)
+    if unknown:
+        raise TypeError(
+            f"socketio.run() of the relay takes host and port, not {', '.join(unknown)}: use the relay's settings "
+            "(wsgi.ini, RELAY_*), and a web server in front for TLS"
+        )
+    if options.get("use_reloader") or options.get("extra_files"):
+        log.warning("the relay does not reload an app that was changed: start it again")
+
+
+def stop_with(message: str) -> NoReturn:
+    """End the process because it cannot start: one sentence, exit code 2."""
+    output.print_error(f"relay: {message}")
+    raise SystemExit(2)

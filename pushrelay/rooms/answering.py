@@ -1,0 +1,65 @@
+"""Handlers of the relay's own Socket.IO events: what they return, or why they refuse, is the acknowledgement."""
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Protocol
+
+from pushrelay.answers import failure, store_away
+from pushrelay.errors import Refused, StoreError
+from pushrelay.log.refusals import RefusalLog
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Any, str, dict[str, Any]], dict[str, Any]]  # message, sid, and the environ of the socket
+Answered = Callable[[str, Any, bool], dict[str, Any] | None]  # as dispatch calls it: sid, message, wants_answer
+
+
+class Server(Protocol):
+    """The part of a socketio.Server that this uses."""
+
+    manager: Any
+
+    def on(self, event: str, handler: Any) -> Any:
+        """Make `handler` the one of this event."""
+
+    def get_environ(self, sid: str) -> dict[str, Any] | None:
+        """Return the environ of a socket's handshake, or None if the socket has left."""
+
+
+def answering(server: Server, refusal_log: RefusalLog) -> Callable[..., Callable[[Handler], Answered]]:
+    """Return a decorator for handlers of the relay's own events, in namespace "/" of `server`.
+
+    `@decorator(event, not_done)` registers a function `(message, sid, environ) -> answer` for `event`. `not_done` is
+    the part of the error message that names what a failing store left undone. A refusal is also emitted as
+    `relay_error` if the client asked for no acknowledgement.
+    """
+
+    def decorator(event: str, not_done: str = "nothing was done") -> Callable[[Handler], Answered]:
+        def decorate(handler: Handler) -> Answered:
+            @wraps(handler)
+            def answered(sid: str, message: Any, wants_answer: bool) -> dict[str, Any] | None:
+                environ = server.get_environ(sid)
+                if environ is None:  # the client has just left
+                    return None
+                try:
+                    return {"ok": True, **handler(message, sid, environ)}
+                except Refused as error:
+                    refusal_log.log_event(environ, event, error)
+                    body = error.body()
+                except StoreError as error:
+                    body = store_away(error, not_done).body()
+                except Exception:
+                    log.exception("the handler of %s failed", handler.__name__)
+                    body = failure().body()
+                answer = {"ok": False, **body}
+                if not wants_answer:
+                    server.manager.emit("relay_error", answer, "/", room=sid)
+                return answer
+
+            server.on(event, answered)
+            return answered
+
+        return decorate
+
+    return decorator
