@@ -196,7 +196,8 @@ def live() -> Response:
 @app.get("/health/ready")
 def ready() -> Response:
     """Return 200 if the relay takes pushes now."""
-    if reason := relay.trouble(request.environ):
+    reason = relay.trouble(request.environ)
+    if reason:
         return json_response({"ready": False, "reason": reason}, "503 Service Unavailable")
     return json_response({"ready": True})
 

@@ -26,13 +26,13 @@ OLD = [each for each in INTERPRETERS if (3, 6) <= tuple(map(int, each.parts[-3].
 # Python.
 
 
-def test_any_python_from_3_6_on_can_compile_the_file_that_names_the_version_it_needs():
-    source = (ROOT / "relay.py").read_text()
-    tree = ast.parse(source, feature_version=(3, 7))  # the oldest that ast knows in all versions of Python
-    check = next(node for node in tree.body if isinstance(node, ast.If))
-    before = tree.body[: tree.body.index(check)]
-    assert [ast.unparse(node) for node in before[1:]] == ["import sys"], "nothing else is imported before the check"
-    assert not {type(node).__name__ for node in ast.walk(tree)} & {"NamedExpr", "Match", "TryStar"}
+def test_any_python_from_3_6_on_can_compile_the_files_up_to_the_check_of_its_version():
+    for name in ("relay.py", "pushrelay/__init__.py"):
+        tree = ast.parse((ROOT / name).read_text(), feature_version=(3, 7))  # the oldest that ast always knows
+        assert not {type(node).__name__ for node in ast.walk(tree)} & {"NamedExpr", "Match", "TryStar"}
+    imports = [node.module for node in ast.parse((ROOT / "relay.py").read_text()).body if hasattr(node, "module")]
+    first = next(module for module in imports if module not in sys.stdlib_module_names | {"collections.abc"})
+    assert first.startswith("pushrelay."), "the package checks the version before anything else is imported"
 
 
 def old_python(python, arguments):
