@@ -45,7 +45,8 @@ class Core:
     `broker(deliver)` returns the broker to use; without it, the setting `broker` names one. A broker calls
     `deliver(publication, skip_sid)` for each publication that it has stored, in the order of their offsets.
 
-    Raises SettingsError if the settings ask for a server that cannot run here.
+    Raises SettingsError if the settings ask for a server that cannot run here, and ValueError if the working folder,
+    in which the store is to be, was removed.
     """
 
     def __init__(self, settings: Settings, broker: Callable[[Deliver], Broker] | None = None):
@@ -55,7 +56,7 @@ class Core:
         self.refusal_log = RefusalLog(self.log_limiter, self.access.client_address)
         self.rooms = _rooms(settings, self.access, self.log_limiter)  # Flask-SocketIO's client_manager
         deliver = delivery(self.rooms, settings)
-        self.broker = _broker(settings, deliver) if broker is None else broker(deliver)
+        self.broker = broker_of(settings, deliver) if broker is None else broker(deliver)
         self.publisher = Publisher(self.broker, settings, self.access, self.refusal_log)
         self.registrations = Registrations(
             self.broker, self.rooms, settings, self.publisher.waiters.note, self.access.full_address
@@ -140,7 +141,8 @@ def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> Any:
     return RoomManager()
 
 
-def _broker(settings: Settings, deliver: Deliver) -> Broker:
+def broker_of(settings: Settings, deliver: Deliver) -> Broker:
+    """Return the broker that the settings name, not started. Raise ValueError if its file cannot be named."""
     return open_broker(
         settings.broker,
         deliver,

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pushrelay.settings import Settings, SettingsError, load
+from pushrelay.settings import Settings, load
 from pushrelay.wsgi import hosts
 
 from . import output, streams
@@ -63,8 +63,8 @@ def _settings_of_program() -> Settings:
         flags, check_only = parse_flags(sys.argv[1:])
         _check_packages()
         found = load(flags=flags)
-        _check_server(found)
-    except SettingsError as error:
+        _check_parts(found)
+    except ValueError as error:  # SettingsError is one
         stop_with(str(error))
     if check_only:
         _print_checked(found)
@@ -87,11 +87,12 @@ def _check_packages() -> None:
         stop_with(str(error))
 
 
-def _check_server(found: Settings) -> None:
-    """Raise SettingsError if the server that the settings ask for cannot run here."""
-    from pushrelay.core import is_own
+def _check_parts(found: Settings) -> None:
+    """Raise ValueError for a setting that is well-formed but cannot work here. Opens nothing."""
+    from pushrelay import core
 
-    is_own(found)
+    core.is_own(found)
+    core.broker_of(found, lambda publication, skip_sid: 0)
 
 
 def _print_checked(found: Settings) -> None:
