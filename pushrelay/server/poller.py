@@ -80,7 +80,7 @@ class Timer:
 
     def run(self) -> None:
         callback, args = self._callback, self._args
-        self.cancel()
+        self._callback, self._args = None, ()
         if callback is not None:
             callback(*args)
 
@@ -332,11 +332,14 @@ class Poller:
             events = self._epoll.poll(0 if has_work else self._until_next_timer(), BATCH)
             self._waiting = False
             self._polled = time.monotonic()
-            sources = self._sources
+            sources, ready = self._sources, self._ready
             for fd, _ in events:
                 source = sources.get(fd)
                 if source is not None:
-                    self._queue(source)
+                    if getattr(source, "share", None) is None:
+                        ready.append(source)
+                    else:
+                        self._shares.add(source)
                 elif fd == self._bell:
                     self._silence_bell()
             # Still with the lock: the lead may have been handed on meanwhile, and the next leader has to see them.
