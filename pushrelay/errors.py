@@ -59,13 +59,19 @@ class StoreInUse(StoreError):
 
 
 class NotYet(BaseException):
-    """What is needed for an answer is not there yet. `then(callback)` has it called when it is, by some thread.
+    """Raised by a handler of an event that needs something which is not known yet, such as PHP's answer.
 
-    `leave()` is called instead if the client goes away first, so that its place is given back.
-    It is no error, so nothing that handles errors may take it on its way up to who can wait: RoomManager.receive.
+    The packet then waits, and no thread does: a few threads that wait for PHP, which may itself wait for a push to the
+    relay, would stop all service. When some thread calls the callback given to `call_when_ready(callback)`, the packet
+    is handled again from its beginning, so a handler must be repeatable up to the line that raises this. `cancel()` is
+    called instead if the client disconnects first. See rooms.deferred.
+
+    It is not an Exception, so that no handler of errors takes it on its way up to RoomManager.
     """
 
-    def __init__(self, then: Callable[[Callable[[], None]], None], leave: Callable[[], None] = lambda: None):
+    def __init__(
+        self, call_when_ready: Callable[[Callable[[], None]], None], cancel: Callable[[], None] = lambda: None
+    ):
         super().__init__()
-        self.then = then
-        self.leave = leave
+        self.call_when_ready = call_when_ready
+        self.cancel = cancel

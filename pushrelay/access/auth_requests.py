@@ -1,57 +1,67 @@
-"""Questions to auth_url, and the order in which those that wait are asked."""
+"""Requests to auth_url, one for each visitor, and the order in which they are sent."""
 
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 from pushrelay.errors import Refused
 
 from .tokens import Rights
 
-BEGIN_SECONDS = 30.0  # a request that has not begun by then fails
-LONGEST = 70.0  # seconds; more than auth_timeout can be
+BEGIN_SECONDS = 30.0  # a request that has not been sent by then fails
+MOST_SECONDS = 70.0  # longer than the largest auth_timeout
+
+
+class Visitor(NamedTuple):
+    """A browser as the site would see it if it came by itself: its header Cookie, its User-Agent and its address."""
+
+    cookies: str = ""
+    agent: str = ""
+    address: str = ""
 
 
 class AuthRequest:
-    """Which ids may this visitor register? Any thread may call it."""
+    """A request to auth_url for the rights of one visitor. Any thread may call it.
 
-    def __init__(self, visitor: Any, share: str | None = None):
-        self.visitor = visitor  # an auth_site.Visitor
+    `share` stands for the client whose turn the request takes, such as its address. Requests of the same share wait for
+    each other: see AuthQueue.
+    """
+
+    def __init__(self, visitor: Visitor, share: str | None = None):
+        self.visitor = visitor
         self.share = share
-        self.waiting = 1  # clients that wait for the answer; AuthBackend's lock is over it
-        self.asked = time.monotonic()
-        self.begun: float | None = None  # when PHP was asked, monotonic
-        self.counts_until = 0.0  # its answer, monotonic
-        self.outdated = False  # what PHP says now, or said, may be of before forget()
+        # AuthBackend changes these, most of them under its lock.
+        self.clients = 1  # that wait for the result
+        self.created = time.monotonic()
+        self.started: float | None = None  # when it was sent (monotonic)
+        self.valid_until = 0.0  # until when its result may answer other clients (monotonic)
+        self.is_stale = False  # its result may be older than the last forget_results()
         self._lock = threading.Lock()
-        self._settled = threading.Event()
+        self._done = threading.Event()
         self._outcome: Rights | Refused | None = None
         self._callbacks: list[Callable[[], None]] = []
 
     @property
-    def cookies(self) -> str:
-        return self.visitor.cookies
+    def is_done(self) -> bool:
+        """Return whether there is a result."""
+        return self._done.is_set()
 
-    @property
-    def is_settled(self) -> bool:
-        return self._settled.is_set()
-
-    def then(self, callback: Callable[[], None]) -> None:
-        """Call back when there is an answer; at once if there is one."""
+    def call_when_done(self, callback: Callable[[], None]) -> None:
+        """Call back from some thread when there is a result; at once if there is one."""
         with self._lock:
-            if not self.is_settled:
+            if not self.is_done:
                 self._callbacks.append(callback)
                 return
         callback()
 
     def wait(self) -> None:
-        """Wait for an answer in this thread, no longer than it can take."""
-        self._settled.wait(BEGIN_SECONDS + LONGEST)
+        """Block until there is a result, at most for the time that it can take."""
+        self._done.wait(BEGIN_SECONDS + MOST_SECONDS)
 
-    def answer(self) -> Rights:
-        """Return what PHP allows. Raises Refused."""
+    def result(self) -> Rights:
+        """Return the rights that the site gives. Raises Refused if it gives none or cannot be asked."""
         outcome = self._outcome
         if isinstance(outcome, Rights):
             return outcome
@@ -59,27 +69,27 @@ class AuthRequest:
             raise not_available("it takes too long")
         raise Refused(outcome.status, outcome.error, outcome.message)
 
-    def settle(self, outcome: Rights | Refused) -> None:
-        """Set the outcome, unless there is one, and call back all who wait."""
+    def finish(self, outcome: Rights | Refused) -> None:
+        """Set the result and call back everybody who waits. Does nothing if there is a result already."""
         with self._lock:
-            if self.is_settled:
+            if self.is_done:
                 return
             self._outcome = outcome
-            self._settled.set()
+            self._done.set()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
 
 
 class AuthQueue:
-    """Questions that wait: one of each share in rotation. The caller holds a lock.
+    """Requests that have not been sent. Shares take turns, so that no address delays another. The caller holds a lock.
 
-    So the clients of one address, however many cookies they make up, do not keep those of another from their answer.
+    A client can make up any number of cookies, and each is another visitor. All of them are in its address's share.
     """
 
     def __init__(self) -> None:
         self._by_share: dict[str | None, OrderedDict[AuthRequest, None]] = {}
-        self._rotation: deque[str | None] = deque()  # each share with a request at least once, the next one first
+        self._rotation: deque[str | None] = deque()  # each share that has requests, the next one first
         self._count = 0
 
     def __len__(self) -> int:
@@ -94,7 +104,7 @@ class AuthQueue:
         self._count += 1
 
     def pop(self) -> AuthRequest:
-        """Take the first request of the share whose turn it is. Raises IndexError if none waits."""
+        """Remove and return the first request of the share whose turn it is. Raises IndexError if there is none."""
         share = self._rotation.popleft()
         request, _ = self._by_share[share].popitem(last=False)
         self._count -= 1
@@ -105,9 +115,9 @@ class AuthQueue:
         return request
 
     def remove(self, request: AuthRequest) -> bool:
-        """Take a request out; returns whether it was there."""
-        waiting = self._by_share.get(request.share, {})
-        if request not in waiting:
+        """Remove a request. Return whether it was in the queue."""
+        waiting = self._by_share.get(request.share)
+        if waiting is None or request not in waiting:
             return False
         del waiting[request]
         self._count -= 1
@@ -117,5 +127,6 @@ class AuthQueue:
         return True
 
 
-def not_available(why: str) -> Refused:
-    return Refused(503, "auth_not_available", f"the site could not be asked (setting auth_url): {why}")
+def not_available(reason: str) -> Refused:
+    """Return the refusal (503) for a site that cannot be asked."""
+    return Refused(503, "auth_not_available", f"the site could not be asked (setting auth_url): {reason}")

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pushrelay.access.auth_url import AuthBackend, Visitor
+from pushrelay.access.auth_requests import Visitor
+from pushrelay.access.auth_url import AuthBackend
 from pushrelay.access.tokens import Rights, Tokens
 from pushrelay.errors import NotYet, Refused, bad
 from pushrelay.json_text import encode
@@ -177,7 +178,7 @@ class Registrations:
             except Exception:
                 log.exception("a socket could not be told that its time is over")
         if self._auth is not None:
-            self._auth.give_up()
+            self._auth.fail_overdue()
 
     def close(self, destinations: list[str]) -> int:
         """Close all sockets that hold one of these, or whose register is under way; returns how many those were.
@@ -185,7 +186,7 @@ class Registrations:
         Who registers next is asked about anew: who was logged out just now must not be let in by what PHP said before.
         """
         if self._auth is not None:
-            self._auth.forget()
+            self._auth.forget_results()
         rooms = {room for each in destinations for room in rooms_of(each)}
         # Registers under way first: a socket whose register is over by now is in its rooms already.
         in_progress = [each for each in list(self._in_progress.values()) if not each.rooms.isdisjoint(rooms)]
@@ -241,15 +242,15 @@ class Registrations:
         """What PHP says about this browser. Raises NotYet until that is known, where the manager can wait for it."""
         # What was asked for this socket is its answer, also where answers count for no time at all.
         auth_request = state.auth_request
-        if auth_request is None or (auth_request.is_settled and auth_request.outdated):
+        if auth_request is None or (auth_request.is_done and auth_request.is_stale):
             share = self._manager.share_of(state.sid) if self._manager.can_defer else None
-            auth_request = state.auth_request = self._auth.ask(self._visitor(environ), share)
-        if not auth_request.is_settled:
+            auth_request = state.auth_request = self._auth.request(self._visitor(environ), share)
+        if not auth_request.is_done:
             if self._manager.can_defer:
-                raise NotYet(auth_request.then, lambda: self._auth.leave(auth_request))
+                raise NotYet(auth_request.call_when_done, lambda: self._auth.release(auth_request))
             auth_request.wait()
         state.auth_request = None
-        return auth_request.answer()
+        return auth_request.result()
 
     def _visitor(self, environ: dict[str, Any]) -> Visitor:
         address = self._address_of(environ) or ""

@@ -1,117 +1,132 @@
-"""Packets of clients whose first one has to wait for something: kept, and handled behind it, in their order."""
+"""Packets of clients whose first packet has to wait for something: kept, and handled behind it in their order."""
 
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from pushrelay.errors import NotYet
 from pushrelay.server.fair_queue import TURN_SECONDS
 
 log = logging.getLogger(__name__)
 
-# Of one client so many may wait, far more than a page sends in those seconds; and so many bytes, in messages of the
-# largest size.
-MOST_PACKETS = 100
-MOST_MESSAGES = 4
+Data = str | bytes  # one Socket.IO packet, or an attachment, as the client sent it
+
+MOST_PACKETS = 100  # that may wait for one client: far more than a page sends while PHP answers
+MOST_MESSAGES = 4  # as many bytes may wait for one client as this number of the largest messages has
 
 
 class _Packets:
-    """Those of one client."""
+    """The packets of one client that wait."""
 
     __slots__ = ("not_yet", "queue", "size")
 
     def __init__(self) -> None:
-        self.queue: deque[Any] = deque()
-        self.size = 0
+        self.queue: deque[Data] = deque()
+        self.size = 0  # of the queue, in bytes or characters
         self.not_yet: NotYet | None = None  # what the first of them waits for
 
-    def take(self) -> Any:
+    def take(self) -> Data:
         packet = self.queue.popleft()
         self.size -= len(packet)
         return packet
 
-    def keep(self, packet: Any, first: bool = False) -> None:
-        (self.queue.appendleft if first else self.queue.append)(packet)
+    def add(self, packet: Data) -> None:
+        self.queue.append(packet)
+        self.size += len(packet)
+
+    def put_back(self, packet: Data) -> None:
+        self.queue.appendleft(packet)
         self.size += len(packet)
 
 
 class DeferredPackets:
-    """Hands packets to `handle(client, packet)`, which may raise NotYet. Any thread may call it.
+    """Hands packets to `handle(client, packet)`, which may raise NotYet: then the packet waits, and no thread does.
 
-    `call_soon(callback, client)` has a thread call back, when it is the turn of this client.
+    When what it waits for is there, the packet is handled again from its beginning, and after it all packets of this
+    client that came behind it. So handlers are written as if nothing ever waited, and a client's order stays.
+
+    `call_soon(callback, client)` has some thread call `callback(client)` when it is the turn of this client. Any thread
+    may call these methods.
     """
 
-    def __init__(self, handle: Callable[[str, Any], None], call_soon: Callable[[Callable[[str], None], str], None]):
+    def __init__(self, handle: Callable[[str, Data], None], call_soon: Callable[[Callable[[str], None], str], None]):
         self._handle = handle
         self._call_soon = call_soon
         self._lock = threading.Lock()  # over what follows
-        self._held: dict[str, _Packets] = {}  # by client
+        self._waiting: dict[str, _Packets] = {}  # by client
 
     def __len__(self) -> int:
-        """How many clients wait."""
-        return len(self._held)
+        """Return the number of clients whose packets wait."""
+        return len(self._waiting)
 
-    def receive(self, client: str, packet: Any, message_bytes: int) -> bool:
-        """Handle a packet, or keep it behind those of this client that wait. False where more wait than may.
+    def receive(self, client: str, packet: Data, message_bytes: int) -> bool:
+        """Handle a packet, or keep it behind those of this client that wait. Return False if too much waits then.
 
-        `message_bytes`: what one message may have.
+        `message_bytes` is the size of the largest message that a client may send.
         """
-        if client in self._held:
+        if client in self._waiting:
             with self._lock:
-                held = self._held.get(client)
-                if held is not None:
-                    held.keep(packet)
-                    return len(held.queue) <= MOST_PACKETS and held.size <= MOST_MESSAGES * message_bytes
+                waiting = self._waiting.get(client)
+                if waiting is not None:
+                    waiting.add(packet)
+                    return len(waiting.queue) <= MOST_PACKETS and waiting.size <= MOST_MESSAGES * message_bytes
         try:
             self._handle(client, packet)
         except NotYet as not_yet:
             with self._lock:
-                held = self._held.setdefault(client, _Packets())
-                held.keep(packet)
-                held.not_yet = NotYet(not_yet.then, not_yet.leave)  # without the traceback, which knows this call
+                waiting = self._waiting.setdefault(client, _Packets())
+                waiting.add(packet)
+                waiting.not_yet = _without_traceback(not_yet)
             self._resume_after(not_yet, client)
         return True
 
     def forget(self, client: str) -> None:
-        """The client is gone, and what waits with it."""
+        """Drop the packets of a client that has disconnected, and cancel what they wait for."""
         with self._lock:
-            held = self._held.pop(client, None)
-            not_yet = None if held is None else held.not_yet
+            waiting = self._waiting.pop(client, None)
+            not_yet = None if waiting is None else waiting.not_yet
         if not_yet is not None:
-            not_yet.leave()
+            not_yet.cancel()
 
     def _resume_after(self, not_yet: NotYet, client: str) -> None:
-        not_yet.then(lambda: self._call_soon(self._resume, client))
+        not_yet.call_when_ready(lambda: self._call_soon(self._resume, client))
 
     def _resume(self, client: str) -> None:
-        """Handle what waits, and what is added, until the turn is over or something has to wait again."""
+        """Handle the packets that wait, until the turn is over or one of them has to wait again."""
         ends_at = time.monotonic() + TURN_SECONDS
         while True:
             with self._lock:
-                held = self._held.get(client)
-                if held is None:
+                waiting = self._waiting.get(client)
+                if waiting is None:
                     return
-                if not held.queue:
-                    del self._held[client]
+                if not waiting.queue:
+                    del self._waiting[client]
                     return
-                packet, held.not_yet = held.take(), None
+                packet, waiting.not_yet = waiting.take(), None
             try:
                 self._handle(client, packet)
             except NotYet as not_yet:
-                with self._lock:
-                    held.keep(packet, first=True)
-                    held.not_yet = NotYet(not_yet.then, not_yet.leave)
-                    is_here = self._held.get(client) is held
-                if is_here:
-                    self._resume_after(not_yet, client)
-                else:  # it went away while its packet was handled
-                    not_yet.leave()
+                self._wait_again(client, waiting, packet, not_yet)
                 return
             except Exception:
-                log.exception("a packet failed that had to wait")
+                log.exception("a packet that had to wait could not be handled")
             if time.monotonic() > ends_at:
                 self._call_soon(self._resume, client)
                 return
+
+    def _wait_again(self, client: str, waiting: _Packets, packet: Data, not_yet: NotYet) -> None:
+        with self._lock:
+            waiting.put_back(packet)
+            waiting.not_yet = _without_traceback(not_yet)
+            is_connected = self._waiting.get(client) is waiting
+        if is_connected:
+            self._resume_after(not_yet, client)
+        else:  # it disconnected while its packet was handled
+            not_yet.cancel()
+
+
+def _without_traceback(not_yet: NotYet) -> NotYet:
+    """Return a copy that keeps no frames alive: the traceback of the original refers to this very call."""
+    return NotYet(not_yet.call_when_ready, not_yet.cancel)

@@ -16,7 +16,8 @@ import pytest
 from conftest import ROOT, Client, free_port, need, wait_for
 from fronts import openssl
 
-from pushrelay.access.auth_site import AuthSite, Visitor
+from pushrelay.access.auth_requests import Visitor
+from pushrelay.access.auth_site import AuthSite
 from pushrelay.access.auth_url import AuthBackend
 from pushrelay.access.tokens import Rights
 from pushrelay.cli.doctor.entrance import Entrance
@@ -114,11 +115,11 @@ def test_the_doctor_asks_auth_url_and_says_what_to_write(name, php):
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_log_says_once_a_minute_what_keeps_visitors_out_and_what_to_do(name, php, caplog):
     php.says, _, words = FAULTS[name]
-    asker = AuthBackend(Settings(auth_url=f"{php.url}?key=hidden"))
+    backend = AuthBackend(Settings(auth_url=f"{php.url}?key=hidden"))
     with caplog.at_level(logging.WARNING):
         for n in range(3):
-            question = asker.ask(f"visitor={n}; PHPSESSID=s3cr3t")
-            wait_for(lambda question=question: question.is_settled)
+            request = backend.request(Visitor(f"visitor={n}; PHPSESSID=s3cr3t"))
+            wait_for(lambda request=request: request.is_done)
     (line,) = [each.getMessage() for each in caplog.records]
     assert line.startswith(f"visitors were refused, {php.url}: ")
     assert all(word.lower() in line.lower() for word in words), line
@@ -126,11 +127,11 @@ def test_the_log_says_once_a_minute_what_keeps_visitors_out_and_what_to_do(name,
 
 
 def test_each_cause_has_its_own_line(php, caplog):
-    asker = AuthBackend(Settings(auth_url=php.url))
+    backend = AuthBackend(Settings(auth_url=php.url))
     for n, name in enumerate(("404", "warning", "https", "404")):
         php.says = FAULTS[name][0]
-        question = asker.ask(f"visitor={n}")
-        wait_for(lambda question=question: question.is_settled)
+        request = backend.request(Visitor(f"visitor={n}"))
+        wait_for(lambda request=request: request.is_done)
     assert len(caplog.records) == 3
 
 
@@ -144,7 +145,7 @@ def test_a_site_that_says_no_or_who_is_well_and_logs_nothing(php, caplog):
         php.says = says
         said, report = doctor_on(php.url)
         assert words in said and not report.failures + report.warnings, said
-        AuthSite(Settings(auth_url=php.url)).ask(Visitor())
+        AuthSite(Settings(auth_url=php.url)).fetch(Visitor())
     php.says = (200, {}, '["*"]')
     said, report = doctor_on(php.url)
     assert report.warnings == 1 and "lets anybody register any id" in said
@@ -163,7 +164,7 @@ def test_a_redirect_to_the_same_page_is_no_answer_about_the_visitor(php):
     site = AuthSite(Settings(auth_url=php.url))
     for name, error in (("https", "auth_not_available"), ("slash", "auth_not_available"), ("login", "not_allowed")):
         php.says = FAULTS[name][0]
-        assert site.ask(Visitor()).outcome.error == error
+        assert site.fetch(Visitor()).outcome.error == error
 
 
 # A name and a password in the URL.
@@ -172,12 +173,12 @@ def test_a_redirect_to_the_same_page_is_no_answer_about_the_visitor(php):
 def test_a_site_behind_a_password_is_asked_with_it_and_nobody_is_shown_it(php, caplog):
     php.says = (500, {}, "")
     url = php.url.replace("//", "//shop:p%40ss:w%C3%B6rd@")
-    found = AuthSite(Settings(auth_url=url)).ask(Visitor("a=1"))
+    found = AuthSite(Settings(auth_url=url)).fetch(Visitor("a=1"))
     assert isinstance(found.outcome, Refused)
     given = php.asked[-1]["Authorization"].removeprefix("Basic ")
     assert base64.b64decode(given).decode() == "shop:p@ss:wörd"
-    question = AuthBackend(Settings(auth_url=url)).ask("b=1")
-    wait_for(lambda: question.is_settled)
+    request = AuthBackend(Settings(auth_url=url)).request(Visitor("b=1"))
+    wait_for(lambda: request.is_done)
     said, _ = doctor_on(url)
     for text in (caplog.text, said, found.outcome.message, found.advice, without_secrets(url)):
         assert "shop" not in text and "p%40ss" not in text and "p@ss" not in text
@@ -241,18 +242,18 @@ def secure(own_ca):
 
 
 def test_a_site_with_a_ca_of_its_own_is_asked_if_the_setting_names_the_ca(secure, own_ca, caplog):
-    found = AuthSite(Settings(auth_url=secure.url)).ask(Visitor())
+    found = AuthSite(Settings(auth_url=secure.url)).fetch(Visitor())
     assert "secure" in found.outcome.message and "auth_ca" in found.advice and not secure.asked
     assert "auth_ca" in doctor_on(secure.url)[0]
-    assert isinstance(AuthSite(Settings(auth_url=secure.url, auth_ca=str(own_ca[0]))).ask(Visitor()).outcome, Rights)
+    assert isinstance(AuthSite(Settings(auth_url=secure.url, auth_ca=str(own_ca[0]))).fetch(Visitor()).outcome, Rights)
     other = secure.url.replace("localhost", "127.0.0.1")
-    found = AuthSite(Settings(auth_url=other, auth_ca=str(own_ca[0]))).ask(Visitor())
+    found = AuthSite(Settings(auth_url=other, auth_ca=str(own_ca[0]))).fetch(Visitor())
     assert "a host name that its certificate names" in found.advice
 
 
 def test_the_systems_own_variable_for_cas_is_honoured(secure, own_ca, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(own_ca[0]))
-    assert isinstance(AuthSite(Settings(auth_url=secure.url)).ask(Visitor()).outcome, Rights)
+    assert isinstance(AuthSite(Settings(auth_url=secure.url)).fetch(Visitor()).outcome, Rights)
 
 
 def test_a_ca_without_key_usage_is_accepted_on_every_python(own_ca, secure):
@@ -288,7 +289,7 @@ def test_a_ca_that_cannot_be_read_stops_the_start_with_a_sentence(text, word, tm
         load({}, {"auth_ca": text})
 
 
-# What goes with the question.
+# What goes with the request.
 
 
 def test_the_site_learns_the_browsers_agent_and_address_and_nothing_else(start_relay, php):
@@ -307,16 +308,16 @@ def test_the_site_learns_the_browsers_agent_and_address_and_nothing_else(start_r
 
 
 def test_an_answer_for_one_browser_is_not_anothers_with_the_same_cookies(php):
-    asker = AuthBackend(Settings(auth_url=php.url))
-    first = asker.ask(Visitor("a=1", "Firefox", "198.51.100.9"))
-    assert asker.ask(Visitor("a=1", "Firefox", "198.51.100.9")) is first
-    assert asker.ask(Visitor("a=1", "curl", "198.51.100.9")) is not first
-    assert asker.ask(Visitor("a=1", "Firefox", "203.0.113.5")) is not first
+    backend = AuthBackend(Settings(auth_url=php.url))
+    first = backend.request(Visitor("a=1", "Firefox", "198.51.100.9"))
+    assert backend.request(Visitor("a=1", "Firefox", "198.51.100.9")) is first
+    assert backend.request(Visitor("a=1", "curl", "198.51.100.9")) is not first
+    assert backend.request(Visitor("a=1", "Firefox", "203.0.113.5")) is not first
 
 
 @pytest.mark.parametrize("agent", ["a\r\nX-Admin: yes", "x" * 5000, "\x00\x7f", "Grüße"])
 def test_an_odd_agent_adds_no_header_and_keeps_nobody_out(agent, php):
     php.says = (200, {}, '["42"]')
-    found = AuthSite(Settings(auth_url=php.url)).ask(Visitor("odd=1", agent))
+    found = AuthSite(Settings(auth_url=php.url)).fetch(Visitor("odd=1", agent))
     assert isinstance(found.outcome, Rights)
     assert php.asked[-1]["X-Admin"] is None and len(php.asked[-1]["User-Agent"] or "") <= 512

@@ -17,9 +17,9 @@ import socketio
 from conftest import ROOT, fds, free_port, need, wait_for
 
 from pushrelay.access import auth_url
-from pushrelay.access.auth_requests import AuthQueue, AuthRequest
+from pushrelay.access.auth_requests import Visitor
 from pushrelay.access.tokens import sign
-from pushrelay.engine.engine import Engine
+from pushrelay.client import workers
 from pushrelay.errors import NotYet, Refused
 from pushrelay.register.registrations import Registrations
 from pushrelay.rooms.manager import RoomManager
@@ -451,117 +451,118 @@ def test_phps_own_server_is_asked_with_the_example_of_the_documentation(start_re
         php.wait()
 
 
-# The asker alone.
+# The backend alone.
 
 
 @pytest.fixture
-def asker(site):
+def backend(site):
     return auth_url.AuthBackend(Settings(auth_url=site.url, auth_concurrency=1))
 
 
-def test_what_is_forgotten_is_asked_again_also_what_is_under_way(asker, site):
-    question = asker.ask("do=list; forget=1")
-    wait_for(lambda: question.is_settled)
-    assert asker.ask("do=list; forget=1") is question
-    asker.forget()
-    assert asker.ask("do=list; forget=1") is not question
-    under_way = asker.ask("do=wait; forget=2")
+def test_what_is_forgotten_is_asked_again_also_what_is_under_way(backend, site):
+    request = backend.request(Visitor("do=list; forget=1"))
+    wait_for(lambda: request.is_done)
+    assert backend.request(Visitor("do=list; forget=1")) is request
+    backend.forget_results()
+    assert backend.request(Visitor("do=list; forget=1")) is not request
+    under_way = backend.request(Visitor("do=wait; forget=2"))
     wait_for(lambda: site.asked_with("do=wait; forget=2") == 1)
-    asker.forget()
-    assert asker.ask("do=wait; forget=2") is under_way
+    backend.forget_results()
+    assert backend.request(Visitor("do=wait; forget=2")) is under_way
     site.go_on.set()
-    wait_for(lambda: under_way.is_settled)
+    wait_for(lambda: under_way.is_done)
     assert site.asked_with("do=wait; forget=2") == 2
 
 
-def test_an_answer_does_not_outlive_the_time_that_php_gives_it(asker, site):
+def test_an_answer_does_not_outlive_the_time_that_php_gives_it(backend, site):
     site.brief_ends = time.time() + 0.2  # and not the ten seconds of auth_cache
-    question = asker.ask("do=brief; outlive=1")
-    wait_for(lambda: question.is_settled)
-    wait_for(lambda: asker.ask("do=brief; outlive=1") is not question, "a new question", 5)
+    request = backend.request(Visitor("do=brief; outlive=1"))
+    wait_for(lambda: request.is_done)
+    wait_for(lambda: backend.request(Visitor("do=brief; outlive=1")) is not request, "a new question", 5)
     wait_for(lambda: site.asked_with("do=brief; outlive=1") == 2)
 
 
-def test_an_answer_that_nobody_fetched_yet_is_forgotten_as_well(site, sio):
-    settings = Settings(auth_url=site.url)
-    registrations = Registrations(open_broker("memory:", lambda *_: 0), sio.manager, settings, lambda *_: None)
+def test_an_answer_that_nobody_fetched_yet_is_forgotten_as_well(site):
+    settings, manager = Settings(auth_url=site.url), RoomManager()
+    socketio.Server(client_manager=manager, async_handlers=False)
+    registrations = Registrations(open_broker("memory:", lambda *_: 0), manager, settings, lambda *_: None)
     environ = {"HTTP_COOKIE": "do=list; late=1"}
     for _ in range(2):
         with pytest.raises(NotYet) as waits:
             registrations.register({"id": "42"}, "sid", environ)
         known = threading.Event()
-        waits.value.then(known.set)
+        waits.value.call_when_ready(known.set)
         assert known.wait(5)
         registrations.close(["42"])  # before the socket went on
     assert site.asked_with("do=list; late=1") == 2
 
 
-def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_stuck(asker, site, monkeypatch):
-    stuck, waiting = asker.ask("do=wait; stuck=1"), asker.ask("do=list; stuck=2")
-    wait_for(lambda: stuck.begun)
+def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_stuck(backend, site, monkeypatch):
+    stuck, waiting = backend.request(Visitor("do=wait; stuck=1")), backend.request(Visitor("do=list; stuck=2"))
+    wait_for(lambda: stuck.started)
     told = []
-    waiting.then(lambda: told.append(1))
-    waiting.asked -= 31
-    stuck.begun -= 4
-    asker.give_up()
-    assert waiting.is_settled and stuck.is_settled and told == [1]
-    for question, word in ((waiting, "auth_concurrency"), (stuck, "auth_timeout")):
+    waiting.call_when_done(lambda: told.append(1))
+    waiting.created -= 31
+    stuck.started -= 4
+    backend.fail_overdue()
+    assert waiting.is_done and stuck.is_done and told == [1]
+    for request, word in ((waiting, "auth_concurrency"), (stuck, "auth_timeout")):
         with pytest.raises(Refused, match=word):
-            question.answer()
-    assert asker.ask("do=list; stuck=2") is waiting, "a failure counts for a second"
-    waiting.counts_until = 0
+            request.result()
+    assert backend.request(Visitor("do=list; stuck=2")) is waiting, "a failure counts for a second"
+    waiting.valid_until = 0
     site.go_on.set()
-    assert asker.ask("do=list; stuck=2") is not waiting
+    assert backend.request(Visitor("do=list; stuck=2")) is not waiting
 
 
 def test_who_comes_and_goes_leaves_no_more_questions_than_there_may_be_clients(site, monkeypatch):
-    asker = auth_url.AuthBackend(Settings(auth_url=site.url, max_connections=3))
-    monkeypatch.setattr(asker, "_hire", lambda: None)
-    questions = [asker.ask(f"gone={n}") for n in range(5)]
-    assert len(asker._queue) == len(asker._requests) == 3
+    backend = auth_url.AuthBackend(Settings(auth_url=site.url, max_connections=3))
+    monkeypatch.setattr(backend._workers, "_start", lambda: None)
+    requests = [backend.request(Visitor(f"gone={n}")) for n in range(5)]
+    assert len(backend._queue) == len(backend._requests) == 3
     with pytest.raises(Refused, match="auth_concurrency"):
-        questions[3].answer()
-    assert asker.ask("gone=0") is questions[0] and not questions[0].is_settled
+        requests[3].result()
+    assert backend.request(Visitor("gone=0")) is requests[0] and not requests[0].is_done
 
 
-def test_giving_up_on_a_crowd_takes_next_to_no_time(asker, monkeypatch):
-    monkeypatch.setattr(asker, "_hire", lambda: None)
+def test_giving_up_on_a_crowd_takes_next_to_no_time(backend, monkeypatch):
+    monkeypatch.setattr(backend._workers, "_start", lambda: None)
     for n in range(10_000):
-        asker.ask(f"crowd={n}").asked -= 31
+        backend.request(Visitor(f"crowd={n}")).created -= 31
     began = time.thread_time()
-    asker.give_up()
-    assert time.thread_time() - began < 0.4 and not asker._open and not asker._queue
+    backend.fail_overdue()
+    assert time.thread_time() - began < 0.4 and not backend._open and not backend._queue
 
 
-def test_addresses_take_turns_in_asking(asker, monkeypatch):
-    monkeypatch.setattr(asker, "_hire", lambda: None)
+def test_addresses_take_turns_in_asking(backend, monkeypatch):
+    monkeypatch.setattr(backend._workers, "_start", lambda: None)
     for n in range(5):
-        asker.ask(f"crowd={n}", "192.0.2.1")
-    visitor = asker.ask("visitor=1", "192.0.2.2")
-    asker._queue.pop()
-    assert asker._queue.pop() is visitor
-    assert [asker._queue.pop().cookies for _ in range(4)] == [f"crowd={n}" for n in range(1, 5)]
-    assert not len(asker._queue)
+        backend.request(Visitor(f"crowd={n}"), "192.0.2.1")
+    visitor = backend.request(Visitor("visitor=1"), "192.0.2.2")
+    backend._queue.pop()
+    assert backend._queue.pop() is visitor
+    assert [backend._queue.pop().visitor.cookies for _ in range(4)] == [f"crowd={n}" for n in range(1, 5)]
+    assert not len(backend._queue)
 
 
-def test_a_question_goes_with_the_last_client_that_waits_for_it(asker, monkeypatch):
-    monkeypatch.setattr(asker, "_hire", lambda: None)
-    question, other = asker.ask("shared=1"), asker.ask("other=1")
-    assert asker.ask("shared=1") is question
-    asker.leave(question)
-    assert len(asker._queue) == 2, "one client still waits"
-    asker.leave(question)
-    assert asker._queue.pop() is other and not len(asker._queue)
-    assert asker._open == {other} and list(asker._requests.values()) == [other]
-    assert asker.ask("shared=1") is not question
+def test_a_question_goes_with_the_last_client_that_waits_for_it(backend, monkeypatch):
+    monkeypatch.setattr(backend._workers, "_start", lambda: None)
+    request, other = backend.request(Visitor("shared=1")), backend.request(Visitor("other=1"))
+    assert backend.request(Visitor("shared=1")) is request
+    backend.release(request)
+    assert len(backend._queue) == 2, "one client still waits"
+    backend.release(request)
+    assert backend._queue.pop() is other and not len(backend._queue)
+    assert backend._open == {other} and list(backend._requests.values()) == [other]
+    assert backend.request(Visitor("shared=1")) is not request
 
 
-def test_cookies_that_begin_alike_are_different_browsers(asker, monkeypatch):
-    monkeypatch.setattr(asker, "_hire", lambda: None)
-    assert asker.ask("c=" + "x" * 4000 + "1") is not asker.ask("c=" + "x" * 4000 + "2")
+def test_cookies_that_begin_alike_are_different_browsers(backend, monkeypatch):
+    monkeypatch.setattr(backend._workers, "_start", lambda: None)
+    assert backend.request(Visitor("c=" + "x" * 4000 + "1")) is not backend.request(Visitor("c=" + "x" * 4000 + "2"))
 
 
-def test_after_a_moment_without_threads_php_is_asked_again(asker, monkeypatch):
+def test_after_a_moment_without_threads_php_is_asked_again(backend, monkeypatch):
     start, failures = threading.Thread.start, []
 
     def failing(thread):
@@ -571,90 +572,18 @@ def test_after_a_moment_without_threads_php_is_asked_again(asker, monkeypatch):
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", failing)
-    questions = [asker.ask(f"do=list; thread={n}") for n in range(3)]
+    requests = [backend.request(Visitor(f"do=list; thread={n}")) for n in range(3)]
     assert len(failures) == 2
-    for each in questions:
-        wait_for(lambda each=each: each.is_settled, "the answer")
+    for each in requests:
+        wait_for(lambda each=each: each.is_done, "the answer")
 
 
-def test_answers_are_kept_in_bounds_and_threads_leave(asker, monkeypatch):
-    monkeypatch.setattr(auth_url, "MOST_KEPT", 5)
-    monkeypatch.setattr(auth_url, "IDLE_SECONDS", 0.05)
+def test_answers_are_kept_in_bounds_and_threads_leave(backend, monkeypatch):
+    monkeypatch.setattr(auth_url, "MOST_RESULTS", 5)
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.05)
     for n in range(20):
-        question = asker.ask(f"do=list; n={n}")
-        wait_for(lambda question=question: question.is_settled)
-    assert len(asker._requests) <= 5
-    wait_for(lambda: asker._threads == 0, "the thread to leave")
-    assert asker.ask("do=list; n=new") and wait_for(lambda: not asker._open)
-
-
-# What waits in the manager.
-
-
-@pytest.fixture
-def sio(serve, monkeypatch):
-    """A Socket.IO server whose event `ask` waits until `server.known`; `server.waits` has what to call then."""
-    monkeypatch.setattr(socketio.Server, "_engineio_server_class", lambda _: Engine)
-    server = socketio.Server(client_manager=RoomManager(), async_handlers=False)
-    server.known, server.waits = False, []
-
-    def ask(sid, *args):
-        if not server.known:
-            raise NotYet(server.waits.append)
-        return args
-
-    server.on("ask", ask)
-    server.on("say", lambda sid, *args: args)
-    server.client = serve(socketio.WSGIApp(server))
-    return server
-
-
-def socket_io(sio):
-    client = sio.client.websocket("/socket.io/?EIO=4&transport=websocket")
-    client.receive()
-    client.send("40")
-    assert client.receive().startswith("40")
-    return client
-
-
-def test_what_comes_behind_a_packet_that_waits_is_handled_after_it_in_order(sio):
-    client, other = socket_io(sio), socket_io(sio)
-    for packet in ('420["ask",1]', '421["say",2]', "41", "40", '422["ask",3]', '423["say",4]'):
-        client.send(packet)
-    other.send('429["say",5]')
-    assert other.receive() == "439[5]"
-    wait_for(lambda: sio.waits, "the question")
-    sio.waits.pop()()  # it has to wait once more
-    wait_for(lambda: sio.waits, "the second question")
-    sio.known = True
-    sio.waits.pop()()
-    assert [client.receive() for _ in range(2)] == ["430[1]", "431[2]"]
-    assert client.receive().startswith("40")
-    assert [client.receive() for _ in range(2)] == ["432[3]", "433[4]"]
-    client.send('424["say",6]')
-    assert client.receive() == "434[6]" and not sio.manager._deferred
-
-
-def test_what_waits_goes_with_its_client(sio):
-    client = socket_io(sio)
-    client.send('420["ask",1]')
-    client.send('421["say",2]')
-    wait_for(lambda: sio.waits and sio.manager._deferred, "the question")
-    client.close()
-    wait_for(lambda: not sio.manager._deferred, "the end")
-    sio.known = True
-    sio.waits.pop()()
-    other = socket_io(sio)
-    other.send('420["ask",3]')
-    assert other.receive() == "430[3]"
-
-
-def test_a_question_that_nobody_waits_for_leaves_the_turns_of_others_as_they_were():
-    first, second, third = AuthRequest(None, "a"), AuthRequest(None, "b"), AuthRequest(None, "a")
-    waiting = AuthQueue()
-    for question in (first, second, third):
-        waiting.add(question)
-    assert waiting.remove(first) and waiting.remove(third) and not waiting.remove(third)
-    assert (len(waiting), waiting.pop()) == (1, second)
-    waiting.add(first)
-    assert (len(waiting), waiting.pop()) == (1, first)
+        request = backend.request(Visitor(f"do=list; n={n}"))
+        wait_for(lambda request=request: request.is_done)
+    assert len(backend._requests) <= 5
+    wait_for(lambda: backend._workers._threads == 0, "the thread to leave")
+    assert backend.request(Visitor("do=list; n=new")) and wait_for(lambda: not backend._open)

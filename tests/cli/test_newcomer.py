@@ -15,7 +15,8 @@ import pytest
 from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
 from misfront import Misfront, page
 
-from pushrelay.access.auth_site import AuthSite, Visitor
+from pushrelay.access.auth_requests import Visitor
+from pushrelay.access.auth_site import AuthSite
 from pushrelay.cli.commands import run
 from pushrelay.cli.doctor import process, public
 from pushrelay.cli.doctor.machine import closed_to_others
@@ -186,7 +187,7 @@ def denying():
 )
 def test_a_page_that_auth_url_denies_learns_which_cookies_it_judged_by(denying, cookies, words):
     site = AuthSite(settings_of(auth_url=f"http://127.0.0.1:{denying}/relay-auth.php"))
-    outcome = site.ask(Visitor(cookies)).outcome
+    outcome = site.fetch(Visitor(cookies)).outcome
     assert outcome.error == "not_allowed" and words in outcome.message and "5be1" not in outcome.message
 
 

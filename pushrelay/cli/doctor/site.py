@@ -1,6 +1,7 @@
 """The site behind auth_url, asked as the relay asks it, about a visitor without cookies."""
 
-from pushrelay.access.auth_site import AuthResult, AuthSite, Visitor
+from pushrelay.access.auth_requests import Visitor
+from pushrelay.access.auth_site import AuthResult, AuthSite
 from pushrelay.access.tokens import Rights
 from pushrelay.settings import Settings, without_secrets
 
@@ -14,7 +15,7 @@ def ask_site(report: Report, settings: Settings) -> None:
     """Whether auth_url answers, and whether it keeps strangers out."""
     if not settings.auth_url:
         return
-    found = AuthSite(settings).ask(STRANGER)
+    found = AuthSite(settings).fetch(STRANGER)
     url = without_secrets(settings.auth_url)
     if found.cause:
         _tell_cause(report, url, found)

@@ -1,0 +1,79 @@
+"""Requests to auth_url: their one result, and the turns that addresses take."""
+
+import threading
+
+import pytest
+
+from pushrelay.access.auth_requests import AuthQueue, AuthRequest, Visitor, not_available
+from pushrelay.access.tokens import Patterns, Rights
+from pushrelay.errors import Refused
+
+RIGHTS = Rights(Patterns(["42"]), Patterns([]))
+
+
+def request_of(share=None):
+    return AuthRequest(Visitor(), share)
+
+
+def test_the_first_result_is_the_one_that_counts():
+    request = request_of()
+    request.finish(RIGHTS)
+    request.finish(not_available("too late"))
+    assert request.is_done and request.result() is RIGHTS
+
+
+def test_a_refusal_is_raised_anew_for_each_client():
+    request = request_of()
+    request.finish(not_available("no answer"))
+    raised = []
+    for _ in range(2):
+        with pytest.raises(Refused, match="no answer") as error:
+            request.result()
+        raised.append(error.value)
+    assert raised[0] is not raised[1], "an exception that is raised twice would grow its traceback"
+    assert (raised[0].status, raised[0].error) == (503, "auth_not_available")
+
+
+def test_callbacks_are_called_once_and_at_once_if_there_is_a_result():
+    request, called = request_of(), []
+    request.call_when_done(lambda: called.append("early"))
+    assert called == []
+    request.finish(RIGHTS)
+    request.finish(RIGHTS)
+    request.call_when_done(lambda: called.append("late"))
+    assert called == ["early", "late"]
+
+
+def test_a_thread_that_waits_goes_on_with_the_result():
+    request = request_of()
+    waiting = threading.Thread(target=request.wait, daemon=True)
+    waiting.start()
+    request.finish(RIGHTS)
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_a_request_without_a_result_is_refused():
+    with pytest.raises(Refused, match="takes too long"):
+        request_of().result()
+
+
+def test_shares_take_turns_and_a_share_keeps_its_order():
+    queue = AuthQueue()
+    first, second, third, other = request_of("a"), request_of("a"), request_of("a"), request_of("b")
+    for each in (first, second, third, other):
+        queue.add(each)
+    assert [queue.pop() for _ in range(4)] == [first, other, second, third]
+    with pytest.raises(IndexError):
+        queue.pop()
+
+
+def test_a_request_that_is_removed_leaves_the_turns_of_others_as_they_were():
+    first, second, third = request_of("a"), request_of("b"), request_of("a")
+    queue = AuthQueue()
+    for each in (first, second, third):
+        queue.add(each)
+    assert queue.remove(first) and queue.remove(third) and not queue.remove(third)
+    assert (len(queue), queue.pop()) == (1, second)
+    queue.add(first)
+    assert (len(queue), queue.pop()) == (1, first)

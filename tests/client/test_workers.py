@@ -1,0 +1,94 @@
+"""Threads on demand: no more than allowed, none without work."""
+
+import threading
+from collections import deque
+
+import pytest
+from conftest import wait_for
+
+from pushrelay.client import workers
+from pushrelay.client.workers import Workers
+
+
+class Queue(deque):
+    pop = deque.popleft
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Start workers whose work waits for `go_on`; returns what adds an item, and the items that were begun and done."""
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.05)
+    lock, queue, go_on = threading.Lock(), Queue(), threading.Event()
+    begun, done = [], []
+
+    def work(item):
+        begun.append(item)
+        assert go_on.wait(10)
+        done.append(item)
+
+    def start(most):
+        pool = Workers("test-workers", most, lock, queue, work)
+
+        def add(item):
+            with lock:
+                queue.append(item)
+                pool.notify()
+
+        return pool, add, go_on, begun, done
+
+    yield start
+    go_on.set()
+
+
+def threads():
+    return [each for each in threading.enumerate() if each.name == "test-workers"]
+
+
+def test_no_more_threads_than_allowed_take_items_in_order(start):
+    _, add, go_on, begun, done = start(2)
+    for n in range(5):
+        add(n)
+    wait_for(lambda: len(begun) == 2, "both threads to be busy")
+    assert len(threads()) == 2
+    go_on.set()
+    wait_for(lambda: len(done) == 5, "all items")
+    assert begun == [0, 1, 2, 3, 4]
+
+
+def test_idle_threads_end_and_new_ones_start_with_the_next_item(start):
+    pool, add, go_on, _, done = start(2)
+    go_on.set()
+    add(1)
+    wait_for(lambda: not threads() and pool._threads == 0, "the thread to end")
+    add(2)
+    wait_for(lambda: done == [1, 2], "the second item")
+
+
+def test_an_idle_thread_takes_the_next_item(start, monkeypatch):
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 10)
+    pool, add, go_on, _, done = start(2)
+    go_on.set()
+    add(1)
+    wait_for(lambda: pool._idle == 1, "the thread to be idle")
+    first = threads()
+    add(2)
+    wait_for(lambda: done == [1, 2], "the second item")
+    assert threads() == first
+
+
+def test_an_item_for_which_the_system_has_no_thread_is_taken_with_the_next(start, monkeypatch):
+    pool, add, go_on, _, done = start(2)
+    go_on.set()
+    begin, failures = threading.Thread.start, []
+
+    def failing(thread):
+        if thread.name == "test-workers" and not failures:
+            failures.append(thread)
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    add(1)
+    assert failures and pool._threads == 0
+    add(2)
+    wait_for(lambda: done == [1, 2], "both items")
