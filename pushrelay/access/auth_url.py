@@ -151,10 +151,10 @@ class AuthBackend:
         outcome, cause, advice = result
         if cause:
             message = outcome.message if isinstance(outcome, Refused) else ""
-            self._log_limiter.note(cause, "", f"visitors were refused, {self._url}: {message}; {advice}")
+            self._log_limiter.warn(cause, "", f"visitors were refused, {self._url}: {message}; {advice}")
         failed = isinstance(outcome, Refused) and outcome.status == 503
         if self._is_failing and not failed:
-            self._log_limiter.note("again", "", "auth_url answers again")
+            self._log_limiter.warn("again", "", "auth_url answers again")
         self._is_failing = failed
 
 
