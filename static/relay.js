@@ -1,19 +1,24 @@
 // The relay's browser client (MIT): docs/socket-api.md. Engine.IO 4, Socket.IO 5.
+//
+// An "id" here is a destination, as in register(); a publication's `id` is its position, and is called position here.
+// The file must stay below 6 KB, minified and gzipped. So `io` has only what pages use most of socket.io-client; `send`,
+// `timeout()`, `volatile`, `listeners`, `io.Manager` and a warning about ignored options would add 0.4 KB. Pages that need
+// them can load the official file, which has 15 KB.
 (() => {
   const DEFAULTS = {
     transports: ["websocket", "polling"],
     timeout: 10000, // ms: for a transport to open, for a token, and for the answer to a push
     reconnectDelay: 1000,
     reconnectDelayMax: 30000,
-    probeDelay: 30000, // while polling: ms until WebSocket is tried again; doubled after each failure, up to five minutes
+    probeDelay: 30000, // ms until a polling page tries WebSocket again; doubled after each failure, up to five minutes
   };
-  const PLACES = 3; // polls of one browser: it has six connections to a host, and pages need some to load
+  const PLACES = 3; // maximum pages of one browser that poll: it opens six connections to a host, and pages need some
 
-  const scope = globalThis; // of a page, a worker or Node
+  const scope = globalThis; // the global object of a page, a worker or Node
   const noop = () => {};
   const { document: page = {}, location: here = {}, addEventListener: listen = noop } = scope;
 
-  // Unknown in modules, bundles and workers.
+  // Unknown in modules, bundles and workers, which have no currentScript.
   const { src } = page.currentScript || {};
   const [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io(\.min)?)\.js/.exec(src) || [];
   // A frame with srcdoc and a worker from a blob have no address of their own.
@@ -34,7 +39,7 @@
     url,
   });
 
-  /** An id as text. JavaScript may have rounded a number beyond 2^53. */
+  /** Return an id as text. Reject numbers beyond 2^53, which JavaScript may have rounded. */
   function asText(id) {
     if (/^(st|bi)/.test(typeof id) || Number.isSafeInteger(id)) return String(id);
     throw asError(refusal("invalid_id", "ids are text or safe integers"));
@@ -42,7 +47,7 @@
 
   /** Refuse bytes, which JSON would turn into an object with numbers as names. */
   const textOnly = (_, value) => {
-    if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) throw asError(refusal("invalid_data", "bytes are no JSON: send base64"));
+    if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) throw asError(refusal("invalid_data", "bytes are not JSON: send base64"));
     return value;
   };
 
@@ -51,14 +56,14 @@
   function websocket(wire, url) {
     const ws = new WebSocket(url.replace("http", "ws") + "?EIO=4&transport=websocket");
     ws.onmessage = (event) => wire._receive(event.data);
-    ws.onclose = ws.onerror = () => wire.end("transport close"); // only one of them, if a policy of the page blocks it
+    ws.onclose = ws.onerror = () => wire.end("transport close"); // a blocked WebSocket fires only one of them
     wire.send = (packet) => ws.send(packet);
     wire.close = () => ws.close();
   }
 
   /**
-   * Take the n-th place to poll, or the next one that is free. If none is free, a page that is looked at takes one away.
-   * Resolves with a function that releases the place. Calls lost() if there is none, or if another page takes it away.
+   * Take the n-th place to poll, or the next one that is free. If none is free, a visible page takes one from another page.
+   * Resolve with a function that releases the place. Call lost() if there is no place, or if another page takes it.
    */
   async function takePlace(url, lost, n = 0) {
     const { locks } = scope.navigator || {};
@@ -69,7 +74,7 @@
     return new Promise((resolve) => {
       const name = `relay:poll:${isFull ? Math.floor(Math.random() * PLACES) : n}:${url}`;
       const granted = (lock) => (lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1)));
-      const failed = (error) => (error.name === "AbortError" ? lost() : resolve(noop)); // or there are no locks here
+      const failed = (error) => (error.name === "AbortError" ? lost() : resolve(noop)); // or locks are not available here
       locks.request(name, { steal: isFull, ifAvailable: !isFull }, granted).catch(failed);
     });
   }
@@ -77,11 +82,11 @@
   function polling(wire, url) {
     const polls = new AbortController(); // a POST may finish after close()
     const outbox = [];
-    let posts = Promise.resolve(); // one after the other, or one could overtake another
+    let posts = Promise.resolve(); // one after the other, so that none overtakes another
     const place = takePlace(url, () => wire.end("no place"));
 
     async function request(options) {
-      const query = "?EIO=4&transport=polling&t=" + Math.random(); // a number against caches
+      const query = "?EIO=4&transport=polling&t=" + Math.random(); // so that no cache answers
       const response = await fetch(url + query + (wire.sid ? "&sid=" + wire.sid : ""), { credentials: "include", ...options });
       if (response.ok) return response.text();
       const { status, headers } = response;
@@ -93,7 +98,7 @@
       while (!polls.signal.aborted) (await request({ signal: polls.signal })).split("\x1e").forEach(wire._receive);
     }
 
-    /** Send as many packets as one request may hold. UTF-8 takes three bytes at most for each UTF-16 unit. */
+    /** Send as many packets as fit one request. UTF-8 needs at most three bytes for a UTF-16 unit. */
     function post() {
       let size = 0;
       const end = outbox.findIndex((packet, i) => i > 900 || (size += packet.length * 3 + 1) > wire.maxPayload);
@@ -115,7 +120,7 @@
     place.then(poll).catch(fail);
   }
 
-  /** Whether a handler succeeded. window.onerror gets its error whole, although this script may be another origin's. */
+  /** Call a handler and return whether it succeeded. reportError() gives window.onerror all details, even across origins. */
   async function call(fn, self, args) {
     try {
       await fn.apply(self, args);
@@ -125,24 +130,24 @@
     }
   }
 
-  // Positions. "9f3c:17": an epoch, which is one life of the relay's store, and an offset.
+  // A position such as "9f3c:17" is an epoch, which is the lifetime of a store, and an offset.
 
   const parse = (position) => String(position).split(":");
   const isPosition = (position) => /^[^:]+:\d+$/.test(position);
 
-  /** Whether a publication comes after the last one that was handed over; another epoch starts from the beginning. */
+  /** Return whether a publication comes after the last one that was handed over. In another epoch, every one does. */
   function isAfter(position, last) {
     const [epoch, offset] = parse(position);
     const [lastEpoch, lastOffset] = parse(last);
     return epoch !== lastEpoch || !(+offset <= +lastOffset);
   }
 
-  // A tab keeps positions for its next page in sessionStorage. A frame shares sessionStorage with its page, and what the
-  // frame was handed may be missing in the page: only the page itself keeps positions. If several connections of a page
-  // hold an id, each uses an item of its own: the first connection the first item, and so on.
-  const taken = (scope["relay ids"] = scope["relay ids"] || new Set()); // states: see _of(); of all copies of this script
+  // A tab keeps positions for its next page in sessionStorage. A frame shares sessionStorage with its page, but the page may
+  // not have received what the frame has. So only the page itself keeps positions. If several connections of a page
+  // register an id, each uses an item of its own: the first connection uses the first item, and so on.
+  const taken = (scope["relay ids"] = scope["relay ids"] || new Set()); // states, see _of(), of all copies of this script
   const unsaved = new Set(); // states, the newest last
-  const saveSoon = soon(saveAll, 50); // a burst is a few writes
+  const saveSoon = soon(saveAll, 50); // so that a burst causes few writes
 
   /** Start an id from the first item that no other connection of this page uses for it. */
   function takeItem(state) {
@@ -157,11 +162,11 @@
     try {
       return new Map(JSON.parse(scope.sessionStorage.getItem(item)));
     } catch (error) {
-      return new Map(); // denied, or not ours
+      return new Map(); // storage is denied, or the item is not ours
     }
   }
 
-  /** Move an id to the publication that is handed over now, or to where it starts. */
+  /** Set an id's position: that of the publication handed over now, or the one at which the id starts. */
   function reach(state, position) {
     state._handed = position;
     if (!state.item) return;
@@ -184,7 +189,7 @@
     unsaved.clear();
   }
 
-  /** A timer: call it with milliseconds to set it again, and without to stop it. */
+  /** Return a timer: call it with milliseconds to restart it, and without to stop it. */
   function timer(run) {
     let id;
     return (ms) => {
@@ -193,7 +198,7 @@
     };
   }
 
-  /** Return a function that calls another once, `ms` after the first of several calls. */
+  /** Return a function that combines several calls within `ms` into one call of `run`. */
   function soon(run, ms) {
     let id;
     return () => {
@@ -210,7 +215,7 @@
     }
 
     on(name, fn, once) {
-      if (!isFunction(fn)) throw new TypeError("no function");
+      if (!isFunction(fn)) throw new TypeError("no handler");
       this._handlers.push({ name, fn, once });
       return this;
     }
@@ -232,7 +237,7 @@
       return this.off(name);
     }
 
-    /** Return a function for each handler that calls it. A handler of once() is removed now. */
+    /** Return a function per handler that calls it. Remove handlers of once(). */
     _calls(name, ...args) {
       const handlers = this._handlers.filter((it) => it.name === name);
       this._handlers = this._handlers.filter((it) => it.name !== name || !it.once);
@@ -249,7 +254,7 @@
   const sinceOf = (state) => (state._queue ? "acked" : state._handed);
   const live = new Set(); // started and not closed
 
-  /** Kept up from connect() to close(). Subclasses add _changed(), _event() and _error(). */
+  /** A connection that reconnects until close(). Subclasses add _changed() and _event(). */
   class Connection extends Emitter {
     constructor(url, options) {
       super();
@@ -258,10 +263,14 @@
       this._url = url;
       this._options = { ...DEFAULTS, ...options };
 
-      // Set later: _heard, _opened, _since (the last packet, attempt and success, by the wall clock, as timers stand
-      // still during sleep), _patience (ms of silence), _probeDelay (ms), _failure (the error code that was reported),
-      // _drained (whether the relay set the time to come back), _hung (whether WebSocket took the whole timeout) and
-      // _quiet (during the change from long polling to WebSocket, of which the page need not hear).
+      // Set later:
+      // _heard, _opened, _since: times of the last packet, attempt and success, by the wall clock, because timers stop
+      //   during sleep
+      // _patience: maximum ms of silence; _probeDelay: ms
+      // _failure: the error code that was reported
+      // _drained: whether the relay set the time to reconnect
+      // _hung: whether WebSocket took the whole timeout
+      // _quiet: during the change from long polling to WebSocket, which the page need not notice
       this._wire = null;
       this._failures = 0;
 
@@ -269,22 +278,22 @@
       this._retry = timer(() => this._open());
       this._probe = timer(() => this._tryWebSocket());
       this._hide = timer(() => page.hidden && this.transport && this._restTime() && this._rest("hidden"));
-      this._acknowledge = soon(() => this._sendAcks(), 20); // each for many publications
+      this._acknowledge = soon(() => this._sendAcks(), 20); // one for many publications
 
       this._sent = 0;
-      this._answers = new Map(); // number -> function
+      this._answers = new Map(); // number of an acknowledgement -> function
       this._buffer = []; // arguments of _transmit()
 
-      this._registrations = new Set(); // {ids, _payload, _key, _answers that are waited for, _tries, _isAway}; the newest last
-      this._ids = new Map(); // id -> see _of()
-      this._left = new Map(); // id -> number of the last unregister
+      this._registrations = new Set(); // {_ids, _payload, _key, _answers (functions that wait), _tries, _isAway}; the newest last
+      this._ids = new Map(); // id -> state, see _of()
+      this._left = new Map(); // id -> number of its last unregister
     }
 
-    /** Start, also after close(); or try now, whatever was waited for. */
+    /** Start, also after close(). If the connection waits for its next attempt, try now. */
     connect() {
       live.add(this);
       if (!this._wire) this.status = "connecting";
-      Promise.resolve().then(() => this._open()); // after handlers are added
+      Promise.resolve().then(() => this._open()); // after the page has added its handlers
       return this;
     }
 
@@ -296,7 +305,7 @@
       if (live.has(this)) this._try(this._hung ? transports.reverse() : transports);
     }
 
-    /** WebSocket first, or a restart would leave pages on long polling; unless it took the whole timeout. */
+    /** Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it hung. */
     _try([name, ...others]) {
       const wire = (this._wire = { name, close: noop });
       wire._receive = (packet) => this._wire === wire && this._packet(packet);
@@ -312,11 +321,11 @@
       try {
         (name === "polling" ? polling : websocket)(wire, this._url);
       } catch (error) {
-        wire.end("transport error", error); // no WebSocket, or ws: from https:
+        wire.end("transport error", error); // there is no WebSocket, or ws: is forbidden from https:
       }
     }
 
-    /** Engine.IO's packets; "4" holds Socket.IO's. */
+    /** Handle an Engine.IO packet; type "4" contains a Socket.IO packet. */
     _packet(packet) {
       const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
       const wire = this._wire;
@@ -333,11 +342,11 @@
         else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
         else if (type === "43") this._answer(+id, ...body);
         else if (type) this._take(body);
-        else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("parse error"); // nor what we ignore
+        else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("parse error"); // other known packets are ignored
       } catch (error) {
         wire.end("parse error", error);
       }
-      if (!this.transport) return; // before that, the timeout of _try() runs
+      if (!this.transport) return; // before that, the timeout of _try() applies
       this._heard = Date.now();
       this._silence(this._patience);
     }
@@ -349,7 +358,7 @@
       this._failure = "";
       this._hide(this._restTime() * 1000);
       this._probe((this._probeDelay = this._options.probeDelay));
-      // Registrations first: a page hears what it pushes to itself.
+      // Registrations first, so that a page receives what it pushes to itself.
       this._registrations.forEach((registration) => this._register(registration));
       this._buffer.splice(0).forEach((message) => this._transmit(...message));
       this._say("online");
@@ -363,18 +372,18 @@
       this._changed(status, detail, before, error);
     }
 
-    // What the page sends.
+    // Sending.
 
-    /** Send now or once online; answer() gets the server's answer, or CUT or CLOSED. */
+    /** Send now, or when online. answer() gets the server's answer, or CUT or CLOSED. */
     _send(args, answer, patience) {
       const message = [JSON.stringify(args, textOnly), answer, patience];
       if (this.transport) this._transmit(...message);
-      else if (this._buffer.length < 100) this._buffer.push(message); // not without bound
+      else if (this._buffer.length < 100) this._buffer.push(message); // bounded
       else answer(refusal("offline", "100 messages wait"));
       this._wakeUp();
     }
 
-    /** A page that rests connects when it needs to. */
+    /** Connect if the page rests. */
     _wakeUp() {
       if (this.status === "resting") this._open();
     }
@@ -395,22 +404,22 @@
     // Ids.
 
     /**
-     * Return what this connection knows of an id: its state.
+     * Return this connection's state of an id.
      *
-     * `_handed` is how far the page's handlers are, and nothing else is: the position of the last publication that they
-     * were given; before the first one, the position at which the id went live. Only takeItem() and reach() set it.
+     * `_handed` is the position of the last publication that the page's handlers were given; before the first one, the
+     * position at which the id became live. Nothing else says how far the handlers are. Only takeItem() and reach() set it.
      */
     _of(id) {
       let state = this._ids.get(id);
       if (!state) {
         state = {
           id,
-          item: scope.top === scope && !this.io && this._url, // of sessionStorage; frames and `io` keep nothing
-          _live: 0, // on this wire; 1: asked for, 2: held
-          _calls: 0, // of register() without leave()
-          // Set later: _handed, _acked (the position up to which handlers are done), _told (the last one that was acknowledged
-          // on this wire), _queue of an inbox: {position, _calls that have not succeeded, _tries}, and _tries: failures until
-          // it gives up.
+          item: scope.top === scope && !this.io && this._url, // name in sessionStorage; frames and `io` keep nothing
+          _live: 0, // on this wire: 1: register was sent, 2: it is registered
+          _calls: 0, // calls of register() without leave()
+          // Set later: _handed; _acked, the position up to which all handlers have succeeded; _told, the last position that
+          // was acknowledged on this wire; _queue of an inbox, [{position, _calls that have not succeeded, _tries}]; and
+          // _tries, the number of failures after which a publication counts as handled.
         };
         this._ids.set(id, state);
         takeItem(state);
@@ -431,8 +440,8 @@
     }
 
     /**
-     * Start an id behind `since`. An id that this wire holds is left first: publications that are under way are dropped,
-     * as the replay contains them. `null`, which means now, changes nothing for an id that is live.
+     * Start an id after `since`. If it is live on this wire, unregister it first: publications that are under way are
+     * dropped, because the replay contains them. `null`, which means now, changes nothing for a live id.
      */
     _startAt(state, since) {
       if (since === undefined || (state._live && since === null)) return;
@@ -483,18 +492,18 @@
         if (isOver()) return;
       }
       const { _ids: ids } = registration;
-      const asked = this._all(ids).map((state) => ({ ...state, _now: state })); // as they are when this is sent
+      const asked = this._all(ids).map((state) => ({ ...state, _now: state })); // their states when this is sent
       const from = asked.filter(sinceOf).map((state) => [state.id, sinceOf(state)]);
       const since = from[0] && Object.fromEntries(from);
       this._all(ids).forEach((state) => (state._live = state._live || 1));
       this._send(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
-        if (isOver()) return; // the next connection asks
-        if (/_not_available$|^too_many_events$/.test(body.error)) again(body); // passes by itself
+        if (isOver()) return; // the next connection registers again
+        if (/_not_available$|^too_many_events$/.test(body.error)) again(body); // temporary
         else this._registered(registration, body, asked);
       });
     }
 
-    /** Register ids again whose token function gives a new token. Returns the others. */
+    /** Register ids again whose token is a function. Return the others. */
     _renew(ids) {
       ids = ids.filter((id) => this._ids.has(id)); // an unregister may be under way
       this._all(ids).forEach((state) => (state._live = 0));
@@ -509,8 +518,8 @@
     /**
      * Handle the answer to a registration.
      *
-     * Its position is the one of the relay's store, and publications before it may be under way. So an id takes the
-     * position only if it has none, or if what it missed is lost and nothing has come since.
+     * Publications before its position may still be under way. So an id takes that position only if it has none, or if
+     * what it missed is lost and nothing has arrived since.
      */
     _registered(registration, body, asked) {
       const answers = registration._answers.splice(0);
@@ -526,7 +535,7 @@
         if (state._handed === handed && (isLost || !isPosition(handed))) reach(state, position);
         if (!isLost) continue;
         lost.push(id);
-        state._acked = null; // a later one stands for these as well
+        state._acked = null; // a later acknowledgement includes these
         state._queue = state._queue && [];
       }
       if (!isNo) {
@@ -536,20 +545,20 @@
         else this._settle(registration);
       } else if (answers.length) {
         this._registrations.delete(registration);
-        // It may have left an id that others hold.
+        // The refused registration may have unregistered an id that others need.
         this._registrations.forEach((it) => this._all(it._ids).every((state) => state._live) || this._register(it));
-      } else this._error(body); // kept: next time may go better
+      } else this._error(body); // kept, because the next attempt may succeed
       answers.forEach((answer) => answer(body));
     }
 
-    /** `recovered` once the last registration that was away is complete. */
+    /** Report `recovered` when the last registration that missed something is complete. */
     _settle(registration) {
       const isAway = registration._isAway;
       registration._isAway = false;
       if (isAway && ![...this._registrations].some((it) => it._isAway)) this._changed("recovered", []);
     }
 
-    /** A newer registration of an id takes the place of those before it, unless they wait for an answer. */
+    /** Replace older registrations of the same ids, unless they wait for an answer. */
     _replaceOlder(registration) {
       for (const older of this._registrations) {
         if (older === registration) return;
@@ -572,19 +581,19 @@
         reach(state);
         this._release(state);
       });
-      const done = (body) => answer(body === CUT ? { ok: true } : body); // the next connection does not hold it
+      const done = (body) => answer(body === CUT ? { ok: true } : body); // the next connection does not register it
       if (this.transport && ids.length) this._leaveIds(ids, done);
       else done({ ok: true });
     }
 
     _leaveIds(ids, done) {
-      ids.forEach((id) => this._left.set(id, this._sent)); // the number of what is sent now
+      ids.forEach((id) => this._left.set(id, this._sent)); // the number of the packet that is sent now
       this._send(["unregister", { id: ids }], done);
     }
 
     // Publications.
 
-    /** Hand each publication over once: a replay may hold publications that are here already. */
+    /** Hand over each publication once: a replay may contain publications that have already arrived. */
     _take([name, message, ...others]) {
       const { id: position, destination, error, ids } = message || {};
       if (name === "relay_drain") return this._drop("transport close", null, message.reconnect_in_ms);
@@ -593,7 +602,7 @@
         return this._error(message);
       }
       const left = this._left.get(destination);
-      if (this._answers.has(left) || (left >= 0 && !this._ids.has(destination))) return; // was under way when that was left
+      if (this._answers.has(left) || (left >= 0 && !this._ids.has(destination))) return; // it was under way when the id was unregistered
       const state = isPosition(position) ? this._of(destination) : {};
       if (!isAfter(position, state._handed)) return;
       reach(state, position);
@@ -605,7 +614,7 @@
       this._handle(state, queue, entry);
     }
 
-    /** Call the handlers of one publication. Those that fail are called again after a while, and only those. */
+    /** Call the handlers of one publication. Call those that fail, and only those, again after a while. */
     async _handle(state, queue, entry) {
       const results = await Promise.all(entry._calls.map((run) => run()));
       if (state._queue !== queue) return; // unregistered, or lost
@@ -620,7 +629,7 @@
       this._acknowledge();
     }
 
-    /** Acknowledge up to the first failure, as a position stands for all before it; and only ids that are registered. */
+    /** Acknowledge registered ids up to their first failure, because a position stands for all before it. */
     _sendAcks() {
       this._ids.forEach((state) => {
         const position = state._acked;
@@ -630,28 +639,29 @@
       });
     }
 
-    /** An error that no handler gets is a line on the console, unless the page itself called close() or unregister(). */
+    /** Fire an error, or log it if no handler listens, unless the page itself called close() or unregister(). */
     _error(body) {
       const args = this.io ? ["relay_error", body] : ["error", asError(body).details];
       if (body.error !== "closed" && !this._fire(...args)) console.warn("relay:", body.message, body);
     }
 
-    // The end of a wire, and the next one.
-    /** Random, so that not all pages come back at the same moment. */
+    // Losing a connection and opening the next one.
+
+    /** Return a random wait in ms, so that pages do not all reconnect at the same moment. */
     _backOff(failures) {
       const { reconnectDelay, reconnectDelayMax } = this._options;
       return Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** failures);
     }
 
-    /** Lose the connection, and open the next one: after `delay` ms if the relay asked for that. */
+    /** End this connection and schedule the next one: after `delay` ms if the relay asked for that. */
     _drop(reason, error, delay) {
       const { details } = error || {};
       const retryAfter = (details && details.retryAfter) || 0;
-      // A connection that ends soon counts as a failure.
+      // A connection that ends soon counts as a failure too.
       if (this.transport && Date.now() - this._since > this._options.reconnectDelayMax) this._failures = 0;
       this._drained = delay >= 0 || retryAfter > 0;
       const retryIn = delay >= 0 ? delay : retryAfter * 1000 + this._backOff(this._failures++);
-      // Report once why there is no connection: what a server answered, or that there never was one.
+      // Report once why there is no connection: a server refused it, or it has never worked.
       const body = details || noRelay(this._url);
       if (!this.transport && this._failure !== body.error && (details || !this._since)) {
         this._failure = body.error;
@@ -659,7 +669,7 @@
         this._fire("error", body);
       }
       if (!live.has(this)) return;
-      this._retry(retryIn); // first: a handler may close()
+      this._retry(retryIn); // before the handlers, because one may call close()
       this._leave("offline", { reason, retryIn }, error);
     }
 
@@ -678,22 +688,22 @@
       this._wire = null;
     }
 
-    // The page is hidden or shown, and WebSocket comes back.
+    // Resting, and the way back to WebSocket.
 
-    /** Close until the page is looked at. A page that needs the connection waits for a place to poll. */
+    /** Close until the page is visible. A page that needs the connection tries again to get a place to poll. */
     _rest(reason) {
       this._retry();
       this._leave("resting", { reason });
       if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(5000 + 10000 * Math.random());
     }
 
-    /** Seconds after which a hidden page rests; 0 if it does not. */
+    /** Return the seconds after which a hidden page rests; 0 if it does not rest. */
     _restTime() {
       const { rest = this.transport === "websocket" ? 0 : 10 } = this._options;
       return [...this._ids.values()].some((state) => state._queue) ? 0 : rest;
     }
 
-    /** While polling: see whether WebSocket works. Then the next connection has it, and recovery bridges the gap. */
+    /** Test whether WebSocket works while polling. If so, reconnect with it; recovery bridges the gap. */
     async _tryWebSocket() {
       if (this.transport !== "polling" || !this._options.transports.includes("websocket")) return;
       this._opened = Date.now();
@@ -713,7 +723,7 @@
         return this._open();
       }
       if (!works) this._probeDelay = Math.min(2 * this._probeDelay, 300000);
-      this._probe(works ? 1000 : this._probeDelay); // an answer would be lost
+      this._probe(works ? 1000 : this._probeDelay); // works, but an answer is outstanding and would be lost
     }
 
     _on(type, persisted) {
@@ -721,11 +731,11 @@
       if (type === "freeze") return this.transport === "polling" && this._rest(type);
       if (type === "pagehide") {
         this._sendAcks();
-        return persisted && this._rest(type); // into the back-forward cache
+        return persisted && this._rest(type); // into the back/forward cache
       }
       if (type === "visibilitychange") this._hide(this._restTime() * 1000);
       if (page.hidden && (type === "visibilitychange" || (type === "online" && this.status === "resting"))) return;
-      // The network or the page is back: do not wait any longer; but try once a second at most.
+      // The network or the page is back: try now, but at most once per second.
       if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
       const isResting = this.status === "resting";
       const wait = isResting ? 0 : Math.max(0, 1000 - Math.abs(Date.now() - this._opened));
@@ -737,7 +747,7 @@
       if (!live.delete(this)) return this;
       this._sendAcks();
       const registrations = [...this._registrations];
-      this._registrations.clear(); // the next connection may be another user's
+      this._registrations.clear(); // the next connection may belong to another user
       this._ids.forEach((state) => this._release(state));
       registrations.forEach((it) => it._answers.forEach((answer) => answer(CLOSED)));
       this._buffer.splice(0).forEach(([, answer]) => answer(CLOSED));
@@ -762,7 +772,7 @@
       return new Relay(locate(url) + "socket.io/", options).connect();
     }
 
-    /** A promise of the answer; its leave() ends this call's interest, and the last one unregisters. */
+    /** Return a promise of the answer. Its leave() undoes this call; the last leave() of an id unregisters it. */
     register(id, options) {
       let states = [];
       const promise = this._promise((answer) => {
@@ -778,7 +788,7 @@
       return this._promise((answer) => this._unregister(ids, answer));
     }
 
-    /** It is never sent again after a reconnect: it might arrive twice. */
+    /** Push to others. It is never sent again after a reconnect, because it might arrive twice. */
     push(destination, data, event) {
       return this._promise((answer) => {
         const to = isObject(destination) ? listOf(destination) : asText(destination);
@@ -786,7 +796,7 @@
       });
     }
 
-    /** A rejection, handled or not, is an "error" event. */
+    /** Return a promise. A rejection, handled or not, is an "error" event too. */
     _promise(ask) {
       const promise = new Promise((resolve, reject) => {
         const answer = (body) => (isRefused(body) ? reject(asError(body)) : resolve(body));
@@ -810,11 +820,11 @@
 
   const ANY = Symbol();
 
-  /** What pages use most of socket.io-client: docs/socket-api.md lists it. The file must stay below 6 KB. */
+  /** What pages use most of socket.io-client: docs/socket-api.md lists it. */
   class Socket extends Connection {
     constructor(url, options) {
       super(url, options);
-      this.io = new Emitter(); // the manager
+      this.io = new Emitter(); // stands for the manager
     }
 
     get connected() {
@@ -853,7 +863,7 @@
       return new Promise((resolve) => this.emit(...args, resolve));
     }
 
-    /** The seed's page registers once, outside "connect": remembered too. */
+    /** Emit an event. Pages of the old Node server register once, outside "connect", so registrations are remembered. */
     emit(name, ...args) {
       const fn = isFunction(args[args.length - 1]) && args.pop();
       const answer = (...body) => (fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]));
@@ -884,7 +894,7 @@
   function io(url, options) {
     if (isObject(url)) return io(undefined, url);
     const { path = "socket.io/", autoConnect = true, ...others } = options || {};
-    // As in socket.io-client, an address without a scheme has that of the page, and without a host the page's.
+    // As in socket.io-client, an address without a scheme or a host uses that of the page.
     const address = url ? url.replace(/^:/, here.hostname + ":").replace(/^(?!(\w+:)?\/)/, "//") : HOME;
     const socket = new Socket(locate(new URL(path, locate(address)).href), others);
     return autoConnect ? socket.connect() : socket;
