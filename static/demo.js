@@ -1,14 +1,14 @@
-// The demo page: who this page is, what arrives for it, a form that pushes, and snippets to take away.
-// Whatever comes from outside (ids, data, messages) is shown as text, never as HTML.
+// The demo page: its id, the pushes that arrive for it, a form that pushes, and snippets to copy.
+// Everything from outside (ids, data, messages) is shown as text, never as HTML.
 "use strict";
 
-const MAX_ITEMS = 100; // a page left open all day must not grow
-const LONG = { characters: 700, lines: 11 }; // more than that is folded; either fills about 200 pixels
-// The relay may live under a path of Apache's, with or without the last slash: /, /relay, /relay/, /relay/index.
+const MAX_ITEMS = 100; // so that a page that is open all day does not grow
+const LONG = { characters: 700, lines: 11 }; // longer data is folded; either limit fills about 200 pixels
+// The relay may be below a path of a web server, with or without the last slash: /, /relay, /relay/, /relay/index.
 const base = new URL(location.pathname.replace(/\/(index)?$/, "") + "/", location.origin);
 const address = (path) => new URL(path, base).href;
 const $ = (id) => document.getElementById(id);
-// What the server knows: see the template.
+// What the server has written into the template.
 const { mayPush, needs, token: ownToken, cookie: cookieName, localUrl, localOption } = document.body.dataset;
 const canPush = mayPush === "yes";
 const asks = (what) => needs.split(" ").includes(what);
@@ -20,18 +20,19 @@ function element(tag, className, ...children) {
   return node;
 }
 
-// --- Who this page is ---
-/** The id in the address: the relay leads there from an address without one. */
+// --- This page's id ---
+
+/** Return the id in the address. The relay redirects an address without one. */
 const ownId = () => new URL(location.href).searchParams.get("id") || "demo";
 
-/** The value of the session cookie, if scripts may read it: PHP's own is often HttpOnly. */
+/** Return the value of the session cookie, if scripts may read it: PHP's own is often HttpOnly. */
 function sessionCookie() {
   const pairs = document.cookie.split("; ").map((pair) => pair.split("="));
   const found = cookieName && pairs.find(([name]) => name === cookieName);
   return found ? found[1] : "";
 }
 
-/** Gives this browser a session cookie for a test. The relay asked for one, so there is none that this replaces. */
+/** Set a session cookie for a test. It replaces none, because the relay reported that there is none. */
 function setCookie() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const value = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -58,32 +59,32 @@ function showId(id) {
   });
 }
 
-/** Whether it stands for the browser's own session, whose id the page does not know; there may be no other ids. */
+/** Return whether an id stands for the browser's own session, whose name the page does not know. */
 const isMe = (id) => asks("cookie") && (id === "me" || needs === "cookie");
 
 // --- The connection ---
-const OLD_TOKEN = "This page’s token does not count any more. Load the page again.";
+const OLD_TOKEN = "This page’s token is no longer valid. Load the page again.";
 const SENTENCES = {
-  missing_token: "This relay registers an id only with a token, and this page has none yet.",
-  not_allowed: needs === "cookie" && "Here a page registers only “me”, its browser’s own id, and not this one.",
+  missing_token: "This relay requires a token to register an id, and this page has none yet.",
+  not_allowed: needs === "cookie" && "On this relay a page may register only “me”, its browser’s own id.",
 };
-const MISSED = { recovered: "Nothing was missed.", lost: "What was pushed meanwhile is no longer kept." };
-// The errors of a registration; all others are about the connection, and are over with the next one.
+const MISSED = { recovered: "Nothing was missed.", lost: "Some of what was missed is no longer kept." };
+// The errors of a registration. All others concern the connection, and end with it.
 const REFUSALS = /token|cookie|not_allowed|_id|too_many_ids|not_available/;
 
-/** Keeps the page true to the connection and to the registration, which may be refused while the connection is well. */
+/** Shows the state of the connection, and of the registration, which may be refused although the connection works. */
 class Connection {
   constructor(relay, id) {
     this.relay = relay;
     this.id = id;
     this.status = relay.status; // connecting, online, offline
     this.registered = false;
-    this.refusal = null; // {error, message} while the relay does not register the id
-    this.trouble = ""; // what else the relay has said since it was last online
+    this.refusal = null; // {error, message} while the relay refuses to register the id
+    this.trouble = ""; // another error since the page was last online
     this.token = ownToken;
-    this.awaySince = 0; // by performance.now(); 0 while it is not away
-    this.tried = false; // then "connecting" is one more try, and nothing changes on the page: no flicker
-    this.sentence = "Whatever is pushed to this id appears on this page at once.";
+    this.awaySince = 0; // since when it is offline, by performance.now(); 0 if it is not
+    this.tried = false; // after the first attempt, "connecting" changes nothing on the page, so it does not flicker
+    this.sentence = "Pushes to this id appear here immediately.";
     this.missed = "";
     relay.on("status", (status) => this.changed(status));
     relay.on("error", (error) => this.failed(error));
@@ -132,12 +133,12 @@ class Connection {
   }
 
   isBack() {
-    if (this.awaySince) this.sentence = `Back by itself after ${Math.ceil((performance.now() - this.awaySince) / 1000)} s.`;
+    if (this.awaySince) this.sentence = `Reconnected after ${Math.ceil((performance.now() - this.awaySince) / 1000)} s.`;
     this.tried = true;
     this.awaySince = 0;
     this.trouble = "";
     forgetNoAnswer();
-    if (this.refusal) this.register(); // the relay that is back may think otherwise
+    if (this.refusal) this.register(); // the restarted relay may accept it
   }
 
   show() {
@@ -164,7 +165,7 @@ class Connection {
     return [this.registered ? [this.sentence, this.missed].join(" ") : "Connected. Registering this id …"];
   }
 
-  /** If the id is refused, show what the reader can do, and do not claim to wait. */
+  /** If the id is refused, show what the reader can do instead of waiting. */
   showRemedy(isRefused) {
     const refusal = isRefused && this.refusal;
     if (refusal || this.registered) {
@@ -185,7 +186,7 @@ function note(text, kind) {
   $("note").dataset.kind = kind || "";
 }
 
-/** What the reader can do about a refusal. */
+/** Prepare what the reader can do about a refusal. */
 function showRemedies(connection) {
   $("token-line").textContent = `python relay.py token ${quote.shell(connection.id)}`;
   const me = new URL(location.href);
@@ -202,14 +203,14 @@ function showRemedies(connection) {
 
 // --- What arrives ---
 /**
- * Sets JSON out in lines, one member each, by elements alone: the text stays what was sent, to the character.
- * Returns the number of lines; 0 where the text is better left as it is. Throws where it is no JSON.
+ * Lay JSON out with one member per line, by elements only: the text itself stays exactly what was sent.
+ * Return the number of lines, or 0 if the text is better left as it is. Throw if it is not JSON.
  */
 function layOut(node, text) {
   if (text.length > 20000 || text.includes("\n") || !/^\s*[[{]/.test(text)) return 0;
   JSON.parse(text);
   const tokens = text.match(/"(?:\\.|[^"\\])*"|[{}[\],:]|[^"{}[\],:]+/g);
-  const open = [document.createDocumentFragment()]; // what is being filled, the innermost last
+  const open = [document.createDocumentFragment()]; // the elements that are being filled, the innermost last
   let lines = 2;
   const newLine = () => {
     const line = element("span", "line");
@@ -247,7 +248,7 @@ function arrival(data, { id, event }) {
   return item;
 }
 
-/** Long data shows its beginning; this is the button for the rest. */
+/** Fold long data to its beginning, and return the button for the rest. */
 function folding(body, text) {
   const button = element("button", "quiet more");
   const fold = (folded) => {
@@ -271,9 +272,10 @@ function showArrivals(relay) {
   });
 }
 
-/** Has a screen reader say how many arrived: one sentence a second, however many there are. */
-let unsaid = 0;
-let saysAgain = 0; // the timer, while something was said within the last second
+let unsaid = 0; // pushes that a screen reader has not announced
+let saysAgain = 0; // the timer, if something was announced within the last second
+
+/** Announce to screen readers how many pushes arrived: at most one sentence per second. */
 function announce() {
   unsaid += 1;
   if (!saysAgain) say();
@@ -288,12 +290,12 @@ function say() {
 }
 
 // --- The form ---
-/** Posts the two fields as PHP would. Returns the answer; throws an Error whose message can be shown. */
+/** Post the two fields as PHP would. Return the answer, or throw an Error whose message can be shown. */
 async function push(fields) {
   const response = await fetch(address("push"), { method: "POST", body: new URLSearchParams(fields) }).catch(() => {
     throw Object.assign(new Error(`No answer from ${base.host}. Is the relay running?`), { isAway: true });
   });
-  // What is no JSON is no answer of the relay but, say, an HTML page of the proxy before it: its status says enough.
+  // If it is not JSON, something else answered, for example a proxy with an HTML page. Its status is shown.
   const answer = await response.json().catch(() => ({}));
   if (response.ok && answer.id) return answer;
   throw new Error(answer.message || answer.error || `HTTP ${response.status} ${response.statusText}`);
@@ -302,37 +304,37 @@ async function push(fields) {
 async function submitPush(event) {
   event.preventDefault();
   const output = $("push-answer");
-  output.textContent = ""; // or the same answer twice would be read out once
+  output.textContent = ""; // otherwise screen readers would not read the same answer twice
   const started = performance.now();
   try {
     const { id, connections } = await push({ destination: $("destination").value, data: $("data").value });
-    const facts = element("span", "facts", `id ${id} · ${Math.ceil(performance.now() - started)} ms`);
+    const facts = element("span", "facts", `position ${id} · ${Math.ceil(performance.now() - started)} ms`);
     const to = connections === 1 ? "1 connection" : `${connections} connections`;
     output.dataset.kind = connections ? "ok" : "none";
-    output.replaceChildren(connections ? `To ${to} ` : `To ${to}: nobody is registered for this destination now `, facts);
+    output.replaceChildren(connections ? `To ${to} ` : `To ${to}: nobody has registered this destination `, facts);
   } catch (error) {
     output.dataset.kind = error.isAway ? "error away" : "error";
     output.textContent = error.message;
   }
 }
 
-/** The relay is back: that it does not answer is no longer true. */
+/** Remove the error that the relay does not answer. */
 function forgetNoAnswer() {
   const output = $("push-answer");
   if (output && output.dataset.kind === "error away") output.textContent = "";
 }
 
 // --- The snippets ---
-// Each writes a text as a literal of its language, so that any id and address can be pasted.
+// Each function writes a text as a literal of its language, so that any id and address can be pasted.
 const quote = {
-  // An id may hold "</script>", and the page it is pasted into may not be UTF-8: so no "<", and only ASCII.
+  // No "<", because an id may contain "</script>". Only ASCII, because the reader's page may not be UTF-8.
   js: (text) => JSON.stringify(text).replace(/[<\u007f-\uffff]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0")),
   html: (text) => '"' + text.replace(/&/g, "&amp;").replace(/"/g, "&quot;").replace(/</g, "&lt;") + '"',
   php: (text) => "'" + text.replace(/[\\']/g, "\\$&") + "'",
   shell: (text) => "'" + text.replace(/'/g, "'\\''") + "'",
 };
 
-/** Tagged template: writes a snippet, with what is filled in marked as such. */
+/** Return a template tag that writes a snippet and marks the inserted values. */
 const write = (id) => (strings, ...values) =>
   strings.forEach((string, i) => $(id).append(string, ...values.slice(i, i + 1).map((value) => element("span", "fill", value))));
 
@@ -376,7 +378,7 @@ echo curl_exec($curl) ?: curl_error($curl);`;
   if (!canPush) showCurl("snippet-server", id, url);
 }
 
-/** Whether this id needs a token, as far as the page can know: PHP may allow it as well (auth_url). */
+/** Return whether this id needs a token, as far as the page can know: PHP may allow it too (auth_url). */
 const withToken = (id) => asks("token") && !isMe(id) && (Boolean(ownToken) || !asks("site"));
 
 function showCurl(snippet, id, url) {
@@ -390,7 +392,7 @@ function showCurl(snippet, id, url) {
 }
 
 async function toClipboard(text) {
-  // Browsers have navigator.clipboard on https and localhost only.
+  // Browsers offer navigator.clipboard on https and localhost only.
   if (navigator.clipboard && (await navigator.clipboard.writeText(text).then(() => true, () => false))) return true;
   const area = element("textarea", "unseen", text);
   document.body.append(area);
@@ -402,8 +404,8 @@ async function toClipboard(text) {
 
 async function copy(button) {
   const copied = await toClipboard($(button.dataset.copy).textContent);
-  if (!copied) getSelection().selectAllChildren($(button.dataset.copy)); // for the reader's own Ctrl+C
-  button.focus(); // again: the fallback takes it away
+  if (!copied) getSelection().selectAllChildren($(button.dataset.copy)); // so that the reader can press Ctrl+C
+  button.focus(); // because the fallback took the focus
   button.textContent = $("said").textContent = copied ? "Copied" : "Press Ctrl+C";
   setTimeout(() => ([button.textContent, $("said").textContent] = ["Copy", ""]), 2000);
 }

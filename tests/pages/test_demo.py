@@ -236,7 +236,7 @@ def test_a_refusal_stays_on_the_page_after_a_restart(start_relay, refused):
     relay.start()
     try_now(page)
     page.locator("#state[data-status=refused]").wait_for()
-    assert "token" in page.text_content("#note") and "Back by itself" not in page.text_content("#note")
+    assert "token" in page.text_content("#note") and "Reconnected" not in page.text_content("#note")
     assert page.text_content("#state") == "Not registered"
     assert relay.push("42", "to nobody")["connections"] == 0
 
@@ -486,6 +486,6 @@ def test_nothing_jumps_on_a_phone(relay, context):
     page.set_viewport_size({"width": 390, "height": 844})
     page.add_init_script(SHIFTS)
     page.goto(f"{relay.url}/?id=still")
-    page.get_by_text("Whatever is pushed to this id").wait_for()
+    page.get_by_text("Pushes to this id appear here").wait_for()
     page.wait_for_timeout(300)
     assert page.evaluate("shifted") < 0.02
