@@ -21,8 +21,8 @@ from .limiter import Doors
 from .poller import IN, Poller
 from .request import Limits, Parser, Refused, Remembered, Request
 from .response import FileWrapper, Response
+from .sockets import bind_unix
 from .systemd import passed_socket
-from .unix_socket import bind_unix
 
 log = logging.getLogger(__name__)
 access_logger = logging.getLogger("pushrelay.access_log")

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, need, own_only
 from phplab import CLIENT, reply, says
 
-from pushrelay.server.unix_socket import bind_unix
+from pushrelay.server.sockets import bind_unix
 from pushrelay.settings import Settings, SettingsError
 
 CALLED = """
