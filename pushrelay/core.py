@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # Seconds for which the first requests wait for the store. When a container reloads, the next process starts before the
 # last one has ended, or as soon as it ends.
 RELOAD_SECONDS = 10.0
+# Clients that are enough for a site that never set max_connections.
+USUAL_CLIENTS = 1000
 STORE_FAILS = "the store takes no pushes: the relay's log has the reason"
 
 # Hands a publication to the connected subscribers, but not to the socket with this sid; returns how many got it.
@@ -123,7 +125,6 @@ def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> Any:
     from pushrelay.engine.engine import install
     from pushrelay.engine.limits import ClientLimiter
     from pushrelay.rooms.manager import RoomManager
-    from pushrelay.server.limiter import most_clients
     from pushrelay.wsgi.carriers import carrier_of
 
     most = most_clients(settings)
@@ -141,6 +142,19 @@ def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> Any:
     return RoomManager()
 
 
+def most_clients(settings: Settings) -> int:
+    """Return `max_connections`, or what the file descriptors allow if that is less."""
+    from pushrelay.server.open_files import file_limit, files_for
+
+    return min(settings.max_connections, files_for(file_limit(), settings.threads).connections)
+
+
+def clients_expected(settings: Settings) -> int:
+    """Return how many clients the operator expects: `max_connections` if it was set; its default is only a bound."""
+    most = settings.max_connections
+    return most if "max_connections" in settings.given else min(most, USUAL_CLIENTS)
+
+
 def broker_of(settings: Settings, deliver: Deliver) -> Broker:
     """Return the broker that the settings name, not started. Raise ValueError if its file cannot be named."""
     return open_broker(
@@ -154,13 +168,16 @@ def broker_of(settings: Settings, deliver: Deliver) -> Broker:
 
 
 def _own_server(app: WSGIApp, settings: Settings, front: Front | None, log_limiter: LogLimiter) -> Server:
-    from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT, Doors, file_limit, files_for, raise_file_limit
+    from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT, ConnectionLimiter
+    from pushrelay.server.open_files import file_limit, files_for, raise_file_limit
     from pushrelay.server.server import Limits, access_logger
     from pushrelay.server.server import Server as OwnServer
 
     raise_file_limit()
     files = files_for(file_limit(), settings.threads)
-    doors = Doors(files, settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies, log_limiter)
+    limiter = ConnectionLimiter(
+        *files, settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies, log_limiter
+    )
     limits = Limits(
         max_header=settings.max_header,
         header_timeout=settings.header_timeout,
@@ -179,7 +196,7 @@ def _own_server(app: WSGIApp, settings: Settings, front: Front | None, log_limit
         settings.access_log,
         # Another app that wraps the relay's wants to see pushes.
         shortcut=front.lane if front is not None and app is front.app else None,
-        doors=doors,
+        limiter=limiter,
         share_of=front.share_of if front is not None else None,
         log_limiter=log_limiter,
         socket_mode=settings.socket_mode,

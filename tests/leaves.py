@@ -16,16 +16,16 @@ import queue
 from conftest import wait_for
 
 PACKAGES = ("pushrelay.", "socketio.", "engineio.")
-NUMBERS = {"_count", "taken", "_uncommitted", "_busy", "_owed", "_bytes", "size"}  # what is held, in numbers
+NUMBERS = {"_count", "used", "count", "_uncommitted", "_busy", "_owed", "_bytes", "size"}  # what is held, in numbers
 # Bounded memories of headers, paths, offsets and answers that may be of use again, and threads that wait for work.
 CACHES = {
     "Poller._workers",
     "Poller._idle",
     "Parser._remembered",
-    "Known.environ",
-    "Server._remembered",
-    "Server._quick",
-    "Server._slow",
+    "KnownHeader.environ",
+    "Server._known",
+    "PathTimes._quick",
+    "PathTimes._slow",
     "SQLiteBroker._cursors",
     "SQLiteBroker._staged",
     "SQLiteBroker._whole",

@@ -2,7 +2,7 @@
 
 import errno
 
-from pushrelay.core import is_own
+from pushrelay.core import clients_expected, is_own, most_clients
 from pushrelay.pages.demo import address, first_steps
 from pushrelay.settings import Settings
 
@@ -12,7 +12,7 @@ from .exposure import on_command_line, open_to, warnings
 def remarks(settings: Settings) -> list[str]:
     """What the start tells about the server, where that is not the usual."""
     if is_own(settings):
-        from pushrelay.server.limiter import clients_expected, file_limit, most_clients
+        from pushrelay.server.open_files import file_limit
 
         most = most_clients(settings)
         if most >= clients_expected(settings):

@@ -41,7 +41,7 @@ class ClientConnection(Protocol):
     def has_unread(self) -> bool:
         """Return whether the client has sent something that was not handled yet."""
 
-    def read_on(self, reading: bool) -> None:
+    def set_reading(self, reading: bool) -> None:
         """Stop or resume reading."""
 
     def yield_turn(self, may_block: bool = False) -> None:

@@ -17,10 +17,9 @@ from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_session
 from pushrelay.server.connection import Connection
 from pushrelay.server.fair_queue import Turn
-from pushrelay.server.limiter import raise_file_limit
 from pushrelay.server.outboxes import MOST_BYTES, Outboxes
 from pushrelay.server.poller import Poller, Timer
-from pushrelay.server.quota import Places
+from pushrelay.server.quota import Quota
 from pushrelay.waiting import wait_until
 
 from .carrier import Carrier, WaitingCarrier
@@ -90,7 +89,7 @@ class Engine(Transports):
         self._mark = secrets.token_urlsafe(3)  # that all sids of this process begin with
         self.threads = threads
         self._carrier_of = carrier_of
-        self._rejections = Places(MOST_AT_ONCE, MOST_AT_ONCE)
+        self._rejections = Quota(MOST_AT_ONCE, MOST_AT_ONCE)
         self._settle_timeout = settle_timeout
         self._newcomers: Any = None  # from start() on, as the next two
         self._poller: Any = None
@@ -123,6 +122,8 @@ class Engine(Transports):
         with self._start_lock:
             if self._heartbeat is None:
                 if poller is None:
+                    from pushrelay.server.open_files import raise_file_limit  # not on every system
+
                     self._own_poller = True
                     raise_file_limit()
                 self._poller = poller or Poller(self.threads)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from pushrelay.server.quota import NO_ROOM, Places
+from pushrelay.server.quota import NO_ROOM, Quota
 
 from .carrier import Carrier
 
@@ -35,7 +35,7 @@ class ClientLimiter:
     ):
         self.draining = False  # nobody gets in any more
         self._setting = most if setting is None else setting  # max_connections, which may be more than there can be
-        self._quota = Places(most, most_each)
+        self._quota = Quota(most, most_each)
         self.address_of = address_of
 
     def check(self, carrier: Carrier) -> None:
@@ -48,20 +48,20 @@ class ClientLimiter:
     def acquire(self, environ: dict[str, Any]) -> str | None:
         """Take a place for the client that shakes hands; returns what `leave` is to be told. Raises LimitReached."""
         counted = self.address_of(environ)
-        lacking = self._quota.take(counted)
+        lacking = self._quota.acquire(counted)
         if lacking:
             raise self._full(lacking)
         return counted
 
     def release(self, counted: str | None) -> None:
         """The client of `enter` is gone."""
-        self._quota.give_back(counted)
+        self._quota.release(counted)
 
     def _full(self, lacking: str) -> LimitReached:
         places = self._quota
         if lacking == "address":
-            message = f"{places.most_each} clients of this address are connected already (setting max_per_address)"
+            message = f"{places.limit_each} clients of this address are connected already (setting max_per_address)"
             return LimitReached("429 Too Many Requests", "too_many_of_address", message)
-        why = "setting max_connections" if places.most >= self._setting else "the limit on open files, ulimit -n"
-        message = f"{places.most} clients are connected already ({why}): connect again later"
+        why = "setting max_connections" if places.limit >= self._setting else "the limit on open files, ulimit -n"
+        message = f"{places.limit} clients are connected already ({why}): connect again later"
         return LimitReached("503 Service Unavailable", "too_many_connections", message)

@@ -49,7 +49,7 @@ class Link:
 
     def received(self, data: bytes) -> None:
         if self._session.closed and len(data) > PARTING_BYTES:
-            self.connection.read_on(False)
+            self.connection.set_reading(False)
             return
         self._rest = self._rest + data if self._rest else data
         if not self._packets:

@@ -109,12 +109,12 @@ class Transports(engineio.Server):
         carrier = self._carrier(environ)
         if carrier.threads is not None or not carrier.websockets or carrier.is_last or self.limiter.draining:
             return None
-        if self._rejections.take(None):
+        if self._rejections.acquire(None):
             return None
         try:
-            rejected = RejectedWebSocket(carrier.take(), partial(self._rejections.give_back, None))
+            rejected = RejectedWebSocket(carrier.take(), partial(self._rejections.release, None))
         except Rejected:
-            self._rejections.give_back(None)
+            self._rejections.release(None)
             return None
         opening = self._open_text % (self.generate_id(), "[]")
         head += rejection_frames(opening, error, message) + rejected.closing(error)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pushrelay.server.connection import PING_TIMEOUT, SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR, Connection
+from pushrelay.server.connection import NO_RECEIVER, PING_TIMEOUT, SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR, Connection
 from pushrelay.server.fair_queue import TURN_EVENTS, TURN_SECONDS
 from pushrelay.server.websocket import GOING_AWAY, NORMAL, POLICY_VIOLATION, PROTOCOL_ERROR
 
@@ -75,7 +75,7 @@ class Session:
     def __init__(self, engine: Any, sid: str, counted_as: str | None = None):
         self.sid = sid
         self.counted_as = counted_as  # what it is counted as while it is open: see limits.ClientLimiter
-        self.share = counted_as or ""  # in which it waits for its turn: see shares.Shares
+        self.share = counted_as or ""  # in which it waits for its turn: see fair_queue.FairQueue
         self._engine = engine
         self._state: dict[Any, Any] | None = None  # what the app keeps for it, made when it is first asked for
         # The way out: `connection` is that of its WebSocket; without one, packets wait in the buffer for the next poll.
@@ -445,7 +445,7 @@ class Session:
 
     def _end_link(self, reason: str) -> None:
         receiver = self.connection.receiver
-        if reason in (PING_TIMEOUT, SLOW) or receiver is None:
+        if reason in (PING_TIMEOUT, SLOW) or receiver is NO_RECEIVER:
             self.connection.abort(reason)
         else:
             receiver.close(_CLOSE_CODES.get(reason, NORMAL))
@@ -454,7 +454,7 @@ class Session:
 class Posting:
     """The packets of one POST, handled in order and in turns. A source for the poller once `go_on` was called."""
 
-    __slots__ = ("_done", "_packets", "_poller", "_session", "queued", "share")
+    __slots__ = ("_done", "_packets", "_poller", "_session", "share")
 
     def __init__(self, session: Session, packets: list[str | bytes], poller: Any, share: str | None):
         self._session = session
@@ -462,7 +462,6 @@ class Posting:
         self._poller = poller
         self._done: Any = None  # called with whether all packets were valid
         self.share = share
-        self.queued = False
 
     def take_turn(self) -> bool:
         """Handle packets, as many as one turn allows; returns whether all are handled.

@@ -1,7 +1,7 @@
-"""One TCP connection: read by the thread that owns it, written by any, and closed by its owner alone.
+"""One TCP connection: its owner reads and closes it, and any thread may write to it.
 
-An owner is the thread to which the poller gave the connection's event. Until it arms the connection again nobody else
-runs it. Everybody else may only add to the outbox, or say that the connection is to end.
+The owner is the thread to which the poller gave the connection's event. No other thread runs the connection until the
+owner has armed it again. Other threads may only add to the outbox, or set the reason for which the owner closes it.
 """
 
 import collections
@@ -19,9 +19,9 @@ from .poller import HANGUP, IN, OUT, Poller
 
 log = logging.getLogger(__name__)
 
-# What one read takes at most. A push is a few hundred bytes; a large body is not read in tiny pieces either.
+# Bytes of one read at most. A push has a few hundred, and large bodies should not be read in tiny pieces.
 READ_BYTES = 65536
-# The kernel takes 1,024 buffers in one call (IOV_MAX); most clients that lag are behind by a few dozen frames.
+# Pieces that are sent in one call. The kernel takes 1,024 (IOV_MAX); most slow clients are a few dozen frames behind.
 GATHER = 64
 
 FINISHED = "finished"
@@ -29,52 +29,65 @@ TRANSPORT_CLOSE = "transport close"
 TRANSPORT_ERROR = "transport error"
 SLOW = "slow"
 PING_TIMEOUT = "ping timeout"
-# Nobody reads any more: what lies in the kernel's buffer is thrown away with the connection, not kept for minutes.
+# For these reasons nobody reads any more: the kernel discards its buffer at once, instead of keeping it for minutes.
 _ABRUPT = {SLOW, PING_TIMEOUT, TRANSPORT_ERROR}
 _RESET = struct.pack("ii", 1, 0)
 
 
-# Bytes that the kernel holds for one connection, as asked for; Linux doubles this for its own records, and so grants at
-# most that much. Without, it would hold some 4 MB for a client that does not read, which no limit of ours counts.
-# Over a way of 100 ms it still lets a megabyte a second through.
-SEND_BUFFER = 131_072
-
-
-def bound_send_buffer(sock: socket.socket) -> None:
-    """Bound what the kernel holds for this socket, and for those that it accepts."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-
-
-def _whole(piece: bytes | memoryview) -> bytes:
-    """Return what was written, of which this is the end."""
+def _whole(piece: bytes | memoryview) -> Any:
+    """Return the object that was written, of which this is the end."""
     return piece.obj if type(piece) is memoryview else piece
 
 
 class Receiver(Protocol):
-    """What is spoken on a connection. All but `expired` is called by the connection's owner."""
+    """The protocol that is spoken on a connection. Its owner calls all methods but `expired`."""
 
     def received(self, data: bytes) -> None:
-        """Bytes came in."""
+        """Handle bytes from the other side."""
 
     def ended(self) -> None:
         """The other side will send no more."""
 
     def proceed(self) -> None:
-        """What was in the way is gone: all that waited has been sent, or somebody called `run_soon`."""
+        """Go on, because the outbox is empty again or somebody called `run_soon`."""
 
     def resume(self) -> None:
-        """Go on with what was left when the receiver called `yield_turn`. Nothing is read before."""
+        """Go on with the rest that was left when the receiver called `yield_turn`. Nothing is read before that."""
 
     def lost(self, reason: str) -> None:
-        """The connection is over. Called once, last."""
+        """The connection has ended. Called once, last."""
 
     def expired(self) -> None:
-        """The connection's deadline has passed; any thread."""
+        """The connection's deadline has passed. Any thread may call this."""
+
+
+class _NoReceiver:
+    """The receiver of a connection that has none yet, or has ended: it ignores everything."""
+
+    def received(self, data: bytes) -> None:
+        pass
+
+    def ended(self) -> None:
+        pass
+
+    def proceed(self) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
+
+    def lost(self, reason: str) -> None:
+        pass
+
+    def expired(self) -> None:
+        pass
+
+
+NO_RECEIVER = _NoReceiver()
 
 
 class Connection:
-    """A non-blocking socket on the poller, with an outbox for what the kernel does not take at once."""
+    """A non-blocking socket on the poller, with an outbox for data that the kernel does not take at once."""
 
     blocks = False  # a write never waits
     __slots__ = (
@@ -95,7 +108,6 @@ class Connection:
         "fd",
         "peer",
         "poller",
-        "queued",
         "receiver",
         "share",
         "sock",
@@ -104,48 +116,49 @@ class Connection:
     def __init__(
         self, poller: Poller, sock: socket.socket, peer: Any = None, on_close: Callable[[Any], None] | None = None
     ):
-        """`on_close(connection)` is called once it is over, whatever was spoken on it."""
+        """`on_close(connection)` is called once, when it has ended, whatever its receiver is."""
         self.sock = sock
-        self.peer = peer  # the address at the other end, as accept() gives it
+        self.peer = peer  # the address at the other end, as accept() returns it
         self.fd = sock.fileno()
-        self.receiver: Any = None
-        self.deadline = 0.0  # monotonic; 0 for none. Who put the connection on the poller looks at it
+        self.receiver: Receiver = NO_RECEIVER
+        self.deadline = 0.0  # monotonic; 0 for none. The server checks it, once a second
         self.poller = poller
-        # Sending. The lock is held while something is sent, which cannot block, and never while anything else is done.
+        # Sending. The lock is held while data is sent, which cannot block, and never during anything else.
         self._lock = threading.Lock()
         self._outbox: collections.deque[bytes | memoryview] | None = None
-        self.backlog = 0  # bytes in the outbox; a frame shared with others counts in full
-        # Who has it.
+        self.backlog = 0  # bytes in the outbox; a frame that other clients share counts in full
+        # Ownership.
         self._owned = False
-        self._again = False  # something came for the owner while it was busy
-        self._nudged = False  # somebody wants the receiver to proceed
+        self._again = False  # another event came while the owner was busy
+        self._nudged = False  # `run_soon` was called: the receiver must proceed
         self._unfinished = False  # the receiver has more to do than one turn allows; nothing is read until it is done
         self._watched = False
         self._reading = True
-        self._needs_spare = False  # and may block in it
-        # When it has its turn: see poller.Poller and shares.Shares, which keep these.
+        self._needs_spare = False  # the rest of the unfinished work may block
+        # The share in which it waits for its turn; None if it goes before others: see Poller and FairQueue.
         self.share: str | None = None
-        self.queued = False
-        # How it ends.
-        self._finishing = False  # when the outbox is empty
-        self._reason: str | None = None  # at once
+        # The end.
+        self._finishing = False  # it ends when the outbox is empty
+        self._reason: str | None = None  # it ends now, for this reason
         self._on_close = on_close
 
     def fileno(self) -> int:
+        """Return the file descriptor, for the poller."""
         return self.fd
 
     @property
     def closed(self) -> bool:
-        """Whether it is over, or about to be."""
+        """Whether it has ended, or is about to."""
         return self._reason is not None
 
     # Any thread may call these.
 
     def write(self, data: bytes, limit: int = 0) -> bool:
-        """Send bytes, or keep in the outbox what the kernel does not take. False where the connection is over.
+        """Send bytes, or keep in the outbox what the kernel does not take. Return False if the connection has ended.
 
-        Never blocks. With a `limit`, in bytes, the connection ends as `slow` when more than that would wait behind
-        what is being sent. What is next has room whatever its size: else a client could never receive it.
+        Never blocks. With a `limit`, in bytes, the connection ends as `slow` if more than that would wait behind the
+        piece that is being sent. The next piece always has room, whatever its size: otherwise a client could never
+        receive a large one.
         """
         with self._lock:
             if self._reason is not None or self._finishing:
@@ -165,41 +178,41 @@ class Connection:
                 self.poller.outboxes.add(self, data, len(data))
                 if not self._owned and not self._unfinished:
                     self._arm()
-            elif data:  # an empty one would be in the outbox for ever: the kernel takes 0 bytes of it
+            elif data:  # an empty piece would never leave the outbox: the kernel takes 0 bytes of it
                 self._outbox.append(data)
                 self.backlog += len(data)
                 self.poller.outboxes.add(self, data, len(data))
-                if limit and self.backlog > limit and self._is_crowded(limit):
+                if limit and self.backlog > limit and self._is_crowded(self._outbox, limit):
                     self._abort(SLOW)
                     return False
             return True
 
     def finish(self) -> None:
-        """End the connection when all that was written has been sent."""
+        """End the connection once the outbox has been sent."""
         with self._lock:
             self._finishing = True
             if self._outbox is None and self._reason is None:
                 self._abort(FINISHED)
 
     def abort(self, reason: str) -> None:
-        """End the connection now. What is in the outbox is lost."""
+        """End the connection now, and discard the outbox."""
         with self._lock:
             if self._reason is None:
                 self._abort(reason)
 
     def abort_later(self, seconds: float, reason: str) -> None:
-        """End the connection after some seconds, if it has not ended by then."""
+        """End the connection after `seconds`, if it has not ended by then."""
         self.poller.call_later(seconds, self.abort, reason)
 
-    def read_on(self, reading: bool) -> None:
-        """Stop or resume reading. While stopped, the other side's end is not noticed, only that it broke off."""
+    def set_reading(self, reading: bool) -> None:
+        """Stop or resume reading. While stopped, only a reset of the connection is noticed, not its regular end."""
         with self._lock:
             self._reading = reading
             if not self._owned and not self._unfinished and self._watched and self._reason is None:
                 self._arm()
 
     def shut_down(self) -> None:
-        """Tell the other side that nothing more will come, and go on reading."""
+        """Close our side of the connection, and go on reading."""
         with self._lock:
             if self._reason is None:
                 try:
@@ -208,12 +221,12 @@ class Connection:
                     self._abort(TRANSPORT_ERROR)
 
     def run_soon(self) -> None:
-        """Let the receiver proceed on a thread of the poller, though no event came."""
+        """Have the receiver proceed on a thread of the poller, without an event."""
         self._nudged = True
         self.poller.run_soon(self)
 
     def has_unread(self) -> bool:
-        """Return whether the other side has sent something that the receiver has not handled yet."""
+        """Return whether the other side has sent data that the receiver has not handled yet."""
         with self._lock:
             if self._reason is not None:
                 return False
@@ -225,22 +238,22 @@ class Connection:
                 return False
 
     def yield_turn(self, may_block: bool = False) -> None:
-        """Let others have their turn; in the next one the receiver's `resume` is called.
+        """End this turn; in the next one the receiver's `resume` is called. Only for the receiver, within its turn.
 
-        With `may_block` it is not called on the last free thread. For the receiver, within its turn.
+        With `may_block`, `resume` is not called on the last free thread.
         """
         self._unfinished, self._needs_spare = True, may_block
 
     def stuck(self) -> None:
-        """The watchdog says that whoever runs this is taking long; the receiver may want to know."""
-        heard = getattr(self.receiver, "stuck", None)
-        if heard is not None:
-            heard()
+        """Notify the receiver, if it has a method for it, that it has blocked its thread. For the watchdog."""
+        stuck = getattr(self.receiver, "stuck", None)
+        if stuck is not None:
+            stuck()
 
     # The owner's part.
 
     def run(self) -> None:
-        """Handle what happened, and everything that happens meanwhile; then arm the connection again, or close it."""
+        """Handle the event, and those that follow while it does; then arm the connection again, or close it."""
         with self._lock:
             if self._owned:
                 self._again = True
@@ -273,14 +286,14 @@ class Connection:
         try:
             unfinished, self._unfinished = self._unfinished, False
             if self._outbox is not None or self._nudged:
-                self._go_on()
+                self._send_and_proceed()
             if self._reason is not None or self._unfinished:
                 return
             if unfinished:
                 self.receiver.resume()
                 return
             if not self._reading:
-                self._look_for_an_error()
+                self._check_for_reset()
                 return
             try:
                 data = self.sock.recv(READ_BYTES)
@@ -289,7 +302,7 @@ class Connection:
             if data:
                 self.receiver.received(data)
             else:
-                self._reading = False  # the end would be an event again and again
+                self._reading = False  # epoll would report the end again and again
                 self.receiver.ended()
         except OSError:
             self.abort(TRANSPORT_ERROR)
@@ -297,13 +310,13 @@ class Connection:
             log.exception("%r failed; its connection is closed", self.receiver)
             self.abort(TRANSPORT_ERROR)
 
-    def _look_for_an_error(self) -> None:
-        """A reset is told also to who does not read, at once and for ever."""
+    def _check_for_reset(self) -> None:
+        """Raise OSError if the connection was reset: epoll keeps reporting that even while we are not reading."""
         error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, os.strerror(error))
 
-    def _go_on(self) -> None:
+    def _send_and_proceed(self) -> None:
         if self._outbox is not None:
             self.flush()
         if self._outbox is None and self._reason is None:
@@ -311,11 +324,11 @@ class Connection:
             self.receiver.proceed()
 
     def give_up(self) -> None:
-        """End the connection as `slow`: all clients together have too much waiting, and this one has the most."""
+        """End the connection as `slow`: all outboxes together are too large, and this is one of the largest."""
         self.abort(SLOW)
 
     def flush(self) -> None:
-        """Send of what waits as much as the kernel takes."""
+        """Send as much of the outbox as the kernel takes."""
         with self._lock:
             before = self.backlog
             sent: list[bytes] = []
@@ -324,7 +337,7 @@ class Connection:
                 self.poller.outboxes.remove(self, sent, self._outbox is None)
 
     def _flush(self, gone: list[bytes]) -> None:
-        """Do so, and add to `gone` what was sent to its end. The caller holds the lock."""
+        """Send, and append each piece that is sent completely to `gone`. The caller holds the lock."""
         outbox = self._outbox
         while outbox and self._reason is None:
             try:
@@ -347,22 +360,22 @@ class Connection:
             self._abort(FINISHED)
 
     def _close(self) -> None:
-        """Only the owner comes here, once; it stays the owner, so that nobody is after it.
+        """Close the connection. Only the owner calls this, once, and it stays the owner.
 
-        The reason was set under the lock, and who sends looks at it under the lock: nobody is in a `send` whose file
-        descriptor could become another connection's.
+        The reason is set and checked under the lock, so no thread is inside a `send` on a file descriptor that could
+        become another connection's.
         """
         if self._reason in _ABRUPT:
-            # A Unix socket has no such thing, and a dead one needs none.
+            # A Unix socket has no such option, and a dead socket does not need it.
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         with self._lock:
             outbox, self._outbox, self.backlog = self._outbox, None, 0
         if outbox:
             self.poller.outboxes.remove(self, map(_whole, outbox), True)
-        receiver, self.receiver = self.receiver, None
+        receiver, self.receiver = self.receiver, NO_RECEIVER
         try:
-            receiver.lost(self._reason)
+            receiver.lost(self._reason or FINISHED)
         except Exception:
             log.exception("%r failed while its connection was closed", receiver)
         self.poller.retire(self.sock)
@@ -371,8 +384,8 @@ class Connection:
 
     # With the lock held.
 
-    def _is_crowded(self, limit: int) -> bool:
-        return len(self._outbox) > 2 and self.backlog - len(self._outbox[0]) > limit
+    def _is_crowded(self, outbox: collections.deque[bytes | memoryview], limit: int) -> bool:
+        return len(outbox) > 2 and self.backlog - len(outbox[0]) > limit
 
     def _abort(self, reason: str) -> None:
         self._reason = reason

@@ -1,47 +1,47 @@
-"""HTTP/1.1 on one connection: each request to the app, each answer back, in order.
+"""HTTP/1.1 on one connection: each request goes to the app and each response back, in order.
 
-An app may also *park* its request: it returns, no thread waits, and whoever has something to say answers later. Or it
-takes the connection over for another protocol. Both are what the Engine needs, and it finds them in the environ under
-`pushrelay.http`.
+An app may also *park* its request: it returns, no thread waits, and any thread answers later. Or it takes the
+connection over for another protocol. It finds the conversation in the environ, under `pushrelay.http`.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from pushrelay.server.quota import NO_ROOM, retry_after
-
-from .connection import SLOW, TRANSPORT_CLOSE, Connection
+from .connection import SLOW, TRANSPORT_CLOSE, Connection, Receiver
 from .fair_queue import TURN_SECONDS
-from .request import Known, Parser, Refused, Request
-from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, plain_answer, whole_head
+from .lingering import linger
+from .quota import NO_ROOM, retry_after
+from .request import KnownHeader, Parser, Request, RequestError, timeout_error
+from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, error_response, whole_head
+
+if TYPE_CHECKING:
+    from .server import Server
 
 log = logging.getLogger(__name__)
 
 KEY = "pushrelay.http"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# A request that might block the last free thread is looked at again after this many seconds.
+# Seconds until the next attempt to serve a request that must not have the last free thread.
 WAIT_SECONDS = 0.02
-# What a client may send ahead while its request is being answered; beyond it nothing is read.
+# Bytes that a client may send ahead while its request is being answered; beyond them nothing is read.
 EARLY_BYTES = 65536
-# On a connection that may not stay the request must be complete after so many seconds.
-HURRY_SECONDS = 3.0
-# Bytes that are parsed at a time: 150 requests of the shortest kind, 1 ms of work.
+# Seconds in which the request must be complete on a connection that may have only one.
+ONE_REQUEST_SECONDS = 3.0
+# Bytes that are parsed at a time: 150 of the shortest requests, or 1 ms of work.
 PIECE_BYTES = 4096
-# Reads that a visitor's new connection may take before other visitors': a push and its body come in two or three.
+# Reads for which a new connection comes before those of visitors: a push arrives in two or three.
 FIRST_READS = 4
-# After a refusal the client is still sending. It is read and thrown away for this long, and so much of it, because
-# closing at once makes the kernel reset the connection and the answer is lost on its way (RFC 9112, 9.6).
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 16 * 1024 * 1024
+GOING_DOWN = "the relay is going down, and this request was not carried out: send it again later"
 
 
 class Conversation:
     """The receiver of a connection that speaks HTTP."""
 
-    # What engine.carrier.Carrier has besides: here a client holds no thread, and WebSockets always work.
+    # The rest of what engine.carrier.Carrier needs: clients hold no thread here, and WebSockets always work.
     threads = None
     websockets = True
 
@@ -59,7 +59,7 @@ class Conversation:
         "_on_lost",
         "_parked",
         "_parser",
-        "_refused",
+        "_error",
         "_request",
         "_response",
         "_server",
@@ -69,35 +69,36 @@ class Conversation:
         "user",
     )
 
-    def __init__(self, connection: Connection, server: Any):
+    def __init__(self, connection: Connection, server: "Server"):
         self.connection = connection
         self._server = server
         self._app = server.app
         self._limits = server.limits
         self._parser: Parser = server.parser(connection)
-        self._refused: Refused | None = None  # answered after the requests that came before it
+        self._error: RequestError | None = None  # answered after the requests that came before it
         self._ended = False  # the client sends no more
         self._expired = False
-        self._taken = False  # another protocol is spoken from here on
-        self._first_reads = FIRST_READS  # that are left
-        self.is_last = False  # the next answer ends the connection
+        self._taken = False  # the app has upgraded it to another protocol
+        self._first_reads = FIRST_READS  # the number that is left
+        self.is_last = False  # the next response ends the connection
         # The request that is being answered.
-        self._known: Known | None = None  # where the app's shortcut took it: there is no request then, and no response
+        self._known: KnownHeader | None = None  # set if the app's shortcut took it; then it has no Request and Response
         self._request: Request | None = None
-        self.user = "-"  # whose it is, where the app says so; for the access log
+        self.user = "-"  # the name of the caller, for the access log; the app sets it
         self._response: Response | None = None
-        self._busy = False  # its answer is not complete, though no thread is at it
-        self._parked = False  # it is not the app's return that answers it
-        self._is_poll = False  # it was parked until there is news, and that may never be
-        self._on_lost: Callable[[], None] | None = None  # tells who parked it that nobody waits any more
-        self._early = b""  # what came in meanwhile
-        self._lock = threading.Lock()  # over `_busy` and `_early`, which another thread's answer() changes
+        self._busy = False  # its response is not complete, though no thread works on it
+        self._parked = False  # `answer` will respond, not the app's return
+        self._is_poll = False  # it was parked until there is news, which may never come
+        self._on_lost: Callable[[], None] | None = None  # called if the client disconnects while it is parked
+        self._early = b""  # bytes that came in the meantime
+        self._lock = threading.Lock()  # guards `_busy` and `_early`, which `answer` changes on another thread
         connection.deadline = time.monotonic() + server.limits.header_timeout
 
     # The receiver.
 
     def received(self, data: bytes) -> None:
-        # Where there is something early and no request is waited for any more, proceed() is about to be called.
+        """Handle bytes from the client."""
+        # If there are early bytes and no request is under way any more, proceed() is about to be called.
         if self._waits() or self._early:
             with self._lock:
                 if self._waits() or self._early:
@@ -113,10 +114,10 @@ class Conversation:
             if self.connection.backlog > AHEAD_BYTES and not self._parked:
                 self._busy = True
 
-    def _take(self, known: Known, data: bytes) -> bool:
-        """Let the app's shortcut take the request."""
+    def _take(self, known: KnownHeader, data: bytes) -> bool:
+        """Offer the request to the app's shortcut; return whether it took it."""
         if self.is_last:
-            return False  # its answer's header is not the usual one
+            return False  # its response has an unusual header
         self._known = known
         self.connection.deadline = 0.0
         if known.take(data[len(data) - known.length :], self):
@@ -126,11 +127,13 @@ class Conversation:
         return False
 
     def resume(self) -> None:
+        """Go on with requests that were left when the turn was over."""
         if not self._busy:
             self._serve()
             self._read_early()
 
     def proceed(self) -> None:
+        """Go on after the outbox has been sent, a request has been answered, or the deadline has passed."""
         if self._expired and not self._busy:
             self._give_up()
             return
@@ -142,15 +145,17 @@ class Conversation:
         self.resume()
 
     def ended(self) -> None:
+        """End the connection, unless the client still waits for a response."""
         self._ended = True
         if self._on_lost is not None:
             self.connection.abort(TRANSPORT_CLOSE)
         elif self._waits():
-            self.connection.read_on(False)  # it may have said all it had to say, and still read the answer
+            self.connection.set_reading(False)  # it may have closed only its half, and still read the response
         else:
             self.connection.finish()
 
     def expired(self) -> None:
+        """End the connection: the client was too slow to send its request or to read the response."""
         if self._busy or self.connection.backlog:
             self.connection.abort(SLOW)
         else:
@@ -158,9 +163,10 @@ class Conversation:
             self.connection.run_soon()
 
     def lost(self, reason: str) -> None:
+        """Let go of the request, whose client has gone."""
         self._server.forget(self.connection)
         self._parser.close()
-        self._refused = None  # its traceback knows this conversation
+        self._error = None  # its traceback refers to this conversation
         on_lost, self._on_lost = self._on_lost, None
         response, self._response = self._response, None
         self._request = self._known = None
@@ -170,18 +176,19 @@ class Conversation:
             response.close()
 
     def stuck(self) -> None:
-        """The watchdog's thread: the app is taking long over the request."""
+        """Record that the app blocks a thread with this request. The watchdog calls this."""
         request = self._request
         if request is not None:
-            self._server.note_slow(request.environ["PATH_INFO"])
+            self._server.paths.mark_slow(request.environ["PATH_INFO"])
 
-    # What the app may do, while it handles the request.
+    # For the app, while it handles the request.
 
     def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
-        """Leave the request without an answer until `answer` is called; `on_lost` is, if the client goes away first.
+        """Let the app return without a response until another thread calls `answer`.
 
-        Without it a client that has said all it has to say, and has closed its half of the connection, is answered.
-        `is_poll`: it waits for news that may never come, so nobody waits for its answer before the server ends.
+        `on_lost()` is called if the client disconnects first. Without it, a client that has closed its half of the
+        connection still gets its response. With `is_poll` the request waits for news that may never come, so the server
+        does not wait for it when it drains.
         """
         self._on_lost = on_lost
         self._is_poll = is_poll
@@ -189,11 +196,11 @@ class Conversation:
         self.connection.deadline = 0.0
 
     def take(self) -> Connection:
-        """The connection, for who is about to upgrade it."""
+        """Return the connection, for an app that is about to upgrade it."""
         return self.connection
 
-    def upgrade(self, receiver: Any, head: bytes) -> Connection:
-        """Send `head` and speak another protocol from here on; its receiver is the connection's."""
+    def upgrade(self, receiver: Receiver, head: bytes) -> Connection:
+        """Send `head`, and hand the connection over to the receiver of another protocol."""
         self._taken = True
         connection = self.connection
         connection.deadline = 0.0
@@ -203,13 +210,13 @@ class Conversation:
         return connection
 
     def returned(self, start_response: Callable[..., Any]) -> tuple[()]:
-        """Return what the app returns for a request that was parked or upgraded."""
+        """Return what the app must return for a request that it parked or upgraded."""
         return ()
 
     # Any thread.
 
     def answer(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Answer the request that was parked. To be called once; no harm if the client is gone."""
+        """Answer the parked request, once. Does nothing if the client has gone."""
         known, request, response = self._known, self._request, self._response
         if known is not None:
             self._known = None
@@ -225,49 +232,50 @@ class Conversation:
             return
         with self._lock:
             self._busy = False
-            more = bool(self._early or self._ended or self._parser.requests or self._refused)
+            more = bool(self._early or self._ended or self._parser.requests or self._error)
         if more:
             self.connection.run_soon()
 
     def is_owed(self) -> bool:
-        """Whether the client has begun a request and has not got its answer; polls do not count."""
+        """Return whether the client has begun a request that is not answered yet; polls do not count."""
         if self._parked and self._busy:
             return not self._is_poll
         begun = self._parser.phase != "idle" or self._early or self._waits() or self._request is not None
-        return bool(begun or self._known is not None or self._refused or self.connection.backlog)
+        return bool(begun or self._known is not None or self._error or self.connection.backlog)
 
-    def hurry(self) -> None:
-        """Take one request, which is to come at once: there are so many connections that this one may not stay."""
+    def allow_one_request(self) -> None:
+        """Serve one request, which must come at once: too many connections are open for this one to stay."""
         self.is_last = True
-        self.connection.deadline = time.monotonic() + HURRY_SECONDS
+        self.connection.deadline = time.monotonic() + ONE_REQUEST_SECONDS
 
-    def leave(self) -> None:
-        """End the connection, once no request is under way; one that has only begun to come is refused."""
+    def end_soon(self) -> None:
+        """End the connection once no request is under way; a request that is not complete is rejected."""
         self._expired = True
         self.connection.run_soon()
 
-    # How it goes on.
+    # The course of requests.
 
     def _keep_for_later(self, data: bytes) -> None:
+        """Keep bytes that came while a request is under way. The caller holds the lock."""
         self._early += data
         if len(self._early) >= EARLY_BYTES:
-            self.connection.read_on(False)
+            self.connection.set_reading(False)
 
     def _count_read(self) -> None:
-        """Put a visitor's connection behind pushes if it has sent much and no push."""
+        """Put a connection into the share of its visitor once it has sent much and no push."""
         if self._first_reads:
             self._first_reads -= 1
         elif self.connection.share is None:
             self.connection.share = self._server.share_of_peer(self.connection.peer)
 
     def _waits(self) -> bool:
-        """Whether a request has not been answered yet, so that what comes behind it has to wait."""
+        """Return whether a request is not answered yet, so that bytes behind it have to wait."""
         return self._busy or bool(self._parser.requests)
 
     def _read_early(self) -> None:
-        """Read what came until the turn is over.
+        """Parse the bytes that came early, until the turn is over.
 
-        It is read in pieces: no more requests are made of it than are answered, as each takes up a KiB.
+        They are parsed in pieces, so that no more requests exist than are answered: each takes up a KiB.
         """
         was_full, ends_at = len(self._early) >= EARLY_BYTES, time.monotonic() + TURN_SECONDS
         while self._early and not self._waits() and not self.connection.closed:
@@ -283,29 +291,29 @@ class Conversation:
                 self.connection.yield_turn()
                 break
         if was_full and len(self._early) < EARLY_BYTES and not self._ended:
-            self.connection.read_on(True)
+            self.connection.set_reading(True)
 
     def _feed(self, data: bytes) -> None:
         parser, before = self._parser, self._parser.phase
         try:
             parser.feed(data)
-        except Refused as refused:
-            self._refused = refused
+        except RequestError as error:
+            self._error = error
         if parser.phase != before:
             self._set_deadline()
 
     def _set_deadline(self) -> None:
-        """Give the client the time that what it is at may take."""
+        """Set the deadline for the part of a request that the client is sending."""
         limits, phase = self._limits, self._parser.phase
         if self.is_last and phase != "idle":
-            return  # it has had all the time that there is
+            return  # ONE_REQUEST_SECONDS, or the end of the server, set the deadline
         seconds = limits.idle_timeout
         if phase != "idle":
             seconds = limits.header_timeout if phase == "header" else limits.body_timeout
         self.connection.deadline = time.monotonic() + seconds
 
     def _serve(self) -> None:
-        """Answer what is complete, until an answer has to wait for something or the turn is over."""
+        """Answer the complete requests, until one has to wait or the turn is over."""
         requests, connection, ends_at = self._parser.requests, self.connection, 0.0
         while requests and not self._busy and not connection.closed:
             path = requests[0].environ["PATH_INFO"]
@@ -321,10 +329,10 @@ class Conversation:
             began = time.monotonic()
             self._answer(requests.popleft())
             now = time.monotonic()
-            self._server.note_time(path, now - began)
+            self._server.paths.record(path, now - began)
             if self._taken:
                 return
-            if share is not None or not self._parked:  # no push was accepted
+            if share is not None or not self._parked:  # it was no push that was accepted
                 connection.share = self._server.share_of_peer(connection.peer)
             if connection.backlog > AHEAD_BYTES and not self._parked:
                 self._busy = True
@@ -334,8 +342,8 @@ class Conversation:
                 return
         if self._busy or self.connection.closed:
             return
-        if self._refused is not None:
-            self._refuse(self._refused)
+        if self._error is not None:
+            self._reject(self._error)
         elif not self._early:
             if self._parser.wants_continue and self._parser.phase == "body":
                 self.connection.write(CONTINUE)
@@ -344,6 +352,7 @@ class Conversation:
                 self.connection.finish()
 
     def _answer(self, request: Request) -> None:
+        """Call the app, and send its response unless it parked the request or upgraded the connection."""
         environ = request.environ
         environ[KEY] = self
         request.keep_alive &= not self.is_last
@@ -366,7 +375,7 @@ class Conversation:
             self._fail(response)
 
     def _pump(self, response: Response) -> None:
-        """Go on with an answer that was too much to send at once."""
+        """Go on with a response that was too large to send at once."""
         request = self._request
         try:
             if request is not None and not response.pump():
@@ -379,6 +388,7 @@ class Conversation:
             self._finish_request(request, response)
 
     def _stall(self) -> None:
+        """Wait until the client has read some of a large response."""
         self._busy = True
         self.connection.deadline = time.monotonic() + self._limits.send_timeout
 
@@ -397,7 +407,7 @@ class Conversation:
             self._finish()
 
     def _finish(self) -> None:
-        """End the connection when its answer has been sent, for which the client is not waited for without end."""
+        """End the connection once the response is sent, or after send_timeout if the client does not read it."""
         self.connection.deadline = time.monotonic() + self._limits.send_timeout
         self.connection.finish()
 
@@ -405,18 +415,18 @@ class Conversation:
         log.exception("the app failed")
         response.close()
         if not response.head_sent:
-            self.connection.write(plain_answer("500 Internal Server Error", INTERNAL_ERROR))
+            self.connection.write(error_response("500 Internal Server Error", INTERNAL_ERROR))
         self._finish()
 
     def _hand_over(self) -> None:
-        """Give what came behind the request to the receiver of the new protocol."""
+        """Pass the bytes behind the request to the receiver of the new protocol."""
         rest = self._parser.upgrade_rest
         self._parser.close()
         self._request = self._response = None
         self._pass_on(rest)
 
     def _pass_on(self, rest: bytes | None) -> None:
-        """Give the receiver of the new protocol what came for it; also the end, where that came before its time."""
+        """Pass bytes to the receiver of the new protocol, and the end if that came already."""
         receiver = self.connection.receiver
         if rest:
             receiver.received(rest)
@@ -424,59 +434,24 @@ class Conversation:
             receiver.ended()
 
     def _give_up(self) -> None:
-        """The deadline has passed: say so to who is in the middle of a request, and leave who is not."""
+        """End the connection because its deadline has passed; a client in the middle of a request gets an error."""
         if self._parser.phase == "idle":
             self.connection.finish()
         elif self._server.ending:
-            message = "the relay is going down: what was asked is not done; ask again later"
-            self._refuse(Refused("503 Service Unavailable", "draining", message))
+            self._reject(RequestError("503 Service Unavailable", "draining", GOING_DOWN))
         elif self.is_last:
-            self._refuse(Refused("503 Service Unavailable", "too_many_connections", NO_ROOM))
+            self._reject(RequestError("503 Service Unavailable", "too_many_connections", NO_ROOM))
         else:
-            what = f"{self._parser.phase}_timeout"
-            seconds = getattr(self._limits, what)
-            message = f"the request must be complete within {seconds:g} seconds (setting {what})"
-            self._refuse(Refused("408 Request Timeout", "request_timeout", message))
+            self._reject(timeout_error(self._parser.phase, self._limits))
 
-    def _refuse(self, refused: Refused) -> None:
+    def _reject(self, error: RequestError) -> None:
+        """Send an error, read nothing more, and end the connection."""
         connection = self.connection
-        self._server.note_refusal(connection.peer, refused)
-        self._refused = None
+        self._server.log_rejection(connection.peer, error)
+        self._error = None
         self._parser.close()
-        again = f"Retry-After: {retry_after()}\r\n" if refused.status.startswith("503") else ""
-        connection.write(plain_answer(refused.status, refused.body, again))
-        connection.receiver = lingering = Lingering(connection, self._server)
+        retry = f"Retry-After: {retry_after()}\r\n" if error.status.startswith("503") else ""
+        connection.write(error_response(error.status, error.body, retry))
+        lingering = linger(connection, partial(self._server.forget, connection))
         if not connection.backlog:
             lingering.proceed()
-
-
-class Lingering:
-    """What is spoken after a refusal: nothing. It reads until the client has read the answer and closes."""
-
-    __slots__ = ("_left", "_server", "connection")
-
-    def __init__(self, connection: Connection, server: Any):
-        self.connection = connection
-        self._server = server
-        self._left = LINGER_BYTES
-        connection.deadline = time.monotonic() + LINGER_SECONDS
-
-    def received(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
-            self.connection.finish()
-
-    def resume(self) -> None:
-        """Nothing is left to do: what came before the refusal has been answered."""
-
-    def proceed(self) -> None:
-        self.connection.shut_down()
-
-    def ended(self) -> None:
-        self.connection.finish()
-
-    def expired(self) -> None:
-        self.connection.abort(TRANSPORT_CLOSE)
-
-    def lost(self, reason: str) -> None:
-        self._server.forget(self.connection)

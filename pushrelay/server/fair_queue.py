@@ -1,74 +1,101 @@
-"""Sources that wait for their turn: one source of each share in rotation, so that nobody gets more turns by numbers.
+"""A queue that serves shares in rotation, so that many entries of one share do not delay those of another.
 
 A share is usually the address of a client. An address with 300 busy connections and an address with one get the same
-number of turns, and the 300 take turns among themselves.
+number of turns; the 300 take turns among themselves.
 """
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-# What one turn of a connection may take: this many seconds, and this many events. Both are checked between two events,
-# so one event more may run.
+if TYPE_CHECKING:
+    from .poller import Poller
+
+# The bounds of one turn of a connection, in seconds and in events. Both are checked between two events, so one event
+# more may run.
 TURN_SECONDS = 0.001
 TURN_EVENTS = 32
 
 
-class Turn:
-    """A call that waits for its turn. A source for the poller: give it to `run_again`."""
+class Shared(Protocol):
+    """An entry of a FairQueue."""
 
-    __slots__ = ("_args", "_callback", "_poller", "queued", "share")
-
-    def __init__(self, poller: Any, share: str | None, callback: Callable[..., Any], *args: Any):
-        self._poller = poller
-        self._callback = callback
-        self._args = args
-        self.share = share
-        self.queued = False
-
-    def run(self) -> None:
-        """Call back, or wait until there is a thread that may be blocked."""
-        if self._poller.is_short():
-            self._poller.run_when_spare(self)
-        else:
-            self._callback(*self._args)
+    share: str | None
 
 
-class Shares:
-    """A queue of sources with a `share` and a `queued` flag of their own. Any thread may call its methods."""
+T = TypeVar("T", bound=Shared)
 
-    __slots__ = ("_by_share", "_lock", "_rotation", "count")
+
+class FairQueue(Generic[T]):
+    """A queue of entries that each belong to a share. Any thread may call its methods."""
+
+    __slots__ = ("_by_share", "_lock", "_rotation", "_share_of", "count")
 
     def __init__(self) -> None:
-        self.count = 0  # sources that wait
-        self._lock = threading.Lock()  # over all of it
-        self._by_share: dict[str | None, deque[Any]] = {}
+        self.count = 0  # entries in the queue
+        self._lock = threading.Lock()  # guards all of it
+        # The share that each entry was queued in. While it waits, its own `share` may change.
+        self._share_of: dict[T, str | None] = {}
+        self._by_share: dict[str | None, OrderedDict[T, None]] = {}  # shares without an entry are left out
         self._rotation: deque[str | None] = deque()  # each key of `_by_share` once, the next one first
 
-    def add(self, source: Any) -> None:
-        """Queue a source behind the others of its share; a source that waits already keeps its place."""
+    def add(self, entry: T) -> None:
+        """Queue an entry behind the others of its share; one that is queued already keeps its place."""
         with self._lock:
-            if source.queued:
+            if entry in self._share_of:
                 return
-            source.queued = True
-            waiting = self._by_share.get(source.share)
+            share = self._share_of[entry] = entry.share
+            waiting = self._by_share.get(share)
             if waiting is None:
-                self._by_share[source.share] = waiting = deque()
-                self._rotation.append(source.share)
-            waiting.append(source)
+                self._by_share[share] = waiting = OrderedDict()
+                self._rotation.append(share)
+            waiting[entry] = None
             self.count += 1
 
-    def pop(self) -> Any:
-        """Take the first source of the share whose turn it is. Raises IndexError if none waits."""
+    def pop(self) -> T:
+        """Remove and return the first entry of the next share. Raises IndexError if the queue is empty."""
         with self._lock:
             share = self._rotation.popleft()
             waiting = self._by_share[share]
-            source = waiting.popleft()
-            source.queued = False
+            entry, _ = waiting.popitem(last=False)
+            del self._share_of[entry]
             self.count -= 1
             if waiting:
                 self._rotation.append(share)
             else:
                 del self._by_share[share]
-            return source
+            return entry
+
+    def remove(self, entry: T) -> bool:
+        """Remove an entry; return whether it was queued."""
+        with self._lock:
+            if entry not in self._share_of:
+                return False
+            share = self._share_of.pop(entry)
+            waiting = self._by_share[share]
+            del waiting[entry]
+            self.count -= 1
+            if not waiting:
+                del self._by_share[share]
+                self._rotation.remove(share)
+            return True
+
+
+class Turn:
+    """A call that waits for its turn. Give it to the poller's `run_again`."""
+
+    __slots__ = ("_args", "_callback", "_poller", "share")
+
+    def __init__(self, poller: "Poller", share: str | None, callback: Callable[..., Any], *args: Any):
+        self._poller = poller
+        self._callback = callback
+        self._args = args
+        self.share = share
+
+    def run(self) -> None:
+        """Call back, or wait for a thread that may block."""
+        if self._poller.is_short():
+            self._poller.run_when_spare(self)
+        else:
+            self._callback(*self._args)

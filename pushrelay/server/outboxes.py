@@ -1,39 +1,40 @@
-"""What waits for all clients together: counted once however many it waits for, and bounded."""
+"""The memory of all outboxes together: each piece is counted once, however many clients it waits for, and bounded."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
 MOST_BYTES = 256 << 20
-# When it is too much, the clients for which most waits are closed until this part of it is left, so that the next
-# message does not find it full again.
+# Above the limit, the slowest clients are closed until only this part of it is in use, so that the next message finds
+# room again.
 LEFT_SHARE = 0.75
 
 
-class Holder(Protocol):
-    """For whom something waits. `backlog` is in bytes."""
+class Consumer(Hashable, Protocol):
+    """A client for which something waits. `backlog` is in bytes."""
 
     backlog: int
 
     def give_up(self) -> None:
-        """Drop what waits, and the client with it. Called without locks, by a thread that may do so."""
+        """Drop what waits, and close the client. Called without locks, on a thread that may do so."""
 
 
 class Outboxes:
-    """The sum of all outboxes. Any thread may call it; nothing is counted for clients that keep up."""
+    """The sum of all outboxes. Any thread may call it; clients that keep up are never counted."""
 
-    def __init__(self, call_soon: Callable[..., Any]):
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object]):
+        """`call_soon` runs a function soon, on a thread that may close clients."""
         self.limit = MOST_BYTES
         self.bytes = 0
         self._call_soon = call_soon
-        self._lock = threading.Lock()  # over all of these
-        self._held: dict[int, list[int]] = {}  # by the identity of what waits: for how many it does, and its bytes
-        self._holders: set[Any] = set()
+        self._lock = threading.Lock()  # guards all of these
+        self._held: dict[int, list[int]] = {}  # by the identity of a piece: the number of its consumers, and its bytes
+        self._consumers: set[Consumer] = set()
         self._is_shedding = False
 
-    def add(self, holder: Holder, waiting: Any, size: int) -> None:
-        """Count what waits for a holder from now on. It keeps a reference to that until it calls remove()."""
-        key = id(waiting)
+    def add(self, consumer: Consumer, piece: Any, size: int) -> None:
+        """Count a piece of `size` bytes for a consumer, which keeps a reference to it until it calls `remove`."""
+        key = id(piece)
         with self._lock:
             held = self._held.get(key)
             if held is None:
@@ -41,14 +42,14 @@ class Outboxes:
                 self.bytes += size
             else:
                 held[0] += 1
-            self._holders.add(holder)
+            self._consumers.add(consumer)
             if self.bytes <= self.limit or self._is_shedding:
                 return
             self._is_shedding = True
         self._call_soon(self._shed)
 
-    def remove(self, holder: Holder, gone: Iterable[Any], is_empty: bool) -> None:
-        """What waited no longer does; `is_empty` is whether nothing else waits for this holder."""
+    def remove(self, consumer: Consumer, gone: Iterable[Any], is_empty: bool) -> None:
+        """Stop counting the pieces `gone`; `is_empty` says whether nothing else waits for this consumer."""
         with self._lock:
             for each in gone:
                 key = id(each)
@@ -58,15 +59,16 @@ class Outboxes:
                     del self._held[key]
                     self.bytes -= held[1]
             if is_empty:
-                self._holders.discard(holder)
+                self._consumers.discard(consumer)
 
     def _shed(self) -> None:
+        """Close the consumers with the largest backlog until there is room again."""
         with self._lock:
             self._is_shedding = False
             excess = self.bytes - self.limit * LEFT_SHARE
-            holders = list(self._holders)
-        for holder in sorted(holders, key=lambda each: each.backlog, reverse=True):
+            consumers = list(self._consumers)
+        for consumer in sorted(consumers, key=lambda each: each.backlog, reverse=True):
             if excess <= 0:
                 break
-            excess -= holder.backlog
-            holder.give_up()
+            excess -= consumer.backlog
+            consumer.give_up()

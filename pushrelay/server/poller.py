@@ -1,15 +1,16 @@
-"""Threads that share one epoll set: whoever is told of an event handles it itself, with ordinary blocking Python.
+"""Threads that share one epoll set: the thread that receives an event handles it, in ordinary blocking Python.
 
 One thread at a time polls, the *leader*. It takes a batch of events and handles them one after the other, as an event
-loop does: threads that all want to run Python would only fight over the interpreter lock. When a handler blocks, a
-watchdog hands the lead to another thread within two ticks; the blocked one joins those who wait when it is done.
+loop does. With several threads polling, each push would cost a hand-over of the interpreter lock. If a handler blocks,
+a watchdog hands the lead to another thread within two ticks; the blocked thread waits for the lead when it is done. So
+a blocking handler delays others once, by some milliseconds, and holds one thread.
 
-A *source* is anything with `fileno()` and `run()`. It is armed for one event at a time (`EPOLLONESHOT`), so one thread
-at a time owns it. An event is only a hint to look at the socket, never a fact about it.
+A *source* is anything with `fileno()`, `run()` and a `share`. It is armed for one event at a time (`EPOLLONESHOT`), so
+one thread at a time owns it. An event is only a hint to look at the socket, never a fact about it.
 
-Sources without a `share` come first: connections that push, or may. The others wait in `Shares`, and the leader gives
-them a turn each, looking for new events at least every POLL_SECONDS. So a push waits for one turn of a visitor, however
-many visitors there are.
+Sources whose `share` is None come first: connections that push, or may. The others wait in a `FairQueue`, and the
+leader gives them one turn each, looking for new events at least every POLL_SECONDS. So a push waits for one turn of a
+visitor, however many visitors there are. After PATIENCE turns of sources that come first, one turn goes to the others.
 """
 
 import collections
@@ -26,26 +27,28 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .fair_queue import Shares
+from .fair_queue import FairQueue
 from .outboxes import Outboxes
 
 log = logging.getLogger(__name__)
 
-IN = select.EPOLLIN
-OUT = select.EPOLLOUT
-HANGUP = select.EPOLLRDHUP
+# This module can be imported without epoll, because others use constants and names of its package there.
+IN = getattr(select, "EPOLLIN", 1)
+OUT = getattr(select, "EPOLLOUT", 4)
+HANGUP = getattr(select, "EPOLLRDHUP", 0x2000)
+ONE_SHOT = getattr(select, "EPOLLONESHOT", 1 << 30)
 
-# A handler is stuck after one tick at least and two at most.
+# Seconds. A handler counts as stuck after one tick at least and two at most.
 TICK = 0.002
-# A leader that gets through so many turns in a tick is looked at less often. Each wake-up of the watchdog takes the
-# interpreter lock from it, and then its core: one every 4 ms cost a busy leader 10 % of its pushes.
-BRISK_TURNS = 20
-BRISK_TICK = 0.016
-# The watchdog dozes off after so many ticks without work, so that an idle relay costs no CPU.
+# A leader that finishes more than BUSY_TURNS turns in a tick is checked less often. Each wake-up of the watchdog takes
+# the interpreter lock from the leader, and then its core: one every 4 ms cost a busy leader 10 % of its pushes.
+BUSY_TURNS = 20
+BUSY_TICK = 0.016
+# Ticks without work after which the watchdog sleeps, so that an idle relay uses no CPU.
 DOZE_AFTER = 25
-# A thread beyond the first leaves after so many seconds without work.
+# Seconds without work after which a thread beyond the first one ends.
 IDLE_SECONDS = 10.0
-# Turns that the sources which come first may take before something else has one: what was left for afterwards, a timer,
+# Turns in a row for sources that come first. Then something else has one turn: what was left for afterwards, a timer,
 # or a source with a share. Some turns take as long as ten pushes.
 PATIENCE = 16
 # Seconds between two looks for new events while sources with a share wait for their turn.
@@ -56,16 +59,26 @@ WATCHDOG_PAUSE = 0.1
 BATCH = 256
 
 
-class Source(Protocol):
-    """What the poller can watch."""
+class Runnable(Protocol):
+    """Work for the poller; `share` is None if it goes before others."""
 
-    def fileno(self) -> int: ...
+    share: str | None
 
-    def run(self) -> None: ...
+    def run(self) -> None:
+        """Do the work, or one turn of it."""
+
+
+class Source(Runnable, Protocol):
+    """A socket that the poller can watch."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
 
 
 class Timer:
     """A call that is due at a time on the monotonic clock, or when there is nothing else to do."""
+
+    share: str | None = None
 
     __slots__ = ("_args", "_callback", "deadline")
 
@@ -75,10 +88,11 @@ class Timer:
         self._args = args
 
     def cancel(self) -> None:
-        """Make it do nothing. Any thread may call this, also when it is too late."""
+        """Prevent the call. Any thread may do this, even when it is too late."""
         self._callback, self._args = None, ()
 
     def run(self) -> None:
+        """Make the call, once."""
         callback, args = self._callback, self._args
         self._callback, self._args = None, ()
         if callback is not None:
@@ -86,7 +100,7 @@ class Timer:
 
 
 class _Worker:
-    """A thread of the poller, and the lock it sleeps on while it has nothing to do."""
+    """A thread of the poller, and the lock on which it sleeps while it has nothing to do."""
 
     __slots__ = ("thread", "wake")
 
@@ -97,58 +111,58 @@ class _Worker:
 
 
 class Poller:
-    """Watches sources and timers with at most `threads` threads, started on demand and let go when idle."""
+    """Watches sources and timers with at most `threads` threads, which start on demand and end when idle."""
 
     def __init__(self, threads: int = 8):
         if threads < 2:
-            raise ValueError("the poller needs two threads at least: one that polls while the other is stuck")
+            raise ValueError("the poller needs at least two threads: one polls while the other is stuck")
         self.threads = threads
         self.outboxes = Outboxes(lambda shed: self.call_later(0, shed))
-        # What the leader works on.
-        self._epoll: Any = None  # from start() on
-        self._sources: dict[int, Source] = {}
-        self._ready: collections.deque[Source | Timer] = collections.deque()  # sources without a share
-        self._shares = Shares()  # sources with a share, and what had a turn and is not done
+        # The leader's work.
+        self._epoll: Any = None  # set by start()
+        self._sources: dict[int, Source] = {}  # by file descriptor
+        self._ready: collections.deque[Runnable] = collections.deque()  # work without a share
+        self._shares: FairQueue[Runnable] = FairQueue()  # work with a share, and work that needs another turn
         self._due: collections.deque[Timer] = collections.deque()
-        self._spare: collections.deque[Source | Timer] = collections.deque()  # what may block; see run_when_spare
-        self._others_at = 0  # the turn from which on these three come before `_ready` once
-        self._timer_next = False  # a timer comes before a source with a share
-        self._polled = 0.0  # monotonic; when events were last looked for
-        self._afterwards: collections.deque[Timer] = collections.deque()  # when there is nothing ready
-        self._patience = 0  # or when there have been so many turns
-        self._retired: list[socket.socket] = []  # to be closed while no event is in anybody's hands
-        self._polling = threading.Lock()  # held from closing what is retired until events have become sources
-        self._waiting = False  # the leader is about to wait, or waits, and has to be woken
-        self._bell = -1  # an eventfd that wakes it
-        # Who leads.
-        self._lock = threading.Lock()  # over the workers below
+        self._spare: collections.deque[Runnable] = collections.deque()  # work that may block: see run_when_spare
+        self._others_at = 0  # the turn at which one of `_shares` or `_due` comes before `_ready`
+        self._timer_next = False  # the next of these is a timer, not work with a share
+        self._polled = 0.0  # when the leader last looked for events (monotonic)
+        self._afterwards: collections.deque[Timer] = collections.deque()  # for when `_ready` is empty,
+        self._patience = 0  # or for this turn, if it comes first
+        self._retired: list[socket.socket] = []  # to be closed while no thread holds an event
+        self._polling = threading.Lock()  # held from closing the retired sockets until all events have become sources
+        self._waiting = False  # the leader waits for events, or is about to, and has to be woken
+        self._wake_fd = -1  # an eventfd that wakes it
+        # The lead.
+        self._lock = threading.Lock()  # guards the workers below
         self._leader: _Worker | None = None
-        self._idle: list[_Worker] = []  # the last one is woken first, so that the others can leave
+        self._idle: list[_Worker] = []  # the last one is woken first, so that the others can end
         self._workers: set[_Worker] = set()
-        # The watchdog compares this to what it was a tick ago, and tells the source that is stuck.
+        # The watchdog compares `_turns` with its value a tick ago, and notifies the source that is stuck.
         self._turns = 0
-        self._current: Any = None
+        self._current: Runnable | None = None
         self._dozing = False
         self._alarm = threading.Event()
-        # Timers, the next one first; the number keeps those of one deadline in order.
+        # Timers, the next one first; the number keeps timers of the same deadline in order.
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._timer_lock = threading.Lock()
         self._stopped = False
 
     def start(self) -> None:
-        """Start polling; nothing before this makes a thread or a file descriptor, so a process may fork until then."""
+        """Start polling. No thread and no file descriptor exists before this call, so a process may fork until then."""
         with self._lock:
             if self._epoll is not None:
                 return
             self._epoll = select.epoll()
-            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._epoll.register(self._bell, IN)
-            self._hire_leader()
+            self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._epoll.register(self._wake_fd, IN)
+            self._start_leader()
         threading.Thread(target=self._watch, name="poller-watchdog", daemon=True).start()
 
     def call_later(self, seconds: float, callback: Callable[..., Any], *args: Any) -> Timer:
-        """Call back on one of the poller's threads, not before `seconds` have passed. Any thread may call this."""
+        """Call back on one of the poller's threads, `seconds` from now at the earliest. Any thread may call this."""
         timer = Timer(time.monotonic() + seconds, callback, args)
         with self._timer_lock:
             heapq.heappush(self._timers, (timer.deadline, next(self._numbers), timer))
@@ -157,76 +171,77 @@ class Poller:
             self.wake()
         return timer
 
-    def run_soon(self, source: Source) -> None:
-        """Let a thread run the source, as if an event had come for it. Any thread may call this."""
+    def run_soon(self, source: Runnable) -> None:
+        """Run the source on a thread of the poller, as after an event. Any thread may call this."""
         self._queue(source)
         self.wake()
 
-    def run_again(self, source: Source) -> None:
-        """Let a thread run the source once more, behind others, because one turn was not enough. Any thread."""
+    def run_again(self, source: Runnable) -> None:
+        """Run the source once more, behind others, because one turn was not enough. Any thread may call this."""
         self._shares.add(source)
         self.wake()
 
-    def run_when_spare(self, source: Source) -> None:
-        """Let a thread run the source once another thread is free: it might block. Any thread may call this."""
+    def run_when_spare(self, source: Runnable) -> None:
+        """Run the source, which may block, once another thread is free. Any thread may call this."""
         self._spare.append(source)
         self.wake()
 
     def call_when_spare(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call back in the same way."""
+        """Call back, in the same way as `run_when_spare`."""
         self.run_when_spare(Timer(0.0, callback, args))
 
     def has_urgent_work(self) -> bool:
-        """Return whether something without a share waits, so that a source with one should not run now."""
+        """Return whether work without a share waits, so that a source with a share should not run now."""
         return bool(self._ready or self._afterwards)
 
     def call_afterwards(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call back once, when the events that are at hand have been handled, or some. Any thread may call this."""
+        """Call back when the events of this batch have been handled, or PATIENCE of them. Any thread may call this."""
         if not self._afterwards:
             self._patience = self._turns + PATIENCE
         self._afterwards.append(Timer(0.0, callback, args))
         self.wake()
 
     def watch(self, source: Source, events: int) -> None:
-        """Arm a source that is new to the poller for one event."""
+        """Watch a new source, and arm it for one event."""
         fd = source.fileno()
         self._sources[fd] = source
-        self._epoll.register(fd, events | select.EPOLLONESHOT)
+        self._epoll.register(fd, events | ONE_SHOT)
 
     def rearm(self, fd: int, events: int) -> None:
-        """Arm a watched source again. Its own lock must make sure that it was not retired in between."""
-        self._epoll.modify(fd, events | select.EPOLLONESHOT)
+        """Arm a watched source again. The source's own lock must ensure that it was not retired in between."""
+        self._epoll.modify(fd, events | ONE_SHOT)
 
     def retire(self, sock: socket.socket) -> None:
-        """Forget the source of this socket and close the socket, soon.
+        """Forget the source of this socket, and close the socket soon.
 
-        epoll tells Python the number of a file descriptor and no more, and the kernel gives a number out again as soon
-        as it is free. So a socket is closed only while nobody holds an event that has not become a source yet.
+        epoll reports only the number of a file descriptor, and the kernel reuses a number as soon as it is free. So a
+        socket is closed only while no thread holds an event that has not become a source yet. Otherwise an event could
+        reach the wrong connection.
         """
         self._sources.pop(sock.fileno(), None)
         self._retired.append(sock)
         self.wake()
 
     def wake(self) -> None:
-        """Make the leader look at what it has to do, if it waits for events."""
+        """Wake the leader if it waits for events."""
         if self._waiting:
             self._waiting = False
-            os.eventfd_write(self._bell, 1)
+            os.eventfd_write(self._wake_fd, 1)
 
     def thread_count(self) -> int:
-        """How many threads work here now, the watchdog not counted."""
+        """Return the number of threads, without the watchdog."""
         return len(self._workers)
 
     def is_short(self) -> bool:
-        """Whether the thread that asks is the last one that is left: if it blocks, everybody waits."""
+        """Return whether the calling thread is the last free one: if it blocks, nothing is handled."""
         return not self._idle and len(self._workers) >= self.threads
 
     def sources(self) -> list[Source]:
-        """All that is watched."""
+        """Return the watched sources."""
         return list(self._sources.values())
 
     def close(self) -> None:
-        """Stop all threads, wait for those that do not sit in a handler, and give the file descriptors back."""
+        """Stop all threads, wait for those that are not inside a handler, and close the file descriptors."""
         with self._lock:
             if self._stopped or self._epoll is None:
                 self._stopped = True
@@ -238,19 +253,19 @@ class Poller:
         for worker in idle:
             worker.wake.release()
         self._alarm.set()
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wake_fd, 1)
         for worker in workers:
             if worker.thread is not None and worker.thread is not threading.current_thread():
                 worker.thread.join(1.0)
         with self._polling:
-            self._bury()
+            self._close_retired()
             self._epoll.close()
-            os.close(self._bell)
+            os.close(self._wake_fd)
 
-    # What a worker does.
+    # On a worker's thread.
 
     def _work(self, me: _Worker) -> None:
-        while self._gets_the_lead(me):
+        while self._wait_for_lead(me):
             self._lead(me)
             with self._lock:
                 if not self._stopped:
@@ -260,8 +275,8 @@ class Poller:
         with self._lock:
             self._workers.discard(me)
 
-    def _gets_the_lead(self, me: _Worker) -> bool:
-        """Wait to be made the leader. False if this thread is to end instead."""
+    def _wait_for_lead(self, me: _Worker) -> bool:
+        """Wait to become the leader. Return False if this thread must end instead."""
         if self._stopped:
             return False
         if not me.wake.acquire(timeout=IDLE_SECONDS):
@@ -287,7 +302,7 @@ class Poller:
                 else:
                     self._poll()
                     continue
-            except IndexError:  # a thread that had been stuck, not yet aware that it lost the lead, took it
+            except IndexError:  # taken by a thread that was stuck and has not noticed that it lost the lead
                 continue
             self._turns += 1
             self._current = source
@@ -296,7 +311,7 @@ class Poller:
             except Exception:
                 log.exception("%r failed", source)
 
-    def _next_of_others(self) -> Source | Timer:
+    def _next_of_others(self) -> Runnable:
         """Take a timer that is due or a source with a share, in turn. Raises IndexError if another thread took it."""
         self._others_at = self._turns + PATIENCE
         self._timer_next = not self._timer_next
@@ -313,8 +328,8 @@ class Poller:
                 else:
                     self._shares.add(source)
 
-    def _queue(self, source: Source) -> None:
-        if getattr(source, "share", None) is None:
+    def _queue(self, source: Runnable) -> None:
+        if source.share is None:
             self._ready.append(source)
         else:
             self._shares.add(source)
@@ -324,8 +339,8 @@ class Poller:
         with self._polling:
             if self._stopped:
                 return
-            self._bury()
-            # From here on others ring the bell; what they left before that is seen by looking once more.
+            self._close_retired()
+            # From here on other threads write to the eventfd; work that they left before that is seen by the next line.
             self._waiting = True
             has_work = self._ready or self._retired or self._afterwards or self._shares.count or self._due
             has_work = has_work or (self._spare and not self.is_short())
@@ -336,32 +351,32 @@ class Poller:
             for fd, _ in events:
                 source = sources.get(fd)
                 if source is not None:
-                    if getattr(source, "share", None) is None:
+                    if source.share is None:
                         ready.append(source)
                     else:
                         self._shares.add(source)
-                elif fd == self._bell:
-                    self._silence_bell()
-            # Still with the lock: the lead may have been handed on meanwhile, and the next leader has to see them.
+                elif fd == self._wake_fd:
+                    self._clear_wake_fd()
+            # Still under the lock: the lead may have been handed over in the meantime, and the next leader needs these.
             if self._timers:
                 self._take_due()
         if self._dozing:
             self._alarm.set()
 
-    def _bury(self) -> None:
+    def _close_retired(self) -> None:
         retired = self._retired
         while retired:
             retired.pop().close()
 
-    def _silence_bell(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # a leader before this one has heard it
-            os.eventfd_read(self._bell)
+    def _clear_wake_fd(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # another leader has read it
+            os.eventfd_read(self._wake_fd)
 
     def _until_next_timer(self) -> float:
         with self._timer_lock:
             if not self._timers:
                 return -1
-            # epoll counts in milliseconds and rounds down: without this it would come back just too early.
+            # epoll rounds down to milliseconds; without rounding up it would return just before the deadline.
             return max(0.0, math.ceil((self._timers[0][0] - time.monotonic()) * 1000) / 1000)
 
     def _take_due(self) -> None:
@@ -370,10 +385,10 @@ class Poller:
             while self._timers and self._timers[0][0] <= now:
                 self._due.append(heapq.heappop(self._timers)[2])
 
-    # Who leads.
+    # The lead.
 
-    def _hire_leader(self) -> None:
-        """Start a thread that leads. The lock is held."""
+    def _start_leader(self) -> None:
+        """Start a thread that leads. The caller holds the lock."""
         worker = _Worker()
         worker.wake.release()
         worker.thread = threading.Thread(target=self._work, args=(worker,), name="poller", daemon=True)
@@ -382,21 +397,21 @@ class Poller:
         worker.thread.start()
 
     def _watch(self) -> None:
-        """Watch the leader until the poller is closed, also after a failure of its own."""
+        """Run the watchdog until the poller is closed, even after a failure of its own."""
         while not self._stopped:
             try:
                 self._watch_leader()
             except Exception:
-                log.exception("the watchdog failed, and goes on")
+                log.exception("the watchdog failed; it continues")
                 self._alarm.wait(WATCHDOG_PAUSE)  # not time.sleep(), which may be what fails
 
     def _watch_leader(self) -> None:
-        """Hand the lead over when the leader has been busy with one thing for a whole tick."""
-        seen, quiet, brisk = -1, 0, False
+        """Hand the lead over if the leader has been in one turn for a whole tick."""
+        seen, quiet, busy = -1, 0, False
         while not self._stopped:
-            time.sleep(BRISK_TICK if brisk else TICK)
+            time.sleep(BUSY_TICK if busy else TICK)
             turns = self._turns
-            brisk = turns - seen > BRISK_TURNS
+            busy = turns - seen > BUSY_TURNS
             if self._waiting:
                 quiet = quiet + 1 if turns == seen else 0
                 if quiet >= DOZE_AFTER:
@@ -424,4 +439,4 @@ class Poller:
                 self._leader = self._idle.pop()
                 self._leader.wake.release()
             elif len(self._workers) < self.threads:
-                self._hire_leader()
+                self._start_leader()

@@ -1,45 +1,51 @@
-"""How many of something there may be: in all, and for one address."""
+"""A quota: how many of something may exist in all, and how many of them for one address."""
 
 import secrets
 import threading
 
-# Whoever is refused comes back after a time of its own, so that not all of them come at once.
+# Rejected clients retry after a random number of seconds, so that they do not all return at once.
 RETRY_SECONDS = range(2, 11)
 NO_ROOM = "all connections that the limit on open files (ulimit -n) allows are in use: try again later"
 
 
 def retry_after() -> str:
-    """A value for the header Retry-After."""
+    """Return a value for the header Retry-After, in seconds."""
     return str(secrets.choice(RETRY_SECONDS))
 
 
-class Places:
-    """So many places in all, and so many of them for one address. Any thread may call its methods."""
+class Quota:
+    """At most `limit` slots in all, and at most `limit_each` of them for one address. Any thread may call its methods.
 
-    def __init__(self, most: int, most_each: int):
-        self.most = most
-        self.most_each = most_each
-        self.taken = 0
-        self._by_address: dict[str, int] = {}
-        self._lock = threading.Lock()  # over both
+    A slot is counted where it is taken and where it is given back, once each.
+    """
 
-    def take(self, address: str | None) -> str:
-        """Take a place, for an address where it is to be counted. Empty if there was one, else "all" or "address"."""
+    def __init__(self, limit: int, limit_each: int):
+        self.limit = limit
+        self.limit_each = limit_each
+        self.used = 0
+        self._by_address: dict[str, int] = {}  # slots in use; an address without any has no entry
+        self._lock = threading.Lock()  # guards both
+
+    def acquire(self, address: str | None) -> str:
+        """Take a slot; with None it counts for no address.
+
+        Return an empty string if there was one. Else return the limit that was reached: "all" or "address".
+        """
         with self._lock:
-            if self.taken >= self.most:
+            if self.used >= self.limit:
                 return "all"
             if address is not None:
                 held = self._by_address.get(address, 0)
-                if held >= self.most_each:
+                if held >= self.limit_each:
                     return "address"
                 self._by_address[address] = held + 1
-            self.taken += 1
+            self.used += 1
         return ""
 
-    def give_back(self, address: str | None) -> None:
-        """Give a place back that was taken for the same address."""
+    def release(self, address: str | None) -> None:
+        """Give back a slot that was acquired for the same address."""
         with self._lock:
-            self.taken -= 1
+            self.used -= 1
             if address is not None:
                 held = self._by_address.pop(address) - 1
                 if held:

@@ -1,8 +1,8 @@
 """HTTP/1.1 requests, without I/O: bytes in, WSGI environs out (RFC 9112, PEP 3333).
 
-httptools (the parser of Node) reads; what it lets pass and we do not is refused here. Whoever gets `Refused` sends its
-answer and closes the connection: after a request that two readers could read in two ways, nothing that follows on the
-connection can be trusted.
+httptools (Node's parser, llhttp) reads; this module rejects what llhttp accepts and two readers could read in two ways:
+Content-Length with Transfer-Encoding, two lengths, headers with an underscore, and the like. After a `RequestError` the
+caller sends its response and closes the connection, because nothing that follows such a request can be trusted.
 """
 
 import contextlib
@@ -12,27 +12,36 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
+if TYPE_CHECKING:
+    from .conversation import Conversation
+
+Take = Callable[[bytes, "Conversation"], bool]  # answers a request with this body, or returns False
+Shortcut = Callable[[dict[str, Any]], Take | None]  # called with the environ of a header: see server.Server
+
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may take of the server. Seconds are counted to within a second."""
+    """Limits on a client's requests: bytes, and seconds that are counted to within a second."""
 
-    max_header: int = 32768  # Apache takes 8 KiB a line, and its proxies pass cookies on
+    max_header: int = 32768  # Apache allows 8 KiB for each line, and as a proxy it passes cookies on
     header_timeout: float = 10.0
     max_body: int = 16 * 1024 * 1024
     body_timeout: float = 60.0  # for the whole body
-    idle_timeout: float = 75.0  # between requests; longer than proxies keep theirs, so that it is they who close
-    send_timeout: float = 60.0  # without taking anything of a response
-    spill_bytes: int = 256 * 1024  # of a body that are kept in memory; beyond it lies in a temporary file
+    idle_timeout: float = 75.0  # between requests; longer than a proxy's own, so that the proxy closes first
+    send_timeout: float = 60.0  # without reading anything of a response
+    spill_bytes: int = 256 * 1024  # of a body that are kept in memory; a larger body goes into a temporary file
 
 
-class Refused(Exception):
-    """A request that is answered with an error, and its connection closed."""
+class RequestError(Exception):
+    """A request that cannot be served: it gets an error in JSON as its response, and its connection is closed.
+
+    `status` is the HTTP status with its phrase, `error` the code for programs, `message` the sentence for people.
+    """
 
     def __init__(self, status: str, error: str, message: str):
         super().__init__(message)
@@ -51,11 +60,12 @@ _HTTPS = (
 )
 
 
-def bad_request(message: str) -> Refused:
-    return Refused("400 Bad Request", "bad_request", message)
+def bad_request(message: str) -> RequestError:
+    """Return an error with status 400."""
+    return RequestError("400 Bad Request", "bad_request", message)
 
 
-# The headers that clients send, as they mostly spell them: everything else is worked out each time.
+# The headers that clients usually send, in the usual spelling. The keys of all others are computed each time.
 _COMMON = """
     Host Connection User-Agent Accept Accept-Encoding Accept-Language Cookie Origin Referer Cache-Control Pragma
     Upgrade Sec-WebSocket-Key Sec-WebSocket-Version Sec-WebSocket-Extensions Authorization Expect Transfer-Encoding
@@ -69,9 +79,9 @@ _ONLY_ONCE = {"HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCO
 
 
 def environ_key(name: bytes) -> str:
-    """The environ's key for a header; empty where the header is to be dropped.
+    """Return the environ's key for a header; empty if the header must be dropped.
 
-    With an underscore in it, `X_Forwarded_For` would pass for `X-Forwarded-For`, which a proxy takes care to strip.
+    A header with an underscore, such as `X_Forwarded_For`, would pass for `X-Forwarded-For`, which proxies strip.
     """
     if b"_" in name:
         return ""
@@ -79,31 +89,31 @@ def environ_key(name: bytes) -> str:
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
 
 
-# A program that pushes sends the same header again and again, so what a header was read as is kept: by its very bytes,
-# for a parser between two requests, and only where the body is as long as it says and came along. These are bounds of
-# what a server remembers; a header of such a size costs some 2 KiB.
+# A program that pushes sends the same header again and again, so parsed headers are kept, by their bytes. A header is
+# recognized only between two requests, and only if its whole body came with it. Headers with a query, a cookie, an
+# upgrade or an Expect are never kept. These are the bounds for one server; a kept header of this size costs some 2 KiB.
 REMEMBERED_BYTES = 1024
 REMEMBERED_HEADERS = 256
 
 
-class Known:
-    """What a header was read as."""
+class KnownHeader:
+    """A header that was parsed before."""
 
     __slots__ = ("environ", "keep_alive", "length", "take", "version")
 
     def __init__(self, environ: dict[str, Any], version: str, keep_alive: bool, length: int):
-        self.environ = environ  # without the body; what is the peer's is replaced for each request
+        self.environ = environ  # without the body; the entries of the peer are replaced for each request
         self.version = version
         self.keep_alive = keep_alive
         self.length = length  # of the body
-        self.take: Any = None  # the app's shortcut for such requests, if it has one: see server.Server
+        self.take: Take | None = None  # the app's shortcut for such requests, if it has one
 
 
-Remembered = dict[bytes, Known]
+KnownHeaders = dict[bytes, KnownHeader]
 
 
 class Request:
-    """One request that is complete: its environ, its body, and whether the connection goes on after it."""
+    """One complete request: its environ with its body, and whether the connection stays open after it."""
 
     __slots__ = ("environ", "keep_alive", "spilled", "version")
 
@@ -111,52 +121,53 @@ class Request:
         self.environ = environ
         self.version = version
         self.keep_alive = keep_alive
-        self.spilled = spilled  # the body lies in a file, to be closed
+        self.spilled = spilled  # the body is in a file, which must be closed
 
 
 class Parser:
-    """Bytes in, requests out. Raises Refused; what was complete before is in `requests` also then."""
+    """Bytes in, requests out. After a RequestError, `requests` still holds those that were complete before it."""
 
     def __init__(
         self,
         base: dict[str, Any],
         peer: dict[str, Any],
         limits: Limits,
-        remembered: Remembered,
-        shortcut: Callable[[dict[str, Any]], Any] | None = None,
+        remembered: KnownHeaders,
+        shortcut: Shortcut | None = None,
     ):
-        """`base` is what all environs of a server hold, `peer` what those of this connection do.
+        """`base` holds the entries of all environs of a server, `peer` those of this connection.
 
-        `shortcut(environ)` is asked for each header that is remembered: see server.Server.
+        All parsers of a server share `remembered`. `shortcut(environ)` is called for each header that is added to it.
         """
-        self._remembered = remembered  # shared by all parsers of a server
+        self._remembered = remembered
         self._shortcut = shortcut
         self._base = base
         self._peer = peer
         self._limits = limits
-        self._header_bytes = b""  # what the request under way began with, while it may be remembered
+        self._header_bytes = b""  # the bytes with which this request began, while its header may be remembered
         self.requests: deque[Request] = deque()
-        self.upgrade_rest: bytes | None = None  # what came behind a request that asks for another protocol
+        self.upgrade_rest: bytes | None = None  # the bytes behind a request for another protocol
         self.wants_continue = False
         self._llhttp: Any = httptools.HttpRequestParser(self)
         self._fed = 0  # bytes in the last call of feed
         self._completed = False  # a request ended in this call of feed
-        self._stand_in = False  # the header under way is the one that `_upgraded` makes up
+        self._stand_in = False  # the header that llhttp reads is the one that `_ignore_upgrade` made up
         self._forget()
 
     def _forget(self) -> None:
+        """Get ready for the next request."""
         self.phase = "idle"  # then "header", then "body"
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._seen = 0  # bytes fed since the header began, what else came with its beginning not counted
+        self._seen = 0  # bytes fed since the header began, without the first piece if that held other requests
         self._environ: dict[str, Any] = {}
         self._version = ""
         self._body: Any = None
         self._body_size = 0
-        self._refused: Refused | None = None
+        self._error: RequestError | None = None
 
     def feed(self, data: bytes) -> None:
-        """Read on. May complete several requests."""
+        """Parse the next bytes, which may complete several requests. Raises RequestError."""
         if self.phase == "idle":
             known = self.recognize(data)
             if known is not None:
@@ -167,54 +178,54 @@ class Parser:
             self._header_bytes = b""
         self._completed = False
         rest: bytes | None = data
-        while rest is not None:  # not a call in itself: a client may send hundreds of upgrades in one packet
+        while rest is not None:  # no recursion: one packet may hold hundreds of upgrades
             rest = self._parse(rest)
-        # Where this held requests before the one that begins here, nobody knows how much of it is the header's.
+        # If other requests came before this one in the same data, the size of this header's part is unknown.
         if self.phase == "header" and not self._completed:
             self._seen += len(data)
             if self._seen > self._limits.max_header:
                 raise self._header_too_large()
 
     def close(self) -> None:
-        """Read no more. It and llhttp know each other, which would leave them to the garbage collector."""
+        """Parse no more. The parser and llhttp refer to each other; this spares the garbage collector the cycle."""
         self._llhttp = None
 
     def _parse(self, data: bytes) -> bytes | None:
-        """Feed llhttp. Returns what is to be fed next, where a request that asked for an upgrade is over."""
+        """Feed llhttp. Return the bytes to feed next if llhttp stopped after a request with an upgrade."""
         self._fed = len(data)
         try:
             self._llhttp.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             return self._upgraded(data[upgrade.args[0] :])
         except httptools.HttpParserInvalidMethodError:
-            # Not 501 for what looks like a method: llhttp fails at its first unknown letter, wherever the piece ends.
+            # Not 501, even for a word like a method: llhttp fails at the first unknown letter, wherever the data ends.
             raise bad_request(_HTTPS if data.startswith(_TLS) else _NO_METHOD) from None
         except httptools.HttpParserError as error:
-            raise self._noted() or bad_request(f"this is not HTTP/1.1: {error}") from None
+            raise self._take_error() or bad_request(f"this is not HTTP/1.1: {error}") from None
         return None
 
-    def _noted(self) -> Refused | None:
-        """The refusal that was noted, no more to be kept here: its traceback knows this parser."""
-        refused, self._refused = self._refused, None
-        return refused
+    def _take_error(self) -> RequestError | None:
+        """Return the error of a callback, and forget it here, because its traceback refers to this parser."""
+        error, self._error = self._error, None
+        return error
 
-    def recognize(self, data: bytes) -> Known | None:
-        """Whether this is a whole request between two others, whose header was read before. None: it has to be fed."""
+    def recognize(self, data: bytes) -> KnownHeader | None:
+        """Return the known header if this is exactly one request with it; None if the data must be fed."""
         end = data.find(b"\r\n\r\n", 0, REMEMBERED_BYTES) + 4
         known = self._remembered.get(data[:end])
         if known is None or len(data) - end != known.length or self.phase != "idle":
             return None
         return known
 
-    def request_of(self, known: Known, data: bytes) -> Request:
-        """The request that was recognized."""
+    def request_of(self, known: KnownHeader, data: bytes) -> Request:
+        """Return the request that was recognized in this data."""
         environ = known.environ.copy()
         environ.update(self._peer)
         environ["wsgi.input"] = io.BytesIO(data[len(data) - known.length :])
         return Request(environ, known.version, known.keep_alive)
 
     def _remember(self, request: Request) -> None:
-        """Keep what the header was read as, if all of the request came at once and nothing else with it."""
+        """Keep the parsed header if the data held exactly this request."""
         data = self._header_bytes
         end = data.find(b"\r\n\r\n", 0, REMEMBERED_BYTES) + 4
         environ = request.environ
@@ -223,54 +234,63 @@ class Parser:
             if len(self._remembered) >= REMEMBERED_HEADERS:
                 self._remembered.clear()
             kept = {name: value for name, value in environ.items() if name != "wsgi.input"}
-            known = Known(kept, request.version, request.keep_alive, self._body_size)
+            known = KnownHeader(kept, request.version, request.keep_alive, self._body_size)
             known.take = self._shortcut(kept) if self._shortcut is not None else None
             self._remembered[data[:end]] = known
 
-    def _header_too_large(self) -> Refused:
-        message = f"the header has {self._limits.max_header} bytes at most (setting max_header)"
-        return Refused("431 Request Header Fields Too Large", "header_too_large", message)
+    def _header_too_large(self) -> RequestError:
+        message = f"a header may have at most {self._limits.max_header} bytes (setting max_header)"
+        return RequestError("431 Request Header Fields Too Large", "header_too_large", message)
 
     def _upgraded(self, rest: bytes) -> bytes | None:
-        """llhttp takes a request with `Upgrade` for the last one of HTTP, and leaves its body to what comes next.
+        """Go on after a request with `Upgrade`, behind which llhttp stops. Return the bytes to feed next.
 
-        Only a WebSocket handshake is the last one. For any other request a new parser, which knows nothing of the
-        upgrade, reads the body and what follows it.
+        Only a WebSocket handshake is the last request on its connection.
         """
         if self._environ.get("HTTP_UPGRADE", "").lower() == "websocket" and self._environ["REQUEST_METHOD"] == "GET":
             self.upgrade_rest = rest
             self._complete()
-            self.requests[-1].keep_alive = False  # nothing of HTTP can follow, also where the upgrade is refused
+            self.requests[-1].keep_alive = False  # no HTTP can follow, even if the app rejects the upgrade
             return None
-        framing = (
-            "Transfer-Encoding: chunked"
-            if "HTTP_TRANSFER_ENCODING" in self._environ
-            else (f"Content-Length: {self._environ.get('CONTENT_LENGTH') or 0}")
-        )
-        self._header_bytes = b""  # it began with another request
+        self._ignore_upgrade()
+        return rest or None
+
+    def _ignore_upgrade(self) -> None:
+        """Read the body and the next requests as if there were no `Upgrade`, as RFC 9110, 7.8 allows.
+
+        llhttp leaves the body of such a request to the next protocol. So a new llhttp is fed a header of the same
+        framing, without the upgrade; `on_headers_complete` ignores that header, and the body reaches this request.
+        """
+        framing = f"Content-Length: {self._environ.get('CONTENT_LENGTH') or 0}"
+        if "HTTP_TRANSFER_ENCODING" in self._environ:
+            framing = "Transfer-Encoding: chunked"
+        self._header_bytes = b""  # these bytes began with another request
         self._llhttp = httptools.HttpRequestParser(self)
         self._stand_in = True
         self._llhttp.feed_data(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode())
         self.phase = "body" if self._environ else "idle"
-        return rest or None
 
-    # Called by httptools. What these raise ends the parsing, so a refusal is noted before.
+    # Called by httptools. It replaces what these raise by an error of its own, so ours is kept in `_error`.
 
     def on_message_begin(self) -> None:
+        """A request begins."""
         self.phase = "header"
 
     def on_url(self, url: bytes) -> None:
+        """A part of the target."""
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field, or one of a trailer."""
         self._fields.append((name, value))
-        if self.phase == "body":  # a trailer; it is not used, and it is bounded like the header
+        if self.phase == "body":  # a trailer: it is not used, but bounded like the header
             self._seen += len(name) + len(value)
             if self._seen > self._limits.max_header:
-                self._refused = self._header_too_large()
-                raise self._refused
+                self._error = self._header_too_large()
+                raise self._error
 
     def on_headers_complete(self) -> None:
+        """The header is complete."""
         if self._stand_in:
             self._stand_in = False
             return
@@ -280,15 +300,16 @@ class Parser:
             self._version = self._llhttp.get_http_version()
             self._environ = self._read_header()
             self.phase, self._seen = "body", 0
-        except Refused as refused:
-            self._refused = refused
+        except RequestError as error:
+            self._error = error
             raise
 
     def on_body(self, data: bytes) -> None:
+        """A part of the body."""
         self._body_size += len(data)
         if self._body_size > self._limits.max_body:
-            self._refused = self._body_too_large()
-            raise self._refused
+            self._error = self._body_too_large()
+            raise self._error
         if self._body is None:
             self._body = io.BytesIO()
         elif self._body_size > self._limits.spill_bytes and type(self._body) is io.BytesIO:
@@ -296,9 +317,9 @@ class Parser:
         self._body.write(data)
 
     def _spill(self) -> None:
-        """Go on in a file; with no file descriptor left the body stays in memory."""
+        """Move the body into a temporary file. If no file descriptor is left, it stays in memory."""
         with contextlib.suppress(OSError):
-            file = tempfile.TemporaryFile(prefix="relay-body-")  # noqa: SIM115 (it is the app's)
+            file = tempfile.TemporaryFile(prefix="relay-body-")  # noqa: SIM115 (the conversation closes it)
             try:
                 file.write(self._body.getbuffer())
             except OSError:
@@ -307,10 +328,12 @@ class Parser:
             self._body = file
 
     def on_message_complete(self) -> None:
-        if not self._llhttp.should_upgrade():  # `_upgraded` finds out what is to become of it
+        """The request is complete."""
+        if not self._llhttp.should_upgrade():  # if it should, `_upgraded` decides
             self._complete()
 
     def _complete(self) -> None:
+        """Add the request to `requests`."""
         environ = self._environ
         if self._body is None:
             environ["wsgi.input"] = io.BytesIO()
@@ -318,7 +341,7 @@ class Parser:
             self._body.seek(0)
             environ["wsgi.input"] = self._body
             if "HTTP_TRANSFER_ENCODING" in environ:
-                # The chunks are put together: what the app reads is a body of known length.
+                # The app reads a body of known length, not chunks.
                 environ["CONTENT_LENGTH"] = str(self._body_size)
         spilled = self._body is not None and type(self._body) is not io.BytesIO
         request = Request(environ, self._version, self._keeps_alive(environ), spilled)
@@ -334,7 +357,7 @@ class Parser:
     # The header.
 
     def _check_header_size(self) -> None:
-        """Count exactly: what was fed may have held more than this header."""
+        """Count exactly, because the data may have held more than this header. Raises RequestError."""
         size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._fields)
         if size > self._limits.max_header:
             raise self._header_too_large()
@@ -348,7 +371,7 @@ class Parser:
 
     def _read_header(self) -> dict[str, Any]:
         if self._version not in ("1.1", "1.0"):
-            raise Refused("505 HTTP Version Not Supported", "http_version", "speak HTTP/1.1 or HTTP/1.0")
+            raise RequestError("505 HTTP Version Not Supported", "http_version", "speak HTTP/1.1 or HTTP/1.0")
         environ = self._base.copy()
         environ.update(self._peer)
         environ["REQUEST_METHOD"] = self._llhttp.get_method().decode("ascii")
@@ -356,14 +379,14 @@ class Parser:
         self._read_fields(environ)
         self._read_target(environ)
         if "HTTP_HOST" not in environ and self._version == "1.1":
-            raise bad_request("an HTTP/1.1 request has one Host header")
+            raise bad_request("an HTTP/1.1 request needs a Host header")
         self._check_framing(environ)
         if "HTTP_UPGRADE" in environ:
             self._check_upgrade(environ)
         return environ
 
     def _check_upgrade(self, environ: dict[str, Any]) -> None:
-        """Ignore an upgrade that cannot be carried out, as RFC 9110, 7.8 demands for HTTP/1.0 and allows for the rest.
+        """Ignore an upgrade of HTTP/1.0, as RFC 9110, 7.8 requires, or of a request with a body, as it allows.
 
         A body in front of the new protocol belongs to the request: its bytes must never be read as frames.
         """
@@ -380,18 +403,18 @@ class Parser:
             if key not in environ:
                 environ[key] = text
             elif key in _ONLY_ONCE:
-                raise bad_request(f"the header {name.decode('latin-1')[:50]} is there twice")
+                raise bad_request(f"the header {name.decode('latin-1')[:50]} is there twice: send it once")
             else:
                 environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + text
 
     def _read_target(self, environ: dict[str, Any]) -> None:
-        """Origin form, or the absolute form that proxies use, whose host counts then (RFC 9112, 3.2.2)."""
+        """Read a path, or a whole URL as sent to proxies, whose host replaces the Host header (RFC 9112, 3.2.2)."""
         target = self._target
         environ["REQUEST_URI"] = environ["RAW_URI"] = target.decode("latin-1")
         if target[:1] != b"/" and target != b"*":
             scheme, _, rest = target.partition(b"://")
             if scheme.lower() not in (b"http", b"https"):
-                raise bad_request("the target of a request is a path, or a whole http:// address")
+                raise bad_request("the target of a request must be a path, or a whole http:// address")
             host, slash, rest = rest.partition(b"/")
             host, mark, query = host.partition(b"?")
             environ["HTTP_HOST"] = host.decode("latin-1")
@@ -401,16 +424,16 @@ class Parser:
         environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
 
     def _check_framing(self, environ: dict[str, Any]) -> None:
-        """How long the body is must be said once and plainly (RFC 9112, 6.3 and 11.2)."""
+        """Reject a request whose body's length is not given once and unambiguously (RFC 9112, 6.3 and 11.2)."""
         length, coding = environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
         if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
-            raise bad_request("Content-Length is one decimal number")
+            raise bad_request("Content-Length must be one decimal number")
         if coding is not None:
             if length is not None or self._version != "1.1":
-                raise bad_request("Transfer-Encoding belongs to HTTP/1.1, and not beside a Content-Length")
+                raise bad_request("send Transfer-Encoding only with HTTP/1.1, and without Content-Length")
             if coding.strip().lower() != "chunked":
-                message = "the only Transfer-Encoding that is understood here is chunked"
-                raise Refused("501 Not Implemented", "transfer_encoding", message)
+                message = "the only Transfer-Encoding that the relay accepts is chunked"
+                raise RequestError("501 Not Implemented", "transfer_encoding", message)
         elif not length or length == "0":
             return
         elif int(length) > self._limits.max_body:
@@ -422,11 +445,20 @@ class Parser:
         if expect is None or self._version != "1.1":
             return
         if expect.strip().lower() != "100-continue":
-            raise Refused("417 Expectation Failed", "expectation", "the only Expect that is met here is 100-continue")
+            raise RequestError(
+                "417 Expectation Failed", "expectation", "the only Expect that the relay meets is 100-continue"
+            )
         self.wants_continue = True
 
-    def _body_too_large(self) -> Refused:
+    def _body_too_large(self) -> RequestError:
         message = (
-            f"a body has {self._limits.max_body} bytes at most (setting max_body): send less, or raise the setting"
+            f"a body may have at most {self._limits.max_body} bytes (setting max_body): send less, or raise the setting"
         )
-        return Refused("413 Content Too Large", "too_large", message)
+        return RequestError("413 Content Too Large", "too_large", message)
+
+
+def timeout_error(phase: str, limits: Limits) -> RequestError:
+    """Return the error for a request whose header or body (`phase`) was not complete in time."""
+    setting = f"{phase}_timeout"
+    message = f"the request must be complete within {getattr(limits, setting):g} seconds (setting {setting})"
+    return RequestError("408 Request Timeout", "request_timeout", message)

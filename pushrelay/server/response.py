@@ -1,4 +1,4 @@
-"""One HTTP response: what a WSGI app returns, framed and written (RFC 9112, PEP 3333)."""
+"""One HTTP response: frames and sends the result of a WSGI app (RFC 9112, PEP 3333)."""
 
 import json
 import re
@@ -6,28 +6,39 @@ import select
 import time
 from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from .connection import SLOW
-from .request import Known, Request
+from .connection import SLOW, Connection
+from .request import KnownHeader, Request
 
-# An app is asked for more when less than this waits to be sent, so a slow reader costs this and one piece.
+WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # environ, start_response
+
+# Bytes of a response that may wait to be sent; only below this the app is asked for more. So a client that does not
+# read costs this and one piece.
 AHEAD_BYTES = 256 * 1024
 FILE_BLOCK = 65536
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-# The server's own business (PEP 3333: "Other HTTP Features"): the app may ask for a close, the rest is dropped.
+# These headers are the server's own (PEP 3333, "Other HTTP Features"). The app may request a close; others are dropped.
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "proxy-connection"}
 
 
-class FileWrapper:
-    """`wsgi.file_wrapper`: a file, in blocks."""
+class Readable(Protocol):
+    """A file, as far as FileWrapper needs it. Its `close` is optional."""
 
-    def __init__(self, file: Any, block: int = FILE_BLOCK):
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, and none at the end."""
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: a file as an iterable of blocks, each of at most `block` bytes."""
+
+    def __init__(self, file: Readable, block: int = FILE_BLOCK):
         self._file = file
         self._block = block
-        if hasattr(file, "close"):
-            self.close = file.close
+        close: Callable[[], object] | None = getattr(file, "close", None)
+        if close is not None:
+            self.close = close
 
     def __iter__(self) -> "FileWrapper":
         return self
@@ -39,30 +50,34 @@ class FileWrapper:
 
 
 class _Head(NamedTuple):
-    """A head that was built, and what building it decided about the body and the connection."""
+    """The head of a response, and its consequences for the body and the connection."""
 
     data: bytes
-    left: int
+    left: int  # bytes of the body that are still to come; -1 if unknown
     chunked: bool
     keep_alive: bool
-    is_plain: bool  # behind it comes the whole body as it is
+    is_plain: bool  # the whole body follows as it is
+
+
+# Status, headers, length of the body if known, keep-alive, HTTP version, and whether the request was HEAD.
+_Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...], int | None, bool, str, bool]
 
 
 class _Heads:
-    """The heads of this second: an app answers with the same few, and the Date in them is good for as long."""
+    """The heads of this second, for which their Date is valid: an app sends the same few again and again."""
 
-    MOST = 256  # apps that make up headers for each answer must not fill the memory
+    LIMIT = 256  # an app with different headers in each response must not fill the memory
 
     def __init__(self) -> None:
-        self._heads: dict[Any, _Head] = {}
+        self._heads: dict[_Key, _Head] = {}
         self._second = 0
 
-    def get(self, key: Any) -> _Head | None:
+    def get(self, key: _Key) -> _Head | None:
         return self._heads.get(key) if int(time.time()) == self._second else None
 
-    def add(self, key: Any, head: _Head) -> _Head:
+    def add(self, key: _Key, head: _Head) -> _Head:
         second = int(time.time())
-        if second != self._second or len(self._heads) >= self.MOST:
+        if second != self._second or len(self._heads) >= self.LIMIT:
             self._heads, self._second = {}, second
         self._heads[key] = head
         return head
@@ -72,25 +87,33 @@ _heads = _Heads()
 
 
 class Response:
-    """The answer to one request. `start` is the app's start_response, `deliver` and `pump` send what it returned."""
+    """The response to one request: `start` is the app's start_response; `deliver` and `pump` send its result.
 
-    # What each begins with. On the class: most answers never change the half of it.
+    It sends over a Connection, or over one that was taken from another server. `send_timeout`, in seconds, is for
+    clients that do not read while the app calls `write`.
+    """
+
+    # The initial state is on the class, because most responses change less than half of it.
     status: str | None = None
     _headers: Sequence[tuple[str, str]] = ()
     head_sent = False
     sent = 0  # bytes of the body
     _chunked = False
-    _left = -1  # bytes of the body that are still to come; -1 where the app did not say
+    _left = -1  # bytes of the body that are still to come; -1 if the app sets no Content-Length
     _iterator: Any = None
-    _close: Callable[[], Any] | None = None  # the iterable's own, to be called once
+    _close: Callable[[], Any] | None = None  # the iterable's own, called once
 
-    def __init__(self, connection: Any, request: Request, send_timeout: float):
-        self._connection = connection
+    def __init__(self, connection: Connection | None, request: Request, send_timeout: float):
+        self._connection: Connection = connection  # type: ignore[assignment]  # None if only its head is used
         self._request = request
         self._send_timeout = send_timeout
 
     def start(self, status: str, headers: Sequence[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
-        """WSGI's start_response. Nothing is sent before the first byte of the body (PEP 3333)."""
+        """Set status and headers, as WSGI's start_response. They are sent with the body's first byte (PEP 3333).
+
+        Raises ValueError for a status that is none, AssertionError if it is called twice, or the exception in
+        `exc_info` if the head has been sent.
+        """
         if exc_info is not None:
             try:
                 if self.head_sent:
@@ -105,13 +128,13 @@ class Response:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """The old way to send a body, for apps that need it. Blocks while the client is slow."""
+        """Send a part of the body in the old way of WSGI. Blocks while the client is slow."""
         self._emit(data)
         if self._connection.backlog > AHEAD_BYTES:
             self._wait()
 
     def deliver(self, result: Iterable[bytes]) -> bool:
-        """Send what the app returned. False where `pump` has to go on once the client has taken some of it."""
+        """Send the app's result. Return False if `pump` must continue when the client has read some of it."""
         if type(result) is list and len(result) == 1 and not self.head_sent:
             self.send_whole(result[0])
             return True
@@ -120,7 +143,7 @@ class Response:
         return self.pump()
 
     def pump(self) -> bool:
-        """Send on until all is sent (True) or too much waits to be sent (False)."""
+        """Continue to send, until all is sent (return True) or too much waits to be sent (return False)."""
         for piece in self._iterator:
             if piece:
                 self._emit(piece)
@@ -133,7 +156,7 @@ class Response:
         return True
 
     def send_whole(self, body: bytes) -> None:
-        """Send head and body at once, in one packet if they fit."""
+        """Send head and body in one call."""
         head = self.head(len(body))
         self.head_sent = True
         if head.is_plain:
@@ -145,7 +168,7 @@ class Response:
         if self._left >= 0:
             body = body[: self._left]
             self._left -= len(body)
-        elif self._chunked:  # the app asked for no such thing, but it may have called write() before
+        elif self._chunked:  # the head is in chunks because the app called write() before
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         self.sent = len(body)
         if self._left > 0 and not self._bodyless():
@@ -153,13 +176,14 @@ class Response:
         self._connection.write(head.data + body)
 
     def close(self) -> None:
-        """Tell the iterable that it is over, once, however that came about."""
+        """Close the app's iterable, once."""
         close, self._close = self._close, None
         self._iterator = None
         if close is not None:
             close()
 
     def _emit(self, piece: bytes) -> None:
+        """Send one piece of the body, with the head before the first one."""
         if type(piece) is not bytes:
             raise TypeError(f"a WSGI body is made of bytes, not of {type(piece).__name__}")
         out = b""
@@ -176,6 +200,7 @@ class Response:
             self._connection.write(out)
 
     def _end(self) -> None:
+        """Send the end of the body."""
         if not self.head_sent:
             self.send_whole(b"")
         elif self._chunked and not self._bodyless():
@@ -184,12 +209,12 @@ class Response:
             self._request.keep_alive = False  # the client must see that something is missing
 
     def _bodyless(self) -> bool:
-        """Whether the client expects no body whatever the header says (RFC 9110, 6.4.1)."""
+        """Return whether the response has no body, whatever its header contains (RFC 9110, 6.4.1)."""
         status = self.status or ""
         return status[:3] in ("204", "304") or status[0] == "1" or self._request.environ["REQUEST_METHOD"] == "HEAD"
 
     def head(self, whole: int | None) -> _Head:
-        """The head; `whole` is the body's length where all of it is here."""
+        """Return the head; `whole` is the length of the body if all of it is here."""
         if self.status is None:
             raise AssertionError("the app returned without having called start_response")
         request = self._request
@@ -208,13 +233,14 @@ class Response:
         return head
 
     def _build_head(self, whole: int | None) -> _Head:
+        """Build a head. Raises ValueError if a header could change the meaning of the response."""
         request = self._request
         lines = [f"HTTP/1.1 {self.status}\r\n"]
         dated = False
         for name, value in self._headers:
             low = name.lower()
             if not _TOKEN.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a header")
+                raise ValueError(f"{name!r} is not a valid name of a header")
             if low in _HOP_BY_HOP:
                 if low == "connection" and "close" in value.lower():
                     request.keep_alive = False
@@ -233,14 +259,14 @@ class Response:
             lines.append("Connection: keep-alive\r\n")
         lines.append("\r\n")
         head = "".join(lines)
-        # A line break inside a value would begin a header, or a body, of an attacker's choice.
+        # A line break inside a value would let an attacker add headers, or a body.
         if head.count("\n") != len(lines) or head.count("\r") != len(lines) or "\0" in head:
             raise ValueError("a response header holds a line break")
         is_plain = whole is not None and self._left in (-1, whole) and not self._chunked and not self._bodyless()
         return _Head(head.encode("latin-1"), self._left, self._chunked, request.keep_alive, is_plain)
 
     def _frame(self, whole: int | None, lines: list[str]) -> None:
-        """Say where the body ends: by its length, by chunks, or by the end of the connection."""
+        """Mark the end of the body: by its length, by chunks, or by the end of the connection."""
         if self._left >= 0 or (self.status or "")[:3] in ("204", "304") or (self.status or "")[0] == "1":
             return
         if whole is not None:
@@ -253,7 +279,7 @@ class Response:
             self._request.keep_alive = False
 
     def _wait(self) -> None:
-        """Block until the client has taken what waits, with the connection's owner sending it by hand."""
+        """Block until the client has read everything, and send it here, because this thread owns the connection."""
         poll = select.poll()
         poll.register(self._connection.fd, select.POLLOUT)
         while self._connection.backlog and not self._connection.closed:
@@ -262,8 +288,8 @@ class Response:
             self._connection.flush()
 
 
-def whole_head(known: Known, status: str, headers: Sequence[tuple[str, str]], length: int) -> bytes:
-    """The head in front of a body that is all there, for a request that was no HEAD."""
+def whole_head(known: KnownHeader, status: str, headers: Sequence[tuple[str, str]], length: int) -> bytes:
+    """Return the head for a whole body of `length` bytes, in response to a request other than HEAD."""
     head = _heads.get((status, tuple(headers), length, known.keep_alive, known.version, False))
     if head is None:
         response = Response(None, Request(known.environ, known.version, known.keep_alive), 0.0)
@@ -272,8 +298,8 @@ def whole_head(known: Known, status: str, headers: Sequence[tuple[str, str]], le
     return head.data
 
 
-def plain_answer(status: str, body: bytes, headers: str = "") -> bytes:
-    """A whole answer in JSON behind which the connection is closed; `headers` are further lines of its head."""
+def error_response(status: str, body: bytes, headers: str = "") -> bytes:
+    """Return a whole JSON response that announces the end of the connection; `headers` are more lines of its head."""
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}"
         "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
@@ -282,5 +308,5 @@ def plain_answer(status: str, body: bytes, headers: str = "") -> bytes:
 
 
 INTERNAL_ERROR = json.dumps(
-    {"error": "internal_server_error", "message": "the server failed at this, and its log says why"}
+    {"error": "internal_server_error", "message": "the relay failed at this request; its log has the reason"}
 ).encode()

@@ -1,6 +1,7 @@
-"""The server: listens, accepts, and lets the poller's threads speak HTTP with who comes."""
+"""The server: it listens, accepts connections, and has the poller's threads serve HTTP on them."""
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -15,63 +16,63 @@ from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import NOBODY
 from pushrelay.waiting import wait_until
 
-from .connection import Connection, bound_send_buffer
-from .conversation import Conversation, Lingering
-from .limiter import Doors
+from .connection import Connection
+from .conversation import Conversation
+from .limiter import ConnectionLimiter
+from .lingering import linger
+from .path_times import PathTimes
 from .poller import IN, Poller
-from .request import Limits, Parser, Refused, Remembered, Request
-from .response import FileWrapper, Response
-from .sockets import bind_unix
-from .systemd import passed_socket
+from .request import KnownHeaders, Limits, Parser, Request, RequestError, Shortcut
+from .response import FileWrapper, Response, WSGIApp
+from .sockets import BACKLOG, listen
 
 log = logging.getLogger(__name__)
 access_logger = logging.getLogger("pushrelay.access_log")
 
-BACKLOG = 4096  # connections that wait to be accepted; after a restart every browser is back at once
-# Accepted at a time, so that a storm of connections does not keep those that are there from their turn.
+# Connections accepted at a time, so that a storm of new ones does not delay those that exist.
 ACCEPT_AT_ONCE = 64
-# With no file descriptor left, accepting is tried again after so many seconds.
+# Seconds before the next attempt to accept after the file descriptors have run out.
 ACCEPT_PAUSE = 0.2
-# A signal is heard within so many seconds, where it is not heard at once.
+# Seconds until a signal is handled at the latest.
 SIGNAL_SECONDS = 0.5
-# For so long a path is held to be slow after it blocked a thread.
-SLOW_SECONDS = 5.0
-# A path is known to be quick once it was answered in so many seconds; so many paths are remembered, slow or quick.
-QUICK_SECONDS = 0.005
-KNOWN_PATHS = 1024
-LONGEST_PATH = 256  # characters of a path that is remembered; strangers choose paths, and the relay's own are short
-# Objects until the collector looks at the youngest; Python's own 700 would have it look all the time while thousands
-# of clients connect. What ends here dies by its reference count: connections, parsers and sessions leave no cycles.
+# New objects before the garbage collector looks at the youngest. With Python's own 700 it would run all the time while
+# thousands of clients connect. Whatever ends here is freed by its reference count: connections, parsers and sessions
+# leave no cycles, and neither may anything else that happens often. Exceptions above all: never keep one where its own
+# traceback leads.
 GC_THRESHOLD = 50_000
 
 
 class Server:
     """Serves a WSGI app over HTTP/1.1 on one address.
 
-    `host` is a name, an IPv4 or IPv6 address, or `unix:PATH`; a socket that systemd passes is taken in its place.
-    `socket_mode` and `socket_group` are the file's at PATH.
-    The constructor binds and listens, so `port` is the real one also where 0 was asked for; no thread runs before
-    `start` or `serve_forever`. Raises OSError where it cannot listen.
+    `host` is a name, an IPv4 or IPv6 address, or `unix:PATH`; a socket that systemd passes replaces it. `socket_mode`
+    and `socket_group` are for the file at PATH. `threads` is the number of threads, at least 2; `poller` replaces the
+    server's own. The constructor binds and listens, so `port` is the real one even if 0 was requested; no thread runs
+    before `start` or `serve_forever`. Raises OSError if it cannot listen.
 
-    `shortcut(environ)` is asked once for each header that clients send again and again. It may return a function
-    `take(body, conversation)`, which is called for the requests with this very header: it answers them through the
-    conversation, after parking it, and returns True; or it returns False, and the app is called as ever.
+    `shortcut(environ)` is called once for each header that clients send repeatedly. It may return a function
+    `take(body, conversation)`, which is then called for all requests with this very header. That function either
+    answers the request through the conversation, which it parks first, and returns True; or it returns False, and the
+    app is called as usual. With `access_log` there is no shortcut, because the log needs a request object.
 
-    `share_of(environ)` returns None for a request that goes before others, a push; for others the share in which they
-    wait for their turn, such as their client's address (see shares.Shares). Without it all requests are equal.
+    `share_of(environ)` returns None for a request that goes before others, such as a push. For others it returns the
+    share in which they wait for their turn, such as their client's address (see FairQueue). Without it all requests are
+    equal.
+
+    `limiter` accepts or rejects connections. `log_limiter` logs requests that cannot be read.
     """
 
     def __init__(
         self,
-        app: Callable[..., Any],
+        app: WSGIApp,
         host: str = "127.0.0.1",
         port: int = 8080,
         threads: int = 8,
         limits: Limits | None = None,
         access_log: bool = False,
         poller: Poller | None = None,
-        shortcut: Callable[[dict[str, Any]], Any] | None = None,
-        doors: Doors | None = None,
+        shortcut: Shortcut | None = None,
+        limiter: ConnectionLimiter | None = None,
         share_of: Callable[[dict[str, Any]], str | None] | None = None,
         log_limiter: LogLimiter | None = None,
         socket_mode: int | None = None,
@@ -79,49 +80,48 @@ class Server:
     ):
         self.app = app
         self._log_limiter = log_limiter or LogLimiter()
-        self._shortcut = None if access_log else shortcut  # the log is of requests, of which a shortcut makes none
+        self._shortcut = None if access_log else shortcut
         self.share_of = share_of or (lambda environ: None)
         self._has_shares = share_of is not None
         self.limits = limits or Limits()
         self.access_log = access_logger if access_log else None
         self.poller = poller or Poller(threads)
-        self.ending = False  # connections are ended as soon as no request is under way on them
+        self.ending = False  # each connection ends as soon as it has no request under way
         self.closing = False
-        self._doors = doors or Doors()
-        self._socket, self._path = _listening_socket(host, port, socket_mode, socket_group)
+        self._limiter = limiter or ConnectionLimiter()
+        self._socket, self._path = listen(host, port, socket_mode, socket_group)
         name = self._socket.getsockname()
         self.host, self.port = name[:2] if isinstance(name, tuple) else (host, 0)
         self._base = self._shared_environ()
-        self._remembered: Remembered = {}
+        self._known: KnownHeaders = {}
         self._connections: set[Connection] = set()  # those that speak HTTP
-        self._slow: dict[str, float] = {}  # paths that blocked a thread, and until when that counts
-        self._quick: set[str] = set()  # paths that were answered without blocking one
+        self.paths = PathTimes()
         self._listener: _Listener | None = None
         self._closed = threading.Event()
 
     def start(self) -> None:
-        """Begin to serve, on threads of the poller; returns at once."""
+        """Start to serve on threads of the poller, and return at once."""
         self.poller.start()
         self._listener = _Listener(self, self._socket)
         self.poller.watch(self._listener, IN)
         self._sweep()
 
     def serve_forever(self) -> None:
-        """Serve until `close` is called, or an exception such as KeyboardInterrupt comes up in this thread."""
+        """Serve until `close` is called, or until an exception such as KeyboardInterrupt is raised in this thread."""
         _tune_collector()
         self.start()
-        # Not without end: a signal that comes just before this thread sleeps, or to another one, does not wake it, and
-        # Python's handler runs in this one alone.
+        # Waiting needs a time-out. A signal that arrives just before this thread sleeps, or in another thread, does not
+        # wake it, and Python runs signal handlers in this thread only.
         while not self._closed.wait(SIGNAL_SECONDS):
             pass
 
     def drain(self, seconds: float) -> None:
-        """Stop listening, and wait until the requests under way are answered, parked polls excepted, or time is up.
+        """Stop listening, and wait at most `seconds` until requests under way are answered; parked polls do not count.
 
-        Connections stay, and what else is asked on them is answered, each for the last time.
+        Connections stay open, and the next request on each of them is answered as its last one.
         """
-        self._unlink()  # before another process may have made a socket of this name
-        if self._listener is None:  # a signal came before it had begun
+        self._unlink()  # before another process may have bound a socket of this name
+        if self._listener is None:  # a signal arrived before `start`
             self._socket.close()
             return
         self._listener.close()
@@ -132,20 +132,24 @@ class Server:
         )
 
     def finish(self, seconds: float) -> None:
-        """End the connections that are still there, and wait until they are closed, or time is up."""
+        """End the remaining connections, and wait at most `seconds` until they are closed.
+
+        Their owners end them, between two requests, so that no response is lost on its way.
+        """
         self.ending = True
         for conversation in self._conversations():
-            conversation.leave()
-        wait_until(lambda: not self._doors.count, seconds)
+            conversation.end_soon()
+        wait_until(lambda: not self._limiter.count, seconds)
 
     def close(self) -> None:
-        """Stop listening, end every connection, and wait for the threads that are not inside a handler."""
+        """Stop listening, close every connection, and wait for the threads that are not inside a handler."""
         if self.closing:
             return
         self.ending = self.closing = True
         self._closed.set()
         self.poller.close()
-        for connection in {*self._connections, *self.poller.sources()} - {self._listener}:
+        watched = {each for each in self.poller.sources() if isinstance(each, Connection)}
+        for connection in self._connections | watched:
             connection.sock.close()
         self._connections.clear()
         self._socket.close()
@@ -164,27 +168,28 @@ class Server:
     # For conversations.
 
     def parser(self, connection: Connection) -> Parser:
-        """A parser for this connection's requests."""
+        """Return a parser for this connection's requests."""
         peer = connection.peer
-        known = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if isinstance(peer, tuple) else {}
-        return Parser(self._base, known, self.limits, self._remembered, self._shortcut)
+        of_peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if isinstance(peer, tuple) else {}
+        return Parser(self._base, of_peer, self.limits, self._known, self._shortcut)
 
     def share_of_peer(self, peer: Any) -> str | None:
         """Return the share of a connection that has sent no push; None if pushes or other visitors may come on it."""
-        return self._doors.counted_as(peer) if self._has_shares else None
+        return self._limiter.counted_address(peer) if self._has_shares else None
 
     def forget(self, connection: Connection) -> None:
-        """The connection no longer speaks HTTP."""
+        """Forget a connection that no longer speaks HTTP."""
         self._connections.discard(connection)
 
-    def note_refusal(self, peer: Any, refused: Refused) -> None:
-        """Have the log name a connection whose request cannot be read."""
+    def log_rejection(self, peer: Any, error: RequestError) -> None:
+        """Log the address of a connection whose request cannot be read, and why."""
         if not self.ending:
             address = peer[0] if isinstance(peer, tuple) else NOBODY
-            sentence = f"a request from {address} was refused ({refused.status}): {refused.message}"
-            self._log_limiter.warn(f"request {refused.error}", address, sentence)
+            sentence = f"a request from {address} was refused ({error.status}): {error.message}"
+            self._log_limiter.warn(f"request {error.error}", address, sentence)
 
     def log_access(self, request: Request, response: Response, user: str) -> None:
+        """Write one line of the access log; `user` is the name of the caller, or "-"."""
         environ = request.environ
         access_logger.info(
             '%s %s "%s %s %s" %s %d',
@@ -197,61 +202,46 @@ class Server:
             response.sent,
         )
 
-    def note_slow(self, path: str) -> None:
-        """A request for this path has blocked a thread."""
-        if len(path) > LONGEST_PATH:
-            return
-        if len(self._slow) >= KNOWN_PATHS:
-            self._slow.clear()
-        self._slow[path] = time.monotonic() + SLOW_SECONDS
-
-    def note_time(self, path: str, seconds: float) -> None:
-        """A request for this path took a thread for so long."""
-        if seconds < QUICK_SECONDS and path not in self._quick and len(path) <= LONGEST_PATH:
-            if len(self._quick) >= KNOWN_PATHS:
-                self._quick.clear()  # the paths of strangers must not keep others out
-            self._quick.add(path)
-
     def has_to_wait(self, path: str, share: str | None) -> bool:
-        """Return whether a request has to wait for a thread: the last free thread handles quick requests only.
+        """Return whether a request must wait for a thread, because the last free thread handles quick requests only.
 
-        So slow requests, however many they are, cannot take all threads. Pushes need not be known as quick: they
-        rarely come this way, and visitors, who choose paths, can fill what is remembered.
+        So slow requests cannot take all threads. Pushes need not be known as quick: they rarely reach this point, and
+        visitors, who choose paths, can fill the table of quick paths.
         """
         if not self.poller.is_short():
             return False
-        if self._slow.get(path, 0.0) > time.monotonic():
+        if self.paths.is_slow(path):
             return True
         is_push = self._has_shares and share is None
-        return not is_push and path not in self._quick
+        return not is_push and not self.paths.is_quick(path)
 
-    def welcome(self, sock: socket.socket, peer: Any) -> None:
-        """Take a connection in. It may have been talking before it was accepted, so it is looked at right away."""
+    def accept(self, sock: socket.socket, peer: Any) -> None:
+        """Accept or reject a connection. Its first request may be here already, so it is read at once."""
         sock.setblocking(False)
-        doors = self._doors
-        refusal = doors.let_in(peer)
-        if refusal:
-            self._turn_away(sock, peer, refusal)
+        limiter = self._limiter
+        rejection = limiter.acquire(peer)
+        if rejection:
+            self._reject(sock, peer, rejection)
             return
-        connection = Connection(self.poller, sock, peer, doors.left)
+        connection = Connection(self.poller, sock, peer, limiter.release)
         connection.receiver = conversation = Conversation(connection, self)
-        if doors.is_spare():
-            conversation.hurry()
+        if limiter.has_spare_only():
+            conversation.allow_one_request()
         self._connections.add(connection)
         self.poller.run_soon(connection)
 
-    def _turn_away(self, sock: socket.socket, peer: Any, refusal: bytes) -> None:
-        """Say why there is no room. So that it can be read the connection stays a moment, where few others do."""
-        doors = self._doors
-        if not doors.may_linger():
+    def _reject(self, sock: socket.socket, peer: Any, rejection: bytes) -> None:
+        """Send the response for a connection without a slot. It lingers so that the client can read it, if few do."""
+        limiter = self._limiter
+        if not limiter.acquire_lingering():
             with contextlib.suppress(OSError):
-                sock.send(refusal)
+                sock.send(rejection)
             sock.close()
             return
-        connection = Connection(self.poller, sock, peer, doors.lingered)
-        connection.receiver = lingering = Lingering(connection, self)
+        connection = Connection(self.poller, sock, peer, limiter.release_lingering)
         self._connections.add(connection)
-        if connection.write(refusal):
+        lingering = linger(connection, functools.partial(self.forget, connection))
+        if connection.write(rejection):
             lingering.proceed()
             self.poller.run_soon(connection)
 
@@ -260,7 +250,7 @@ class Server:
             "SERVER_NAME": self.host,
             "SERVER_PORT": str(self.port),
             "SCRIPT_NAME": "",
-            "REMOTE_ADDR": "",  # a Unix socket's peer has none
+            "REMOTE_ADDR": "",  # the peer of a Unix socket has none
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
             "wsgi.errors": sys.stderr,
@@ -272,28 +262,29 @@ class Server:
         }
 
     def _sweep(self) -> None:
-        """End the connections whose deadline has passed."""
+        """Notify the receivers of connections whose deadline has passed, and come back soon."""
         if self.closing:
             return
         now = time.monotonic()
         for connection in list(self._connections):
-            receiver = connection.receiver
-            if 0 < connection.deadline < now and receiver is not None:
+            if 0 < connection.deadline < now:
                 connection.deadline = 0.0
-                receiver.expired()
+                connection.receiver.expired()
         limits = self.limits
         shortest = min(limits.header_timeout, limits.body_timeout, limits.idle_timeout, limits.send_timeout)
         self.poller.call_later(min(1.0, shortest / 4), self._sweep)
 
 
 class _Listener:
-    """The source that accepts."""
+    """The poller's source that accepts connections."""
+
+    share: str | None = None
 
     def __init__(self, server: Server, sock: socket.socket):
         self._server = server
         self._sock = sock
         self._fd = sock.fileno()
-        self._full = False  # it has been said that there are no file descriptors left
+        self._is_full = False  # the missing file descriptors have been logged
         self._closed = False
         self._lock = threading.Lock()  # held while it accepts, and while it is closed
 
@@ -301,14 +292,15 @@ class _Listener:
         return self._fd
 
     def run(self) -> None:
+        """Accept some of the connections that wait."""
         with self._lock:
             if self._closed:
                 return
             try:
                 self._accept(ACCEPT_AT_ONCE)
-                self._full = False
+                self._is_full = False
             except (BlockingIOError, ConnectionAbortedError):
-                self._full = False
+                self._is_full = False
             except OSError as error:
                 self._complain(error)
                 self._server.poller.call_later(ACCEPT_PAUSE, self.rearm)
@@ -316,65 +308,35 @@ class _Listener:
             self._rearm()
 
     def rearm(self) -> None:
+        """Watch for connections again."""
         with self._lock:
             self._rearm()
 
     def close(self) -> None:
-        """Take in who was connected by the kernel already, and listen no more."""
+        """Accept the connections that the kernel has established already, and stop listening."""
         with self._lock, contextlib.suppress(OSError):
             self._closed = True
             self._accept(BACKLOG)
         self._server.poller.retire(self._sock)
 
-    def _accept(self, most: int) -> None:
-        """Accept so many; raises BlockingIOError where there are no more."""
-        for _ in range(most):
-            self._server.welcome(*self._sock.accept())
+    def _accept(self, limit: int) -> None:
+        """Accept `limit` connections. Raises BlockingIOError if there are fewer."""
+        for _ in range(limit):
+            self._server.accept(*self._sock.accept())
 
     def _rearm(self) -> None:
         if not self._closed and not self._server.closing:
             self._server.poller.rearm(self._fd, IN)
 
     def _complain(self, error: OSError) -> None:
-        if not self._full and not self._server.closing:
+        """Log the error once, until a connection is accepted again."""
+        if not self._is_full and not self._server.closing:
             log.error("cannot accept connections: %s; raise the limit on open files (ulimit -n)", error.strerror)
-        self._full = True
-
-
-def _listening_socket(host: str, port: int, mode: int | None, group: str) -> tuple[socket.socket, str]:
-    """The socket to accept on, and the path to remove at the end where it is a Unix socket of our own."""
-    path = ""
-    sock = passed_socket()
-    if sock is None and host.startswith("unix:"):
-        path = host.removeprefix("unix:")
-        sock = bind_unix(path, mode, group)
-    elif sock is None:
-        sock = _bind_tcp(host, port)
-    sock.listen(BACKLOG)
-    sock.setblocking(False)
-    if sock.family != socket.AF_UNIX:
-        bound_send_buffer(sock)
-        # Accepted sockets inherit it. A push is one small packet that is not to wait for the last one's ACK.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock, path
-
-
-def _bind_tcp(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+        self._is_full = True
 
 
 def _tune_collector() -> None:
-    """What is here when serving begins stays: the collector need not look at it again and again."""
+    """Exempt from garbage collection what exists when serving begins, because it stays, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)

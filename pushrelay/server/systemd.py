@@ -1,4 +1,4 @@
-"""What systemd and a service tell each other: a socket that is passed on, and how the service is. No library of its."""
+"""Socket activation and readiness notification for systemd, without libsystemd."""
 
 import logging
 import os
@@ -10,14 +10,14 @@ FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 
 
 def passed_socket() -> socket.socket | None:
-    """The listening socket that systemd passed to this process (`relay.socket`); None where there is none.
+    """Return the listening socket that systemd passed to this process (`relay.socket`); None if there is none.
 
-    It can be taken once. Raises OSError with a whole sentence where what was passed cannot be served on.
+    It can be taken once. Raises OSError with a whole sentence if what was passed cannot be served on.
     """
     count = os.environ.get("LISTEN_FDS", "0")
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or count == "0":
         return None
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # they are said to this process alone
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # they are meant for this process, not for its children
         os.environ.pop(name, None)
     if count != "1":
         raise OSError(
@@ -31,9 +31,9 @@ def passed_socket() -> socket.socket | None:
 
 
 def notify(state: str) -> None:
-    """Tell systemd how the service is: `READY=1`, `STOPPING=1` (sd_notify(3)).
+    """Send the state of the service to systemd, such as `READY=1` or `STOPPING=1` (sd_notify(3)).
 
-    Nothing where it did not ask for that (`Type=notify`).
+    Does nothing if systemd did not ask for it (`Type=notify`). A failure is logged, and the relay serves on.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -44,5 +44,5 @@ def notify(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.connect(address)
             sock.sendall(state.encode())
-    except OSError as error:  # the relay serves all the same
-        log.warning("systemd cannot be told %s at NOTIFY_SOCKET: %s", state, error.strerror)
+    except OSError as error:
+        log.warning("%s cannot be sent to systemd at NOTIFY_SOCKET: %s", state, error.strerror)

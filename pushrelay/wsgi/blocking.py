@@ -113,7 +113,7 @@ class BlockingConnection:
         """Return False: a thread reads what comes at once."""
         return False
 
-    def read_on(self, reading: bool) -> None:
+    def set_reading(self, reading: bool) -> None:
         """Do nothing: simple-websocket reads all the time."""
 
     def yield_turn(self, may_block: bool = False) -> None:

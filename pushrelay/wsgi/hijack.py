@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from pushrelay.engine.errors import NO_FILES, Rejected
-from pushrelay.server.connection import SLOW, TRANSPORT_CLOSE, Connection, Receiver, bound_send_buffer
+from pushrelay.server.connection import SLOW, TRANSPORT_CLOSE, Connection, Receiver
 from pushrelay.server.poller import Poller
 from pushrelay.server.request import Request
 from pushrelay.server.response import Response
+from pushrelay.server.sockets import bound_send_buffer
 
 # A client that takes nothing of its answer has so many seconds, as with the setting send_timeout of our own server.
 SEND_SECONDS = 60.0

@@ -6,7 +6,6 @@ It takes a thread for each connection and four for each WebSocket client.
 import json
 import logging
 import secrets
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -27,6 +26,7 @@ from pushrelay.log.refusals import refused_handshake, refused_origin, refused_se
 from pushrelay.rooms.app_events import AppEvents
 from pushrelay.rooms.dispatch import is_known, receive, unknown_namespace
 from pushrelay.rooms.presence import Presence
+from pushrelay.server.sockets import BACKLOG, bind_tcp
 from pushrelay.waiting import wait_until
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,6 @@ _CAUSES = {
     "Invalid session": "session",
     "Invalid websocket upgrade": "websocket",
 }
-BACKLOG = 1024  # connections that wait to be accepted; a page that reconnects everybody at once needs many
 
 
 class WerkzeugManager(socketio.Manager):
@@ -207,7 +206,8 @@ class WerkzeugServer:
 
     def __init__(self, app: Any, host: str, port: int, max_body: int):
         """Bind the address. Raises OSError where that cannot be done."""
-        self._listener = _listen(host, port)
+        self._listener = bind_tcp(host, port)
+        self._listener.listen(BACKLOG)
         self.port = self._listener.getsockname()[1]
         self._under_way: set[Any] = set()  # requests, those of Socket.IO not among them
         handler = type("RequestHandler", (_RequestHandler,), {"max_body": max_body, "under_way": self._under_way})
@@ -285,18 +285,3 @@ class _RequestHandler(WSGIRequestHandler):
 
     def log_request(self, *_: Any) -> None:
         """Nothing: a line for each push says nothing that somebody needs."""
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -128,9 +128,9 @@ def test_however_a_client_ends_its_place_is_free_again(serve):
 
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         list(threads.map(one_of_each, [f"198.51.100.{n}" for n in range(4)]))
-    assert len(places._by_address) == 4 and places.taken == len(engine.sockets) >= 20
+    assert len(places._by_address) == 4 and places.used == len(engine.sockets) >= 20
     wait_for(lambda: not engine.sockets, "the end of all")
-    assert (places.taken, places._by_address) == (0, {})
+    assert (places.used, places._by_address) == (0, {})
 
 
 @pytest.mark.alone  # it measures time

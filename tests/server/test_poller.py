@@ -8,7 +8,7 @@ import pytest
 from conftest import DEADLINE, wait_for
 from measures import open_fds
 
-from pushrelay.server.connection import Connection
+from pushrelay.server.connection import NO_RECEIVER, Connection
 from pushrelay.server.poller import IN, Poller
 
 pytestmark = pytest.mark.alone  # it measures time
@@ -24,6 +24,8 @@ def poller():
 
 class Source:
     """A socket that notes what it reads, and may block while it does."""
+
+    share = None
 
     def __init__(self, poller, delay=0.0):
         self.poller, self.delay = poller, delay
@@ -103,7 +105,7 @@ class Busy:
     """A source of a share of its own that is never done."""
 
     def __init__(self, poller, share):
-        self.poller, self.share, self.queued = poller, share, False
+        self.poller, self.share = poller, share
 
     def run(self):
         self.poller.run_again(self)
@@ -153,6 +155,8 @@ def test_timers_come_in_their_order_and_not_early(poller):
 class Step:
     """A source of no socket that notes when it is run."""
 
+    share = None
+
     def __init__(self, order, name, then=None):
         self.order, self.name, self.then = order, name, then
 
@@ -195,14 +199,14 @@ def test_what_another_thread_leaves_for_afterwards_wakes_an_idle_poller(poller):
 
 
 def test_what_is_left_for_afterwards_in_the_moment_before_it_waits_is_not_left_behind(poller):
-    came, bury = threading.Event(), poller._bury
+    came, close_retired = threading.Event(), poller._close_retired
 
-    def bury_and_leave():  # the leader has seen that there is nothing to do, and is not waiting yet
-        bury()
-        poller._bury = bury
+    def close_and_leave():  # the leader has seen that there is nothing to do, and is not waiting yet
+        close_retired()
+        poller._close_retired = close_retired
         poller.call_afterwards(came.set)
 
-    poller._bury = bury_and_leave
+    poller._close_retired = close_and_leave
     poller.wake()
     assert came.wait(10)
 
@@ -214,14 +218,14 @@ def test_what_waits_for_a_free_thread_runs_if_one_becomes_free_in_the_moment_bef
         stuck.set()
         free.wait(30)
 
-    def bury_and_free():  # the leader has seen that no other thread is free, and is not waiting yet
-        bury()
+    def close_and_free():  # the leader has seen that no other thread is free, and is not waiting yet
+        close_retired()
         if poller._spare:
-            poller._bury = bury
+            poller._close_retired = close_retired
             free.set()
             wait_for(lambda: poller._idle, deadline=5)
 
-    bury, poller._bury = poller._bury, bury_and_free
+    close_retired, poller._close_retired = poller._close_retired, close_and_free
     poller.start()
     try:
         poller.call_later(0, block)
@@ -229,7 +233,7 @@ def test_what_waits_for_a_free_thread_runs_if_one_becomes_free_in_the_moment_bef
         wait_for(poller.is_short)
         # Otherwise the watchdog may give the lead to the free thread.
         monkeypatch.setattr("pushrelay.server.poller.TICK", 20)
-        monkeypatch.setattr("pushrelay.server.poller.BRISK_TICK", 20)
+        monkeypatch.setattr("pushrelay.server.poller.BUSY_TICK", 20)
         time.sleep(0.5)
         poller.call_when_spare(came.set)
         assert came.wait(10)
@@ -259,7 +263,7 @@ def test_a_connection_answers_and_ends_with_the_other_side(poller):
     far.send(b"hello")
     assert far.recv(100) == b"hello"
     far.close()
-    wait_for(lambda: made.receiver is None)
+    wait_for(lambda: made.receiver is NO_RECEIVER)
     wait_for(lambda: made.sock.fileno() == -1)
 
 

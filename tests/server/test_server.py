@@ -19,11 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from measures import error_of, open_fds
 
-from pushrelay.server import conversation as http1
+from pushrelay.server import lingering as lingering_module
 from pushrelay.server.connection import READ_BYTES
-from pushrelay.server.conversation import EARLY_BYTES, KEY, Conversation, Lingering
+from pushrelay.server.conversation import EARLY_BYTES, KEY, Conversation
+from pushrelay.server.lingering import LingeringClose
+from pushrelay.server.path_times import KNOWN_PATHS
 from pushrelay.server.request import Limits, Parser
-from pushrelay.server.server import KNOWN_PATHS, Server
+from pushrelay.server.server import Server
 
 TEXT = [("Content-Type", "text/plain")]
 
@@ -239,19 +241,19 @@ def test_what_comes_behind_a_request_that_is_being_answered_is_bounded(serve):
 
 @pytest.mark.parametrize(("extra", "is_closed"), [(0, False), (1, True)], ids=["the limit", "one more"])
 def test_after_a_refusal_no_more_is_read_than_the_limit(serve, monkeypatch, extra, is_closed):
-    monkeypatch.setattr(http1, "LINGER_BYTES", 100_000)
-    monkeypatch.setattr(http1, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(lingering_module, "LINGER_BYTES", 100_000)
+    monkeypatch.setattr(lingering_module, "LINGER_SECONDS", 60.0)
     client = serve(echo)
     sock = client.connect()
     sock.sendall(request("NOT HTTP"))
-    wait_for(lambda: receivers(client, Lingering), "the refusal")
-    [lingering] = receivers(client, Lingering)
+    wait_for(lambda: receivers(client, LingeringClose), "the refusal")
+    [lingering] = receivers(client, LingeringClose)
     sock.sendall(b"x" * (lingering._left + extra))
     if is_closed:
-        wait_for(lambda: not receivers(client, Lingering), "the end of the connection")
+        wait_for(lambda: not receivers(client, LingeringClose), "the end of the connection")
     else:
         wait_for(lambda: lingering._left == 0, "all to be read")
-        assert receivers(client, Lingering), "it may still read the answer"
+        assert receivers(client, LingeringClose), "it may still read the answer"
 
 
 def test_a_header_with_a_cookie_is_never_remembered():

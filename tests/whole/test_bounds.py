@@ -28,7 +28,7 @@ from pushrelay.push.waiters import Waiters
 from pushrelay.rooms import deferred
 from pushrelay.rooms.deferred import DeferredPackets
 from pushrelay.server import websocket as ws
-from pushrelay.server.quota import Places
+from pushrelay.server.quota import Quota
 from pushrelay.server.websocket import WebSocket
 from pushrelay.settings import TABLE, Settings
 
@@ -323,8 +323,8 @@ def all_enter(admitted, environs, error):
 
 @bound("max_per_address", 3)
 def places(small, size):
-    taken = Places(10, 3)
-    return {taken.take("an address") for _ in range(size)} == {""}
+    taken = Quota(10, 3)
+    return {taken.acquire("an address") for _ in range(size)} == {""}
 
 
 @bound("max_waiting", 3)

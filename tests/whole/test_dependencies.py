@@ -17,7 +17,8 @@ from conftest import ROOT, own_only
 from pushrelay import addresses, dependencies, origins
 from pushrelay.engine import environ as engine_environ
 from pushrelay.push import body as bodies
-from pushrelay.server.server import KNOWN_PATHS, LONGEST_PATH, Server
+from pushrelay.server.path_times import KNOWN_PATHS, LONGEST_PATH
+from pushrelay.server.server import Server
 
 INTERPRETERS = sorted(pathlib.Path.home().glob(".pyenv/versions/3.*/bin/python"))
 OLD = [each for each in INTERPRETERS if (3, 6) <= tuple(map(int, each.parts[-3].split(".")[:2])) < (3, 11)]
@@ -191,13 +192,13 @@ def test_the_paths_that_are_remembered_are_short_and_few_and_those_of_strangers_
     server = Server(lambda environ, start_response: [], "127.0.0.1", 0)
     try:
         for number in range(KNOWN_PATHS + 10):
-            server.note_time(f"/{number}", 0.0)
-            server.note_slow(f"/{number}")
-        server.note_time("/" + "x" * LONGEST_PATH, 0.0)
-        server.note_slow("/" + "x" * LONGEST_PATH)
-        server.note_time("/push", 0.0)
-        assert "/push" in server._quick
-        for paths in (server._quick, server._slow):
+            server.paths.record(f"/{number}", 0.0)
+            server.paths.mark_slow(f"/{number}")
+        server.paths.record("/" + "x" * LONGEST_PATH, 0.0)
+        server.paths.mark_slow("/" + "x" * LONGEST_PATH)
+        server.paths.record("/push", 0.0)
+        assert server.paths.is_quick("/push")
+        for paths in (server.paths._quick, server.paths._slow):
             assert len(paths) <= KNOWN_PATHS and max(map(len, paths)) <= LONGEST_PATH
     finally:
         server.close()

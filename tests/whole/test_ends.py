@@ -18,9 +18,9 @@ from pushrelay.engine.engine import Engine
 from pushrelay.engine.heartbeat import Heartbeat
 from pushrelay.server.connection import Connection
 from pushrelay.server.conversation import Conversation
-from pushrelay.server.limiter import Doors, Files
+from pushrelay.server.limiter import ConnectionLimiter
 from pushrelay.server.poller import Poller
-from pushrelay.server.quota import Places
+from pushrelay.server.quota import Quota
 
 POLLING, WEBSOCKET = PATH + "polling", PATH + "websocket"
 
@@ -29,12 +29,12 @@ POLLING, WEBSOCKET = PATH + "polling", PATH + "websocket"
 def engine(serve):
     """An Engine on our server, a session over polling, and the reasons for which sessions end."""
 
-    def start(doors=None, **options):
+    def start(limiter=None, **options):
         eio, reasons = Engine(**{"ping_interval": 25, "ping_timeout": 20, **options}), []
         eio.on("connect", lambda sid, environ: None)
         eio.on("message", lambda sid, data: None)
         eio.on("disconnect", lambda sid, reason: reasons.append(reason))
-        client = serve(engineio.WSGIApp(eio, engineio_path="socket.io"), **({"doors": doors} if doors else {}))
+        client = serve(engineio.WSGIApp(eio, engineio_path="socket.io"), **({"limiter": limiter} if limiter else {}))
         sid = json.loads(client.request("GET", POLLING)[2][1:])["sid"]
         return eio, client, sid, reasons
 
@@ -198,53 +198,53 @@ def test_nobody_upgrades_while_the_relay_goes_down(engine):
 
 
 def test_nobody_upgrades_on_a_connection_that_is_for_one_request(engine):
-    doors = Doors(Files(connections=2, spare=4, refused=2))
-    _, client, sid, _ = engine(doors)
+    limiter = ConnectionLimiter(connections=2, spare=4, lingering=2)
+    _, client, sid, _ = engine(limiter)
     usual = [client.connect() for _ in range(2)]
-    wait_for(lambda: doors.count == 2, "the usual places to be taken")
+    wait_for(lambda: limiter.count == 2, "the usual places to be taken")
     assert " 503 " in client.websocket(f"{WEBSOCKET}&sid={sid}").status
     for each in usual:
         each.close()
 
 
-# Places.
+# Quota.
 
 
 def test_the_last_connections_are_for_this_machine_and_its_proxies():
-    doors = Doors(Files(connections=4, spare=4, refused=2))
-    refusals = [bool(doors.let_in(("192.0.2.1", n))) for n in range(8)]
+    limiter = ConnectionLimiter(connections=4, spare=4, lingering=2)
+    refusals = [bool(limiter.acquire(("192.0.2.1", n))) for n in range(8)]
     assert refusals == [False] * 6 + [True] * 2
-    assert [bool(doors.let_in(("127.0.0.1", n))) for n in range(3)] == [False, False, True]
+    assert [bool(limiter.acquire(("127.0.0.1", n))) for n in range(3)] == [False, False, True]
 
 
 def test_a_refused_connection_gives_its_place_back(engine):
-    doors = Doors(Files(connections=1, spare=0, refused=2))
-    eio, client, _, _ = engine(doors)
-    wait_for(lambda: doors.count == 0, "the first to end")
+    limiter = ConnectionLimiter(connections=1, spare=0, lingering=2)
+    eio, client, _, _ = engine(limiter)
+    wait_for(lambda: limiter.count == 0, "the first to end")
     taken = client.connect()
-    wait_for(lambda: doors.count == 1, "the place to be taken")
+    wait_for(lambda: limiter.count == 1, "the place to be taken")
     for _ in range(5):  # more than may stay at a time
         refused = client.connect()
         with contextlib.suppress(ConnectionError):
             assert b" 503 " in refused.recv(1000)
         refused.close()
-        wait_for(lambda: doors._lingering.taken == 0, "the place of a refused connection")
+        wait_for(lambda: limiter._lingering.used == 0, "the place of a refused connection")
     taken.close()
 
 
 def test_places_are_given_back_under_the_lock():
-    places, held = Places(10, 10), []
+    places, held = Quota(10, 10), []
 
     class Noting:
         def __enter__(self):
-            held.append((places.taken, dict(places._by_address)))
+            held.append((places.used, dict(places._by_address)))
 
         def __exit__(self, *error):
-            held.append((places.taken, dict(places._by_address)))
+            held.append((places.used, dict(places._by_address)))
 
-    places.take("192.0.2.1")
+    places.acquire("192.0.2.1")
     places._lock = Noting()
-    places.give_back("192.0.2.1")
+    places.release("192.0.2.1")
     assert held == [(1, {"192.0.2.1": 1}), (0, {})], "both change while it is held"
 
 
@@ -319,13 +319,13 @@ def test_a_client_whose_answer_lies_unread_is_not_taken_for_dead(engine):
     session = eio.sockets[sid]
     wait_for(lambda: session.pong_due, "the ping")
     link_connection = session.connection
-    link_connection.read_on(False)  # others have their turn
+    link_connection.set_reading(False)  # others have their turn
     link.send("3")
     wait_for(link_connection.has_unread)
     wait_for(lambda: session.has_more_time, "the time to be over")
-    link_connection.read_on(True)
+    link_connection.set_reading(True)
     wait_for(lambda: not session.has_more_time, "the answer to be read")
     assert not session.closed and sid in eio.sockets
-    link_connection.read_on(False)
+    link_connection.set_reading(False)
     link.send("4x")
     wait_for(lambda: session.closed, "the end of a client that sends, and never answers")

@@ -19,7 +19,7 @@ from clients import UPGRADE, enter, event, frame, masked, open_websocket
 from conftest import DEADLINE, wait_for
 
 from pushrelay.engine.engine import Engine
-from pushrelay.server.fair_queue import Shares
+from pushrelay.server.fair_queue import FairQueue
 from pushrelay.server.poller import Poller
 
 pytestmark = pytest.mark.alone  # it measures time
@@ -245,11 +245,11 @@ class Waiting:
     """A source that only notes its name."""
 
     def __init__(self, name, share):
-        self.name, self.share, self.queued = name, share, False
+        self.name, self.share = name, share
 
 
 def test_a_share_with_many_sources_has_as_many_turns_as_a_share_with_one():
-    shares = Shares()
+    shares = FairQueue()
     crowd, other = [Waiting("crowd", "a") for _ in range(100)], Waiting("other", "b")
     for each in (*crowd, other):
         shares.add(each)

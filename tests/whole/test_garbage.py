@@ -10,7 +10,7 @@ import relay as relay_app
 from pushrelay.errors import StoreError
 from pushrelay.push.batching import Batcher
 from pushrelay.rooms.packet import Packet
-from pushrelay.server.request import Limits, Parser, Refused
+from pushrelay.server.request import Limits, Parser, RequestError
 from pushrelay.store.dispatch import Pending
 from pushrelay.store.group_commit import GroupCommit
 
@@ -88,7 +88,7 @@ def test_an_event_that_is_refused(monkeypatch, packet):
 def test_a_request_that_is_refused(data):
     def ask():
         parser = Parser({}, {}, Limits(max_header=2000), {})
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(RequestError):
             parser.feed(data)
             pytest.fail("it was taken")
         parser.close()

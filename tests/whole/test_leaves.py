@@ -16,7 +16,7 @@ from leaves import census, counts_of, leaves_nothing
 
 from pushrelay.access.tokens import sign
 from pushrelay.push.waiters import Waiters
-from pushrelay.server.quota import Places
+from pushrelay.server.quota import Quota
 
 SIO = "/socket.io/?EIO=4&transport="
 SECRET = "0123456789" * 4
@@ -300,16 +300,16 @@ def test_nothing_is_left_of(counted, name):
 
 
 def test_what_is_left_behind_is_found_and_named():
-    waiters, places = Waiters(10), Places(10, 10)
+    waiters, places = Waiters(10), Quota(10, 10)
     with leaves_nothing(waiters, places):
         waiters.enter(["a"]).finish()
-        places.take("x")
-        places.give_back("x")
+        places.acquire("x")
+        places.release("x")
     assert census(waiters, places) == {}
     with pytest.raises(AssertionError, match="Waiters._by_destination"), leaves_nothing(waiters, deadline=0.1):
         waiters.enter(["a"])
-    with pytest.raises(AssertionError, match="Places.taken"), leaves_nothing(places, deadline=0.1):
-        places.take("x")
+    with pytest.raises(AssertionError, match="Quota.used"), leaves_nothing(places, deadline=0.1):
+        places.acquire("x")
     with pytest.raises(AssertionError, match="files"), leaves_nothing(deadline=0.1):
         kept = socket.socket()
     kept.close()

@@ -14,9 +14,10 @@ from conftest import DEADLINE, own_only, wait_for
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.packet import EncodedPacket
 from pushrelay.engine.session import Session
-from pushrelay.server.connection import SEND_BUFFER, Connection
+from pushrelay.server.connection import Connection
 from pushrelay.server.outboxes import Outboxes
 from pushrelay.server.poller import Poller
+from pushrelay.server.sockets import SEND_BUFFER
 from pushrelay.settings import Settings, SettingsError
 
 
@@ -71,7 +72,7 @@ def test_a_message_that_many_wait_for_counts_once_and_as_long_as_one_of_them_wai
         outboxes.remove(client, [message], True)
     assert outboxes.bytes == 600
     outboxes.remove(clients[0], [message], True)
-    assert outboxes.bytes == 0 and not outboxes._held and not outboxes._holders
+    assert outboxes.bytes == 0 and not outboxes._held and not outboxes._consumers
     calls.run()
     assert not any(client.is_gone for client in clients)
 
@@ -114,7 +115,7 @@ def test_what_was_sent_or_closed_no_longer_counts(pair):
     assert outboxes.bytes > 0
     connection.abort("transport close")
     wait_for(lambda: outboxes.bytes == 0, "the end of what waited for a connection that was closed")
-    assert not outboxes._held and not outboxes._holders
+    assert not outboxes._held and not outboxes._consumers
 
 
 def test_an_empty_write_behind_others_holds_no_thread(pair):
@@ -144,7 +145,7 @@ def test_what_waits_for_a_client_that_polls_counts_until_it_comes_or_is_gone():
             else:
                 for _ in range(12):
                     session.send(EncodedPacket("4" + "x" * 100_000))
-            assert engine.outboxes.bytes == 0 and not engine.outboxes._holders
+            assert engine.outboxes.bytes == 0 and not engine.outboxes._consumers
     finally:
         engine.shutdown()
 

@@ -142,7 +142,7 @@ def files(report: Report, settings: Settings, process: Process | None) -> None:
     try:
         import resource
 
-        from pushrelay.server.limiter import files_for, files_needed  # here: it needs packages that may be missing
+        from pushrelay.server.open_files import files_for, files_needed  # here: it needs packages that may be missing
     except ModuleNotFoundError as missing:
         if missing.name != "resource":
             raise

@@ -1,0 +1,61 @@
+"""A lingering close: after an error response, read on for a while so that the client can receive it.
+
+The client may still be sending. Closing at once would make the kernel reset the connection, and the response would be
+lost on its way (RFC 9112, 9.6).
+"""
+
+import time
+from collections.abc import Callable
+
+from .connection import TRANSPORT_CLOSE, Connection
+
+# Seconds for which the client is read after an error response, and bytes that it may still send.
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+
+
+class LingeringClose:
+    """The receiver of a connection that has sent its last response.
+
+    It discards what the client sends until the client closes, or has sent more than `limit` bytes, or the connection's
+    deadline has passed. `on_lost()` is called once, when the connection has ended.
+    """
+
+    __slots__ = ("_left", "_on_lost", "connection")
+
+    def __init__(self, connection: Connection, limit: int, on_lost: Callable[[], None]):
+        self.connection = connection
+        self._left = limit
+        self._on_lost = on_lost
+
+    def received(self, data: bytes) -> None:
+        """Discard the data."""
+        self._left -= len(data)
+        if self._left < 0:
+            self.connection.finish()
+
+    def resume(self) -> None:
+        """Do nothing: requests before the error have been answered."""
+
+    def proceed(self) -> None:
+        """Close our side, once the response has been sent."""
+        self.connection.shut_down()
+
+    def ended(self) -> None:
+        """Close the connection: the client has read what it wanted."""
+        self.connection.finish()
+
+    def expired(self) -> None:
+        """Abort the connection: the client took too long."""
+        self.connection.abort(TRANSPORT_CLOSE)
+
+    def lost(self, reason: str) -> None:
+        """Report the end of the connection."""
+        self._on_lost()
+
+
+def linger(connection: Connection, on_lost: Callable[[], None]) -> LingeringClose:
+    """Make a LingeringClose the receiver of a connection that has its last response in its outbox, and return it."""
+    connection.deadline = time.monotonic() + LINGER_SECONDS
+    connection.receiver = lingering = LingeringClose(connection, LINGER_BYTES, on_lost)
+    return lingering
