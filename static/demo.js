@@ -8,7 +8,7 @@ const LONG = { characters: 700, lines: 11 }; // longer data is folded; either li
 const base = new URL(location.pathname.replace(/\/(index)?$/, "") + "/", location.origin);
 const address = (path) => new URL(path, base).href;
 const $ = (id) => document.getElementById(id);
-// What the server has written into the template.
+// Values that the server has written into the template.
 const { mayPush, needs, token: ownToken, cookie: cookieName, localUrl, localOption } = document.body.dataset;
 const canPush = mayPush === "yes";
 const asks = (what) => needs.split(" ").includes(what);

@@ -407,7 +407,7 @@
      * Return this connection's state of an id.
      *
      * `_handed` is the position of the last publication that the page's handlers were given; before the first one, the
-     * position at which the id became live. Nothing else says how far the handlers are. Only takeItem() and reach() set it.
+     * position at which the id became live. This alone records how far the handlers are. Only takeItem() and reach() set it.
      */
     _of(id) {
       let state = this._ids.get(id);
@@ -820,7 +820,7 @@
 
   const ANY = Symbol();
 
-  /** What pages use most of socket.io-client: docs/socket-api.md lists it. */
+  /** The parts of socket.io-client that pages use most: docs/socket-api.md lists them. */
   class Socket extends Connection {
     constructor(url, options) {
       super(url, options);

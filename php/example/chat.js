@@ -1,4 +1,4 @@
-// Show messages as they arrive, and send the form without reloading the page. What people wrote is inserted as text only.
+// Show messages as they arrive, and send the form without reloading the page. Messages are inserted as text only.
 (() => {
   "use strict";
 

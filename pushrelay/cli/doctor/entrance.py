@@ -123,7 +123,7 @@ class Entrance:
         count = f" Apache has {apache.most} here, and {self._connected()} connections to the relay." if apache else ""
         sentence = (
             "Likely the web server has no free worker: look for AH00484 (Apache) or “worker_connections are not "
-            f"enough” (nginx) in its error log.{count} Each open tab holds one: docs/apache.md, What a client costs. "
+            f"enough” (nginx) in its error log.{count} Each open tab holds one: docs/apache.md, The cost of a client. "
             "A firewall that drops packets looks the same."
         )
         self._report.stop(what, f"connected, but {error}", Advice(sentence))

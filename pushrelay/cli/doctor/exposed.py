@@ -47,7 +47,7 @@ class Exposure(Entrance):
             return
         found = "anybody can register any id here, and read what is pushed to it: a stranger just did"
         advice = Advice(
-            "Set secret, id_cookie or auth_url in [relay] (docs/socket-api.md, Who may register what), or choose ids "
+            "Set secret, id_cookie or auth_url in [relay] (docs/socket-api.md, Registration rights), or choose ids "
             "that nobody can guess."
         )
         self._report.warn("registering", found, advice)
