@@ -254,7 +254,7 @@ def on_unregister(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, 
 def on_push(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
     asked = relay.registrations.read_push(message, sid, environ)
     receipts = relay.publisher.publish(asked)
-    relay.rooms.settle(sid)  # a client that may push need not register
+    relay.rooms.let_stay(sid)  # a client that may push need not register
     return {"answers": receipts} if asked.several else receipts[0]
 
 

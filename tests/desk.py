@@ -75,24 +75,24 @@ class Sockets:
     def has_room(self, sid, size):
         return self.space.get(sid) != 0
 
-    def holds_back(self, sid):
+    def has_outbox(self, sid):
         return sid in self.space
 
     def call_when_clear(self, sid, callback):
         self.waiting[sid] = callback
 
-    def settle(self, sid):
+    def let_stay(self, sid):
         pass
 
     def share_of(self, sid):
         return None
 
-    def send_away(self, sids):
+    def disconnect_all(self, sids):
         for sid in sids:
             self.send_text('["disconnect"]', sid)
             self.leave(sid)
 
-    def cut(self, sid):
+    def close_transport(self, sid):
         self.send_text('["cut"]', sid)
         self.leave(sid)
 

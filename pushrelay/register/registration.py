@@ -89,7 +89,7 @@ class Registration:
                         self._pause()
                     self._todo.popleft()
                     self._turn -= LEAST_BYTES
-                    if self._turn <= 0 and self._todo and self._manager.holds_back(self.sid):
+                    if self._turn <= 0 and self._todo and self._manager.has_outbox(self.sid):
                         self._pause()
                 self._finish()
             except Exception:
@@ -172,7 +172,7 @@ class Registration:
     def _send(self, subscription: Subscription, publication: Publication) -> bool:
         """Send one publication of a replay; False if it has to wait."""
         self._check()
-        if self._turn <= 0 and self._manager.holds_back(self.sid):
+        if self._turn <= 0 and self._manager.has_outbox(self.sid):
             return False
         if not self._manager.has_room(self.sid, len(publication.text)):
             return False  # before the event is built: it would be built again for the next try
@@ -209,7 +209,7 @@ class Registration:
             self._broker.let_finish(subscription.destination, FINISH_SECONDS)
         if replay is not None and replay.has_left:
             # It was in, and missed what was handed out since it left: it has to come back with its last position.
-            self._manager.cut(self.sid)
+            self._manager.close_transport(self.sid)
 
     # Positions.
 

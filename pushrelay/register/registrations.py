@@ -109,7 +109,7 @@ class Registrations:
         try:
             return registration.go_on()
         except NotYet:
-            self._manager.settle(registration.sid)  # it is being sent what it came for
+            self._manager.let_stay(registration.sid)  # it is being sent what it came for
             raise
         finally:
             self._charge(registration.sid, registration.take_cost())
@@ -201,7 +201,7 @@ class Registrations:
         self._empty_rooms_of(sids)
         for each in in_progress:
             each.let_finish(FINISH_SECONDS)
-        self._manager.send_away(sids)
+        self._manager.disconnect_all(sids)
         return len(sids)
 
     def _empty_rooms_of(self, sids: set[str]) -> None:

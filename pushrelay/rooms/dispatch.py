@@ -31,7 +31,7 @@ def receive(server: Any, eio_sid: str, data: Any, connect: Connect) -> None:
         else:
             packet = server.packet_class(encoded_packet=data)
     except ValueError:
-        server.manager.complain(eio_sid, "invalid_packet", "was closed because it sent what is no Socket.IO packet")
+        server.manager.log_client(eio_sid, "invalid_packet", "was closed because it sent what is no Socket.IO packet")
         server.eio.disconnect(eio_sid)
         return
     if packet is not None:
@@ -145,7 +145,7 @@ def _hand_to_app(server: Any, eio_sid: str, sid: str, packet: Packet) -> None:
             server._handle_event_internal(server, sid, eio_sid, data, namespace, number)
 
     manager, limit = server.manager, MOST_MESSAGES * server.eio.max_http_buffer_size
-    manager.let_stay(eio_sid, namespace)
+    manager.let_client_stay(eio_sid, namespace)
     if not manager.app_events.add(eio_sid, run, packet.size, limit):
         packet.refuse("too_many_events", TOO_MANY_WAIT)
         _answer_refusal(server, eio_sid, sid, packet)
@@ -162,7 +162,7 @@ def _is_handled(server: Any, packet: Packet) -> bool:
 
 def _answer_refusal(server: Any, eio_sid: str, sid: str, packet: Packet) -> None:
     error, message = packet.refusal
-    server.manager.complain(eio_sid, error, f"sent an event that was refused ({error}): {message}")
+    server.manager.log_client(eio_sid, error, f"sent an event that was refused ({error}): {message}")
     answer = {"ok": False, "error": error, "message": message}
     if packet.id is None:
         server.manager.emit("relay_error", answer, packet.namespace or "/", room=sid)
@@ -175,7 +175,7 @@ def _answer_refusal(server: Any, eio_sid: str, sid: str, packet: Packet) -> None
 def _refuse_client(server: Any, eio_sid: str, namespace: str, message: str, packet: Any) -> None:
     if getattr(packet, "refusal", None) is not None:
         message = packet.refusal[1]
-    server.manager.complain(eio_sid, "invalid_packet", f"was closed: {message}")
+    server.manager.log_client(eio_sid, "invalid_packet", f"was closed: {message}")
     reason = {"message": message, "data": {"error": "invalid_packet", "message": message}}
     server._send_packet(eio_sid, server.packet_class(sio.CONNECT_ERROR, data=reason, namespace=namespace))
     server.eio.disconnect(eio_sid)

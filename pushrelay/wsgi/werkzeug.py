@@ -91,7 +91,7 @@ class WerkzeugManager(socketio.Manager):
         line = refused_handshake(environ, address, cause, message)
         self._log_limiter.warn(*(refused_origin(environ) if cause == "origin" else line))
 
-    def complain(self, eio_sid: str, cause: str, message: str) -> None:
+    def log_client(self, eio_sid: str, cause: str, message: str) -> None:
         """Have the log name a client by what it did."""
         environ = self.server.environ.get(eio_sid, {})
         self._log_limiter.warn(*refused_session(cause, seen_as(self._address_of(environ), environ), message))
@@ -114,7 +114,7 @@ class WerkzeugManager(socketio.Manager):
 
         def connect(eio_sid: str, packet: Any) -> None:
             if not is_known(self.server, packet.namespace or "/"):
-                self.complain(eio_sid, *unknown_namespace(packet.namespace))
+                self.log_client(eio_sid, *unknown_namespace(packet.namespace))
             self.server._handle_connect(eio_sid, packet.namespace, packet.data)
 
         receive(self.server, eio_sid, data, connect)
@@ -136,12 +136,12 @@ class WerkzeugManager(socketio.Manager):
         """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
         return self._presence.of(rooms, len(self.sids_in(rooms)))
 
-    def send_away(self, sids: Iterable[str]) -> None:
+    def disconnect_all(self, sids: Iterable[str]) -> None:
         """Disconnect clients, and tell them that the server did."""
         for sid in sids:
             self.server.disconnect(sid)
 
-    def cut(self, sid: str) -> None:
+    def close_transport(self, sid: str) -> None:
         """Close a client's transport, so that it comes back by itself."""
         eio_sid = self.eio_sid_from_sid(sid, "/")
         if eio_sid is not None:  # None stands for all clients in disconnect()
@@ -172,14 +172,14 @@ class WerkzeugManager(socketio.Manager):
         """Return True: see send_if_clear()."""
         return True
 
-    def holds_back(self, sid: str) -> bool:
+    def has_outbox(self, sid: str) -> bool:
         """Return False: see send_if_clear()."""
         return False
 
-    def let_stay(self, eio_sid: str, namespace: str) -> None:
-        """Nothing, as settle()."""
+    def let_client_stay(self, eio_sid: str, namespace: str) -> None:
+        """Do nothing, as let_stay()."""
 
-    def settle(self, sid: str) -> None:
+    def let_stay(self, sid: str) -> None:
         """Nothing: the stock engine does not mind who stays."""
 
     def shut(self) -> None:

@@ -108,8 +108,8 @@ def test_a_destination_that_nobody_holds_any_more_leaves_nothing_in_memory(monke
     monkeypatch.setattr(socketio.Server, "_engineio_server_class", lambda _: Engine)
     manager = socketio.Server(client_manager=RoomManager(), async_handlers=False).manager
     manager.server.environ["stays"] = manager.server.environ["eio"] = {}
-    manager._enter_namespace("stays", "/")
-    sid = manager._enter_namespace("eio", "/")
+    manager.enter_namespace("stays", "/")
+    sid = manager.enter_namespace("eio", "/")
     for number in range(50):
         manager.basic_enter_room(sid, "/", f"to:{number}")
         manager.basic_leave_room(sid, "/", f"to:{number}")

@@ -1,0 +1,91 @@
+"""The methods of a manager of rooms that the rest of the relay calls, whatever engine it belongs to.
+
+RoomManager belongs to the relay's own engine, and wsgi.werkzeug has one for python-engineio's.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+
+class Timer(Protocol):
+    """A call that was ordered for later."""
+
+    def cancel(self) -> None:
+        """Do not call."""
+
+
+class Rooms(Protocol):
+    """The connected clients of namespace "/" and their rooms. Any thread may call these methods.
+
+    A `sid` is the one that Socket.IO gives a client in the namespace. Methods that take one do nothing if the client
+    has disconnected, unless they say otherwise.
+    """
+
+    @property
+    def can_defer(self) -> bool:
+        """Whether a handler may raise NotYet. If not, it waits in the client's own thread."""
+
+    # Who is where.
+
+    def is_connected(self, sid: str, namespace: str) -> bool:
+        """Return whether a client is connected to a namespace and is not being disconnected."""
+
+    def get_rooms(self, sid: str, namespace: str) -> Iterable[str]:
+        """Return the rooms that a client is in. The one that has its sid for a name is among them."""
+
+    def enter_room(self, sid: str, namespace: str, room: str) -> None:
+        """Put a client into a room. Raises ValueError or KeyError if it has disconnected."""
+
+    def leave_room(self, sid: str, namespace: str, room: str) -> None:
+        """Take a client out of a room."""
+
+    def sids_in(self, rooms: list[str]) -> set[str]:
+        """Return the sids of all clients that are in any of these rooms."""
+
+    def presence(self, rooms: list[str]) -> dict[str, float]:
+        """Return the number of clients in these rooms, and since when there are any: see Presence.of()."""
+
+    # Delivery. `text` is the JSON array of an event's name and its one argument.
+
+    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
+        """Emit an event to a room, except to `skip_sid`; return the number of clients. Its text is `write()`."""
+
+    def send_text(self, text: str, sid: str) -> None:
+        """Emit an event to one client."""
+
+    def send_if_clear(self, text: str, sid: str) -> bool:
+        """Emit an event to one client, unless too much waits for it. Then return False: see call_when_clear()."""
+
+    def has_room(self, sid: str, size: int) -> bool:
+        """Return whether send_if_clear() would send an event of this number of bytes."""
+
+    def has_outbox(self, sid: str) -> bool:
+        """Return whether events wait for a client in an outbox, which has a bound, until the client reads them."""
+
+    def call_when_clear(self, sid: str, callback: Callable[[], None]) -> None:
+        """Call back once, from another thread, when nothing waits for a client or it has disconnected."""
+
+    # Limits.
+
+    def charge(self, sid: str, events: float) -> None:
+        """Count work that an event of this client caused as the work of this number of events."""
+
+    def overdraft(self, sid: str) -> float:
+        """Return the seconds until events of this client may cause such work again; 0 if they may now."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back after this number of seconds, from some thread."""
+
+    def share_of(self, sid: str) -> str | None:
+        """Return what the address of a client is counted as; None for this machine's own."""
+
+    def let_stay(self, sid: str) -> None:
+        """Do not close this client for registering nothing (setting register_timeout)."""
+
+    # The end of clients.
+
+    def disconnect_all(self, sids: Iterable[str]) -> None:
+        """Disconnect clients with Socket.IO's packet DISCONNECT, after which they do not reconnect by themselves."""
+
+    def close_transport(self, sid: str) -> None:
+        """Close a client's connection, so that the client reconnects by itself."""
