@@ -1,4 +1,4 @@
-"""The parts of a relay, put together. Nothing is started: no thread runs, no file and no socket is open."""
+"""The parts of a relay, put together from its settings. Nothing is started: no thread, no open file, no socket."""
 
 import logging
 import select
@@ -21,8 +21,8 @@ from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 
 log = logging.getLogger(__name__)
 
-# Seconds for which the first requests wait for the store. When a container reloads, the next process starts before the
-# last one has ended, or as soon as it ends.
+# Seconds for which the first requests wait for the store if another program imported the relay. When that program
+# reloads, the next process starts before the last one has released the store.
 RELOAD_SECONDS = 10.0
 # Clients that are enough for a site that never set max_connections.
 USUAL_CLIENTS = 1000
@@ -35,20 +35,21 @@ Deliver = Callable[[Publication, str | None], int]
 class Server(DrainableServer, Protocol):
     """A server that is bound and listens."""
 
-    port: int  # the one in use, also if port 0 was asked for
+    port: int  # the one in use, even if the setting is 0
 
     def close(self) -> None:
-        """Stop listening, and let go of everything."""
+        """Stop listening and release everything."""
 
 
 class Core:
-    """Everything of a relay that is not Flask: relay.py puts routes and event handlers on top of it.
+    """Everything of a relay except Flask. relay.py puts routes and event handlers on top.
 
-    `broker(deliver)` returns the broker to use; without it, the setting `broker` names one. A broker calls
-    `deliver(publication, skip_sid)` for each publication that it has stored, in the order of their offsets.
+    `broker` is a function that takes `deliver` and returns the broker to use, not started; without it, the setting
+    `broker` decides. The broker calls `deliver(publication, skip_sid)` for each publication that it has stored, in the
+    order of their offsets; that sends the publication to the connected subscribers, and returns how many there are.
 
-    Raises SettingsError if the settings ask for a server that cannot run here, and ValueError if the working folder,
-    in which the store is to be, was removed.
+    Raises SettingsError if the settings ask for a server that cannot run here, and ValueError if the store's path is
+    relative and the working folder was removed.
     """
 
     def __init__(self, settings: Settings, broker: Callable[[Deliver], Broker] | None = None):
@@ -69,9 +70,9 @@ class Core:
         self.front: Front | None = None  # of the app that was given to wsgi()
 
     def wsgi(self, app: FlaskApp) -> WSGIApp:
-        """Return the WSGI app for `app.wsgi_app`: pushes take a shorter way, and all is below the setting `base_path`.
+        """Return a replacement for `app.wsgi_app` that answers pushes before Flask and applies the setting base_path.
 
-        Call it when Flask-SocketIO has been attached to the app.
+        Call it once, after Flask-SocketIO has been attached to the app.
         """
         base = self.settings.base_path
         self.front = Front(app, self.publisher, self.access, self.maintenance, base)
@@ -80,9 +81,9 @@ class Core:
         return self.front.outermost
 
     def make_server(self, app: WSGIApp, settings: Settings) -> Server:
-        """Return a server for `app`, bound and listening: our own, or Werkzeug's if the settings or the system ask so.
+        """Return a server for `app` that listens: our own, or Werkzeug's if the settings or the system need it.
 
-        `settings` may have another host and port than the relay's own. Raises OSError if the address cannot be bound.
+        `settings` may differ from the relay's own in host and port. Raises OSError if it cannot listen there.
         """
         if not is_own(settings):
             from pushrelay.wsgi.werkzeug import WerkzeugServer
@@ -91,9 +92,9 @@ class Core:
         return _own_server(app, settings, self.front, self.log_limiter)
 
     def trouble(self, environ: dict[str, Any]) -> str | None:
-        """Return why the relay takes no pushes now, or None if it does.
+        """Return why the relay takes no pushes now, or None if it takes them.
 
-        Only callers on this machine get a reason that may hold the path of the store's file.
+        Only callers on this machine get the whole reason, which may hold the path of the store's file.
         """
         if self.lifecycle.reason:
             return self.lifecycle.reason
@@ -101,7 +102,7 @@ class Core:
         return STORE_FAILS if trouble and not self.access.is_local(environ) else trouble
 
     def close(self) -> None:
-        """Send the clients away and close the store, once: for a relay whose process another server ends."""
+        """Send the clients away and close the store, once. For a relay whose process another server ends."""
         self.lifecycle.end(self.rooms.server.eio.shutdown, self.maintenance.close)
 
 
@@ -114,9 +115,9 @@ def is_own(settings: Settings) -> bool:
 
 
 def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> Any:
-    """Return the manager of Socket.IO's rooms. It makes Flask-SocketIO run on the engine that it belongs to.
+    """Return the manager of Socket.IO's rooms, a `client_manager` for Flask-SocketIO, and install its engine.
 
-    The setting `server` does not apply if another server imports the relay, and our engine works there.
+    The setting `server` does not apply if another program imported the relay: our engine works on any server.
     """
     if not (is_own(settings) or (settings.imported and hasattr(select, "epoll"))):
         from pushrelay.wsgi.werkzeug import WerkzeugManager
@@ -156,7 +157,7 @@ def clients_expected(settings: Settings) -> int:
 
 
 def broker_of(settings: Settings, deliver: Deliver) -> Broker:
-    """Return the broker that the settings name, not started. Raise ValueError if its file cannot be named."""
+    """Return the broker that the settings name, not started. Raises ValueError: see Core."""
     return open_broker(
         settings.broker,
         deliver,
@@ -170,8 +171,9 @@ def broker_of(settings: Settings, deliver: Deliver) -> Broker:
 def _own_server(app: WSGIApp, settings: Settings, front: Front | None, log_limiter: LogLimiter) -> Server:
     from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT, ConnectionLimiter
     from pushrelay.server.open_files import file_limit, files_for, raise_file_limit
-    from pushrelay.server.server import Limits, access_logger
+    from pushrelay.server.request import Limits
     from pushrelay.server.server import Server as OwnServer
+    from pushrelay.server.server import access_logger
 
     raise_file_limit()
     files = files_for(file_limit(), settings.threads)
@@ -194,7 +196,7 @@ def _own_server(app: WSGIApp, settings: Settings, front: Front | None, log_limit
         settings.threads,
         limits,
         settings.access_log,
-        # Another app that wraps the relay's wants to see pushes.
+        # If another app wraps the relay's, it has to see pushes.
         shortcut=front.lane if front is not None and app is front.app else None,
         limiter=limiter,
         share_of=front.share_of if front is not None else None,

@@ -1,6 +1,7 @@
-"""What the relay uses of other packages though it is not part of their interface.
+"""Private names of other packages that the relay uses, and a check that they exist.
 
-A release of theirs may rename it, and then the relay says so at the start, and not when the first client comes.
+Any release of these packages may rename them. The relay then refuses to start and names what is missing, instead of
+failing when the first client connects.
 """
 
 import importlib.metadata
@@ -8,7 +9,7 @@ from typing import Any
 
 import socketio
 
-# By package: private names of socketio.Server, and of its `eio`, which are called, replaced or read.
+# By package: names that the relay calls, replaces or reads on a socketio.Server and on its `eio`.
 PRIVATE = {
     "python-socketio": (
         "_binary_packet",
@@ -39,18 +40,18 @@ PRIVATE = {
 
 
 class Incompatible(ImportError):
-    """A package is there in a version that the relay cannot use. The message is for people."""
+    """A package is installed in a version that the relay cannot use. The message is for people."""
 
 
 def check() -> None:
-    """Raise Incompatible if a package lacks something that the relay uses of it."""
+    """Raise Incompatible if a package lacks a name that the relay uses."""
     server = socketio.Server(async_mode="threading")  # starts nothing
     parts: dict[str, Any] = {"python-socketio": server, "python-engineio": server.eio}
     for package, part in parts.items():
         missing = [name for name in PRIVATE[package] if not hasattr(part, name)]
         if missing:
             raise Incompatible(
-                f"{package} {importlib.metadata.version(package)} lacks what the relay uses of it "
-                f"({', '.join(missing)}): install the versions that were tried with it, by  "
+                f"{package} {importlib.metadata.version(package)} lacks names that the relay uses "
+                f"({', '.join(missing)}): install a version that was tested with the relay, by  "
                 "pip install -r requirements.txt"
             )

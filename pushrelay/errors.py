@@ -1,29 +1,29 @@
-"""What the relay answers when it does not do what it was asked."""
+"""The errors that the relay answers with, and the sentences that explain HTTP's own errors."""
 
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-# What HTTP's own errors mean here. An error that is not listed gets OTHER_ERROR, never a library's own sentence.
+# Sentences for HTTP's own errors. All others get OTHER_ERROR: the text of a library never reaches a client.
 HELP = {
     400: "the relay cannot read this request: check its headers and its address",
     404: "there is nothing here: POST pushes to /push, and connect with Socket.IO at /socket.io/",
-    405: "this address does not take that method: the Allow header says which it takes",
+    405: "this address does not take that method: use one of those in the Allow header",
     408: "the request did not come in time: send it again",
     413: "the request is too large: send less",
     414: "the address is too long: send parameters in the body of a POST",
     415: "this address does not take that type of content: send a form or JSON",
-    431: "the header is too large: send less, fewer cookies for example",
-    500: "the relay failed at this, and its log says why: the request may be sent again",
+    431: "the header is too large: send less, for example fewer cookies",
+    500: "the relay failed and its log has the reason: you may send the request again",
     501: "the relay does not know this method: use GET, POST or DELETE",
 }
 OTHER_ERROR = "the relay cannot answer this request: check its method, its headers and its address"
 
 
 class Refused(Exception):
-    """A request that is not carried out; nothing of it was.
+    """A request or an event that is refused. Nothing of it was carried out.
 
-    `status` is the HTTP status, `error` a word for programs, `message` a sentence for people that says what to do.
-    `headers` go with the answer over HTTP.
+    `status` is the HTTP status. `error` is a code for programs, such as "invalid_id"; codes never change. `message` is
+    a sentence for people that says what to do. `headers` belong to the answer over HTTP.
     """
 
     def __init__(self, status: int, error: str, message: str, headers: Sequence[tuple[str, str]] = ()):
@@ -34,19 +34,20 @@ class Refused(Exception):
         self.headers = headers
 
     def body(self) -> dict[str, str]:
+        """Return the JSON object that clients get."""
         return {"error": self.error, "message": self.message}
 
 
 def bad(error: str, message: str) -> NoReturn:
-    """Refuse bad input."""
+    """Raise Refused (400) for bad input."""
     raise Refused(400, error, message)
 
 
 class StoreError(Exception):
-    """The store did not take what it was given, or cannot be read.
+    """The store failed to keep a push, or cannot be read.
 
-    The text is for the log, the start and callers on this machine: what happened and what to do, with the file's path.
-    `public` is what everybody else may read: no path and no other program's words.
+    The text is for the log, the terminal and callers on this machine: what happened and what to do, with the file's
+    path. `public` is the text for everybody else. It holds no path and no text of another program.
     """
 
     def __init__(self, message: str, public: str = "the relay's log has the reason"):
@@ -55,7 +56,7 @@ class StoreError(Exception):
 
 
 class StoreInUse(StoreError):
-    """Another relay uses the store. It may be the one before this, about to end."""
+    """Another relay uses the store. It may be the previous process, which is about to end."""
 
 
 class NotYet(BaseException):

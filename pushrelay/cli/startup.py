@@ -20,7 +20,8 @@ from .commands import missing_module, run_command
 from .flags import parse_flags
 
 if TYPE_CHECKING:
-    from pushrelay.core import Core, WSGIApp
+    from pushrelay.core import Core
+    from pushrelay.wsgi.front import WSGIApp
 
 log = logging.getLogger(__name__)
 

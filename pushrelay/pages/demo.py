@@ -80,7 +80,8 @@ def _own_address() -> str:
             probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses a route
         except OSError:
             return socket.gethostname()
-        return probe.getsockname()[0]
+        own: str = probe.getsockname()[0]
+        return own
 
 
 def tunnel(settings: Settings, port: int) -> str:

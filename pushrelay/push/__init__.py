@@ -1,1 +1,1 @@
-"""POST /push, from the body to the response."""
+"""Pushes, from the body of a request to the answer."""

@@ -1,84 +1,87 @@
-"""Pushes that come at the same time share a transaction, and only one thread ever waits for the store.
+"""Batches: pushes that come at the same time share a transaction, and only one thread at a time waits for the store.
 
-A push is added while its request is handled, and its request is left without an answer. When the events at hand have
-been handled, all that was added is stored, handed out, and answered. While the store is slow or locked, the other
-threads go on, and what they bring is the next transaction.
+A push is added while its request is handled, and the request stays unanswered. When a thread of the poller has handled
+the events at hand, it stores, delivers and answers everything that was added. While the store is slow or locked, the
+other threads go on; the pushes that they add become the next transaction.
 
-A transaction is bounded in bytes as well. Pushes with much data wait in a line of their own, from which each
-transaction takes a few, so a small push never waits for more than two transactions.
+A transaction is bounded in bytes too. Pushes with much data wait in a queue of their own. Each transaction takes a few
+of them, so a small push waits for at most two transactions.
+
+The store batches too: writers that find it busy form a group commit (store.group_commit), and SQLite commits what a
+journal holds about once a second (store.journal).
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pushrelay.errors import Refused, StoreError
+from pushrelay.server.poller import Poller
 from pushrelay.store import Broker
 from pushrelay.store.dispatch import Pending
 
 log = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 256  # publications in one transaction: the first one waits for the last
-LARGE = 64 << 10  # bytes of data from which on a push waits in the other line
-MOST_BYTES_AT_ONCE = 2 << 20  # of data in one transaction, before its last push: some 20 ms of writing
-# What may wait for the store: if that is locked for longer, publishers give up before it is their turn.
+MOST_AT_ONCE = 256  # publications in one transaction, because the first one waits for the last
+LARGE = 64 << 10  # bytes of data that make a push a large one
+MOST_BYTES_AT_ONCE = 2 << 20  # bytes of data in one transaction before its last push: some 20 ms of writing
+# Limits on what waits for the store. Behind more than this, publishers time out before it is their turn.
 MOST_WAITING = 4096  # pushes
-MOST_BYTES = 64 << 20  # of data, as JSON, over all destinations
+MOST_BYTES = 64 << 20  # bytes of data as JSON, over all destinations
 
-# Done that a push has its receipts, or why it was not stored.
+# Called when a push has been published, with None; or with the error if it was not stored.
 Done = Callable[[StoreError | None], None]
 
 
 class Batcher:
-    """Gathers what is to be published by a broker. Any thread may call its methods."""
+    """Collects pushes and publishes them in batches through a broker. Any thread may call its methods."""
 
     def __init__(self, broker: Broker):
         self._broker = broker
-        self._waiting: deque[tuple[list[Pending], Done, int]] = deque()  # with the bytes of their data
-        self._large: deque[tuple[list[Pending], Done, int]] = deque()  # those with much of it
-        self._bytes = 0  # of data that waits; about, as threads add to it at the same time
-        self._called = False  # the poller is going to call `_publish`
-        self._storing = threading.Lock()  # held by the thread that is in the store
+        self._waiting: deque[tuple[list[Pending], Done, int]] = deque()  # and the bytes of their data
+        self._large: deque[tuple[list[Pending], Done, int]] = deque()  # pushes with much data
+        self._bytes = 0  # of data that waits; inexact, because threads add to it at the same time
+        self._called = False  # the poller will call `_publish`
+        self._storing = threading.Lock()  # held by the thread that uses the store
 
     def is_full(self) -> bool:
-        """Whether too many pushes wait for the store."""
+        """Return whether too many pushes wait for the store."""
         return len(self._waiting) + len(self._large) >= MOST_WAITING or self._bytes >= MOST_BYTES
 
     def check_room(self, items: Sequence[Pending] = ()) -> None:
-        """Raise Refused (503) if there is no room for these items. One push has room whenever nothing waits."""
+        """Raise Refused (503) if there is no room for these items. If nothing waits, any push has room."""
         if self.is_full() or (self._bytes and self._bytes + _size_of(items) > MOST_BYTES):
-            message = "the push was not taken; send it again later: too many wait for the store already"
+            message = "the push was not taken; send it again later: too many pushes wait for the store"
             raise Refused(503, "store_not_available", message)
 
-    def add(self, items: list[Pending], done: Done, poller: Any) -> None:
-        """Publish these items soon. `done` is called once, by a thread of the poller."""
+    def add(self, items: list[Pending], done: Done, poller: Poller) -> None:
+        """Publish these items soon. A thread of the poller calls `done` once."""
         size = _size_of(items)
         self._bytes += size
         (self._waiting if size < LARGE else self._large).append((items, done, size))
-        # It was added before this is looked at, and `_publish` resets it before it takes: nothing stays behind.
+        # No push is missed: it was added before this check, and `_publish` resets the flag before it takes pushes.
         if not self._called:
             self._call(poller)
 
-    def _call(self, poller: Any) -> None:
+    def _call(self, poller: Poller) -> None:
         self._called = True
         poller.call_afterwards(self._publish, poller)
 
-    def _publish(self, poller: Any) -> None:
+    def _publish(self, poller: Poller) -> None:
         self._called = False
         if not self._storing.acquire(blocking=False):
-            return  # whoever is in the store looks for more when it is done
+            return  # the thread that uses the store checks for more when it has finished
         error: StoreError | None = None
         try:
             taken, items = self._take()
             self._broker.store(items)
         except StoreError as refused:
-            # Without the traceback, which refers to this call and so to the error itself.
+            # A copy: the traceback refers to this call and so to the error itself, which would be a reference cycle.
             error = StoreError(str(refused), refused.public)
         except Exception as failure:
             log.exception("storing failed")
-            error = StoreError(f"the relay failed at it ({failure!r}): its log says more")
+            error = StoreError(f"the relay failed ({failure!r}): its log has more")
         finally:
             self._storing.release()
             if self._waiting or self._large:
@@ -119,11 +122,11 @@ class Batcher:
         try:
             self._broker.hand_out(items)
         except Exception:
-            log.exception("handing out failed")  # it is stored, and who did not get it recovers it
+            log.exception("handing out failed")  # the items are stored, so subscribers that missed them recover them
 
 
 def _size_of(items: Sequence[Pending]) -> int:
-    """Return the bytes of a push's data, about; 0 if it is little: there are too few of these to be much."""
+    """Return the approximate bytes of a push's data; 0 for little data, of which even MOST_WAITING pushes are few."""
     if len(items) == 1 and len(items[0].text) <= 1000:
         return 0
     return sum(len(item.text) for item in items)

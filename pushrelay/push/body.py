@@ -1,4 +1,4 @@
-"""The body of a push: read, bounded, and taken apart into fields, whichever way it was written."""
+"""The body of a push, taken apart into fields: a form, a multipart form, JSON, or lines of JSON."""
 
 import re
 from collections.abc import Callable, Collection
@@ -28,18 +28,18 @@ _USUAL_FORM = re.compile(r"destination=([^&]+)&data=([^&]*)")
 _USUAL_JSON = re.compile(r'\{"destination": ?(?:"([^"\\\x00-\x1f]+)"|(0|[1-9][0-9]{0,14})), ?"data": ?')
 
 Fields = dict[str, Any]
-Body = Fields | list[Fields | Refused]  # a push, or a batch, in which a push that cannot be read is the Refused it gets
+Body = Fields | list[Fields | Refused]  # a push or a batch; in a batch, an unreadable push is its Refused
 
 _UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
-# Charsets that a library may put on each part of a multipart form. Text in ASCII is the same in all of them.
+# Charsets that libraries declare for parts of a multipart form. ASCII text is the same in all of them.
 _BASED_ON_ASCII = re.compile(r"iso-8859-\d+|latin-?\d+|windows-125\d")
 _CHARSET = re.compile(r";\s*charset(?:\*\d*\*?)?\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 _ESCAPED_LETTER = re.compile(r"\\u00[67]")
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")  # of a part: RFC 2046, 6.2
-_LISTED = re.compile(r"destination\[[^\[\]]*\]")  # as PHP writes the elements of a list
+_LISTED = re.compile(r"destination\[[^\[\]]*\]")  # how PHP writes the elements of a list
 
-_USUAL_TYPE = 200  # characters of a Content-Type that is remembered
-_AROUND_DATA = 2  # levels of a body around the data of a push: the object, and the batch
+_USUAL_TYPE = 200  # longest Content-Type, in characters, whose reader is cached
+_AROUND_DATA = 2  # levels of nesting around the data of a push: its object, and the batch
 
 
 def read_body(environ: dict[str, Any], max_body: int, at_root: bool = False) -> Body:
@@ -63,7 +63,7 @@ def reader_of(content_type: str, at_root: bool = False) -> Callable[[bytes], Bod
 
 
 def read_query(environ: dict[str, Any]) -> Fields:
-    """The fields of a query string, which is written as a form is. Raises Refused (400)."""
+    """Return the fields of a query string, which is encoded like a form. Raises Refused (400)."""
     # WSGI has its bytes as Latin-1 (PEP 3333).
     return _form_fields(_form_pairs(_text(environ.get("QUERY_STRING", "").encode("latin-1"), "invalid_form")))
 
@@ -91,7 +91,7 @@ def _read_usual_form(body: bytes) -> tuple[str, str] | None:
 
 
 def _unescaped(text: str) -> str:
-    """Return a name or value of a form as it was before encoding. Raises UnicodeDecodeError if it was not UTF-8."""
+    """Return a name or value of a form without its encoding. Raises UnicodeDecodeError if it is not UTF-8."""
     return unquote_to_bytes(text.replace("+", " ")).decode()
 
 
@@ -126,11 +126,11 @@ _reader_of = lru_cache(maxsize=256)(_find_reader)
 
 
 def _body(environ: dict[str, Any], limit: int) -> bytes:
-    """The whole body, at most `limit` bytes of it: a larger one is refused before it is read."""
+    """Return the whole body. Raises Refused; a body of more than `limit` bytes is refused before it is read."""
     length = environ.get("CONTENT_LENGTH") or ""
     if length:
         if not (length.isascii() and length.isdigit()):
-            bad("invalid_length", "Content-Length is a number of bytes")
+            bad("invalid_length", "Content-Length must be a number of bytes")
         if len(length) > 18 or int(length) > limit:
             _too_large(limit)
         body = _read(environ, int(length))
@@ -147,20 +147,23 @@ def _body(environ: dict[str, Any], limit: int) -> bytes:
 
 def _read(environ: dict[str, Any], size: int) -> bytes:
     try:
-        return environ["wsgi.input"].read(size)
-    except Exception as error:  # each WSGI server has a class of its own for a body that breaks off or is badly chunked
+        body: bytes = environ["wsgi.input"].read(size)
+        return body
+    except Exception as error:  # each WSGI server has its own exceptions for a body that breaks off or is badly chunked
         bad("incomplete_body", f"the body cannot be read to its end: {str(error)[:100] or 'it broke off'}")
 
 
 def _too_large(limit: int) -> NoReturn:
-    message = f"the body of a push has {limit} bytes at most (setting max_body): send less, or raise the setting"
+    message = f"the body of a push may have at most {limit} bytes (setting max_body): send less, or raise the setting"
     raise Refused(413, "too_large", message)
 
 
 def _check_coding(header: str) -> None:
-    """Raise Refused (415) for a body that is compressed (RFC 9110, 8.4 and 12.5.3)."""
+    """Raise Refused (415) for a compressed body (RFC 9110, 8.4 and 12.5.3)."""
     if any(coding.strip().lower() not in ("", "identity") for coding in header.split(",")):
-        message = f"the relay reads no body with Content-Encoding {header[:40]}: send it as it is, without that header"
+        message = (
+            f"the relay cannot read Content-Encoding {header[:40]}: send the body uncompressed, without that header"
+        )
         raise Refused(415, "unsupported_media_type", message, (("Accept-Encoding", "identity"),))
 
 
@@ -169,8 +172,8 @@ def _text(body: bytes, error: str) -> str:
         return body.decode("utf-8")
     except UnicodeDecodeError as wrong:
         if body.startswith(_GZIP):
-            bad(error, "the body is compressed with gzip: send it as it is")
-        bad(error, f"the body is not UTF-8: byte {wrong.start} cannot be there")
+            bad(error, "the body is compressed with gzip: send it uncompressed")
+        bad(error, f"the body is not UTF-8: byte {wrong.start} is invalid")
 
 
 def _json_body(body: bytes, at_root: bool) -> Body:
@@ -194,9 +197,9 @@ def _json_body(body: bytes, at_root: bool) -> Body:
 
 
 def _once_each(text: str, value: Any, names: Collection[str]) -> Any:
-    """Return the value of a JSON text. An object that has one of these names twice is replaced with a Refused.
+    """Return `value`, which was read from this JSON text, with a Refused for each object that repeats one of `names`.
 
-    Nearly all texts hold each name of a push once, which is quick to see. The others are read again.
+    Nearly all texts have each name of a push once, which is quickly checked. Other texts are parsed again.
     """
     is_plain = True
     if isinstance(value, dict):
@@ -221,7 +224,7 @@ def _once_each(text: str, value: Any, names: Collection[str]) -> Any:
 def _twice(names: frozenset[str]) -> Refused | None:
     if not names:
         return None
-    return Refused(400, f"invalid_{min(names)}", f"the field {min(names)!r} is there twice: send it once")
+    return Refused(400, f"invalid_{min(names)}", f"the field {min(names)!r} was sent twice: send it once")
 
 
 def _read_apart(text: str) -> list[Any]:
@@ -251,16 +254,16 @@ def _lines(body: bytes) -> list[Fields | Refused]:
 
 def _check_size(count: int) -> None:
     if count > MAX_PUSHES:
-        bad("too_many_pushes", f"{count} pushes in one batch are too many: {MAX_PUSHES} at most")
+        bad("too_many_pushes", f"{count} pushes in one batch are too many: send at most {MAX_PUSHES}")
 
 
 def _no_object(value: Any) -> Refused:
-    return Refused(400, "invalid_json", f"a push is a JSON object with destination and data, not {kind_of(value)}")
+    return Refused(400, "invalid_json", f"a push must be a JSON object with destination and data, not {kind_of(value)}")
 
 
 def _not_json(error: json_text.NotJSON) -> Refused:
     if isinstance(error, json_text.TooDeep):
-        return Refused(400, "invalid_json", f"the JSON cannot be taken: {error}")
+        return Refused(400, "invalid_json", f"the JSON cannot be accepted: {error}")
     return Refused(400, "invalid_json", f"the body is not JSON: {error}")
 
 
@@ -269,17 +272,17 @@ def _form(body: bytes, at_root: bool) -> Fields:
     text = body.decode("utf-8", "surrogateescape") if is_any else _text(body, "invalid_form")
     fields = _form_fields(_form_pairs(text, at_root), at_root)
     if "destination" not in fields and text.lstrip()[:1] in ("{", "["):
-        bad("invalid_form", f"the body is sent as a form and looks like JSON: send Content-Type: {_JSON}")
+        bad("invalid_form", f"the body was sent as a form but looks like JSON: send Content-Type: {_JSON}")
     return fields
 
 
 def _form_pairs(text: str, at_root: bool = False) -> list[tuple[str, str]]:
-    """The fields of a form (WHATWG URL, "application/x-www-form-urlencoded parsing"), decoded strictly.
+    """Return the fields of a form (WHATWG URL, "application/x-www-form-urlencoded parsing"), decoded strictly.
 
-    At the server's root (`at_root`) only those that count are, and the bytes of the others may be in any charset.
+    At the server's root (`at_root`) other fields than destination and data are skipped and may be in any charset.
     """
     if text.count("&") > _MOST_FIELDS:
-        bad("invalid_form", f"the form has too many fields: {_MOST_FIELDS} at most")
+        bad("invalid_form", f"the form has too many fields: send at most {_MOST_FIELDS}")
     pairs = []
     plain = partial(unquote_plus, errors="surrogateescape") if at_root else _unescaped
     try:
@@ -290,7 +293,7 @@ def _form_pairs(text: str, at_root: bool = False) -> list[tuple[str, str]]:
             if at_root and pair:
                 if not _has_meaning_at_root(name):
                     continue
-                (name + value).encode()  # raises UnicodeEncodeError for a byte that was no UTF-8
+                (name + value).encode()  # raises UnicodeEncodeError for a byte that is not UTF-8
             if pair:
                 pairs.append((name, value))
     except UnicodeError:
@@ -307,9 +310,9 @@ def _multipart_form(content_type: str, at_root: bool, body: bytes) -> Fields:
 
 
 def _multipart_pairs(body: bytes, content_type: str, at_root: bool = False) -> list[tuple[str, str]]:
-    """The fields of a multipart form (RFC 7578), in UTF-8 whatever each part says of itself.
+    """Return the fields of a multipart form (RFC 7578), decoded as UTF-8.
 
-    At the server's root (`at_root`) parts that have no meaning may be anything, also files.
+    At the server's root (`at_root`) other parts than destination and data may be anything, even files.
     """
     if not at_root:
         _text(body, "invalid_form")  # a body that is not UTF-8 is refused as a whole
@@ -334,35 +337,35 @@ def _multipart_pairs(body: bytes, content_type: str, at_root: bool = False) -> l
     except (ValueError, HTTPException):
         bad(
             "invalid_form",
-            f"the multipart form cannot be read: check its boundary, and send {_MOST_FIELDS} fields at most",
+            f"the multipart form cannot be read: check its boundary, and send at most {_MOST_FIELDS} fields",
         )
     return pairs
 
 
 def _check_part(part: Field | File, is_ascii: bool) -> None:
-    """Raise Refused for a part that is not the text of a field, as it stands and in UTF-8."""
+    """Raise Refused (400, 415) for a part that is not the plain UTF-8 text of a field."""
     if isinstance(part, File):
-        bad("invalid_form", "files cannot be pushed: send text, and where to fetch the file")
+        bad("invalid_form", "files cannot be pushed: send text, such as the address of the file")
     disposition = part.headers["Content-Disposition"].partition(";")[0].strip().lower()
     if part.name is None or disposition != "form-data":
         bad("invalid_form", "a part of the multipart form has no name")
     kind, encoding = part.headers.get("Content-Type", ""), part.headers.get("Content-Transfer-Encoding", "")
     why = ""
     if encoding.strip().lower() not in _PLAIN_ENCODINGS:
-        why = f"it is encoded ({encoding[:40]}): send the text as it is"
+        why = f"it is encoded ({encoding[:40]}): send plain text"
     if kind.strip().lower().startswith("multipart/"):
         why = "it has parts of its own: send one text"
     for charset in map(str.lower, _CHARSET.findall(kind)):
         if charset not in _UTF_8 and not (is_ascii and _BASED_ON_ASCII.fullmatch(charset)):
             why = f"it is in {charset[:40]}: send it in UTF-8"
     if why:
-        raise Refused(415, "unsupported_media_type", f"the relay does not take the part {part.name[:50]!r}: {why}")
+        raise Refused(415, "unsupported_media_type", f"the relay cannot accept the part {part.name[:50]!r}: {why}")
 
 
 def _form_fields(pairs: list[tuple[str, str]], at_root: bool = False) -> Fields:
     """Return the fields of a form. PHP writes a list as destination[], as destination[0] or by repeating the name.
 
-    At the server's root (`at_root`) all fields but destination and data are ignored, also those that come twice.
+    At the server's root (`at_root`) all fields but destination and data are ignored, even repeated ones.
     """
     fields: Fields = {}
     destinations: list[str] = []
@@ -374,14 +377,14 @@ def _form_fields(pairs: list[tuple[str, str]], at_root: bool = False) -> Fields:
             if name != "destination" and not _LISTED.fullmatch(name):
                 bad("invalid_destination", f"{name[:50]!r} is no list of texts: write destination[]=a&destination[]=b")
             if name in places:
-                bad("invalid_form", f"the field {name[:50]!r} is there twice: write destination[] for each")
+                bad("invalid_form", f"the field {name[:50]!r} was sent twice: write destination[] for each")
             if name not in ("destination", "destination[]"):
                 places.add(name)
             destinations.append(value)
         elif at_root and name != "data":
             continue
         elif name in fields:
-            bad("invalid_form", f"the field {name[:50]!r} is there twice: send it once")
+            bad("invalid_form", f"the field {name[:50]!r} was sent twice: send it once")
         else:
             fields[name] = value
     if destinations:

@@ -1,4 +1,4 @@
-"""What a push asks for: its fields checked, before anything is done about it."""
+"""The fields of a push, checked: where it goes, what it carries, and its options."""
 
 import math
 import re
@@ -13,9 +13,9 @@ from pushrelay.settings import Settings
 
 from .body import FIELDS, ROOT_FIELDS, Body, Fields, read_body, read_query
 
-MAX_KEY_LENGTH = 255
-MAX_TTL = 1e20  # seconds: any integer of 64 bits, which programs send for "for ever"
-MAX_WAIT = 30.0  # seconds: PHP's own limit for a script, and what proxies give a request, are not far beyond
+MAX_KEY_LENGTH = 255  # characters
+MAX_TTL = 1e20  # seconds: more than any 64-bit integer, because programs send the largest for "no limit"
+MAX_WAIT = 30.0  # seconds: not far below PHP's own limit for a script and the time-outs of proxies
 # Bytes of data that one request may store over all destinations, or max_body if that is more: 20 ms of SQLite.
 MOST_STORED = 4 << 20
 
@@ -25,17 +25,17 @@ _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # a string of RFC 9651, 3.
 
 @dataclass(slots=True)
 class Push:
-    """One request to push: the same data to each of its destinations."""
+    """A push: the same data for each of its destinations."""
 
     destinations: list[str]
-    several: bool  # the destinations came as a list, so the answer is one
+    several: bool  # the destinations came as a list, so the answer is a list too
     event: str
     data: Any
     skip_sid: str | None
-    ttl: float | None = None  # seconds in history; None: as long as the relay keeps any; 0: not kept
-    key: str | None = None  # idempotency key: a repeated push is answered as the first was, and not delivered again
+    ttl: float | None = None  # seconds in the history; None: as long as other publications; 0: not kept
+    key: str | None = None  # idempotency key: a repeated push gets the first answer and is not delivered again
     wait: float = 0.0  # seconds to wait for an acknowledgement
-    text: str = ""  # data as JSON, which all publications of this push share
+    text: str = ""  # data as JSON; all publications of this push share it
 
 
 def read_pushes(environ: dict[str, Any], settings: Settings, at_root: bool = False) -> Push | list[Push | Refused]:
@@ -73,13 +73,13 @@ def pushes_of(
 
 
 def checked(fields: Fields, settings: Settings) -> Push:
-    """The push that these fields ask for. Raises Refused (400) with the first field that cannot be taken."""
+    """Return the push that these fields ask for. Raises Refused (400, 413) for the first field that is wrong."""
     if not fields.keys() <= FIELDS:
         _refuse_names(fields.keys() - FIELDS, FIELDS)
     if "destination" not in fields:
-        bad("missing_destination", "say who is to get this: a field destination, with the id that the page registered")
+        bad("missing_destination", "a push needs a field destination: the id that the page registered")
     if "data" not in fields:
-        bad("missing_data", "say what to deliver: a field data (an empty string is fine)")
+        bad("missing_data", "a push needs a field data: what to deliver (an empty string is fine)")
     destination, data = fields["destination"], fields["data"]
     text = text_of(data)
     size = check_size(text, settings)
@@ -92,7 +92,7 @@ def checked(fields: Fields, settings: Settings) -> Push:
 
 
 def text_of(data: Any) -> str:
-    """Return data as JSON. Raises Refused (400) for what Python reads but no browser could."""
+    """Return data as JSON. Raises Refused (400) for values that Python can read but browsers cannot."""
     if isinstance(data, str):
         if not data.isascii() and LONE_SURROGATE.search(data):
             _refuse_surrogate()
@@ -111,12 +111,12 @@ def text_of(data: Any) -> str:
 
 
 def size_of(text: str) -> int:
-    """Return the bytes of a text in UTF-8."""
+    """Return the number of bytes of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 def check_size(text: str, settings: Settings) -> int:
-    """Return the bytes of a push's data as it goes to browsers. Raises Refused (413) if they are too many."""
+    """Return the number of bytes of a push's data as browsers get it. Raises Refused (413) above max_body."""
     size = size_of(text)
     if size > settings.max_body:
         message = (
@@ -128,13 +128,16 @@ def check_size(text: str, settings: Settings) -> int:
 
 
 def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple[list[str], Fields]:
-    """The destinations that a query string names, and all its fields: none but these `others`. Raises Refused (400)."""
+    """Return the destinations that a query string names, and all its fields. Raises Refused (400).
+
+    The fields may be `destination` and `others`.
+    """
     fields = read_query(environ)
     known = {"destination", *others}
     if not fields.keys() <= known:
         _refuse_names(fields.keys() - known, known)
     if "destination" not in fields:
-        bad("missing_destination", "say which you mean: ?destination=, with the id that the page registered")
+        bad("missing_destination", "add ?destination=ID to the address, with the id that the page registered")
     return destinations_of(fields["destination"], settings), fields
 
 
@@ -145,7 +148,7 @@ def history_query(environ: dict[str, Any], settings: Settings) -> tuple[str, str
     """
     (destination, *more), fields = asked_of(environ, settings, "since", "limit")
     if more:
-        bad("too_many_destinations", "a history is one destination's: ask for each on its own")
+        bad("too_many_destinations", "a history has one destination: ask for each on its own")
     return destination, fields.get("since"), _limit(fields.get("limit"))
 
 
@@ -153,12 +156,12 @@ def _limit(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 6 or not int(text):
-        bad("invalid_limit", "limit is a whole number of publications from 1 to 999999")
+        bad("invalid_limit", "limit must be a whole number from 1 to 999999")
     return int(text)
 
 
 def decimal(text: str) -> float | None:
-    """Return the number that an ordinary decimal stands for, or None. float() also reads " 5 ", "1_0" and "٣"."""
+    """Return the number that a plain decimal stands for, or None. float() would also read " 5 ", "1_0" and "٣"."""
     return float(text) if len(text) < 30 and _DECIMAL.fullmatch(text) else None
 
 
@@ -167,7 +170,7 @@ def _add_options(push: Push, fields: Fields) -> None:
         push.event = event_of(fields["event"])
     skip_sid = fields.get("except")
     if skip_sid is not None and not isinstance(skip_sid, str):
-        bad("invalid_except", "except is a socket's sid, a string")
+        bad("invalid_except", "except must be the sid of a socket, a string")
     push.skip_sid = skip_sid or None
     if "ttl" in fields:
         push.ttl = _seconds("ttl", fields["ttl"], MAX_TTL)
@@ -179,10 +182,10 @@ def _add_options(push: Push, fields: Fields) -> None:
 
 def _seconds(name: str, value: Any, most: float) -> float:
     number = decimal(value) if isinstance(value, str) else value
-    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-    if not is_number or not 0 <= number <= most or math.copysign(1, number) < 0:
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if number is None or not is_number or not 0 <= number <= most or math.copysign(1, number) < 0:
         limit = f" and at most {most:g}" if most < MAX_TTL else ""
-        bad(f"invalid_{name}", f"{name} is a number of seconds, 0 or more{limit}")
+        bad(f"invalid_{name}", f"{name} must be a number of seconds, 0 or more{limit}")
     return float(number)
 
 
@@ -192,13 +195,13 @@ def _key(value: Any) -> str:
     if not isinstance(value, str) or not value or len(value) > MAX_KEY_LENGTH or not is_clean(value):
         bad(
             "invalid_id",
-            f"id, the idempotency key, is 1 to {MAX_KEY_LENGTH} characters, none of them a control",
+            f"id, the idempotency key, must have 1 to {MAX_KEY_LENGTH} characters and no control characters",
         )
     return value
 
 
 def _with_key(fields: Fields, header: str | None, suffix: str = "") -> Fields:
-    """The fields with the `Idempotency-Key` header as their id, unless they bring one of their own."""
+    """Return the fields with the `Idempotency-Key` header as their id, unless they have one."""
     if header is None or "id" in fields:
         return fields
     return {**fields, "id": header + suffix}
@@ -213,7 +216,7 @@ def _header_key(header: str) -> str:
     if quoted := _QUOTED_KEY.fullmatch(key):
         key = re.sub(r"\\(.)", r"\1", quoted[1])
     elif '"' in key or "," in key:
-        bad("invalid_id", "the header Idempotency-Key is there once and holds one key, in quotes if it has a comma")
+        bad("invalid_id", "send the header Idempotency-Key once, with one key, in quotes if it has a comma")
     try:
         return key.encode("latin-1").decode()  # WSGI has its bytes as Latin-1 (PEP 3333)
     except UnicodeDecodeError:
@@ -238,7 +241,7 @@ def _check_total(pushes: list[Push | Refused], settings: Settings) -> None:
 def _check_stored(size: int, settings: Settings) -> None:
     """Raise Refused (413) if the publications of one request take more bytes than one transaction may.
 
-    A transaction is written at one go, and others wait for it; and it must not push out what is kept of all others.
+    Other pushes wait while a transaction is written, and it must not displace the whole history.
     """
     most = min(max(MOST_STORED, settings.max_body), settings.history_bytes)
     if size > most:

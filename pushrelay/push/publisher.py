@@ -1,4 +1,4 @@
-"""A push over HTTP, from the request to the answer: may they, what do they ask, publish it, say what became of it."""
+"""A push over HTTP, from the request to the answer: check the caller, read the push, publish it, write the answer."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -19,8 +19,7 @@ from .batching import Batcher
 from .fields import Push, read_pushes
 from .waiters import Held, Waiter, Waiters
 
-Pushes = Push | list[Push | Refused]  # a request's push, or its batch
-
+Pushes = Push | list[Push | Refused]  # one push, or a batch
 
 REUSED = Refused(
     422,
@@ -31,9 +30,9 @@ REUSED = Refused(
 
 
 class Publisher:
-    """Answers pushes. `settings` are the relay's, `access` says who pushes; any thread may call it.
+    """Publishes what requests ask for, and answers them. Any thread may call it.
 
-    `refusal_log` gets the requests that are refused.
+    `access` checks callers. `refusal_log` gets the requests that are refused.
     """
 
     def __init__(self, broker: Broker, settings: Settings, access: Access, refusal_log: RefusalLog):
@@ -76,13 +75,16 @@ class Publisher:
             return self.not_taken(error, environ, pushes)
 
     def note_refused(self, environ: dict[str, Any], pushes: list[Push | Refused]) -> None:
-        """Note what is refused of a batch, each error once."""
+        """Log the pushes of a batch that are refused, once for each error code."""
         errors = {push.error: push for push in pushes if isinstance(push, Refused)}
         for error in errors.values():
             self._refusal_log.log_request(environ, error)
 
     def publish(self, push: Push) -> list[dict[str, Any]]:
-        """Publish in this thread, without regard to `wait`; returns the answer for each destination."""
+        """Publish a push in this thread, ignoring its `wait`, and return the answer for each destination.
+
+        Raises Refused if its idempotency key was used for another push, and StoreError.
+        """
         items = items_of(push)
         self._broker.publish_pending(items)
         if items[0].is_reused:
@@ -94,7 +96,7 @@ class Publisher:
         ]
 
     def _publish_here(self, pushes: Pushes, items: list[Pending], at_root: bool, environ: dict[str, Any]) -> Answer:
-        """Publish, and wait, in this thread."""
+        """Publish in this thread, and wait in it if the push asks for that."""
         if isinstance(pushes, list) or not pushes.wait:
             self._broker.publish_pending(items)
             return self.written(pushes, items, at_root, environ)
@@ -113,7 +115,7 @@ class Publisher:
     def _publish_soon(
         self, pushes: Pushes, items: list[Pending], at_root: bool, conversation: Conversation, environ: dict[str, Any]
     ) -> Answer | None:
-        """Park the request, publish together with what else has come, and answer it then."""
+        """Park the request, publish in the next batch, and answer then; None means that the answer is sent later."""
         if not items:
             return self.written(pushes, items, at_root, environ)
         self.batcher.check_room(items)
@@ -134,7 +136,7 @@ class Publisher:
     def _wait(
         self, push: Push, at_root: bool, conversation: Conversation, items: list[Pending], environ: dict[str, Any]
     ) -> None:
-        """The same for a push that waits for an acknowledgement."""
+        """Park the request, publish in the next batch, and answer when a client acknowledges the push or time is up."""
         waiter = self.waiters.enter(push.destinations)
         poller = conversation.connection.poller
 
@@ -166,7 +168,10 @@ class Publisher:
         environ: dict[str, Any],
         acked: dict[str, int] | None = None,
     ) -> Answer:
-        """The answer to pushes that were published as these items."""
+        """Return the answer to pushes that were published as these items.
+
+        `acked`: how many clients acknowledged the push, by destination, if it waited for that.
+        """
         if isinstance(pushes, list):
             if any(item.is_reused for item in items):
                 self._refusal_log.log_request(environ, REUSED)
@@ -175,7 +180,7 @@ class Publisher:
             return self._reused(environ)
         if not at_root:
             return json_answer(_json_of_push(pushes, items, acked))
-        # PHP prints what it gets back, so the body is empty and the facts are headers.
+        # The first server's PHP clients print the response, so the body is empty and headers have the facts.
         receipts = [item.receipt() for item in items]
         facts = [
             ("Relay-Id", ", ".join(receipt.position for receipt in receipts)),
@@ -184,27 +189,29 @@ class Publisher:
         return Answer("200 OK", (("Content-Type", "text/plain; charset=utf-8"), *PRIVATE, *facts), b"")
 
     def _reused(self, environ: dict[str, Any]) -> Answer:
-        """The answer to a push whose key was used with other contents."""
+        """Return the answer to a push whose idempotency key was used for another push."""
         self._refusal_log.log_request(environ, REUSED)
         return refusal(REUSED)
 
     def not_taken(self, error: StoreError, environ: dict[str, Any], pushes: Pushes | None = None) -> Answer:
+        """Return the answer to pushes that the store did not keep."""
         what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
         return refusal(store_away(error, f"{what}; send it again later", self.access.is_local(environ)))
 
     def _expect(self, waiter: Waiter, items: list[Pending], answer: Callable[[dict[str, int]], None]) -> None:
+        """Have `waiter` call `answer` when the published items are acknowledged."""
         receipts = [item.receipt() for item in items]
         for destination, receipt in zip(waiter.destinations, receipts, strict=True):
-            if receipt.repeated:  # it may have been acknowledged before it is asked about again
-                with contextlib.suppress(StoreError):  # it was taken, and so it waits
+            if receipt.repeated:  # a client may have acknowledged it already
+                with contextlib.suppress(StoreError):  # the push itself was taken, so it waits
                     waiter.note(destination, offset_of(self._broker.acked(destination)), "somebody")
         waiter.expect(receipts, answer)
 
 
 def items_of(pushes: Pushes, at_root: bool = False) -> list[Pending]:
-    """Return what to publish, in order; nothing for the pushes of a batch that are refused.
+    """Return what to publish, in order. The refused pushes of a batch have no items.
 
-    Raises Refused (400) for a batch at the server's root (`at_root`).
+    Raises Refused (400) for a batch that was sent to the server's root (`at_root`).
     """
     if isinstance(pushes, Push):
         push = pushes
@@ -212,12 +219,12 @@ def items_of(pushes: Pushes, at_root: bool = False) -> list[Pending]:
         more = push.event, push.ttl, push.key, push.skip_sid, push.text or None, use
         return [Pending(each, push.data, *more) for each in push.destinations]
     if at_root:
-        bad("invalid_json", "send batches to /push: the answer of this address has no room for one")
+        bad("invalid_json", "send batches to /push: the answer of this address is too small for one")
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
 
 def _each_written(pushes: list[Push | Refused], items: list[Pending]) -> Iterator[str]:
-    """The answers to a batch: each push's own."""
+    """Yield the answer to each push of a batch, as JSON."""
     left = iter(items)
     for push in pushes:
         if isinstance(push, Push):
@@ -228,7 +235,7 @@ def _each_written(pushes: list[Push | Refused], items: list[Pending]) -> Iterato
 
 
 def _json_of_push(push: Push, items: list[Pending], acked: dict[str, int] | None = None) -> str:
-    """Return what encode() would make of publish()'s answers, in a tenth of the time."""
+    """Return the answer to one push as JSON. It equals encode() of publish()'s answers, in a tenth of the time."""
     if not push.several and acked is None:
         return json_of(items[0])
     answers = [json_of(item, None if acked is None else acked[item.destination]) for item in items]
@@ -236,6 +243,7 @@ def _json_of_push(push: Push, items: list[Pending], acked: dict[str, int] | None
 
 
 def json_of(item: Pending, acked: int | None = None) -> str:
+    """Return the answer for one destination as JSON. A repeated push has the answer of the first one."""
     first = item if item.first is None else item.first
     more = "" if acked is None else f',"acked":{acked}'
     return (

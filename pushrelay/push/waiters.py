@@ -1,30 +1,31 @@
-"""Pushes that wait for an acknowledgement: answered when one comes, or when their time is up."""
+"""Pushes that wait for an acknowledgement. They are answered when it comes, or when their time is up."""
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from pushrelay.errors import Refused
 from pushrelay.store.publication import Receipt, offset_of
 
 
 class Waiter:
-    """One push that waits. It is made before the push is published, so that no acknowledgement is too quick for it."""
+    """One push that waits. Created before the push is published, so that it misses no acknowledgement."""
 
     def __init__(self, waiters: "Waiters", destinations: list[str]):
         self.destinations = destinations
         self._waiters = waiters
         self._lock = threading.Lock()  # over all that follows
-        self._targets: dict[str, int] | None = None  # the offset to be acknowledged, once they are known
-        self._seen: list[tuple[str, int, str]] = []  # what was acknowledged before that
-        self._acked: dict[str, set[str]] = {each: set() for each in destinations}  # by whom
+        # By destination: the offset to be acknowledged, once the push is published; and the sids that did so.
+        self._targets: dict[str, int] | None = None
+        self._acked: dict[str, set[str]] = {each: set() for each in destinations}
+        self._seen: list[tuple[str, int, str]] = []  # acknowledgements that came before the offsets were known
         self._answer: Callable[[dict[str, int]], None] | None = None
-        self._is_over = False  # the time was up, or nobody waits any more, maybe before there was an answer to give
+        self._is_over = False  # finish() was called, maybe before expect()
 
     def expect(self, receipts: list[Receipt], answer: Callable[[dict[str, int]], None]) -> None:
-        """Wait for these publications, one for each destination; `answer(acked)` is called once, by whichever thread.
+        """Wait for acknowledgements of these publications, one for each destination.
 
-        `acked` is how many clients acknowledged each destination's. It may be called before this returns.
+        `answer(acked)` is called once, by any thread, and maybe before this returns. `acked` has the number of clients
+        that acknowledged the push, by destination.
         """
         with self._lock:
             self._answer = answer
@@ -38,7 +39,7 @@ class Waiter:
             self.finish()
 
     def note(self, destination: str, offset: int, sid: str) -> None:
-        """A client acknowledged all up to an offset of one of its destinations."""
+        """Count an acknowledgement: the client `sid` has everything up to an offset of a destination."""
         with self._lock:
             if self._targets is None:
                 self._seen.append((destination, offset, sid))
@@ -49,7 +50,7 @@ class Waiter:
             self.finish()
 
     def finish(self) -> None:
-        """Answer now, unless that was done: all is acknowledged, or the time is up, or nobody waits any more."""
+        """Answer now, unless that was done: time is up, everything is acknowledged, or the publisher has left."""
         with self._lock:
             self._is_over = True
             answer, self._answer = self._answer, None
@@ -60,28 +61,28 @@ class Waiter:
 
     def _count(self, destination: str, offset: int, sid: str) -> None:
         if self._targets is not None and offset >= self._targets[destination]:
-            self._acked[destination].add(sid)  # who goes on and acknowledges more is still one
+            self._acked[destination].add(sid)  # a set: a client that acknowledges more later counts once
 
     def _is_done(self) -> bool:
         return all(self._acked.values())
 
 
 class Waiters:
-    """The pushes that wait, at most `most` of them."""
+    """All pushes that wait: at most `limit` at a time. Any thread may call it."""
 
-    def __init__(self, most: int):
-        self._most = most
+    def __init__(self, limit: int):
+        self._limit = limit
         self._lock = threading.Lock()  # over both that follow
         self._count = 0
         self._ending = False
         self._by_destination: dict[str, set[Waiter]] = {}
 
     def enter(self, destinations: list[str]) -> Waiter:
-        """Make a waiter for a push that is about to be published. Raises Refused (503) where too many wait."""
+        """Return the waiter of a push that is about to be published. Raises Refused (503) if too many wait."""
         waiter = Waiter(self, destinations)
         with self._lock:
-            if self._count >= self._most:
-                message = f"{self._most} pushes wait already (setting max_waiting): push again without wait, or later"
+            if self._count >= self._limit:
+                message = f"{self._limit} pushes wait already (setting max_waiting): push without wait, or later"
                 raise Refused(503, "too_many_waiting", message)
             self._count += 1
             for each in destinations:
@@ -91,7 +92,7 @@ class Waiters:
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Forget a waiter; no harm if it was forgotten before."""
+        """Forget a waiter, if it is still known."""
         with self._lock:
             if waiter not in self._by_destination.get(waiter.destinations[0], ()):
                 return
@@ -102,14 +103,14 @@ class Waiters:
                     del self._by_destination[each]
 
     def note(self, destination: str, offset: int, sid: str) -> None:
-        """A client acknowledged all up to an offset of this destination."""
+        """Tell the pushes to a destination that the client `sid` has everything up to an offset."""
         with self._lock:
             waiting = list(self._by_destination.get(destination, ()))
         for waiter in waiting:
             waiter.note(destination, offset, sid)
 
     def finish(self) -> None:
-        """Answer all that wait, because the relay ends: they were taken. Those that come after this do not wait."""
+        """Answer all pushes that wait, because the relay stops; they are stored. Later pushes do not wait."""
         self._ending = True
         with self._lock:
             waiting = set().union(*self._by_destination.values())
@@ -121,18 +122,19 @@ class Waiters:
 
 
 class Held:
-    """What answers a waiting push in the thread that serves it, where requests cannot be parked."""
+    """Blocks the thread that serves a waiting push, for servers that cannot park requests."""
 
     def __init__(self) -> None:
         self._done = threading.Event()
         self._acked: dict[str, int] = {}
 
     def answer(self, acked: dict[str, int]) -> None:
+        """Let wait() return this."""
         self._acked = acked
         self._done.set()
 
-    def wait(self, waiter: Waiter, seconds: float) -> dict[str, Any]:
-        """Wait until it is answered or the time is up; returns what was acknowledged by then."""
+    def wait(self, waiter: Waiter, seconds: float) -> dict[str, int]:
+        """Wait until the push is acknowledged or `seconds` have passed; return the acknowledgements by then."""
         if not self._done.wait(seconds):
             waiter.finish()
             self._done.wait()

@@ -47,6 +47,9 @@ class FlaskApp(Protocol):
     teardown_request_funcs: Mapping[Any, Any]
     url_value_preprocessors: Mapping[Any, Any]
 
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Call wsgi_app."""
+
 
 class Front:
     """The WSGI app in front of a Flask app. Any thread may call it.
