@@ -97,7 +97,8 @@ def for_programs(view: Callable[[], Response]) -> Callable[[], Response]:
 
     @wraps(view)
     def guarded() -> Response:
-        relay.access.may_push(request.environ)
+        caller = relay.access.may_push(request.environ)
+        caller.identify(request.environ)  # for the access log
         return view()
 
     return guarded

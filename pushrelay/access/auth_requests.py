@@ -1,8 +1,7 @@
-"""Requests to auth_url, one for each visitor, and the order in which they are sent."""
+"""Requests to auth_url, one for each visitor."""
 
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ class AuthRequest:
     """A request to auth_url for the rights of one visitor. Any thread may call it.
 
     `share` stands for the client whose turn the request takes, such as its address. Requests of the same share wait for
-    each other: see AuthQueue.
+    each other: see FairQueue. A client can make up any number of cookies, and each is another visitor in its share.
     """
 
     def __init__(self, visitor: Visitor, share: str | None = None):
@@ -79,52 +78,6 @@ class AuthRequest:
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
-
-
-class AuthQueue:
-    """Requests that have not been sent. Shares take turns, so that no address delays another. The caller holds a lock.
-
-    A client can make up any number of cookies, and each is another visitor. All of them are in its address's share.
-    """
-
-    def __init__(self) -> None:
-        self._by_share: dict[str | None, OrderedDict[AuthRequest, None]] = {}
-        self._rotation: deque[str | None] = deque()  # each share that has requests, the next one first
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, request: AuthRequest) -> None:
-        """Queue a request behind the others of its share."""
-        if request.share not in self._by_share:
-            self._by_share[request.share] = OrderedDict()
-            self._rotation.append(request.share)
-        self._by_share[request.share][request] = None
-        self._count += 1
-
-    def pop(self) -> AuthRequest:
-        """Remove and return the first request of the share whose turn it is. Raises IndexError if there is none."""
-        share = self._rotation.popleft()
-        request, _ = self._by_share[share].popitem(last=False)
-        self._count -= 1
-        if self._by_share[share]:
-            self._rotation.append(share)
-        else:
-            del self._by_share[share]
-        return request
-
-    def remove(self, request: AuthRequest) -> bool:
-        """Remove a request. Return whether it was in the queue."""
-        waiting = self._by_share.get(request.share)
-        if waiting is None or request not in waiting:
-            return False
-        del waiting[request]
-        self._count -= 1
-        if not waiting:
-            del self._by_share[request.share]
-            self._rotation.remove(request.share)
-        return True
 
 
 def not_available(reason: str) -> Refused:

@@ -16,9 +16,10 @@ import time
 from pushrelay.client.workers import Workers
 from pushrelay.errors import Refused
 from pushrelay.log.limiter import LogLimiter
+from pushrelay.server.fair_queue import FairQueue
 from pushrelay.settings import Settings, without_secrets
 
-from .auth_requests import BEGIN_SECONDS, AuthQueue, AuthRequest, Visitor, not_available
+from .auth_requests import BEGIN_SECONDS, AuthRequest, Visitor, not_available
 from .auth_site import AuthResult, AuthSite
 from .tokens import Rights
 
@@ -42,7 +43,7 @@ class AuthBackend:
         self._lock = threading.Lock()  # over all that follows
         self._requests: dict[bytes, AuthRequest] = {}  # by a hash of their visitor, the oldest first
         self._open: set[AuthRequest] = set()  # those without a result
-        self._queue = AuthQueue()  # those of them that no thread has taken
+        self._queue: FairQueue[AuthRequest] = FairQueue()  # those of them that no thread has taken
         self._workers = Workers("auth", settings.auth_concurrency, self._lock, self._queue, self._send)
 
     def request(self, visitor: Visitor, share: str | None = None) -> AuthRequest:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 from pushrelay.addresses import counted, hops_of, ip_of, is_loopback, names_this_machine
 from pushrelay.errors import Refused
 from pushrelay.origins import Origins, is_same_host
+from pushrelay.server.conversation import set_user
 from pushrelay.settings import Settings
 
 from .token_bucket import TokenBucket
@@ -47,6 +48,11 @@ class Caller(NamedTuple):
         message = f"the key {self.name} pushes too much (setting push_rate): send this again in {wait:.3g} seconds"
         raise Refused(429, "too_fast", message, (("Retry-After", str(math.ceil(wait))),))
 
+    def identify(self, environ: dict[str, Any]) -> None:
+        """Have the server's access log name this caller, unless it is a program on this machine."""
+        if self is not LOCAL:
+            set_user(environ, self.name)
+
 
 LOCAL = Caller("local")
 
@@ -68,15 +74,12 @@ class Access:
         """Who pushes here, or reads what was pushed. Raises Refused: 400, 401 or 403, with what to do.
 
         A key that is one of push_keys makes its holder the caller; without one, programs on this machine are let in,
-        but no foreign page in a browser there. With an access log, a key's name is noted for it.
+        but no foreign page in a browser there.
         """
         given: set[str] = set()
         if "HTTP_AUTHORIZATION" in environ or "HTTP_X_RELAY_KEY" in environ:
             given = _keys_in(environ)
             if (caller := self._holder(given)) is not None:
-                if self._settings.access_log and "pushrelay.http" in environ:
-                    # With the conversation: of the environ the app may have a copy.
-                    environ["pushrelay.http"].user = caller.name
                 return caller
         if distance := self.distance(environ):
             self._refuse(given, distance)

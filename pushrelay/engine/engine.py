@@ -16,9 +16,8 @@ from engineio.packet import Packet
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_session
 from pushrelay.server.connection import Connection
-from pushrelay.server.fair_queue import Turn
 from pushrelay.server.outboxes import MOST_BYTES, Outboxes
-from pushrelay.server.poller import Poller, Timer
+from pushrelay.server.poller import Poller, Timer, Turn
 from pushrelay.server.quota import Quota
 from pushrelay.waiting import wait_until
 

@@ -60,6 +60,7 @@ class Publisher:
         pushes: Pushes | None = None
         try:
             caller = self.access.may_push(environ)
+            caller.identify(environ)
             pushes = read_pushes(environ, self.settings, at_root)
             items = items_of(pushes, at_root)
             if isinstance(pushes, list):

@@ -6,11 +6,7 @@ number of turns; the 300 take turns among themselves.
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-
-if TYPE_CHECKING:
-    from .poller import Poller
+from typing import Generic, Protocol, TypeVar
 
 # The bounds of one turn of a connection, in seconds and in events. Both are checked between two events, so one event
 # more may run.
@@ -39,6 +35,9 @@ class FairQueue(Generic[T]):
         self._share_of: dict[T, str | None] = {}
         self._by_share: dict[str | None, OrderedDict[T, None]] = {}  # shares without an entry are left out
         self._rotation: deque[str | None] = deque()  # each key of `_by_share` once, the next one first
+
+    def __len__(self) -> int:
+        return self.count
 
     def add(self, entry: T) -> None:
         """Queue an entry behind the others of its share; one that is queued already keeps its place."""
@@ -80,22 +79,3 @@ class FairQueue(Generic[T]):
                 del self._by_share[share]
                 self._rotation.remove(share)
             return True
-
-
-class Turn:
-    """A call that waits for its turn. Give it to the poller's `run_again`."""
-
-    __slots__ = ("_args", "_callback", "_poller", "share")
-
-    def __init__(self, poller: "Poller", share: str | None, callback: Callable[..., Any], *args: Any):
-        self._poller = poller
-        self._callback = callback
-        self._args = args
-        self.share = share
-
-    def run(self) -> None:
-        """Call back, or wait for a thread that may block."""
-        if self._poller.is_short():
-            self._poller.run_when_spare(self)
-        else:
-            self._callback(*self._args)

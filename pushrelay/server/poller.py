@@ -440,3 +440,22 @@ class Poller:
                 self._leader.wake.release()
             elif len(self._workers) < self.threads:
                 self._start_leader()
+
+
+class Turn:
+    """A call that waits for its turn. Give it to the poller's `run_again`."""
+
+    __slots__ = ("_args", "_callback", "_poller", "share")
+
+    def __init__(self, poller: Poller, share: str | None, callback: Callable[..., Any], *args: Any):
+        self._poller = poller
+        self._callback = callback
+        self._args = args
+        self.share = share
+
+    def run(self) -> None:
+        """Call back, or wait for a thread that may block."""
+        if self._poller.is_short():
+            self._poller.run_when_spare(self)
+        else:
+            self._callback(*self._args)

@@ -12,15 +12,12 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
-if TYPE_CHECKING:
-    from .conversation import Conversation
-
-Take = Callable[[bytes, "Conversation"], bool]  # answers a request with this body, or returns False
+Take = Callable[[bytes, Any], bool]  # called with a body and the Conversation; answers, or returns False
 Shortcut = Callable[[dict[str, Any]], Take | None]  # called with the environ of a header: see server.Server
 
 

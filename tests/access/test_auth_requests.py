@@ -1,10 +1,10 @@
-"""Requests to auth_url: their one result, and the turns that addresses take."""
+"""Requests to auth_url: each has one result, which all who wait get."""
 
 import threading
 
 import pytest
 
-from pushrelay.access.auth_requests import AuthQueue, AuthRequest, Visitor, not_available
+from pushrelay.access.auth_requests import AuthRequest, Visitor, not_available
 from pushrelay.access.tokens import Patterns, Rights
 from pushrelay.errors import Refused
 
@@ -56,24 +56,3 @@ def test_a_thread_that_waits_goes_on_with_the_result():
 def test_a_request_without_a_result_is_refused():
     with pytest.raises(Refused, match="takes too long"):
         request_of().result()
-
-
-def test_shares_take_turns_and_a_share_keeps_its_order():
-    queue = AuthQueue()
-    first, second, third, other = request_of("a"), request_of("a"), request_of("a"), request_of("b")
-    for each in (first, second, third, other):
-        queue.add(each)
-    assert [queue.pop() for _ in range(4)] == [first, other, second, third]
-    with pytest.raises(IndexError):
-        queue.pop()
-
-
-def test_a_request_that_is_removed_leaves_the_turns_of_others_as_they_were():
-    first, second, third = request_of("a"), request_of("b"), request_of("a")
-    queue = AuthQueue()
-    for each in (first, second, third):
-        queue.add(each)
-    assert queue.remove(first) and queue.remove(third) and not queue.remove(third)
-    assert (len(queue), queue.pop()) == (1, second)
-    queue.add(first)
-    assert (len(queue), queue.pop()) == (1, first)

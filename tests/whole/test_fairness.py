@@ -19,7 +19,6 @@ from clients import UPGRADE, enter, event, frame, masked, open_websocket
 from conftest import DEADLINE, wait_for
 
 from pushrelay.engine.engine import Engine
-from pushrelay.server.fair_queue import FairQueue
 from pushrelay.server.poller import Poller
 
 pytestmark = pytest.mark.alone  # it measures time
@@ -239,28 +238,6 @@ def test_an_invalid_packet_behind_a_turn_closes_the_session_of_a_post(slow_engin
     status = client.request("POST", f"{SIO}polling&sid={sid}", "\x1e".join([*["4x"] * 100, "nonsense"]))[0]
     assert status == 400 and len(handled) == 100
     assert client.request("GET", f"{SIO}polling&sid={sid}")[0] == 400
-
-
-class Waiting:
-    """A source that only notes its name."""
-
-    def __init__(self, name, share):
-        self.name, self.share = name, share
-
-
-def test_a_share_with_many_sources_has_as_many_turns_as_a_share_with_one():
-    shares = FairQueue()
-    crowd, other = [Waiting("crowd", "a") for _ in range(100)], Waiting("other", "b")
-    for each in (*crowd, other):
-        shares.add(each)
-        shares.add(each)  # it waits already
-    turns = []
-    for _ in range(20):
-        source = shares.pop()
-        turns.append(source.name)
-        shares.add(source)
-    assert turns.count("other") == 10
-    assert shares.count == 101
 
 
 def test_the_watchdog_survives_its_own_failures(monkeypatch):

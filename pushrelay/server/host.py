@@ -1,0 +1,39 @@
+"""The interface between the server and the conversations on its connections."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .connection import Connection
+from .path_times import PathTimes
+from .request import Limits, Parser, Request, RequestError
+from .response import Response, WSGIApp
+
+
+class Host(Protocol):
+    """A server, as its conversations see it. Any thread may call it."""
+
+    app: WSGIApp
+    limits: Limits
+    paths: PathTimes
+    ending: bool  # each connection ends as soon as it has no request under way
+    access_log: logging.Logger | None
+    share_of: Callable[[dict[str, Any]], str | None]  # the share in which a request waits for its turn
+
+    def parser(self, connection: Connection) -> Parser:
+        """Return a parser for this connection's requests."""
+
+    def share_of_peer(self, peer: Any) -> str | None:
+        """Return the share of a connection that has sent no push; None if pushes or other visitors may come on it."""
+
+    def has_to_wait(self, path: str, share: str | None) -> bool:
+        """Return whether a request must wait for a thread, because it must not have the last free one."""
+
+    def forget(self, connection: Connection) -> None:
+        """Forget a connection that no longer speaks HTTP."""
+
+    def log_rejection(self, peer: Any, error: RequestError) -> None:
+        """Log the address of a connection whose request cannot be read, and why."""
+
+    def log_access(self, request: Request, response: Response, user: str) -> None:
+        """Write one line of the access log; `user` is the name of the caller, or "-"."""
