@@ -40,7 +40,7 @@ if (!\class_exists(Relay::class, false)) {
             'key' => '',            // one of the relay's push_keys; programs on its own machine need none
             'secret' => '',         // the relay's secret, for token()
             'budget' => 0.3,        // maximum seconds that a push takes
-            'strict' => false,      // true: throw a RelayException where null would be returned
+            'strict' => false,      // true: throw a RelayException instead of returning null
             'cooldown' => null,     // seconds without requests after FAILURES; null: see COOLDOWNS; 0: no breaker
             'ca_file' => '',        // the certificate authority to trust for https, instead of the system's
             'transport' => 'auto',  // curl, streams
@@ -621,7 +621,7 @@ if (!\class_exists(Relay::class, false)) {
             throw new RelayException($answer['error'], $answer['message'], $status, $away, self::retryAfter($head));
         }
 
-        /** Return the request's headers. They are no argument of a method, because traces of exceptions have the arguments. */
+        /** Return the request's headers. No method gets them as an argument, because traces show arguments. */
         private function headers(): array
         {
             $headers = ['Content-Type: application/json', 'User-Agent: Relay.php'];

@@ -1,5 +1,5 @@
-// The official socket.io-client as a page would use it that wants to miss nothing: one socket for each id, registered
-// again after every reconnect with the id it saw last. Prints a JSON line for each thing that happens.
+// The official socket.io-client in a page that must miss nothing: one socket for each id, which registers
+// again after every reconnect, with the last position that it received. Prints each event as a line of JSON.
 // Usage: node following_client.js URL TRANSPORT ID…
 const { io } = require("socket.io-client");
 

@@ -2,8 +2,8 @@
 //
 // A browser has two tabs. Each shows a page with two connections, and a frame with one; the page and its frame share the
 // tab's sessionStorage. Pages register, register again, unregister, lose the network, get it back, and are loaded again,
-// while PHP pushes. The reference is short: what was answered 200 after an id went live is seen by its handler once, in
-// order, across all pages of the tab, and `lost` is never announced, as the history is long enough.
+// while PHP pushes. The reference is short: after an id went live, its handler receives each accepted push once, in
+// order, across all pages of the tab. `lost` is never announced, because the history is long enough.
 "use strict";
 
 const fs = require("fs");
@@ -13,7 +13,7 @@ const WebSocketOfNode = require("ws");
 const [, , relay, scriptFile, seed, count] = process.argv;
 const script = new vm.Script(fs.readFileSync(scriptFile, "utf8"), { filename: "relay.js" });
 const STEPS = 16;
-// What happens, as often as it stands here.
+// The events, each with the frequency with which it is listed here.
 const ACTS = [
   ..."register register register register push push wait wait wait gap gap".split(" "),
   ..."back back slow quick quick cut away leave unregister load load load".split(" "),
@@ -23,7 +23,7 @@ const OPTIONS = { reconnectDelay: 2, reconnectDelayMax: 8 };
 const offsetOf = (position) => Number(position.split(":")[1]);
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** Numbers that a seed gives: mulberry32. */
+/** Return a generator of numbers from a seed: mulberry32. */
 function random(state) {
   return (below) => {
     state = (state + 0x6d2b79f5) | 0;
@@ -33,7 +33,7 @@ function random(state) {
   };
 }
 
-/** The network between one connection and the relay. What comes can be held up, and sockets can be cut. */
+/** The network between one connection and the relay. It can hold up what arrives, and cut sockets. */
 class Network {
   constructor() {
     this.sockets = new Set();
@@ -50,7 +50,7 @@ class Network {
   }
 }
 
-/** A page's WebSocket, on the network of the connection that makes it. */
+/** A page's WebSocket, on the network of the connection that creates it. */
 class PageSocket {
   constructor(network, url, isDead) {
     this.network = network;
@@ -94,7 +94,7 @@ class Window {
   constructor(storage, top) {
     this.network = null; // of the connection that opens a socket now
     this.networks = [];
-    this.isDead = false; // unloaded: nothing in it runs any more
+    this.isDead = false; // unloaded: nothing in it runs
     this.timers = new Set();
     this.listeners = new Map();
     const window = this;
@@ -151,12 +151,12 @@ function sessionStorage() {
   return { getItem: (name) => (items.has(name) ? items.get(name) : null), setItem: (name, value) => items.set(name, value) };
 }
 
-/** What the handlers for one id of one connection must see: of a page's across its reloads, of a frame's until then. */
+/** The publications that the handlers for one id of a connection must receive: in a page across reloads, in a frame until the reload. */
 class Expectation {
   constructor(name) {
     this.name = name;
     this.seen = [];
-    this.since = null; // everything later must come; null before it went live
+    this.since = null; // everything later must arrive; null before it went live
     this.active = true; // between register() and unregister()
   }
 
@@ -175,7 +175,7 @@ class Expectation {
   }
 }
 
-/** One connection of a window, which is made again when the page is loaded again. */
+/** One connection of a window. It is created again when the page is loaded again. */
 class Handle {
   constructor(history, tab, name) {
     Object.assign(this, { history, tab, name });
@@ -233,7 +233,7 @@ class Tab {
   constructor(history, number) {
     this.name = `tab ${number}`;
     this.storage = sessionStorage();
-    this.order = []; // [handle, id], as they were registered: a page does so in the same order each time
+    this.order = []; // [handle, id] in the order of registration, which is the same in each page
     this.handles = ["first", "second", "frame"].map((name) => new Handle(history, this, name));
     this.open();
   }
@@ -301,7 +301,7 @@ class History {
       cut: () => network.cut(),
       load: () => tab.load(),
       gap: async () => {
-        acts.away(); // for one connection; others may have it
+        acts.away(); // for one connection; others may still have it
         await this.push(id, 2);
         await sleep(5 + pick(10));
         if (pick(2)) tab.load();

@@ -1,4 +1,4 @@
-// The official socket.io-client, driven by the tests: registers its ids and prints what happens, a JSON line each.
+// The official socket.io-client for the tests: registers its ids and prints each event as a line of JSON.
 // Usage: node official_client.js URL TRANSPORT ID…
 const { io } = require("socket.io-client");
 

@@ -1,4 +1,4 @@
-// node php74.js FILE…: says where a file of PHP uses what PHP 7.4 does not have. `php -l` only knows its own version.
+// node php74.js FILE…: prints which lines of a PHP file need more than PHP 7.4. `php -l` only knows its own version.
 "use strict";
 
 const { readFileSync } = require("fs");
@@ -7,7 +7,7 @@ const Parser = require("php-parser");
 const NEW_TYPES = ["mixed", "never", "static", "null", "false", "true"];
 const NEW_FUNCTIONS = /^(str_(contains|starts_with|ends_with)|get_debug_type|array_(is_list|any|all|find|find_key)|json_validate|mb_str_pad)$/;
 
-/** What the parser lets pass whatever its version: a node's fault in words, or undefined. */
+/** Return the error in a node that the parser accepts in every version, or undefined. */
 function fault(node, key) {
   if (node.kind === "uniontype" || node.kind === "intersectiontype") return "a union type";
   if (node.kind === "parameter" && node.flags) return "constructor promotion";

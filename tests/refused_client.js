@@ -1,4 +1,4 @@
-// The official socket.io-client with an Origin header: prints what it is told, one JSON object a line.
+// The official socket.io-client with an Origin header: prints each event as a line of JSON.
 // node refused_client.js URL ORIGIN
 "use strict";
 const { io } = require("socket.io-client");

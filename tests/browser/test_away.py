@@ -1,4 +1,4 @@
-"""What is promised to a page in Chromium that was away: nothing is missing, nothing comes twice, all is in order."""
+"""A page in Chromium that was away receives everything, once and in order."""
 
 import contextlib
 import http.client
@@ -16,9 +16,9 @@ from pages import Server, Site
 from test_relay_js import TRANSPORTS
 
 PINGS = {"ping_interval": 0.5, "ping_timeout": 0.5}  # a dead network is noticed within a second
-LONG = {"history_size": 10_000}  # a slow machine may stay away for long
+LONG = {"history_size": 10_000}  # on a slow machine the page may be away for long
 
-# A page that writes down all it is handed, for the test and for the page after it.
+# A page that stores everything it receives, for the test and for the next page.
 HTML = """<!doctype html><title>the page</title><script src="{url}/static/relay.js"></script><script>
 const log = (key, value) => {{
   const all = JSON.parse(localStorage.getItem(key)) || [];
@@ -37,7 +37,7 @@ def html(url, options="{}", key="pushes"):
 
 
 class Tab:
-    """A page on another port of the relay's host. What it was handed is in its localStorage, over all its pages."""
+    """A page on another port of the relay's host. All its pages store what they received in localStorage."""
 
     def __init__(self, page, site, url, options="{}", key="pushes"):
         self.page = page
@@ -51,7 +51,7 @@ class Tab:
         self.online()
 
     def leave(self):
-        """To another page of the same site, where there is no relay."""
+        """Go to another page of the same site, which has no connection to the relay."""
         self.site.html = b"<!doctype html><title>another page</title>"
         self.page.goto(self.site.url + "/another")
         self.site.html = self.html.encode()
@@ -133,7 +133,7 @@ class Chromium:
 
 
 class Publisher:
-    """Pushes 0, 1, 2 … until it is told to stop, each until it is accepted."""
+    """Push 0, 1, 2 … until stop() is called, each until it is accepted."""
 
     def __init__(self, relay):
         self.relay = relay
@@ -201,7 +201,7 @@ def publish():
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_page_whose_network_was_dead_for_a_while_has_all_once_and_in_order(start_relay, open_tab, publish, transport):
+def test_a_page_whose_network_was_down_receives_everything_once_and_in_order(start_relay, open_tab, publish, transport):
     relay = start_relay(**LONG, **PINGS)
     with Network(relay.port) as network:
         tab = open_tab(network.url, f'{{transports: ["{transport}"], timeout: 1000, reconnectDelay: 100}}')
@@ -218,7 +218,9 @@ def test_a_page_whose_network_was_dead_for_a_while_has_all_once_and_in_order(sta
         assert "recovered" in tab.statuses() and "lost" not in tab.statuses()
 
 
-def test_a_page_that_chromium_takes_offline_has_all_once_and_in_order(start_relay, open_tab, publish, own_context):
+def test_a_page_that_chromium_takes_offline_receives_everything_once_and_in_order(
+    start_relay, open_tab, publish, own_context
+):
     relay = start_relay(**LONG, **PINGS)
     tab = open_tab(relay.url, "{transports: ['polling'], timeout: 1000, reconnectDelay: 100}")
     publisher = publish(relay)
@@ -232,7 +234,7 @@ def test_a_page_that_chromium_takes_offline_has_all_once_and_in_order(start_rela
     assert tab.pushes(last) == everything
 
 
-def test_a_page_whose_relay_was_killed_under_load_has_all_once_and_in_order(start_relay, open_tab, publish):
+def test_a_page_whose_relay_was_killed_under_load_receives_everything_once_and_in_order(start_relay, open_tab, publish):
     relay = start_relay(**LONG)
     tab = open_tab(relay.url, "{reconnectDelay: 100, reconnectDelayMax: 500}")
     publisher = publish(relay)
@@ -246,7 +248,7 @@ def test_a_page_whose_relay_was_killed_under_load_has_all_once_and_in_order(star
     assert "lost" not in tab.statuses()
 
 
-def test_a_page_that_is_left_and_comes_back_has_all_once_and_in_order(start_relay, open_tab, publish):
+def test_a_page_that_is_left_and_opened_again_receives_everything_once_and_in_order(start_relay, open_tab, publish):
     relay = start_relay(**LONG)
     tab = open_tab(relay.url)
     publisher = publish(relay)
@@ -262,8 +264,8 @@ def test_a_page_that_is_left_and_comes_back_has_all_once_and_in_order(start_rela
 
 
 @pytest.mark.parametrize("pings", [{}, PINGS], ids=["connected", "dropped"])
-def test_a_page_that_was_frozen_has_all_once_and_in_order(start_relay, chromium, publish, pings):
-    """As it is behind other tabs, or under the lid of a laptop: for a while nothing in the page runs."""
+def test_a_page_that_was_frozen_receives_everything_once_and_in_order(start_relay, chromium, publish, pings):
+    """For a while nothing in the page runs, as behind other tabs, or in a closed laptop."""
     relay = start_relay(**LONG, **pings)
     chromium.open_page(relay.url)
     publisher = publish(relay)
@@ -281,7 +283,7 @@ def test_a_page_that_was_frozen_has_all_once_and_in_order(start_relay, chromium,
     assert chromium.pushes(last) == everything
 
 
-def test_a_page_from_the_back_forward_cache_has_all_once_and_in_order(start_relay, chromium, publish):
+def test_a_page_from_the_back_forward_cache_receives_everything_once_and_in_order(start_relay, chromium, publish):
     relay = start_relay(**LONG)
     chromium.open_page(relay.url)
     publisher = publish(relay)
@@ -298,7 +300,7 @@ def test_a_page_from_the_back_forward_cache_has_all_once_and_in_order(start_rela
     assert chromium.pushes(last) == everything
 
 
-def test_a_page_in_the_back_forward_cache_holds_no_connection_and_is_back_at_once(start_relay, chromium):
+def test_a_page_in_the_back_forward_cache_has_no_connection_and_reconnects_at_once(start_relay, chromium):
     relay = start_relay()
     chromium.open_page(relay.url, "{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
     wait_for(lambda: relay.push("42", "1")["connections"] == 1, "the registration")
@@ -313,7 +315,7 @@ def test_a_page_in_the_back_forward_cache_holds_no_connection_and_is_back_at_onc
     assert "2" in chromium.pushes("2")
 
 
-def test_where_history_is_too_short_a_page_is_told_that_it_lost_something(start_relay, open_tab):
+def test_if_history_is_too_short_a_page_gets_lost(start_relay, open_tab):
     relay = start_relay(history_size=5)
     tab = open_tab(relay.url)
     relay.push("42", "before")
@@ -348,7 +350,7 @@ def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, own_con
     assert second.pushes("2") == ["1", "2"] and first.stored("first") == ["1", "2"]
 
 
-def test_an_inbox_goes_on_where_it_was_acknowledged_in_whichever_tab(start_relay, open_tab, page_errors):
+def test_an_inbox_continues_after_the_acknowledged_position_in_any_tab(start_relay, open_tab, page_errors):
     relay = start_relay()
     relay.push("mail", "0")
     inbox = """() => {

@@ -1,7 +1,7 @@
-"""Random histories against a simple reference, which knows what the handlers of each page must have seen.
+"""Random histories against a simple reference, which knows what the handlers of each page must have received.
 
-A publication that was accepted is seen once, in order, by every page that holds its id from before it, or that comes
-back; or the page is told that something is lost. `MODEL_HISTORIES=10000 pytest tests/browser/test_model.py` runs more.
+Every page that registered an id before a publication, or that comes back, receives the publication once and in order,
+or gets `lost`. `MODEL_HISTORIES=10000 pytest tests/browser/test_model.py` runs more.
 """
 
 import os
@@ -20,7 +20,7 @@ from pushrelay.register import registrations
 from pushrelay.settings import Settings
 
 HISTORIES = int(os.environ.get("MODEL_HISTORIES", "200"))
-SHRINK = "MODEL_SHRINK" in os.environ  # to the shortest history that fails, which may take minutes
+SHRINK = "MODEL_SHRINK" in os.environ  # find the shortest history that fails, which may take minutes
 COOKIE = "0123456789abcdef0123456789"
 KEPT = 6  # publications that the history of a destination keeps
 PAGES = (0, 1)
@@ -29,7 +29,7 @@ pages = st.sampled_from(PAGES)
 
 
 class Clock:
-    """Stands for the module `time` where the relay looks at the end of rights."""
+    """Replaces the module `time` in the code that checks when rights expire."""
 
     def __init__(self):
         self.now = 1_700_000_000.0
@@ -39,27 +39,27 @@ class Clock:
 
 
 class Page:
-    """A page that trusts the relay: it goes by the positions it is told, and passes over what is not later."""
+    """A page that trusts the relay: it uses the positions that it gets, and ignores what is not later."""
 
     def __init__(self, number):
         self.number = number
         self.sid = None
         self.lives = 0
-        self.read = 0  # how much of its socket's wire it has taken
-        self.last = {}  # id: the last offset that it was told or handed
-        self.seen = {}  # id: the offsets that its handlers were given
-        self.since = {}  # id: everything later must come
-        self.held = set()  # ids whose registration was answered, on this connection
-        self.pending = []  # what has no answer yet, in order: {id: since} for register, a name for unregister
+        self.read = 0  # how much of its socket's wire it has read
+        self.last = {}  # id: the last offset that it got in an answer or a publication
+        self.seen = {}  # id: the offsets that its handlers received
+        self.since = {}  # id: everything later must arrive
+        self.held = set()  # ids whose registration was answered on this connection
+        self.pending = []  # requests without an answer, in order: {id: since} for register, a name for unregister
 
     @property
     def asked(self):
-        """The registrations without an answer."""
+        """Return the registrations without an answer."""
         return [each for each in self.pending if isinstance(each, dict)]
 
     @property
     def leaving(self):
-        """The ids that are being unregistered."""
+        """Return the ids that are being unregistered."""
         return [each for each in self.pending if isinstance(each, str)]
 
 
@@ -67,8 +67,8 @@ class Publication:
     def __init__(self, offset, fleeting, skipped):
         self.offset = offset
         self.fleeting = fleeting
-        self.skipped = skipped  # the sid that shall not get it
-        self.live = set()  # (page, id): who held it when it was handed out
+        self.skipped = skipped  # the sid that must not receive it
+        self.live = set()  # (page, id) that were registered when it was handed out
 
 
 class Histories(RuleBasedStateMachine):
@@ -96,11 +96,11 @@ class Histories(RuleBasedStateMachine):
         assert self.desk.live_queues() == [] and self.desk.registrations._in_progress == {}
         self.desk.close()
 
-    # What happens.
+    # The events.
 
     @rule(count=st.integers(1, 4), kinds=st.data())
     def store(self, count, kinds):
-        """A batch is stored, and not handed out yet."""
+        """Store a batch without handing it out."""
         for _ in range(count):
             destination = kinds.draw(st.sampled_from(list(self.published)))
             fleeting, but = kinds.draw(st.sampled_from([(False, None)] * 6 + [(True, None), (False, 0), (False, 1)]))
@@ -125,14 +125,14 @@ class Histories(RuleBasedStateMachine):
 
     @rule(number=pages, names=st.integers(1, 6), forget=st.sampled_from([False, False, False, True]))
     def register(self, number, names, forget):
-        """Register one id or two, held or not, from where the page is, or from now on."""
+        """Register one id or two, registered or not, from the page's position, or from now on."""
         page = self.connected(number)
         chosen = [name for bit, name in enumerate(self.names) if names >> bit & 1] or self.names[:1]
         self.send_register(page, chosen, {} if forget else page.last)
 
     @rule(number=pages, back=st.integers(1, 4))
     def ask_again(self, number, back):
-        """Register what is held already, from an earlier position."""
+        """Register ids again, from an earlier position."""
         page = self.connected(number)
         for name in page.held - {name for asked in page.asked for name in asked}:
             if page.last[name] - back >= page.since[name]:
@@ -193,7 +193,7 @@ class Histories(RuleBasedStateMachine):
         return own_subscription(COOKIE) if name == "me" else registrations.Subscription(name, name, room_of(name))
 
     def gone(self, page):
-        """The connection is over. What was held is asked for again with the next one."""
+        """End the connection. The page registers the same ids on the next one."""
         page.sid = None
         page.held.clear()
         for name in page.leaving:
@@ -206,7 +206,7 @@ class Histories(RuleBasedStateMachine):
             of_page.pop(name, None)
 
     def listen(self):
-        """Let every page take what came for it."""
+        """Let every page read what arrived for it."""
         for page in self.pages:
             if page.sid is None:
                 continue
@@ -238,12 +238,12 @@ class Histories(RuleBasedStateMachine):
                 self.hear_registered(page, name, asked[name], told)
 
     def hear_registered(self, page, name, since, told):
-        """The id is registered. The answer has the position from which the page holds it."""
+        """Handle the answer to a registration, with the position from which the page receives everything."""
         offset, is_new = offset_of(told["position"]), since is None and name not in page.held
         if since is not None and not told["recovered"]:
             published = self.published[COOKIE if name == "me" else name]
             kept = [each for each in published if each.offset > since and not each.fleeting]
-            assert len(kept) > KEPT, f"{name} is said to be lost and is not"
+            assert len(kept) > KEPT, f"{name} is reported as lost and is not"
             is_new = True
         if is_new:
             page.since[name], page.seen[name] = offset, []
@@ -263,7 +263,7 @@ class Histories(RuleBasedStateMachine):
     # The reference.
 
     def note_who_is_live(self):
-        """Something may be handed out now: who is there must get it, also if it is not kept or not for others."""
+        """Note what may be handed out now: connected pages must receive it, even if it is not kept, or not for all."""
         waiting = {item.publication for stripe in self.desk.broker._stripes for item in stripe.queue}
         waiting = {(publication.destination, publication.position) for publication in waiting}
         for name in self.names:
@@ -275,7 +275,7 @@ class Histories(RuleBasedStateMachine):
                     (each.live.add if is_live else each.live.discard)((page.number, name))
 
     def come_to_rest(self):
-        """Hand out everything, and let every page come back for what it has held."""
+        """Hand out everything, and let every page reconnect and register its ids."""
         self.hand_out()
         for page in self.pages:
             if page.sid is not None:
@@ -302,7 +302,7 @@ def offset_of(position):
     return int(position.rpartition(":")[2])
 
 
-def test_every_page_sees_what_was_accepted_once_in_order_or_is_told(monkeypatch):
+def test_every_page_receives_each_accepted_push_once_in_order_or_gets_lost(monkeypatch):
     for module in (registrations, tokens):
         monkeypatch.setattr(module, "time", module.time)  # is put back
     Histories.count = 0
@@ -328,7 +328,7 @@ def run_histories():
 
 
 @own_only
-def test_every_handler_of_pages_and_frames_sees_what_was_accepted_once_in_order(start_relay):
+def test_every_handler_of_pages_and_frames_receives_each_accepted_push_once_in_order(start_relay):
     node, url = shutil.which("node"), start_relay(broker="memory:", history_size=1000, max_event_rate=100_000).url
     need(node, "Node.js (apt-get install nodejs)")
     seed = os.environ.get("MODEL_SEED", str(time.time_ns() % 1_000_000))

@@ -1,4 +1,4 @@
-"""What relay.js promises a page: no gap is hidden, and no part of a page harms another."""
+"""relay.js hides no gap from a page, and no part of a page harms another."""
 
 import http.server
 import json
@@ -12,7 +12,7 @@ from test_relay_js import SCRIPT, SECRET, start
 
 from pushrelay.access.tokens import sign
 
-pytestmark = own_only  # all of it is the script's doing
+pytestmark = own_only  # it depends on the script only
 
 HOLD = """<script>
 function hold(ids) {
@@ -38,12 +38,12 @@ def site(page, relay, script):
 
 
 def open_registered(page, relay, fake, positions, register="relay.register('42')"):
-    """Open a page that reconnects at once and registers with `fake`, which goes on answering with these positions."""
+    """Open a page that reconnects at once and registers with `fake`, which answers with these positions."""
     page.open(relay.url)
     start(page, fake, positions, register)
 
 
-def test_a_page_gets_what_only_a_frame_of_it_was_handed(start_relay, page):
+def test_a_page_receives_what_only_its_frame_has_received(start_relay, page):
     relay = start_relay()
     framed = """<script>
       window.mine = hold("x");
@@ -63,7 +63,7 @@ def test_a_page_gets_what_only_a_frame_of_it_was_handed(start_relay, page):
     assert page.run("mine.handed") == ["2"]
 
 
-def test_each_of_two_connections_in_a_page_gets_what_only_the_other_was_handed(start_relay, page):
+def test_each_of_two_connections_in_a_page_receives_what_only_the_other_has_received(start_relay, page):
     relay = start_relay()
     site(page, relay, "<script>var a = hold('x'), b; a.ready.then(() => { b = hold(['x', 'y']); });</script>")
     page.until("!!b && b.status === 'online'")
@@ -128,7 +128,7 @@ def test_an_answer_never_moves_an_id_past_what_was_handed_over(fake, page, relay
 
 
 @pytest.mark.parametrize("options", ["{inbox: true}", "{since: 'e:3'}"])
-def test_what_is_under_way_does_not_hide_what_a_page_asks_for_again(fake, page, relay, options):
+def test_publications_under_way_do_not_hide_what_a_page_asks_for_again(fake, page, relay, options):
     """A page that holds an id asks for older publications; one that it was sent before that is still to arrive."""
     open_registered(page, relay, fake, {"42": ["e:7", False]})
     fake.positions = None
@@ -191,12 +191,12 @@ def test_nothing_comes_after_unregister_and_the_next_register_is_live_from_then(
     assert page.pushed(2) == ["e:2", "e:10"] and fake.sent("register")[-1] == {"id": "42"}
 
 
-def test_what_was_under_way_is_dropped_also_if_the_id_is_registered_again_at_once(fake, page, relay):
+def test_publications_under_way_are_dropped_even_if_the_id_is_registered_again_at_once(fake, page, relay):
     open_registered(page, relay, fake, {"42": ["e:1", False]})
     fake.positions = None
     page.run("() => { relay.unregister('42'); relay.register('42').then(keep('answer')); }")
     fake.waits_for("register", 2)
-    fake.push("e:2")  # of the registration before
+    fake.push("e:2")  # it belongs to the registration before
     fake.respond(1)
     fake.push("e:6")
     fake.respond(2, {"42": ["e:5", False]})
@@ -254,8 +254,8 @@ def test_an_acknowledgement_waits_for_its_registration_and_is_not_lost(fake, pag
     assert page.pushed(1) == ["e:1"] and page.seen("error") == []
 
 
-def test_what_was_handled_and_is_replayed_is_acknowledged_again(fake, page, relay):
-    """The acknowledgement was on its way as the connection broke."""
+def test_a_handled_publication_that_is_replayed_is_acknowledged_again(fake, page, relay):
+    """The acknowledgement was under way when the connection broke."""
     open_registered(page, relay, fake, {"42": ["e:0", True]}, "relay.register('42', {inbox: true})")
     fake.push("e:1")
     fake.waits_for("ack", 1)
@@ -290,7 +290,7 @@ def test_a_connection_that_was_closed_and_registers_again_keeps_its_position_for
     assert page.run("a.handed") == ["2"]
 
 
-def test_acknowledgements_go_on_while_publications_come(fake, page, relay):
+def test_acknowledgements_continue_while_publications_arrive(fake, page, relay):
     open_registered(page, relay, fake, {"42": ["e:0", True]}, "relay.register('42', {inbox: true})")
     page.run(
         """async () => {
@@ -347,7 +347,7 @@ def test_many_calls_to_register_an_id_are_one_registration(fake, page, relay):
     assert page.run("relay.register('7').then(() => 1)") == 1 and len(fake.sent("register")) == 4
 
 
-def test_a_new_token_goes_out_although_the_registration_before_has_no_answer(fake, page, relay):
+def test_a_new_token_is_sent_although_the_earlier_registration_has_no_answer(fake, page, relay):
     page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
     page.run("() => { for (const token of ['old', 'new']) relay.register('a', {token}).then(keep(token)); }")
     fake.waits_for("register", 2)
@@ -387,7 +387,7 @@ def test_parts_of_a_page_leave_an_id_without_taking_it_from_another(relay, page)
     assert page.run("() => relay.register('z')")["ok"] and relay.push("z", 1)["connections"] == 1
 
 
-def test_a_page_that_gives_up_after_some_failures_goes_on_behind_them(fake, page, relay, page_errors):
+def test_a_page_that_gives_up_after_some_failures_continues_after_them(fake, page, relay, page_errors):
     handler = "(data) => { if (data === 'e:1') throw new Error('poison'); }"
     register = f"relay.on('push', {handler}).register('42', {{inbox: {{tries: 3}}}})"
     open_registered(page, relay, fake, {"42": ["e:0", True]}, register)
@@ -399,7 +399,7 @@ def test_a_page_that_gives_up_after_some_failures_goes_on_behind_them(fake, page
     page_errors.clear()
 
 
-def test_what_a_page_pushes_offline_goes_out_in_order_before_what_its_status_handler_pushes(fake, page, relay):
+def test_pushes_made_offline_are_sent_in_order_before_those_of_the_status_handler(fake, page, relay):
     page.open(relay.url)
     page.run(
         """() => {
@@ -414,7 +414,7 @@ def test_what_a_page_pushes_offline_goes_out_in_order_before_what_its_status_han
     assert sent == ["register", "push", "push", "push"]
 
 
-def test_a_page_that_pushes_much_while_offline_is_refused_the_rest_at_once(fake, page, relay):
+def test_a_page_that_pushes_more_than_100_times_offline_is_refused_the_rest_at_once(fake, page, relay):
     page.open(relay.url)
     codes = page.run(
         """() => {
@@ -435,7 +435,7 @@ def test_a_push_that_gets_no_answer_is_rejected_after_the_timeout(fake, page, re
     assert len(fake.sockets) == 1 and page.run("relay.status") == "online"
 
 
-# The network, the page's life, and what a page hears of them.
+# The network, the page's life cycle, and what a page learns about them.
 
 HIDE = """
 let isHidden = false;
@@ -496,7 +496,7 @@ def test_any_number_of_polling_pages_load_and_three_poll_at_a_time(start_relay, 
     assert all(each.evaluate("!seen.some(([what]) => what === 'error')") for each in pages)
 
 
-def test_a_page_that_polls_goes_back_to_websocket_and_misses_nothing(start_relay, page):
+def test_a_page_that_polls_returns_to_websocket_and_misses_nothing(start_relay, page):
     relay = start_relay(history_size=10_000)
     page.open(relay.url, before="window.Real = WebSocket; window.WebSocket = undefined;")
     page.connect("{probeDelay: 200, reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
@@ -518,7 +518,7 @@ def test_a_page_that_polls_goes_back_to_websocket_and_misses_nothing(start_relay
     assert not any("offline" in status or "lost" in status for status in page.seen("status"))
 
 
-def test_a_page_whose_browser_goes_offline_hears_it_at_once(start_relay, page):
+def test_a_page_whose_browser_goes_offline_is_offline_at_once(start_relay, page):
     relay = start_relay()
     page.open(relay.url).connect("{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
     page.run("() => { dispatchEvent(new Event('offline')); }")
@@ -528,7 +528,7 @@ def test_a_page_whose_browser_goes_offline_hears_it_at_once(start_relay, page):
     page.until("relay.status === 'online'")
 
 
-def test_switching_tabs_during_an_outage_is_no_storm(start_relay, page):
+def test_switching_tabs_during_an_outage_causes_no_storm_of_requests(start_relay, page):
     relay = start_relay()
     page.open(relay.url, before=HIDE).connect("{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
     relay.kill()
@@ -560,7 +560,7 @@ def test_a_policy_without_websocket_means_polling_at_once_and_a_line_on_the_cons
 
 
 class Elsewhere(http.server.BaseHTTPRequestHandler):
-    """What answers at an address where no relay is, or where there is no room."""
+    """Servers that are not a relay, and a relay that is full."""
 
     def do_GET(self):
         status, headers, body = self.server.answer
@@ -578,7 +578,7 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_page_hears_once_why_it_cannot_connect(relay, page):
+def test_a_page_gets_the_reason_once_why_it_cannot_connect(relay, page):
     lines = []
     page.page.on("console", lambda message: lines.append(message.text))
     page.open(relay.url)
@@ -605,7 +605,7 @@ def test_a_page_hears_once_why_it_cannot_connect(relay, page):
     assert sum(line.startswith("relay:") for line in lines) == 3
 
 
-def test_a_page_that_is_refused_hears_why(fake, page, relay):
+def test_a_refused_page_gets_the_reason(fake, page, relay):
     data = {"error": "origin_not_allowed", "message": "see the setting origins"}
     fake.answer = "44" + json.dumps({"message": data["message"], "data": data})
     page.open(relay.url).run("() => { window.relay = listen(Relay.connect(undefined, {reconnectDelay: 10})); }")
@@ -634,7 +634,7 @@ def test_polling_sends_many_packets_in_few_posts_one_after_the_other(relay, page
     assert len(answers) == 40 and page.run("posts") < 8 and page.run("most") == 1
 
 
-def test_a_batch_holds_no_more_than_a_server_takes(start_relay, page):
+def test_a_polling_batch_is_no_larger_than_the_server_accepts(start_relay, page):
     relay = start_relay(socket_push="yes")
     page.open(relay.url).connect(POLLING)
     page.run("() => { window.text = 'ä'.repeat(20000); }")
@@ -672,7 +672,7 @@ def test_a_bundle_or_module_without_a_url_is_a_clear_error(relay, page):
     assert page.run(f"() => Relay.connect('{relay.url}').register('42')")["ok"]
 
 
-def test_a_path_is_the_sites_own_also_in_a_frame_without_an_address(relay, page):
+def test_a_path_belongs_to_the_site_even_in_a_frame_without_an_address(relay, page):
     page.open(relay.url)
     inner = f"<script src='{relay.url}/static/relay.js'></script><script>var r = Relay.connect('/relay');</script>"
     page.run("() => { document.body.innerHTML = '<iframe></iframe>'; }")
@@ -697,7 +697,7 @@ def test_a_burst_is_stored_in_a_few_writes(relay, page):
 
 
 @pytest.mark.parametrize("random", [0.5, 0.25])
-def test_a_server_that_throws_pages_out_is_asked_with_random_and_growing_waits(fake, page, relay, random):
+def test_a_server_that_ends_connections_is_asked_again_after_random_and_growing_waits(fake, page, relay, random):
     page.open(relay.url, before=f"Math.random = () => {random};")
     fake.positions = {}
 

@@ -72,7 +72,7 @@ def options(transport):
 
 
 def test_the_script_fits_in_6_kb():
-    """As it goes over the wire: minified, names that begin with _ included, as they are the file's own, and gzipped."""
+    """Minified, including names that begin with _, which are private to the file, and gzipped."""
     esbuild = ROOT / "tests" / "node_modules" / ".bin" / "esbuild"
     need(esbuild.exists(), "esbuild (npm install --prefix tests)")
     options = ["--minify", "--mangle-props=^_", "--target=es2018", "--log-level=warning"]
@@ -110,7 +110,7 @@ def test_any_text_arrives_as_it_is(relay, page, transport):
 
 
 @own_only
-def test_where_websocket_is_refused_long_polling_takes_over_at_once(relay, page, proxy):
+def test_if_websocket_is_refused_long_polling_takes_over_at_once(relay, page, proxy):
     page.open(proxy(relay.url, websocket=False)).connect(ids='"refused"')
     relay.push("refused", "hello")
     assert page.pushed(1) == ["hello"]
@@ -120,13 +120,13 @@ def test_where_websocket_is_refused_long_polling_takes_over_at_once(relay, page,
 
 @own_only
 @pytest.mark.parametrize("missing", ["undefined", "function () { throw new DOMException('insecure'); }"])
-def test_where_there_is_no_websocket_long_polling_takes_over(relay, page, missing):
+def test_without_websocket_long_polling_takes_over(relay, page, missing):
     page.open(relay.url, before=f"window.WebSocket = {missing};").connect()
     assert page.run("relay.transport") == "polling"
 
 
 @own_only
-def test_where_websocket_hangs_long_polling_takes_over_after_the_timeout(relay, page):
+def test_if_websocket_hangs_long_polling_takes_over_after_the_timeout(relay, page):
     page.page.route_web_socket(re.compile("socket.io"), lambda ws: None)
     page.open(relay.url).connect("{timeout: 300}")
     assert page.run("relay.transport") == "polling"
@@ -155,7 +155,7 @@ def test_a_url_may_be_given_and_a_bad_one_is_a_clear_error(relay, page):
 
 @own_only
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_server_that_comes_back_is_found_again_and_all_is_registered(start_relay, page, transport):
+def test_after_a_restart_the_page_reconnects_and_registers_everything(start_relay, page, transport):
     relay = start_relay()
     page.open(relay.url).connect(options(transport), '"a"')
     page.run("() => relay.register(['b', 'c'])")
@@ -210,7 +210,7 @@ def test_a_refused_registration_rejects_and_is_an_error_event_and_is_not_repeate
     refused = "() => relay.register('x'.repeat(300)).catch(({code, message}) => ({code, message, real: true}))"
     answer = page.run(refused)
     assert answer["code"] and "256" in answer["message"]
-    page.run("() => { relay.register(undefined); }")  # nobody handles this one; `context` fails on page errors
+    page.run("() => { relay.register(undefined); }")  # this one has no handler; `context` fails on page errors
     page.until("seen.filter(([what]) => what === 'error').length === 2")
     first, second = page.seen("error")
     assert first == [{"error": answer["code"], "message": answer["message"]}]
@@ -218,7 +218,7 @@ def test_a_refused_registration_rejects_and_is_an_error_event_and_is_not_repeate
 
 
 @own_only
-def test_a_refusal_that_nobody_listens_to_is_a_warning(relay, page):
+def test_a_refusal_without_a_listener_is_a_warning(relay, page):
     warnings = []
     page.page.on("console", lambda message: warnings.append((message.type, message.text)))
     page.open(relay.url).run("() => { Relay.connect().push('42', 'hello'); }")
@@ -228,7 +228,7 @@ def test_a_refusal_that_nobody_listens_to_is_a_warning(relay, page):
 
 @own_only
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_page_may_push_where_the_relay_lets_it(start_relay, page, transport):
+def test_a_page_may_push_if_the_relay_allows_it(start_relay, page, transport):
     relay = start_relay(socket_push="yes")
     page.open(relay.url)
     answers = page.run(
@@ -249,7 +249,7 @@ def test_a_page_may_push_where_the_relay_lets_it(start_relay, page, transport):
 
 @own_only
 def test_a_handler_that_throws_stops_nothing_and_the_page_hears_its_error(relay, page, page_errors):
-    """window.onerror gets the error itself, which is what error trackers listen to, although the script is foreign."""
+    """window.onerror gets the error itself, for error trackers, although the script comes from another origin."""
     page.open(relay.url)
     page.run("() => { addEventListener('error', ({error}) => keep('onerror')(error.message)); }")
     page.run("() => { window.relay = Relay.connect().on('push', () => { throw new Error('mine'); }); listen(relay); }")
@@ -280,18 +280,18 @@ def test_names_that_javascript_knows_are_names_like_any_other(fake, page, relay)
     assert page.seen("status") == [["connecting"], ["online"]] and page.seen("error") == []
 
 
-def test_off_takes_a_handler_away(fake, page, relay):
+def test_off_removes_a_handler(fake, page, relay):
     page.open(relay.url).connect(ids=None)
     page.run("() => { const gone = keep('gone'); relay.on('push', gone).off('push', gone).off('never', gone); }")
     fake.event("push", {"data": 1})
     assert page.pushed(1) == [1] and page.seen("gone") == []
 
 
-def test_a_server_that_drains_says_when_to_come_back(fake, page, relay):
+def test_a_draining_server_sets_when_to_reconnect(fake, page, relay):
     page.open(relay.url).connect("{reconnectDelay: 1e8, reconnectDelayMax: 1e8}", ids=None)
     fake.event("relay_drain", {"reconnect_in_ms": 1e7})
     page.until("relay.status === 'offline'")
-    page.run("() => { dispatchEvent(new Event('online')); }")  # would end a wait of our own, but not this one
+    page.run("() => { dispatchEvent(new Event('online')); }")  # it would end a wait of our own, but not this one
     assert page.run("relay.status") == "offline" and len(fake.sockets) == 1
     page.run("() => { relay.close(); listen(window.relay = Relay.connect()); }")
     fake.connected(2)
@@ -310,7 +310,7 @@ def test_a_connection_that_the_server_ends_or_garbles_is_made_again(fake, page, 
     page.until("relay.status === 'online'")
 
 
-def test_what_is_not_for_us_is_ignored(fake, page, relay):
+def test_unknown_packets_are_ignored(fake, page, relay):
     page.open(relay.url).connect(ids=None)
     for packet in (
         b"binary",
@@ -334,7 +334,7 @@ def test_a_server_that_refuses_the_connection_is_an_error_event_and_is_asked_aga
     page.until("relay.status === 'online'")
 
 
-def test_an_answer_that_was_cut_off_comes_after_the_reconnect_or_says_so(fake, page, relay):
+def test_an_answer_that_was_cut_off_comes_after_the_reconnect_or_is_an_error(fake, page, relay):
     page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
     page.run(
         "() => { relay.register('42').then(keep('answer')); relay.push('42', 1).catch((e) => keep('cut')(e.code)); }"
@@ -392,7 +392,7 @@ TOKENS = "window.signed = [{}]; window.asked = 0; window.token = () => signed[Ma
 
 @own_only
 @pytest.mark.parametrize("kind", ["text", "promise"])
-def test_a_token_function_is_asked_for_every_registration_and_when_a_token_expires(guarded, page, kind):
+def test_a_token_function_is_called_for_every_registration_and_when_a_token_expires(guarded, page, kind):
     ids = [f"{kind}-a", f"{kind}-b"]
     brief, lasting = (sign({"ids": ids, "exp": guarded.now() + seconds}, SECRET) for seconds in (60, 6000))
     page.open(guarded.url)
@@ -432,14 +432,14 @@ def test_a_token_that_expires_and_has_no_function_is_an_error_event_with_its_ids
 
 def test_a_push_that_came_too_late_for_its_token_is_an_error_event_and_the_connection_stays(fake, page, relay):
     page.open(relay.url).connect(ids=None)
-    fake.event("relay_error", {"ok": False, "error": "token_expired", "message": "over"})  # no ids: it holds them still
+    fake.event("relay_error", {"ok": False, "error": "token_expired", "message": "over"})  # without ids
     page.until("seen.some(([what]) => what === 'error')")
     assert page.seen("error") == [[{"error": "token_expired", "message": "over"}]] and len(fake.sockets) == 1
     assert page.run("relay.status") == "online"
 
 
 @own_only
-def test_a_token_function_that_fails_is_asked_again_with_the_usual_waits(guarded, page):
+def test_a_token_function_that_fails_is_called_again_after_the_usual_waits(guarded, page):
     good = sign({"ids": ["patient"]}, SECRET)
     page.open(guarded.url)
     page.run("() => { window.relay = listen(Relay.connect(undefined, {reconnectDelay: 10})); window.asked = 0; }")
@@ -449,7 +449,7 @@ def test_a_token_function_that_fails_is_asked_again_with_the_usual_waits(guarded
 
 
 @own_only
-def test_who_unregisters_while_a_token_is_fetched_is_not_registered(guarded, page):
+def test_an_id_that_is_unregistered_while_its_token_is_fetched_is_not_registered(guarded, page):
     page.open(guarded.url).connect(ids=None)
     later = "() => new Promise((done) => { window.done = done; })"
     page.run(f"() => {{ relay.register('hasty', {{token: {later}}}).catch(keep('no')); }}")
@@ -462,7 +462,7 @@ def test_who_unregisters_while_a_token_is_fetched_is_not_registered(guarded, pag
 
 
 @own_only
-def test_a_page_is_me_and_after_a_login_it_is_somebody_else(relay_with, page):
+def test_a_page_is_me_and_after_a_login_it_is_another_me(relay_with, page):
     relay = relay_with(id_cookie="PHPSESSID")
     visitor, user = "visitor-" + "0" * 20, "user-" + "0" * 20
     page.page.context.add_cookies([{"name": "PHPSESSID", "value": visitor, "url": relay.url, "httpOnly": True}])
@@ -483,7 +483,7 @@ def test_a_page_is_me_and_after_a_login_it_is_somebody_else(relay_with, page):
         assert name not in page.run("JSON.stringify([seen, {...sessionStorage}])")
 
 
-def test_a_later_register_of_the_same_id_takes_the_place_of_the_earlier(fake, page, relay):
+def test_a_later_register_of_the_same_id_replaces_the_earlier(fake, page, relay):
     page.open(relay.url).connect("{reconnectDelay: 10}", ids=None)
     page.run("() => { relay.register(['a', 1], {token: 'old'}); }")
     wait_for(lambda: page.run("1") and len(fake.got) == 2, "the first")
@@ -501,7 +501,7 @@ def test_a_later_register_of_the_same_id_takes_the_place_of_the_earlier(fake, pa
 
 @own_only
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_close_ends_it_at_once_and_rejects_who_still_waits(relay, page, transport):
+def test_close_ends_the_connection_at_once_and_rejects_pending_promises(relay, page, transport):
     page.open(relay.url).connect(options(transport), '"closes"')
     page.run("() => relay.close()")
     assert page.run("relay.status") == "offline"
@@ -519,7 +519,7 @@ def test_close_ends_it_at_once_and_rejects_who_still_waits(relay, page, transpor
 
 
 @own_only
-def test_the_seeds_snippet_runs_unchanged_and_survives_a_restart(start_relay, page):
+def test_a_page_of_the_old_node_server_runs_unchanged_and_survives_a_restart(start_relay, page):
     relay = start_relay()
     page.open(relay.url, "/socket.io/socket.io.js")
     page.run(
@@ -539,7 +539,7 @@ def test_the_seeds_snippet_runs_unchanged_and_survives_a_restart(start_relay, pa
 
 @own_only
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_io_does_what_pages_written_for_socket_io_client_use(start_relay, page, transport):
+def test_io_has_what_pages_written_for_socket_io_client_use(start_relay, page, transport):
     relay = start_relay()
     page.open(relay.url)
     page.run(
@@ -571,7 +571,7 @@ def test_io_does_what_pages_written_for_socket_io_client_use(start_relay, page, 
     assert relay.push("io", 4)["connections"] == 0, "another user's page must not have the last one's id"
 
 
-def test_io_asks_the_server_and_warns_of_refusals(fake, page, relay, page_errors):
+def test_io_passes_events_to_the_server_and_warns_about_refusals(fake, page, relay, page_errors):
     warnings = []
     page.page.on("console", lambda message: warnings.append(message.text))
     page.open(relay.url).run("() => { window.socket = io(); }")
@@ -591,11 +591,11 @@ def test_a_page_that_has_its_own_io_keeps_it(relay, page):
     assert page.run("io") == "mine" and page.run("typeof Relay.connect") == "function"
 
 
-# Recovery. What the relay does with it is in test_away.py; here is what the client says and makes of it.
+# Recovery: what the client sends, and how it handles the answers. test_away.py tests it with a real relay.
 
 
 def start(page, fake, positions, register="relay.register('42')"):
-    """A page that reconnects at once, registered; returns the first message with which it was."""
+    """Return a page that is registered and reconnects at once, and its first message."""
     fake.positions = positions
     page.run("() => { listen(window.relay = Relay.connect(undefined, {reconnectDelay: 10})); }")
     page.run(f"() => {register}")
@@ -627,7 +627,7 @@ def test_each_id_resumes_from_its_own_position(fake, page, relay):
     assert fake.waits_for("register", 2)[1] == {"id": ["a", "7"], "since": {"a": "e:2", "7": "f:9"}}
 
 
-def test_what_was_handed_over_is_not_handed_over_again_and_another_epoch_begins_anew(fake, page, relay):
+def test_nothing_is_handed_over_twice_and_a_new_epoch_starts_from_the_beginning(fake, page, relay):
     page.open(relay.url)
     start(page, fake, {"42": ["e:0", False]})
     for position in ("e:1", "e:2", "e:2", "e:1", "e:10", "e:9", "f:1", "f:1", "f:2"):
@@ -648,7 +648,7 @@ def test_a_push_that_overtakes_the_answer_is_not_asked_for_again(fake, page, rel
     assert fake.waits_for("register", 2)[1]["since"] == {"42": "e:6"}
 
 
-def test_what_is_lost_is_told_with_its_ids_and_recovered_is_not(fake, page, relay):
+def test_lost_has_the_ids_and_recovered_is_not_fired(fake, page, relay):
     page.open(relay.url)
     start(page, fake, {"a": ["e:5", False], "b": ["e:5", False]}, "relay.register(['a', 'b'])")
     fake.reconnect({"a": ["e:5", True], "b": ["e:2", False]})
@@ -659,7 +659,7 @@ def test_what_is_lost_is_told_with_its_ids_and_recovered_is_not(fake, page, rela
     assert page.run("relay.status") == "online" and not any("recovered" in status for status in page.seen("status"))
 
 
-def test_a_since_of_the_page_goes_before_what_the_tab_remembers(fake, page, relay):
+def test_a_since_of_the_page_overrides_what_the_tab_remembers(fake, page, relay):
     page.open(relay.url)
     start(page, fake, {"42": ["e:5", False]})
     page.open(relay.url)
@@ -679,7 +679,7 @@ def test_the_tabs_next_page_resumes_and_unregister_forgets(fake, page, relay):
     assert start(page, fake, {}, "relay.register(['a', 'b'])") == {"id": ["a", "b"], "since": {"b": "e:2"}}
 
 
-def test_a_tab_keeps_100_positions_at_most_the_newest(fake, page, relay):
+def test_a_tab_keeps_the_newest_100_positions(fake, page, relay):
     page.open(relay.url)
     start(page, fake, {}, "relay.register('0')")
     for n in range(150):
@@ -700,7 +700,7 @@ def test_a_tab_keeps_100_positions_at_most_the_newest(fake, page, relay):
         'Storage.prototype.getItem = () => \'{"not": "ours\'',
     ],
 )
-def test_without_session_storage_a_page_recovers_all_the_same(fake, page, relay, broken):
+def test_without_session_storage_a_page_still_recovers(fake, page, relay, broken):
     page.open(relay.url, before=broken)
     start(page, fake, {"42": ["e:5", False]})
     fake.push("e:6")
@@ -709,7 +709,7 @@ def test_without_session_storage_a_page_recovers_all_the_same(fake, page, relay,
     assert fake.waits_for("register", 2)[1]["since"] == {"42": "e:6"}
 
 
-def test_an_inbox_acknowledges_what_the_handlers_are_done_with_once_a_turn(fake, page, relay):
+def test_an_inbox_acknowledges_handled_publications_once_per_interval(fake, page, relay):
     page.open(relay.url)
     page.run("() => { window.done = []; }")
     answer = "listen(relay).on('push', () => new Promise((resolve) => done.push(resolve)))"
@@ -733,7 +733,9 @@ def test_an_inbox_acknowledges_what_the_handlers_are_done_with_once_a_turn(fake,
 
 
 @pytest.mark.parametrize("failure", ["throw new Error('mine')", "return Promise.reject(new Error('mine'))"])
-def test_what_a_handler_failed_at_comes_to_it_again_and_is_acknowledged_then(fake, page, relay, page_errors, failure):
+def test_a_failed_handler_is_called_again_and_the_publication_is_acknowledged_then(
+    fake, page, relay, page_errors, failure
+):
     page.open(relay.url)
     handler = f"(data) => {{ keep('handled')(data); if (data === window.bad) {{ {failure}; }} }}"
     start(page, fake, {"42": ["e:0", True]}, f"relay.on('push', {handler}).register('42', {{inbox: true}})")

@@ -130,7 +130,7 @@ def test_a_page_in_place_of_the_relays_answer_is_no_success(serve):
         ("404 Not Found", "[" * 100_000),
     ],
 )
-def test_an_answer_without_an_id_for_the_destination_is_no_success(serve, status, answer):
+def test_an_answer_without_an_id_for_the_destination_is_an_error(serve, status, answer):
     def site(environ, start_response):
         start_response(status, [("Content-Type", "application/json")])
         return [answer.encode()]
@@ -140,7 +140,7 @@ def test_an_answer_without_an_id_for_the_destination_is_no_success(serve, status
     assert "something other than a relay answered" in ran.stderr and "check the address" in ran.stderr
 
 
-def test_where_a_redirect_leads_is_said(serve):
+def test_the_target_of_a_redirect_is_named(serve):
     def site(environ, start_response):
         start_response("301 Moved Permanently", [("Location", "https://shop.example/push")])
         return []

@@ -20,7 +20,7 @@ NASTY = "</script><script>alert(1)</script> <b>&amp;</b> \"'` ü👍"
 
 @pytest.fixture
 def chat(php, tmp_path):
-    """Serves the chat: `with chat(relay.url, SECRET="…") as url`; the folder it is in may be a part of the site."""
+    """Return a context manager that serves the chat: `with chat(relay.url, SECRET="…") as url`, also below a site."""
 
     def serve(relay_url, root=EXAMPLE, **settings):
         environ = {f"CHAT_{name}": value for name, value in settings.items()}
@@ -37,7 +37,7 @@ def chat(php, tmp_path):
 
 @pytest.fixture
 def visit(browser):
-    """Opens the chat as somebody, each in a browser of their own."""
+    """Return a function that opens the chat under a name, in a browser of its own."""
     contexts = []
 
     def visit(url, name, status="online", **options):
@@ -77,7 +77,7 @@ def test_two_browsers_chat_and_what_they_write_is_text(relay, chat, visit):
 
 
 @own_only
-def test_what_was_said_while_a_page_was_away_from_the_relay_is_there_when_it_is_back(start_relay, chat, visit):
+def test_messages_sent_while_the_relay_was_down_appear_when_it_is_back(start_relay, chat, visit):
     relay = start_relay()
     with chat(relay.url) as url:
         anna, ben = visit(url, "Anna"), visit(url, "Ben")
@@ -93,7 +93,7 @@ def test_what_was_said_while_a_page_was_away_from_the_relay_is_there_when_it_is_
 
 
 @own_only
-def test_it_runs_in_a_part_of_a_site_and_without_javascript(relay, chat, visit, tmp_path):
+def test_the_chat_runs_in_a_folder_of_a_site_and_without_javascript(relay, chat, visit, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "talk").symlink_to(EXAMPLE)
     with chat(relay.url, root=tmp_path / "site") as url:
@@ -107,7 +107,7 @@ def test_it_runs_in_a_part_of_a_site_and_without_javascript(relay, chat, visit, 
 
 
 class Visitor:
-    """Somebody without a browser: cookies and the form's token."""
+    """A client without a browser: it has cookies and the form's token."""
 
     def __init__(self, url):
         self.url = url
@@ -149,7 +149,7 @@ def test_the_reason_why_a_page_is_not_live_stays_when_it_sends(relay_with, chat,
 
 
 @pytest.mark.parametrize("file", ["page.php", "config.php", "Chat.php"])
-def test_the_chats_other_files_have_no_address(chat, file):
+def test_the_chats_other_files_cannot_be_requested(chat, file):
     with chat("http://127.0.0.1:9") as url, pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{url}/{file}")
 
@@ -172,7 +172,7 @@ def test_a_form_without_its_token_changes_nothing(relay, chat):
 @own_only
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what is another user's")
 @pytest.mark.parametrize("laid", ["folder", "link"])
-def test_a_folder_that_another_user_has_laid_is_not_written_to(relay, chat, tmp_path, laid):
+def test_a_folder_that_another_user_created_is_not_used(relay, chat, tmp_path, laid):
     folder, data = tmp_path / "theirs", tmp_path / "data"
     folder.mkdir()
     if laid == "link":
@@ -187,7 +187,7 @@ def test_a_folder_that_another_user_has_laid_is_not_written_to(relay, chat, tmp_
 
 @pytest.mark.alone  # it measures time
 @pytest.mark.parametrize("trouble", ["refused", "hung"])
-def test_a_message_is_taken_in_time_when_the_relay_is_away(chat, trouble, stranger):
+def test_a_message_is_accepted_in_time_while_the_relay_is_down(chat, trouble, stranger):
     with chat(stranger(hang).url if trouble == "hung" else f"http://127.0.0.1:{free_port()}") as url:
         visitor = Visitor(url)
         visitor.send({"name": "Mia", "csrf": visitor.csrf})
@@ -197,12 +197,12 @@ def test_a_message_is_taken_in_time_when_the_relay_is_away(chat, trouble, strang
             status, answer = visitor.send({"text": "hello", "csrf": visitor.csrf}, Accept="application/json")
             costs.append(time.monotonic() - start)
             assert status == 200 and json.loads(answer)["id"] == count and not json.loads(answer)["live"]
-        # Seconds, the whole page with its session and file; the quickest, as a busy machine lets any of them wait.
+        # Seconds for the whole page with its session and file; the quickest one, because a busy machine delays others.
         assert min(costs[:3]) < 0.3 + 0.1 and min(costs[3:]) < 0.05 and max(costs) < 2
 
 
 @own_only
-def test_with_a_secret_the_page_listens_by_a_token_for_the_room_alone(start_relay, chat, visit):
+def test_with_a_secret_the_page_listens_with_a_token_for_the_room_only(start_relay, chat, visit):
     secret = "a-secret-of-thirty-two-characters"
     relay = start_relay(secret=secret)
     with chat(relay.url, SECRET=secret) as url:
@@ -235,7 +235,7 @@ def test_with_the_session_cookie_each_session_is_pushed_to(relay, connect, chat)
 
 @own_only
 @pytest.mark.parametrize("width", [320, 1280])
-def test_nothing_of_it_is_wider_than_the_screen(relay, chat, visit, width):
+def test_nothing_in_the_chat_is_wider_than_the_screen(relay, chat, visit, width):
     with chat(relay.url) as url:
         page = visit(url, "W" * 30, viewport={"width": width, "height": 700})
         say(page, "x" * 600)

@@ -1,4 +1,4 @@
-"""php/Relay.php, in real PHP: what it delivers, and that a relay in trouble costs a page next to nothing."""
+"""php/Relay.php in real PHP: what it delivers, and that a relay in trouble costs a page almost nothing."""
 
 import base64
 import concurrent.futures
@@ -16,12 +16,12 @@ import pytest
 from conftest import DEADLINE, ROOT, free_port, need, wait_for
 from phplab import CLIENT, PROLOGUE, drip, get, hang, reply, says
 
-pytestmark = pytest.mark.paired  # it measures time, of which a busy machine may take more
+pytestmark = pytest.mark.paired  # it measures time, and a busy machine is slower
 
 BUDGET = 300  # ms, the client's default
 SLACK = 60  # ms that PHP's timers may be late
 OPEN = 5  # ms that a push may cost once the breaker is open
-BUSY = 1000  # ms more that any push may take where all the tests' machine is busy; the quickest of several may not
+BUSY = 1000  # more ms for any push, if the machine is busy; the quickest of several pushes must do without
 SHUT = reply("503 Service Unavailable", b'{"error":"store_not_available","message":"the disk is full"}')
 
 
@@ -36,10 +36,10 @@ def on(transport, options=""):
 
 PATIENT = "'budget' => 5"  # for tests that are not about the budget, on a busy machine
 
-# --- What it delivers ---
+# --- Delivery ---
 
 
-def test_a_push_from_php_is_in_the_browser_as_the_value_it_was(relay, connect, php, transport):
+def test_a_push_from_php_arrives_as_the_same_value(relay, connect, php, transport):
     client = connect(relay.url, "42", "43")
     data = "['text' => 'grüß \"dich\"', 'list' => [1, 2.5, null, true], 'empty' => new stdClass]"
     (got,) = php.push(
@@ -54,12 +54,12 @@ def test_a_push_from_php_is_in_the_browser_as_the_value_it_was(relay, connect, p
         assert message["data"] == {"text": 'grüß "dich"', "list": [1, 2.5, None, True], "empty": {}}
 
 
-def test_the_budget_grows_by_what_a_push_waits_for_its_acknowledgement(relay, php, transport):
+def test_the_wait_of_a_push_is_added_to_its_budget(relay, php, transport):
     (got,) = php.push(relay.url, on(transport), "'nobody', 1, ['wait' => 0.5]")
     assert got["answer"]["acked"] == 0 and got["ms"] >= 500
 
 
-def test_many_are_cut_into_requests_and_each_is_answered_under_its_key(relay, php, transport):
+def test_many_pushes_are_split_into_requests_and_answered_under_their_keys(relay, php, transport):
     got = php.run(f"""
         $relay = new Relay('{relay.url}', {on(transport, "'budget' => 5")});
         for ($i = 0; $i < 2100; $i++) $many["k$i"] = ['destination' => ["many$i"], 'data' => $i];
@@ -78,7 +78,7 @@ def test_many_are_cut_into_requests_and_each_is_answered_under_its_key(relay, ph
 
 
 @pytest.mark.parametrize("size", [299_000, 450_000, 990_000])
-def test_many_large_ones_are_cut_into_requests_that_the_relay_takes(relay, stranger, php, transport, size):
+def test_many_large_pushes_are_split_into_requests_that_the_relay_accepts(relay, stranger, php, transport, size):
     """The relay refuses a request of more than max_body, a million bytes."""
 
     def pass_on(stranger, connection, request):
@@ -110,7 +110,7 @@ def test_a_connection_is_kept_for_the_next_push(relay, php):
     assert opened == (1 if relay.settings["server"] == "werkzeug" else 0)  # Werkzeug's server keeps none
 
 
-def test_a_process_that_forks_gives_its_connection_to_no_child(stranger, php):
+def test_a_forked_child_does_not_use_its_parents_connection(stranger, php):
     """Two processes on one connection would read each other's answers."""
     modules = subprocess.run(["php", "-m"], capture_output=True, text=True).stdout.split()
     need("curl" in modules and "pcntl" in modules, "PHP's cURL and pcntl")
@@ -141,13 +141,13 @@ def test_a_process_that_forks_gives_its_connection_to_no_child(stranger, php):
     assert third == b"once more on this connection", "the parent keeps its own"
 
 
-def test_a_unix_socket_will_do(tmp_path, start_relay, php, transport):
+def test_a_unix_socket_works(tmp_path, start_relay, php, transport):
     start_relay(server="own", host=f"unix:{tmp_path}/s.sock")
     (got,) = php.push(f"unix:{tmp_path}/s.sock", on(transport, PATIENT))
     assert got["answer"]["destination"] == "42", got
 
 
-def test_the_key_goes_along_and_a_refusal_says_why_and_is_not_repeated(stranger, php, transport):
+def test_the_key_is_sent_and_a_refusal_has_a_reason_and_is_not_retried(stranger, php, transport):
     shut = stranger(says(reply("403 Forbidden", b'{"error":"wrong_key","message":"this is none of the push_keys"}')))
     (got,) = php.push(shut.url, on(transport, f"'key' => 'k-1', {PATIENT}"))
     assert got["answer"] is None and got["error"] == "wrong_key (403): this is none of the push_keys"
@@ -155,12 +155,12 @@ def test_the_key_goes_along_and_a_refusal_says_why_and_is_not_repeated(stranger,
     assert b"Expect" not in shut.requests[0]
 
 
-def test_what_only_local_programs_may_is_refused_in_the_relays_words(relay, php, transport):
+def test_a_push_that_is_not_local_is_refused_with_the_relays_message(relay, php, transport):
     (got,) = php.push(relay.url, on(transport, PATIENT), "'42', 'x', ['evnet' => 'y']")
     assert got["answer"] is None and got["error"].startswith("unknown_field (400): there is no field 'evnet'")
 
 
-# --- Whose answer it is ---
+# --- Answers of other servers ---
 
 FOREIGN = {
     "an object": b'{"status":"ok"}',
@@ -180,7 +180,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("answer", FOREIGN.values(), ids=FOREIGN)
-def test_an_answer_without_an_id_for_the_destination_is_no_success(answer, stranger, php, transport):
+def test_an_answer_without_an_id_for_the_destination_is_an_error(answer, stranger, php, transport):
     site = stranger(says(reply("200 OK", answer, "Content-Type: application/json")))
     (got,) = php.push(site.url, on(transport))
     assert got["answer"] is None and len(site.requests) == 1, got
@@ -228,7 +228,7 @@ def test_an_answer_to_a_batch_has_an_id_or_a_refusal_for_each_push(answer, stran
     assert got[0] is None and got[1].startswith("not_the_relay (200): something other than a relay answered"), got
 
 
-def test_every_answer_of_the_relay_is_taken_for_one(relay, php, transport):
+def test_every_answer_of_a_relay_is_recognized(relay, php, transport):
     got = php.run(f"""
         class Room implements JsonSerializable {{
             #[ReturnTypeWillChange]
@@ -250,20 +250,20 @@ def test_every_answer_of_the_relay_is_taken_for_one(relay, php, transport):
     assert got[12:] == [[0], 0, "x", ["42", "missing_destination", "x"]]
 
 
-def test_where_a_redirect_leads_is_said(stranger, php, transport):
+def test_the_target_of_a_redirect_is_named(stranger, php, transport):
     target = "https://shop.example/relay/push"
     site = stranger(says(reply("301 Moved Permanently", b"", f"Location: {target}")))
     (got,) = php.push(site.url, on(transport))
     assert got["error"].startswith(f"not_the_relay (301): {site.url}/push redirects to {target}.")
 
 
-def test_the_words_of_another_program_are_not_the_relays(stranger, php, transport):
+def test_the_error_of_another_program_is_not_taken_for_a_relays(stranger, php, transport):
     site = stranger(says(reply("404 Not Found", b'{"error":"Not Found","message":"No message available"}')))
     (got,) = php.push(site.url, on(transport, PATIENT))
     assert got["error"].startswith("not_the_relay (404): something other than a relay answered"), got
 
 
-# --- What it costs when the relay is away ---
+# --- The cost of a relay that is down ---
 
 
 def refused():
@@ -283,7 +283,7 @@ AWAY = {
 
 
 @pytest.mark.parametrize("trouble", AWAY)
-def test_a_relay_in_trouble_costs_a_page_its_budget_and_soon_nothing(trouble, stranger, php, transport):
+def test_a_relay_in_trouble_costs_a_page_its_budget_and_soon_almost_nothing(trouble, stranger, php, transport):
     make, word = AWAY[trouble]
     got = php.push(make(stranger), on(transport), times=7)
     assert [each["answer"] for each in got] == [None] * 7
@@ -293,7 +293,7 @@ def test_a_relay_in_trouble_costs_a_page_its_budget_and_soon_nothing(trouble, st
         assert min(each["ms"] for each in costs) <= most and max(each["ms"] for each in costs) <= most + BUSY
 
 
-def test_an_answer_without_end_is_not_taken_into_memory(stranger, php, transport):
+def test_an_endless_answer_does_not_fill_the_memory(stranger, php, transport):
     def pour(stranger, connection, request):
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
@@ -307,9 +307,7 @@ def test_an_answer_without_end_is_not_taken_into_memory(stranger, php, transport
     assert flood is None
 
 
-def test_a_push_that_was_taken_without_an_answer_is_sent_again_and_delivered_once(
-    relay, connect, stranger, php, transport
-):
+def test_a_push_whose_answer_was_lost_is_sent_again_and_delivered_once(relay, connect, stranger, php, transport):
     client = connect(relay.url, "once")
 
     def cut_the_first(stranger, connection, request):
@@ -331,9 +329,7 @@ def test_a_push_that_was_taken_without_an_answer_is_sent_again_and_delivered_onc
 
 
 @pytest.mark.parametrize(("after", "requests", "word"), [("0", 2, None), ("2", 1, "store_not_available (503)")])
-def test_it_is_tried_again_when_the_relay_says_so_and_the_budget_allows(
-    stranger, php, transport, after, requests, word
-):
+def test_a_push_is_retried_after_retry_after_if_the_budget_allows(stranger, php, transport, after, requests, word):
     busy = SHUT.replace(b"\r\n\r\n", f"\r\nRetry-After: {after}\r\n\r\n".encode())
     relay = stranger(says(busy, reply("200 OK", b'{"destination":"42","id":"a:1","connections":0}')))
     (got,) = php.push(relay.url, on(transport))
@@ -342,7 +338,7 @@ def test_it_is_tried_again_when_the_relay_says_so_and_the_budget_allows(
     assert got["ms"] < BUDGET + BUSY
 
 
-def test_pushes_are_taken_again_soon_after_the_relay_is_back(start_relay, php, transport):
+def test_pushes_are_accepted_again_soon_after_the_relay_is_back(start_relay, php, transport):
     relay = start_relay()
     options = on(transport, "'cooldown' => 0.2")
     relay.kill()
@@ -362,7 +358,7 @@ echo json_encode([$answer, strtok((string) $relay->lastError(), ':'), (hrtime(tr
 
 
 @pytest.mark.parametrize("store", ["apcu", "file"])
-def test_of_fifty_pages_at_once_each_keeps_its_budget_and_one_alone_tries_again(store, stranger, php, tmp_path):
+def test_fifty_pages_at_once_keep_their_budgets_and_only_one_retries(store, stranger, php, tmp_path):
     modules = subprocess.run(["php", "-m"], capture_output=True, text=True).stdout.split()
     need("apcu" in modules and "curl" in modules, "PHP's APCu and cURL (apt-get install php-apcu php-curl)")
     (tmp_path / "www").mkdir()
@@ -380,7 +376,7 @@ def test_of_fifty_pages_at_once_each_keeps_its_budget_and_one_alone_tries_again(
 
         first = pages()
         assert all(answer is None and error in ("timeout", "breaker_open") for answer, error, _ in first), first
-        # Fifty at once wait for their turn as well, as do fifty that only sleep: one after the other on a busy machine.
+        # Fifty processes at once also wait for each other on a busy machine, as would fifty that only sleep.
         slept = [json.loads(page) for page in crowd.map(get, [f"{url}/sleep.php"] * 50)]
         assert sorted(ms for _, _, ms in first)[25] <= sorted(slept)[25] + SLACK
         assert max(ms for _, _, ms in first) <= max(slept) + BUSY
@@ -388,21 +384,21 @@ def test_of_fifty_pages_at_once_each_keeps_its_budget_and_one_alone_tries_again(
         later = pages()
         assert {error for _, error, _ in later} == {"breaker_open"} and len(hung.requests) == asked
         assert sorted(ms for _, _, ms in later)[25] <= OPEN
-        time.sleep(2.6)  # the cooldown: after it somebody may try
+        time.sleep(2.6)  # the cooldown, after which one request may try
         trial = pages()
         assert len(hung.requests) == asked + 1
         assert sorted(error for _, error, _ in trial) == ["breaker_open"] * 49 + ["timeout"]
         assert (store == "file") == any((tmp_path / "tmp").iterdir())
 
 
-# --- What never gets into the page ---
+# --- Errors that never reach the page ---
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [('"\\xff"', "not UTF-8"), ("['x' => NAN]", "not a number"), ("$GLOBALS['loop']", "contains itself")],
 )
-def test_data_that_json_does_not_have_is_said_in_plain_words(php, data, words):
+def test_data_that_json_cannot_represent_is_an_error_in_plain_words(php, data, words):
     got = php.run(f"""
         $loop = []; $loop[] = &$loop;
         $relay = new Relay('http://127.0.0.1:1');
@@ -410,7 +406,7 @@ def test_data_that_json_does_not_have_is_said_in_plain_words(php, data, words):
     assert got[0] is None and got[1].startswith("invalid_data: this cannot be sent: ") and words in got[1]
 
 
-def test_an_error_in_the_data_itself_does_not_get_through(php):
+def test_an_exception_in_the_data_itself_does_not_reach_the_page(php):
     got = php.run("""
         class Bad implements JsonSerializable {
             #[ReturnTypeWillChange]
@@ -421,7 +417,7 @@ def test_an_error_in_the_data_itself_does_not_get_through(php):
     assert got == [None, "unexpected: LogicException: mine"]
 
 
-def test_of_many_an_error_in_the_data_of_one_keeps_no_other_back(relay, php):
+def test_an_exception_in_the_data_of_one_push_does_not_hold_up_the_others(relay, php):
     got = php.run(f"""
         class Bad implements JsonSerializable {{
             #[ReturnTypeWillChange]
@@ -435,7 +431,7 @@ def test_of_many_an_error_in_the_data_of_one_keeps_no_other_back(relay, php):
     assert got[1].startswith("unexpected: 1 of 2")
 
 
-def test_a_handler_that_makes_exceptions_of_warnings_hears_of_none(php, transport):
+def test_a_handler_that_turns_warnings_into_exceptions_is_never_called(php, transport):
     got = php.run(f"""
         set_error_handler(function ($level, $said) {{ throw new ErrorException($said); }});
         $relay = new Relay('http://127.0.0.1:1', {on(transport)});
@@ -460,7 +456,7 @@ def test_a_handler_that_makes_exceptions_of_warnings_hears_of_none(php, transpor
         ("http://x", "['secret' => []]", "secret must be a string"),
     ],
 )
-def test_a_wrong_setting_is_told_by_each_push_and_thrown_where_that_is_strict(php, url, options, words):
+def test_a_wrong_option_is_an_error_of_each_push_and_an_exception_if_strict(php, url, options, words):
     got = php.run(f"""
         $relay = new Relay('{url}', {options});
         $all = [$relay->push('42', 1), $relay->lastError()];
@@ -479,12 +475,12 @@ def test_strict_throws_what_would_have_been_null(php, transport):
     assert got == ["unreachable", 0]
 
 
-def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(relay, php):
+def test_a_proxy_in_the_environment_is_not_used_for_this_machine(relay, php):
     code = f"$relay = new Relay('{relay.url}'); echo json_encode($relay->push('42', 1));"
     assert php.run(code, http_proxy="http://127.0.0.1:1", ALL_PROXY="http://127.0.0.1:1")["id"]
 
 
-def test_php_without_any_extension_pushes_by_streams_and_has_its_breaker(relay, php):
+def test_php_without_extensions_pushes_by_streams_and_has_a_breaker(relay, php):
     code = f"$relay = new Relay('{relay.url}'); echo json_encode([extension_loaded('curl'), $relay->push('42', 1)]);"
     has_curl, answer = php.run(code, "-n")
     assert not has_curl and answer["id"]
@@ -492,7 +488,7 @@ def test_php_without_any_extension_pushes_by_streams_and_has_its_breaker(relay, 
     assert php.run(code + "echo json_encode($relay->lastError());", "-n").startswith("breaker_open")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_talked_to(stranger, php, tmp_path, transport):
+def test_a_certificate_of_an_unknown_authority_is_rejected(stranger, php, tmp_path, transport):
     need(shutil.which("openssl"), "openssl")
     command = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {tmp_path}/key -out {tmp_path}/cert -days 2".split()
     subprocess.run(
@@ -519,14 +515,14 @@ def breaker_folder(php):
     return php.tmp / f"relay-breaker-{os.geteuid()}"
 
 
-def test_the_breakers_folder_is_its_users_alone(php):
+def test_only_its_user_can_enter_the_breakers_folder(php):
     php.push("http://127.0.0.1:1", times=3)
     assert breaker_folder(php).stat().st_mode & 0o777 == 0o700
     assert len(list(breaker_folder(php).iterdir())) == 1
 
 
 @pytest.mark.parametrize("trap", ["symlink", "open to others", "a file"])
-def test_where_its_folder_is_not_its_own_there_is_no_breaker_and_nothing_is_written(php, tmp_path, trap):
+def test_without_a_folder_of_its_own_there_is_no_breaker_and_nothing_is_written(php, tmp_path, trap):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     if trap == "symlink":
@@ -541,7 +537,7 @@ def test_where_its_folder_is_not_its_own_there_is_no_breaker_and_nothing_is_writ
     assert not list(elsewhere.iterdir()) and (trap != "open to others" or not list(breaker_folder(php).iterdir()))
 
 
-def test_without_a_place_for_it_pushes_go_on(relay, php):
+def test_without_a_folder_for_the_breaker_pushes_still_work(relay, php):
     code = f"$relay = new Relay('{relay.url}'); echo json_encode($relay->push('42', 1));"
     assert php.run(code, TMPDIR="/nowhere/at/all")["id"]
 
@@ -549,7 +545,7 @@ def test_without_a_place_for_it_pushes_go_on(relay, php):
 # --- Tokens ---
 
 
-def test_a_token_is_what_any_jwt_library_reads(php):
+def test_any_jwt_library_can_read_a_token(php):
     got = php.run("""
         $relay = new Relay('http://127.0.0.1', ['secret' => 'correct horse battery staple']);
         echo json_encode($relay->token(['ids' => [42, 'räume-*'], 'push' => 'news', 'exp' => 2000000000]));""")
@@ -578,7 +574,7 @@ def test_a_token_is_what_any_jwt_library_reads(php):
         ("['secret' => 's']", "['push' => new stdClass, 'exp' => 1]", "invalid_claims"),
     ],
 )
-def test_a_token_that_cannot_be_made_is_an_exception_also_where_pushes_throw_none(php, options, claims, error):
+def test_a_token_that_cannot_be_made_is_an_exception_even_if_pushes_throw_none(php, options, claims, error):
     got = php.run(f"""
         try {{ (new Relay('http://127.0.0.1', {options}))->token({claims}); }}
         catch (RelayException $e) {{ echo json_encode($e->error); }}""")
@@ -589,7 +585,7 @@ def test_a_token_that_cannot_be_made_is_an_exception_also_where_pushes_throw_non
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "php").rglob("*.php")), ids=lambda path: path.name)
-def test_it_is_php_7_4(file):
+def test_the_file_is_valid_php_7_4(file):
     need(
         shutil.which("php") and shutil.which("node") and (ROOT / "tests/node_modules/php-parser").is_dir(), "php-parser"
     )
@@ -609,7 +605,7 @@ def test_the_check_for_php_7_4_finds_what_is_newer(tmp_path):
     assert ran.returncode == 1 and all(f"{file}:1: " in ran.stdout for file in files), ran
 
 
-def test_composer_json_names_what_is_there():
+def test_composer_json_names_the_existing_files():
     package = json.loads((ROOT / "php" / "composer.json").read_text())
     assert [ROOT / "php" / name for name in package["autoload"]["classmap"]] == [CLIENT]
     assert package["require"] == {"php": ">=7.4", "ext-json": "*"}

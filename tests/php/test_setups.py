@@ -1,4 +1,4 @@
-"""php/Relay.php where PHP is set up in other ways than its author's, and Unix sockets of other users."""
+"""php/Relay.php in PHP with other configurations, and Unix sockets of other users."""
 
 import concurrent.futures
 import json
@@ -29,7 +29,7 @@ foreach ($tokens as $i => $token) {
 }
 echo json_encode(array_keys(array_filter($called)));
 """
-# Without these PHP can push: streams take cURL's place, and the breaker and the error handler are extras.
+# Functions that PHP can push without: streams replace cURL, and the breaker and the error handler are optional.
 SPARED = re.findall(
     r"\w+",
     """
@@ -55,7 +55,7 @@ def pushed_without(php, url, *functions, code="echo json_encode([$relay->push('4
 
 
 @own_only
-def test_each_function_that_a_host_may_disable_is_done_without_or_named(relay, php):
+def test_each_function_that_a_host_may_disable_is_not_needed_or_named(relay, php):
     script = php.folder / "called.php"
     script.write_text("<?php " + CALLED)
     found = subprocess.run(["php", script, CLIENT], capture_output=True, text=True, check=True)
@@ -88,7 +88,7 @@ def mode_of(path):
     return os.stat(path).st_mode & 0o777
 
 
-def test_a_unix_socket_has_the_mode_and_the_group_that_the_settings_say(tmp_path):
+def test_a_unix_socket_has_the_mode_and_the_group_of_the_settings(tmp_path):
     before = os.umask(0o077)
     try:
         for mode, group, expected in ((None, "", 0o700), (0o660, "", 0o660), (0o666, "", 0o666), (None, "root", 0o660)):
@@ -105,7 +105,7 @@ def test_a_unix_socket_has_the_mode_and_the_group_that_the_settings_say(tmp_path
     assert refused.value.errno is None and not os.path.exists(f"{tmp_path}/none")
 
 
-def test_a_mode_for_no_unix_socket_and_one_that_shuts_the_relay_out_are_refused():
+def test_a_mode_without_a_unix_socket_and_one_that_excludes_the_relay_are_refused():
     with pytest.raises(SettingsError, match="set host to unix:"):
         Settings(socket_mode=0o660)
     from pushrelay.settings.values import file_mode, group_name
@@ -139,7 +139,7 @@ def transport(request):
 
 
 @own_only
-def test_php_says_what_keeps_it_from_a_unix_socket(open_folder, start_relay, php, transport):
+def test_the_error_names_what_keeps_php_from_a_unix_socket(open_folder, start_relay, php, transport):
     need(os.geteuid() == 0, "root, to be other users")
     folder = open_folder / "run"
     folder.mkdir(mode=0o755)
@@ -168,7 +168,7 @@ def test_php_says_what_keeps_it_from_a_unix_socket(open_folder, start_relay, php
     assert said(long).startswith("misconfigured: ") and "107 bytes" in said(long)
 
 
-# --- What shows and what is silent ---
+# --- Secrets, and data that would be lost ---
 
 
 def test_no_dump_and_no_trace_shows_the_key_or_the_secret(php, stranger):
@@ -218,7 +218,7 @@ def test_a_relay_that_was_serialized_pushes_unless_it_had_a_key(relay, php):
 
 
 @own_only
-def test_data_that_json_would_empty_is_refused_or_is_its_text(relay, connect, php):
+def test_data_that_json_would_empty_is_refused_or_sent_as_text(relay, connect, php):
     client = connect(relay.url, "silent", "str")
     got = php.run(f"""
         class Text {{ private $text = 'str'; public function __toString() {{ return $this->text; }} }}
@@ -255,7 +255,7 @@ def test_data_that_json_would_empty_is_refused_or_is_its_text(relay, connect, ph
 
 
 @own_only
-def test_what_is_no_list_of_pushes_and_no_array_of_options_is_named(relay, php):
+def test_wrong_types_of_pushes_and_options_are_named(relay, php):
     got = php.run(f"""
         $relay = new Relay('{relay.url}', ['budget' => 5]);
         $one = ['destination' => '42', 'data' => 'x'];
@@ -276,14 +276,14 @@ def test_what_is_no_list_of_pushes_and_no_array_of_options_is_named(relay, php):
 
 
 @own_only
-def test_the_address_of_a_push_is_the_relays_as_well(relay, php):
+def test_an_address_that_ends_with_push_works_too(relay, php):
     for url in (f"{relay.url}/push", f"{relay.url}/push/", f"{relay.url}/"):
         (got,) = php.push(url, "['budget' => 5]")
         assert got["answer"] and got["answer"]["id"], got
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden", "405 Method Not Allowed", "401 Unauthorized"])
-def test_the_address_for_browsers_is_answered_with_the_one_for_pushes(stranger, php, status):
+def test_for_the_address_for_browsers_the_error_names_the_one_for_pushes(stranger, php, status):
     site = stranger(says(reply(status, b"<h1>Apache</h1>")))
     (got,) = php.push(f"{site.url}/relay", "['budget' => 5]")
     assert got["error"].startswith(
@@ -296,7 +296,7 @@ def test_the_address_for_browsers_is_answered_with_the_one_for_pushes(stranger, 
 
 
 @pytest.mark.parametrize("store", ["apcu", "file"])
-def test_a_relay_that_is_back_is_tried_after_half_a_second_and_the_reason_is_kept(stranger, php, store):
+def test_a_relay_is_tried_again_after_half_a_second_and_the_reason_is_kept(stranger, php, store):
     got = php.run(
         """
         $relay = new Relay('http://127.0.0.1:1');
@@ -317,7 +317,7 @@ def test_a_relay_that_is_back_is_tried_after_half_a_second_and_the_reason_is_kep
     assert "It began with: unreachable: http://127.0.0.1:1 did not answer" in why and "unreachable" in still
 
 
-def test_an_explicit_cooldown_stays_as_it_is_and_pushes_under_way_do_not_prolong_it(php):
+def test_an_explicit_cooldown_is_constant_and_pushes_under_way_do_not_prolong_it(php):
     code = """
         set_error_handler(static fn() => true); // as push() does
         $relay = new Relay('http://127.0.0.1:1', ['cooldown' => 60]);
@@ -370,7 +370,7 @@ def test_two_copies_in_one_request_and_a_class_of_the_same_name_do_no_harm(php, 
         assert ran.stdout.startswith("PushRelay\\Relay[") and ran.stderr == "" and '"name"' not in ran.stdout, ran
 
 
-def test_composer_finds_both_classes_and_a_version_that_any_constraint_takes():
+def test_composer_finds_both_classes_and_a_version_that_matches_any_constraint():
     package = json.loads((ROOT / "php" / "composer.json").read_text())
     assert package["autoload"]["psr-4"] == {"PushRelay\\": ""} and package["autoload"]["classmap"] == ["Relay.php"]
     assert package["version"].count(".") == 2

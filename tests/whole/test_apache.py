@@ -1,4 +1,4 @@
-"""The relay behind a real Apache, with deploy/apache-relay.conf: what holds there, and behind nginx (test_nginx.py)."""
+"""The relay behind a real Apache with deploy/apache-relay.conf. test_nginx.py runs the same tests behind nginx."""
 
 import contextlib
 import http.client
@@ -16,10 +16,10 @@ from conftest import DEADLINE, ROOT, Relay, wait_for
 from fronts import HOST, Apache
 
 SOCKETS = "/relay/socket.io/"
-# Quick pings: a poll that a dead proxy held is known to be lost when its session's time is up.
+# Quick pings: a poll of a dead proxy is noticed when its session times out.
 SETTINGS = {"server": "own", "ping_interval": 1, "ping_timeout": 3, "history_size": 10_000}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-# Where the proxy does not take the path off.
+# For a proxy that does not remove the path.
 KEEPS_PATH = [(":8080/", ":8080/relay/")]
 
 
@@ -36,7 +36,7 @@ def front(request, tmp_path_factory, certificate, php_fpm):
 
 
 def push_by_php(page, to, data):
-    """Have the site's PHP push, and return what the relay answered it."""
+    """Have the site's PHP push, and return the relay's answer."""
     script = (
         "body => fetch('/push.php', {method: 'POST', body: new URLSearchParams(body)}).then(answer => answer.json())"
     )
@@ -44,7 +44,7 @@ def push_by_php(page, to, data):
 
 
 def ask(front, method, path, body=None, headers=None):
-    """One request to the web server, with its path as it stands; returns (status, body)."""
+    """Send one request to the web server, with its path unchanged, and return (status, body)."""
     connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=DEADLINE)
     with contextlib.closing(connection):
         connection.request(method, path, body, {"Host": f"{HOST}:{front.port}", **(headers or {})})
@@ -56,7 +56,7 @@ class Pusher:
     """Pushes numbers to an id, one after the other, straight to the relay as PHP does."""
 
     def __init__(self, relay, to):
-        self.connections = 0  # that the last push went to
+        self.connections = 0  # sockets that received the last push
         self.count = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(relay, to))
@@ -68,23 +68,23 @@ class Pusher:
             self.count += 1
 
     def more(self, count):
-        """Wait until so many more were pushed."""
+        """Wait until `count` more numbers were pushed."""
         until = self.count + count
         wait_for(lambda: self.count >= until, "more pushes")
 
     def stop(self):
-        """Returns all that was pushed."""
+        """Return all numbers that were pushed."""
         self._stopped.set()
         self._thread.join(DEADLINE)
         return [str(number) for number in range(self.count)]
 
 
 class Promises:
-    """What holds behind every web server. Each has a fixture `front`."""
+    """Tests that pass behind every web server. Each subclass has a fixture `front`."""
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     @pytest.mark.parametrize("transport", ["websocket", "polling"])
-    def test_a_page_of_php_has_what_php_pushes(self, front, visit, transport, scheme):
+    def test_a_page_of_php_receives_what_php_pushes(self, front, visit, transport, scheme):
         page = visit(front, transport + scheme, transport, scheme)
         assert front.sapi in page.title()
         assert page.evaluate("relay.transport") == transport
@@ -94,7 +94,7 @@ class Promises:
         page.wait_for_function("got.length >= 3")
         assert page.evaluate("got") == texts
 
-    def test_the_certificate_is_one_that_others_can_verify(self, front):
+    def test_the_tests_certificate_can_be_verified(self, front):
         command = ["curl", "-sS", "--cacert", front.certificate.ca, "--resolve", f"{HOST}:{front.tls_port}:127.0.0.1"]
         url = f"{front.url('https')}{SOCKETS}?EIO=4&transport=polling"
         answer = subprocess.run([*command, url], capture_output=True, text=True, timeout=DEADLINE, check=True)
@@ -121,7 +121,7 @@ class Promises:
         for origin, expected in ((f"https://{HOST}", 200), ("https://example.com", 403)):
             assert ask(front, "GET", f"{SOCKETS}?EIO=4&transport=polling", headers={"Origin": origin})[0] == expected
 
-    def test_nothing_is_lost_where_the_web_server_is_restarted_under_load(self, front, visit):
+    def test_nothing_is_lost_if_the_web_server_is_restarted_under_load(self, front, visit):
         followers = [Follower(front.port, "42", SOCKETS) for _ in range(10)]
         pages = [
             visit(front, "42", transport, scheme) for transport, scheme in (("websocket", "https"), ("polling", "http"))
@@ -132,8 +132,8 @@ class Promises:
             front.graceful()
             pusher.more(20)
             with contextlib.closing(Wire(front.port, path=SOCKETS)):
-                pass  # who is new comes in
-            # A graceful restart ends no WebSocket: the old processes carry them on.
+                pass  # new clients can connect
+            # A graceful restart ends no WebSocket: the old processes keep them.
             assert [len(follower.answers) for follower in followers] == [1] * 10
             front.kill()
             wait_for(lambda: pusher.connections == 0, "the relay to notice that all are gone")
@@ -153,8 +153,8 @@ class Promises:
                 "statuses"
             )
 
-    def test_the_detour_costs_little_time(self, front):
-        """Prints it, with -s: docs/apache.md and docs/nginx.md have the numbers."""
+    def test_the_detour_through_the_proxy_takes_little_time(self, front):
+        """Print the times, with -s. docs/apache.md and docs/nginx.md have the numbers."""
         base = urllib.parse.urlsplit(front.relay.url).path
         times = {"direct": [], "through": []}
         wires = {"direct": Wire(front.relay.port, path=f"{base}/socket.io/"), "through": Wire(front.port, path=SOCKETS)}
@@ -193,7 +193,7 @@ class TestApache(Promises):
 def test_apache_before_2_4_47_passes_websockets_on_as_documented(certificate, php_fpm, start_relay, visit):
     relay = start_relay()
     lines = documented("apache.md", "RewriteCond")
-    # This Apache would have mod_proxy_http do it, as mod_proxy_wstunnel is the old way.
+    # This Apache would use mod_proxy_http; older ones use mod_proxy_wstunnel.
     vhost = f"{lines}\nProxyWebsocketFallbackToProxyHttp Off"
     with contextlib.closing(Apache(relay, certificate, "event", php_fpm, [("ProxyPass ", "#")], vhost)) as apache:
         for transport in ("websocket", "polling"):
@@ -213,12 +213,12 @@ def test_a_site_that_sends_everything_to_one_script_lets_the_relay_through_as_do
 
 
 def busy_workers(front):
-    """How many workers Apache has at work, the one that tells included."""
+    """Return the number of busy workers of Apache, including the one that answers this."""
     return int(re.search(rb"BusyWorkers: (\d+)", ask(front, "GET", "/server-status?auto")[1])[1])
 
 
 def parked_poll(front):
-    """A connection on which a poll waits for its answer."""
+    """Return a connection on which a poll waits for its answer."""
     opened = ask(front, "GET", f"{SOCKETS}?EIO=4&transport=polling")[1]
     sid = json.loads(opened[1:])["sid"]
     assert ask(front, "POST", f"{SOCKETS}?EIO=4&transport=polling&sid={sid}", b"40")[0] == 200
@@ -229,6 +229,6 @@ def parked_poll(front):
 
 
 def documented(name, word):
-    """The block of code in a page of docs/ that has a word in it."""
+    """Return the block of code in a page of docs/ that contains a word."""
     blocks = re.findall(r"(?:^    .*\n)+", (ROOT / "docs" / name).read_text(), re.MULTILINE)
     return next(block for block in blocks if word in block)

@@ -1,4 +1,4 @@
-"""The whole behind real web servers: the chat, PHP's sessions and keys, addresses that proxies tell, and going down."""
+"""The relay behind real web servers: the chat, PHP's sessions and keys, forwarded addresses, and shutdown."""
 
 import contextlib
 import itertools
@@ -19,13 +19,13 @@ from test_apache import SOCKETS, documented, parked_poll
 
 KEY, SECRET = "web-0123456789abcdef", "a-secret-of-thirty-two-characters"
 CHAT = "DirectoryIndex index.php\nSetEnv CHAT_RELAY http://127.0.0.1:8080\n"
-# For these tests alone: the relay's every address has one from outside.
+# For these tests only: every path of the relay can be reached from outside.
 EXPOSED = 'ProxyPass "/exposed/" "http://127.0.0.1:8080/"\n'
 
 
 @pytest.fixture
 def start_apache(certificate, php_fpm):
-    """Starts Apache with the shipped file: start_apache(relay, vhost); its folder www is what it shows."""
+    """Return a function that starts Apache with the shipped file: start_apache(relay, vhost). It serves www."""
     with contextlib.ExitStack() as started:
         yield lambda relay, vhost="": started.enter_context(
             contextlib.closing(Apache(relay, certificate, "event", php_fpm, vhost=vhost))
@@ -34,7 +34,7 @@ def start_apache(certificate, php_fpm):
 
 @pytest.fixture
 def people(sites):
-    """Opens a page in a browser of its own: people(url)."""
+    """Return a function that opens a page in a browser of its own: people(url)."""
     with contextlib.ExitStack() as opened:
 
         def come(url):
@@ -47,11 +47,11 @@ def people(sites):
         yield come
 
 
-# The chat, as php/example/README.md has it.
+# The chat, set up as in php/example/README.md.
 
 
 def chat_on(apache, *names):
-    """The chat's folder and Relay.php, copied under some names, each with room for its messages; returns the URLs."""
+    """Copy the chat's folder and Relay.php under some names, each with a folder for messages, and return the URLs."""
     for name in names:
         folder = apache.folder / "www" / name
         shutil.copytree(ROOT / "php/example", folder)
@@ -66,7 +66,7 @@ def chat_settings(folder, name, **environ):
 
 @pytest.fixture
 def room():
-    """A folder where PHP's user may write, and which is gone with the test."""
+    """Yield a folder that PHP's user can write to, and remove it after the test."""
     with tempfile.TemporaryDirectory(prefix="chat-") as folder:
         os.chmod(folder, 0o733)  # noqa: S103 PHP is another user
         yield folder
@@ -82,7 +82,7 @@ def live(page, status="online"):
 
 
 @own_only
-def test_the_chat_behind_apache_is_for_those_whom_php_gives_a_token(start_relay, start_apache, people, room):
+def test_the_chat_behind_apache_works_for_those_who_get_a_token_from_php(start_relay, start_apache, people, room):
     relay = start_relay(secret=SECRET)
     vhost = CHAT + chat_settings(room, "chat", SECRET=SECRET) + chat_settings(room, "bare")
     apache = start_apache(relay, vhost + chat_settings(room, "wrong", SECRET="another-secret-of-thirty-two-characters"))
@@ -105,7 +105,7 @@ def test_the_chat_behind_apache_is_for_those_whom_php_gives_a_token(start_relay,
 
 
 @own_only
-def test_the_chat_behind_apache_by_the_cookie_of_phps_session(start_relay, start_apache, people, room):
+def test_the_chat_behind_apache_works_with_the_cookie_of_phps_session(start_relay, start_apache, people, room):
     relay = start_relay(id_cookie="CHATSESSION")
     vhost = CHAT + chat_settings(room, "chat", COOKIE="CHATSESSION") + chat_settings(room, "other", COOKIE="OTHERNAME")
     apache = start_apache(relay, vhost)
@@ -147,7 +147,7 @@ echo json_encode($relay->push(session_id(), $_GET['text']));
 """
 
 
-def test_a_page_is_its_session_and_what_php_says_it_is(start_relay, start_apache, people):
+def test_a_page_registers_its_session_and_what_php_allows(start_relay, start_apache, people):
     relay = start_relay(id_cookie="PHPSESSID")
     apache = start_apache(relay)
     www = apache.folder / "www"
@@ -179,7 +179,7 @@ def test_a_page_is_its_session_and_what_php_says_it_is(start_relay, start_apache
     assert guest.evaluate("got") == [["me", "to-guest"]]
 
 
-# Keys, from where the relay does not take PHP for local.
+# Keys, for PHP that does not count as local.
 
 
 @own_only
@@ -192,7 +192,7 @@ def test_php_that_is_not_local_needs_a_right_key(start_relay, start_apache, php)
         assert (got["error"] or "").startswith(error or ""), got
 
 
-# Addresses that a trusted proxy tells.
+# Addresses that a trusted proxy forwards.
 
 
 @pytest.fixture(scope="module", params=["apache", "nginx"])
@@ -202,7 +202,7 @@ def proxied(request, addresses):
 
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory):
-    """What was answered in a network of its own: see proxied_address.py."""
+    """Return the statuses from a network namespace of its own: see proxied_address.py."""
     need(APACHE_PROGRAM.exists() and NGINX_PROGRAM.exists(), "Apache and nginx (apt-get install apache2 nginx-light)")
     need(shutil.which("unshare") and shutil.which("ip"), "unshare and ip (apt-get install util-linux iproute2)")
     need(os.geteuid() == 0 and subprocess.run(["unshare", "-n", "true"]).returncode == 0, "a network namespace (root)")
@@ -223,11 +223,11 @@ def test_through_a_trusted_proxy_no_claim_makes_a_visitor_local(proxied):
     assert set(proxied["local"] + proxied["direct"]) == {200}, "programs beside the proxy are not counted"
 
 
-# Going down.
+# Shutdown.
 
 
 @own_only
-def test_behind_apache_pages_are_sent_away_and_come_back_with_all_that_was_taken(start_relay, start_apache, visit):
+def test_behind_apache_pages_are_sent_away_and_reconnect_with_all_accepted_pushes(start_relay, start_apache, visit):
     relay = start_relay(drain_spread=1, history_size=10_000)
     apache = start_apache(relay)
     pages = [visit(apache, "42", transport) for transport in ("websocket", "polling")]
@@ -238,7 +238,7 @@ def test_behind_apache_pages_are_sent_away_and_come_back_with_all_that_was_taken
         for number in itertools.count():
             try:
                 relay.push("42", str(number))
-            except (AssertionError, OSError):  # a 503 that says draining, or nobody listens
+            except (AssertionError, OSError):  # a 503 with draining, or no server
                 return
             taken.append(str(number))
 

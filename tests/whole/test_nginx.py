@@ -23,7 +23,7 @@ class TestNginx(Promises):
 
 
 def test_an_own_port_and_a_path_that_stays_on_work_as_documented(certificate, php_fpm, start_relay, visit):
-    """The page is the site's, and what it connects to is another port of the same host."""
+    """The page comes from the site, and connects to another port of the same host."""
     port = free_port()
     server = documented("nginx.md", "listen 8443").replace("listen 8443", f"listen 127.0.0.1:{port}")
     server = re.sub(r"ssl_certificate.*", "", server).replace("snippets/relay.conf", "nginx-relay-location.conf")

@@ -1,4 +1,4 @@
-"""Every snippet of README.md and docs/ runs as it stands there, on a machine of its own (machine.py).
+"""Every snippet of README.md and docs/ runs unchanged, on a machine of its own (machine.py).
 
 SNIPPETS has a line for each: the page, how the snippet begins, and what runs it (lab.py). A new snippet needs a line.
 """
@@ -109,7 +109,7 @@ SNIPPETS = {
     },
     "docs/from-long-polling.md": {
         "// poll.php": php_syntax,
-        "async function poll": Reason("the reader's own old code: it asks for ever"),
+        "async function poll": Reason("the reader's own old code: it asks without end"),
         "// send.php": php("^$", DATABASE),
         '<script src="/relay/static/relay.js">': page("7", before=f"<script>{SHOW}</script>{LOGGED_IN}"),
     },
@@ -211,7 +211,7 @@ def test_every_php_snippet_has_the_same_text_and_a_time_out():
         assert "'Content-Type: application/json'" in after or "CURLOPT_POSTFIELDS, http_build_query($fields));" in after
 
 
-def test_a_page_that_is_opened_while_its_script_is_away_runs_on_and_listens_later(lab):
+def test_a_page_that_is_opened_while_its_script_cannot_load_keeps_running_and_listens_later(lab):
     snippet = find("docs/socket-api.md", "<script>\n  function loadRelay")
     away = []
 
@@ -229,7 +229,7 @@ def test_a_page_that_is_opened_while_its_script_is_away_runs_on_and_listens_late
 
 
 @pytest.mark.parametrize("site", ["http://example.com", "https://example.com:8443"])
-def test_the_web_server_has_the_script_while_the_relay_does_not_answer(lab, site):
+def test_the_web_server_serves_the_script_while_the_relay_does_not_answer(lab, site):
     """A page that is opened during a restart gets it."""
     lab.need_nginx()
     relay = f"$(cat {lab.folder}/relay8080.pid)"
@@ -243,7 +243,7 @@ def test_the_web_server_has_the_script_while_the_relay_does_not_answer(lab, site
         lab.sh(f"kill -CONT {relay}")
 
 
-COMMENTED = re.compile(r"^(\s*)#(?=\S)", re.MULTILINE)  # a line to take the # off; sentences have a space behind it
+COMMENTED = re.compile(r"^(\s*)#(?=\S)", re.MULTILINE)  # a setting, not a sentence
 
 
 @pytest.mark.parametrize("name", ["nginx-relay.conf", "nginx-relay-location.conf", "nginx-relay-port.conf"])
