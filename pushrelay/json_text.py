@@ -191,9 +191,9 @@ _decode_finite = json.JSONDecoder(parse_int=_finite).decode
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 decode = json.JSONDecoder().decode
 quote = json.encoder.encode_basestring  # a JSON string of a text, not ASCII only either
-_chunks = json.encoder.c_make_encoder and json.encoder.c_make_encoder(
-    None, None, quote, None, ":", ",", False, False, False
-)
+# The encoder behind `encode`, for which the type checker has no type. PyPy has none.
+_make_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
+_chunks = _make_encoder and _make_encoder(None, None, quote, None, ":", ",", False, False, False)
 
 
 def encode_decoded(value: Any) -> str:
