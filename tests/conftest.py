@@ -1,6 +1,7 @@
 """What the tests share: a relay that really runs, clients that really connect, and a browser."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -155,11 +157,53 @@ LONG_FILES = ["relay_js", "doctor", "example", "page", "demo", "away", "apache",
 LONG_FILES += ["terminal", "lamp", "recovery", "registrations", "startup", "ends"]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="only tests that start no process and need no system package")
+
+
+SLOW_FOLDERS = {"browser", "php", "whole"}
+
+
+def pytest_ignore_collect(collection_path, config):
+    return True if config.getoption("quick") and collection_path.name in SLOW_FOLDERS else None
+
+
+def is_quick(item):
+    """Return whether a test is one for `--quick`: it starts no program, neither itself nor by its fixtures."""
+    if any(item.iter_markers("alone")) or any(item.iter_markers("paired")):
+        return False
+    fixtures = [each.func for name in item.fixturenames for each in item._fixtureinfo.name2fixturedefs.get(name, ())]
+    return not any(starts_programs(function) for function in [item.function, *fixtures])
+
+
+@functools.cache
+def starts_programs(function):
+    """Return whether a function of the tests uses `subprocess`, or calls a function or class of the tests that does."""
+    codes, used = [function.__code__], set()
+    for code in codes:
+        used.update(code.co_names)
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    for each in (function.__globals__.get(name) for name in used):
+        if each is subprocess:
+            return True
+        methods = [m for base in each.__mro__ for m in vars(base).values()] if isinstance(each, type) else [each]
+        ours = [method for method in methods if is_of_tests(method) and method is not function]
+        if any(starts_programs(method) for method in ours):
+            return True
+    return False
+
+
+def is_of_tests(value):
+    return isinstance(value, types.FunctionType) and str(ROOT / "tests") in value.__code__.co_filename
+
+
 def pytest_collection_modifyitems(config, items):
     """Put long files first, and run tests of relay.js with the fixture `fake` once: the relay only sends the script."""
-    twice = {item for item in items if "fake" in item.fixturenames and "werkzeug" in item.callspec.params.values()}
-    config.hook.pytest_deselected(items=list(twice))
-    items[:] = [item for item in items if item not in twice]
+    left_out = {item for item in items if "fake" in item.fixturenames and "werkzeug" in item.callspec.params.values()}
+    if config.getoption("quick"):
+        left_out |= {item for item in items if not is_quick(item)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
     rank = {f"test_{name}": number for number, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 

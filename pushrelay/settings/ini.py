@@ -73,7 +73,7 @@ def _bytes_of(file: pathlib.Path, named: bool) -> bytes | None:
     else:
         if len(data) <= MAX_BYTES:
             return data
-        reason = f"it has more than {MAX_BYTES} bytes, so it is not a settings file"
+        reason = f"it has more than {MAX_BYTES} bytes, so it is no settings file"
     raise SettingsError(f"{file}: cannot be read ({reason}); --config names the file with the settings")
 
 
