@@ -1,7 +1,6 @@
 """The ways of a push, Flask's and the shorter ones: what they answer is the same to the byte."""
 
-import copy
-import functools
+import contextlib
 import http.client
 import itertools
 import json
@@ -10,19 +9,15 @@ import socket
 from types import SimpleNamespace
 
 import pytest
+from loading import load_relay
 from test_push import FORM, JSON, REFUSED, TEXTS, multipart
 from werkzeug.test import Client, EnvironBuilder
 
-import relay as relay_app
-from pushrelay.access.callers import Access
-from pushrelay.push.batching import Batcher
 from pushrelay.push.body import reader_of, usual_reader_of
 from pushrelay.push.fields import pushes_of
 from pushrelay.push.lane import lane_for
-from pushrelay.register.subscription import delivery
 from pushrelay.server.server import Server
-from pushrelay.settings import Key, Settings
-from pushrelay.store import open_broker
+from pushrelay.settings import Settings
 
 TAKEN = [(name, FORM, f"destination=a&data={name}".encode()) for name in TEXTS if name.isalpha()]
 TAKEN += [
@@ -33,72 +28,79 @@ TAKEN += [
 CASES = [(name, headers, body) for name, headers, body, *_ in REFUSED] + TAKEN
 
 
-def push(headers, body, remote="127.0.0.1", path="/push"):
-    """The app's whole answer."""
-    builder = EnvironBuilder(path, method="POST", data=body, headers=headers, environ_base={"REMOTE_ADDR": remote})
-    answer = Client(relay_app.app).open(builder)
-    return answer.status, sorted(answer.headers), answer.data
+KEY = "a-key-that-is-long-enough"
 
 
-@pytest.fixture(autouse=True)
-def anew(monkeypatch):
-    """A broker of its own for each test; called, one more, so that the answers to a push sent twice can be the same."""
-    begin = functools.partial(begin_anew, monkeypatch)
-    begin()
-    return begin
-
-
-def begin_anew(monkeypatch):
-    broker = open_broker("memory:", delivery(relay_app.relay.rooms, relay_app.settings))
-    broker.start()
-    broker.epoch = "epoch"
-    monkeypatch.setattr(relay_app.relay.publisher, "_broker", broker)
-    monkeypatch.setattr(relay_app.relay.publisher, "batcher", Batcher(broker))
-    monkeypatch.setattr(relay_app.relay.maintenance, "started", True)
+def loaded(**settings):
+    """Return a relay whose store is open, and whose positions do not depend on chance."""
+    module = load_relay(**settings)
+    module.relay.maintenance.start()
+    module.relay.broker.epoch = "epoch"
+    return module
 
 
 @pytest.fixture
-def flasks_way(monkeypatch):
-    """Whoever hooks a function into Flask's way has it called, so the push takes that way."""
+def own(request):
+    """relay.py of this test's own. With the fixture `rated`, a key may push three times a second."""
+    settings = {"push_keys": f"web:{KEY}", "push_rate": 3} if "rated" in request.fixturenames else {}
+    module = loaded(**settings)
+    yield module
+    module.relay.maintenance.close()
+
+
+def push(own, headers, body, remote="127.0.0.1", path="/push"):
+    """Return the app's whole answer."""
+    builder = EnvironBuilder(path, method="POST", data=body, headers=headers, environ_base={"REMOTE_ADDR": remote})
+    answer = Client(own.app).open(builder)
+    return answer.status, sorted(answer.headers), answer.data
+
+
+def hook(app):
+    """Hook a function into Flask's way, so that pushes take it. Return the list to which each call adds an element."""
     calls = []
-    monkeypatch.setitem(relay_app.app.before_request_funcs, None, [lambda: calls.append(1)])
+    app.before_request(lambda: calls.append(1))
+    return calls
+
+
+@pytest.fixture
+def flasks_way(own):
+    calls = hook(own.app)
     yield
     assert calls
 
 
 @pytest.fixture
-def lanes_way(monkeypatch):
+def lanes_way(own, monkeypatch):
     def fail(*_):
         raise AssertionError("Flask was asked")
 
-    monkeypatch.setattr(relay_app.app, "full_dispatch_request", fail)
+    monkeypatch.setattr(own.app, "full_dispatch_request", fail)
 
 
 @pytest.mark.parametrize(("name", "headers", "body"), CASES, ids=[case[0] for case in CASES])
-def test_the_lane_answers_without_flask(lanes_way, name, headers, body):
-    assert push(headers, body)[0][:3] in ("200", "400", "413", "415")
+def test_the_lane_answers_without_flask(own, lanes_way, name, headers, body):
+    assert push(own, headers, body)[0][:3] in ("200", "400", "413", "415")
 
 
 @pytest.mark.parametrize(("name", "headers", "body"), CASES, ids=[case[0] for case in CASES])
-def test_flasks_way_answers_the_same_to_the_byte(flasks_way, anew, monkeypatch, name, headers, body):
-    slow = push(headers, body)
-    monkeypatch.setattr(relay_app.app, "before_request_funcs", {})
-    anew()
-    assert push(headers, body) == slow
+def test_flasks_way_answers_the_same_to_the_byte(own, flasks_way, name, headers, body):
+    other = loaded()
+    assert push(own, headers, body) == push(other, headers, body)
+    other.relay.maintenance.close()
 
 
-def test_both_refuse_who_is_not_local(flasks_way, monkeypatch):
-    slow = push(FORM, b"destination=a&data=x", remote="192.0.2.7")
-    monkeypatch.setattr(relay_app.app, "before_request_funcs", {})
-    assert push(FORM, b"destination=a&data=x", remote="192.0.2.7") == slow
-    assert slow[0].startswith("401")
+def test_both_refuse_a_caller_that_is_not_local(own):
+    quick = push(own, FORM, b"destination=a&data=x", remote="192.0.2.7")
+    assert hook(own.app) == []
+    assert push(own, FORM, b"destination=a&data=x", remote="192.0.2.7") == quick
+    assert quick[0].startswith("401")
 
 
-def test_both_say_the_same_when_the_relay_fails(monkeypatch):
-    monkeypatch.setattr(relay_app.relay.publisher, "_broker", None)
-    quick = push(FORM, b"destination=a&data=x")
-    monkeypatch.setitem(relay_app.app.before_request_funcs, None, [lambda: None])
-    assert push(FORM, b"destination=a&data=x") == quick
+def test_both_answer_the_same_when_the_relay_fails(own, monkeypatch):
+    monkeypatch.setattr(own.relay.broker, "publish_pending", None)
+    quick = push(own, FORM, b"destination=a&data=x")
+    hook(own.app)
+    assert push(own, FORM, b"destination=a&data=x") == quick
     assert quick[0].startswith("500") and json.loads(quick[2])["error"] == "internal_server_error"
 
 
@@ -106,21 +108,28 @@ def test_both_say_the_same_when_the_relay_fails(monkeypatch):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """How often a push took the lane's way."""
+def asked(own, monkeypatch):
+    """A list with an element for each push that came as an environ."""
     calls = []
-    answer = relay_app.relay.publisher.answer
-    monkeypatch.setattr(relay_app.relay.publisher, "answer", lambda *args: calls.append(1) or answer(*args))
+    answer = own.relay.publisher.answer
+    monkeypatch.setattr(own.relay.publisher, "answer", lambda *args: calls.append(1) or answer(*args))
     return calls
 
 
-@pytest.fixture
-def served():
-    server = Server(relay_app.app, port=0, threads=2, shortcut=relay_app.relay.front.lane)
+@contextlib.contextmanager
+def serving(module):
+    """Serve a relay on our own server, and give a connection to it."""
+    server = Server(module.app, port=0, threads=2, shortcut=module.relay.front.lane)
     server.start()
     with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
         yield sock
     server.close()
+
+
+@pytest.fixture
+def served(own):
+    with serving(own) as sock:
+        yield sock
 
 
 def post(sock, headers, body, path="/push"):
@@ -225,22 +234,22 @@ def test_what_needs_more_than_its_body_is_answered_by_the_app_though_its_header_
     assert answers == answers[:1] * 3 and answers[0][0] == status and len(asked) == 3
 
 
-def test_a_key_in_the_body_means_the_same_though_its_header_is_known(served, asked):
+def test_a_key_in_the_body_means_the_same_though_its_header_is_known(own, served, asked):
     bodies = [b'{"destination": "a", "data": %d, "id": "order"}' % number for number in (1, 1, 2)]
     first, again, reused = (post(served, JSON, body) for body in bodies)
     assert first == again and len(asked) == 1
     assert reused[0] == 422 and json.loads(reused[2])["error"] == "id_reused" and len(asked) == 1
     assert post(served, {**JSON, "X-Other": "header"}, bodies[2]) == reused and len(asked) == 2
-    assert relay_app.relay.publisher._broker.position("a") == "epoch:1"
+    assert own.relay.broker.position("a") == "epoch:1"
 
 
-def test_a_body_that_grows_beyond_max_body_as_json_is_refused_though_its_header_is_known(served, monkeypatch):
-    small = copy.copy(relay_app.settings)
-    small.max_body = 2000
-    monkeypatch.setattr(relay_app.relay.publisher, "settings", small)
-    for body in (b"destination=a&data=" + b"\x01" * 400, b"destination=a&data=+" + b"\x01" * 399):
-        plain = b"destination=a&data=" + b"x" * 400
-        assert [post(served, FORM, plain)[0], post(served, FORM, body)[0]] == [200, 413]
+def test_a_body_that_grows_beyond_max_body_as_json_is_refused_though_its_header_is_known():
+    small = loaded(max_body=2000)
+    with serving(small) as sock:
+        for body in (b"destination=a&data=" + b"\x01" * 400, b"destination=a&data=+" + b"\x01" * 399):
+            plain = b"destination=a&data=" + b"x" * 400
+            assert [post(sock, FORM, plain)[0], post(sock, FORM, body)[0]] == [200, 413]
+    small.relay.maintenance.close()
 
 
 def test_a_failure_of_the_relay_is_a_500_though_the_header_is_known(served, monkeypatch):
@@ -256,81 +265,77 @@ def test_who_was_not_let_in_is_not_let_in_by_the_shortcut(served):
         assert post(served, {**FORM, "Origin": "https://elsewhere.example"}, PLAIN)[0] == 403
 
 
-def test_a_repeated_key_is_one_push_though_its_header_is_known(served):
+def test_a_repeated_key_is_one_push_though_its_header_is_known(own, served):
     for _ in range(3):
         assert post(served, {**FORM, "Idempotency-Key": "once"}, PLAIN)[0] == 200
-    assert relay_app.relay.publisher._broker.position("a") == "epoch:1"
+    assert own.relay.broker.position("a") == "epoch:1"
 
 
-def test_functions_that_are_hooked_into_flask_are_called_though_the_header_is_known(served, monkeypatch):
+def test_functions_that_are_hooked_into_flask_are_called_though_the_header_is_known(own, served, monkeypatch):
     assert post(served, FORM, PLAIN)[0] == post(served, FORM, PLAIN)[0] == 200
-    calls = []
-    monkeypatch.setitem(relay_app.app.before_request_funcs, None, [lambda: calls.append(1)])
+    calls = hook(own.app)
     assert post(served, FORM, PLAIN)[0] == 200 and calls
 
 
-def test_a_function_that_wraps_the_app_sees_every_push_though_its_header_is_known(served, monkeypatch):
+def test_a_function_that_wraps_the_app_sees_every_push_though_its_header_is_known(own, served, monkeypatch):
     assert post(served, FORM, PLAIN)[0] == post(served, FORM, PLAIN)[0] == 200
-    calls, inner = [], relay_app.app.wsgi_app
+    calls, inner = [], own.app.wsgi_app
     wrapper = lambda environ, start_response: calls.append(1) or inner(environ, start_response)  # noqa: E731
-    monkeypatch.setattr(relay_app.app, "wsgi_app", wrapper)
+    monkeypatch.setattr(own.app, "wsgi_app", wrapper)
     assert [post(served, FORM, PLAIN)[0] for _ in range(3)] == [200] * 3 and len(calls) == 3
 
 
 @pytest.mark.parametrize("hooks", ["before_request_funcs", "after_request_funcs", "teardown_request_funcs"])
-def test_hooks_of_a_blueprints_own_routes_leave_pushes_on_the_short_way(lanes_way, monkeypatch, hooks):
-    monkeypatch.setitem(getattr(relay_app.app, hooks), "shop", [lambda *_: pytest.fail("it is called")])
-    assert push(FORM, PLAIN)[0].startswith("200")
+def test_hooks_of_a_blueprints_own_routes_leave_pushes_on_the_short_way(own, lanes_way, monkeypatch, hooks):
+    monkeypatch.setitem(getattr(own.app, hooks), "shop", [lambda *_: pytest.fail("it is called")])
+    assert push(own, FORM, PLAIN)[0].startswith("200")
 
 
 # Keys and their rates, by all the ways.
 
-KEY = "a-key-that-is-long-enough"
 KEYED = {**FORM, "X-Relay-Key": KEY, "Via": "1.1 proxy"}
 
 
 @pytest.fixture
-def rated(monkeypatch):
-    """The relay lets a key push three times a second; gives the clock that it goes by."""
+def rated(own, monkeypatch):
+    """The clock by which the rates of keys are measured, in a list: see `own`."""
     now = [1000.0]
     monkeypatch.setattr("pushrelay.access.token_bucket.time.monotonic", lambda: now[0])
-    access = Access(Settings(push_keys=(Key("web", KEY),), push_rate=3))
-    monkeypatch.setattr(relay_app.relay.publisher, "access", access)
     return now
 
 
 @pytest.mark.parametrize("path", ["/push", "/"])
 @pytest.mark.parametrize("way", ["lanes_way", "flasks_way"])
-def test_a_key_that_pushes_too_much_is_told_when_to_come_back(request, rated, way, path):
+def test_a_key_that_pushes_too_much_is_told_when_to_come_back(own, request, rated, way, path):
     request.getfixturevalue(way)
-    assert [push(KEYED, PLAIN, path=path)[0] for _ in range(3)] == ["200 OK"] * 3
-    status, headers, body = push(KEYED, PLAIN, path=path)
+    assert [push(own, KEYED, PLAIN, path=path)[0] for _ in range(3)] == ["200 OK"] * 3
+    status, headers, body = push(own, KEYED, PLAIN, path=path)
     assert (status.lower(), dict(headers)["Retry-After"]) == ("429 too many requests", "1")
     assert json.loads(body)["error"] == "too_fast" and "web" in json.loads(body)["message"]
     rated[0] += 0.34
-    assert [push(KEYED, PLAIN, path=path)[0][:3] for _ in range(2)] == ["200", "429"]
-    assert relay_app.relay.publisher._broker.position("a") == "epoch:4"
+    assert [push(own, KEYED, PLAIN, path=path)[0][:3] for _ in range(2)] == ["200", "429"]
+    assert own.relay.broker.position("a") == "epoch:4"
 
 
-def test_each_publication_counts_and_what_is_refused_is_not_published(rated):
+def test_each_publication_counts_and_what_is_refused_is_not_published(own, rated):
     batch = json.dumps([{"destination": ["a", "b"], "data": 1}, {"destination": 7.5, "data": 1}]).encode()
     headers = {**KEYED, **JSON}
-    assert push(headers, batch)[0] == "200 OK"
-    assert push(headers, batch)[0][:3] == "429"
-    assert push(KEYED, b"destination=a&data=x&evnet=x")[0][:3] == "400"
-    assert push(KEYED, PLAIN)[0] == "200 OK"
-    assert push(KEYED, PLAIN)[0][:3] == "429"
-    assert relay_app.relay.publisher._broker.position("b") == "epoch:1"
+    assert push(own, headers, batch)[0] == "200 OK"
+    assert push(own, headers, batch)[0][:3] == "429"
+    assert push(own, KEYED, b"destination=a&data=x&evnet=x")[0][:3] == "400"
+    assert push(own, KEYED, PLAIN)[0] == "200 OK"
+    assert push(own, KEYED, PLAIN)[0][:3] == "429"
+    assert own.relay.broker.position("b") == "epoch:1"
 
 
-def test_pushes_whose_header_is_known_count_as_well(served, rated, asked):
+def test_pushes_whose_header_is_known_count_as_well(own, served, rated, asked):
     assert [post(served, KEYED, PLAIN)[0] for _ in range(5)] == [200, 200, 200, 429, 429]
     rated[0] += 1
     asked.clear()
     assert [post(served, KEYED, PLAIN)[0] for _ in range(3)] == [200] * 3 and not asked
     status, headers, body = post(served, KEYED, PLAIN)
     assert (status, dict(headers)["Retry-After"], json.loads(body)["error"]) == (429, "1", "too_fast")
-    assert relay_app.relay.publisher._broker.position("a") == "epoch:6"
+    assert own.relay.broker.position("a") == "epoch:6"
 
 
 def test_a_known_header_with_a_wrong_key_stays_wrong(served, rated):
@@ -338,11 +343,11 @@ def test_a_known_header_with_a_wrong_key_stays_wrong(served, rated):
         assert post(served, {**KEYED, "X-Relay-Key": KEY[:-1]}, PLAIN)[0] == 403
 
 
-def test_each_publication_counts_and_a_refused_one_does_not_though_the_header_is_known(served, rated, asked):
+def test_each_publication_counts_and_a_refused_one_does_not_though_the_header_is_known(own, served, rated, asked):
     body = b'{"destination": ["a", "b"], "data": 1}'
     headers = {**KEYED, **JSON}
     assert [post(served, headers, body)[0] for _ in range(3)] == [200, 429, 429]
-    assert relay_app.relay.publisher._broker.position("b") == "epoch:1"
+    assert own.relay.broker.position("b") == "epoch:1"
     rated[0] += 10
     asked.clear()
     assert [post(served, headers, body)[0] for _ in range(2)] == [200, 429] and len(asked) == 1
@@ -352,16 +357,16 @@ def test_this_machine_pushes_as_much_as_it_likes(served, rated):
     assert {post(served, FORM, PLAIN)[0] for _ in range(50)} == {200}
 
 
-def test_a_header_that_is_known_keeps_no_more_than_64_addresses(monkeypatch):
+def test_a_header_that_is_known_keeps_no_more_than_64_addresses(own, monkeypatch):
     """Programs that send one header may have any number of addresses; those behind the 64th are checked each time."""
     batcher = SimpleNamespace(is_full=lambda: False, add=lambda *_: None)
-    monkeypatch.setattr(relay_app.relay.publisher, "batcher", batcher)
-    asked, may_push = [], relay_app.relay.publisher.access.may_push
+    monkeypatch.setattr(own.relay.publisher, "batcher", batcher)
+    asked, may_push = [], own.relay.publisher.access.may_push
     monkeypatch.setattr(
-        relay_app.relay.publisher.access, "may_push", lambda env: asked.append(env["REMOTE_ADDR"]) or may_push(env)
+        own.relay.publisher.access, "may_push", lambda env: asked.append(env["REMOTE_ADDR"]) or may_push(env)
     )
     form = {"CONTENT_TYPE": "application/x-www-form-urlencoded", "CONTENT_LENGTH": str(len(PLAIN))}
-    take = lane_for(relay_app.relay.publisher, {"REQUEST_METHOD": "POST", "HTTP_HOST": "localhost", **form})
+    take = lane_for(own.relay.publisher, {"REQUEST_METHOD": "POST", "HTTP_HOST": "localhost", **form})
     addresses = [f"127.0.0.{number}" for number in range(1, 101)]
     for _ in range(2):
         for address in addresses:
