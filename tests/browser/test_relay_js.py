@@ -769,7 +769,7 @@ def test_io_resumes_within_the_page_and_hands_over_once(fake, page, relay):
             }"""
         )
         fake.waits_for("register", 1)
-        assert fake.sent("register")[-1] == {"token": "t", "id": "42"}, "another page begins anew"
+        assert fake.sent("register")[-1] == {"token": "t", "id": "42"}, "another page starts from the beginning"
     fake.push("e:6")
     page.pushed(1)
     fake.reconnect({"42": ["e:6", False]})
