@@ -1,152 +1,115 @@
-"""What ends by the clock while a socket is connected: the ids that it holds, and what it may push to."""
+"""What ends by the clock while a socket is connected: its ids, and the right to push."""
 
 import heapq
 import itertools
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from pushrelay.access.tokens import Rights
 
-SWEEP_AT = 1000  # entries from which on those of sockets that are gone are looked for
-_NOTHING: dict[str, Any] = {}  # what most states have; never written to
+from .socket_state import SocketState
 
+SWEEP_AT = 1000  # entries of the heap from which on those of disconnected sockets are removed
 
-class SocketState:
-    """What the relay knows of one socket, beside the rooms that it is in.
-
-    A socket in a room has been handed all that came after an offset, its `first`, up to broker.delivered().
-    """
-
-    __slots__ = ("_epoch", "_first", "_others", "_room", "due", "auth_request", "rights", "sid", "until")
-
-    def __init__(self, sid: str):
-        self.sid = sid
-        # `first` by room, in the store of one epoch. Most sockets have one room, for which a dict is too large.
-        self._epoch = ""
-        self._room: str | None = None
-        self._first = 0
-        self._others: dict[str, int] = _NOTHING
-        self.auth_request: Any = None  # what is being asked for it, see access/auth_url.py
-        # Only Expiries changes these; every thread reads them.
-        self.rights: Rights | None = None  # what was given last: what it may push to
-        self.until: dict[str, float] = _NOTHING  # room: when it has to be left, in seconds since 1970
-        self.due: float | None = None  # when Expiries looks at it next
-
-    def entered(self, room: str, epoch: str, first: int) -> None:
-        """The socket is in a room, and has been handed all that came after an offset."""
-        if epoch != self._epoch:
-            self._epoch, self._room, self._others = epoch, None, _NOTHING
-        if room in self._others:  # not in `_room` as well: left() would keep this entry
-            self._others[room] = first
-        elif self._room is None or self._room == room:
-            self._room, self._first = room, first
-        elif self._others:
-            self._others[room] = first
-        else:
-            self._others = {room: first}
-
-    def handed_since(self, room: str, epoch: str) -> int | None:
-        """Return the offset since which a socket in a room has been handed everything; None for another epoch's."""
-        if epoch != self._epoch:
-            return None
-        return self._first if room == self._room else self._others.get(room)
-
-    def left(self, room: str) -> None:
-        if room == self._room:
-            self._room = None
-        else:
-            self._others.pop(room, None)
+Ended = list[tuple[SocketState, list[str]]]  # sockets, and the rooms that each had to leave
 
 
 class Expiries:
-    """The states whose time will come. Any thread may call it; nothing here waits.
+    """The times at which sockets lose their rights. Any thread may call it; nothing here waits.
 
-    `leave(state, rooms)` takes a socket out of rooms; it must not wait. `is_there(sid)` tells whether it is connected.
+    `leave(state, rooms)` takes a socket out of rooms; it must not wait. `is_connected(sid)` returns whether a socket is
+    connected. Times are in seconds since 1970, as in tokens, and are compared with the wall clock each second.
     """
 
-    def __init__(self, leave: Callable[[SocketState, list[str]], None], is_there: Callable[[str], bool]):
+    def __init__(self, leave: Callable[[SocketState, list[str]], None], is_connected: Callable[[str], bool]):
         self._leave = leave
-        self._is_there = is_there
-        self._lock = threading.Lock()  # over all that follows, and over what it has of states
-        # The next one first. A state has one entry, and another only where it is due earlier than that: who registers
-        # again and again adds nothing. The entry that is not its `due` is an old one.
+        self._is_connected = is_connected
+        self._lock = threading.Lock()  # over all that follows, and over the expiry and rights of every state
+        # The next time first. A socket has one entry, and another one only for an earlier time, so that a page that
+        # registers in a loop adds nothing. An entry whose time is not the state's `next_expiry` is an old one.
         self._heap: list[tuple[float, int, SocketState]] = []
-        self._numbers = itertools.count()
+        self._numbers = itertools.count()  # so that states are never compared
         self._sweep_at = SWEEP_AT
 
     def set_expiry(self, state: SocketState, rooms: Iterable[str], expires: float | None) -> dict[str, float | None]:
-        """Let a socket be in rooms until a time, or with None for good; returns what was before, for restore()."""
-        if expires is None and not state.until:
+        """Let a socket be in rooms until a time, without an end if that is None. Return what was set before."""
+        if expires is None and not state.expiry:
             return {}
         with self._lock:
-            before = {room: state.until.get(room) for room in rooms}
+            before = {room: state.expiry.get(room) for room in rooms}
             self._set(state, dict.fromkeys(before, expires))
         return before
 
     def restore(self, state: SocketState, before: dict[str, float | None]) -> None:
+        """Set again what set_expiry() returned."""
         with self._lock:
             self._set(state, before)
 
     def grant(self, state: SocketState, rights: Rights) -> None:
-        """What a socket may push to from now on."""
+        """Set what a socket may push to from now on."""
         with self._lock:
             state.rights = rights
             self._schedule(state)
 
     def forget(self, state: SocketState, room: str) -> None:
-        """A room was left."""
+        """Forget the time of a room that the socket has left."""
         with self._lock:
-            state.until.pop(room, None)
+            state.expiry.pop(room, None)
 
-    def take_due(self, now: float) -> list[tuple[SocketState, list[str]]]:
-        """End what is over; returns whose, and the rooms that each was taken out of."""
-        ended = []
+    def end_due(self, now: float) -> Ended:
+        """Take sockets out of the rooms whose time is up. Return those that lost rooms or the right to push."""
+        ended: Ended = []
         while True:
             with self._lock:
                 if not self._heap or self._heap[0][0] > now:
                     return ended
                 due, _, state = self._heap[0]
-                is_valid = state.due == due and self._is_there(state.sid)
-                heapq.heappop(self._heap)  # now, as python-socketio may fail at that while others disconnect
+                is_valid = state.next_expiry == due and self._is_connected(state.sid)
+                heapq.heappop(self._heap)  # after is_connected(), which may raise while other sockets disconnect
                 if is_valid:
                     ended += self._end(state, now)
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def _end(self, state: SocketState, now: float) -> list[tuple[SocketState, list[str]]]:
-        rooms = [room for room, expires in state.until.items() if expires <= now]
+    def _end(self, state: SocketState, now: float) -> Ended:
+        rooms = [room for room, expires in state.expiry.items() if expires <= now]
         for room in rooms:
-            del state.until[room]
+            del state.expiry[room]
         self._leave(state, rooms)
-        rights_end = state.rights is not None and state.rights.expires is not None and state.rights.expires <= now
-        tell = bool(rooms) or (rights_end and bool(state.rights.push))
-        if rights_end:
+        rights, may_push = state.rights, False
+        if rights is not None and rights.expires is not None and rights.expires <= now:
+            may_push = bool(rights.push)
             state.rights = None
-        state.due = None
+        state.next_expiry = None
         self._schedule(state)
-        return [(state, rooms)] if tell else []
+        return [(state, rooms)] if rooms or may_push else []
 
-    def _set(self, state: SocketState, until: dict[str, float | None]) -> None:
-        for room, expires in until.items():
+    def _set(self, state: SocketState, times: dict[str, float | None]) -> None:
+        for room, expires in times.items():
             if expires is None:
-                state.until.pop(room, None)
-            elif state.until:
-                state.until[room] = expires
+                state.expiry.pop(room, None)
+            elif state.expiry:
+                state.expiry[room] = expires
             else:
-                state.until = {room: expires}
+                state.expiry = {room: expires}
         self._schedule(state)
 
     def _schedule(self, state: SocketState) -> None:
-        times = list(state.until.values())
+        times = list(state.expiry.values())
         if state.rights is not None and state.rights.expires is not None:
             times.append(state.rights.expires)
-        if not times or (state.due is not None and state.due <= min(times)):
+        if not times or (state.next_expiry is not None and state.next_expiry <= min(times)):
             return
-        state.due = min(times)
-        heapq.heappush(self._heap, (state.due, next(self._numbers), state))
+        state.next_expiry = min(times)
+        heapq.heappush(self._heap, (state.next_expiry, next(self._numbers), state))
         if len(self._heap) > self._sweep_at:
-            self._heap = [entry for entry in self._heap if entry[0] == entry[2].due and self._is_there(entry[2].sid)]
-            heapq.heapify(self._heap)
-            self._sweep_at = max(SWEEP_AT, 2 * len(self._heap))
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove old entries and those of sockets that have disconnected."""
+        self._heap = [
+            entry for entry in self._heap if entry[0] == entry[2].next_expiry and self._is_connected(entry[2].sid)
+        ]
+        heapq.heapify(self._heap)
+        self._sweep_at = max(SWEEP_AT, 2 * len(self._heap))

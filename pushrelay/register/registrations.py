@@ -1,7 +1,7 @@
-"""Who holds which ids: register, unregister, acknowledge, and what a socket may push; may they, and what did they miss.
+"""The events of sockets about their ids: register, unregister, ack, and push; who may do what, and what was missed.
 
-Which ids a socket may register: any, as long as none of the settings `secret`, `id_cookie` and `auth_url` says
-otherwise; else those that its token allows, or that PHP says, and `me`, the one that its cookie names.
+A socket may register any id if none of the settings `secret`, `id_cookie` and `auth_url` is set. Otherwise it may
+register the ids that its token allows, or that PHP allows, and `me`, the id that its cookie names.
 """
 
 import logging
@@ -16,32 +16,32 @@ from pushrelay.errors import NotYet, Refused, bad
 from pushrelay.json_text import encode
 from pushrelay.names import check_exact
 from pushrelay.push.fields import Push, checked
+from pushrelay.rooms.rooms import Rooms, Timer
 from pushrelay.settings import Settings
 from pushrelay.store import Broker
 from pushrelay.store.publication import offset_of
 
-from .expiry import Expiries, SocketState
+from .expiry import Expiries
 from .registration import BYTES_EACH, FINISH_SECONDS, Registration, leave, rooms_of_socket
+from .socket_state import SocketState, state_of
 from .subscription import Subscription, destination_in, rooms_of, subscriptions_of
 
 log = logging.getLogger(__name__)
 
-STATE_KEY = "relay.socket_state"  # in the environ that is a socket's own: its SocketState
 EXPIRED = "the time that the token gave (exp) is over, and these ids were left: register them again with a new token"
 
 
 class Registrations:
-    """What sockets may and do hold. Any thread may call it.
+    """The ids that sockets hold and may hold. Any thread may call it.
 
-    `manager` is Socket.IO's, with RoomManager's methods. `sid` and `environ` are the socket's own. `on_ack(destination,
-    offset, sid)` is told what was acknowledged. `settings` are the relay's. `address_of(environ)` is the address of a
-    socket's client, None if that is this machine's own.
+    `on_ack(destination, offset, sid)` is called for each acknowledgement. `address_of(environ)` returns the address of
+    a socket's client, None if that is this machine's own. In the methods, `sid` and `environ` are the socket's own.
     """
 
     def __init__(
         self,
         broker: Broker,
-        manager: Any,
+        manager: Rooms,
         settings: Settings,
         on_ack: Callable[[str, int, str], None],
         address_of: Callable[[dict[str, Any]], str | None] = lambda environ: None,
@@ -53,20 +53,20 @@ class Registrations:
         self._address_of = address_of
         self._tokens = Tokens(settings) if settings.secret else None
         self._auth = AuthBackend(settings) if settings.auth_url else None
-        self._in_progress: dict[str, Registration] = {}  # sid: the register that is under way, and may be waiting
+        self._in_progress: dict[str, Registration] = {}  # by sid: its register, which may be waiting
         self._expiries = Expiries(self._leave_rooms, lambda sid: manager.is_connected(sid, "/"))
 
-    # What pages ask for. All raise Refused, StoreError, and NotYet if they are to be called again later.
+    # The events. All of them raise Refused, StoreError, and NotYet if they are to be called again later.
 
     def register(self, message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
-        """Replay what was missed, and go live, for all ids or for none; returns the answer for each."""
+        """Replay what the socket missed and enter the rooms, for all ids or for none. Return the answer for each id."""
         registration = self._in_progress.get(sid)
         if registration is None or not registration.has_waited:
             self._await_allowance(sid)
-            registration = self._registration(message, sid, environ)
+            registration = self._begin(message, sid, environ)
         is_over = True
         try:
-            return {"ids": self._go_on(registration, message, environ)}
+            return {"ids": self._run(registration, message, environ)}
         except NotYet:
             is_over = not registration.has_waited
             raise
@@ -74,51 +74,8 @@ class Registrations:
             if is_over:
                 self._forget(registration)
 
-    def _await_allowance(self, sid: str) -> None:
-        """Raise NotYet while earlier events of this socket have caused more work than it may cause."""
-        manager = self._manager
-        if not manager.can_defer or not (seconds := manager.overdraft(sid)):
-            return
-        timers: list[Any] = []
-        raise NotYet(
-            lambda callback: timers.append(manager.call_later(seconds, callback)),
-            lambda: [timer.cancel() for timer in timers],
-        )
-
-    def _charge(self, sid: str, events: float) -> None:
-        if events and self._manager.can_defer:
-            self._manager.charge(sid, events)
-
-    def _registration(self, message: Any, sid: str, environ: dict[str, Any]) -> Registration:
-        subscriptions = self._subscriptions(message, environ)
-        since = since_of(message.get("since"), [subscription.name for subscription in subscriptions])
-        rooms = rooms_of_socket(self._manager, sid)
-        if len(rooms.union(subscription.room for subscription in subscriptions)) > self._settings.max_ids:
-            bad("too_many_ids", f"a socket registers {self._settings.max_ids} ids at most (setting max_ids)")
-        state = state_of(sid, environ)
-        registration = Registration(
-            self._broker, self._manager, self._expiries, state, subscriptions, since, self._forget
-        )
-        self._in_progress[sid] = registration
-        return registration
-
-    def _go_on(self, registration: Registration, message: Any, environ: dict[str, Any]) -> dict[str, Any]:
-        if not registration.has_waited:
-            state = state_of(registration.sid, environ)
-            registration.begin(self._rights(message.get("token"), registration.subscriptions, state, environ))
-        try:
-            return registration.go_on()
-        except NotYet:
-            self._manager.let_stay(registration.sid)  # it is being sent what it came for
-            raise
-        finally:
-            self._charge(registration.sid, registration.take_cost())
-
-    def _forget(self, registration: Registration) -> None:
-        if self._in_progress.get(registration.sid) is registration:
-            del self._in_progress[registration.sid]
-
     def unregister(self, message: Any, sid: str, environ: dict[str, Any]) -> None:
+        """Leave the rooms of these ids. Nothing is sent for them any more when this returns."""
         state, subscriptions = state_of(sid, environ), self._subscriptions(message, environ)
         for subscription in subscriptions:
             leave(self._manager, state, subscription.room)
@@ -127,16 +84,16 @@ class Registrations:
         self._let_finish(subscription.destination for subscription in subscriptions)
 
     def ack(self, message: Any, sid: str, environ: dict[str, Any]) -> None:
-        """All up to this position has been dealt with, for every socket that asks for what is not acknowledged."""
+        """Note that everything up to a position was received, for all sockets that ask for what is not acknowledged."""
         subscriptions, position = self._subscriptions(message, environ), message.get("position")
         if len(subscriptions) > 1:
-            bad("invalid_id", "a position is one id's: acknowledge each id on its own")
+            bad("invalid_id", "a position belongs to one id: acknowledge each id on its own")
         subscription = subscriptions[0]
         if subscription.room not in rooms_of_socket(self._manager, sid):
             bad("not_registered", "register an id before you acknowledge what came for it")
         if not isinstance(position, str):
             bad("invalid_position", "position is the id of the publication that is acknowledged")
-        position = subscription.meant(position, self._broker.epoch)
+        position = subscription.position_in_store(position, self._broker.epoch)
         try:
             self._broker.ack(subscription.destination, position)
         except ValueError as error:
@@ -144,7 +101,7 @@ class Registrations:
         self._on_ack(subscription.destination, offset_of(position), sid)
 
     def read_push(self, message: Any, sid: str, environ: dict[str, Any]) -> Push:
-        """The push that a socket asks for, if it may."""
+        """Return the push that a socket asks for, if it may push that."""
         fields = fields_of(message, '{destination: "42", data: "hello"}')
         rights = None if self._settings.socket_push else self._push_rights(state_of(sid, environ))
         check_exact(fields.get("destination"))
@@ -153,81 +110,115 @@ class Registrations:
             bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")
         for each in push.destinations:
             if rights is not None and not rights.push.allows(each):
-                message = f"this page may not push to {each!r:.100}: its rights do not say so (claim push)"
+                message = f"this page may not push to {each!r:.100}: its rights do not allow it (claim push)"
                 raise Refused(403, "not_allowed", message)
-        if self._manager.can_defer and (seconds := self._manager.overdraft(sid)):
+        if seconds := self._manager.overdraft(sid):
             message = f"this page has used up its allowance (setting max_event_rate): push again in {seconds:.0f} s"
             raise Refused(429, "too_many_events", message)
         count = len(push.destinations)
         self._charge(sid, count - 1 + count * len(push.text) / BYTES_EACH)
         return push
 
-    # What the relay calls beside that.
+    # Called by the relay.
 
     def each_second(self) -> None:
-        """End what is over by the clock, and tell the sockets. It waits for a moment at most."""
-        for state, rooms in self._expiries.take_due(time.time()):
-            # What expires is never `me`: it has the name that its room has.
+        """End what is over by the clock, and send those sockets `relay_error`. It takes a moment."""
+        for state, rooms in self._expiries.end_due(time.time()):
+            # `me` never expires, so each room's name holds the id as the page knows it.
             ids = [destination_in(room) for room in rooms]
             refusal = {"ok": False, "error": "token_expired", "message": EXPIRED, "ids": ids}
             if registration := self._in_progress.get(state.sid):
                 registration.let_finish(FINISH_SECONDS)
-            self._let_finish(ids)  # nothing comes for these behind the message
+            self._let_finish(ids)  # nothing comes for these ids behind the message
             try:
                 self._manager.send_text(encode(["relay_error", refusal]), state.sid)
             except Exception:
-                log.exception("a socket could not be told that its time is over")
+                log.exception("token_expired could not be sent to a socket")
         if self._auth is not None:
             self._auth.fail_overdue()
 
     def close(self, destinations: list[str]) -> int:
-        """Close all sockets that hold one of these, or whose register is under way; returns how many those were.
+        """Disconnect all sockets that hold one of these ids or are registering it; return their number.
 
-        Who registers next is asked about anew: who was logged out just now must not be let in by what PHP said before.
+        Results of auth_url are forgotten: a visitor who was logged out just now must not be let in by an earlier one.
         """
         if self._auth is not None:
             self._auth.forget_results()
         rooms = {room for each in destinations for room in rooms_of(each)}
-        # Registers under way first: a socket whose register is over by now is in its rooms already.
-        in_progress = [each for each in list(self._in_progress.values()) if not each.rooms.isdisjoint(rooms)]
-        for each in in_progress:
+        # Registers in progress first: when a register is done, its socket is in its rooms already.
+        registrations = [each for each in list(self._in_progress.values()) if not each.rooms.isdisjoint(rooms)]
+        for each in registrations:
             each.ended = True
-        sids = {*self._manager.sids_in(list(rooms)), *(each.sid for each in in_progress)}
-        # Other ids that these sockets are registering: they are taken out of all rooms, and must enter no more.
+        sids = {*self._manager.sids_in(list(rooms)), *(each.sid for each in registrations)}
+        # These sockets are taken out of all rooms below, so registers of other ids must not enter a room after that.
         others = [each for each in list(self._in_progress.values()) if each.sid in sids and not each.ended]
         for each in others:
             each.ended = True
-        in_progress += others
-        self._empty_rooms_of(sids)
-        for each in in_progress:
+        self._leave_all(sids)
+        for each in registrations + others:
             each.let_finish(FINISH_SECONDS)
         self._manager.disconnect_all(sids)
         return len(sids)
 
-    def _empty_rooms_of(self, sids: set[str]) -> None:
-        """Take sockets out of all their rooms; nothing is handed to them any more when this returns."""
-        left = set()
-        for sid in sids:
-            for room in rooms_of_socket(self._manager, sid):
-                self._manager.leave_room(sid, "/", room)
-                left.add(destination_in(room))
-        self._let_finish(left)
+    # The steps of a register.
 
-    def _let_finish(self, destinations: Iterable[str]) -> None:
-        for each in destinations:
-            self._broker.let_finish(each, FINISH_SECONDS)
+    def _await_allowance(self, sid: str) -> None:
+        """Raise NotYet while earlier events of this socket have caused more work than it may cause."""
+        if seconds := self._manager.overdraft(sid):
+            timers: list[Timer] = []
 
-    # May they?
+            def call_when_ready(callback: Callable[[], None]) -> None:
+                timers.append(self._manager.call_later(seconds, callback))
+
+            def cancel() -> None:
+                for timer in timers:
+                    timer.cancel()
+
+            raise NotYet(call_when_ready, cancel)
+
+    def _begin(self, message: Any, sid: str, environ: dict[str, Any]) -> Registration:
+        subscriptions = self._subscriptions(message, environ)
+        since = since_of(message.get("since"), [subscription.name for subscription in subscriptions])
+        rooms = rooms_of_socket(self._manager, sid)
+        if len(rooms.union(subscription.room for subscription in subscriptions)) > self._settings.max_ids:
+            bad("too_many_ids", f"a socket registers at most {self._settings.max_ids} ids (setting max_ids)")
+        registration = Registration(
+            self._broker, self._manager, self._expiries, state_of(sid, environ), subscriptions, since, self._forget
+        )
+        self._in_progress[sid] = registration
+        return registration
+
+    def _run(self, registration: Registration, message: Any, environ: dict[str, Any]) -> dict[str, Any]:
+        if not registration.has_waited:
+            state = state_of(registration.sid, environ)
+            registration.begin(self._rights(message.get("token"), registration.subscriptions, state, environ))
+        try:
+            return registration.run()
+        except NotYet:
+            self._manager.let_stay(registration.sid)  # it is being sent what it registered for
+            raise
+        finally:
+            self._charge(registration.sid, registration.take_cost())
+
+    def _forget(self, registration: Registration) -> None:
+        if self._in_progress.get(registration.sid) is registration:
+            del self._in_progress[registration.sid]
+
+    def _charge(self, sid: str, events: float) -> None:
+        if events:
+            self._manager.charge(sid, events)
+
+    # Rights.
 
     def _rights(
         self, token: Any, subscriptions: list[Subscription], state: SocketState, environ: dict[str, Any]
     ) -> Rights | None:
-        """What gives a socket the right to these ids; None where it needs none. Raises Refused, and NotYet."""
+        """Return the rights of a socket to these ids, None if it needs none. Raise Refused if it has none."""
         names = [subscription.name for subscription in subscriptions if not subscription.is_me]
         if self._tokens is not None and (token is not None or (names and self._auth is None)):
-            rights, source = self._tokens.read(token), "its token does not (claim ids)"
+            rights, source = self._tokens.read(token), "its token does not allow it (claim ids)"
         elif names and self._auth is not None:
-            rights, source = self._asked(state, environ), "the site does not (setting auth_url)"
+            rights, source = self._rights_from(self._auth, state, environ), "the site does not (setting auth_url)"
             rights.check_time()
         elif names and self._settings.id_cookie:
             rights, source = None, 'here a page registers "me", its own id (setting id_cookie), and no other'
@@ -238,23 +229,22 @@ class Registrations:
                 raise Refused(403, "not_allowed", f"this page may not register {name!r:.100}: {source}")
         return rights
 
-    def _asked(self, state: SocketState, environ: dict[str, Any]) -> Rights:
-        """What PHP says about this browser. Raises NotYet until that is known, where the manager can wait for it."""
-        # What was asked for this socket is its answer, also where answers count for no time at all.
-        auth_request = state.auth_request
-        if auth_request is None or (auth_request.is_done and auth_request.is_stale):
-            share = self._manager.share_of(state.sid) if self._manager.can_defer else None
-            auth_request = state.auth_request = self._auth.request(self._visitor(environ), share)
-        if not auth_request.is_done:
-            if self._manager.can_defer:
-                raise NotYet(auth_request.call_when_done, lambda: self._auth.release(auth_request))
-            auth_request.wait()
-        state.auth_request = None
-        return auth_request.result()
+    def _rights_from(self, auth: AuthBackend, state: SocketState, environ: dict[str, Any]) -> Rights:
+        """Return the rights that PHP gives this browser. Raise NotYet until they are known, if handlers may do so.
 
-    def _visitor(self, environ: dict[str, Any]) -> Visitor:
-        address = self._address_of(environ) or ""
-        return Visitor(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_USER_AGENT", ""), address)
+        A request that was made for this socket is good for it even if results are not kept (auth_cache = 0).
+        """
+        request = state.auth_request
+        if request is None or (request.is_done and request.is_stale):
+            address = self._address_of(environ) or ""
+            visitor = Visitor(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_USER_AGENT", ""), address)
+            request = state.auth_request = auth.request(visitor, self._manager.share_of(state.sid))
+        if not request.is_done:
+            if self._manager.can_defer:
+                raise NotYet(request.call_when_done, lambda: auth.release(request))
+            request.wait()
+        state.auth_request = None
+        return request.result()
 
     def _push_rights(self, state: SocketState) -> Rights:
         rights = state.rights
@@ -271,35 +261,45 @@ class Registrations:
     def _subscriptions(self, message: Any, environ: dict[str, Any]) -> list[Subscription]:
         fields = fields_of(message, '{id: "42"}')
         if "id" not in fields:
-            bad("missing_id", 'say which id you mean: {id: "42"}, or a list of ids')
+            bad("missing_id", 'name the id: {id: "42"}, or a list of ids')
         return subscriptions_of(fields["id"], environ, self._settings)
 
     def _leave_rooms(self, state: SocketState, rooms: list[str]) -> None:
         for room in rooms:
             leave(self._manager, state, room)
 
+    def _leave_all(self, sids: set[str]) -> None:
+        """Take sockets out of all their rooms. Nothing is delivered to them any more when this returns."""
+        left = set()
+        for sid in sids:
+            for room in rooms_of_socket(self._manager, sid):
+                self._manager.leave_room(sid, "/", room)
+                left.add(destination_in(room))
+        self._let_finish(left)
 
-def state_of(sid: str, environ: dict[str, Any]) -> SocketState:
-    """What is known of a socket. A client that left the namespace and came back is another one."""
-    state = environ.get(STATE_KEY)
-    if state is None or state.sid != sid:
-        state = environ[STATE_KEY] = SocketState(sid)
-    return state
+    def _let_finish(self, destinations: Iterable[str]) -> None:
+        """Wait for deliveries under way: a socket that has just left a room may still be among their receivers."""
+        for each in destinations:
+            self._broker.let_finish(each, FINISH_SECONDS)
 
 
 def fields_of(message: Any, example: str) -> dict[str, Any]:
+    """Return the fields of an event. Raises Refused if its argument is not an object."""
     if not isinstance(message, dict):
         bad("invalid_message", f"send an object such as {example}")
     return message
 
 
 def since_of(since: Any, ids: list[str]) -> dict[str, str | None]:
-    """For each id, from where on it is to be replayed. Raises Refused."""
+    """Return for each id the position to replay from, "acked", or None for no replay. Raises Refused."""
     if since is None or since == "acked":
         return dict.fromkeys(ids, since)
     if isinstance(since, str):
         if len(ids) > 1:
-            bad("invalid_since", "a position is one id's: for several ids, since is an object, a position for each")
+            bad(
+                "invalid_since",
+                "a position belongs to one id: for several ids, since is an object with a position for each",
+            )
         return {ids[0]: since}
     if not isinstance(since, dict) or not all(each is None or isinstance(each, str) for each in since.values()):
         bad("invalid_since", 'since is a position, "acked", or an object with one of these for each id')

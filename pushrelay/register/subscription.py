@@ -1,8 +1,11 @@
-"""An id as a socket holds it: under its own name, or as `me`, the cookie's value that the page must never learn.
+"""An id as a socket holds it: under its own name, or as `me`, the value of a cookie that the page must never learn.
 
-With the setting `id_cookie` a page that registers `me` holds the destination that its cookie names. It sits in a second
-room of that destination, whose publications say `me`, and positions that are this destination's alone: a position from
-before a login means nothing after it. Publishers know nothing of all that.
+With the setting `id_cookie`, a page that registers `me` holds the destination that its cookie names. It is in a second
+room of that destination, whose events name the destination `me`. So an event is still encoded once for all sockets that
+share a session. Publishers do not notice any of this.
+
+The positions of `me` are `EPOCH~HASH:OFFSET`, with a hash of the destination. For relay.js a login is thus a change of
+epoch, and it takes nothing from before the login for the new session's.
 """
 
 import hashlib
@@ -13,48 +16,54 @@ from typing import Any, NamedTuple
 from pushrelay.access.cookies import cookie_names, cookie_value
 from pushrelay.errors import Refused, bad
 from pushrelay.names import check_exact, destinations_of
+from pushrelay.rooms.rooms import Rooms
 from pushrelay.settings import Settings
 from pushrelay.store.publication import Publication
 
 ME = "me"
-# Who writes a client of their own chooses its cookies. PHP's session ids have 22 characters or more; a user's number,
-# which only a token may open, could otherwise be had by a cookie that says it.
-SHORTEST_BESIDE = 20
+# If tokens or auth_url guard other ids, a cookie that is `me` has at least this length: any program can send the cookie
+# PHPSESSID=42, and would receive what only a token for 42 opens. PHP's session ids have 22 characters or more.
+LEAST_GUARDED = 20
 
 
 def room_of(destination: str) -> str:
-    """The Socket.IO room of a destination. No sid holds a colon, so no destination is ever taken for one."""
+    """Return the Socket.IO room of a destination.
+
+    python-socketio has a room for each sid, with the sid for a name. No sid holds a colon, so nobody can register the
+    room of another client or push to one.
+    """
     return f"to:{destination}"
 
 
 class Subscription(NamedTuple):
-    """One id that a socket registers."""
+    """An id that a socket registers."""
 
-    name: str  # what the page calls it
+    name: str  # as the page knows it
     destination: str
     room: str
 
     @property
     def is_me(self) -> bool:
+        """Return whether the page knows it as `me`."""
         return self.room.startswith("me:")
 
     def text(self, publication: Publication) -> str:
-        """The event that brings a publication to it."""
+        """Return the event that delivers a publication to it, as JSON."""
         if self.is_me:
-            publication = publication._replace(destination=ME, position=self.shown(publication.position))
+            publication = publication._replace(destination=ME, position=self.shown_position(publication.position))
         return publication.as_event()
 
-    def shown(self, position: str) -> str:
-        """A position as the page sees it."""
+    def shown_position(self, position: str) -> str:
+        """Return a position as the page sees it."""
         if not self.is_me:
             return position
         epoch, _, offset = position.rpartition(":")
         return f"{_shown_epoch(epoch, self.destination)}:{offset}"
 
-    def meant(self, position: str, epoch: str) -> str:
-        """The position that the page means in a store of this epoch; another session's is none of any.
+    def position_in_store(self, position: str, epoch: str) -> str:
+        """Return the position that a page means, for a store of this epoch. Another session's is unknown to the store.
 
-        Those that publishers see are taken from the page as well: its PHP may have written one into it.
+        Positions as publishers see them are accepted as well, because PHP may have written one into the page.
         """
         shown, _, offset = position.rpartition(":")
         return f"{epoch}:{offset}" if self.is_me and shown == _shown_epoch(epoch, self.destination) else position
@@ -62,26 +71,27 @@ class Subscription(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _shown_epoch(epoch: str, destination: str) -> str:
-    # 48 bits of a hash: enough to tell two sessions of a browser apart, and nothing to get back a session id from.
+    # 48 bits of a keyed hash tell two sessions of a browser apart, and no session id can be computed from them.
     return f"{epoch}~{hashlib.blake2b(destination.encode(), digest_size=6, key=epoch.encode()[:64]).hexdigest()}"
 
 
 def own_subscription(destination: str) -> Subscription:
+    """Return the subscription `me` to a destination."""
     return Subscription(ME, destination, f"me:{destination}")
 
 
 def rooms_of(destination: str) -> list[str]:
-    """All rooms whose sockets hold a destination."""
+    """Return all rooms whose sockets hold a destination."""
     return [room_of(destination), own_subscription(destination).room]
 
 
 def destination_in(room: str) -> str:
-    """The destination that one of these rooms belongs to."""
+    """Return the destination that one of these rooms belongs to."""
     return room.partition(":")[2]
 
 
 def subscriptions_of(ids: Any, environ: dict[str, Any], settings: Settings) -> list[Subscription]:
-    """The subscriptions for an id, or for a list of them, on a socket with this environ. Raises Refused."""
+    """Return the subscriptions for an id or a list of ids, on a socket with this environ. Raises Refused."""
     check_exact(ids)
     names = destinations_of(ids, settings, settings.max_ids)
     cookie = settings.id_cookie
@@ -94,6 +104,7 @@ def subscriptions_of(ids: Any, environ: dict[str, Any], settings: Settings) -> l
 
 
 def _own_id(environ: dict[str, Any], settings: Settings) -> str:
+    """Return the destination that is `me` on a socket. Raises Refused if its cookie is missing or too short."""
     value = cookie_value(environ.get("HTTP_COOKIE", ""), settings.id_cookie)
     if not value:
         message = (
@@ -102,23 +113,27 @@ def _own_id(environ: dict[str, Any], settings: Settings) -> str:
             "relay's own host name"
         )
         raise Refused(403, "missing_cookie", message)
-    if (settings.secret or settings.auth_url) and len(value) < SHORTEST_BESIDE:
+    if (settings.secret or settings.auth_url) and len(value) < LEAST_GUARDED:
         bad(
             "invalid_cookie",
-            f"the value of the cookie {settings.id_cookie} can be guessed: where other ids are guarded (settings "
-            f"secret and auth_url), it has {SHORTEST_BESIDE} characters or more",
+            f"the value of the cookie {settings.id_cookie} can be guessed: it needs at least {LEAST_GUARDED} "
+            "characters if other ids are guarded (settings secret and auth_url)",
         )
     return destinations_of(value, settings)[0]
 
 
 def _others(environ: dict[str, Any], missing: str) -> str:
-    """Return the names of cookies that came, in case the setting id_cookie has a wrong name."""
+    """Return the names of the cookies that the browser sent, in case the setting id_cookie has a wrong name."""
     sent = ", ".join(name for name in cookie_names(environ.get("HTTP_COOKIE", "")) if name != missing)
     return f", but {sent} (the setting id_cookie has the exact name, in upper and lower case)" if sent else ""
 
 
-def delivery(manager: Any, settings: Settings) -> Callable[[Publication, str | None], int]:
-    """What hands a publication to the sockets that registered its destination, and returns how many those are."""
+def delivery(manager: Rooms, settings: Settings) -> Callable[[Publication, str | None], int]:
+    """Return the function that delivers publications for a broker: `deliver(publication, skip_sid)`.
+
+    It sends a publication to the sockets that registered its destination, except to `skip_sid`, and returns their
+    number.
+    """
 
     def deliver(publication: Publication, skip_sid: str | None) -> int:
         return manager.deliver_text(publication.as_event, room_of(publication.destination), skip_sid)

@@ -18,7 +18,8 @@ from .packet import Packet, StrictPacket
 
 log = logging.getLogger(__name__)
 
-# Made once: json.dumps makes a new encoder for every call that does not want its default separators.
+# Made once, because json.dumps makes a new encoder for each call with other separators. It takes all that json.dumps
+# takes, unlike json_text.encode: an app's own events may hold NaN or half a surrogate pair.
 encode = json.JSONEncoder(separators=(",", ":")).encode
 EVENT = f"{MESSAGE}{sio.EVENT}"
 # An event that wants an answer, with or without attachments (Socket.IO protocol 5, "Packet encoding").

@@ -176,6 +176,27 @@ class WerkzeugManager(socketio.Manager):
         """Return False: see send_if_clear()."""
         return False
 
+    def call_when_clear(self, sid: str, callback: Callable[[], None]) -> None:
+        """Call back at once: see send_if_clear()."""
+        callback()
+
+    def charge(self, sid: str, events: float) -> None:
+        """Do nothing: the stock engine does not limit events."""
+
+    def overdraft(self, sid: str) -> float:
+        """Return 0: see charge()."""
+        return 0.0
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> threading.Timer:
+        """Call back after this number of seconds. Return a timer with `cancel()`."""
+        timer = threading.Timer(seconds, callback)
+        timer.start()
+        return timer
+
+    def share_of(self, sid: str) -> str | None:
+        """Return None: all clients share one turn."""
+        return None
+
     def let_client_stay(self, eio_sid: str, namespace: str) -> None:
         """Do nothing, as let_stay()."""
 

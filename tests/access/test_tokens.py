@@ -13,7 +13,8 @@ from conftest import ROOT, need, wait_for
 
 from pushrelay.access.tokens import Patterns, Rights, Tokens, sign
 from pushrelay.errors import Refused
-from pushrelay.register.expiry import SWEEP_AT, Expiries, SocketState
+from pushrelay.register.expiry import SWEEP_AT, Expiries
+from pushrelay.register.socket_state import SocketState
 from pushrelay.settings import Settings
 from pushrelay.store import open_broker
 from pushrelay.store.maintenance import Maintenance
@@ -200,9 +201,9 @@ def test_a_room_that_was_entered_again_and_left_leaves_nothing_behind():
         holder.entered(f"to:{n}", "epoch", 5)
         holder.left("first")
         holder.entered(f"to:{n}", "epoch", 3)
-        assert holder.handed_since(f"to:{n}", "epoch") == 3
+        assert holder.delivered_since(f"to:{n}", "epoch") == 3
         holder.left(f"to:{n}")
-        assert holder.handed_since(f"to:{n}", "epoch") is None
+        assert holder.delivered_since(f"to:{n}", "epoch") is None
     assert not holder._others
 
 
@@ -217,7 +218,7 @@ def test_a_failure_ends_neither_the_upkeep_nor_a_time_that_is_to_be_kept(caplog)
     left = []
     expiries = Expiries(lambda holder, rooms: left.extend(rooms), is_there)
     expiries.set_expiry(SocketState("s"), ["to:a"], 1.0)
-    maintenance = Maintenance(open_broker("memory:", lambda *_: 0), lambda: expiries.take_due(2.0))
+    maintenance = Maintenance(open_broker("memory:", lambda *_: 0), lambda: expiries.end_due(2.0))
     maintenance.start()
     wait_for(lambda: left == ["to:a"], "the end of it", 5)
     maintenance.close()

@@ -185,7 +185,7 @@ class Histories(RuleBasedStateMachine):
         self.listen()
 
     def shown(self, name, offset):
-        return registrations.Subscription.shown(self.seat(name), self.desk.since(offset))
+        return registrations.Subscription.shown_position(self.seat(name), self.desk.since(offset))
 
     def seat(self, name):
         from pushrelay.register.subscription import own_subscription, room_of

@@ -13,7 +13,7 @@ from desk import SECRET, Desk
 from pushrelay.access.tokens import sign
 from pushrelay.errors import StoreError
 from pushrelay.register import registration as registering
-from pushrelay.register.expiry import SocketState
+from pushrelay.register.socket_state import SocketState
 from pushrelay.settings import Settings
 from pushrelay.store import dispatch, replay
 from pushrelay.store.dispatch import LIVE_QUEUE_BYTES, LiveQueue, Pending
@@ -537,7 +537,7 @@ def test_a_register_that_failed_leaves_the_times_of_what_is_held_as_they_were(op
     token = sign({"ids": ["*"], "exp": late}, SECRET)
     assert not desk.call("page", "register", id=["good", "bad"], since={"bad": desk.since(0)}, token=token)["ok"]
     holder = desk.environs["page"]["relay.socket_state"]
-    assert list(holder.until.values()) == [pytest.approx(soon, abs=1)]
+    assert list(holder.expiry.values()) == [pytest.approx(soon, abs=1)]
 
 
 def test_rights_that_end_during_the_replay_leave_the_socket_in_no_room(open_desk):
@@ -649,6 +649,6 @@ def test_what_a_newcomer_is_yet_to_be_sent_is_bounded_also_after_it_was_given_ba
 def test_what_a_socket_was_handed_of_an_earlier_epoch_counts_for_none_later():
     holder = SocketState("sid")
     holder.entered("42", "before", 5)
-    assert (holder.handed_since("42", "before"), holder.handed_since("42", "after")) == (5, None)
+    assert (holder.delivered_since("42", "before"), holder.delivered_since("42", "after")) == (5, None)
     holder.entered("43", "after", 1)
-    assert (holder.handed_since("42", "after"), holder.handed_since("43", "after")) == (None, 1)
+    assert (holder.delivered_since("42", "after"), holder.delivered_since("43", "after")) == (None, 1)
