@@ -12,8 +12,7 @@ from pushrelay.errors import Refused
 from pushrelay.origins import Origins, is_same_host
 from pushrelay.server.conversation import set_user
 from pushrelay.settings import Settings
-
-from .token_bucket import TokenBucket
+from pushrelay.token_bucket import TokenBucket
 
 # A proxy in front makes everyone look local, so a request that went through one never is. These are the names under
 # which proxies, load balancers and CDNs tell whom they forward, in a WSGI server's spelling, one a line.

@@ -13,7 +13,6 @@ from werkzeug.test import Client, EnvironBuilder
 
 import relay as relay_app
 from pushrelay.access.callers import Access
-from pushrelay.access.token_bucket import TokenBucket
 from pushrelay.cli.exposure import open_to, warnings
 from pushrelay.errors import Refused
 from pushrelay.settings import SettingsError, load
@@ -580,32 +579,6 @@ def test_with_all_origins_open_each_is_named_and_none_may_push(start_relay, raw)
 
 
 # Rates; the ways of a push have theirs in test_lane.py.
-
-
-def test_a_bucket_lets_through_its_rate_and_one_burst():
-    bucket = TokenBucket(10, 5)
-    assert [bucket.take(now=100.0) for _ in range(5)] == [0.0] * 5
-    assert bucket.take(now=100.0) == pytest.approx(0.1)
-    assert bucket.take(now=100.05) == pytest.approx(0.05)
-    assert [bucket.take(now=100.1), bucket.take(now=100.1) > 0] == [0.0, True]
-    through = sum(not bucket.take(now=200 + step / 1000) for step in range(10_000))
-    assert 103 <= through <= 106, "ten seconds and a burst"
-
-
-def test_more_than_the_burst_needs_a_full_bucket_and_is_made_up_for():
-    bucket = TokenBucket(10, 5)
-    assert bucket.take(50, now=0.0) == 0.0
-    assert bucket.take(1, now=0.0) == pytest.approx(4.6)
-    assert bucket.take(50, now=4.9) == pytest.approx(0.1)
-    assert bucket.take(50, now=5.0) == 0.0
-
-
-def test_what_is_refused_costs_nothing():
-    bucket = TokenBucket(1, 1)
-    assert bucket.take(now=0.0) == 0.0
-    for _ in range(100):
-        assert bucket.take(now=0.5) == pytest.approx(0.5)
-    assert bucket.take(now=1.0) == 0.0
 
 
 def test_a_key_has_its_rate_and_neither_other_keys_nor_this_machine_share_it(start_relay, raw):

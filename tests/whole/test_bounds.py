@@ -17,7 +17,6 @@ from conftest import DEADLINE, own_only
 
 from pushrelay import names as naming
 from pushrelay.access import tokens
-from pushrelay.access.token_bucket import TokenBucket
 from pushrelay.access.tokens import Tokens, sign
 from pushrelay.engine import limits
 from pushrelay.engine import packet as message
@@ -31,6 +30,7 @@ from pushrelay.server import websocket as ws
 from pushrelay.server.quota import Quota
 from pushrelay.server.websocket import WebSocket
 from pushrelay.settings import TABLE, Settings
+from pushrelay.token_bucket import TokenBucket
 
 SIO = "/socket.io/?EIO=4&transport="
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
