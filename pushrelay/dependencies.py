@@ -26,12 +26,8 @@ PRIVATE = {
         "_trigger_event",
     ),
     "python-engineio": (
-        "_async",
         "_cors_allowed_origins",
-        "_cors_headers",
-        "_deflate",
         "_generate_sid_cookie",
-        "_gzip",
         "_log_error_once",
         "_trigger_event",
         "_unauthorized",

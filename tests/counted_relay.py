@@ -11,9 +11,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from leaves import census, open_files  # noqa: E402
 
 from pushrelay.core import Core  # noqa: E402
-from pushrelay.engine import requests  # noqa: E402
+from pushrelay.engine import handshakes  # noqa: E402
 
-requests.UPGRADE_SECONDS = 0.5  # so that its timers end within a test
+handshakes.UPGRADE_SECONDS = 0.5  # so that its timers end within a test
 make_server = Core.make_server
 
 

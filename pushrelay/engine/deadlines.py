@@ -1,55 +1,112 @@
-"""Sessions that have to do something soon after they were opened, or are looked at.
+"""Deadlines of sessions: one queue for each kind, and one timer for all.
 
-The time is the same for all, so they come due in the order in which they came: one queue and one timer.
+The sessions of a queue all have the same time, so their deadlines come in the order in which they were made. No heap is
+needed, and 10,000 idle clients cost 400 pings a second and nothing else.
 """
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
-from pushrelay.server.poller import Poller
+from pushrelay.server.poller import Poller, Timer
 
-from .heartbeat import GRAIN, SWEEP_AT
+from .session import Session
+
+log = logging.getLogger(__name__)
+
+# Seconds: deadlines this close together are met at one time.
+GRAIN = 0.005
+# Closed sessions are swept out of a queue once there are more than this, and more of them than of others.
+SWEEP_AT = 1000
 
 
-class Newcomers:
-    """Calls `look_at(session)`, on threads of the poller, so many seconds after `add`, for those still open."""
+class DeadlineQueue:
+    """The deadlines of one kind. The lock of Deadlines is held for every call."""
 
-    def __init__(self, poller: Poller, seconds: float, look_at: Callable[[Any], None]):
-        self._poller = poller
-        self._seconds = seconds
-        self._look_at = look_at
+    def __init__(self, when_due: Callable[[Session, float, float], None]):
+        self.when_due = when_due
+        self.entries: deque[tuple[float, Session]] = deque()
+        self._closed = 0  # closed sessions still in it, at most
+
+    def take_due(self, now: float) -> list[tuple[float, Session]]:
+        """Take the deadlines that have passed out of the queue, and return those of open sessions."""
+        due = []
+        while self.entries and self.entries[0][0] <= now:
+            entry = self.entries.popleft()
+            if not entry[1].closed:
+                due.append(entry)
+        return due
+
+    def count_closed(self) -> None:
+        """Count a session that was closed, and drop such entries once they are many."""
+        self._closed += 1
+        if self._closed > SWEEP_AT and self._closed > len(self.entries) // 2:
+            self.entries = deque(entry for entry in self.entries if not entry[1].closed)
+            self._closed = 0
+
+
+class Deadlines:
+    """Calls back for sessions whose deadlines have passed. Any thread may call it."""
+
+    def __init__(self, poller: Poller):
+        self.poller = poller
         self._lock = threading.Lock()  # over all that follows
-        self._queue: deque[tuple[float, Any]] = deque()
-        self._ended = 0  # closed sessions still in it, at most
-        self._is_timed = False  # a timer is going to look at the queue
+        self._queues: list[DeadlineQueue] = []
+        self._timer: Timer | None = None
 
-    def add(self, session: Any) -> None:
-        """The session has been opened."""
-        with self._lock:
-            self._queue.append((time.monotonic() + self._seconds, session))
-            if not self._is_timed:
-                self._is_timed = True
-                self._poller.call_later(self._seconds, self._tick)
+    def new_queue(self, when_due: Callable[[Session, float, float], None]) -> DeadlineQueue:
+        """Return a queue whose sessions are given to `when_due(session, deadline, now)`, on a thread of the poller.
 
-    def end(self) -> None:
-        """A session was closed. Its entry is let go with the others' some time."""
+        It must be quick, because the deadlines of all sessions wait for it.
+        """
+        queue = DeadlineQueue(when_due)
         with self._lock:
-            self._ended += 1
-            if self._ended > SWEEP_AT and self._ended > len(self._queue) // 2:
-                self._queue = deque(entry for entry in self._queue if not entry[1].closed)
-                self._ended = 0
+            self._queues.append(queue)
+        return queue
+
+    def add(self, queue: DeadlineQueue, deadline: float, session: Session) -> None:
+        """Add a deadline, by time.monotonic(). It is later than those in this queue."""
+        with self._lock:
+            queue.entries.append((deadline, session))
+            if self._timer is not None and deadline < self._timer.deadline:
+                self._timer.cancel()
+                self._timer = None
+            if self._timer is None:
+                self._set_timer(deadline)
+
+    def count_closed(self) -> None:
+        """Count a session that was closed. Its entries go with the others' at some later time."""
+        with self._lock:
+            for queue in self._queues:
+                queue.count_closed()
+
+    def stop(self) -> None:
+        """Forget all deadlines."""
+        with self._lock:
+            for queue in self._queues:
+                queue.entries.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def meet(self, now: float) -> None:
+        """Call back for all deadlines that have passed by `now`."""
+        with self._lock:
+            due = [(queue, *entry) for queue in self._queues for entry in queue.take_due(now)]
+        for queue, deadline, session in due:
+            try:
+                queue.when_due(session, deadline, now)
+            except Exception:  # the other sessions have their deadlines too
+                log.exception("a deadline of the client %s failed", session.sid)
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        self.meet(time.monotonic())
         with self._lock:
-            while self._queue and self._queue[0][0] <= now:
-                session = self._queue.popleft()[1]
-                if not session.closed:
-                    # By itself: closing one may take long, as the app is told.
-                    self._poller.call_later(0, self._look_at, session)
-            self._is_timed = bool(self._queue)
-            if self._is_timed:
-                self._poller.call_later(max(GRAIN, self._queue[0][0] - now), self._tick)
+            heads = [queue.entries[0][0] for queue in self._queues if queue.entries]
+            self._timer = None
+            if heads:
+                self._set_timer(min(heads))
+
+    def _set_timer(self, deadline: float) -> None:
+        self._timer = self.poller.call_later(max(GRAIN, deadline - time.monotonic()), self._tick)

@@ -1,39 +1,43 @@
 """An Engine.IO server whose sessions cost no thread: `engineio.Server`, on the poller.
 
-It answers for all that python-socketio asks of engineio's server and takes the same options. Here are the sessions, and
-what others call; `transports.py` has the requests.
+It does everything that python-socketio asks of engineio's server, and takes the same options. The sessions are here;
+`requests.py` answers the requests.
 """
 
 import secrets
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import engineio
 import socketio
 from engineio.packet import Packet
 
+from pushrelay.answers import Answer
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_session
-from pushrelay.server.connection import Connection
+from pushrelay.server.connection import SLOW, TRANSPORT_ERROR, Connection
+from pushrelay.server.conversation import KEY
 from pushrelay.server.outboxes import MOST_BYTES, Outboxes
 from pushrelay.server.poller import Poller, Timer, Turn
-from pushrelay.server.quota import Quota
+from pushrelay.token_bucket import TokenBucket
 from pushrelay.waiting import wait_until
 
 from .carrier import Carrier, WaitingCarrier
-from .deadlines import Newcomers
+from .deadlines import DeadlineQueue, Deadlines
+from .errors import GOING_DOWN, SESSION_UNKNOWN, Rejected
 from .heartbeat import Heartbeat
-from .limits import ClientLimiter
-from .packet import EncodedPacket, data_of
-from .rejected_websocket import MOST_AT_ONCE
-from .requests import Transports
-from .session import DRAINING, REGISTER_TIMEOUT, SLOW, TOO_MANY_EVENTS, Session
+from .limits import BURST_SECONDS, ClientLimiter
+from .packet import OPEN, EncodedPacket, data_of
+from .requests import Requests
+from .session import DRAINING, REGISTER_TIMEOUT, TOO_MANY_EVENTS, Session
 
-# Of what the server has to say to one client, so much may wait. A page that is slow for some seconds is within it; one
-# that does not read at all costs no more than this, and gets the rest from history when it is back.
+# What may wait for one client, in bytes. A page that is slow for some seconds stays within it; one that does not read
+# at all costs no more than this, and gets the rest from history when it is back.
 OUTBOX_BYTES = 1024 * 1024
-# Why a client was closed, if that is a setting's doing.
+# What the log has about a client that was closed because of a setting.
 _CLOSED_BY_SETTING = {
     SLOW: "was closed because it does not read what it is sent (settings max_outbox and max_outboxes): it comes back",
     REGISTER_TIMEOUT: "was closed because it registered nothing: have the page call register(), or raise the setting "
@@ -43,26 +47,23 @@ _CLOSED_BY_SETTING = {
 
 
 def install(**options: Any) -> None:
-    """Let every `socketio.Server` made from now on run on this Engine, so also Flask-SocketIO's.
+    """Make every `socketio.Server` created from now on run on this Engine, with these options of its own.
 
-    `options` are the Engine's own, which Flask-SocketIO would not let pass.
+    Flask-SocketIO creates its `socketio.Server` itself and takes no class for it. So the class that python-socketio
+    asks for its engine is replaced for the whole process, by the method that its AsyncServer overrides for this.
     """
-    engine = partial(Engine, **options)
-    socketio.Server._engineio_server_class = lambda _: engine  # the hook by which its AsyncServer has its own engine
+
+    def engine_class(server: socketio.Server) -> Callable[..., Engine]:
+        return partial(Engine, **options)
+
+    socketio.Server._engineio_server_class = engine_class
 
 
-class Engine(Transports):
-    """`engineio.Server` with sessions on the poller. Its options, and its own:
-
-    `outbox_bytes`: what may wait for one client, and `outboxes_bytes`: for all together.
-    `message_timeout`: seconds within which a message must be complete.
-    `settle_timeout`: seconds until `close_unregistered` is called if a session's `may_stay` is not set; 0: never.
-    `event_rate`: messages a second that a client may send in the long run; 0 for any number. `admission`: who gets in.
-    `threads`: of the poller that it makes where it is given none. `log_limiter`: gets what is refused.
-    `carrier_of(environ, poller)`: gives the carrier of a request that came through another server than the relay's.
-    """
+class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hints
+    """`engineio.Server` with sessions on the poller."""
 
     _default_monitor_clients = False  # the heartbeat does it
+    sockets: dict[str, Session]  # by sid
 
     def __init__(
         self,
@@ -77,60 +78,176 @@ class Engine(Transports):
         carrier_of: Callable[[dict[str, Any], Poller], Carrier] = WaitingCarrier,
         **options: Any,
     ):
+        """Take engineio.Server's options, and these:
+
+        `outbox_bytes` may wait for one client, and `outboxes_bytes` for all together. A message must be complete within
+        `message_timeout` seconds. `close_unregistered` is called for sessions whose `may_stay` is not set within
+        `settle_timeout` seconds; 0: never. A client may send `event_rate` messages a second in the long run; 0: any
+        number. `admission` limits the clients. `log_limiter` gets what is refused. An Engine that has to make a poller
+        of its own gives it `threads` threads. `carrier_of(environ, poller)` returns the carrier of a request that came
+        through another server than pushrelay.server.
+        """
         options["async_mode"] = "threading"
         super().__init__(**options)
         self.outbox_bytes = outbox_bytes
-        self._most_waiting = outboxes_bytes
         self.message_timeout = message_timeout
-        self.event_cost = 1 / event_rate if event_rate else 0.0  # seconds: see session.BURST_SECONDS
         self.limiter = admission or ClientLimiter()
         self.log_limiter = log_limiter or LogLimiter()
-        self._mark = secrets.token_urlsafe(3)  # that all sids of this process begin with
         self.threads = threads
-        self._carrier_of = carrier_of
-        self._rejections = Quota(MOST_AT_ONCE, MOST_AT_ONCE)
+        self.sid_prefix = secrets.token_urlsafe(3)
+        self.open_text = self._open_text()
+        self.is_shut = False  # its own poller was closed: no request can be carried any more
+        self._most_waiting = outboxes_bytes
+        self._event_rate = event_rate
         self._settle_timeout = settle_timeout
-        self._newcomers: Any = None  # from start() on, as the next two
-        self._poller: Any = None
-        self._heartbeat: Any = None
-        self._own_poller = False
-        self._over = False  # on a poller of its own: nobody is taken in any more
+        self._carrier_of = carrier_of
+        self._last_packets: dict[str, list[EncodedPacket]] = {}  # by sid: for a poll after the session was closed
+        self._requests = Requests(self)
+        # From start() on.
         self._start_lock = threading.Lock()
-        self._last_packets: dict[
-            str, list[EncodedPacket]
-        ] = {}  # for who polls once more after the server closed its session
-        self._open_text = self._open_packet()
+        self._poller: Poller | None = None
+        self._has_own_poller = False
+        self._deadlines: Deadlines | None = None
+        self._registrations: DeadlineQueue | None = None
+        self._heartbeat: Heartbeat | None = None
 
-    # What the sessions need.
+    def _open_text(self) -> str:
+        interval = round((self.ping_interval + self.ping_interval_grace_period) * 1000)
+        return (
+            f'{OPEN}{{"sid":"%s","upgrades":%s,"pingTimeout":{round(self.ping_timeout * 1000)},'
+            f'"pingInterval":{interval},"maxPayload":{self.max_http_buffer_size}}}'
+        )
+
+    # Life.
+
+    def start(self, poller: Poller | None) -> Poller:
+        """Run on this poller, or on one of its own, and return it. The first call does so, later ones do nothing."""
+        with self._start_lock:
+            if self._poller is None or self._deadlines is None:
+                if poller is None:
+                    self._has_own_poller = True
+                    from pushrelay.server.open_files import raise_file_limit  # not on every system
+
+                    raise_file_limit()
+                    poller = Poller(self.threads)
+                poller.outboxes.limit = self._most_waiting
+                poller.start()
+                self._deadlines = deadlines = Deadlines(poller)
+                if self._settle_timeout:
+                    self._registrations = deadlines.new_queue(self._check_registered)
+                self._heartbeat = Heartbeat(deadlines, self.ping_interval, self.ping_timeout)
+                self._poller = poller
+            return self._poller
+
+    @property
+    def poller(self) -> Poller:
+        """The poller that everything runs on."""
+        return self._poller or self.start(None)
 
     @property
     def heartbeat(self) -> Heartbeat:
+        """The pings of all sessions."""
         if self._heartbeat is None:
             self.start(None)
-        return self._heartbeat
+        return self._heartbeat  # type: ignore[return-value]  # start() has made it
 
     @property
     def outboxes(self) -> Outboxes:
         """What waits for all clients together."""
-        if self._heartbeat is None:
-            self.start(None)
-        return self._poller.outboxes
+        return self.poller.outboxes
 
-    def start(self, poller: Poller | None) -> None:
-        """Run on this poller; without one, on one of its own. The first request does this; then it changes nothing."""
-        with self._start_lock:
-            if self._heartbeat is None:
-                if poller is None:
-                    from pushrelay.server.open_files import raise_file_limit  # not on every system
+    def stop_accepting(self) -> None:
+        """Refuse new clients from now on."""
+        self.limiter.draining = True
 
-                    self._own_poller = True
-                    raise_file_limit()
-                self._poller = poller or Poller(self.threads)
-                self._poller.outboxes.limit = self._most_waiting
-                self._poller.start()
-                if self._settle_timeout:
-                    self._newcomers = Newcomers(self._poller, self._settle_timeout, self._check_registered)
-                self._heartbeat = Heartbeat(self._poller, self.ping_interval, self.ping_timeout)
+    def drain(self, last: Callable[[str], EncodedPacket | None], seconds: float) -> int:
+        """Close all sessions, each after the packet `last(sid)`, if that is one; return the number of sessions.
+
+        Clients that are between two polls have at most this many seconds to fetch it.
+        """
+        count = 0
+        for _ in range(2):  # a client may have been let in just before stop_accepting()
+            for sid, session in list(self.sockets.items()):
+                count += not session.closed
+                self._close(session, DRAINING, last(sid))
+        wait_until(lambda: not self._last_packets, seconds)
+        return count
+
+    def shutdown(self) -> None:
+        """Stop what runs in the background. Sessions stay as they are; the server that carries them ends them.
+
+        Connections that were taken from another server are closed, and its later requests are refused.
+        """
+        super().shutdown()
+        if self._deadlines is not None:
+            self._deadlines.stop()
+        if self._has_own_poller and self._poller is not None and not self.is_shut:
+            self.is_shut = True
+            self._poller.close()
+            for source in self._poller.sources():
+                if isinstance(source, Connection):
+                    source.sock.close()
+
+    # Requests.
+
+    def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request, as a WSGI app."""
+        return self._requests.handle(environ, start_response)
+
+    def carrier_for(self, environ: dict[str, Any]) -> Carrier:
+        """Return what parks and upgrades this request. Raises Rejected once the Engine was shut down."""
+        carrier: Carrier | None = environ.get(KEY)
+        if self._poller is None:
+            self.start(None if carrier is None or carrier.connection is None else carrier.connection.poller)
+        if carrier is not None:
+            return carrier
+        if self.is_shut:
+            raise Rejected(GOING_DOWN, "503 Service Unavailable")
+        return self._carrier_of(environ, self.poller)
+
+    def allowed_origins(self, environ: dict[str, Any]) -> Sequence[str] | None:
+        """Return the origins whose pages may connect; None for all."""
+        origins: Sequence[str] | None = self._cors_allowed_origins(environ)
+        return origins
+
+    def cookie_headers(self, sid: str) -> list[tuple[str, str]]:
+        """Return the header that sets engineio's cookie, if the app wants one."""
+        cookie = self.cookie
+        if not cookie:
+            return []
+        attributes = cookie if isinstance(cookie, dict) else {"name": cookie, "path": "/", "SameSite": "Lax"}
+        return [("Set-Cookie", self._generate_sid_cookie(sid, attributes))]
+
+    def generate_id(self) -> str:
+        """Return a new sid: one that shows whether this process made it."""
+        sid: str = super().generate_id()
+        return self.sid_prefix + sid
+
+    def connect(self, session: Session, environ: dict[str, Any]) -> Answer | None:
+        """Open the session, or return the answer to a client that the app did not let in.
+
+        Raises Rejected if the session was closed while the app was asked.
+        """
+        refusal = self._trigger_event("connect", session.sid, environ, run_async=False)
+        if refusal is not None and refusal is not True:
+            session.close(abort=True, reason=TRANSPORT_ERROR)
+            denied = self._unauthorized(refusal or None)
+            return Answer(denied["status"], denied["headers"], denied["response"])
+        session.connected = True
+        if session.closed:
+            self._trigger_event("disconnect", session.sid, TRANSPORT_ERROR, run_async=False)
+            raise Rejected(SESSION_UNKNOWN)
+        self.heartbeat.begin(session)
+        if self._deadlines is not None and self._registrations is not None:
+            self._deadlines.add(self._registrations, time.monotonic() + self._settle_timeout, session)
+        return None
+
+    # Sessions.
+
+    def new_bucket(self) -> TokenBucket | None:
+        """Return a bucket for what one client sends; None if that is not limited."""
+        rate = self._event_rate
+        return TokenBucket(rate, rate * BURST_SECONDS) if rate else None
 
     def dispatch(self, sid: str, packet: str | bytes) -> None:
         """Hand a message to the app, on this thread: one client's messages are handled in their order."""
@@ -142,71 +259,75 @@ class Engine(Transports):
         except Exception:
             self.logger.exception("message handler error")
 
-    def close_soon(self, session: Session, reason: str) -> None:
-        """Close a session on a thread of the poller."""
-        self.call_soon(session.close, False, True, reason)
+    def refuse_event(self, session: Session, packet: str | bytes) -> None:
+        """Do nothing about an event that was not handled. The protocol above tells the client, by its own function."""
 
-    def generate_id(self) -> str:
-        """Return a new sid: one that shows whether this process made it."""
-        return self._mark + super().generate_id()
+    def close_unregistered(self, session: Session) -> None:
+        """Close a session that did not register in time. The protocol above says why, by its own function."""
+        session.close(reason=REGISTER_TIMEOUT)
+
+    def _check_registered(self, session: Session, due: float, now: float) -> None:
+        if not session.may_stay:
+            # Later, because closing one may take long, as the app is told.
+            self.call_soon(self._close_if_unregistered, session)
+
+    def _close_if_unregistered(self, session: Session) -> None:
+        if not session.may_stay:
+            self.close_unregistered(session)
 
     def complain(self, session: Session, cause: str, message: str) -> None:
         """Have the log name a client that was closed, or one of whose events was not handled."""
         self.log_limiter.warn(*refused_session(cause, session.counted_as or "this machine", message))
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call back on a thread of the poller. Any thread may call this, once there was a session."""
-        self._poller.call_later(0, callback, *args)
+        """Call back on a thread of the poller."""
+        self.poller.call_later(0, callback, *args)
 
     def call_later(self, seconds: float, callback: Callable[..., Any], *args: Any) -> Timer:
         """Call back after this many seconds, on a thread of the poller."""
-        return self._poller.call_later(seconds, callback, *args)
+        return self.poller.call_later(seconds, callback, *args)
 
     def call_in_turn(self, sid: str, callback: Callable[..., Any], *args: Any) -> None:
-        """Call back when it is the turn of this client's share."""
+        """Call back when the clients of this client's address have their turn."""
         session = self.sockets.get(sid)
-        self._poller.run_again(Turn(self._poller, None if session is None else session.share, callback, *args))
+        self.poller.run_again(Turn(self.poller, None if session is None else session.share, callback, *args))
 
-    def refuse_event(self, session: Session, packet: str | bytes) -> None:
-        """A client sends too much, and this is not handled. For who speaks a protocol on top to say so."""
-
-    def close_unregistered(self, session: Session) -> None:
-        """Close a session that did not settle in time. For who speaks a protocol on top to say why."""
-        session.close(reason=REGISTER_TIMEOUT)
-
-    def _check_registered(self, session: Session) -> None:
-        if not session.may_stay:
-            self.close_unregistered(session)
+    def close_soon(self, session: Session, reason: str) -> None:
+        """Close a session on a thread of the poller."""
+        self.call_soon(session.close, False, True, reason)
 
     def ended(self, session: Session, reason: str) -> None:
-        """A session was closed; called once for each."""
+        """Forget a session that was closed, and tell the app; every end of a session calls this once."""
         self.sockets.pop(session.sid, None)
         self.limiter.release(session.counted_as)
-        self.heartbeat.end()
-        if self._newcomers is not None:
-            self._newcomers.end()
+        if self._deadlines is not None:
+            self._deadlines.count_closed()
         if reason in _CLOSED_BY_SETTING:
             self.complain(session, reason, _CLOSED_BY_SETTING[reason])
         if session.connected:
             self._trigger_event("disconnect", session.sid, reason, run_async=False)
 
-    def keep_last_packets(self, sid: str, messages: list[EncodedPacket]) -> None:
-        """Keep what a client that polls is to hear when it comes next, for as long as it may take to come."""
-        self._last_packets[sid] = messages
-        self._poller.call_later(self.ping_timeout, self._last_packets.pop, sid, None)
+    def keep_last_packets(self, sid: str, packets: list[EncodedPacket]) -> None:
+        """Keep what a client gets if it polls once more, for as long as that may take it."""
+        self._last_packets[sid] = packets
+        self.call_later(self.ping_timeout, self._last_packets.pop, sid, None)
+
+    def pop_last_packets(self, sid: str) -> list[EncodedPacket] | None:
+        """Return what a client gets that polls once more after its session was closed; None if there is nothing."""
+        return self._last_packets.pop(sid, None)
 
     # engineio.Server's methods.
 
     def send_packet(self, sid: str, pkt: Packet) -> None:
-        """Send an engineio packet. It is encoded once, to however many it is sent."""
+        """Send a packet of engineio's. It is encoded once, however many clients get it."""
         session = self.sockets.get(sid)
         if session is None:
             self.logger.warning("Cannot send to sid %s", sid)
             return
-        message = getattr(pkt, "message", None)
-        if message is None:
-            message = pkt.message = EncodedPacket(pkt.encode())
-        session.send(message)
+        encoded = getattr(pkt, "encoded_once", None)
+        if encoded is None:
+            encoded = pkt.encoded_once = EncodedPacket(pkt.encode())
+        session.send(encoded)
 
     def disconnect(self, sid: str | None = None) -> None:
         """Close one session, or all of them."""
@@ -221,35 +342,3 @@ class Engine(Transports):
             session.close(reason=reason, last=last)
         except Exception:
             self.logger.exception("closing the client %s failed", session.sid)
-
-    def stop_accepting(self) -> None:
-        """Let nobody in any more."""
-        self.limiter.draining = True
-
-    def drain(self, last: Callable[[str], EncodedPacket | None], seconds: float) -> int:
-        """Close all sessions; `last(sid)` is what each is to hear last. Returns how many there were.
-
-        Who polls and is between two polls has so many seconds to hear it.
-        """
-        count = 0
-        for _ in range(2):  # somebody may have been let in just before it was shut
-            for sid, session in list(self.sockets.items()):
-                count += not session.closed
-                self._close(session, DRAINING, last(sid))
-        wait_until(lambda: not self._last_packets, seconds)
-        return count
-
-    def shutdown(self) -> None:
-        """Stop what runs in the background. Sessions stay as they are; the server that carries them ends them.
-
-        Connections that were taken over from a server are closed here; who comes after that is sent away.
-        """
-        super().shutdown()
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
-        if self._own_poller and self._poller is not None and not self._over:
-            self._over = True
-            self._poller.close()
-            for source in self._poller.sources():
-                if isinstance(source, Connection):
-                    source.sock.close()

@@ -1,6 +1,6 @@
 """What the Engine answers to requests that it does not carry out (Engine.IO protocol, revision 4)."""
 
-from engineio.packet import Packet
+import json
 
 from pushrelay.addresses import is_upstream
 from pushrelay.answers import PRIVATE, Answer
@@ -77,4 +77,4 @@ def _when_to_retry(status: str) -> list[tuple[str, str]]:
 
 
 def _encoded(value: dict[str, object]) -> bytes:
-    return Packet.json.dumps(value, separators=(",", ":")).encode()
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""How many clients may be here: in all, and of one address."""
+"""The limits on clients: how many there may be, in all and of one address, and how much each may send."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,22 @@ from pushrelay.server.quota import NO_ROOM, Quota
 from .carrier import Carrier
 
 ANY_NUMBER = 1 << 30
+# What a client may send at once, in seconds of its rate: beyond this its events are refused.
+BURST_SECONDS = 10.0
+# Refused events and empty frames cost this part of an event. A client that keeps sending at ten times the allowed rate
+# therefore runs up a debt; past FLOOD_SECONDS of its rate it is closed.
+MINOR_COST = 0.1
+FLOOD_SECONDS = 10.0
+# Work beyond an event's own (see Session.charge) counts up to this debt, in seconds. So no client waits longer than
+# this, even if its one replay was enormous.
+MOST_OVERDRAFT = 30.0
 
 
 class LimitReached(Exception):
-    """Nobody more gets in. `status` is the HTTP status, `error` a word for programs, the message names the setting."""
+    """No further client gets in.
+
+    `status` is the HTTP status, `error` the code for programs, and the message names the setting.
+    """
 
     def __init__(self, status: str, error: str, message: str):
         super().__init__(message)
@@ -21,10 +33,7 @@ class LimitReached(Exception):
 
 
 class ClientLimiter:
-    """The places for clients. Any thread may call it.
-
-    `address_of(environ)` gives what the address of a handshake's client is counted as; None where it is not counted.
-    """
+    """Counts the clients, in all and by address. Any thread may call it."""
 
     def __init__(
         self,
@@ -33,8 +42,13 @@ class ClientLimiter:
         setting: int | None = None,
         address_of: Callable[[dict[str, Any]], str | None] = lambda environ: None,
     ):
+        """Allow `most` clients, and `most_each` of one address.
+
+        `setting` is max_connections, which may be more than there can be. `address_of(environ)` returns the address
+        that the client of a handshake counts for; None if it counts for none.
+        """
         self.draining = False  # nobody gets in any more
-        self._setting = most if setting is None else setting  # max_connections, which may be more than there can be
+        self._setting = most if setting is None else setting
         self._quota = Quota(most, most_each)
         self.address_of = address_of
 
@@ -46,22 +60,22 @@ class ClientLimiter:
             raise LimitReached("503 Service Unavailable", "too_many_connections", NO_ROOM)
 
     def acquire(self, environ: dict[str, Any]) -> str | None:
-        """Take a place for the client that shakes hands; returns what `leave` is to be told. Raises LimitReached."""
-        counted = self.address_of(environ)
-        lacking = self._quota.acquire(counted)
+        """Count a client that shakes hands, and return what `release` needs. Raises LimitReached."""
+        address = self.address_of(environ)
+        lacking = self._quota.acquire(address)
         if lacking:
-            raise self._full(lacking)
-        return counted
+            raise self._limit_reached(lacking)
+        return address
 
-    def release(self, counted: str | None) -> None:
-        """The client of `enter` is gone."""
-        self._quota.release(counted)
+    def release(self, address: str | None) -> None:
+        """Count a client no more: `acquire` returned this address for it."""
+        self._quota.release(address)
 
-    def _full(self, lacking: str) -> LimitReached:
-        places = self._quota
+    def _limit_reached(self, lacking: str) -> LimitReached:
+        quota = self._quota
         if lacking == "address":
-            message = f"{places.limit_each} clients of this address are connected already (setting max_per_address)"
+            message = f"{quota.limit_each} clients of this address are connected already (setting max_per_address)"
             return LimitReached("429 Too Many Requests", "too_many_of_address", message)
-        why = "setting max_connections" if places.limit >= self._setting else "the limit on open files, ulimit -n"
-        message = f"{places.limit} clients are connected already ({why}): connect again later"
+        why = "setting max_connections" if quota.limit >= self._setting else "the limit on open files, ulimit -n"
+        message = f"{quota.limit} clients are connected already ({why}): connect again later"
         return LimitReached("503 Service Unavailable", "too_many_connections", message)

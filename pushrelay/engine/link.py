@@ -2,12 +2,13 @@
 
 import time
 from collections import deque
-from typing import Any
 
 from pushrelay.server.connection import SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR
 from pushrelay.server.fair_queue import TURN_SECONDS
+from pushrelay.server.poller import Timer
 from pushrelay.server.websocket import NORMAL, POLICY_VIOLATION, TOO_BIG, WebSocket
 
+from .carrier import ClientConnection
 from .session import Session
 
 # Seconds for which a client that was told to close its WebSocket may take to do its part.
@@ -21,7 +22,7 @@ _NO_PACKETS: deque[str | bytes] = deque()
 
 
 class Link:
-    """The receiver of a connection that speaks WebSocket: between the frames and the session."""
+    """The receiver of a connection that speaks WebSocket. Set its `connection` before anything is received."""
 
     __slots__ = (
         "_begun",
@@ -38,16 +39,19 @@ class Link:
     def __init__(self, session: Session, limit: int):
         self._session = session
         self._socket = WebSocket(limit)
-        self._begun = 0.0  # when the message began that is under way, monotonic; 0 for none
-        self._timer: Any = None  # is going to look at that
-        self.upgrade_timer: Any = None  # ends it if it does not take over in time
+        self._begun = 0.0  # monotonic: when the client began the message that is incomplete; 0 if there is none
+        self._timer: Timer | None = None  # looks at that
+        self.upgrade_timer: Timer | None = None  # closes the WebSocket if it does not take over in time
         # What did not fit into one turn.
         self._packets = _NO_PACKETS  # parsed
         self._rest = b""  # behind them, not parsed yet
         self._ended = False  # the client sends no more behind it
-        self.connection: Any = None
+        self.connection: ClientConnection
+
+    # The receiver, for the owner of the connection.
 
     def received(self, data: bytes) -> None:
+        """Parse and handle what came."""
         if self._session.closed and len(data) > PARTING_BYTES:
             self.connection.set_reading(False)
             return
@@ -57,7 +61,7 @@ class Link:
         self.resume()
 
     def resume(self) -> None:
-        """Handle what is here until the turn is over."""
+        """Handle what came until the turn is over."""
         began = 0.0
         while True:
             if self._packets and not self._handle():
@@ -74,17 +78,17 @@ class Link:
             self.connection.finish()
 
     def _answer_frames(self) -> None:
-        """Count the frames that were no message, and send what answers them, behind the answers to messages."""
+        """Charge for frames that were no message, and send what answers them, behind the answers to messages."""
         socket, session = self._socket, self._session
         if socket.strays:
             strays, socket.strays = socket.strays, 0
-            session.stray(strays)
+            session.charge_minor(strays)
         if socket.output:
             # A client that asks for pongs and does not read them is as slow as any other.
             self.connection.write(socket.take_output(), session.outbox_bytes)
 
     def _parse(self) -> None:
-        """Parse a piece of what came in."""
+        """Parse a piece of what came."""
         socket, rest = self._socket, self._rest
         size = max(PIECE_BYTES, socket.left)
         if len(rest) > size:
@@ -107,7 +111,7 @@ class Link:
             self._session.complain("too_large", message)
 
     def _handle(self) -> bool:
-        """Handle the packets that are here. False if the turn is over before they are."""
+        """Handle the parsed packets; return False if the turn is over before the last one."""
         session, packets, connection = self._session, self._packets, self.connection
         try:
             while packets and not session.closed and session.connection is not connection:
@@ -141,12 +145,12 @@ class Link:
             session.close(reason=TRANSPORT_ERROR)
 
     def close(self, code: int) -> None:
-        """Begin to close; the client has a few seconds to answer before its connection is cut. Any thread."""
+        """Begin to close; the client has CLOSE_SECONDS to answer before its connection is cut. Any thread."""
         self.connection.write(self._socket.begin_close(code))
         self.connection.abort_later(CLOSE_SECONDS, TRANSPORT_CLOSE)
 
     def _expect_the_rest(self) -> None:
-        """Give the client its time for the message that it has begun. One timer at a time, however many there are."""
+        """Give the client its time for the message that it has begun. There is one timer for all its messages."""
         self._begun = time.monotonic()
         if self._timer is None:
             self._timer = self.connection.poller.call_later(self._session.message_timeout, self._check_the_rest)
@@ -170,24 +174,25 @@ class Link:
             self.close(POLICY_VIOLATION)
 
     def ended(self) -> None:
+        """Finish when what came has been handled: the client sends no more."""
         if self._packets or self._rest:
             self._ended = True
         else:
             self.connection.finish()
 
     def proceed(self) -> None:
-        """Nothing waits in the outbox any more."""
+        """Tell the session that nothing waits in the outbox any more."""
         self._session.link_cleared(self)
 
     def expired(self) -> None:
-        """It has no such deadline: the heartbeat ends it, or _check_the_rest does."""
+        """Do nothing: the heartbeat and _check_the_rest have deadlines of their own."""
 
     def lost(self, reason: str) -> None:
-        """Close the session, on a thread that may be blocked: the app is told of it."""
+        """Close the session, on a thread that may be blocked, because the app is told."""
         poller = self.connection.poller
         for timer in (self._timer, self.upgrade_timer):
             if timer is not None:
-                timer.cancel()  # else it keeps all of this for a minute
+                timer.cancel()  # or it would keep all of this for a minute
         self._timer = self.upgrade_timer = None
         if poller.is_short():
             poller.call_when_spare(self.lost, reason)

@@ -13,7 +13,9 @@ LEFT_SHARE = 0.75
 class Consumer(Hashable, Protocol):
     """A client for which something waits. `backlog` is in bytes."""
 
-    backlog: int
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait."""
 
     def give_up(self) -> None:
         """Drop what waits, and close the client. Called without locks, on a thread that may do so."""

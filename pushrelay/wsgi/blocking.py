@@ -12,7 +12,7 @@ from typing import Any
 from pushrelay.engine.carrier import NO_BOUND, WaitingCarrier
 from pushrelay.engine.errors import BAD_REQUEST, Rejected
 from pushrelay.engine.link import Link
-from pushrelay.server.connection import TRANSPORT_CLOSE, TRANSPORT_ERROR
+from pushrelay.server.connection import TRANSPORT_CLOSE, TRANSPORT_ERROR, Receiver
 from pushrelay.server.poller import Poller
 from pushrelay.server.websocket import BINARY, CLOSE, NORMAL, TEXT, HandshakeError
 
@@ -59,11 +59,11 @@ class BlockingCarrier(WaitingCarrier):
             raise Rejected(BAD_REQUEST) from error
         return self._taken
 
-    def upgrade(self, receiver: Link, head: bytes) -> "BlockingConnection":
+    def upgrade(self, receiver: Receiver, head: bytes) -> "BlockingConnection":
         """Send the frames behind the first empty line of `head`, and give `receiver` what comes, in `returned`."""
         connection = self._taken
-        if connection is None:
-            raise RuntimeError("the connection was not taken")
+        if connection is None or not isinstance(receiver, Link):
+            raise RuntimeError("only a session's WebSocket can be opened here, and after take()")
         connection.receiver = receiver
         connection.begin_with(head.partition(b"\r\n\r\n")[2])
         return connection
@@ -87,7 +87,7 @@ class BlockingConnection:
         self._lock = threading.Lock()  # simple-websocket's own sending is not safe between threads
         self._first: bytearray | None = bytearray()  # frames to be sent when `serve` begins
         self.poller = poller
-        self.receiver: Any = None
+        self.receiver: Link | None = None
 
     @property
     def closed(self) -> bool:
@@ -146,9 +146,12 @@ class BlockingConnection:
             first, self._first = self._first, None
             with contextlib.suppress(Exception):  # the loop below notices if the client is gone
                 self._send(bytes(first or b""))
+        link = self.receiver
+        if link is None:
+            return
         while (packet := self._receive()) is not None:
-            self.receiver.receive_message(packet)
-        self.receiver.lost(TRANSPORT_CLOSE)
+            link.receive_message(packet)
+        link.lost(TRANSPORT_CLOSE)
 
     def leave(self) -> Iterable[bytes]:
         """Return or raise what makes the server believe that its client has gone."""

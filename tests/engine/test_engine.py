@@ -15,9 +15,11 @@ from clients import PATH
 from conftest import DEADLINE, wait_for
 
 from pushrelay.engine import engine, heartbeat
+from pushrelay.engine.deadlines import Deadlines
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.heartbeat import Heartbeat
 from pushrelay.engine.packet import EncodedPacket
+from pushrelay.engine.response import COMPRESSORS
 from pushrelay.engine.session import Session
 from pushrelay.rooms.manager import RoomManager
 from pushrelay.server.poller import Poller
@@ -377,7 +379,7 @@ def test_a_post_that_was_read_while_a_websocket_took_over_is_refused(echo):
     session = echo.eio.sockets[sid]
     client.send("5")
     wait_for(lambda: session.upgraded)
-    assert session.post(["4a"]) is None
+    assert not session.begin_post()
     client.send("4hello")
     assert client.receive() == "4hello"
 
@@ -581,8 +583,8 @@ def test_a_publication_is_compressed_once_for_all_that_poll(sio, monkeypatch, co
     def ask(method, sid, body=None):
         return sio.client.request(method, f"{PATH}polling&sid={sid}", body, {"Accept-Encoding": coding})
 
-    compress, sizes, eio_sids = getattr(sio.eio, f"_{coding}"), [], []
-    monkeypatch.setattr(sio.eio, f"_{coding}", lambda data: sizes.append(len(data)) or compress(data))
+    compress, sizes, eio_sids = COMPRESSORS[coding], [], []
+    monkeypatch.setitem(COMPRESSORS, coding, lambda data: sizes.append(len(data)) or compress(data))
     for _ in range(3):
         eio_sid = json.loads(sio.client.request("GET", PATH + "polling")[2][1:])["sid"]
         assert ask("POST", eio_sid, b"40")[2] == b"ok" and b"40{" in ask("GET", eio_sid)[2]
@@ -625,25 +627,35 @@ def test_a_large_message_does_not_close_a_polling_client_that_gets_small_ones_be
 
 def test_a_second_post_at_the_same_time_is_refused_and_the_first_one_ends(bare_engine):
     session = Session(bare_engine, "twice")
-    session.post(["4first"])
+    assert session.begin_post()
     with pytest.raises(ValueError, match="two POSTs"):
-        session.post(["4second"])
-    wait_for(lambda: session.closed)
+        session.begin_post()
+    session.end_post()
+    assert session.begin_post(), "the next one"
 
 
 def test_a_client_that_answered_the_last_ping_has_the_whole_time_for_the_next_one(monkeypatch):
     """ping_timeout is the longer one here, so the deadline of a ping that was answered lies behind the next ping."""
     now = 100.0
     monkeypatch.setattr(heartbeat, "time", types.SimpleNamespace(monotonic=lambda: now))
-    pings = Heartbeat(Poller(), interval=1, timeout=5)
-    session = types.SimpleNamespace(pong_due=0.0, has_more_time=False, closed=False)
+    sent, missed, poller = [], [], Poller()
+    monkeypatch.setattr(poller, "call_later", lambda seconds, callback, *args: seconds or callback(*args))
+    deadlines = Deadlines(poller)
+    monkeypatch.setattr(deadlines, "_set_timer", lambda deadline: None)
+    pings = Heartbeat(deadlines, interval=1, timeout=5)
+    session = types.SimpleNamespace(pong_due=0.0, has_more_time=False, closed=False, sid="a client")
+    session.send, session.miss_ping = sent.append, lambda: missed.append(now)
     pings.begin(session)
     for now in (101.0, 102.0):
-        assert pings._take_due(now) == ([session], [])
+        deadlines.meet(now)
         if now == 101.0:
             pings.begin(session)
-    assert pings._take_due(106.5) == ([], []), "the first ping was answered"
-    assert pings._take_due(107.0) == ([], [session])
+    assert len(sent) == 2
+    deadlines.meet(106.5)
+    assert not missed, "the first ping was answered"
+    now = 107.0
+    deadlines.meet(now)
+    assert missed == [107.0] and len(sent) == 2
 
 
 def test_who_waits_until_a_client_has_read_all_hears_when_it_is_closed(bare_engine):

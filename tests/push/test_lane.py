@@ -301,8 +301,6 @@ def rated(own, monkeypatch):
     """The clock by which the rates of keys are measured, in a list: see `own`."""
     now = [1000.0]
     monkeypatch.setattr("pushrelay.token_bucket.time.monotonic", lambda: now[0])
-    access = Access(Settings(push_keys=(Key("web", KEY),), push_rate=3))
-    monkeypatch.setattr(relay_app.relay.publisher, "access", access)
     return now
 
 

@@ -12,8 +12,9 @@ import pytest
 from clients import PATH
 from conftest import DEADLINE, wait_for
 
+from pushrelay.engine import handshakes
 from pushrelay.engine import link as link_module
-from pushrelay.engine import requests as transports
+from pushrelay.engine.deadlines import Deadlines
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.heartbeat import Heartbeat
 from pushrelay.server.connection import Connection
@@ -160,7 +161,7 @@ def test_a_client_that_does_not_answer_a_close_frame_is_cut(engine, monkeypatch)
 
 
 def test_a_websocket_that_never_takes_over_is_closed(engine, monkeypatch):
-    monkeypatch.setattr(transports, "UPGRADE_SECONDS", 0.2)
+    monkeypatch.setattr(handshakes, "UPGRADE_SECONDS", 0.2)
     eio, client, sid, _ = engine()
     for words in ((), ("2probe",)):
         probe = client.websocket(f"{WEBSOCKET}&sid={sid}")
@@ -303,12 +304,16 @@ def test_a_process_that_was_held_up_gives_its_clients_their_time_to_answer():
             pass
 
     class Pinged:
-        pong_due, closed, has_more_time = 0.0, False, False
+        pong_due, closed, has_more_time, sid, pings = 0.0, False, False, "a client", 0
 
-    heartbeat, session = Heartbeat(Timers(), 1.0, 4.0), Pinged()
-    heartbeat.begin(session)
+        def send(self, packet):
+            self.pings += 1
+
+    deadlines, session = Deadlines(Timers()), Pinged()
+    Heartbeat(deadlines, 1.0, 4.0).begin(session)
     late = time.monotonic() + 31.0  # the process stood still for half a minute
-    assert heartbeat._take_due(late) == ([session], [])
+    deadlines.meet(late)
+    assert session.pings == 1
     assert session.pong_due == late + 4.0
 
 

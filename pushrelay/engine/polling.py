@@ -1,0 +1,126 @@
+"""Long polling: GETs wait for packets, POSTs bring some (Engine.IO protocol, revision 4, "HTTP long-polling")."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from pushrelay.answers import PRIVATE, Answer
+from pushrelay.server.connection import TRANSPORT_ERROR
+from pushrelay.server.conversation import KEY
+
+from .carrier import Carrier
+from .errors import BAD_REQUEST, SESSION_UNKNOWN, Rejected
+from .packet import EncodedPacket, payload, split_payload
+from .posting import Posting
+from .request_host import RequestHost
+from .response import Responses
+from .session import Session
+
+_TEXT = [("Content-Type", "text/plain; charset=UTF-8"), *PRIVATE]
+_POSTED = Answer("200 OK", _TEXT, b"ok")
+
+
+def payload_answer(packets: list[EncodedPacket], headers: list[tuple[str, str]] | None = None) -> Answer:
+    """Return the answer that brings these packets."""
+    return Answer("200 OK", [*_TEXT, *(headers or ())], payload(packets))
+
+
+class Polling:
+    """Answers the GETs and POSTs of sessions that poll."""
+
+    def __init__(self, engine: RequestHost, responses: Responses):
+        self._engine = engine
+        self._responses = responses
+
+    def poll(
+        self, session: Session, environ: dict[str, Any], start_response: Callable[..., Any], carrier: Carrier
+    ) -> Answer | Iterable[bytes]:
+        """Answer a GET, or park it until there is something to send. Raises Rejected if another one is parked."""
+        try:
+            packets = session.poll(ParkedPoll(self, session, environ, carrier).park)
+        except ValueError:
+            raise Rejected(BAD_REQUEST) from None
+        return carrier.returned(start_response) if packets is None else payload_answer(packets)
+
+    def complete(self, environ: dict[str, Any], packets: list[EncodedPacket]) -> Answer:
+        """Return the whole answer to a GET that was parked."""
+        return self._responses.complete(environ, payload_answer(packets), packets)
+
+    def last_packets(self, sid: str) -> Answer:
+        """Answer a client that polls once more after its session was closed. Raises Rejected if nothing is left."""
+        packets = self._engine.pop_last_packets(sid)
+        if packets is None:
+            raise Rejected(SESSION_UNKNOWN)
+        return payload_answer(packets)
+
+    def post(
+        self, session: Session, environ: dict[str, Any], start_response: Callable[..., Any], carrier: Carrier
+    ) -> Answer | Iterable[bytes]:
+        """Handle the packets of a POST. Raises Rejected, with the session closed, if it is not valid."""
+        try:
+            packets = self._read_packets(session, environ)
+            if not session.begin_post():  # it was read while a WebSocket took over
+                raise Rejected(BAD_REQUEST)
+            connection = carrier.connection
+            poller, share = (None, None) if connection is None else (connection.poller, connection.share)
+            posting = Posting(session, packets, poller, share)
+            if not posting.take_turn():  # with a poller only
+                carrier.park()
+                posting.finish_later(partial(self._answer_posting, environ, carrier))
+                return carrier.returned(start_response)
+        except ValueError:
+            session.close(abort=True, reason=TRANSPORT_ERROR)
+            raise Rejected(BAD_REQUEST) from None
+        return _POSTED
+
+    def _read_packets(self, session: Session, environ: dict[str, Any]) -> list[str | bytes]:
+        """Read the packets of a POST. Raises ValueError, and Rejected, with the session closed, if it is too large."""
+        limit = self._engine.max_http_buffer_size
+        body = _read_body(environ, limit)
+        if len(body) > limit:
+            session.close(abort=True, reason=TRANSPORT_ERROR)
+            message = f"a payload has {limit} bytes at most (setting max_message)"
+            raise Rejected((BAD_REQUEST[0], message), "413 Content Too Large")
+        return split_payload(body)
+
+    def _answer_posting(self, environ: dict[str, Any], carrier: Carrier, were_valid: bool) -> None:
+        """Answer a POST whose packets took more than one turn."""
+        answer = _POSTED if were_valid else Rejected(BAD_REQUEST).answer()
+        carrier.answer(*self._responses.complete(environ, answer))
+
+
+class ParkedPoll:
+    """A GET that waits for packets, and no thread with it."""
+
+    __slots__ = ("_carrier", "_environ", "_polling", "_session")
+
+    def __init__(self, polling: Polling, session: Session, environ: dict[str, Any], carrier: Carrier):
+        self._polling = polling
+        self._session = session
+        self._environ = environ if KEY in environ else dict(environ)  # uWSGI empties its own when the app returns
+        self._carrier = carrier
+
+    def park(self) -> "ParkedPoll":
+        """Park the request, and return what answers it."""
+        self._carrier.park(self._lost, is_poll=True)
+        return self
+
+    def answer(self, packets: list[EncodedPacket]) -> None:
+        """Answer the GET with these packets, from any thread."""
+        self._carrier.answer(*self._polling.complete(self._environ, packets))
+
+    def _lost(self) -> None:
+        self._session.poll_lost(self)
+
+
+def _read_body(environ: dict[str, Any], limit: int) -> bytes:
+    """Return the body of a POST, or the first `limit` + 1 bytes of a longer one. Raises ValueError if it breaks off."""
+    # Our own server gives every body its length; others pass chunks on, and say that reading ends with the last one.
+    length = environ.get("CONTENT_LENGTH") or str(limit + 1 if environ.get("wsgi.input_terminated") else 0)
+    if not (length.isascii() and length.isdigit()):
+        raise ValueError("the length of the body is no number")
+    try:
+        body: bytes = environ["wsgi.input"].read(min(int(length[:18]), limit + 1))
+    except Exception as error:  # each WSGI server has a class of its own for it
+        raise ValueError("the body broke off") from error
+    return body

@@ -1,0 +1,71 @@
+"""What every answer of the Engine gets before it is sent: compression, and the headers of CORS."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from pushrelay.answers import Answer, cors
+
+from .packet import EncodedPacket
+from .request_host import RequestHost
+
+COMPRESSION_LEVEL = 1  # of 1, the fastest, to 9: engineio's default costs several times as much for a few percent
+GZIP = 31  # zlib's wbits for the gzip format
+
+
+def gzipped(body: bytes) -> bytes:
+    deflate = zlib.compressobj(COMPRESSION_LEVEL, wbits=GZIP)
+    return deflate.compress(body) + deflate.flush()
+
+
+def deflated(body: bytes) -> bytes:
+    return zlib.compress(body, COMPRESSION_LEVEL)
+
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzipped, "deflate": deflated}
+
+
+class Responses:
+    """Completes answers, and knows the origins whose pages may read them."""
+
+    def __init__(self, engine: RequestHost):
+        self._engine = engine
+
+    def allows(self, environ: dict[str, Any]) -> bool:
+        """Return whether a page of this origin may connect."""
+        origin = environ.get("HTTP_ORIGIN")
+        return origin is None or self._engine.cors_allowed_origins == [] or self._is_allowed(environ, origin)
+
+    def _is_allowed(self, environ: dict[str, Any], origin: str) -> bool:
+        allowed = self._engine.allowed_origins(environ)
+        return allowed is None or origin in allowed
+
+    def complete(
+        self, environ: dict[str, Any], answer: Answer, packets: Sequence[EncodedPacket] = (), readable: bool = False
+    ) -> Answer:
+        """Return the answer, compressed if the client wants that, and with the headers of CORS.
+
+        `packets` are those that the body consists of, if it does. `readable`: a page of any origin may read it.
+        """
+        engine, (status, headers, body) = self._engine, answer
+        more: list[tuple[str, str]] = []
+        if engine.http_compression and len(body) >= engine.compression_threshold:
+            body, more = self._compressed(environ, body, packets)
+        if engine.cors_allowed_origins != []:
+            is_allowed = (lambda origin: True) if readable else partial(self._is_allowed, environ)
+            more = more + cors(environ, is_allowed, engine.cors_credentials)
+        return Answer(status, [*headers, *more], body)
+
+    def _compressed(
+        self, environ: dict[str, Any], body: bytes, packets: Sequence[EncodedPacket]
+    ) -> tuple[bytes, list[tuple[str, str]]]:
+        """Return the body in the first coding that the client names and we have, and the headers that name it."""
+        for coding in environ.get("HTTP_ACCEPT_ENCODING", "").split(","):
+            name = coding.partition(";")[0].strip()
+            if name in self._engine.compression_methods:
+                compress = COMPRESSORS[name]
+                # Parked polls nearly always get one packet, the same for all; the next publication waits for them.
+                body = packets[0].compressed(name, compress) if len(packets) == 1 else compress(body)
+                return body, [("Content-Encoding", name), ("Vary", "Accept-Encoding")]
+        return body, []
