@@ -23,13 +23,20 @@ NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
 NO_BOUND = sys.maxsize
 
 
+class WebSocketReceiver(Receiver, Protocol):
+    """The receiver of a connection that speaks WebSocket."""
+
+    def close(self, code: int) -> None:
+        """Begin to close the WebSocket with this code. Any thread may call it."""
+
+
 class ClientConnection(Protocol):
     """What a session writes to when its client has a WebSocket. Any thread may call it."""
 
     blocks: bool  # a write may wait until the client has read
     backlog: int  # bytes that wait for the client, beyond what the kernel has taken
     poller: Poller
-    receiver: Any
+    receiver: Any  # a WebSocketReceiver, once it has one: Connection has others too
 
     @property
     def closed(self) -> bool:
@@ -91,7 +98,7 @@ class Carrier(Protocol):
         Rejected if the connection cannot be kept.
         """
 
-    def upgrade(self, receiver: Receiver, head: bytes) -> object:
+    def upgrade(self, receiver: WebSocketReceiver, head: bytes) -> object:
         """Send the answer to the handshake and the first frames, `head`. From here on `receiver` gets what comes."""
 
     def returned(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -137,7 +144,7 @@ class WaitingCarrier:
     def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
         """Do nothing: `returned` waits for the answer. Nobody notices here if the client goes away."""
 
-    def upgrade(self, receiver: Any, head: bytes) -> object:
+    def upgrade(self, receiver: WebSocketReceiver, head: bytes) -> object:
         """Raise HandshakeError, as `take`."""
         raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
 

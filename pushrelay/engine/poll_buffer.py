@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from pushrelay.server.outboxes import Holder, Outboxes
+from pushrelay.server.outboxes import Consumer, Outboxes
 
 from .packet import EncodedPacket
 
@@ -19,7 +19,7 @@ class PollBuffer:
 
     __slots__ = ("_owner", "_packets", "bytes")
 
-    def __init__(self, owner: Holder):
+    def __init__(self, owner: Consumer):
         self._owner = owner
         self._packets: list[EncodedPacket] = []
         self.bytes = 0  # a packet shared with others counts in full

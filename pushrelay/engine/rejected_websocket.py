@@ -69,6 +69,9 @@ class RejectedWebSocket:
     def expired(self) -> None:
         """Do nothing: the timer of REJECTION_SECONDS ends it."""
 
+    def close(self, code: int) -> None:
+        """Do nothing: it is being closed already."""
+
     def lost(self, reason: str) -> None:
         """Give the slot back."""
         self._on_over()

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pushrelay.engine.carrier import NO_BOUND, WaitingCarrier
+from pushrelay.engine.carrier import NO_BOUND, WaitingCarrier, WebSocketReceiver
 from pushrelay.engine.errors import BAD_REQUEST, Rejected
 from pushrelay.engine.link import Link
-from pushrelay.server.connection import TRANSPORT_CLOSE, TRANSPORT_ERROR, Receiver
+from pushrelay.server.connection import TRANSPORT_CLOSE, TRANSPORT_ERROR
 from pushrelay.server.poller import Poller
 from pushrelay.server.websocket import BINARY, CLOSE, NORMAL, TEXT, HandshakeError
 
@@ -59,7 +59,7 @@ class BlockingCarrier(WaitingCarrier):
             raise Rejected(BAD_REQUEST) from error
         return self._taken
 
-    def upgrade(self, receiver: Receiver, head: bytes) -> "BlockingConnection":
+    def upgrade(self, receiver: WebSocketReceiver, head: bytes) -> "BlockingConnection":
         """Send the frames behind the first empty line of `head`, and give `receiver` what comes, in `returned`."""
         connection = self._taken
         if connection is None or not isinstance(receiver, Link):

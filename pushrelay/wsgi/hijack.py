@@ -1,9 +1,10 @@
-"""A client's TCP socket, taken from another WSGI server: the Engine then serves it on its own poller.
+"""The carrier that takes a client's TCP socket away from another WSGI server: our own poller serves it from then on.
 
-gunicorn, uWSGI and Werkzeug give the app the socket, or its number, and then want it back: they read on, answer, shut
-it down, close it. So the container keeps the number and loses what is behind it. The connection is duplicated, and over
-the container's own file descriptor comes one end of a pair whose other end is closed: whatever is read there is at its
-end, whatever is written is lost, and closing it closes nothing of ours.
+gunicorn, uWSGI and Werkzeug give the app the socket, or its number, and later want it back: they read on, answer, shut
+it down and close it. So the server keeps the number and loses what is behind it. The connection is duplicated, and the
+server's own file descriptor gets one end of a socket pair whose other end is closed. A read there finds the end of the
+stream, a write is lost, and closing it closes nothing of ours. For the server, that client has gone; each server has
+its own way to be told.
 """
 
 import contextlib
@@ -11,20 +12,21 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
+from pushrelay.engine.carrier import WebSocketReceiver
 from pushrelay.engine.errors import NO_FILES, Rejected
-from pushrelay.server.connection import SLOW, TRANSPORT_CLOSE, Connection, Receiver
+from pushrelay.server.connection import SLOW, TRANSPORT_CLOSE, Connection
 from pushrelay.server.poller import Poller
 from pushrelay.server.request import Request
 from pushrelay.server.response import Response
 from pushrelay.server.sockets import bound_send_buffer
 
-# A client that takes nothing of its answer has so many seconds, as with the setting send_timeout of our own server.
+# Seconds for a client that takes nothing of its answer, as the setting send_timeout of our own server.
 SEND_SECONDS = 60.0
-# What uWSGI's sockets put around the bytes: there is more to the connection than what comes out of its number.
+# uWSGI's sockets that wrap the bytes: there is more to the connection than what comes out of its number.
 _WRAPPED = ("https-socket", "fastcgi-", "puwsgi-", "suwsgi-")
-# uWSGI's routers: they pass nothing of a WebSocket on unless they are told to.
+# uWSGI's routers: they pass WebSockets on only with the option http-websockets.
 _ROUTERS = {"http", "httprouter", "https", "https2", "http-to-https"}
 
 # All that an answer needs to know of a parked request.
@@ -37,11 +39,11 @@ except ImportError:
 
 
 class Host(NamedTuple):
-    """What a container says about the connection of one request, and how it is left without it."""
+    """What the server offers of the connection of one request."""
 
     fd: int
-    read_ahead: Callable[[], bytes]  # what was read beyond the request; called when the socket is no longer there
-    leave: Callable[[], Iterable[bytes]]
+    read_ahead: Callable[[], bytes]  # returns what was read beyond the request; called when the socket is taken
+    leave: Callable[[], Iterable[bytes]]  # returns or raises what makes the server believe that its client has gone
     websockets: bool = True
 
 
@@ -104,7 +106,7 @@ class HijackedConnection:
         connection.receiver = self
         self._poller.run_soon(connection)
 
-    def upgrade(self, receiver: Receiver, head: bytes) -> Connection:
+    def upgrade(self, receiver: WebSocketReceiver, head: bytes) -> Connection:
         """Send `head` and give `receiver` what the client sends from here on. Call `take` before."""
         connection = self._held()
         connection.receiver = ReadAhead(receiver, connection, self._early) if self._early else receiver
@@ -162,7 +164,7 @@ class ReadAhead:
 
     __slots__ = ("_connection", "_early", "_link")
 
-    def __init__(self, link: Any, connection: Connection, early: bytes):
+    def __init__(self, link: WebSocketReceiver, connection: Connection, early: bytes):
         self._link = link
         self._connection = connection
         self._early = early
@@ -172,23 +174,31 @@ class ReadAhead:
         self._link.received(self._early)
 
     def proceed(self) -> None:
+        """Hand over: this is the first turn."""
         self._hand_over()
 
     def received(self, data: bytes) -> None:
+        """Hand over, and pass on what came behind the first bytes."""
         self._hand_over()
         self._link.received(data)
 
     def ended(self) -> None:
+        """Hand over, and pass the end on."""
         self._hand_over()
         self._link.ended()
 
+    def resume(self) -> None:
+        """Do nothing: no turn was left unfinished."""
+
     def expired(self) -> None:
-        """It has no deadline."""
+        """Do nothing: there is no deadline."""
 
     def close(self, code: int) -> None:
+        """Pass on that the session closes its WebSocket."""
         self._link.close(code)
 
     def lost(self, reason: str) -> None:
+        """Pass on that the connection is over."""
         self._link.lost(reason)
 
 
@@ -210,6 +220,7 @@ def _hijack(fd: int) -> socket.socket:
 
 
 def _host_of(environ: dict[str, Any]) -> Host | None:
+    """Return what the server offers of this connection; None if it cannot be taken."""
     has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
     # HTTP/2 has many requests on one connection.
     if has_body or environ["REQUEST_METHOD"] != "GET" or not environ["SERVER_PROTOCOL"].startswith("HTTP/1."):
@@ -221,13 +232,13 @@ def _host_of(environ: dict[str, Any]) -> Host | None:
         return Host(sock.fileno(), lambda: _read_by_gunicorn(environ), _leave_gunicorn)
     sock = environ.get("werkzeug.socket")
     if _is_plain(sock):
-        # The buffered reader has what it read, and then the end.
+        # The buffered reader returns what it has read, and then finds the end.
         return Host(sock.fileno(), environ["wsgi.input"].read, _leave_werkzeug)
     return None
 
 
-def _is_plain(sock: Any) -> bool:
-    """Whether it is a socket whose bytes are those of the connection: not so with TLS."""
+def _is_plain(sock: Any) -> TypeGuard[socket.socket]:
+    """Return whether the bytes of this socket are those of the connection, which they are not with TLS."""
     return isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
 
 
@@ -236,19 +247,19 @@ def _in_uwsgi() -> Host | None:
     if any(option.startswith(_WRAPPED) for option in options):
         return None
     websockets = not options & _ROUTERS or "http-websockets" in options
-    # What a client sends before it has the 101 stays with uWSGI, which shows it to nobody: RFC 6455, 4.1 forbids it.
+    # What a client sends before it has the 101 stays with uWSGI, which shows it to nobody. RFC 6455, 4.1 forbids it.
     return Host(uwsgi.connection_fd(), bytes, tuple, websockets)
 
 
 def _read_by_gunicorn(environ: dict[str, Any]) -> bytes:
-    """What is in its buffer: with the socket gone, there is nothing else to be read."""
+    """Return what is in gunicorn's buffer; with the socket gone, there is nothing else to be read."""
     unreader = getattr(getattr(environ["wsgi.input"], "reader", None), "unreader", None)
-    return unreader.read() if unreader is not None else b""
+    return bytes(unreader.read()) if unreader is not None else b""
 
 
 def _leave_gunicorn() -> Iterable[bytes]:
-    raise StopIteration  # its word for a connection that is to be closed without an answer
+    raise StopIteration  # gunicorn then closes the connection without an answer
 
 
 def _leave_werkzeug() -> Iterable[bytes]:
-    raise ConnectionError("the connection was taken over")  # its word for a client that has gone
+    raise ConnectionError("the connection was taken over")  # Werkzeug takes it for a client that has gone

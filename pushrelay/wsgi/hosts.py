@@ -1,6 +1,6 @@
 """What the relay must know of the server that imported it: uWSGI, gunicorn, waitress, or another.
 
-They tell little about themselves, so some of it is found where they keep it.
+They offer little about themselves, so some of it is read from where they keep it.
 """
 
 import atexit
@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 from pushrelay.settings import Settings, SettingsError
@@ -23,7 +24,7 @@ HIDES_PROXIES = (
 
 
 def check_processes() -> None:
-    """Raise SettingsError if the server that imports the relay is about to run several of it, and can be asked."""
+    """Raise SettingsError if the server that imports the relay is about to start several processes, and shows it."""
     try:
         import uwsgi
     except ImportError:
@@ -35,7 +36,7 @@ def check_processes() -> None:
 
 
 def refusal(environ: Mapping[str, Any]) -> str | None:
-    """Why the relay must not serve in this server as it is set up, as far as a request can tell; None where it may."""
+    """Return why the relay must not serve in this server as it is set up, as far as a request shows; None if it may."""
     if environ.get("wsgi.multiprocess"):
         return ONE_PROCESS
     waitress = waitress_settings(environ)
@@ -60,35 +61,39 @@ def check_paste(settings: Settings, global_conf: Mapping[str, str], local_conf: 
 
 
 def at_end(end: Callable[[], None]) -> None:
-    """Have `end` called when the process ends; for gunicorn's worker as soon as it is told to, in a thread.
+    """Call `end()` when the process ends; in a gunicorn worker at its SIGTERM, on a thread of its own.
 
-    That one goes on for a while then: with what it is answering, and with connections that are kept. The next one,
-    which a reload has started already, waits for the store meanwhile.
+    After that signal the worker goes on for a while, with requests that it has and connections that are kept. The next
+    worker, which a reload has started already, waits for the store until `end` has closed it.
     """
     atexit.register(end)
-    told = signal.getsignal(signal.SIGTERM)
-    is_worker = type(getattr(told, "__self__", None)).__module__.startswith("gunicorn.workers.")
-    if not is_worker or threading.current_thread() is not threading.main_thread():
+    handler = signal.getsignal(signal.SIGTERM)
+    is_worker = type(getattr(handler, "__self__", None)).__module__.startswith("gunicorn.workers.")
+    if not callable(handler) or not is_worker or threading.current_thread() is not threading.main_thread():
         return
 
-    def end_soon(number: int, frame: Any) -> None:
+    def end_soon(number: int, frame: FrameType | None) -> None:
         threading.Thread(target=end, name="relay-end", daemon=True).start()
-        told(number, frame)
+        handler(number, frame)
 
     signal.signal(signal.SIGTERM, end_soon)
 
 
 def waitress_settings(environ: Mapping[str, Any]) -> Any:
-    """waitress' own settings, where it is the server; else None."""
+    """Return waitress' own settings; None if it is not the server."""
     channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
     return getattr(channel, "adj", None)
 
 
-_gunicorn: Any = None  # its settings, once they were found
+_gunicorn: Any = None  # gunicorn's settings, once they were found
 
 
 def gunicorn_setting(name: str, default: Any) -> Any:
-    """A setting of gunicorn's, where it imports the relay at this moment or did so when it was asked for the first."""
+    """Return a setting of gunicorn's; `default` if gunicorn is not the server.
+
+    gunicorn hands its settings to no app. So the first call looks for them in the frames of the callers, and must come
+    while gunicorn imports the relay. The only other way is a hook in gunicorn's own configuration.
+    """
     global _gunicorn
     frame = sys._getframe() if _gunicorn is None and "gunicorn.app.base" in sys.modules else None
     while frame is not None and _gunicorn is None:

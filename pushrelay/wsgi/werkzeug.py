@@ -1,6 +1,6 @@
-"""What the relay runs on where there is no epoll: Werkzeug's server, and python-socketio's own engine and manager.
+"""What the relay runs on without epoll: Werkzeug's server, and python-socketio's own engine and manager.
 
-It takes a thread for each connection and four for each WebSocket client.
+They need a thread for each connection, and four for each WebSocket client.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 import socketio
 from engineio.payload import Payload
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from pushrelay.answers import PRIVATE
 from pushrelay.engine.packet import MAX_PACKETS
@@ -31,7 +31,7 @@ from pushrelay.waiting import wait_until
 
 log = logging.getLogger(__name__)
 
-# What engineio's answers begin with, and what the log has about them: see refusals.refused_handshake().
+# How engineio's refusals begin, and their causes for the log: see refused_handshake().
 _CAUSES = {
     "Not an accepted origin": "origin",
     "The client is using an unsupported version": "old_client",
@@ -41,8 +41,11 @@ _CAUSES = {
 }
 
 
-class WerkzeugManager(socketio.Manager):
-    """python-socketio's manager, with the methods that the relay's own has and this one has not."""
+WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has no type hints
+    """python-socketio's manager, with the methods that RoomManager has besides."""
 
     can_defer = False  # a client has a thread of its own here, which can wait
 
@@ -223,59 +226,65 @@ class WerkzeugManager(socketio.Manager):
 
 
 class WerkzeugServer:
-    """Serves a WSGI app on one address until it is closed. `port` is the one in use, also where 0 was asked for."""
+    """Serves a WSGI app on one address until it is closed."""
 
-    def __init__(self, app: Any, host: str, port: int, max_body: int):
-        """Bind the address. Raises OSError where that cannot be done."""
+    def __init__(self, app: WSGIApp, host: str, port: int, max_body: int):
+        """Bind the address. Raises OSError if that fails."""
         self._listener = bind_tcp(host, port)
         self._listener.listen(BACKLOG)
-        self.port = self._listener.getsockname()[1]
-        self._under_way: set[Any] = set()  # requests, those of Socket.IO not among them
-        handler = type("RequestHandler", (_RequestHandler,), {"max_body": max_body, "under_way": self._under_way})
-        self._server = make_server(
-            host, self.port, app, threaded=True, request_handler=handler, fd=self._listener.fileno()
-        )
-        self._server.handle_error = self._complain
-        self._is_ending = False
+        self.port: int = self._listener.getsockname()[1]  # also if 0 was asked for
+        self._server = _Server(host, self.port, app, _RequestHandler, fd=self._listener.fileno())
+        self._server.max_body = max_body
 
     def serve_forever(self) -> None:
         """Serve until another thread calls close(), or an exception such as KeyboardInterrupt comes up."""
         self._server.serve_forever()
 
     def drain(self, seconds: float) -> None:
-        """Listen no more, and wait until the requests under way are answered, or time is up."""
-        self._is_ending = True
+        """Stop listening, and wait at most this many seconds until the requests under way are answered."""
+        self._server.is_ending = True
         self._listener.close()
         self._server.server_close()
-        wait_until(lambda: not self._under_way, seconds)
+        wait_until(lambda: not self._server.under_way, seconds)
 
     def finish(self, seconds: float) -> None:
-        """Nothing: connections end with the process."""
+        """Do nothing: connections end with the process."""
 
     def close(self) -> None:
-        """Stop listening. What is connected ends with the process: clients come back by themselves."""
+        """Stop listening. Connections end with the process; clients come back by themselves."""
         self._server.server_close()
         self._listener.close()
 
-    def _complain(self, request: Any, client_address: Any) -> None:
-        """A thread failed at its connection. That it was closed under its hands is how it ends with the relay."""
-        if not (self._is_ending and isinstance(sys.exc_info()[1], OSError)):
+
+class _Server(ThreadedWSGIServer):
+    """Werkzeug's server, and what its request handlers share."""
+
+    max_body = 0  # bytes of a body that are accepted
+    is_ending = False
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.under_way: set[_RequestHandler] = set()  # requests, without those of Socket.IO
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log that a connection failed; not while the relay ends, because its connections break then."""
+        if not (self.is_ending and isinstance(sys.exc_info()[1], OSError)):
             log.exception("a connection from %s failed", client_address)
 
 
 class _RequestHandler(WSGIRequestHandler):
-    max_body: int
-    under_way: set[Any]
+    server: _Server
 
     def handle_expect_100(self) -> bool:
-        """Leave it to run_wsgi, or the client is told to continue twice."""
+        """Leave it to run_wsgi, or the client would be told to continue twice."""
         return True
 
     def run_wsgi(self) -> None:
-        # RFC 9110, 10.1.1: a client that asks first is spared sending what would be refused. Werkzeug says
-        # "100 Continue" to everyone, and then has to read it all.
+        """Answer the request with the app."""
+        # RFC 9110, 10.1.1: a client that asks first need not send a body that would be refused. Werkzeug answers
+        # "100 Continue" to every client, and then has to read it all.
         length = self.headers.get("Content-Length", "")
-        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.max_body):
+        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.server.max_body):
             del self.headers["Expect"]
         # RFC 9110, 7.8: HTTP/1.0 has no upgrade; and the bytes of a body must never be read as frames.
         if self.request_version == "HTTP/1.0" or length not in ("", "0") or "Transfer-Encoding" in self.headers:
@@ -283,14 +292,14 @@ class _RequestHandler(WSGIRequestHandler):
         if self.path.startswith("/socket.io/"):
             super().run_wsgi()
             return
-        self.under_way.add(self)
+        self.server.under_way.add(self)
         try:
             super().run_wsgi()
         finally:
-            self.under_way.discard(self)
+            self.server.under_way.discard(self)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer a request that is not HTTP, in the relay's own form and words; http.server would send a page."""
+        """Answer a request that is not HTTP in JSON, as the relay answers all errors; http.server would send a page."""
         phrase = HTTPStatus(code).phrase
         body = json.dumps({"error": phrase.lower().replace(" ", "_"), "message": HELP.get(code, OTHER_ERROR)}).encode()
         self.close_connection = True
@@ -305,4 +314,4 @@ class _RequestHandler(WSGIRequestHandler):
             self.wfile.write(body)
 
     def log_request(self, *_: Any) -> None:
-        """Nothing: a line for each push says nothing that somebody needs."""
+        """Do nothing: nobody needs a line for each push."""

@@ -54,13 +54,13 @@ def ends(function, *args):
 
 def test_closing_a_client_that_is_gone_closes_nobody_else(stock):
     manager, sessions = stock
-    assert ends(manager.cut, "gone") and not any(session.closed for session in sessions.values())
+    assert ends(manager.close_transport, "gone") and not any(session.closed for session in sessions.values())
 
 
 def test_a_client_that_is_cut_is_closed_alone_and_is_not_waited_for(stock):
     manager, sessions = stock
     first, second = sessions
-    assert ends(manager.cut, first) and sessions[first].closed and not sessions[second].closed
+    assert ends(manager.close_transport, first) and sessions[first].closed and not sessions[second].closed
     assert not manager.is_connected(first, "/") and manager.is_connected(second, "/")
 
 
