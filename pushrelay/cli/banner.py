@@ -1,4 +1,4 @@
-"""What people see of the start: its banner, the result of --check, and why it cannot serve."""
+"""What the relay prints when it starts: the banner, the result of `--check`, and why it cannot listen."""
 
 import errno
 
@@ -10,7 +10,7 @@ from .exposure import on_command_line, open_to, warnings
 
 
 def remarks(settings: Settings) -> list[str]:
-    """What the start tells about the server, where that is not the usual."""
+    """Return lines about the server if it cannot take as many clients as the settings ask for."""
     if is_own(settings):
         from pushrelay.server.open_files import file_limit
 
@@ -18,15 +18,15 @@ def remarks(settings: Settings) -> list[str]:
         if most >= clients_expected(settings):
             return []
         return [
-            f"takes {most} clients at most, not {settings.max_connections} (max_connections): "
-            f"the limit on open files is {file_limit()} (ulimit -n, or LimitNOFILE= of systemd)"
+            f"takes at most {most} clients, not {settings.max_connections} (max_connections), because the limit on "
+            f"open files is {file_limit()}; raise it with ulimit -n, or LimitNOFILE= of systemd"
         ]
-    why = "as the setting says" if settings.server == "werkzeug" else "because this system has no epoll"
-    return [f"runs on Werkzeug, {why}: every client takes several threads, so it is good for some hundred of them"]
+    why = "as the setting server demands" if settings.server == "werkzeug" else "because this system has no epoll"
+    return [f"runs on Werkzeug, {why}: each client needs several threads, so a few hundred are the limit"]
 
 
 def banner(settings: Settings, port: int) -> str:
-    """Return what the start prints: the address, the rights, warnings, and how to try it."""
+    """Return the text that the relay prints when it serves: its address, who can do what, warnings, how to try it."""
     url, _ = address(settings, port)
     lines = [
         f"The relay serves on {url}",
@@ -39,14 +39,14 @@ def banner(settings: Settings, port: int) -> str:
 
 
 def checked(settings: Settings) -> str:
-    """What `--check` prints."""
+    """Return the text that `--check` prints for sound settings."""
     lines = [f"The settings are sound ({settings.file or 'no file, all defaults'})."]
     return "\n".join([*lines, *(f"  {line}" for line in open_to(settings)), *warnings(settings)])
 
 
 def cannot_listen(settings: Settings, error: OSError) -> str:
-    """The sentence for an address that cannot be listened on."""
-    if error.errno is None:  # of our own, and a sentence
+    """Return the sentence about an address on which the relay cannot listen. `error` is the reason."""
+    if error.errno is None:  # the relay raised it itself, with a sentence
         return str(error)
     if settings.host.startswith("unix:"):
         if error.errno == errno.EADDRINUSE:
@@ -55,4 +55,4 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
     where = f"{settings.host} port {settings.port}"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is taken by another program: stop that one, or choose another port with --port"
-    return f"cannot listen on {where}: {error.strerror}; choose others with --host and --port"
+    return f"cannot listen on {where}: {error.strerror}; choose another address with --host and --port"

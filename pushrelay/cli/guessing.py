@@ -1,8 +1,11 @@
-"""Whether a secret can be guessed: a copied example, words, a pattern. Random characters never look like it."""
+"""Whether a key or secret can be guessed: a copied example, words, or a pattern.
+
+Random characters almost never look like these, so a warning is rarely wrong.
+"""
 
 import re
 
-# Words of examples and placeholders, ours among them, and what people type when they must type something.
+# Words of examples and placeholders, ours included, and others that people often choose.
 _WORDS = """
 abcdef abc123 admin another apikey auth battery change changeit changeme characters chat correct default demo dev
 develop development dummy example fixme foobar geheim generate hello here horse hs256 hunter2 insecure insert jwt key
@@ -11,12 +14,14 @@ private prod production push pushkey qwerty qwertz random relay replace sample s
 shared signing some staging staple string super supersecret test tester testing this todo token value very your
 """
 _LONGEST_FIRST = re.compile("|".join(sorted(re.findall(r"\w+", _WORDS), key=len, reverse=True)))
+_COMMON_WORDS = {"changeme", "password", "passwort", "secret", "geheim", "12345678", "relay", "test", "example"}
 _OF_OUR_DOCS = {"2bd806c97f0e00af1a1fc332", "9b74c9897bac770ffc029102"}
-FEWEST = 8  # different characters; 20 random hex digits have fewer only once in some 5,000 times
+FEWEST = 8  # different characters; of 5,000 strings of 20 random hex digits, about one has fewer
+FEWEST_AT_ALL = 6  # different characters of anything but a trivial text
 
 
 def is_guessable(text: str) -> bool:
-    """Return whether this is likely an example, words, or a pattern. It is reason for a warning, and no proof."""
+    """Return whether this is probably an example, words, or a pattern: a reason to warn, but no proof."""
     plain = text.lower()
     if plain in _OF_OUR_DOCS or _repeats(plain) or _counts(plain):
         return True
@@ -24,14 +29,19 @@ def is_guessable(text: str) -> bool:
     return len(set(rest)) < FEWEST
 
 
+def is_trivial(text: str) -> bool:
+    """Return whether this is one common word, maybe with digits behind it, or has very few different characters."""
+    return len(set(text)) < FEWEST_AT_ALL or re.sub(r"[\W\d_]+$", "", text.lower()) in _COMMON_WORDS
+
+
 def _repeats(text: str) -> bool:
-    """Whether it is the same piece again and again, as changeme-changeme- is."""
+    """Return whether the text is one piece repeated, such as changeme-changeme-."""
     again = (text + text).find(text, 1)
     return again < len(text) or any(text.startswith(text[:n] * (len(text) // n)) for n in range(1, len(text) // 2 + 1))
 
 
 def _counts(text: str) -> bool:
-    """Whether most characters are next to the one before, as in 0123456789 and abcdefgh, or on a keyboard."""
+    """Return whether most characters follow the one before, in 0123456789, abcdefgh or a row of a keyboard."""
     rows = "01234567890 abcdefghijklmnopqrstuvwxyz qwertyuiop asdfghjkl zxcvbnm qwertzuiop yxcvbnm"
     pairs = [text[i : i + 2] for i in range(len(text) - 1)]
     near = sum(pair in rows or pair[::-1] in rows or pair[0] == pair[1] for pair in pairs)

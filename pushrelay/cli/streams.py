@@ -1,6 +1,7 @@
 """The standard streams of `python relay.py`: usable even if some of them are closed when it starts."""
 
 import atexit
+import io
 import os
 import sys
 
@@ -27,7 +28,8 @@ def prepare() -> None:
             setattr(sys, name, os.fdopen(fd, mode, closefd=False))
     for stream in (sys.stdout, sys.stderr):
         # Paths and origins may have letters that this terminal's encoding lacks.
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     atexit.register(_flush_at_exit)
 
 

@@ -1,4 +1,4 @@
-"""The demo page: its address, what it shows, and what people get if it is not shown to them."""
+"""The demo page: its address, the facts that it shows, and those of the page that replaces it for strangers."""
 
 import os
 import re
@@ -18,12 +18,11 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104: not bound
-# Seconds for which the demo page's own token counts: a page that is left open for a day goes on.
-TOKEN_SECONDS = 86400
+TOKEN_SECONDS = 86400  # until the demo page's own token ends, so a page can stay open for a day
 
 
 def address(settings: Settings, port: int) -> tuple[str, str]:
-    """Return where programs on this machine reach the relay, and a shell command that pushes there."""
+    """Return the relay's address for programs on this machine, and a shell command that pushes there."""
     fields = f"-d destination={first_id(settings).replace('me', 'SESSION-ID')} -d data=hello"
     if settings.host.startswith("unix:"):
         path = settings.host.removeprefix("unix:")
@@ -39,17 +38,17 @@ def _local_host(settings: Settings) -> str:
 
 
 def _is_local(settings: Settings) -> bool:
-    """Return whether programs on this machine reach the relay at an address that no other machine has."""
+    """Return whether programs on this machine reach the relay at a loopback address or a Unix socket."""
     return settings.host in ANYWHERE or settings.host.startswith("unix:") or is_loopback(settings.host)
 
 
 def first_id(settings: Settings) -> str:
-    """Return the id of a demo page that was opened without one: two windows of a browser share it."""
+    """Return the id of a demo page that is opened without one. Two windows of a browser share it."""
     return "me" if settings.id_cookie and not settings.secret else "demo"
 
 
 def first_steps(settings: Settings, port: int) -> list[str]:
-    """Return the lines that the start prints for somebody who tries the relay."""
+    """Return the lines by which somebody can try the relay, printed when it starts."""
     url, curl = address(settings, port)
     page = f"{url}/?id={first_id(settings)}"
     if settings.host.startswith("unix:"):
@@ -74,10 +73,10 @@ def _from_elsewhere(settings: Settings, port: int) -> list[str]:
 
 
 def _own_address() -> str:
-    """Return the address by which other machines reach this one."""
+    """Return the address at which other machines reach this one, or its host name without a network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses a route
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses a route
         except OSError:
             return socket.gethostname()
         own: str = probe.getsockname()[0]
@@ -85,7 +84,7 @@ def _own_address() -> str:
 
 
 def tunnel(settings: Settings, port: int) -> str:
-    """Return what `ssh -L` takes to bring the relay to another machine; empty if it would not be local there."""
+    """Return the argument of `ssh -L` that forwards the relay to another machine; empty if it is not local here."""
     if settings.host.startswith("unix:"):
         return f"8080:/PATH/OF/{_socket_name(settings)}"
     return f"{port}:{_local_host(settings)}:{port}" if _is_local(settings) else ""
@@ -105,7 +104,7 @@ def page_facts(settings: Settings, environ: dict[str, Any], id_: str, is_local: 
 
 
 def demo_facts(settings: Settings, port: str) -> dict[str, str]:
-    """Return the settings that the demo page shows. Anybody may read them: no path, and no value of a secret."""
+    """Return the settings that the demo page shows. Anybody may read them, so no path and no secret is among them."""
     needs = {"token": settings.secret, "cookie": settings.id_cookie, "site": settings.auth_url}
     is_socket = settings.host.startswith("unix:")
     return {
@@ -117,14 +116,14 @@ def demo_facts(settings: Settings, port: str) -> dict[str, str]:
 
 
 def token_for(id_: str, settings: Settings) -> str:
-    """Return a token for the demo page of a caller on this machine, which may read every push anyway."""
+    """Return a token for the demo page; empty without a secret. Only for callers on this machine, who may read all."""
     if not settings.secret or len(id_) > settings.max_id_length:
         return ""
     return sign({"ids": [id_], "exp": int(time.time()) + TOKEN_SECONDS}, settings.secret[0])
 
 
 def ways_in(settings: Settings, environ: dict[str, Any]) -> dict[str, str]:
-    """Return what the page shows that people get in place of the demo page."""
+    """Return what the page shows that replaces the demo page: the ways to see the demo page after all."""
     port = int(environ.get("SERVER_PORT") or 0)
     asked = re.match(r"[\w.-]+|\[[\da-fA-F:.]+\]", environ.get("HTTP_HOST", ""), re.ASCII)
     server = asked[0] if asked and not is_loopback(asked[0].strip("[]")) else "SERVER"

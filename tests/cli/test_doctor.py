@@ -15,7 +15,7 @@ import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
 from fronts import HOST, Apache, Nginx, connects
 
-from pushrelay.cli.doctor.public import about_tls
+from pushrelay.cli.doctor.entrance import about_tls
 from pushrelay.client.address import address_of
 from pushrelay.client.dialer import Dialer
 from pushrelay.client.errors import ClientError
@@ -337,7 +337,7 @@ def test_of_a_proxy_that_it_does_not_know_it_tells_the_lines_for_both(quiet, ser
 
     url = f"http://127.0.0.1:{serve(site).port}/relay/"
     advice = Examination(url, *settings_of(quiet)).failed_once("relay.js", "404", "A shop")
-    assert [sentence.partition(":")[0] for sentence, _ in advice] == ["Where it is Apache", "Where it is nginx"]
+    assert [sentence.partition(":")[0] for sentence, _ in advice] == ["If it is Apache", "If it is nginx"]
 
 
 def test_what_strangers_answer_does_not_get_at_the_terminal_or_the_shell(quiet, serve):

@@ -48,7 +48,7 @@ class Inside(Examination):
 @pytest.fixture(autouse=True)
 def brief_polls(monkeypatch):
     """A poll need not be held for long here: no test is about a proxy that holds answers back."""
-    monkeypatch.setattr(hops, "HELD", 0.01)
+    monkeypatch.setattr(hops, "POLL_HELD_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -520,7 +520,7 @@ def test_apaches_workers_are_read_from_its_configuration(files, mpm, most, tmp_p
     for name, text in {**DEBIAN, **files}.items():
         (tmp_path / name).write_text(text)
     found = read_workers(tmp_path / "apache2.conf")
-    assert (found.mpm, found.most, found.ports) == (mpm, most, {80, 443})
+    assert (found.mpm, found.limit, found.ports) == (mpm, most, {80, 443})
 
 
 @pytest.mark.parametrize(

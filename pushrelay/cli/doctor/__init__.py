@@ -1,4 +1,4 @@
-"""`python relay.py doctor`: what keeps a push from arriving, and the lines that put it right."""
+"""`python relay.py doctor`: find out what keeps pushes from arriving, and print how to fix it."""
 
 import argparse
 import base64
@@ -7,49 +7,54 @@ import getpass
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pushrelay.settings import SettingsError, load
 
-from . import machine
+from . import configuration, machine, starting
 from .report import Advice, Report, Stop
 
 if TYPE_CHECKING:
     from pushrelay.client.dialer import Dialer
 
-# However a server behaves: no answer is waited for longer than 10 s, and the relay's ping 65.
-LONGEST = 240  # seconds
+# An upper bound for servers that misbehave. No single response takes longer than 10 s, the relay's ping at most 65 s.
+LONGEST_SECONDS = 240
 
 
 class TooLong(Exception):
-    """The time is up."""
+    """The doctor has run for LONGEST_SECONDS."""
 
 
 def examine(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
-    """Look at everything, say what is found, and return the exit code. Raises SettingsError for bad usage."""
+    """Run all checks, print what they find, and return the exit code. Raises SettingsError for bad usage.
+
+    If a package is missing, the report is about the packages only.
+    """
     report = Report()
     try:
         public = public_dialer(given)
     except ModuleNotFoundError:
         machine.versions(report)
+        if not report.failures:  # it is not one of the packages in requirements.txt
+            raise
         return report.end()
     try:
-        with ending_after(LONGEST):
-            look(report, given, flags, public)
+        with ending_after(LONGEST_SECONDS):
+            run_checks(report, given, flags, public)
     except Stop:
         pass
     except TooLong:
-        report.fail("the doctor", f"not done after {LONGEST} s")
+        report.fail("the doctor", f"not done after {LONGEST_SECONDS} s", Advice("Run it again with --quick."))
     return report.end()
 
 
 @contextlib.contextmanager
 def ending_after(seconds: int) -> Iterator[None]:
-    """Raise TooLong if it takes longer than this, on systems that can."""
+    """Raise TooLong if the block takes more than `seconds`. Systems without SIGALRM have no such limit."""
     if not hasattr(signal, "SIGALRM"):
         yield
         return
-    before = signal.signal(signal.SIGALRM, stop_looking)
+    before = signal.signal(signal.SIGALRM, _time_is_up)
     signal.alarm(seconds)
     try:
         yield
@@ -58,17 +63,19 @@ def ending_after(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def _time_is_up(*_: object) -> NoReturn:
+    raise TooLong
+
+
 def public_dialer(given: argparse.Namespace) -> "Dialer | None":
-    """The way from outside, where there is one to look at. Raises SettingsError, ModuleNotFoundError."""
+    """Return a dialer for PUBLIC_URL; None without one. Raises SettingsError and ModuleNotFoundError."""
     from pushrelay.client.address import address_of
     from pushrelay.client.dialer import Dialer
     from pushrelay.client.tls import tls_context
 
     if not given.url:
         if given.origin or given.connect or given.user:
-            raise SettingsError(
-                "--origin, --connect and --user are for the way from outside: doctor PUBLIC_URL --origin ORIGIN"
-            )
+            raise SettingsError("--origin, --connect and --user need a PUBLIC_URL: doctor PUBLIC_URL --origin ORIGIN")
         return None
     try:
         address = address_of(given.url)
@@ -83,17 +90,21 @@ def public_dialer(given: argparse.Namespace) -> "Dialer | None":
 
 
 def password_header(user: str | None) -> dict[str, str]:
-    """Return what answers a web server that asks for a password. A name without a password has it asked for."""
+    """Return the header for a web server that asks for a password (RFC 7617); empty without a `user`.
+
+    `user` is NAME:PASSWORD, or NAME alone: then the password is read from the terminal or the standard input, and
+    appears neither in the list of processes nor in the shell's history.
+    """
     if not user:
         return {}
     name, colon, password = user.partition(":")
-    if not colon:  # so it shows neither in the list of processes nor in the shell's history
+    if not colon:
         password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
-def look(report: Report, given: argparse.Namespace, flags: Mapping[str, str], public: "Dialer | None") -> None:
-    """All checks in their order. Raises Stop where what follows cannot be looked at."""
+def run_checks(report: Report, given: argparse.Namespace, flags: Mapping[str, str], public: "Dialer | None") -> None:
+    """Run all checks in their order. Raises Stop after the first on which the others depend."""
     from pushrelay.cli.connecting import dialer_of
 
     from .hops import Relay, directly, running
@@ -106,21 +117,18 @@ def look(report: Report, given: argparse.Namespace, flags: Mapping[str, str], pu
         settings = load(flags=flags)
         dialer = dialer_of(settings)
     except SettingsError as error:
-        report.stop("settings", str(error), Advice("docs/settings.md has them all, so has python relay.py --help."))
-    process = machine.find_process(settings)
-    machine.settings_found(report, settings)
+        advice = Advice("All settings are in docs/settings.md, and python relay.py --help lists them.")
+        report.stop("settings", str(error), advice)
+    process = starting.find_process(settings)
+    configuration.settings_found(report, settings)
     machine.clock(report, settings)
     machine.files(report, settings, process)
     machine.store(report, settings, process)
-    machine.started_with(report, settings, process)
+    starting.started_with(report, settings, process)
     ask_site(report, settings)
     report.title("Directly to the relay")
     running(report, flags, dialer)
-    relay = directly(report, Relay(settings, dialer, machine.restarted(process)))
+    relay = directly(report, Relay(settings, dialer, starting.restarting(process)))
     if public is not None:
         report.title(f"Through {public.address.url}")
         Public(report, relay, public, given.origin, given.ca or "").follow(given.quick)
-
-
-def stop_looking(*_: Any) -> NoReturn:
-    raise TooLong

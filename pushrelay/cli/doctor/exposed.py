@@ -1,4 +1,4 @@
-"""What strangers can do from outside, and for how many visitors there is room on the way."""
+"""The checks of what strangers can do through the public address, and for how many visitors there is room."""
 
 import contextlib
 import shlex
@@ -15,10 +15,10 @@ from .verdicts import is_of_relay
 
 
 class Exposure(Entrance):
-    """The checks behind those of the transports. Some raise Stop."""
+    """The checks that follow those of the transports. Some raise Stop."""
 
     def site(self) -> None:
-        """Whether the site's own pages are at https, and browsers would not let them connect to http."""
+        """Check that the site's pages are not https while the address is http, which browsers would block."""
         address = self._dialer.address
         if address.scheme != "http":
             return
@@ -30,18 +30,18 @@ class Exposure(Entrance):
                 url = address._replace(scheme="https", host=host, port=target.port or 443).url
                 found = (
                     f"the site redirects to https://{target.netloc}, so its pages are https, and browsers do not let "
+                    f"them connect to {address.url}"
                 )
-                found += f"them connect to {address.url}"
-                asking = shlex.join(["python", "relay.py", "doctor", url])
-                self._report.warn("https", found, Advice("Ask for that one:", (asking,)))
+                command = shlex.join(["python", "relay.py", "doctor", url])
+                self._report.warn("https", found, Advice("Examine that address:", (command,)))
 
     def strangers(self) -> None:
-        """What somebody may register who has neither token nor cookie."""
+        """Check what a client without token and cookie may register."""
         try:
             with opened(self._dialer, "polling", self._headers) as client:
                 answer = client.call("register", {"id": some_id()})
         except ClientError:
-            return  # it worked above, so this is another matter
+            return  # the same worked above, so this check cannot judge it
         if answer.get("ok") is not True:
             self._report.ok("registering", f"a stranger's is refused ({answer.get('error')})")
             return
@@ -53,7 +53,7 @@ class Exposure(Entrance):
         self._report.warn("registering", found, advice)
 
     def private(self) -> None:
-        """Whether strangers reach what is for programs on the relay's machine. Nothing is pushed: there is no body."""
+        """Check that strangers cannot push. The requests have no body, so nothing is pushed."""
         replies = {rest: self._ask("POST", rest) for rest in ("push", "")}
         answered = [rest for rest, reply in replies.items() if is_of_relay(reply)]
         if not answered:
@@ -65,21 +65,21 @@ class Exposure(Entrance):
         url = self._dialer.address.url + answered[0]
         if reply.status not in (401, 403):
             advice = [*advice, *proxies.forwarding_addresses(self._way)]
-            found = f"anyone can push at {url}: the relay takes strangers for programs on its own machine"
+            found = f"anyone can push at {url}, because the relay takes strangers for programs on its own machine"
         elif self._relay.settings.push_keys:
-            self._report.warn("/push", f"{url} can be reached, and asks for a key; if only PHP here pushes:", *advice)
+            self._report.warn("/push", f"{url} can be reached and asks for a key; if only PHP here pushes:", *advice)
             return
         else:
-            found = f"the proxy passes {url} on to the relay, which refuses it; nobody out there has any use for it"
+            found = f"the proxy passes {url} on to the relay, which refuses it; nobody outside needs this path"
         self._report.stop("/push", found, *advice)
 
     def addresses(self) -> None:
-        """What the relay knows of who connects."""
+        """Check that the relay knows the addresses of clients, so that it can limit the clients of one address."""
         trusted, arrived = self._relay.settings.trusted_proxies, self._arrived
         peer, forwarded = arrived.get("peer") or "127.0.0.1", arrived.get("forwarded")
         is_known = arrived.get("same") is True
         if self._way.relay.unix:
-            self._report.ok("addresses", "the proxy comes by a Unix socket, so nobody is counted by address")
+            self._report.ok("addresses", "the proxy connects by the Unix socket, so clients are not counted by address")
         elif trusted and is_known and not forwarded:
             found = f"the proxy at {peer} sends no X-Forwarded-For, so all clients count as one address"
             self._report.warn("addresses", found, *proxies.forwarding_addresses(self._way))
@@ -89,7 +89,7 @@ class Exposure(Entrance):
         elif trusted:
             self._report.ok("addresses", "X-Forwarded-For is believed (trusted_proxies)")
         else:
-            found = "all clients have the proxy's address, so max_per_address counts nobody"
+            found = "all clients have the proxy's address, so max_per_address limits nobody"
             self._report.warn("addresses", found, self._trusting(peer if is_known else "127.0.0.1, ::1"))
 
     def _trusting(self, peer: str) -> Advice:
@@ -99,6 +99,6 @@ class Exposure(Entrance):
         return Advice(f"In [relay], if the proxy sets X-Forwarded-For; then {self._relay.restart}:", (line,))
 
     def workers(self) -> None:
-        """Whether Apache has a worker for every client."""
+        """Check that Apache has a worker for every client."""
         if self._way.proxy in (APACHE, "") and (found := self._workers()):
             found.report(self._report, self._connected())

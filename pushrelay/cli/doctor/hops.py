@@ -1,4 +1,7 @@
-"""Straight to the relay: is it well, and does a push arrive? And what the way through the public address shares."""
+"""Checks of the relay at its own address, past every proxy: it is well, and a push arrives.
+
+The checks through the public address use the same push (`round_trip`).
+"""
 
 import contextlib
 import json
@@ -17,12 +20,13 @@ from pushrelay.client.replies import read_object, receipt, refusal_message
 from pushrelay.client.socketio_client import SocketIOClient
 from pushrelay.settings import Settings
 
-from . import machine
+from . import starting
 from .report import Advice, Report
 
-HELD = 0.1  # seconds that a poll is under way before something is pushed
-ARRIVAL = 5.0  # seconds that a push may take; it takes milliseconds
-NAMES = {"websocket": "WebSocket", "polling": "long polling"}
+POLL_HELD_SECONDS = 0.1  # that a poll is under way before the push
+ARRIVAL_SECONDS = 5.0  # that a push may take; it takes milliseconds
+TOKEN_SECONDS = 60
+TRANSPORT_NAMES = {"websocket": "WebSocket", "polling": "long polling"}
 
 
 class Relay(NamedTuple):
@@ -30,80 +34,80 @@ class Relay(NamedTuple):
 
     settings: Settings
     dialer: Dialer
-    restart: str  # what brings a change of the settings into force
-    word: str = ""  # see instance.py; empty if the relay does not show it to this caller
+    restart: str  # how to restart it, as the end of a sentence
+    word: str = ""  # by which it recognizes the doctor (access/instance.py); empty if this caller may not know it
 
-    def push(self, destination: str, data: str) -> dict:
-        """Push something that is not kept. Raises ClientError."""
+    def push(self, destination: str, data: str) -> dict[str, Any]:
+        """Push without history (ttl 0), and return the receipt. Raises ClientError."""
         body = json.dumps({"destination": destination, "data": data, "ttl": 0}).encode()
         headers = {"Content-Type": "application/json", **key_header(self.settings)}
         reply = self.dialer.ask("POST", "push", body, headers)
         return receipt(reply, destination, self.dialer.address.url)
 
     def may_register(self) -> bool:
-        """Whether the doctor can register an id of its own."""
+        """Return whether the doctor can register an id of its own."""
         return bool(self.settings.secret) or not (self.settings.id_cookie or self.settings.auth_url)
 
 
 class NotRegistered(ClientError):
-    """The relay refused to register. `error` is its word for the reason."""
+    """The relay refused to register. `error` is its error code."""
 
     def __init__(self, answer: Mapping[str, Any]):
-        super().__init__(f"to register was refused: {answer.get('message')}")
+        super().__init__(f"the relay refused to register: {answer.get('message')}")
         self.error = str(answer.get("error"))
 
 
 class NotArrived(ClientError):
-    """A push was taken, for this many clients, and did not come."""
+    """The relay accepted a push for `clients` clients, and it did not arrive."""
 
     def __init__(self, clients: Any):
-        what = f"and did not arrive within {ARRIVAL:g} s" if clients != 0 else "so not for the one that registered"
-        super().__init__(f"a push was taken, for {clients} clients, {what}")
+        where = f"did not arrive within {ARRIVAL_SECONDS:g} s" if clients != 0 else "did not reach the registered one"
+        super().__init__(f"the relay accepted a push for {clients} clients, and it {where}")
         self.clients = clients
 
 
 def running(report: Report, flags: Mapping[str, str], dialer: Dialer) -> None:
-    """Whether something listens at the relay's address. Raises Stop."""
+    """Check that a program listens at the relay's address. Raises Stop."""
     try:
         dialer.open_tcp().close()
     except ClientError as error:
-        start = "systemctl start relay" if machine.has_unit() else machine.start_command(flags)
-        advice = [Advice("Start it:", (start,)), *machine.with_other_flags(flags)]
+        start = "systemctl start relay" if starting.has_unit() else starting.start_command(flags)
+        advice = [Advice("Start it:", (start,)), *starting.with_other_flags(flags)]
         report.stop("the relay", f"it is not running at {dialer.address.url}: {error}", *advice)
 
 
 def health(report: Report, relay: Relay) -> Relay:
-    """Whether the relay answers there, and takes pushes. Returns it with its word. Raises Stop."""
+    """Check that the relay answers and takes pushes. Return it with its word. Raises Stop."""
     where = relay.dialer.address.url
-    asking = {HEADER: ASKING, **key_header(relay.settings)}
+    headers = {HEADER: ASKING, **key_header(relay.settings)}
     try:
-        live, ready = relay.dialer.ask("GET", "health/live"), relay.dialer.ask("GET", "health/ready", headers=asking)
+        live, ready = relay.dialer.ask("GET", "health/live"), relay.dialer.ask("GET", "health/ready", headers=headers)
     except ClientError as error:
-        hung = Advice(f"Look into its log; if that has nothing, {relay.restart}.")
+        hung = Advice(f"Read the relay's log; if it has nothing about this, {relay.restart}.")
         report.stop("the relay", f"it listens at {where}, but {error}", hung)
     if read_object(live).get("live") is not True:
         _stop_at_other(report, relay, live)
     if read_object(ready).get("ready") is not True:
-        advice = Advice("docs/settings.md says what to do about the store. It goes on by itself then.")
+        advice = Advice("docs/settings.md tells what to do about the store; the relay then resumes by itself.")
         report.stop("the relay", f"it takes no pushes: {read_object(ready).get('reason', ready.reason)}", advice)
     report.ok("the relay", f"runs at {where} and takes pushes")
     return relay._replace(word=str(report_in(ready).get("word", "")))
 
 
 def _stop_at_other(report: Report, relay: Relay, reply: Reply) -> NoReturn:
-    """Something answers, but not as the relay of these settings does. Raises Stop."""
-    where, said = relay.dialer.address.url, refusal_message(reply)
-    if elsewhere := re.search(r"below (/[\w.~/-]+) \(setting base_path\)", said):
+    """Report that the answer is not that of a relay with these settings, and raise Stop."""
+    where, message = relay.dialer.address.url, refusal_message(reply)
+    if elsewhere := re.search(r"below (/[\w.~/-]+) \(setting base_path\)", message):
         advice = Advice(f"{_OTHER_SETTINGS} Or add:", (f"--base-path {elsewhere[1]}",))
         report.stop("the relay", f"it runs there, and all it has is below {elsewhere[1]} (setting base_path)", advice)
-    if said and reply.status == 404 and relay.settings.base_path:
+    if message and reply.status == 404 and relay.settings.base_path:
         advice = Advice(f"{_OTHER_SETTINGS} Or add:", ("--base-path /",))
         found = f"it runs there, but not below {relay.settings.base_path}, the base_path of these settings"
         report.stop("the relay", found, advice)
-    if said:
-        report.stop("the relay", f"it runs at {where}, and refuses: {said}", Advice("Do what its message says."))
+    if message:
+        report.stop("the relay", f"it runs at {where}, and refuses: {message}", Advice("Do as this message says."))
     by = f" ({reply.server})" if reply.server else ""
-    sentence = "Stop that one, or give the relay a port of its own, in [relay] and where PHP pushes:"
+    sentence = "Stop that program, or give the relay another port, in [relay] and where PHP pushes:"
     report.stop(
         "the relay",
         f"another program{by} has the port: {where} answers {reply.status}",
@@ -115,29 +119,36 @@ def _stop_at_other(report: Report, relay: Relay, reply: Reply) -> NoReturn:
 _OTHER_SETTINGS = (
     "The doctor has other settings than the relay: run it with the relay's own --config, flags and RELAY_* variables."
 )
-# Refusals that a relay of the same settings does not give to the doctor.
-_OTHER = ("missing_token", "invalid_token", "not_allowed", "missing_cookie", "invalid_cookie", "auth_not_available")
+# A relay with the doctor's settings does not answer the doctor with these errors.
+_ERRORS_OF_OTHERS = (
+    "missing_token",
+    "invalid_token",
+    "not_allowed",
+    "missing_cookie",
+    "invalid_cookie",
+    "auth_not_available",
+)
 
 
 def report_in(reply: Reply) -> dict[str, Any]:
     """Return what the relay reports to the doctor in a header; empty if it reports nothing."""
     try:
-        told = json.loads(reply.headers.get(HEADER, ""))
+        found = json.loads(reply.headers.get(HEADER, ""))
     except (ValueError, RecursionError):
-        told = None
-    return told if isinstance(told, dict) else {}
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def about_registering(error: ClientError, relay: Relay) -> list[Advice]:
-    """Return what to do if the relay refuses to register, or takes no push."""
-    if isinstance(error, NotRegistered) and error.error in _OTHER:
-        return [Advice(_OTHER_SETTINGS + _lacking(error.error, relay.settings))]
+    """Return what to do if the relay refuses to register, or accepts no push."""
+    if isinstance(error, NotRegistered) and error.error in _ERRORS_OF_OTHERS:
+        return [Advice(_OTHER_SETTINGS + _difference(error.error))]
     if error.reply is not None and error.reply.status in (401, 403):
         return [Advice(f"{_OTHER_SETTINGS} Its push_keys are others, for example.")]
-    return [Advice(f"Its log has more; if that does not help, {relay.restart}.")]
+    return [Advice(f"Read the relay's log; if it has nothing about this, {relay.restart}.")]
 
 
-def _lacking(error: str, settings: Settings) -> str:
+def _difference(error: str) -> str:
     if error == "missing_token":
         return " These have no secret."
     if error == "invalid_token":
@@ -146,13 +157,13 @@ def _lacking(error: str, settings: Settings) -> str:
 
 
 def directly(report: Report, relay: Relay) -> Relay:
-    """A push over each transport, past every proxy. Returns the relay with its word. Raises Stop."""
+    """Check a push over each transport, past every proxy. Return the relay with its word. Raises Stop."""
     relay = health(report, relay)
     if not relay.may_register():
         with_push(report, relay)
         return relay
     for transport in ("polling", "websocket"):
-        what = f"{NAMES[transport]}, directly"
+        what = f"{TRANSPORT_NAMES[transport]}, directly"
         try:
             with opened(relay.dialer, transport) as client:
                 took = round_trip(relay, client)
@@ -163,48 +174,49 @@ def directly(report: Report, relay: Relay) -> Relay:
 
 
 def with_push(report: Report, relay: Relay) -> None:
-    """All that can be tried where who registers must be a visitor of the site. Raises Stop."""
+    """Check that a push is accepted. No more is possible if only the site's visitors can register. Raises Stop."""
     name = "id_cookie" if relay.settings.id_cookie else "auth_url"
     try:
         relay.push(some_id(), "from the doctor")
     except ClientError as error:
         report.stop("pushing", str(error), *about_registering(error, relay))
     report.ok("pushing", "a push is taken")
-    report.warn("registering", f"with {name} and no secret only your visitors can, so no push is seen to arrive")
+    found = f"with {name} and no secret only your visitors can, so the doctor cannot see a push arrive"
+    report.warn("registering", found)
 
 
 @contextlib.contextmanager
 def opened(dialer: Dialer, transport: str, headers: Mapping[str, str] | None = None) -> Iterator[SocketIOClient]:
-    """A visitor that goes at the end. Raises ClientError."""
+    """Connect a client, and close it at the end of the block. Raises ClientError."""
     with contextlib.closing(SocketIOClient(dialer, transport, headers)) as client:
         yield client
 
 
 def some_id() -> str:
-    """A destination that nobody else has."""
+    """Return a destination that nobody else has."""
     return f"doctor-{secrets.token_hex(8)}"
 
 
 def round_trip(relay: Relay, client: SocketIOClient) -> float:
-    """Register, push, and wait until it arrives: the seconds that took. Raises ClientError with what went wrong.
+    """Register, push, and return how many seconds the push took to arrive. Raises ClientError.
 
-    Where nobody but a visitor may register, there is nothing to try, and it is nothing.
+    Return 0 if only the site's visitors can register, because then there is nothing to try.
     """
     if not relay.may_register():
         return 0.0
     destination = some_id()
-    asking = {"id": destination}
+    request = {"id": destination}
     if relay.settings.secret:
-        asking["token"] = signed(relay.settings, [destination], seconds=60)
-    answer = client.call("register", asking)
+        request["token"] = signed(relay.settings, [destination], seconds=TOKEN_SECONDS)
+    answer = client.call("register", request)
     if answer.get("ok") is not True:
         raise NotRegistered(answer)
-    # A proxy must pass an answer on while it holds the question, so a poll is given time to be held.
-    client.next_event(HELD)
+    # A proxy must pass a response on while it still holds the request, so the poll must be held before the push.
+    client.next_event(POLL_HELD_SECONDS)
     began = time.monotonic()
-    handed = relay.push(destination, "from the doctor").get("connections")
-    end = began + (0.0 if handed == 0 else ARRIVAL)
+    delivered = relay.push(destination, "from the doctor").get("connections")
+    end = began + (0.0 if delivered == 0 else ARRIVAL_SECONDS)
     while (left := end - time.monotonic()) > 0 and (found := client.next_event(left)):
         if found[1].get("destination") == destination:
             return time.monotonic() - began
-    raise NotArrived(handed)
+    raise NotArrived(delivered)

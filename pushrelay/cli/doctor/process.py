@@ -1,4 +1,4 @@
-"""The process that listens at the relay's address, as Linux's /proc tells of it."""
+"""The process that listens at the relay's address, as Linux shows it in /proc."""
 
 import os
 import pathlib
@@ -15,15 +15,15 @@ CONNECTED_UNIX = "03"  # a state in /proc/net/unix
 
 
 class Process(NamedTuple):
-    """What can be seen of it."""
+    """A process, as far as this user may see it."""
 
-    pid: int  # 0: it is another user's, and nothing of it can be seen
-    file_limit: int | None  # of open files; None: there is none
-    folder: pathlib.Path | None  # where it was started
-    unit: str  # of systemd, empty where it did not start it
-    config: str  # the file that `--config` named, empty where there was none
+    pid: int  # 0: it belongs to another user, and nothing else is known
+    file_limit: int | None  # maximum number of open files; None: unlimited, or unknown
+    folder: pathlib.Path | None  # its working folder
+    unit: str  # its unit of systemd; empty if systemd did not start it
+    config: str  # the value of its `--config`, or empty
     command: tuple[str, ...] = ()
-    environ: Mapping[str, str] | None = None  # None: it cannot be seen
+    environ: Mapping[str, str] | None = None  # None: unknown
     started: float = 0.0  # seconds since 1970; 0: unknown
 
 
@@ -31,16 +31,52 @@ HIDDEN = Process(0, None, None, "", "")
 
 
 def listener(settings: Settings) -> Process | None:
-    """The process that listens there; None where there is none. Raises OSError where there is no /proc."""
+    """Return the process that listens at the relay's address; None if there is none. Raises OSError without /proc."""
     inodes = _unix_inodes(settings.host[5:]) if settings.host.startswith("unix:") else _tcp_inodes(settings.port)
     if not inodes:
         return None
     sockets = {f"socket:[{inode}]" for inode in inodes}
     for folder in PROC.iterdir():
-        # Process 1 has it as well, where systemd has passed it on.
+        # Process 1 has the socket too if systemd passed it to the relay.
         if folder.name.isdigit() and folder.name != "1" and sockets & _open_files(folder):
-            return _seen(folder)
+            return _process_in(folder)
     return HIDDEN
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Return the command lines of all processes, each once."""
+    found = (_text(folder / "cmdline").rstrip("\0") for folder in PROC.iterdir() if folder.name.isdigit())
+    return [tuple(each.split("\0")) for each in dict.fromkeys(found) if each]
+
+
+def started_from(script: pathlib.Path) -> list[tuple[pathlib.Path, tuple[str, ...]]]:
+    """Return the working folder and the arguments of each other process that runs this script.
+
+    Processes that this user may not see are left out.
+    """
+    found = []
+    for folder in PROC.iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        words = _text(folder / "cmdline").rstrip("\0").split("\0")
+        place = next((n for n, word in enumerate(words[:4]) if word.endswith(script.name)), None)
+        if place is None:
+            continue
+        try:
+            where = pathlib.Path(os.readlink(folder / "cwd"))
+        except OSError:  # it belongs to another user, or has just ended
+            where = pathlib.Path("/")
+        if (where / words[place]).resolve() == script:
+            found.append((where, tuple(words[place + 1 :])))
+    return found
+
+
+def connected_to(settings: Settings) -> int:
+    """Return the number of connections to the relay's address. Raises OSError without /proc."""
+    if settings.host.startswith("unix:"):
+        lines = [line.split() for line in (PROC / "net/unix").read_text().splitlines()]
+        return sum(words[5] == CONNECTED_UNIX for words in lines if words[7:] == [settings.host[5:]])
+    return len(_tcp_inodes(settings.port, ESTABLISHED))
 
 
 def _tcp_inodes(port: int, state: str = LISTENING) -> set[str]:
@@ -62,67 +98,44 @@ def _unix_inodes(path: str) -> set[str]:
 def _open_files(folder: pathlib.Path) -> set[str]:
     try:
         return {os.readlink(each) for each in (folder / "fd").iterdir()}
-    except OSError:  # another user's, or just ended
+    except OSError:  # it belongs to another user, or has just ended
         return set()
 
 
-def _seen(folder: pathlib.Path) -> Process:
+def _process_in(folder: pathlib.Path) -> Process:
     limit = re.search(r"^Max open files\s+(\d+)", _text(folder / "limits"), re.MULTILINE)
     unit = re.search(r"/([\w@.-]+\.service)$", _text(folder / "cgroup"), re.MULTILINE)
-    try:
-        started = pathlib.Path(os.readlink(folder / "cwd"))
-    except OSError:
-        started = None
     command = _text(folder / "cmdline")
     config = re.search(r"\0--config[=\0]([^\0]+)", command)
-    found = (unit[1] if unit else "", config[1] if config else "")
-    more = (tuple(command.rstrip("\0").split("\0")), _environ(folder), _started(folder))
-    return Process(int(folder.name), int(limit[1]) if limit else None, started, *found, *more)
+    return Process(
+        pid=int(folder.name),
+        file_limit=int(limit[1]) if limit else None,
+        folder=_working_folder(folder),
+        unit=unit[1] if unit else "",
+        config=config[1] if config else "",
+        command=tuple(command.rstrip("\0").split("\0")),
+        environ=_environ(folder),
+        started=_start_time(folder),
+    )
 
 
-def commands() -> list[tuple[str, ...]]:
-    """Return the command lines of all processes, each once."""
-    found = (_text(folder / "cmdline").rstrip("\0") for folder in PROC.iterdir() if folder.name.isdigit())
-    return [tuple(each.split("\0")) for each in dict.fromkeys(found) if each]
-
-
-def started_from(script: pathlib.Path) -> list[tuple[pathlib.Path, tuple[str, ...]]]:
-    """Return folder and arguments of each other process that runs this script, as far as this user sees them."""
-    found = []
-    for folder in PROC.iterdir():
-        if not folder.name.isdigit() or int(folder.name) == os.getpid():
-            continue
-        words = _text(folder / "cmdline").rstrip("\0").split("\0")
-        place = next((n for n, word in enumerate(words[:4]) if word.endswith(script.name)), None)
-        if place is None:
-            continue
-        try:
-            where = pathlib.Path(os.readlink(folder / "cwd"))
-        except OSError:  # another user's, or just ended
-            where = pathlib.Path("/")
-        if (where / words[place]).resolve() == script:
-            found.append((where, tuple(words[place + 1 :])))
-    return found
-
-
-def connected_to(settings: Settings) -> int:
-    """Return how many connections there are to the relay's address. Raises OSError if there is no /proc."""
-    if settings.host.startswith("unix:"):
-        lines = [line.split() for line in (PROC / "net/unix").read_text().splitlines()]
-        return sum(words[5] == CONNECTED_UNIX for words in lines if words[7:] == [settings.host[5:]])
-    return len(_tcp_inodes(settings.port, ESTABLISHED))
+def _working_folder(folder: pathlib.Path) -> pathlib.Path | None:
+    try:
+        return pathlib.Path(os.readlink(folder / "cwd"))
+    except OSError:
+        return None
 
 
 def _environ(folder: pathlib.Path) -> Mapping[str, str] | None:
     try:
         pairs = (folder / "environ").read_bytes().decode("utf-8", "surrogateescape").split("\0")
-    except OSError:  # another user's
+    except OSError:  # it belongs to another user
         return None
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
-def _started(folder: pathlib.Path) -> float:
-    """When a process was started, by this machine's clock."""
+def _start_time(folder: pathlib.Path) -> float:
+    """Return when a process was started, in seconds since 1970 by this machine's clock; 0 if it is unknown."""
     words = _text(folder / "stat").rpartition(")")[2].split()
     uptime = _text(PROC / "uptime").split()
     if len(words) < 20 or not uptime:

@@ -1,6 +1,7 @@
-"""The lines that put Apache or nginx right, with the user's own path and port in them.
+"""The lines that fix the configuration of Apache or nginx, with the user's own path and port in them.
 
-They come from the files in deploy/, so what the doctor prints is what is shipped there and explained in docs/.
+They come from the files in deploy/, so the doctor prints what is shipped there and explained in docs/. Each fix is
+minimal: for Apache it goes above existing lines, for nginx it replaces some.
 """
 
 import functools
@@ -14,15 +15,15 @@ from pushrelay.places import HOME
 from .report import Advice
 
 APACHE, NGINX = "Apache", "nginx"
-SHORTEST_TIMEOUT = 60  # seconds: that of the shipped files
-# What has no business behind the proxy, where the relay has a whole host name to itself or shares it with a site.
-PRIVATE = "push|history|presence|connections|metrics"
+SHORTEST_TIMEOUT = 60  # seconds; the one in the shipped files
+# Paths for programs on this machine, which no proxy should pass on, also if the relay has a whole host name to itself.
+PRIVATE = "push|history|presence|connections"
 # Apache's ProxyPass knows upgrade= from this version on.
 FIRST_UPGRADE = (2, 4, 47)
 
 
 class Way(NamedTuple):
-    """From the browsers to the relay: through `proxy` (its name, empty if unknown), from `public` to `relay`."""
+    """The path of browsers: from the address `public` through `proxy` (empty if unknown) to the address `relay`."""
 
     proxy: str
     public: Address
@@ -31,12 +32,12 @@ class Way(NamedTuple):
 
     @property
     def seconds(self) -> int:
-        """What a proxy must have patience for."""
+        """Return how many seconds a proxy must wait for the relay to send something."""
         return max(SHORTEST_TIMEOUT, int(self.ping_seconds) + 15)
 
 
 def proxy_of(reply: Reply | None) -> str:
-    """Which web server an answer is from, by its header or by its own error page."""
+    """Return APACHE or NGINX if a response is from it, by its header or its own error page; empty if unknown."""
     if reply is None:
         return ""
     page = reply.body[:4096].decode("utf-8", "replace").lower()
@@ -51,13 +52,13 @@ def proxy_of(reply: Reply | None) -> str:
 
 
 def is_old_apache(reply: Reply) -> bool:
-    """Whether an answer is from an Apache that cannot upgrade by ProxyPass."""
+    """Return whether a response is from an Apache whose ProxyPass cannot pass WebSockets on."""
     found = re.match(r"Apache/(\d+)\.(\d+)\.(\d+)", reply.server)
-    return bool(found) and tuple(map(int, found.groups())) < FIRST_UPGRADE
+    return found is not None and tuple(map(int, found.groups())) < FIRST_UPGRADE
 
 
 def passing_on(way: Way, *parts: str) -> list[Advice]:
-    """What the proxy needs if it does not know the relay at this path. `parts`: what of it is missing, if not all."""
+    """Return the lines that pass requests on to the relay: for the paths in `parts`, or for all if it is empty."""
     path = way.public.path
     apache, nginx = _apache_lines(way), _nginx_blocks(way)
     if parts:
@@ -72,7 +73,7 @@ def passing_on(way: Way, *parts: str) -> list[Advice]:
 
 
 def leading_elsewhere(way: Way) -> list[Advice]:
-    """Lead to the relay in place of another program."""
+    """Return the lines that lead to this relay in place of another program."""
     lines = tuple(line for line in _location(way) if line.strip().startswith("proxy_pass "))
     return _for(
         way,
@@ -82,7 +83,7 @@ def leading_elsewhere(way: Way) -> list[Advice]:
 
 
 def upgrading(way: Way) -> list[Advice]:
-    """Let WebSockets through."""
+    """Return the lines that pass WebSockets on."""
     return _for(
         way,
         Advice(f"{_IN_APACHE} (Apache 2.4.47 or later):", (_proxy_pass(way),)),
@@ -91,21 +92,21 @@ def upgrading(way: Way) -> list[Advice]:
 
 
 def waiting_longer(way: Way) -> list[Advice]:
-    """Do not cut connections that are quiet between two pings."""
+    """Return the lines that keep connections open which are quiet between two pings."""
     return _for(
         way,
-        Advice(f"{_IN_APACHE} (it is its ProxyTimeout, or timeout= there):", (_proxy_pass(way),)),
+        Advice(f"{_IN_APACHE} (the cause is its ProxyTimeout, or timeout= there):", (_proxy_pass(way),)),
         Advice(_in_location(way), _directives(way, "proxy_read_timeout", "proxy_send_timeout")),
     )
 
 
 def without_buffering(way: Way) -> list[Advice]:
-    """Pass answers on as they come. Apache does."""
+    """Return the lines that pass responses on as they come. Apache always does."""
     return [] if way.proxy == APACHE else [Advice(f"nginx: {_in_location(way)}", _directives(way, "proxy_buffering"))]
 
 
 def naming_host(way: Way) -> list[Advice]:
-    """Tell the relay the host name that the browser asked for."""
+    """Return the lines that pass on the host name that the browser asked for."""
     host = tuple(line for line in _directives(way, "proxy_set_header") if line.startswith("proxy_set_header Host "))
     return _for(
         way,
@@ -115,9 +116,9 @@ def naming_host(way: Way) -> list[Advice]:
 
 
 def closing(way: Way, with_root: bool) -> list[Advice]:
-    """Shut what is for programs on this machine. `with_root`: where the site's own `/` is the relay's too."""
+    """Return the lines that close the paths for programs. `with_root`: close `/` too, which leads to the relay."""
     path = way.public.path
-    if path == "/":  # there may be a site beside it
+    if path == "/":  # there may be a site at the same host
         pattern = f"^/({PRIVATE}){'?' if with_root else ''}$"
     else:
         pattern = rf"^{re.escape(path)}(?!socket\.io/|static/)"
@@ -132,22 +133,22 @@ def closing(way: Way, with_root: bool) -> list[Advice]:
 
 
 def forwarding_addresses(way: Way) -> list[Advice]:
-    """Say that a request comes from elsewhere. Apache always does."""
+    """Return the lines that send the client's address to the relay. Apache does by default."""
     forwarded = [line for line in _directives(way, "proxy_set_header") if "X-Forwarded-For" in line]
     return _for(
         way,
-        Advice("Take this out of Apache's configuration, where it is:", ("ProxyAddHeaders Off",)),
+        Advice("Remove this from Apache's configuration:", ("ProxyAddHeaders Off",)),
         Advice(_in_location(way), tuple(forwarded)),
     )
 
 
 def opening(way: Way) -> list[Advice]:
-    """Ask for no password and no login at the relay's path."""
+    """Return the lines by which the relay's path needs no password."""
     path = way.public.path
     return _for(
         way,
         Advice(
-            "Put this into the <VirtualHost>, behind its other <Location> sections:",
+            "Put this into the <VirtualHost>, after its other <Location> sections:",
             (f'<Location "{path}">', "  AuthType None", "  Require all granted", "</Location>"),
         ),
         Advice(f"Put this into each location that begins with {path}:", ("auth_basic off;",)),
@@ -166,28 +167,28 @@ def _in_location(way: Way) -> str:
 
 
 def _for(way: Way, apache: Advice, nginx: Advice) -> list[Advice]:
-    """What the proxy that it is needs; for both, where that is not known."""
+    """Return the advice for the proxy that is there; for both if it is unknown."""
     if way.proxy:
         return [apache if way.proxy == APACHE else nginx]
     return [
-        Advice(f"Where it is Apache: {apache.sentence}", apache.lines),
-        Advice(f"Where it is nginx: {nginx.sentence}", nginx.lines),
+        Advice(f"If it is Apache: {apache.sentence}", apache.lines),
+        Advice(f"If it is nginx: {nginx.sentence}", nginx.lines),
     ]
 
 
-# The shipped files.
+# The files in deploy/.
 
 
 @functools.cache
 def _shipped(name: str) -> tuple[str, ...]:
-    """Return the directives of a file in deploy/, without comments; none if somebody left that folder out."""
+    """Return the directives of a file in deploy/, without comments; none if that folder was not copied."""
     file = HOME / "deploy" / name
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
     return tuple(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
 def _fitted(way: Way, line: str) -> str:
-    """A shipped line for this path, this relay and its ping."""
+    """Return a shipped line with the path, the relay's address and the time-out of this way."""
     line = line.replace("http://127.0.0.1:8080/", _apache_url(way.relay))
     line = line.replace("http://relay/", _nginx_url(way.relay)).replace("$relay_connection", '"upgrade"')
     line = re.sub(r'(?<=[\s"])/relay/', way.public.path, line)
@@ -195,12 +196,12 @@ def _fitted(way: Way, line: str) -> str:
 
 
 def _apache_lines(way: Way) -> list[str]:
-    """The shipped lines that pass requests on, without the sections for what may be there or not.
+    """Return the shipped lines that pass requests on, without their conditional sections.
 
-    Apache and nginx may serve the script themselves (docs/apache.md, docs/nginx.md). Passing it on works everywhere.
+    In these Apache serves relay.js itself (docs/apache.md). Passing it on works everywhere.
     """
     found: list[str] = []
-    left_out: list[bool] = []  # for each of these sections around a line
+    left_out: list[bool] = []  # for each section around a line
     for line in _shipped("apache-relay.conf"):
         words = line.strip().lower()
         if words.startswith(("</ifmodule", "</iffile")):
@@ -225,7 +226,7 @@ def _section(way: Way) -> tuple[str, ...]:
 
 
 def _nginx_blocks(way: Way) -> list[list[str]]:
-    """The shipped locations that pass requests on. One for the relay's whole path is left out if that is the site's."""
+    """Return the shipped locations that pass requests on, without those that serve files and the one for `/`."""
     blocks: list[list[str]] = []
     for line in _shipped("nginx-relay-location.conf"):
         if line.startswith("location "):
@@ -242,7 +243,7 @@ def _location(way: Way) -> list[str]:
 
 
 def _directives(way: Way, *names: str) -> tuple[str, ...]:
-    """The shipped lines with these names, of the location that passes Socket.IO on."""
+    """Return the shipped directives with these names, from the location that passes Socket.IO on."""
     lines = [line.strip() for line in _location(way)]
     return tuple(line for line in lines if line.split()[0] in names)
 

@@ -1,4 +1,4 @@
-"""The way that browsers take: from the public address, through whatever is in front of the relay, one hop at a time."""
+"""The checks of the path that browsers take: from the public address, through every proxy, to the relay."""
 
 import contextlib
 import email.utils
@@ -20,32 +20,31 @@ from pushrelay.client.socketio_client import SocketIOClient
 from pushrelay.places import HOME
 
 from . import proxies
-from .entrance import about_tls as about_tls
 from .exposed import Exposure
-from .hops import NAMES, NotArrived, NotRegistered, about_registering, opened, report_in, round_trip, some_id
+from .hops import TRANSPORT_NAMES, NotArrived, NotRegistered, about_registering, opened, report_in, round_trip, some_id
 from .machine import closed_to_others
 from .report import Advice
 from .verdicts import Asked, described, is_of_relay, several_relays, verdict
 
 SCRIPT = "static/relay.js"
 SCRIPT_BEGINS = b"// The relay's browser client"
-SCRIPT_HAS = re.compile(rb"relay_drain")  # also once it was minified
+SCRIPT_HAS = re.compile(rb"relay_drain")  # also in a minified script
 HANDSHAKE = "socket.io/?EIO=4&transport=polling"
-LONGEST_WAIT = 60.0  # seconds: a relay that pings less often is not waited for
-CLOCKS_APART = 60  # seconds
-ROUNDS = 6  # requests by which several relays behind one address are found
+LONGEST_WAIT = 60.0  # seconds; if the relay pings less often, the doctor does not wait for a ping
+CLOCKS_APART = 60  # seconds of difference that tokens can bear
+ROUNDS = 6  # requests that are sent to find several relays behind one address
 _CHANGED = Advice(
-    "Look for what rewrites scripts or cuts them short (mod_pagespeed, a minifier, a CDN, a full disk) and exempt this "
-    "file, or for a cache or another clone that has an old one."
+    "Find what changes scripts or cuts them short (mod_pagespeed, a minifier, a CDN, a full disk) and exempt this "
+    "file. Or find the cache or the other clone that has an old one."
 )
 COOKIE = {"Cookie": "relay_doctor=1"}
 
 
 class Public(Exposure):
-    """The hops, in their order. Each method raises Stop where it fails."""
+    """The checks through the public address, in their order. Each method raises Stop if later checks depend on it."""
 
     def follow(self, quick: bool) -> None:
-        """All hops. Raises Stop at the first that fails."""
+        """Run all checks. `quick` leaves out the wait for a ping. Raises Stop."""
         self.name_and_port()
         self.certificate()
         self.script()
@@ -59,12 +58,12 @@ class Public(Exposure):
             self.addresses()
             self.workers()
         if quick:
-            self._report.warn("staying connected", "not looked at, because of --quick")
+            self._report.warn("staying connected", "not checked, because of --quick")
         else:
             self.pings()
 
     def script(self) -> None:
-        """Whether the path leads to the relay: there is its script."""
+        """Check that the path leads to the relay: its script is there, unchanged."""
         reply = self._ask("GET", SCRIPT)
         self._way = self._way._replace(proxy=proxies.proxy_of(reply) or self._proxy_itself())
         url = f"{self._dialer.address.url}{SCRIPT}"
@@ -78,39 +77,39 @@ class Public(Exposure):
                 self._report.ok("relay.js", f"{url}, through {through}")
             self._compare_clocks(reply)
         elif reply.status == 200 and SCRIPT_HAS.search(body):
-            found = f"{url}: a file came, but a changed one, or that of another version: it begins with {body[:40]!r}"
+            found = f"{url}: a file came, but a changed one or one of another version: it begins with {body[:40]!r}"
             self._report.fail("relay.js", found, _CHANGED)
         else:
             self._no_script(reply, url)
         self._passed = "GET of relay.js"
 
     def _change_of_script(self, body: bytes) -> str:
-        """Return how the script differs from the relay's own and from the file here; empty if it is one of them."""
+        """Return how the script differs from the relay's own and from the file here; empty if it equals one of them."""
         originals = [(HOME / SCRIPT).read_bytes()]  # a web server may serve it from the clone
         with contextlib.suppress(ClientError):
             originals.append(_decoded(self._relay.dialer.ask("GET", SCRIPT)))
         if body in originals:
             return ""
         if any(each.startswith(body) for each in originals):
-            return f"the file ends after {len(body)} bytes, before its end"
+            return f"the file ends after {len(body)} bytes, so its end is missing"
         place = max(len(os.path.commonprefix([body, each])) for each in originals)
         came = body[place : place + 40]
-        return f"a file came, but a changed one, or that of another version: at byte {place} it has {came!r}"
+        return f"a file came, but a changed one or one of another version: at byte {place} it has {came!r}"
 
     def _no_script(self, reply: Reply, url: str) -> NoReturn:
-        """Something else is there. Raises Stop."""
+        """Report that something else is there, and raise Stop."""
         if 300 <= reply.status < 400 and (target := _same_file(reply, url)):
-            asking = shlex.join(["python", "relay.py", "doctor", target]) if target.isprintable() else ""
-            self._report.stop("relay.js", f"{url} leads on to {target}", Advice("Ask for that one:", (asking,)))
+            command = shlex.join(["python", "relay.py", "doctor", target]) if target.isprintable() else ""
+            self._report.stop("relay.js", f"{url} leads on to {target}", Advice("Examine that address:", (command,)))
         if elsewhere := self._elsewhere_on_host():
             found = f"{url} is not the relay's: {described(reply)}; it is at {elsewhere}"
-            asking = shlex.join(["python", "relay.py", "doctor", elsewhere])
-            self._report.stop("relay.js", found, Advice("Ask for that one, and use it in your pages:", (asking,)))
+            command = shlex.join(["python", "relay.py", "doctor", elsewhere])
+            self._report.stop("relay.js", found, Advice("Examine that address, and use it in your pages:", (command,)))
         parts: tuple[str, ...] = ()
         with contextlib.suppress(ClientError):
             socket_io = self._dialer.ask("GET", HANDSHAKE)
             if _is_handshake(socket_io):
-                parts = ("static/",)  # the rest is passed on
+                parts = ("static/",)  # only this is not passed on
                 self._forget(socket_io)
         found, advice = verdict(reply, Asked(SCRIPT, parts=parts), self._way)
         if reply.status == 403:
@@ -118,7 +117,7 @@ class Public(Exposure):
         self._report.stop("relay.js", f"{url} is not the relay's: {found}", *advice)
 
     def _elsewhere_on_host(self) -> str:
-        """Return where the relay's script is, if it is at another usual path of this host."""
+        """Return the relay's address if its script is at another usual path of this host; else empty."""
         path, base = self._dialer.address.path, self._relay.settings.base_path
         for other in dict.fromkeys(("/relay/", f"{base}/", f"{path}relay/", "/")):
             if other == path:
@@ -130,21 +129,21 @@ class Public(Exposure):
         return ""
 
     def _proxy_itself(self) -> str:
-        """Which web server answers where the relay is not: Apache passes the Server header of what is behind it on."""
+        """Return which web server answers at other paths. Apache passes the Server header of the relay on."""
         try:
             return proxies.proxy_of(self._dialer.at("/").ask("GET", some_id()))
         except ClientError:
             return ""
 
     def _has_proxy(self, reply: Reply) -> bool:
-        """Whether somebody passes requests on, and it is not the relay's own address that was given."""
+        """Return whether a proxy passes requests on, so that PUBLIC_URL is not the relay's own address."""
         public, own = self._dialer.address, self._relay.dialer.address
         if (public.scheme, public.port, public.path) != (own.scheme, own.port, own.path) or "Via" in reply.headers:
             return True
         return reply.server != self._relay.dialer.ask("GET", "health/live").server
 
     def origin(self) -> None:
-        """Whether pages may connect: this host's own, and those of `--origin`. And whether it is this relay."""
+        """Check that it is this relay, and that pages of this host and of `--origin` may connect."""
         own = self._dialer.address.origin
         headers = {"Origin": own, **COOKIE, **self._marked()}
         reply = self._ask("GET", HANDSHAKE, headers)
@@ -160,20 +159,22 @@ class Public(Exposure):
         self._passed = "a GET of Socket.IO"
         self._forget(reply)
         self._look_at_arrival(own)
-        if self._elsewhere is None:
+        if self._other_origin is None:
             return
-        reply = self._ask("GET", HANDSHAKE, {"Origin": self._elsewhere})
+        reply = self._ask("GET", HANDSHAKE, {"Origin": self._other_origin})
         if reply.status == 403:
-            self._report.stop("origin", f"pages of {self._elsewhere} are refused", self._allowing(self._elsewhere))
-        self._report.ok("origin", f"pages of {self._elsewhere} may connect")
+            self._report.stop(
+                "origin", f"pages of {self._other_origin} are refused", self._allowing(self._other_origin)
+            )
+        self._report.ok("origin", f"pages of {self._other_origin} may connect")
         self._forget(reply)
 
     def _marked(self) -> dict[str, str]:
-        """Return the header to which the relay that is examined answers with a report."""
+        """Return the header by which the examined relay recognizes the doctor and adds a report to its response."""
         return {HEADER: self._relay.word} if self._relay.word else {}
 
     def _is_this_one(self) -> None:
-        """Whether every request reaches the relay that answered above. Raises Stop."""
+        """Check that every request reaches the relay that answered above. Raises Stop."""
         seen = [self._arrived.get("same")]
         for _ in range(ROUNDS - 1 if seen[0] is not None else 0):  # OPTIONS opens no session
             with contextlib.suppress(ClientError):
@@ -185,11 +186,11 @@ class Public(Exposure):
             self._report.stop("one relay", found, several_relays())
         if others:
             found = f"another relay answers at {url}, and not the one at {self._relay.dialer.address.url}"
-            elsewhere = Advice("If that other one is meant, run the doctor on its machine, with its settings.")
+            elsewhere = Advice("If you mean that other relay, run the doctor on its machine, with its settings.")
             self._report.stop("one relay", found, *proxies.leading_elsewhere(self._way), elsewhere)
 
     def _refused_origin(self, own: str) -> NoReturn:
-        """The relay refuses pages of the very host that is asked. Raises Stop."""
+        """Report that the relay refuses pages of its own host, and raise Stop."""
         found, arrived = f"pages of {own} are refused", self._arrived
         host, origin = arrived.get("host", "nothing"), arrived.get("origin", "nothing")
         if not arrived:
@@ -197,8 +198,8 @@ class Public(Exposure):
             self._report.stop("origin", f"{found}: the relay is not told that they asked for this very host", *advice)
         if origin != own:
             sentence = (
-                "Look for what sets or removes the header Origin: RequestHeader in Apache, proxy_set_header in nginx, "
-                "a rule of the CDN. Take it out."
+                "Remove what sets or removes the header Origin: RequestHeader in Apache, proxy_set_header in nginx, "
+                "or a rule of the CDN."
             )
             found += f": the header Origin arrives changed, as {origin}"
             self._report.stop("origin", found, Advice(sentence))
@@ -208,22 +209,22 @@ class Public(Exposure):
         self._report.stop("origin", f"{found}: the setting origins of the relay leaves them out", self._allowing(own))
 
     def _look_at_arrival(self, own: str) -> None:
-        """Warn of what is lost on the way though browsers send it."""
+        """Check that the headers Origin and Cookie arrive as browsers send them."""
         arrived, settings = self._arrived, self._relay.settings
         if arrived.get("same") is not True:
             return
         if arrived.get("origin") != own:
             found = f"the header Origin arrives as {arrived.get('origin', 'nothing')}, so any website may connect"
-            self._report.warn("origin", found, Advice("Take out what sets or removes Origin in the web server."))
+            self._report.warn("origin", found, Advice("Remove what sets or removes Origin in the web server."))
         if (settings.id_cookie or settings.auth_url) and "cookie" not in arrived:
-            advice = Advice("Take out what removes the header Cookie there (RequestHeader unset, proxy_set_header).")
+            advice = Advice("Remove what drops the header Cookie there (RequestHeader unset, proxy_set_header).")
             found = "the cookies of browsers do not arrive, so nobody can register by id_cookie or auth_url"
             self._report.fail("cookies", found, advice)
 
     def _allowing(self, origin: str) -> Advice:
         origins = dict.fromkeys((*self._relay.settings.origins, origin))
         file = self._relay.settings.file or "wsgi.ini"
-        sentence = f"To let them in, in [relay] of {file}; then {self._relay.restart}:"
+        sentence = f"To allow them, in [relay] of {file}; then {self._relay.restart}:"
         return Advice(sentence, (f"origins = {', '.join(origins)}",))
 
     def _forget(self, reply: Reply) -> None:
@@ -232,8 +233,8 @@ class Public(Exposure):
             self._ask("POST", f"{HANDSHAKE}&sid={found[1].decode()}", body=b"1")
 
     def transport(self, transport: str) -> None:
-        """A push, seen by a browser out there."""
-        what = NAMES[transport]
+        """Check that a push arrives at a client that connects as browsers do. Raises Stop."""
+        what = TRANSPORT_NAMES[transport]
         try:
             with opened(self._dialer, transport, {**self._headers, **self._marked()}) as client:
                 took = round_trip(self._relay, client)
@@ -246,8 +247,8 @@ class Public(Exposure):
         self._passed = "long polling"
 
     def _failed(self, transport: str, error: ClientError) -> NoReturn:
-        """Say what the failure of a transport means. Raises Stop."""
-        what, upgrade = NAMES[transport], transport == "websocket"
+        """Report what the failure of a transport means, and raise Stop."""
+        what, upgrade = TRANSPORT_NAMES[transport], transport == "websocket"
         if isinstance(error, NotArrived):
             self._report.stop(what, str(error), *self._about_arrival(error))
         if isinstance(error, NotRegistered):
@@ -257,29 +258,29 @@ class Public(Exposure):
         asked = Asked(what, error.method, upgrade, self._passed, ("socket.io/",))
         found, advice = verdict(error.reply, asked, self._way)
         if upgrade and "upgrade" in report_in(error.reply):
-            found, advice = f"{error}, though the Upgrade header reaches the relay ({_why(error.reply)})", []
+            found, advice = f"{error}, though the Upgrade header reaches the relay ({_reason(error.reply)})", []
         self._report.stop(what, found, *advice)
 
     def _about_arrival(self, error: NotArrived) -> list[Advice]:
         if error.clients == 0:
             sentence = (
-                "0 clients means that the visitor's connection is not in the relay that took the push: another relay "
-                f"answers at {self._dialer.address.url}. Check the address in ProxyPass or proxy_pass."
+                f"0 clients means that another relay answers at {self._dialer.address.url}: that one has the doctor's "
+                "connection, and this one took the push. Check the address in ProxyPass or proxy_pass."
             )
             return [Advice(sentence)]
         sentence = (
-            "Something in front holds answers back until more has come: a CDN, a virus scanner, a filter that "
-            "compresses. Exempt this path."
+            "Something in front may hold responses back until more has come: a CDN, a virus scanner, a filter that "
+            "compresses. Exempt this path from it."
         )
         return [*proxies.without_buffering(self._way), Advice(sentence)]
 
     def pings(self) -> None:
-        """Whether connections that are quiet live until the relay's ping: on both transports at once."""
+        """Check that quiet connections live until the relay's ping, on both transports at once. Raises Stop."""
         interval = self._relay.settings.ping_interval
         if interval > LONGEST_WAIT:
-            self._report.warn("staying connected", f"not looked at: the relay pings only every {interval:g} s")
+            self._report.warn("staying connected", f"not checked, because the relay pings only every {interval:g} s")
             return
-        # Daemons, which neither Ctrl+C nor the end of the doctor's time waits for.
+        # Daemon threads, because neither Ctrl+C nor the end of the doctor's time may wait for them.
         found_by: dict[str, tuple[bool, float, str]] = {}
         waits = [
             threading.Thread(target=self._wait_for_ping, args=(each, found_by), daemon=True)
@@ -290,14 +291,14 @@ class Public(Exposure):
         for wait in waits:
             wait.join()
         for transport in ("polling", "websocket"):
-            what, (survived, seconds, error) = NAMES[transport], found_by[transport]
+            what, (survived, seconds, error) = TRANSPORT_NAMES[transport], found_by[transport]
             if not survived:
                 found = f"cut after {seconds:.1f} s ({error}), and the relay pings every {interval:g} s"
                 self._report.stop(what, found, *proxies.waiting_longer(self._way))
             self._report.ok(what, f"lives until the relay's ping, {seconds:.1f} s")
 
     def _wait_for_ping(self, transport: str, found_by: dict[str, tuple[bool, float, str]]) -> None:
-        """Note whether a ping came, after how many seconds, and else what happened."""
+        """Note in `found_by` whether a ping came, after how many seconds, and what happened if none did."""
         began = time.monotonic()
         try:
             with opened(self._dialer, transport, self._headers) as client:
@@ -310,29 +311,31 @@ class Public(Exposure):
         return client.wait_for_ping(client.handshake["pingInterval"] / 1000 + 5)
 
     def _compare_clocks(self, reply: Reply) -> None:
-        """Where tokens end by the clock, those of the machines must agree."""
-        said = email.utils.parsedate_tz(reply.headers.get("Date", ""))
+        """Check that the web server's clock agrees with this one, because tokens end by the clock."""
+        date = email.utils.parsedate_tz(reply.headers.get("Date", ""))
         try:
-            apart = round(email.utils.mktime_tz(said) - time.time()) if said else 0
-        except (ValueError, OverflowError):  # the year 99999, say
+            apart = round(email.utils.mktime_tz(date) - time.time()) if date else 0
+        except (ValueError, OverflowError):  # the year 99999, for example
             apart = 0
         if self._relay.settings.secret and abs(apart) > CLOCKS_APART:
-            advice = Advice("On both machines, or tokens end too early or too late:", ("timedatectl set-ntp true",))
+            advice = Advice(
+                "Run this on both machines, or tokens end too early or too late:", ("timedatectl set-ntp true",)
+            )
             self._report.warn("clock", f"the web server's is {apart:+d} s from this machine's", advice)
 
 
 def _about_file(is_rest_passed: bool) -> list[Advice]:
-    """Return what to do if the web server forbids relay.js, and serves the file itself."""
+    """Return what to do if the web server itself serves relay.js, and may not read it."""
     closed = closed_to_others(HOME / SCRIPT)
     if not closed and not is_rest_passed:
         return []
     why = f"its user may not enter or read {closed}" if closed else "check the path in its Alias (alias in nginx)"
-    sentence = f"If the web server serves the file itself: {why}. A clone belongs in a folder that all may read"
+    sentence = f"If the web server serves the file itself: {why}. Keep the clone in a folder that all users may read"
     return [Advice(f"{sentence}, such as /opt/relay.")]
 
 
 def _decoded(reply: Reply) -> bytes:
-    """The body as it was before a filter in front compressed it, which it should not have done."""
+    """Return the body without the gzip of a filter in front, which the request had not asked for."""
     if reply.headers.get("Content-Encoding", "").lower() != "gzip":
         return reply.body
     try:
@@ -342,7 +345,7 @@ def _decoded(reply: Reply) -> bytes:
 
 
 def _same_file(reply: Reply, url: str) -> str:
-    """Return the relay's address that a redirect leads to; empty if it leads to another file."""
+    """Return the address to which a redirect of relay.js leads; empty if it leads to another file."""
     try:
         target = urljoin(url, reply.headers.get("Location", ""))
         found = urlsplit(target)
@@ -352,16 +355,16 @@ def _same_file(reply: Reply, url: str) -> str:
 
 
 def _is_handshake(reply: Reply) -> bool:
-    """Whether an Engine.IO server has opened a session."""
+    """Return whether an Engine.IO server has opened a session."""
     return reply.status == 200 and reply.body.startswith(b"0{")
 
 
 def _host_in(netloc: str) -> str:
-    """The host in a Host header, which is what the relay compares."""
+    """Return the host in a Host header, without its port, as the relay compares it."""
     return re.sub(r":\d+$", "", netloc).lower().removesuffix(".")
 
 
-def _why(reply: Reply) -> str:
+def _reason(reply: Reply) -> str:
     return str(read_object(reply).get("message", "")) or described(reply)
 
 

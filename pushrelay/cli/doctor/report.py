@@ -1,4 +1,4 @@
-"""What the doctor says: a line for each thing that it looked at, and what to do about what is wrong."""
+"""The doctor's report: a line for each check, and what to do about each problem."""
 
 import sys
 import textwrap
@@ -8,9 +8,8 @@ from pushrelay.cli.output import printable
 
 WIDTH = 80
 INDENT = " " * 6
-# Lines to be copied stand deeper than everything else, as they are, however long.
-COPIED = " " * 12
-COLOURS = {"ok": "\x1b[32m", "warn": "\x1b[33m", "FAIL": "\x1b[31m"}
+COPIED = " " * 12  # the indent of lines to copy, which are never wrapped
+COLORS = {"ok": "\x1b[32m", "warn": "\x1b[33m", "FAIL": "\x1b[31m"}
 
 
 class Advice(NamedTuple):
@@ -21,48 +20,57 @@ class Advice(NamedTuple):
 
 
 class Stop(Exception):
-    """A hop failed, so there is no use in looking at what is behind it."""
+    """A check failed on which all further checks of this path depend."""
 
 
 class Report:
-    """Written to the standard output as it comes."""
+    """Prints each check to the standard output as soon as it is done, and counts failures and warnings.
 
-    def __init__(self, colours: bool | None = None):
-        self._colours = sys.stdout.isatty() if colours is None else colours
+    `colors` is by default whether the standard output is a terminal.
+    """
+
+    def __init__(self, colors: bool | None = None):
+        self._colors = sys.stdout.isatty() if colors is None else colors
         self.failures = 0
         self.warnings = 0
 
     def title(self, text: str) -> None:
+        """Print the title of a group of checks."""
         self._write(f"\n{text}")
 
     def ok(self, what: str, found: str) -> None:
+        """Print that a check passed."""
         self._line("ok", what, found)
 
     def warn(self, what: str, found: str, *advice: Advice) -> None:
+        """Print a problem that does not keep the relay from working."""
         self.warnings += 1
         self._line("warn", what, found, *advice)
 
     def fail(self, what: str, found: str, *advice: Advice) -> None:
+        """Print a problem that keeps pushes from arriving, or strangers from being kept out."""
         self.failures += 1
         self._line("FAIL", what, found, *advice)
 
     def stop(self, what: str, found: str, *advice: Advice) -> NoReturn:
-        """Fail, and look no further on this way. Raises Stop."""
+        """Print a failure, and raise Stop because later checks depend on this one."""
         self.fail(what, found, *advice)
         raise Stop
 
     def end(self) -> int:
-        """The last line; returns the exit code."""
+        """Print the summary, and return the exit code."""
         if self.failures:
             self._write(f"\n{_counted(self.failures, 'check')} failed. Apply the fixes above and run the doctor again.")
+        elif self.warnings:
+            self._write(f"\nIt works; {_counted(self.warnings, 'warning')}.")
         else:
-            self._write("\nAll is well." if not self.warnings else f"\nIt works; {_counted(self.warnings, 'warning')}.")
+            self._write("\nAll is well.")
         return 1 if self.failures else 0
 
     def _line(self, word: str, what: str, found: str, *advice: Advice) -> None:
         text = self._wrapped(f"{what}: {found}", f"{word:<{len(INDENT)}}", INDENT)
-        if self._colours:
-            text = f"{COLOURS[word]}{word}\x1b[0m{text[len(word) :]}"
+        if self._colors:
+            text = f"{COLORS[word]}{word}\x1b[0m{text[len(word) :]}"
         self._write(text)
         for sentence, lines in advice:
             self._write(self._wrapped(sentence, f"{INDENT}-> ", INDENT + " " * 3))
@@ -80,7 +88,7 @@ class Report:
         )
 
     def _write(self, text: str) -> None:
-        encoding = sys.stdout.encoding or "utf-8"  # not every terminal has all letters
+        encoding = sys.stdout.encoding or "utf-8"  # some terminals lack letters, which become "?"
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
         sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""The site behind auth_url, asked as the relay asks it, about a visitor without cookies."""
+"""The check of auth_url: the site gets the request that the relay sends, for a visitor without cookies."""
 
 from pushrelay.access.auth_requests import Visitor
 from pushrelay.access.auth_site import AuthResult, AuthSite
@@ -8,36 +8,38 @@ from pushrelay.settings import Settings, without_secrets
 from .report import Advice, Report
 
 STRANGER = Visitor(agent="relay-doctor")
-ANY = "doctor-any-id"  # no site allows it, unless it allows all
+ANY = "doctor-any-id"  # a site allows it only if it allows every id
 
 
 def ask_site(report: Report, settings: Settings) -> None:
-    """Whether auth_url answers, and whether it keeps strangers out."""
+    """Check that auth_url answers, and that it does not let strangers register."""
     if not settings.auth_url:
         return
     found = AuthSite(settings).fetch(STRANGER)
     url = without_secrets(settings.auth_url)
     if found.cause:
-        _tell_cause(report, url, found)
+        _report_problem(report, url, found)
     elif isinstance(found.outcome, Rights):
-        _tell_rights(report, url, found.outcome)
+        _report_rights(report, url, found.outcome)
     else:
         report.ok("auth_url", f"{url} lets nobody register who is not logged in")
 
 
-def _tell_cause(report: Report, url: str, found: AuthResult) -> None:
+def _report_problem(report: Report, url: str, found: AuthResult) -> None:
     message = getattr(found.outcome, "message", "")
     advice = Advice(f"{found.advice[:1].upper()}{found.advice[1:]}.")
-    is_no = getattr(found.outcome, "error", "") == "not_allowed"
-    # Where it redirects to the login page, visitors who are logged in may well get an answer.
-    (report.warn if is_no else report.fail)("auth_url", f"{url}, asked without cookies: {message}", advice)
+    is_denial = getattr(found.outcome, "error", "") == "not_allowed"
+    # If it redirects to the login page, visitors who are logged in may still get an answer.
+    (report.warn if is_denial else report.fail)("auth_url", f"{url}, asked without cookies: {message}", advice)
 
 
-def _tell_rights(report: Report, url: str, rights: Rights) -> None:
+def _report_rights(report: Report, url: str, rights: Rights) -> None:
     if rights.ids.allows(ANY):
-        advice = Advice("Have it answer 401 to visitors who are not logged in, or name the ids that all may have.")
+        advice = Advice(
+            "Answer 401 there to visitors who are not logged in, or list the ids that everybody may register."
+        )
         report.warn("auth_url", f"{url} lets anybody register any id, also without cookies", advice)
     elif rights.ids:
-        report.ok("auth_url", f"{url} answers, and has ids for visitors who are not logged in as well")
+        report.ok("auth_url", f"{url} answers, and has ids for visitors who are not logged in")
     else:
         report.ok("auth_url", f"{url} answers, without ids for visitors who are not logged in")

@@ -1,7 +1,7 @@
-"""What an answer means that is not the one that was asked for: who sent it, why, and what to do.
+"""The meaning of an unexpected response: which program sent it, why, and what to do.
 
-The status decides, and who answered: the relay, by its JSON, or something in front of it. Lines for ProxyPass are only
-for answers that show that those lines are missing.
+The status decides, and whether the relay answered (in its JSON) or something in front of it. Lines for ProxyPass are
+printed only if the response shows that they are missing.
 """
 
 import re
@@ -15,7 +15,7 @@ from . import proxies
 from .proxies import Way
 from .report import Advice
 
-# By these headers, services in front are known that have no name in Server, or another one's.
+# Headers of services in front that do not write their own name into Server.
 _SERVICES = {
     "CF-RAY": "Cloudflare",
     "X-Amz-Cf-Id": "CloudFront",
@@ -23,47 +23,48 @@ _SERVICES = {
     "X-Akamai-Request-ID": "Akamai",
     "X-Varnish": "Varnish",
 }
-_SHARED_TROUBLE = "long polling still works, so pages are served, with more load"
+_POLLING_WORKS = "long polling still works, so pages get their pushes, with more load"
 
 
 class Asked(NamedTuple):
-    """What was asked for: as people call it, by which method, and whether to become a WebSocket.
+    """A request: `what` as people call it, its method, and whether it asks for an upgrade to WebSocket.
 
-    `passed` is what passed before on the same way, which tells what is in place there.
+    `passed` names a request that worked before on the same way. `parts` are the paths for which
+    proxies.passing_on gives lines; empty: all.
     """
 
     what: str
     method: str = "GET"
     upgrade: bool = False
     passed: str = ""
-    parts: tuple[str, ...] = ()  # what proxies.passing_on gives lines for; empty: for all
+    parts: tuple[str, ...] = ()
 
 
 class Verdict(NamedTuple):
-    """What was seen, with its likely causes, and what to do."""
+    """What was found, with its likely causes, and what to do."""
 
     found: str
     advice: list[Advice]
 
 
 def verdict(reply: Reply, asked: Asked, way: Way) -> Verdict:
-    """Return what this answer means."""
+    """Return what this response means."""
     for rule in _RULES:
         if (found := rule(reply, asked, way)) is not None:
             return found
-    advice = Advice("The error log of the server that answered has the reason.")
+    advice = Advice("Read the error log of the server that answered.")
     return Verdict(f"{_got(reply, asked)}, which is not the relay's answer", [advice])
 
 
 def described(reply: Reply) -> str:
-    """An answer that is not the relay's, in some words."""
+    """Return the status, the server and the title of a response that is not the relay's."""
     title = re.search(rb"<title>\s*(.{1,60}?)\s*</title>", reply.body, re.DOTALL | re.IGNORECASE)
     page = f", the page “{title[1].decode('utf-8', 'replace')}”" if title else ""
     return f"{reply.status} {reply.reason}{_by(reply)}{page}"
 
 
 def is_of_relay(reply: Reply) -> bool:
-    """Whether a relay sent this refusal, or the Engine.IO server in it."""
+    """Return whether a relay sent this refusal."""
     return bool(refusal_message(reply) or engineio_message(reply)) or "Relay-Id" in reply.headers
 
 
@@ -82,29 +83,31 @@ def _passed(asked: Asked) -> str:
     return f"; {asked.passed} passed on the same way" if asked.passed else ""
 
 
-# The rules. Each returns None if it is not about such an answer.
+# The rules. Each is about one kind of response, and returns None for all others.
 
 
-def _relay_says(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
+def _by_relay(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
     """The relay itself refuses."""
-    if not (said := refusal_message(reply) or engineio_message(reply)):
+    if not (message := refusal_message(reply) or engineio_message(reply)):
         return None
-    found = f"the relay itself answers {reply.status} to {asked.method}: {said}"
-    if said == "Session ID unknown":
+    found = f"the relay itself answers {reply.status} to {asked.method}: {message}"
+    if message == "Session ID unknown":
         return Verdict(f"{found}. Another relay opened that session", [several_relays()])
     if asked.upgrade and reply.status in (400, 426):
         return _no_upgrade(reply, asked, way)
-    if said in ("Transport unknown", "Unsupported protocol version"):
-        advice = Advice("Look for a rewriting rule or a cache that drops the query string (?EIO=4&transport=…).")
+    if message in ("Transport unknown", "Unsupported protocol version"):
+        advice = Advice(
+            "Look for a rewrite rule or a cache that drops the query string (?EIO=4&transport=…), and remove it."
+        )
         return Verdict(f"{found}. The query string does not arrive as it was sent", [advice])
     if reply.status == 404:
         found += ". So the proxy leads to the relay, but to another path of it"
         return Verdict(found, proxies.leading_elsewhere(way))
-    return Verdict(found, [Advice("Do what its message says.")])
+    return Verdict(found, [Advice("Do as this message says.")])
 
 
 def several_relays() -> Advice:
-    """What to do if requests of one client reach different relays."""
+    """Return what to do if requests of one client reach different relays."""
     return Advice(
         "Run one relay, as one process, and let the proxy or balancer lead to that one alone: all requests of a "
         "client, and all pushes, must reach the same. Take the other out of the list (upstream, BalancerMember)."
@@ -112,7 +115,7 @@ def several_relays() -> Advice:
 
 
 def _no_upgrade(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """The relay, or what is in front of it, got a request for a WebSocket without its Upgrade header."""
+    """The request for a WebSocket arrived without its Upgrade header."""
     if not asked.upgrade or reply.status not in (400, 426, 505):
         return None
     found = f"{_got(reply, asked)} in place of 101: the Upgrade header does not reach the relay"
@@ -123,18 +126,18 @@ def _no_upgrade(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 
 
 def _plain_to_tls(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """http was spoken to a port for https."""
+    """The request was http, and the port is for https."""
     if reply.status not in (400, 497) or way.public.scheme != "http":
         return None
     if not re.search(rb"HTTP(?: request was sent)? to (?:an SSL-enabled|HTTPS)", reply.body):
         return None
     url = way.public._replace(scheme="https").url
-    advice = Advice("Ask with https, as your pages must:", (f"python relay.py doctor {url}",))
+    advice = Advice("Use https, as your pages must:", (f"python relay.py doctor {url}",))
     return Verdict(f"{_got(reply, asked)}: port {way.public.port} is for https", [advice])
 
 
 def _password(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """Something in front wants to know who asks."""
+    """Something in front asks for a password."""
     if reply.status not in (401, 407):
         return None
     challenge = reply.headers.get("WWW-Authenticate", "") or reply.headers.get("Proxy-Authenticate", "")
@@ -142,13 +145,15 @@ def _password(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
     realm = re.search(r'realm="([^"]{1,60})"', challenge)
     named = f" for “{realm[1]}”" if realm else ""
     found = f"{_got(reply, asked)}: a password is asked for here{named} (WWW-Authenticate: {scheme}), not by the relay"
-    go_on = Advice("Or, if visitors have a password and their browsers send it, go on with one:", ("--user NAME",))
+    go_on = Advice(
+        "Or, if your visitors have a password and their browsers send it, give the doctor one:", ("--user NAME",)
+    )
     more = [go_on] if scheme.lower() == "basic" else []
     return Verdict(found, [*proxies.opening(way), *more])
 
 
 def _moved(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """A redirect that is not to the same thing elsewhere: those were followed up before."""
+    """A redirect, but not to the same file elsewhere, which Public reports itself."""
     if not 300 <= reply.status < 400:
         return None
     target = reply.headers.get("Location", "nowhere")[:200]
@@ -162,26 +167,26 @@ def _moved(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 
 
 def _forbidden(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """A rule in front forbids it."""
+    """A rule in front forbids the request."""
     if reply.status not in (403, 405, 406, 409, 418, 451, 501):
         return None
     what = "WebSocket" if asked.upgrade else asked.method
     found = (
-        f"{_got(reply, asked)}, not the relay's: something in front forbids {what}{_passed(asked)}. Likely are a "
-        "firewall for web applications (mod_security, or that of a CDN or host), or a rule for addresses or methods "
+        f"{_got(reply, asked)}, not the relay's: something in front forbids {what}{_passed(asked)}. It is probably "
+        "a web application firewall (mod_security, or that of a CDN or host), or a rule for addresses or methods "
         "(Require, Limit, deny)"
     )
     if asked.upgrade:
-        found += f"; {_SHARED_TROUBLE}"
+        found += f"; {_POLLING_WORKS}"
     advice = Advice(
-        f"Its error log names the rule: exempt {way.public.path} from it. If the log names mod_security:",
+        f"Exempt {way.public.path} from that rule, which its error log names. If the log names mod_security:",
         (f'<Location "{way.public.path}">', "  SecRuleEngine Off", "</Location>"),
     )
     return Verdict(found, [advice])
 
 
 def _limited(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """There are too many requests for what is in front."""
+    """Something in front limits the rate of requests."""
     if reply.status != 429:
         return None
     found = f"{_got(reply, asked)}, not the relay's: something in front limits how many requests an address may send"
@@ -193,7 +198,7 @@ def _limited(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 
 
 def _not_there(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """The path is not passed on."""
+    """The path is not passed on to the relay."""
     if reply.status not in (404, 410):
         return None
     found = f"{_got(reply, asked)}: not the relay's, so this path is not passed on to it{_passed(asked)}"
@@ -201,41 +206,43 @@ def _not_there(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 
 
 def _down(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """What is in front could not reach what is behind it, or does not want to."""
+    """The proxy cannot reach the relay, or does not want to."""
     if reply.status not in (502, 503, 504, 508) and not 520 <= reply.status <= 530:
         return None
     found = (
-        f"{_got(reply, asked)}: what is in front says that what is behind it is down, but the relay itself answered "
-        f"above, at {way.relay.url}{_passed(asked)}"
+        f"{_got(reply, asked)}: the proxy says that what is behind it is down, but the relay itself answered above, "
+        f"at {way.relay.url}{_passed(asked)}"
     )
     sentence = (
-        f"Its error log says what it tried to reach: compare that with {way.relay.url} (another port, a container's "
-        "127.0.0.1, a firewall between them). It may also be a maintenance page, or Apache's pause after a failure "
-        "(retry=0 ends that). Where SELinux is on:"
+        f"Compare {way.relay.url} with the address in the proxy's error log: is it another port, a container's own "
+        "127.0.0.1, or is there a firewall between them? It may also be a maintenance page, or Apache's pause after a "
+        "failure (retry=0 ends that). If SELinux is on:"
     )
     return Verdict(found, [Advice(sentence, ("setsebool -P httpd_can_network_connect 1",))])
 
 
 def _broken(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """What is in front fails by itself."""
+    """Something in front fails by itself."""
     if reply.status != 500:
         return None
-    advice = Advice("The error log of what answered has the reason: a rewriting rule that loops, or the site's PHP.")
+    advice = Advice(
+        "Read the error log of the server that answered. Typical reasons are a rewrite loop and the site's PHP."
+    )
     return Verdict(f"{_got(reply, asked)}, not the relay's: it fails before the relay is asked", [advice])
 
 
 def _other_page(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """The site itself, or a cache, answers in place of the relay."""
+    """The site itself or a cache answers in place of the relay."""
     if not 200 <= reply.status < 300:
         return None
     begins = reply.body[:40].decode("utf-8", "replace")
     found = f"{_got(reply, asked)}: not the relay's, it begins with {begins!r}{_passed(asked)}"
     rewrite = Advice(
-        "Likely the site's own script takes every path, before ProxyPass does. In Apache's <VirtualHost>, before its "
-        "other rewriting rules; in nginx the location below does it:",
+        "Probably the site's own script takes every path before ProxyPass does. Put this into Apache's <VirtualHost>, "
+        "before its other rewrite rules; in nginx the location below is enough:",
         (f"RewriteRule ^{way.public.path} - [END]",),
     )
-    if asked.passed:  # the path is passed on, so it is something for this kind of request
+    if asked.passed:  # the path is passed on, so something answers only this kind of request
         sentence = (
             f"Look for a cache, a filter or a rule that answers {way.public.path} by itself, and exempt that path."
         )
@@ -244,15 +251,17 @@ def _other_page(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 
 
 def _too_large(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """The request has more than what is in front takes."""
+    """The request is too large for something in front."""
     if reply.status not in (413, 414, 431, 494):
         return None
-    advice = Advice("Cookies may be too many or too large; or raise its limit (LimitRequestFieldSize, client_…_size).")
-    return Verdict(f"{_got(reply, asked)}, not the relay's: the request is too large for what is in front", [advice])
+    advice = Advice(
+        "Send fewer or smaller cookies, or raise its limit (LimitRequestFieldSize, large_client_header_buffers)."
+    )
+    return Verdict(f"{_got(reply, asked)}, not the relay's: the request is too large for something in front", [advice])
 
 
 _RULES: tuple[Callable[[Reply, Asked, Way], Verdict | None], ...] = (
-    _relay_says,
+    _by_relay,
     _plain_to_tls,
     _no_upgrade,
     _password,

@@ -1,0 +1,62 @@
+"""Checks of the settings: the file that holds secrets, and keys and secrets that can be guessed."""
+
+import pathlib
+import re
+import select
+import shlex
+
+from pushrelay.cli.exposure import ENOUGH_KEY, ENOUGH_SECRET
+from pushrelay.cli.guessing import is_guessable, is_trivial
+from pushrelay.settings import NAMES, Settings
+
+from .report import Advice, Report
+
+WEAK_SECRET = 16  # bytes; whoever has a token can find a shorter secret by trying
+WEAK_KEY = 16  # characters
+GENERATE = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+
+def settings_found(report: Report, settings: Settings) -> None:
+    """Report which settings are used, and check how well they keep secrets."""
+    report.ok("settings", f"sound ({settings.file or 'no file, all defaults'})")
+    if not hasattr(select, "epoll") or settings.server == "werkzeug":
+        why = "as the setting server demands" if hasattr(select, "epoll") else "because this system has no epoll"
+        report.warn("server", f"Werkzeug's, {why}: each client needs several threads, so a few hundred are the limit")
+    for name, key in settings.push_keys:
+        _check_key(report, name, key)
+    for secret in settings.secret:
+        _check_secret(report, secret)
+    if settings.file and _holds_secrets(settings.file) and settings.file.stat().st_mode & 0o004:
+        advice = Advice("Let only the relay's user read it:", (f"chmod o-rwx {shlex.quote(str(settings.file))}",))
+        report.warn("settings file", f"every user of this machine can read {settings.file}, secrets included", advice)
+
+
+def _holds_secrets(file: pathlib.Path) -> bool:
+    names = "|".join(setting.name for setting in NAMES.values() if setting.secret)
+    pattern = rf"^\s*(({names})\s*[=:]\s*\S|auth_url\s*[=:]\s*\S+//.*@)"
+    return bool(re.search(pattern, file.read_text("utf-8"), re.MULTILINE | re.IGNORECASE))
+
+
+def _check_key(report: Report, name: str, key: str) -> None:
+    advice = Advice(f"Replace the key {name}, in push_keys and in PHP. This makes one:", (GENERATE,))
+    if len(key) < WEAK_KEY or is_trivial(key):
+        report.fail("push_keys", f"the key {name} can be guessed: it is short, or a word", advice)
+    elif len(key) < ENOUGH_KEY:
+        report.warn("push_keys", f"the key {name} has {len(key)} characters: use at least {ENOUGH_KEY}", advice)
+    elif is_guessable(key):
+        report.warn("push_keys", f"the key {name} is made of words, or of a pattern", advice)
+    else:
+        report.ok("push_keys", f"the key {name} cannot be guessed")
+
+
+def _check_secret(report: Report, secret: str) -> None:
+    size = len(secret.encode())
+    advice = Advice("Replace it, in the setting secret and where PHP signs. This makes one:", (GENERATE,))
+    if size < WEAK_SECRET or is_trivial(secret):
+        report.fail("secret", f"{size} bytes, or a word: whoever has a token can find it by trying", advice)
+    elif size < ENOUGH_SECRET:
+        report.warn("secret", f"{size} bytes, and HS256 asks for {ENOUGH_SECRET} (RFC 7518)", advice)
+    elif is_guessable(secret):
+        report.warn("secret", f"{size} bytes, but made of words, or of a pattern", advice)
+    else:
+        report.ok("secret", f"{size} bytes, enough for HS256")
