@@ -1,10 +1,10 @@
-"""Measure the relay beside the seed's Node server and stock Flask-SocketIO: the same work, in turn, on this machine.
+"""Measure the relay, the old Node server and stock Flask-SocketIO: the same work, in turn, on this machine.
 
     python bench/compare.py                                   everything, three rounds (about 8 minutes)
     python bench/compare.py --plot bench/result.png --json bench/result.json
-    python bench/compare.py --from bench/result.json --plot bench/result.png      draw what was measured before
+    python bench/compare.py --from bench/result.json --plot bench/result.png      draw stored figures
 
-Needs Linux, cc, node and npm. What else it needs it fetches once, into ~/.cache/relay-bench.
+Needs Linux, cc, node and npm. Everything else is downloaded once, into ~/.cache/relay-bench.
 """
 
 import argparse
@@ -55,11 +55,11 @@ FIGURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """How much is asked of every server."""
+    """The amount of work for every server."""
 
-    # Pushes before anything is measured: Node's compiler is done after some 40,000, and a server runs for days.
+    # Pushes before the measurement: Node's compiler needs about 40,000, and a server runs for days.
     warm_up: int = 60_000
-    slow_warm_up: int = 500  # for the stock servers, which compile nothing and take a minute for 60,000
+    slow_warm_up: int = 500  # for the stock servers, which compile nothing and need a minute for 60,000
     pushes: int = 6000
     fan_clients: int = 1000
     fan_pushes: int = 60
@@ -73,7 +73,7 @@ class Work:
 
 
 def number(pattern: str, text: str) -> float:
-    """The number that the pattern's group finds in what relayload printed."""
+    """Return the number that the pattern's group finds in the output of relayload."""
     found = re.search(pattern, text)
     if not found:
         raise Failed(f"the load generator said {text.strip()[-200:]!r}")
@@ -83,7 +83,7 @@ def number(pattern: str, text: str) -> float:
 def push(
     server: Server, count: int, threads: int, prefix: str, destinations: int, keep=True, rate=0, kind="plain"
 ) -> str:
-    """Push by relayload; returns what it printed. No figure is worth anything when pushes failed, so that raises."""
+    """Push with relayload and return its output. Raise if pushes failed, because no figure would be valid."""
     what = [count, threads, int(keep), prefix, destinations, rate]
     command = [CACHE / "relayload", "push", "127.0.0.1", server.port, server.kind.push_path, *what]
     try:
@@ -104,12 +104,12 @@ class Listener:
         self.ready = ready
 
     def figures(self) -> str:
-        """What arrived since the last time."""
+        """Return the figures since the last call."""
         self.process.send_signal(signal.SIGUSR1)
         return self.process.stdout.readline()
 
     def last_figures(self) -> str:
-        """What arrived until as much had come as was expected, or the time was up; the clients leave."""
+        """Return the figures when the expected pushes have arrived, or the time is over. The clients leave."""
         return self.process.communicate()[0]
 
 
@@ -147,14 +147,14 @@ def measure_pushes(server: Server, work: Work, clients: int) -> Iterator[tuple[s
 def measure_fanout(server: Server, work: Work, clients: int) -> Iterator[tuple[str, float]]:
     deliveries = work.fan_pushes * work.fan_clients
     with listening(server, work.fan_clients, "room", deliveries, same_id=True) as room:
-        time.sleep(0.5)  # `ready` is when the last `register` is sent
+        time.sleep(0.5)  # `ready` is printed when the last `register` is sent
         push(server, work.fan_pushes, 1, "room", 0)
         figures = must_have_arrived(deliveries, room.last_figures())
     yield "fanout", number(r"pushes \d+ in [\d.]+s \((\d+)/s\)", figures)
 
 
 def measure_clients(server: Server, work: Work, clients: int) -> Iterator[tuple[str, float]]:
-    """Many clients: connecting, idle, pushed to at a moderate rate and as fast as it goes, leaving."""
+    """Measure many clients: connecting, idle, receiving at a moderate and at the maximum rate, leaving."""
     memory = server.memory()
     with listening(server, clients, "u", work.unicast) as everybody:
         yield "connects", number(r"\((\d+)/s\)", everybody.ready)
@@ -166,7 +166,7 @@ def measure_clients(server: Server, work: Work, clients: int) -> Iterator[tuple[
         yield "idle_cpu", (server.cpu() - cpu) / work.idle_seconds * 100
 
         replies = push(server, work.paced, 2, "u", clients, rate=work.rate)
-        time.sleep(0.5)  # for what is still on its way
+        time.sleep(0.5)  # for deliveries under way
         deliveries = must_have_arrived(work.paced, everybody.figures())
         for percentile in ("p50", "p99"):
             yield f"reply_{percentile}", number(rf"{percentile} (\d+)", replies)
@@ -180,7 +180,7 @@ def measure_clients(server: Server, work: Work, clients: int) -> Iterator[tuple[
 
 
 def settled_cpu(server: Server) -> float:
-    """Seconds of CPU once the server rests (under 5 % for a second); 30 s at most."""
+    """Return the seconds of CPU when the server is idle (below 5 % for a second), after at most 30 s."""
     cpu = server.cpu()
     for _ in range(30):
         time.sleep(1)
@@ -192,12 +192,12 @@ def settled_cpu(server: Server) -> float:
     return cpu
 
 
-# In this order: memory that clients of another part left behind would be taken again, and not be seen to grow.
+# In this order, because memory that earlier clients left behind would be reused, and would not show as growth.
 PARTS = {"push": measure_pushes, "many": measure_clients, "fanout": measure_fanout}
 
 
 def measure(server: Server, work: Work, parts: list[str], clients: int) -> tuple[dict[str, float], list[str]]:
-    """All figures of one server in one round, and what failed. A part that fails leaves the others theirs."""
+    """Return all figures of one server in one round, and the failures. A part that fails does not affect the others."""
     figures, failures = {}, []
     try:
         push(server, work.slow_warm_up if server.kind.thread_per_client else work.warm_up, 4, "warm", 10)
@@ -215,7 +215,7 @@ def measure(server: Server, work: Work, parts: list[str], clients: int) -> tuple
 
 
 def run_rounds(options: argparse.Namespace, work: Work) -> dict:
-    """Every server in turn, as often as asked; returns what --json writes."""
+    """Measure every server in turn, in several rounds, and return the content of --json."""
     clients = {
         name: min(options.clients, options.stock_clients) if KINDS[name].thread_per_client else options.clients
         for name in options.servers
@@ -225,7 +225,7 @@ def run_rounds(options: argparse.Namespace, work: Work) -> dict:
     for turn in range(options.rounds):
         for name in options.servers:
             print(f"round {turn + 1} of {options.rounds}: {KINDS[name].label}", file=sys.stderr)
-            # A thread for each client, and some for the pushes that come in meanwhile.
+            # A thread for each client, and some for pushes.
             threads = max(clients[name], work.fan_clients) * 2
             try:
                 with Server(KINDS[name], options.relay if name == "relay" else "", threads) as server:
@@ -260,12 +260,12 @@ def machine() -> dict:
 
 
 def shown(value: float) -> str:
-    """A number at the precision that it has."""
+    """Return a number at its precision."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.{1 if value >= 1 else 2}f}".removesuffix(".0")
 
 
 def table(result: dict) -> str:
-    """Markdown: a row for each figure, a column for each server, with its ratio to the seed's in brackets."""
+    """Return Markdown: a row for each figure, a column for each server, with the ratio to Node in brackets."""
     names, medians = list(result["clients"]), result["medians"]
     heads = [f"{KINDS[name].label} ({result['clients'][name]:,} clients)" for name in names]
     lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(names)}"]
@@ -276,7 +276,7 @@ def table(result: dict) -> str:
         cells = [cell(figure, name, medians) for name in names]
         lines.append(f"| {label}{' (less is better)' if about.less_is_better else ''} | {' | '.join(cells)} |")
     work = result["work"]
-    lines.append(f"\nMedians of {work['rounds']}; in brackets the ratio to the seed's Node server. {setting(result)}")
+    lines.append(f"\nMedians of {work['rounds']}; in brackets the ratio to the old Node server. {setting(result)}")
     lines += [f"- {KINDS[name].label}: {line}" for name, told in result["failures"].items() for line in told]
     return "\n".join(lines)
 
@@ -289,7 +289,7 @@ def cell(figure: str, name: str, medians: dict) -> str:
 
 
 def setting(result: dict) -> str:
-    """Where it was measured, in a sentence."""
+    """Return a sentence about the machine and the work."""
     m, work = result["machine"], result["work"]
     reduced = " Reduced work: for trying the benchmark, not for comparing." if work["reduced"] else ""
     return (
@@ -338,7 +338,7 @@ def result_of(options: argparse.Namespace) -> dict:
 
 
 def draw(result: dict, target: pathlib.Path) -> None:
-    """Plot in the cache's venv, which has matplotlib."""
+    """Draw the picture in the cache's venv, which has matplotlib."""
     subprocess.run([prepare_venv(), HERE / "plot.py", target], input=json.dumps(result), text=True, check=True)
 
 

@@ -1,8 +1,8 @@
-"""Draw what compare.py measured: small bar charts, the relay's bars in colour. Reads its JSON from standard input.
+"""Draw the figures of compare.py: small bar charts, with the relay's bars in color. Reads JSON from standard input.
 
     python plot.py result.png < result.json     writes result.png, and result-dark.png for dark pages
 
-Run by compare.py in its cache's venv, which has matplotlib.
+compare.py runs it in its cache's venv, which has matplotlib.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """Colours after GitHub's own light and dark pages."""
+    """Colors that match GitHub's light and dark pages."""
 
     page: str
     frame: str
@@ -83,9 +83,9 @@ def with_unit(value: float, unit: str) -> str:
 
 
 def draw_bar(axes: Axes, row: int, name: str, value: float | None, text: str, scale: float, theme: Theme) -> None:
-    """One server's bar with its number behind it; `scale` is the panel's largest value."""
+    """Draw one server's bar and its number; `scale` is the panel's largest value."""
     emphasis = {"weight": "bold", "color": theme.text} if name == "relay" else {"color": theme.faint}
-    length = max(value or 0, 0)  # what failed has no bar, nor has a negative value (memory, with few clients)
+    length = max(value or 0, 0)  # failures and negative values (memory, with few clients) have no bar
     axes.barh(row, length, height=0.66, color=theme.bars[name], linewidth=0)
     axes.text(length + scale * 0.025, row, text, va="center", fontsize=LABEL, **emphasis)
 
@@ -142,7 +142,7 @@ def draw(result: dict, theme: Theme, target: pathlib.Path) -> None:
     grid = figure.subplots(3, 3)
     figure.subplots_adjust(left=0.15, right=0.99, top=0.9, bottom=0.075, wspace=0.06, hspace=0.52)
     figure.patch.set_alpha(0)
-    # A card with round corners rather than a bare rectangle: it looks meant, also on a page of the other colour.
+    # A card with round corners, which looks right on a page of the other color too.
     box = {"boxstyle": "round,pad=0,rounding_size=0.012", "mutation_aspect": PIXELS[0] / PIXELS[1]}
     card = FancyBboxPatch((0.001, 0.0015), 0.998, 0.997, **box, fc=theme.page, ec=theme.frame, lw=0.8, zorder=-10)
     card.set_transform(figure.transFigure)

@@ -1,27 +1,27 @@
-/* relayload: load for a server that takes a push over HTTP and hands it to Socket.IO clients. Linux only (epoll).
+/* relayload: load for a server that accepts pushes over HTTP and sends them to Socket.IO clients. Linux only (epoll).
  *
  *   relayload listen HOST PORT CLIENTS PREFIX SAMEID SECONDS [REGJSON]
  *       Opens CLIENTS WebSocket clients (Engine.IO 4), each registered as PREFIX<i>, or all as PREFIX when SAMEID is 1.
- *       Prints "ready ..." once all are there, then counts pushes for SECONDS and prints the figures.
- *       REGJSON is what `register` is sent with instead of {"id":"%s"}; its %s is the id.
+ *       Prints "ready ..." when all are connected, then counts pushes for SECONDS and prints the figures.
+ *       REGJSON replaces {"id":"%s"} as the argument of `register`; its %s is the id.
  *       EXPECT=n      stop after n pushes, before SECONDS are over
- *       INFLIGHT=n    connections being opened at a time (64)
- *       RAW=/path%d   plain WebSocket subscribers of some other server: no Socket.IO, every message is a push
+ *       INFLIGHT=n    maximum connections being opened at a time (64)
+ *       RAW=/path%d   plain WebSocket subscribers of another server: without Socket.IO, every message is a push
  *       SIGUSR1       print the figures so far, and count from zero again
  *
  *   relayload push HOST PORT PATH COUNT THREADS KEEPALIVE PREFIX NDEST [RATE]
- *       Sends COUNT POSTs, form-encoded unless KIND says otherwise, to the destinations PREFIX<k mod NDEST> (PREFIX when NDEST is 0), as fast as
+ *       Sends COUNT POSTs, form-encoded unless KIND is set, to the destinations PREFIX<k mod NDEST> (PREFIX when NDEST is 0), as fast as
  *       THREADS connections carry them, or RATE a second in all. KEEPALIVE 0 opens a connection for each, as PHP does.
  *       KIND=text     data is a sentence, so the form has + and %; KIND=json: the push is JSON, and so is its data
  *       PAD=text      more data in each push
  *       HDR=lines     more request headers, each ending in \r\n
  *
- * A push carries the time it was sent as T<nanoseconds>E, on the clock that listen reads on the same machine; that is
- * how long a delivery took. A reply's time runs from before the sending (the connecting, when KEEPALIVE is 0) to its
+ * A push carries the time at which it was sent as T<nanoseconds>E, by the clock that listen reads on the same machine, so
+ * the time of a delivery is known. A reply's time runs from before sending (before connecting, if KEEPALIVE is 0) to its
  * last byte.
  *
- * Known for what it is: "ready" counts a client when its `register` is sent, not when it is answered; fragmented
- * messages are not put together (no server fragments one this short); ids and PAD go out as they are, not escaped.
+ * Known limits: "ready" counts a client when its `register` is sent, not when it is answered; fragmented
+ * messages are not reassembled (no server fragments one this short); ids and PAD are sent as they are, not escaped.
  *
  * Build: cc -O2 -Wall -Wextra -pthread -o relayload relayload.c
  */
@@ -53,17 +53,17 @@
 #endif
 
 #define SECOND 1000000000ull              /* in nanoseconds */
-#define PATIENCE (30 * SECOND)            /* without a new connection: those still pending will not come */
-#define ANSWER_SECONDS 20                 /* a reply that takes longer is an error; or a hung server hangs the run */
+#define PATIENCE (30 * SECOND)            /* without a new connection, after which pending ones have failed */
+#define ANSWER_SECONDS 20                 /* a longer reply is an error, or a hung server would hang the run */
 #define CONNECTIONS_PER_ADDRESS 2000      /* see open_socket() */
-#define MAX_MESSAGE ((size_t)16 << 20)    /* bytes; beyond it the server talks nonsense */
+#define MAX_MESSAGE ((size_t)16 << 20)    /* bytes; a longer message cannot be right */
 #define MAX_THREADS 256
 
 static const char *host, *prefix;
 static int port;
 static struct sockaddr_in server;
 
-/* ---- both: small things ---- */
+/* ---- both: helpers ---- */
 
 static uint64_t now_ns(void)
 {
@@ -86,7 +86,7 @@ static void *allocate(void *old, size_t bytes)
     return memory;
 }
 
-/* snprintf that does not cut: what does not fit ends the program. Returns the length written. */
+/* snprintf that ends the program if the text does not fit. Returns the length written. */
 static size_t format(char *out, size_t size, const char *pattern, ...) __attribute__((format(printf, 3, 4)));
 
 static size_t format(char *out, size_t size, const char *pattern, ...)
@@ -100,7 +100,7 @@ static size_t format(char *out, size_t size, const char *pattern, ...)
     return (size_t)length;
 }
 
-/* Put value in the place of the first `mark` of a template from the command line, which may not be a printf format. */
+/* Replace the first `mark` of a template from the command line, which may not be a printf format. */
 static void fill(char *out, size_t size, const char *template, const char *mark, const char *value)
 {
     const char *at = strstr(template, mark);
@@ -116,7 +116,7 @@ static const char *environment(const char *name, const char *otherwise)
     return value ? value : otherwise;
 }
 
-/* ---- both: times taken, in microseconds, all kept and sorted at the end ---- */
+/* ---- both: measured times in microseconds, all kept and sorted at the end ---- */
 
 struct samples {
     uint32_t *us;
@@ -158,7 +158,7 @@ static void set_server(const char *host_argument, const char *port_argument)
     server.sin_port = htons((uint16_t)port);
     if (inet_pton(AF_INET, host, &server.sin_addr) != 1 || port < 1 || port > 65535)
         die("HOST is an IPv4 address, PORT a number up to 65535");
-    signal(SIGPIPE, SIG_IGN); /* a server that hangs up is an error to count, not an end */
+    signal(SIGPIPE, SIG_IGN); /* a server that closes is an error to count, and does not end the program */
 }
 
 /* On loopback every 2,000 connections come from an address of their own (127.<pid>.x.y): thousands of ports in
@@ -174,7 +174,7 @@ static void choose_own_address(int fd)
     int on = 1;
     setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     if (bind(fd, (struct sockaddr *)&own, sizeof own))
-        perror("bind"); /* goes on: the kernel chooses an address then */
+        perror("bind"); /* not fatal: the kernel then chooses an address */
 }
 
 /* Returns a connected socket, or -1. It blocks: on one machine a connect takes microseconds, or the backlog is full. */
@@ -200,7 +200,7 @@ struct client {
     int fd;
     enum state state;
     long number;
-    unsigned char *in; /* what has arrived and is not yet a whole frame */
+    unsigned char *in; /* received bytes that are not a whole frame yet */
     size_t len, cap;
 };
 
@@ -280,7 +280,7 @@ static void register_client(struct client *c)
         settle(c, READY);
 }
 
-/* Reads the number of T<ns>E; 0 when the text holds none. */
+/* Reads the number of T<ns>E; 0 if there is none. */
 static uint64_t stamp_in(const unsigned char *text, size_t size)
 {
     const unsigned char *end = text + size;
@@ -332,7 +332,7 @@ static void on_message(struct client *c, const unsigned char *text, size_t size)
     }
 }
 
-/* Finds the payload of the frame at `p`, of which `have` bytes are there. False: more bytes are needed. */
+/* Finds the payload of the frame at `p`, of which `have` bytes have arrived. False: more bytes are needed. */
 static bool whole_frame(const unsigned char *p, size_t have, size_t *head, size_t *size)
 {
     if (have < 2)
@@ -357,7 +357,7 @@ static void on_frame(struct client *c, int opcode, const unsigned char *payload,
         send_frame(c, 10, (const char *)payload, size < 126 ? size : 0);
 }
 
-/* Returns the length of the server's answer to the upgrade, 0 while it is not all there. */
+/* Returns the length of the server's answer to the upgrade, or 0 if it is incomplete. */
 static size_t take_upgrade(struct client *c)
 {
     static int told;
@@ -377,7 +377,7 @@ static size_t take_upgrade(struct client *c)
     return (size_t)(end + 4 - c->in);
 }
 
-/* Takes whole frames out of what has arrived. */
+/* Handles the whole frames that have arrived. */
 static void take_in(struct client *c)
 {
     size_t at = 0, head, size;
@@ -412,7 +412,7 @@ static void read_client(struct client *c)
         }
         c->len += (size_t)got;
         take_in(c);
-        if ((size_t)got < room) /* the socket is empty; were it not, epoll would say so again */
+        if ((size_t)got < room) /* the socket is empty; otherwise epoll would report it again */
             return;
     }
 }
@@ -446,7 +446,7 @@ static void open_client(struct client *c, int poll)
 static void read_clients(int poll)
 {
     struct epoll_event events[512];
-    int count = epoll_wait(poll, events, 512, 100); /* ms; a signal ends it early with -1, which is as good as none */
+    int count = epoll_wait(poll, events, 512, 100); /* ms; a signal ends it early with -1, which counts as none */
     for (int i = 0; i < count; i++)
         read_client(events[i].data.ptr);
 }
@@ -473,7 +473,7 @@ static void allow_many_files(void)
     setrlimit(RLIMIT_NOFILE, &files);
 }
 
-/* Opens all clients and brings them to where they are ready. Returns when, in ns. */
+/* Opens all clients until they are ready. Returns the time in ns. */
 static void connect_clients(struct client *all, int poll)
 {
     int inflight = atoi(environment("INFLIGHT", "64"));
@@ -485,7 +485,7 @@ static void connect_clients(struct client *all, int poll)
         }
         read_clients(poll);
         if (opened < clients && now_ns() - newest > PATIENCE)
-            break; /* every one in flight hangs */
+            break; /* all that are pending hang */
     }
     double seconds = (double)(now_ns() - began) / SECOND;
     printf("ready %ld/%ld dead %ld in %.2fs (%.0f/s)\n", ready, clients, dead, seconds, (double)ready / seconds);
@@ -526,10 +526,10 @@ static int listen_main(int argc, char **argv)
 enum { UNKNOWN = -1, CHUNKED = -2 }; /* instead of a Content-Length */
 
 struct answer {
-    char bytes[8192]; /* what has been read of it; of a longer one, the head or its end */
+    char bytes[8192]; /* the part that has been read; of a longer answer, the head or the end */
     size_t len;
     size_t body;   /* bytes of the body read so far */
-    long expected; /* bytes of the body that are to come, UNKNOWN or CHUNKED */
+    long expected; /* bytes of the whole body, UNKNOWN or CHUNKED */
     bool head_read, complete, good, closes;
 };
 
@@ -566,7 +566,7 @@ static bool connected(struct pusher *p)
     return p->fd >= 0;
 }
 
-/* Looks for a header's name (with its colon and space) in a NUL-terminated head; returns where its value starts. */
+/* Finds a header's name (with its colon and space) in a NUL-terminated head; returns the start of its value. */
 static const char *header(const char *head, const char *name)
 {
     const char *at = strcasestr(head, name);
@@ -605,13 +605,13 @@ static void read_answer(int fd, struct answer *a)
     while (!a->complete) {
         if (a->len == sizeof a->bytes) {
             if (!a->head_read)
-                return; /* a head that long is nothing that we know */
+                return; /* a head cannot be that long */
             memmove(a->bytes, a->bytes + a->len - 4, 4); /* enough to see a chunked body's end */
             a->len = 4;
         }
         ssize_t got = read(fd, a->bytes + a->len, sizeof a->bytes - a->len);
         if (got <= 0) {
-            a->complete = got == 0 && a->head_read && a->expected == UNKNOWN; /* it ends where the connection ends */
+            a->complete = got == 0 && a->head_read && a->expected == UNKNOWN; /* it ends with the connection */
             a->closes = true;
             return;
         }
@@ -624,7 +624,7 @@ static void read_answer(int fd, struct answer *a)
     }
 }
 
-/* Sends one request and reads its answer. A kept connection that the server had closed meanwhile gets a second try. */
+/* Sends one request and reads its answer. If the server has closed a kept connection, it tries once more. */
 static bool exchange(struct pusher *p, const char *request, size_t length)
 {
     struct answer a;
@@ -739,7 +739,7 @@ static int push_main(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    /* A benchmark that is stopped while it starts us has no handle to end us by. */
+    /* If the benchmark is stopped while it starts this program, it cannot end this program. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (argc >= 8 && !strcmp(argv[1], "listen"))
         return listen_main(argc, argv);

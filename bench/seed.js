@@ -1,5 +1,5 @@
-// What the relay is measured against: the seed's own server, on today's socket.io. A POST's destination and data go to
-// those who registered the destination; a room for each id stands for the seed's table, so that many may hold one id.
+// The old Node server on today's socket.io, for comparison. A POST's data goes to the clients that registered its
+// destination. A room for each id replaces the old server's table, so that several clients may register one id.
 // Usage: node seed.js PORT
 const http = require("http");
 const querystring = require("querystring");
@@ -12,7 +12,7 @@ io.on("connection", socket => {
   socket.on("register", ({ id }) => socket.join(String(id)));
 });
 
-// socket.io has put its own listeners on the server: requests that are not its go to the push handler, and only there.
+// socket.io has its own listeners on the server: all other requests go to the push handler.
 const socketIo = server.listeners("request").slice();
 server.removeAllListeners("request");
 server.on("request", (request, response) => {
@@ -23,7 +23,7 @@ server.on("request", (request, response) => {
   let body = "";
   request.on("data", chunk => (body += chunk));
   request.on("end", () => {
-    const isJson = request.headers["content-type"] === "application/json"; // the seed takes forms alone
+    const isJson = request.headers["content-type"] === "application/json"; // the old server reads forms only
     const { destination, data } = isJson ? JSON.parse(body) : querystring.parse(body);
     if (destination) io.to(destination).emit("push", { data });
     response.end();

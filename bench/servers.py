@@ -1,4 +1,4 @@
-"""The servers under test: what each needs, how it is started, watched through /proc and stopped. Linux only."""
+"""The servers under test: their requirements, start, observation through /proc, and stop. Linux only."""
 
 import contextlib
 import dataclasses
@@ -20,12 +20,12 @@ ROOT = HERE.parent
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "relay-bench"
 CFLAGS = ["-O2", "-Wall", "-Wextra", "-pthread"]
 SOCKET_IO = "socket.io@4.8"
-START = 20.0  # seconds a server has to listen
-STOP = 10.0  # seconds a server has to go when told, before it is killed
+START = 20.0  # seconds within which a server must listen
+STOP = 10.0  # seconds within which a server must end after SIGTERM, before it is killed
 
 
 class Failed(Exception):
-    """What a server, or something a benchmark needs, did not do; the message is for the reader of the table."""
+    """A failure of a server, or of a requirement. The message is for the reader of the table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ KINDS = {
 
 
 def prepare(kinds: list[str]) -> None:
-    """Bring into the cache what these servers and the load need; what is there and still right is kept."""
+    """Put everything that these servers and the load need into the cache, unless it is there and up to date."""
     CACHE.mkdir(parents=True, exist_ok=True)
     load, source = CACHE / "relayload", HERE / "relayload.c"
     if not load.exists() or load.stat().st_mtime < source.stat().st_mtime:
@@ -66,13 +66,13 @@ def prepare(kinds: list[str]) -> None:
     if "seed" in kinds:
         if not (CACHE / "node_modules/socket.io").exists():
             run_tool("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", CACHE, SOCKET_IO)
-        shutil.copy(HERE / "seed.js", CACHE)  # Node looks for modules beside the file that asks for them
+        shutil.copy(HERE / "seed.js", CACHE)  # Node looks for modules beside the importing file
     if {"werkzeug", "gunicorn"} & set(kinds):
         prepare_venv()
 
 
 def prepare_venv() -> pathlib.Path:
-    """A venv with bench/requirements.txt; returns its Python."""
+    """Make a venv with bench/requirements.txt, and return its Python."""
     wanted = b"".join(file.read_bytes() for file in (HERE / "requirements.txt", ROOT / "requirements.txt"))
     stamp, digest = CACHE / "venv/requirements", hashlib.sha256(wanted).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
@@ -93,7 +93,7 @@ def run_tool(*command: object) -> None:
 
 
 def relay_command() -> str:
-    """`python relay.py` in the project's venv where there is one, its store in the temporary folder if it keeps one."""
+    """Return `python relay.py` with the project's venv, if there is one, and a store in the temporary folder."""
     own = ROOT / ".venv/bin/python"
     python = str(own) if own.exists() else sys.executable
     told = subprocess.run([python, str(ROOT / "relay.py"), "--help"], capture_output=True, text=True)
@@ -108,7 +108,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A server on a free port, in a session of its own: whatever it starts is counted, and ends, with it."""
+    """A server on a free port, in a session of its own, so that its child processes are counted and stopped too."""
 
     def __init__(self, kind: Kind, command: str, threads: int):
         self.kind = kind
@@ -153,7 +153,7 @@ class Server:
             time.sleep(0.05)
 
     def last_words(self) -> str:
-        """The last line of its log."""
+        """Return the last line of its log."""
         lines = pathlib.Path(self.dir, "log").read_text(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else "it said nothing"
 
@@ -161,29 +161,29 @@ class Server:
         return self.process.poll() is None
 
     def _sum(self, of_pid) -> float:
-        """Add up a figure over the processes of its session (gunicorn has a worker besides the one started)."""
+        """Return the sum of a figure over the processes of its session (gunicorn has a worker too)."""
         total = 0
         for folder in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 if os.getsid(int(folder.name)) == self.process.pid:
                     total += of_pid(folder)
             except (ProcessLookupError, FileNotFoundError, TypeError):
-                continue  # gone since it was listed, or a zombie, which has no memory to tell of
+                continue  # it has ended, or is a zombie, which has no memory
         return total
 
     def memory(self) -> float:
-        """Resident memory in KiB."""
+        """Return the resident memory in KiB."""
         return self._sum(lambda folder: status_number(folder, "VmRSS"))
 
     def threads(self) -> float:
         return self._sum(lambda folder: status_number(folder, "Threads"))
 
     def cpu(self) -> float:
-        """Seconds of CPU used so far, in steps of a clock tick (10 ms)."""
+        """Return the seconds of CPU used so far, in steps of a clock tick (10 ms)."""
         return self._sum(cpu_ticks) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
-        """SIGTERM; then, to it and whatever it started, SIGKILL."""
+        """Send SIGTERM, and then SIGKILL to it and its child processes."""
         if self.process:
             for sent in (signal.SIGTERM, signal.SIGKILL):
                 with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""What the relay is measured against: the same service in stock Flask-SocketIO, threading mode, nothing tuned.
+"""The same service in stock Flask-SocketIO, in threading mode, without tuning, for comparison.
 
 `python stock.py PORT` serves on Werkzeug; `gunicorn -k gthread --threads N stock:app` on gunicorn.
 """
