@@ -1,7 +1,7 @@
-"""JSON from outside, read within fixed bounds: its nesting, and the size of its numbers.
+"""JSON: text from outside is read within fixed bounds on nesting and numbers; the relay's own is written compactly.
 
-Python's own bounds are no substitute. They depend on its version, on the environment, and on how deep in the stack it
-is called: a value that could be read once might not be readable when it is needed again.
+Python's own bounds cannot replace these. They depend on its version, on the environment, and on the depth of the stack:
+a value that could be read once might not be readable when it is needed again.
 """
 
 import json
@@ -9,11 +9,12 @@ import json.encoder
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, NoReturn
 
-MAX_DEPTH = 100  # arrays and objects inside each other; data written for people has a dozen
-# A whole number of fewer digits fits a double, which is what a browser reads numbers as (RFC 8259, 6).
+MAX_DEPTH = 100  # levels of arrays and objects; real data has a dozen
+# Integers with fewer digits fit a double, the type in which browsers read numbers (RFC 8259, 6).
 LONG_DIGITS = 309
 
 _TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep: send it flatter, or as a string"
@@ -29,7 +30,7 @@ _PASSES = 4  # over the innermost brackets, before they are counted one by one
 
 
 class NotJSON(ValueError):
-    """The text cannot be read. The message is the end of a sentence that begins with what it should be."""
+    """The text is not valid JSON. The message is the second half of a sentence."""
 
 
 class TooDeep(NotJSON):
@@ -37,9 +38,9 @@ class TooDeep(NotJSON):
 
 
 def read(text: str, around: int = 0) -> Any:
-    """Return the value of a JSON text; a number that no double can hold is infinite. Raises NotJSON.
+    """Return the value of a JSON text; a number that exceeds a double becomes infinite. Raises NotJSON.
 
-    `around` are the levels that the text has around what is bounded.
+    `around` is the number of outer levels that do not count for the bound on nesting.
     """
     check_depth(text, MAX_DEPTH + around)
     try:
@@ -49,29 +50,29 @@ def read(text: str, around: int = 0) -> Any:
 
 
 def check_depth(text: str, most: int = MAX_DEPTH) -> None:
-    """Raise TooDeep if a JSON text is nested more than `most` levels deep, without reading it.
+    """Raise TooDeep if a JSON text is nested more than `most` levels deep, without parsing it.
 
-    A text with few brackets needs no closer look, and that is most of them.
+    Most texts have few brackets and need no closer look.
     """
     if may_be_deep(text, most) and _is_deeper(text.encode("utf-8", "replace"), most):
         raise TooDeep(_TOO_DEEP)
 
 
 def may_be_deep(text: str, most: int = MAX_DEPTH) -> bool:
-    """Return whether a JSON text has so many brackets that it may be nested more than `most` levels deep."""
+    """Return whether a JSON text has enough brackets to be nested more than `most` levels deep."""
     return text.count("[") + text.count("{") > most
 
 
 def read_at(text: str, start: int) -> tuple[Any, int]:
-    """Return the value that begins at an index of a JSON text, and the index behind it. Raises ValueError if none does.
+    """Return the value at index `start` of a JSON text, and the index behind it. Raises ValueError without a value.
 
-    Nothing is bounded: the caller has looked at the text's depth and at the length of its numbers.
+    It checks no bounds: the caller has checked the text's depth and the length of its numbers.
     """
     return _decoder.raw_decode(text, start)
 
 
 def has_long_number(text: str) -> bool:
-    """Return whether LONG_DIGITS digits stand in a row. They cover one of the places that are looked at."""
+    """Return whether a text has LONG_DIGITS digits in a row. It checks one character in LONG_DIGITS first."""
     if len(text) < LONG_DIGITS:
         return False
     for number, character in enumerate(text[LONG_DIGITS - 1 :: LONG_DIGITS], 1):
@@ -83,7 +84,7 @@ def has_long_number(text: str) -> bool:
 
 
 def elements(text: str) -> list[str]:
-    """Return the texts of an array's elements, which may be nested as deeply as they like. Raises NotJSON."""
+    """Return the texts of an array's elements, which may be nested to any depth. Raises NotJSON."""
     found, depth, begin = [], 0, 0
     for token in _TOKEN.finditer(text):
         character = token[0]
@@ -103,7 +104,7 @@ def elements(text: str) -> list[str]:
 
 
 class _Doubled(dict[str, Any]):
-    """An object that has some names twice."""
+    """A JSON object with duplicate names."""
 
     def __init__(self, pairs: list[tuple[str, Any]]):
         super().__init__(pairs)
@@ -112,9 +113,9 @@ class _Doubled(dict[str, Any]):
 
 
 def names_that_come_twice(text: str) -> list[frozenset[str]]:
-    """Return which names an object has twice: of a JSON text's object, or of each element of its array.
+    """Return the duplicate names of a JSON text's object, or of each element of its array.
 
-    The text has been read before, so it is JSON. Objects further inside do not count: readers keep their last member.
+    The text has been read before, so it is valid. Objects further inside do not count: readers keep the last member.
     """
     value = _decode_pairs(text)
     objects = value if isinstance(value, list) else [value]
@@ -127,7 +128,7 @@ def _keep_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_numbers(text: str) -> None:
-    """Raise ValueError if a JSON text that can be read holds a whole number that no double can hold."""
+    """Raise ValueError if a valid JSON text holds an integer that exceeds a double."""
     if has_long_number(text):
         _decode_finite(text)
 
@@ -136,7 +137,7 @@ def _is_deeper(raw: bytes, most: int) -> bool:
     """Return whether a JSON text is nested more than `most` levels deep."""
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # What is left are brackets and the quotes of strings; then only strings with brackets in them; then none.
+    # Keep brackets and the quotes of strings, then drop empty strings, then those with brackets inside.
     brackets = raw.translate(None, _OTHERS).replace(b'""', b"")
     if b'"' in brackets:
         brackets = _BRACKETED_STRING.sub(b"", brackets)
@@ -153,8 +154,8 @@ def _no_constant(word: str) -> NoReturn:
 
 
 def _whole(digits: str) -> int | float:
-    """Read a whole number as a browser does. int() would take quadratic time, or refuse."""
-    if len(digits) > LONG_DIGITS + 1:  # with its sign; leading zeros are no JSON
+    """Read an integer as a browser does. int() would take quadratic time, or raise an exception."""
+    if len(digits) > LONG_DIGITS + 1:  # with its sign; JSON has no leading zeros
         return math.inf
     try:
         float(value := int(digits))
@@ -164,7 +165,7 @@ def _whole(digits: str) -> int | float:
 
 
 def _decode(text: str) -> Any:
-    """Return decode(text). Most texts have no space around their value, which is quicker to read than to look for."""
+    """Return decode(text). Most texts have no space around their value, and that case is faster."""
     try:
         value, end = _decoder.raw_decode(text)
     except json.JSONDecodeError:
@@ -184,22 +185,21 @@ _decode_long = json.JSONDecoder(parse_constant=_no_constant, parse_int=_whole).d
 _decode_pairs = json.JSONDecoder(object_pairs_hook=_keep_doubled, parse_int=str).decode
 _decode_finite = json.JSONDecoder(parse_int=_finite).decode
 
-# What the relay itself writes, and reads again.
+# For the relay's own texts.
 
-# Made once: json.dumps makes a new encoder for every call that does not want its default separators.
-# allow_nan: what JSON has no word for no browser could read. Not ASCII only: other scripts would take twice the room.
+# Made once, because json.dumps makes an encoder for each call with other separators. Without NaN and infinity, which
+# browsers cannot read, and not limited to ASCII, in which other scripts would take twice the space.
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 decode = json.JSONDecoder().decode
-quote = json.encoder.encode_basestring  # a JSON string of a text, not ASCII only either
-# The encoder behind `encode`, for which the type checker has no type. PyPy has none.
-_make_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
+quote = json.encoder.encode_basestring  # a text as a JSON string, not limited to ASCII
+_make_encoder: Callable[..., Any] | None = getattr(json.encoder, "c_make_encoder", None)  # None in PyPy
 _chunks = _make_encoder and _make_encoder(None, None, quote, None, ":", ",", False, False, False)
 
 
 def encode_decoded(value: Any) -> str:
-    """Return what encode() returns for a value that was read from JSON, in half the time. Raises ValueError as it does.
+    """Return the same as encode(), in half the time, for a value that was read from JSON. Raises ValueError as well.
 
-    encode() makes an encoder for each call, to find values that hold themselves. No JSON reads as one.
+    encode() makes an encoder for each call, to find values that contain themselves. JSON never yields one.
     """
     if type(value) is str:
         return quote(value)

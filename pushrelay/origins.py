@@ -1,4 +1,4 @@
-"""Whose pages may come: the host of the relay itself, origins that the settings list, or all."""
+"""The origins whose pages may connect: the relay's own host, listed ones, or all."""
 
 import functools
 import re
@@ -7,15 +7,15 @@ from urllib.parse import urlsplit
 
 from pushrelay.addresses import ip_of, is_loopback
 
-# RFC 6454, 6.2, as browsers write it: ASCII (a name in another script comes as xn--…), no user, no path.
+# RFC 6454, 6.2, as browsers send it: ASCII (names in other scripts come as xn--…), without user and path.
 LONGEST = 300  # characters of an origin: a host name has 253 (RFC 1035, 2.3.4)
 _WEB = re.compile(r"(https?|wss?)://(\*\.)?([a-z\d_-]+(?:\.[a-z\d_-]+)*|\[[\da-f:.]+\])\.?(?::(\d{1,5}))?")
-# Pages of apps and browser extensions: capacitor://localhost, chrome-extension://ID, file://. Any host is a name of the
-# app's own, so it is compared as it stands; a listed `*` stands for all of them, as Firefox makes up a host for each
+# Pages of apps and browser extensions: capacitor://localhost, chrome-extension://ID, file://. The app chooses the host,
+# so it is compared as it stands. A listed `*` stands for any host, because Firefox makes up a new one for each
 # installation of an extension.
 _APP = re.compile(r"([a-z][a-z\d+.-]*)://([^\s/?#@,*:]*|\*)(?::(\d{1,5}))?")
-# Clients that are no browsers name the address they connect to, with the scheme of WebSocket (socket.io-client-swift).
-# A browser never does: the origin is its page's, and no page has such an address.
+# Clients other than browsers send the address they connect to, with WebSocket's scheme (socket.io-client-swift).
+# Browsers never do: they send the origin of a page, and no page has such an address.
 _AS_PAGE = {"ws": "http", "wss": "https"}
 _WEB_SCHEMES = ("http", "https", "ws", "wss")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -24,7 +24,7 @@ _KINDS = "same-host, origins such as https://example.com, https://*.example.com 
 
 
 class Origin(NamedTuple):
-    """An origin, taken apart. `below` stands for the `*.` of a setting: any name that ends in a dot and this host."""
+    """The parts of an origin. `below` is set for `*.` in a setting: it stands for all subdomains of `host`."""
 
     scheme: str
     host: str
@@ -33,7 +33,7 @@ class Origin(NamedTuple):
 
 
 class Origins:
-    """The setting `origins`, ready to be asked."""
+    """The origins that the setting `origins` allows; `listed` is its value from read_origins()."""
 
     def __init__(self, listed: tuple[str, ...]):
         self._all = ALL in listed
@@ -45,9 +45,9 @@ class Origins:
         self._schemes = frozenset(each.scheme for each in self._exact if each.host == "*")
 
     def allow(self, origin: str, environ: dict[str, Any]) -> bool:
-        """Return whether a page of this origin may connect.
+        """Return whether a page of this origin may connect with this request.
 
-        `null`, which sandboxed frames of any website and pages from files send, must be listed by itself, or be in `*`.
+        Sandboxed frames of any website, and pages from files, send `null`. It must be listed; `*` includes it.
         """
         if self._all or (self._same_host and is_same_host(origin, environ)):
             return True
@@ -69,7 +69,7 @@ class Origins:
 
 
 def read_origins(texts: list[str]) -> tuple[str, ...]:
-    """Return the origins that a setting lists, as they are compared. Raises ValueError with what to write."""
+    """Return the listed origins in the form in which they are compared. Raises ValueError with what to write."""
     found = [_listed(each) for each in texts]
     if not found or (ALL in found and len(found) > 1):
         raise ValueError(_KINDS)
@@ -77,16 +77,16 @@ def read_origins(texts: list[str]) -> tuple[str, ...]:
 
 
 def is_same_host(origin: str, environ: dict[str, Any]) -> bool:
-    """Return whether an origin's host name is the one that the request asked for, on any port and with any scheme."""
+    """Return whether an origin has the host name of the request's Host header; scheme and port may differ."""
     page, own = _host(origin, _WEB_SCHEMES), _host("//" + environ.get("HTTP_HOST", ""), ("",))
     if not page or not own:
         return False
-    # `localhost` and 127.0.0.1 are one machine under two names, and both are in everybody's first try.
+    # `localhost` and 127.0.0.1 are the same machine, and people mix them in their first try.
     return page == own or (is_loopback(page) and is_loopback(own))
 
 
 def _listed(text: str) -> str:
-    """Return one origin of the setting. Raises ValueError."""
+    """Return one origin of the setting in lower case. Raises ValueError with what to write."""
     origin = text.lower()
     if origin in (ALL, SAME_HOST, NONE):
         return origin
@@ -97,20 +97,20 @@ def _listed(text: str) -> str:
     scheme, _, rest = origin.partition("://")
     host = rest.partition("/")[0]
     if host != rest and _parsed(f"{scheme}://{host}"):
-        raise ValueError(f"{_KINDS}, and an origin has no path: {scheme}://{host}")
+        raise ValueError(f"{_KINDS}. An origin has no path: write {scheme}://{host}")
     if not rest and _parsed(f"https://{origin}"):
-        raise ValueError(f"{_KINDS}, and an origin begins with its scheme: https://{origin}")
+        raise ValueError(f"{_KINDS}. An origin begins with its scheme: write https://{origin}")
     if ascii_form := _ascii_form(origin):
-        raise ValueError(f"{_KINDS}, and a name in another script is written as browsers send it: {ascii_form}")
+        raise ValueError(f"{_KINDS}. Write a name in another script as browsers send it: {ascii_form}")
     raise ValueError(_KINDS)
 
 
 def _ascii_form(origin: str) -> str:
-    """Return an origin with its host as xn--…; empty if that is not all that is wrong with it."""
+    """Return an origin with its host as xn--…; empty if it is not valid even then."""
     scheme, _, rest = origin.partition("://")
     host, colon, port = rest.partition(":")
     try:
-        # Python's codec is of IDNA 2003, which writes a few letters in another way than browsers do.
+        # Python's codec implements IDNA 2003, which encodes a few letters differently from browsers.
         encoded = host.encode("idna").decode() if not re.search("[ßς\u200c\u200d]", host) else ""
     except UnicodeError:
         return ""
@@ -119,6 +119,7 @@ def _ascii_form(origin: str) -> str:
 
 
 def _parsed(text: str) -> Origin | None:
+    """Return an origin's parts; None if it is not one."""
     return _parse(text) if len(text) <= LONGEST else None
 
 
@@ -142,7 +143,7 @@ def _parse(text: str) -> Origin | None:
 
 
 def _host(url: str, schemes: tuple[str, ...]) -> str | None:
-    """Return the host name in a URL of one of the schemes, lower case, without a trailing dot; None if it has none."""
+    """Return the host name in a URL with one of these schemes: lower case, no trailing dot; None if there is none."""
     try:
         parts = urlsplit(url)
         port_is_sound = parts.port is None or parts.port >= 0

@@ -15,7 +15,8 @@ from pushrelay.engine.packet import EncodedPacket, data_of, split_payload  # noq
 from pushrelay.errors import Refused as PushRefused  # noqa: E402
 from pushrelay.push.fields import Push, read_pushes  # noqa: E402
 from pushrelay.rooms.packet import INVALID, Packet  # noqa: E402
-from pushrelay.server.request import Limits, Parser, RequestError  # noqa: E402
+from pushrelay.server.request import Limits, Parser  # noqa: E402
+from pushrelay.server.request_error import RequestError  # noqa: E402
 from pushrelay.server.websocket import WebSocket  # noqa: E402
 from pushrelay.settings import Settings  # noqa: E402
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 from pushrelay.addresses import counted, hops_of, ip_of, is_loopback, names_this_machine
 from pushrelay.errors import Refused
 from pushrelay.origins import Origins, is_same_host
-from pushrelay.server.conversation import set_user
+from pushrelay.server.host import set_user
 from pushrelay.settings import Settings
 from pushrelay.token_bucket import TokenBucket
 

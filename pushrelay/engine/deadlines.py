@@ -10,7 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from pushrelay.server.poller import Poller, Timer
+from pushrelay.server.poller import Poller
+from pushrelay.server.sources import Timer
 
 from .session import Session
 

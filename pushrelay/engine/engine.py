@@ -19,9 +19,10 @@ from pushrelay.answers import Answer
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_session
 from pushrelay.server.connection import SLOW, TRANSPORT_ERROR, Connection
-from pushrelay.server.conversation import KEY
+from pushrelay.server.host import KEY
 from pushrelay.server.outboxes import MOST_BYTES, Outboxes
-from pushrelay.server.poller import Poller, Timer, Turn
+from pushrelay.server.poller import Poller, Turn
+from pushrelay.server.sources import Timer
 from pushrelay.token_bucket import TokenBucket
 from pushrelay.waiting import wait_until
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 
-from pushrelay.server.conversation import KEY
+from pushrelay.server.host import KEY
 
 # Of the environ, what no handler needs once the session is open; it is kept as long as the session.
 _DROPPED = {

@@ -5,7 +5,7 @@ from collections import deque
 
 from pushrelay.server.connection import SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR
 from pushrelay.server.fair_queue import TURN_SECONDS
-from pushrelay.server.poller import Timer
+from pushrelay.server.sources import Timer
 from pushrelay.server.websocket import NORMAL, POLICY_VIOLATION, TOO_BIG, WebSocket
 
 from .carrier import ClientConnection

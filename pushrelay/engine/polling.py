@@ -6,7 +6,7 @@ from typing import Any
 
 from pushrelay.answers import PRIVATE, Answer
 from pushrelay.server.connection import TRANSPORT_ERROR
-from pushrelay.server.conversation import KEY
+from pushrelay.server.host import KEY
 
 from .carrier import Carrier
 from .errors import BAD_REQUEST, SESSION_UNKNOWN, Rejected

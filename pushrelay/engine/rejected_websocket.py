@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 
 from pushrelay.server.connection import TRANSPORT_CLOSE
+from pushrelay.server.lingering import DiscardingReceiver
 from pushrelay.server.websocket import POLICY_VIOLATION, WebSocket, text_frame
 
 from .carrier import ClientConnection
@@ -30,48 +31,27 @@ def rejection_frames(opening: str, error: str, message: str) -> bytes:
     return text_frame(opening) + text_frame(f"{MESSAGE}{CONNECT_ERROR}{json.dumps(reason)}")
 
 
-class RejectedWebSocket:
-    """The receiver of such a connection: it reads until the client has closed its side, and handles nothing of it."""
+class RejectedWebSocket(DiscardingReceiver):
+    """The receiver of such a connection: it discards what comes, until the client has closed the WebSocket."""
 
-    __slots__ = ("_left", "_on_over", "_websocket", "connection")
+    __slots__ = ("_websocket",)
 
-    def __init__(self, connection: ClientConnection, on_over: Callable[[], None]):
-        """Call `on_over()` once, when the connection is over."""
-        self.connection = connection
+    def __init__(self, connection: ClientConnection, on_lost: Callable[[], None]):
+        """`on_lost()` is called once, when the connection has ended."""
+        super().__init__(connection, MOST_BYTES, on_lost)
         self._websocket = WebSocket(MOST_BYTES)
-        self._left = MOST_BYTES
-        self._on_over = on_over
         connection.abort_later(REJECTION_SECONDS, TRANSPORT_CLOSE)
 
     def closing(self, reason: str) -> bytes:
-        """Return the close frame. After it, only the client's own close frame is waited for."""
+        """Return the close frame. After it, only the client's close frame is expected."""
         return self._websocket.begin_close(POLICY_VIOLATION, reason)
 
-    # The receiver.
-
     def received(self, data: bytes) -> None:
-        """Finish when the client has closed its side, or sends too much."""
-        self._left -= len(data)
+        """Discard the data, and end the connection after the client's close frame."""
+        super().received(data)
         self._websocket.receive(data)
-        if self._left < 0 or self._websocket.close_code is not None:
+        if self._websocket.close_code is not None:
             self.connection.finish()
-
-    def ended(self) -> None:
-        """Finish: the client sends no more."""
-        self.connection.finish()
-
-    def resume(self) -> None:
-        """Do nothing: no turn was left unfinished."""
-
-    def proceed(self) -> None:
-        """Do nothing: nothing waited for the outbox."""
-
-    def expired(self) -> None:
-        """Do nothing: the timer of REJECTION_SECONDS ends it."""
 
     def close(self, code: int) -> None:
         """Do nothing: it is being closed already."""
-
-    def lost(self, reason: str) -> None:
-        """Give the slot back."""
-        self._on_over()

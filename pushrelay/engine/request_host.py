@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from pushrelay.answers import Answer
 from pushrelay.log.limiter import LogLimiter
-from pushrelay.server.poller import Timer
+from pushrelay.server.sources import Timer
 
 from .carrier import Carrier
 from .host import SessionHost

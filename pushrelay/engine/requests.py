@@ -11,7 +11,7 @@ from typing import Any
 
 from pushrelay.answers import NO_STORE, Answer
 from pushrelay.log.refusals import refused_handshake, refused_origin, seen_as
-from pushrelay.server.conversation import KEY
+from pushrelay.server.host import KEY
 from pushrelay.server.websocket import HandshakeError
 
 from .environ import read_query

@@ -13,37 +13,23 @@ from typing import Any
 
 from .connection import SLOW, TRANSPORT_CLOSE, Connection, Receiver
 from .fair_queue import TURN_SECONDS
-from .host import Host
+from .host import KEY, Host
 from .lingering import linger
-from .quota import NO_ROOM, retry_after
-from .request import KnownHeader, Parser, Request, RequestError, timeout_error
+from .quota import retry_after
+from .request import KnownHeader, Parser, Request
+from .request_error import RequestError, draining_error, no_room_error, timeout_error
 from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, error_response, whole_head
 
 log = logging.getLogger(__name__)
 
-KEY = "pushrelay.http"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Seconds until the next attempt to serve a request that must not have the last free thread.
-WAIT_SECONDS = 0.02
+WAIT_SECONDS = 0.02  # until the next attempt to serve a request that must not have the last free thread
 # Bytes that a client may send ahead while its request is being answered; beyond them nothing is read.
 EARLY_BYTES = 65536
-# Seconds in which the request must be complete on a connection that may have only one.
-ONE_REQUEST_SECONDS = 3.0
-# Bytes that are parsed at a time: 150 of the shortest requests, or 1 ms of work.
-PIECE_BYTES = 4096
-# Reads for which a new connection comes before those of visitors: a push arrives in two or three.
+ONE_REQUEST_SECONDS = 3.0  # for the request on a connection that may have only one
+PIECE_BYTES = 4096  # parsed at a time: 150 of the shortest requests, or 1 ms of work
+# Reads for which a new connection goes before visitors: a push and its body arrive in two or three.
 FIRST_READS = 4
-GOING_DOWN = "the relay is going down, and this request was not carried out: send it again later"
-
-
-def set_user(environ: dict[str, Any], user: str) -> None:
-    """Set the user whom the access log names for a request. Does nothing under another server.
-
-    The name is kept in the conversation, because a middleware may have given the app a copy of the environ.
-    """
-    conversation = environ.get(KEY)
-    if conversation is not None:
-        conversation.user = user
 
 
 class Conversation:
@@ -58,6 +44,7 @@ class Conversation:
         "_busy",
         "_early",
         "_ended",
+        "_error",
         "_expired",
         "_first_reads",
         "_is_poll",
@@ -67,7 +54,6 @@ class Conversation:
         "_on_lost",
         "_parked",
         "_parser",
-        "_error",
         "_request",
         "_response",
         "_server",
@@ -117,18 +103,19 @@ class Conversation:
             self._early = data
             self._count_read()
             self._read_early()
-        elif known.take is None or not self._take(known, data):
+        elif not self._take(known, data):
             self._answer(self._parser.request_of(known, data))
             if self.connection.backlog > AHEAD_BYTES and not self._parked:
                 self._busy = True
 
     def _take(self, known: KnownHeader, data: bytes) -> bool:
-        """Offer the request to the app's shortcut; return whether it took it."""
-        if self.is_last:
-            return False  # its response has an unusual header
+        """Offer the request to the app's shortcut, if it has one; return whether it took it."""
+        take = known.take
+        if take is None or self.is_last:  # the header of the last response is an unusual one
+            return False
         self._known = known
         self.connection.deadline = 0.0
-        if known.take(data[len(data) - known.length :], self):
+        if take(data[len(data) - known.length :], self):
             self.connection.share = None
             return True
         self._known = None
@@ -171,7 +158,7 @@ class Conversation:
             self.connection.run_soon()
 
     def lost(self, reason: str) -> None:
-        """Let go of the request, whose client has gone."""
+        """Drop the request: its client has gone."""
         self._server.forget(self.connection)
         self._parser.close()
         self._error = None  # its traceback refers to this conversation
@@ -281,10 +268,7 @@ class Conversation:
         return self._busy or bool(self._parser.requests)
 
     def _read_early(self) -> None:
-        """Parse the bytes that came early, until the turn is over.
-
-        They are parsed in pieces, so that no more requests exist than are answered: each takes up a KiB.
-        """
+        """Parse early bytes until the turn is over, in pieces so that few requests wait: each takes up a KiB."""
         was_full, ends_at = len(self._early) >= EARLY_BYTES, time.monotonic() + TURN_SECONDS
         while self._early and not self._waits() and not self.connection.closed:
             if self.connection.receiver is not self:
@@ -302,6 +286,7 @@ class Conversation:
             self.connection.set_reading(True)
 
     def _feed(self, data: bytes) -> None:
+        """Parse a piece, and set the deadline for the next part of the request."""
         parser, before = self._parser, self._parser.phase
         try:
             parser.feed(data)
@@ -340,7 +325,7 @@ class Conversation:
             self._server.paths.record(path, now - began)
             if self._taken:
                 return
-            if share is not None or not self._parked:  # it was no push that was accepted
+            if share is not None or not self._parked:  # this was not an accepted push
                 connection.share = self._server.share_of_peer(connection.peer)
             if connection.backlog > AHEAD_BYTES and not self._parked:
                 self._busy = True
@@ -428,10 +413,9 @@ class Conversation:
 
     def _hand_over(self) -> None:
         """Pass the bytes behind the request to the receiver of the new protocol."""
-        rest = self._parser.upgrade_rest
         self._parser.close()
         self._request = self._response = None
-        self._pass_on(rest)
+        self._pass_on(self._parser.upgrade_rest)
 
     def _pass_on(self, rest: bytes | None) -> None:
         """Pass bytes to the receiver of the new protocol, and the end if that came already."""
@@ -446,11 +430,12 @@ class Conversation:
         if self._parser.phase == "idle":
             self.connection.finish()
         elif self._server.ending:
-            self._reject(RequestError("503 Service Unavailable", "draining", GOING_DOWN))
+            self._reject(draining_error())
         elif self.is_last:
-            self._reject(RequestError("503 Service Unavailable", "too_many_connections", NO_ROOM))
+            self._reject(no_room_error())
         else:
-            self._reject(timeout_error(self._parser.phase, self._limits))
+            phase = self._parser.phase
+            self._reject(timeout_error(phase, getattr(self._limits, f"{phase}_timeout")))
 
     def _reject(self, error: RequestError) -> None:
         """Send an error, read nothing more, and end the connection."""

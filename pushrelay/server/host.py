@@ -1,4 +1,4 @@
-"""The interface between the server and the conversations on its connections."""
+"""The interface between the server, the conversations on its connections, and the app."""
 
 import logging
 from collections.abc import Callable
@@ -6,8 +6,11 @@ from typing import Any, Protocol
 
 from .connection import Connection
 from .path_times import PathTimes
-from .request import Limits, Parser, Request, RequestError
+from .request import Limits, Parser, Request
+from .request_error import RequestError
 from .response import Response, WSGIApp
+
+KEY = "pushrelay.http"  # the environ's key for the conversation of a request
 
 
 class Host(Protocol):
@@ -37,3 +40,13 @@ class Host(Protocol):
 
     def log_access(self, request: Request, response: Response, user: str) -> None:
         """Write one line of the access log; `user` is the name of the caller, or "-"."""
+
+
+def set_user(environ: dict[str, Any], user: str) -> None:
+    """Set the user whom the access log names for a request. Does nothing under another server.
+
+    The name is kept in the conversation, because a middleware may have given the app a copy of the environ.
+    """
+    conversation = environ.get(KEY)
+    if conversation is not None:
+        conversation.user = user

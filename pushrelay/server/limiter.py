@@ -48,7 +48,7 @@ class ConnectionLimiter:
         return self._quota.used
 
     def acquire(self, peer: Any) -> bytes:
-        """Take a slot for a peer, given as accept() does; return the response that rejects it if there is none."""
+        """Take a slot for a peer, given as accept() does. Return the response that rejects it, or nothing."""
         address = self.counted_address(peer)
         is_reserved = address is not None and self._quota.used >= self._limit_elsewhere
         lacking = "all" if is_reserved else self._quota.acquire(address)

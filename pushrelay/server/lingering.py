@@ -6,6 +6,7 @@ lost on its way (RFC 9112, 9.6).
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from .connection import TRANSPORT_CLOSE, Connection
 
@@ -14,16 +15,26 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 
 
-class LingeringClose:
-    """The receiver of a connection that has sent its last response.
+class Endable(Protocol):
+    """A connection, as far as it has to be ended."""
 
-    It discards what the client sends until the client closes, or has sent more than `limit` bytes, or the connection's
-    deadline has passed. `on_lost()` is called once, when the connection has ended.
+    def finish(self) -> None:
+        """End the connection once the outbox has been sent."""
+
+    def abort(self, reason: str) -> None:
+        """End the connection now."""
+
+
+class DiscardingReceiver:
+    """The receiver of a connection that has its last data in the outbox.
+
+    It discards what the client sends, until the client closes the connection or has sent more than `limit` bytes.
+    `on_lost()` is called once, when the connection has ended.
     """
 
     __slots__ = ("_left", "_on_lost", "connection")
 
-    def __init__(self, connection: Connection, limit: int, on_lost: Callable[[], None]):
+    def __init__(self, connection: Endable, limit: int, on_lost: Callable[[], None]):
         self.connection = connection
         self._left = limit
         self._on_lost = on_lost
@@ -34,16 +45,15 @@ class LingeringClose:
         if self._left < 0:
             self.connection.finish()
 
-    def resume(self) -> None:
-        """Do nothing: requests before the error have been answered."""
+    def ended(self) -> None:
+        """End the connection: the client has closed it."""
+        self.connection.finish()
 
     def proceed(self) -> None:
-        """Close our side, once the response has been sent."""
-        self.connection.shut_down()
+        """Do nothing when the outbox has been sent."""
 
-    def ended(self) -> None:
-        """Close the connection: the client has read what it wanted."""
-        self.connection.finish()
+    def resume(self) -> None:
+        """Do nothing: no work is ever left for another turn."""
 
     def expired(self) -> None:
         """Abort the connection: the client took too long."""
@@ -52,6 +62,20 @@ class LingeringClose:
     def lost(self, reason: str) -> None:
         """Report the end of the connection."""
         self._on_lost()
+
+
+class LingeringClose(DiscardingReceiver):
+    """The receiver of a connection whose last response is in the outbox."""
+
+    __slots__ = ("_shut_down",)
+
+    def __init__(self, connection: Connection, limit: int, on_lost: Callable[[], None]):
+        super().__init__(connection, limit, on_lost)
+        self._shut_down = connection.shut_down
+
+    def proceed(self) -> None:
+        """Close our side once the response has been sent."""
+        self._shut_down()
 
 
 def linger(connection: Connection, on_lost: Callable[[], None]) -> LingeringClose:

@@ -51,7 +51,7 @@ class Outboxes:
         self._call_soon(self._shed)
 
     def remove(self, consumer: Consumer, gone: Iterable[Any], is_empty: bool) -> None:
-        """Stop counting the pieces `gone`; `is_empty` says whether nothing else waits for this consumer."""
+        """Stop counting the pieces `gone`; `is_empty` is set if nothing else waits for this consumer."""
         with self._lock:
             for each in gone:
                 key = id(each)

@@ -25,10 +25,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from .fair_queue import FairQueue
 from .outboxes import Outboxes
+from .sources import Runnable, Source, Timer
 
 log = logging.getLogger(__name__)
 
@@ -57,46 +58,6 @@ POLL_SECONDS = 0.002
 WATCHDOG_PAUSE = 0.1
 # Events taken at a time: enough to make the call cheap, few enough that timers are not late.
 BATCH = 256
-
-
-class Runnable(Protocol):
-    """Work for the poller; `share` is None if it goes before others."""
-
-    share: str | None
-
-    def run(self) -> None:
-        """Do the work, or one turn of it."""
-
-
-class Source(Runnable, Protocol):
-    """A socket that the poller can watch."""
-
-    def fileno(self) -> int:
-        """Return the file descriptor."""
-
-
-class Timer:
-    """A call that is due at a time on the monotonic clock, or when there is nothing else to do."""
-
-    share: str | None = None
-
-    __slots__ = ("_args", "_callback", "deadline")
-
-    def __init__(self, deadline: float, callback: Callable[..., Any], args: tuple[Any, ...]):
-        self.deadline = deadline
-        self._callback: Callable[..., Any] | None = callback
-        self._args = args
-
-    def cancel(self) -> None:
-        """Prevent the call. Any thread may do this, even when it is too late."""
-        self._callback, self._args = None, ()
-
-    def run(self) -> None:
-        """Make the call, once."""
-        callback, args = self._callback, self._args
-        self._callback, self._args = None, ()
-        if callback is not None:
-            callback(*args)
 
 
 class _Worker:
@@ -289,6 +250,7 @@ class Poller:
 
     def _lead(self, me: _Worker) -> None:
         ready, due, shares = self._ready, self._due, self._shares
+        source: Runnable
         while self._leader is me:
             if self._spare and not self.is_short():
                 self._queue_spare()

@@ -16,7 +16,7 @@ def retry_after() -> str:
 class Quota:
     """At most `limit` slots in all, and at most `limit_each` of them for one address. Any thread may call its methods.
 
-    A slot is counted where it is taken and where it is given back, once each.
+    Each slot is acquired once and released once.
     """
 
     def __init__(self, limit: int, limit_each: int):

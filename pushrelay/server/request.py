@@ -7,7 +7,6 @@ caller sends its response and closes the connection, because nothing that follow
 
 import contextlib
 import io
-import json
 import tempfile
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import httptools
+
+from .request_error import RequestError, bad_request
 
 Take = Callable[[bytes, Any], bool]  # called with a body and the Conversation; answers, or returns False
 Shortcut = Callable[[dict[str, Any]], Take | None]  # called with the environ of a header: see server.Server
@@ -34,20 +35,6 @@ class Limits:
     spill_bytes: int = 256 * 1024  # of a body that are kept in memory; a larger body goes into a temporary file
 
 
-class RequestError(Exception):
-    """A request that cannot be served: it gets an error in JSON as its response, and its connection is closed.
-
-    `status` is the HTTP status with its phrase, `error` the code for programs, `message` the sentence for people.
-    """
-
-    def __init__(self, status: str, error: str, message: str):
-        super().__init__(message)
-        self.status = status
-        self.error = error
-        self.message = message
-        self.body = json.dumps({"error": error, "message": message}).encode()
-
-
 # The first bytes of TLS: a handshake, of any version (RFC 8446, 5.1).
 _TLS = b"\x16\x03"
 _NO_METHOD = "this is not HTTP/1.1, or not a method that the relay knows: GET, POST, DELETE"
@@ -55,11 +42,6 @@ _HTTPS = (
     "this is https, and the relay's own port takes http: write http:// before this address, or have browsers connect "
     "to a web server in front that has the certificate"
 )
-
-
-def bad_request(message: str) -> RequestError:
-    """Return an error with status 400."""
-    return RequestError("400 Bad Request", "bad_request", message)
 
 
 # The headers that clients usually send, in the usual spelling. The keys of all others are computed each time.
@@ -253,7 +235,7 @@ class Parser:
         return rest or None
 
     def _ignore_upgrade(self) -> None:
-        """Read the body and the next requests as if there were no `Upgrade`, as RFC 9110, 7.8 allows.
+        """Read the body and the next requests without the upgrade, as RFC 9110, 7.8 allows.
 
         llhttp leaves the body of such a request to the next protocol. So a new llhttp is fed a header of the same
         framing, without the upgrade; `on_headers_complete` ignores that header, and the body reaches this request.
@@ -452,10 +434,3 @@ class Parser:
             f"a body may have at most {self._limits.max_body} bytes (setting max_body): send less, or raise the setting"
         )
         return RequestError("413 Content Too Large", "too_large", message)
-
-
-def timeout_error(phase: str, limits: Limits) -> RequestError:
-    """Return the error for a request whose header or body (`phase`) was not complete in time."""
-    setting = f"{phase}_timeout"
-    message = f"the request must be complete within {getattr(limits, setting):g} seconds (setting {setting})"
-    return RequestError("408 Request Timeout", "request_timeout", message)

@@ -111,7 +111,7 @@ class Response:
     def start(self, status: str, headers: Sequence[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
         """Set status and headers, as WSGI's start_response. They are sent with the body's first byte (PEP 3333).
 
-        Raises ValueError for a status that is none, AssertionError if it is called twice, or the exception in
+        Raises ValueError for an invalid status, AssertionError if it is called twice, or the exception in
         `exc_info` if the head has been sent.
         """
         if exc_info is not None:

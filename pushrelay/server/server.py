@@ -22,7 +22,8 @@ from .limiter import ConnectionLimiter
 from .lingering import linger
 from .path_times import PathTimes
 from .poller import IN, Poller
-from .request import KnownHeaders, Limits, Parser, Request, RequestError, Shortcut
+from .request import KnownHeaders, Limits, Parser, Request, Shortcut
+from .request_error import RequestError
 from .response import FileWrapper, Response, WSGIApp
 from .sockets import BACKLOG, listen
 
@@ -37,8 +38,8 @@ ACCEPT_PAUSE = 0.2
 SIGNAL_SECONDS = 0.5
 # New objects before the garbage collector looks at the youngest. With Python's own 700 it would run all the time while
 # thousands of clients connect. Whatever ends here is freed by its reference count: connections, parsers and sessions
-# leave no cycles, and neither may anything else that happens often. Exceptions above all: never keep one where its own
-# traceback leads.
+# leave no cycles, and neither may anything else that happens often. Exceptions above all: never keep one in an object
+# that its own traceback refers to.
 GC_THRESHOLD = 50_000
 
 
@@ -53,7 +54,7 @@ class Server:
     `shortcut(environ)` is called once for each header that clients send repeatedly. It may return a function
     `take(body, conversation)`, which is then called for all requests with this very header. That function either
     answers the request through the conversation, which it parks first, and returns True; or it returns False, and the
-    app is called as usual. With `access_log` there is no shortcut, because the log needs a request object.
+    app is called as usual. With `access_log` the shortcut is not used, because the log needs a request object.
 
     `share_of(environ)` returns None for a request that goes before others, such as a push. For others it returns the
     share in which they wait for their turn, such as their client's address (see FairQueue). Without it all requests are

@@ -101,9 +101,9 @@ def _set_access(path: str, mode: int | None, group: str) -> None:
         try:
             shutil.chown(path, group=int(group) if group.isdigit() else group)
         except PermissionError:
-            message = f"the relay's user is no member of the group {group} (setting socket_group): add it to the group"
+            message = f"the relay's user is not in the group {group} (setting socket_group): add it to the group"
             raise OSError(message) from None
         except LookupError:
-            raise OSError(f"there is no group {group} (setting socket_group): name one of this machine") from None
+            raise OSError(f"there is no group {group} (setting socket_group): use one that exists") from None
     if mode is not None or group:
         os.chmod(path, 0o660 if mode is None else mode)

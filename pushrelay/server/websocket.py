@@ -1,7 +1,7 @@
 """RFC 6455 for the server's side, without I/O: bytes in, messages and bytes out.
 
-A frame to a client is not masked, so it is the same for everyone: built once, it is handed to all who get it. No
-extension is accepted: `permessage-deflate` would cost hundreds of kilobytes for each client.
+Frames to clients are not masked, so a frame is built once and the same bytes are sent to every recipient. No extension
+is accepted: `permessage-deflate` would cost hundreds of kilobytes for each client.
 """
 
 import base64
@@ -14,9 +14,9 @@ from typing import Any
 # RFC 6455, 11.8: opcodes.
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
-# RFC 6455, 7.4.1: what a connection is closed with.
+# RFC 6455, 7.4.1: codes with which a connection is closed.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, POLICY_VIOLATION, TOO_BIG = 1000, 1001, 1002, 1007, 1008, 1009
-NO_CODE = 1005  # never sent: stands for a close frame without a code
+NO_CODE = 1005  # never sent; it stands for a close frame without a code
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _FIN = 0x80
@@ -27,7 +27,7 @@ _Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class HandshakeError(Exception):
-    """The request cannot become a WebSocket; `status` and the message say why."""
+    """The request cannot become a WebSocket, for the reason in the message; `status` is for the HTTP response."""
 
     def __init__(self, status: str, message: str):
         super().__init__(message)
@@ -35,19 +35,19 @@ class HandshakeError(Exception):
 
 
 def handshake(environ: dict[str, Any], headers: bytes = b"") -> bytes:
-    """The answer that makes a request a WebSocket (RFC 6455, 4.2), with further header lines of one's own.
+    """Return the response that makes a request a WebSocket (RFC 6455, 4.2). Raises HandshakeError.
 
-    Raises HandshakeError.
+    `headers` are more header lines, each with its line end.
     """
-    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":  # RFC 9110, 7.8: an upgrade is ignored there
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":  # which has no upgrades (RFC 9110, 7.8)
         raise HandshakeError("400 Bad Request", "WebSocket needs HTTP/1.1 (nginx: proxy_http_version 1.1)")
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
-        raise HandshakeError("400 Bad Request", "a WebSocket request has no body")
+        raise HandshakeError("400 Bad Request", "a WebSocket request must not have a body")
     connection = environ.get("HTTP_CONNECTION", "").lower()
     if "upgrade" not in [token.strip() for token in connection.split(",")]:
-        raise HandshakeError("400 Bad Request", "a WebSocket request says Connection: Upgrade")
+        raise HandshakeError("400 Bad Request", "a WebSocket request needs the header Connection: Upgrade")
     if environ.get("HTTP_UPGRADE", "").lower() != "websocket" or environ["REQUEST_METHOD"] != "GET":
-        raise HandshakeError("400 Bad Request", "a WebSocket request is a GET that says Upgrade: websocket")
+        raise HandshakeError("400 Bad Request", "a WebSocket request is a GET with the header Upgrade: websocket")
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
         raise HandshakeError("426 Upgrade Required", "this server speaks version 13 of the WebSocket protocol")
     return b"".join((_SWITCHING, accept_key(environ.get("HTTP_SEC_WEBSOCKET_KEY", "")), b"\r\n", headers, b"\r\n"))
@@ -57,7 +57,7 @@ _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnect
 
 
 def accept_key(key: str) -> bytes:
-    """What answers this Sec-WebSocket-Key (RFC 6455, 4.2.2). Raises HandshakeError where it is no such key."""
+    """Return the Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455, 4.2.2). Raises HandshakeError."""
     try:
         raw = key.encode("ascii")
         if len(binascii.a2b_base64(raw, strict_mode=True)) != 16:
@@ -68,7 +68,7 @@ def accept_key(key: str) -> bytes:
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """A whole, unmasked frame."""
+    """Return a complete, unmasked frame."""
     length = len(payload)
     if length < 126:
         return bytes((_FIN | opcode, length)) + payload
@@ -78,25 +78,26 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def text_frame(text: str) -> bytes:
+    """Return a complete frame with a text message."""
     return frame(TEXT, text.encode("utf-8"))
 
 
 def close_frame(code: int = NORMAL, reason: str = "") -> bytes:
-    """A close frame; a control frame holds 125 bytes, so the reason is cut to 123 (RFC 6455, 5.5.1)."""
+    """Return a close frame. Its reason is cut to 123 bytes, because control frames hold 125 (RFC 6455, 5.5.1)."""
     if code == NO_CODE:
         return frame(CLOSE, b"")
     return frame(CLOSE, code.to_bytes(2, "big") + reason.encode("utf-8")[:123].decode("utf-8", "ignore").encode())
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:
-    """The payload with each byte XORed with the mask's (RFC 6455, 5.3): as two long numbers, without a loop."""
+    """Return the payload XORed with the mask (RFC 6455, 5.3), as two long integers and without a loop."""
     length = len(payload)
     key = int.from_bytes((mask * (length // 4 + 1))[:length], "little")
     return (int.from_bytes(payload, "little") ^ key).to_bytes(length, "little")
 
 
 class ProtocolError(Exception):
-    """The client broke the protocol; `code` is what the connection is closed with."""
+    """The client broke the protocol; `code` is for the close frame."""
 
     def __init__(self, code: int, reason: str):
         super().__init__(reason)
@@ -104,14 +105,14 @@ class ProtocolError(Exception):
 
 
 class WebSocket:
-    """The receiving half of one connection.
+    """The receiving half of one connection; a message has at most `limit` bytes.
 
-    `receive` takes what came in and returns the messages that it completes. What has to be sent in turn (pongs, the
-    close frame) is in `output` until somebody takes it. Once `close_code` is set, nothing more is received.
+    `receive` takes bytes and returns the messages that they complete. Pongs and the close frame, which must be sent in
+    response, are in `output` until the caller takes them. Once `close_code` is set, nothing more is received.
 
-    `strays` counts the frames that were no message of their own, control frames and fragments, until somebody resets
-    it; `unfinished` says whether a frame or a message has begun to come; `left` is the number of bytes that are still
-    to come of a data frame's payload.
+    `strays` counts control frames and fragments, which are not messages of their own, until the caller resets it.
+    `unfinished` is set while a frame or a message is incomplete. `left` is the number of bytes that are still missing
+    from the payload of the current data frame.
     """
 
     __slots__ = (
@@ -132,27 +133,27 @@ class WebSocket:
     )
 
     def __init__(self, limit: int):
-        self.limit = limit  # bytes of a message
+        self.limit = limit
         self.output = b""
         self.close_code: int | None = None
         self.strays = 0
         self.unfinished = False
-        self._closing = False  # we have sent a close frame, and wait for the client's
-        self._buffer = b""  # the beginning of a header or of a control frame: 139 bytes at most
-        # The data frame under way.
-        self.left = 0  # bytes of its payload that are still to come
-        self._mask = b""  # turned so that it fits the next byte
+        self._closing = False  # we have sent a close frame and wait for the client's
+        self._buffer = b""  # the beginning of a header or of a control frame: at most 139 bytes
+        # The current data frame.
+        self.left = 0
+        self._mask = b""  # rotated so that it begins with the byte for the next one of the payload
         self._final = True
-        # The message under way, of one frame or several.
-        self._kind = 0  # TEXT, BINARY, or 0 for none
+        # The current message, of one frame or several.
+        self._kind = 0  # TEXT, BINARY, or 0 if there is none
         self._size = 0  # bytes announced so far
-        # What of it came so far. Not a list of pieces: a client may send a byte at a time.
+        # Its part so far: a StringIO or a BytesIO. Not a list of pieces, because a client may send a byte at a time.
         self._partial: Any = None
-        self._decoder: Any = None
+        self._decoder: codecs.IncrementalDecoder | None = None
 
     def receive(self, data: bytes) -> list[str | bytes]:
-        """Take bytes from the client; returns the messages that are now complete, in order."""
-        # Nearly all that clients of the relay send: one short text in one frame, and nothing before or after it.
+        """Parse bytes from the client, and return the messages that they complete, in order."""
+        # Nearly everything that clients of the relay send: one short text in one frame, and nothing else.
         size = len(data)
         whole = 5 < size < 132 and data[0] == _FIN | TEXT and data[1] == size - 6 + _MASKED
         if whole and not self._buffer and not self._kind and self.close_code is None and not self._closing:
@@ -170,24 +171,26 @@ class WebSocket:
         return [] if self._closing else messages
 
     def take_output(self) -> bytes:
-        """What is to be sent now; it is forgotten here."""
+        """Return the bytes to send now, and forget them."""
         output, self.output = self.output, b""
         return output
 
     def begin_close(self, code: int = NORMAL, reason: str = "") -> bytes:
-        """The close frame to be sent, empty if there was one already. After it, only the client's is waited for."""
+        """Return the close frame to send; empty if there was one. After it only the client's close frame counts."""
         if self._closing or self.close_code is not None:
             return b""
         self._closing = True
         return close_frame(code, reason)
 
     def _fail(self, code: int, reason: str) -> None:
+        """Queue a close frame, unless one was sent, and receive nothing more."""
         if not self._closing:
             self.output += close_frame(code, reason)
         self.close_code = code
         self._buffer, self._partial, self._decoder = b"", None, None
 
     def _take(self, data: bytes, messages: list[str | bytes]) -> None:
+        """Parse all complete headers and all of the payload in the data."""
         position = 0
         while self.close_code is None:
             before = position
@@ -199,7 +202,7 @@ class WebSocket:
         self.unfinished = bool(self._buffer or self._kind)
 
     def _take_header(self, data: bytes, start: int, messages: list[str | bytes]) -> int:
-        """Read one header, with the payload where it is a control frame's. Returns `start` if it is not all there."""
+        """Read one header, and the payload of a control frame. Return the next position; `start` if data is missing."""
         if len(data) - start < 2:
             return start
         first, second = data[start], data[start + 1]
@@ -227,22 +230,22 @@ class WebSocket:
 
     def _check_header(self, first: int, second: int, opcode: int, length: int) -> None:
         if first & _RESERVED_BITS:
-            raise ProtocolError(PROTOCOL_ERROR, "reserved bits are set, and no extension was agreed on")
+            raise ProtocolError(PROTOCOL_ERROR, "reserved bits are set without an extension")
         if not second & _MASKED:
             raise ProtocolError(PROTOCOL_ERROR, "a client must mask its frames")
         if opcode in (TEXT, BINARY):
             if self._kind:
-                raise ProtocolError(PROTOCOL_ERROR, "a new message before the last one was complete")
+                raise ProtocolError(PROTOCOL_ERROR, "a new message began before the last one was complete")
         elif opcode == CONTINUATION:
             if not self._kind:
-                raise ProtocolError(PROTOCOL_ERROR, "a continuation of nothing")
+                raise ProtocolError(PROTOCOL_ERROR, "a continuation frame without a message")
         elif opcode not in (CLOSE, PING, PONG):
-            raise ProtocolError(PROTOCOL_ERROR, "an opcode that is not in use")
+            raise ProtocolError(PROTOCOL_ERROR, "the opcode is not in use")
         elif not first & _FIN or length > 125:
-            raise ProtocolError(PROTOCOL_ERROR, "a control frame is one frame of 125 bytes at most")
+            raise ProtocolError(PROTOCOL_ERROR, "a control frame must be one frame of at most 125 bytes")
 
     def _check_size(self, length: int) -> None:
-        """Refuse what would be too large before a byte of it is kept."""
+        """Raise ProtocolError for a message that is too large, before a byte of it is kept."""
         if self._size + length > self.limit:
             raise ProtocolError(TOO_BIG, f"a message has {self.limit} bytes at most")
 
@@ -257,18 +260,20 @@ class WebSocket:
         self.left, self._final, self._mask = length, final, mask
 
     def _take_payload(self, data: bytes, position: int, messages: list[str | bytes]) -> int:
+        """Read payload of the current data frame, add its message if it is complete, and return the next position."""
         piece = data[position : position + self.left]
         self.left -= len(piece)
         plain = unmask(piece, self._mask)
         turned = len(piece) % 4
         self._mask = self._mask[turned:] + self._mask[:turned]
         done = not self.left and self._final
-        if self._decoder is not None:
+        if self._decoder is None:
+            self._partial.write(plain)
+        else:
             try:
-                plain = self._decoder.decode(plain, done)
+                self._partial.write(self._decoder.decode(plain, done))
             except UnicodeDecodeError:
                 raise ProtocolError(INVALID_DATA, "text must be UTF-8") from None
-        self._partial.write(plain)
         if done:
             messages.append(self._partial.getvalue())
             self._kind, self._size, self._decoder, self._partial = 0, 0, None, None
@@ -287,18 +292,18 @@ def _extended_length(raw: bytes) -> int:
     if length < (126 if len(raw) == 2 else 65536):
         raise ProtocolError(PROTOCOL_ERROR, "a length must be written in as few bytes as it needs")
     if length >> 63:
-        raise ProtocolError(PROTOCOL_ERROR, "a length has 63 bits at most")
+        raise ProtocolError(PROTOCOL_ERROR, "a length has at most 63 bits")
     return length
 
 
 def _checked_close(payload: bytes) -> int:
-    """The code of a close frame (RFC 6455, 7.4); raises ProtocolError where it is none that may be sent."""
+    """Return the code of a close frame (RFC 6455, 7.4). Raises ProtocolError if it is not allowed."""
     if not payload:
         return NO_CODE
     code = int.from_bytes(payload[:2], "big")
     allowed = 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
     if len(payload) < 2 or not allowed:
-        raise ProtocolError(PROTOCOL_ERROR, "a close code that may not be sent")
+        raise ProtocolError(PROTOCOL_ERROR, "the close code is not allowed")
     try:
         payload[2:].decode("utf-8")
     except UnicodeDecodeError:

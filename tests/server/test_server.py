@@ -21,7 +21,8 @@ from measures import error_of, open_fds
 
 from pushrelay.server import lingering as lingering_module
 from pushrelay.server.connection import READ_BYTES
-from pushrelay.server.conversation import EARLY_BYTES, KEY, Conversation
+from pushrelay.server.conversation import EARLY_BYTES, Conversation
+from pushrelay.server.host import KEY
 from pushrelay.server.lingering import LingeringClose
 from pushrelay.server.path_times import KNOWN_PATHS
 from pushrelay.server.request import Limits, Parser

@@ -10,7 +10,8 @@ import relay as relay_app
 from pushrelay.errors import StoreError
 from pushrelay.push.batching import Batcher
 from pushrelay.rooms.packet import Packet
-from pushrelay.server.request import Limits, Parser, RequestError
+from pushrelay.server.request import Limits, Parser
+from pushrelay.server.request_error import RequestError
 from pushrelay.store.dispatch import Pending
 from pushrelay.store.group_commit import GroupCommit
 
