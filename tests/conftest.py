@@ -344,7 +344,7 @@ def open_at():
 
         def open_at(path, **options):
             broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 1, **options)
-            broker.BUSY_SECONDS = 0.1
+            broker._store._files.busy_seconds = 0.1
             broker.start()
             opened.callback(broker.close)
             return broker

@@ -194,7 +194,7 @@ class Desk:
         return [each for each in self.sockets.wire[sid] if len(each) == 2]
 
     def live_queues(self):
-        queues = (queues for stripe in self.broker._stripes for queues in stripe.live_queues.values())
+        queues = (queues for stripe in self.broker._dispatcher.stripes for queues in stripe.live_queues.values())
         return [queue for each in queues for queue in each]
 
     def close(self):

@@ -13,12 +13,13 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pushrelay.store.sqlite import SQLiteBroker  # noqa: E402
+from pushrelay.store.local_broker import LocalBroker  # noqa: E402
+from pushrelay.store.sqlite import SQLiteStore  # noqa: E402
 
 LARGE = 100  # publications in one transaction
 MOMENT = pathlib.Path("die")
 moment = MOMENT.read_text() if MOMENT.exists() else ""
-place, commit = SQLiteBroker._place, SQLiteBroker._commit
+place, commit = LocalBroker._place, SQLiteStore._commit
 
 
 def die():
@@ -32,14 +33,14 @@ def place_and_die(broker, *args):
         die()
 
 
-def commit_and_die(broker):
-    if moment == "before the commit" and len(broker._placed) > LARGE:
+def commit_and_die(store):
+    if moment == "before the commit" and len(store._appended) > LARGE:
         die()
-    commit(broker)
-    if moment == "after the commit" and len(broker._placed) > LARGE:
+    commit(store)
+    if moment == "after the commit" and len(store._appended) > LARGE:
         die()
 
 
-SQLiteBroker._place, SQLiteBroker._commit = place_and_die, commit_and_die
+LocalBroker._place, SQLiteStore._commit = place_and_die, commit_and_die
 sys.argv[0] = str(ROOT / "relay.py")
 runpy.run_path(sys.argv[0], run_name="__main__")

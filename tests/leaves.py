@@ -16,7 +16,7 @@ import queue
 from conftest import wait_for
 
 PACKAGES = ("pushrelay.", "socketio.", "engineio.")
-NUMBERS = {"_count", "used", "count", "_uncommitted", "_busy", "_owed", "_bytes", "size"}  # what is held, in numbers
+NUMBERS = {"_count", "used", "count", "uncommitted", "_busy", "_owed", "_bytes", "size"}  # what is held, in numbers
 # Bounded memories of headers, paths, offsets and answers that may be of use again, and threads that wait for work.
 CACHES = {
     "Poller._workers",
@@ -26,14 +26,15 @@ CACHES = {
     "Server._known",
     "PathTimes._quick",
     "PathTimes._slow",
-    "SQLiteBroker._cursors",
-    "SQLiteBroker._staged",
-    "SQLiteBroker._whole",
-    "SQLiteBroker._lost_cursors",
-    "SQLiteBroker._entries",
-    "SQLiteBroker._recent",
-    "SQLiteBroker._uncommitted",
-    "MemoryBroker._destinations",
+    "Writer.cursors",
+    "Writer.staged",
+    "Writer.all_cursors",
+    "Writer.lost_cursors",
+    "Writer.recent",
+    "Writer.uncommitted",
+    "SQLiteStore._appended",
+    "SQLiteStore._entries",
+    "MemoryStore._destinations",
     "AuthBackend._requests",
     "Expiries._heap",
     "LogLimiter._silences",

@@ -13,6 +13,7 @@ from .values import (
     broker_url,
     ca_file,
     cookie_name,
+    durability_of,
     file_mode,
     group_name,
     http_url,
@@ -67,7 +68,7 @@ class Settings:
     broker: str = _setting("sqlite:relay.db", broker_url, "where publications are kept: sqlite:FILE or memory:")
     durability: str = _setting(
         "process",
-        one_of("process", "power"),
+        durability_of,
         "what accepted pushes survive: the end of the `process`, or a `power` failure (slower: syncs every commit)",
     )
     history_size: int = _setting(100, whole(0, 100_000), "maximum number of publications kept for each destination")

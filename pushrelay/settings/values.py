@@ -108,13 +108,19 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-def broker_url(text: str) -> str:
-    """Parse the name of a broker: memory:, or sqlite: and a file."""
-    kind, _, rest = text.partition(":")
+def _is_store_file(rest: str) -> bool:
     # SQLite's own notations, and a shell's for the home folder, would be taken for names of files.
-    is_other = re.match(r"//|\s|:memory:|file:|~|.*\$|.*[\t\r\n]", rest)
-    is_file = kind == "sqlite" and rest and not is_other
-    if text != "memory:" and not is_file:
+    return bool(rest) and not re.match(r"//|\s|:memory:|file:|~|.*\$|.*[\t\r\n]", rest)
+
+
+# The kinds of broker, and whether a text may follow the colon of each. store/open.py creates them.
+BROKERS: dict[str, Callable[[str], bool]] = {"memory": lambda rest: not rest, "sqlite": _is_store_file}
+
+
+def broker_url(text: str) -> str:
+    """Parse the name of a broker: its kind, a colon, and what that kind needs, such as a file."""
+    kind, colon, rest = text.partition(":")
+    if not colon or kind not in BROKERS or not BROKERS[kind](rest):
         raise ValueError("memory:, or sqlite: and a file, such as sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
     return text
 
@@ -138,6 +144,9 @@ def one_of(*words: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+durability_of = one_of("process", "power")  # parses what an accepted push must survive
 
 
 def file_mode(text: str) -> int | None:

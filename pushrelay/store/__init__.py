@@ -1,4 +1,11 @@
-"""Publications: numbered, stored, handed out in order, replayed."""
+"""Publications: numbered, stored, handed out in order, replayed.
+
+A program that embeds the store needs the names below:
+
+    broker = open_broker("sqlite:relay.db", deliver)
+    broker.start()
+    [receipt] = broker.publish([Draft("42", {"a": 1})])
+"""
 
 from pushrelay.errors import StoreError as StoreError
 from pushrelay.errors import StoreInUse as StoreInUse

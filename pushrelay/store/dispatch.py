@@ -1,6 +1,6 @@
 """Handing out in order: what is stored goes through the queue of its destination's stripe, one at a time.
 
-A newcomer attaches a live queue to it, which keeps for it what is handed out from then on (replay.py).
+A newcomer attaches a live queue to the stripe. It collects what is handed out from then on (see replay.py).
 """
 
 import hashlib
@@ -12,19 +12,24 @@ from typing import Any
 
 from pushrelay.json_text import decode, encode, quote
 
-from .publication import Publication, Receipt
+from .publication import KeyRecord, Publication, Receipt
 
 log = logging.getLogger(__name__)
 
-# What a live queue holds for a newcomer that cannot take more at the moment: a hundred short publications. All that is
-# kept can be read from the store instead, so this bound costs a read and no publication.
+# `deliver(publication, skip_sid)` hands one publication to the sockets of its destination, except the one named, and
+# returns the number of sockets.
+Deliver = Callable[[Publication, str | None], int]
+
+# The bytes that a live queue holds for a newcomer that cannot take more at the moment: a hundred short publications.
+# Kept publications can be read from the store instead, so this bound costs a read and no publication.
 LIVE_QUEUE_BYTES = 65536
-PENDING_BYTES = 600  # what an item takes beside its data (measured)
-MOST_SKIPPED = 1000
+PENDING_BYTES = 600  # memory of a pending publication beside its data (measured)
+MAX_SKIPPED = 1000  # offsets that a live queue notes as not meant for its newcomer
+NOT_STORED = Publication("", "", "", "", 0.0, 0.0)  # the publication of an item that is not stored, or not yet
 
 
 class KeyUse:
-    """One push that has an idempotency key: what it asks for, and whether its key was used for something else.
+    """One push that has an idempotency key: a digest of its contents, and what its keys were used for before.
 
     All items of the push share it, so that they are stored together or not at all.
     """
@@ -37,12 +42,14 @@ class KeyUse:
         asked = f"{ttl}\0{event}\0{skip_sid}\0{plain}".encode("utf-8", "surrogatepass")
         self.fingerprint = hashlib.blake2b(asked, digest_size=8).hexdigest()
         self.keys: list[str] = []  # of its items
-        self.known: dict[str, Any] | None = None  # those that were used before; None until the store is asked
-        self.is_reused = False  # for a push with other contents: nothing of this one is stored
+        # Those keys that were used before: by an item on its way, or by one that is stored. None until the store is
+        # asked.
+        self.known: dict[str, Pending | KeyRecord] | None = None
+        self.is_reused = False  # a key was used for a push with other contents: nothing of this one is stored
 
 
 class Pending:
-    """One draft on its way through the broker, made of its fields. Raises ValueError for data that is not JSON."""
+    """One publication that is to be stored and handed out. Raises ValueError for data that is not JSON."""
 
     __slots__ = (
         "connections",
@@ -71,8 +78,10 @@ class Pending:
         text: str | None = None,
         use: KeyUse | None = None,
     ):
-        """`text` is the data as JSON, if it is known already; items of the same data share it, and items of a push
-        with a key share its `use`.
+        """The arguments up to `skip_sid` are the fields of a Draft.
+
+        `text` is the data as JSON, if that is known already: then `data` is not looked at. `use` is the KeyUse that
+        all items of one push with a key share.
         """
         self.destination = destination
         self.event = event
@@ -81,22 +90,23 @@ class Pending:
         if text is None:
             text = quote(data) if type(data) is str else encode(data)
             if not text.isascii():
-                text.encode()  # half a surrogate pair fails here, not in what others share
+                _require_encodable(text)
         self.text = text
         if not (destination.isascii() and event.isascii()):
-            f"{destination}{event}".encode()
-        self.key: str | None = None  # unique in the whole store, as the draft's is only for its destination
-        self.use: KeyUse | None = None  # of the key
+            _require_encodable(destination)
+            _require_encodable(event)
+        self.key = ""  # unique in the whole store, unlike the draft's, which is unique for its destination only
+        self.use: KeyUse | None = None  # None without a key
         if key is not None:
             self.key = f"{len(destination)}:{destination}{key}"
-            self.key.encode()
+            _require_encodable(self.key)
             self.use = use or KeyUse(text, event, ttl, skip_sid)
             self.use.keys.append(self.key)
-        self.stripe: Stripe | None = None  # where it is queued
-        self.first: Pending | None = None  # the item that this one repeats, still on its way
-        self.offset = 0
+        self.stripe: Stripe | None = None  # the stripe whose queue it is in
+        self.first: Pending | None = None  # the item that this one repeats, if that is still on its way
+        self.offset = 0  # 0 until it is stored
         self.position = ""
-        self.publication: Publication | None = None  # None where it repeats an earlier one
+        self.publication = NOT_STORED
         self.connections = 0
 
     @property
@@ -115,35 +125,37 @@ class Pending:
         return decode(self.text)
 
     def receipt(self) -> Receipt:
-        """What the publisher is told, once the item or the one that it repeats is handed out."""
-        told = self.first or self
-        return Receipt(told.position, told.connections, self.publication is None, self.is_reused)
+        """Return the publisher's receipt, once the item, or the one that it repeats, is handed out."""
+        of = self.first or self
+        return Receipt(of.position, of.connections, self.publication is NOT_STORED, self.is_reused)
 
 
 class LiveQueue:
     """What is handed out while a newcomer is still being sent what it missed. The stripe's lock guards it.
 
-    It holds at most LIVE_QUEUE_BYTES. Beyond that it is `overflowed` and holds nothing: the newcomer
-    reads the store again.
+    It holds at most LIVE_QUEUE_BYTES. Beyond that it is `overflowed` and holds nothing: the newcomer reads the store
+    again.
     """
 
     __slots__ = ("_sid", "_size", "dropped_ephemeral", "items", "last", "overflowed", "skipped")
 
     def __init__(self, sid: str | None = None) -> None:
-        self._sid = sid  # the newcomer's, for publications that are not meant for it
+        """`sid` is the newcomer's own: a publication with this `skip_sid` is not meant for it."""
+        self._sid = sid
         self._size = 0
         self.items: deque[Pending] = deque()
         self.last = ""  # the position of the last item that was added
         self.overflowed = False
-        self.dropped_ephemeral = False  # something was dropped that no store keeps
-        self.skipped: set[int] = set()  # offsets of what was pushed with the newcomer's sid as `except`
+        self.dropped_ephemeral = False  # it dropped a publication that no store keeps
+        self.skipped: set[int] = set()  # offsets of publications that are not meant for the newcomer
 
     def __len__(self) -> int:
         return len(self.items)
 
     def add(self, item: Pending) -> None:
+        """Add the item that is handed out next, or drop it and all others if there is no room."""
         self.last = item.position
-        if self._sid is not None and item.skip_sid == self._sid and len(self.skipped) < MOST_SKIPPED:
+        if self._sid is not None and item.skip_sid == self._sid and len(self.skipped) < MAX_SKIPPED:
             self.skipped.add(item.offset)
         self._size += PENDING_BYTES + len(item.text)
         if not self.overflowed and self._size <= LIVE_QUEUE_BYTES:
@@ -152,7 +164,7 @@ class LiveQueue:
             self._overflow([*self.items, item])
 
     def take(self) -> deque[Pending]:
-        """Take all that it holds."""
+        """Remove and return everything it holds."""
         items, self.items = self.items, deque()
         self._size = 0
         return items
@@ -166,7 +178,7 @@ class LiveQueue:
         self.items = items
         self._size = sum(PENDING_BYTES + len(each.text) for each in items)
 
-    def begin_again(self) -> None:
+    def restart(self) -> None:
         """Hold what is handed out from now on; the newcomer reads from the store what was dropped."""
         self.items.clear()
         self._size, self.overflowed = 0, False
@@ -178,23 +190,25 @@ class LiveQueue:
 
 
 class Stripe:
-    """The destinations that share one lock: what is stored and not yet handed out, and who listens in."""
+    """The destinations that share one lock: what is stored and not yet handed out, and the live queues."""
 
-    __slots__ = ("_committing", "lock", "queue", "live_queues")
+    __slots__ = ("_committing", "_deliver", "live_queues", "lock", "queue")
 
-    def __init__(self, committing: dict[str, int]) -> None:
-        self._committing = committing  # the broker's
-        self.lock = threading.Lock()  # held by whoever calls one of the methods
+    def __init__(self, committing: dict[str, int], deliver: Deliver) -> None:
+        self._committing = committing  # the dispatcher's
+        self._deliver = deliver
+        self.lock = threading.Lock()  # held by the callers of all methods
         self.queue: deque[Pending] = deque()  # appended to without the lock, in the order of the offsets
-        self.live_queues: dict[str, list[LiveQueue]] = {}
+        self.live_queues: dict[str, list[LiveQueue]] = {}  # by destination
 
-    def drain(self, deliver: Callable[[Publication, str | None], int]) -> None:
-        """Hand out what the queue holds."""
-        queue = self.queue
+    def drain(self) -> None:
+        """Hand out everything in the queue."""
+        queue, deliver = self.queue, self._deliver
         while queue:
             item = queue.popleft()
-            # Its transaction may not be over for all, and now no newcomer is to wait for it any more. Where the entry
-            # outlives the transaction it is the next offset, which it would be anyway.
+            # Another thread may still be inside this item's transaction. From here on a newcomer need not wait for the
+            # item, so the entry advances to the next offset. If the entry outlives the transaction, that is the next
+            # offset of the destination, which it would be anyway.
             first = self._committing.get(item.destination)
             if first is not None and first <= item.offset:
                 self._committing[item.destination] = item.offset + 1
@@ -204,16 +218,22 @@ class Stripe:
             try:
                 item.connections = deliver(item.publication, item.skip_sid)
             except Exception:
-                # It is stored, so it is accepted, and who did not get it recovers it.
+                # The push is stored, so it is accepted. Clients that did not get it recover it.
                 log.exception("handing out to %.80r failed", item.destination)
 
     def attach(self, destination: str, live_queue: LiveQueue) -> None:
+        """Let a live queue collect what is handed out for a destination."""
         self.live_queues.setdefault(destination, []).append(live_queue)
 
     def detach(self, destination: str, live_queue: LiveQueue) -> None:
-        """Close a live_queue, which may never have been opened."""
-        live_queues = self.live_queues.get(destination, [])
-        if live_queue in live_queues:
-            live_queues.remove(live_queue)
-            if not live_queues:
+        """Detach a live queue, which may never have been attached."""
+        attached = self.live_queues.get(destination, [])
+        if live_queue in attached:
+            attached.remove(live_queue)
+            if not attached:
                 del self.live_queues[destination]
+
+
+def _require_encodable(text: str) -> None:
+    """Raise UnicodeEncodeError, a ValueError, for half a surrogate pair: here, not in a transaction with others."""
+    text.encode()

@@ -1,46 +1,47 @@
-"""GroupCommit that are shared: who finds the store busy waits, and the next one to write takes along all that waits."""
+"""Group commit: writers that find the store busy queue up, and the next writer commits the whole queue."""
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pushrelay.errors import StoreError
 
 T = TypeVar("T")
 
 
-class Job:
+class Job(Generic[T]):
     """Work that waits for its transaction."""
 
-    __slots__ = ("error", "result", "is_done", "work")
+    __slots__ = ("error", "is_done", "result", "work")
 
-    def __init__(self, work: Callable[[], Any]):
+    result: T  # what `work` returned, set by the transaction
+
+    def __init__(self, work: Callable[[], T]):
         self.work = work
-        self.result: Any = None
-        # Why it was not done. Not the exception, whose traceback would know this job: both would stay until the garbage
-        # collector comes, which is seldom (server.GC_THRESHOLD).
-        self.error: tuple[str, str] | None = None  # StoreError's arguments
+        # Why it was not done, as StoreError's arguments. Not the exception, whose traceback would refer to this job:
+        # both would stay until the garbage collector runs, which it seldom does (server.GC_THRESHOLD).
+        self.error: tuple[str, str] | None = None
         self.is_done = False
 
 
 class GroupCommit:
     """Has `transact(jobs)` called by one thread at a time, with all the jobs that came while it was busy.
 
-    It does the work of all of them or, raising StoreError, of none.
+    `transact()` does the work of all of them or, raising StoreError, of none.
     """
 
-    def __init__(self, transact: Callable[[list[Job]], None]):
+    def __init__(self, transact: Callable[[list[Job[Any]]], None]):
         self._transact = transact
-        self._lock = threading.Lock()  # over the three below
+        self._lock = threading.Lock()  # guards the fields below
         self._turn = threading.Condition(self._lock)
-        self._waiting: list[Job] = []  # for the next transaction
+        self._waiting: list[Job[Any]] = []  # for the next transaction
         self._busy = False  # a thread is in the transaction
         self._sleepers = 0  # threads that wait for their turn
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do work inside a transaction, together with what else waits for one; returns what work returned.
+        """Do work inside a transaction that it shares with others; return what `work()` returned.
 
-        No thread is asked to do so for the others: whoever waits and finds the store free does it for all.
+        There is no writer thread: the first waiter to find the store free commits for everyone. Raises StoreError.
         """
         job = Job(work)
         with self._lock:
@@ -66,15 +67,15 @@ class GroupCommit:
             self._sleepers -= 1
             work()
 
-    def _lead(self, jobs: list[Job]) -> None:
-        error, done = None, False
+    def _lead(self, jobs: list[Job[Any]]) -> None:
+        error, is_handled = None, False
         try:
             self._transact(jobs)
-            done = True
+            is_handled = True
         except StoreError as caught:
-            error, done = (str(caught), caught.public), True
+            error, is_handled = (str(caught), caught.public), True
         finally:
-            if not done:
+            if not is_handled:
                 error = ("the relay was interrupted",) * 2
             with self._lock:
                 for job in jobs:

@@ -196,7 +196,8 @@ def read(path: str) -> Contents | None:
 
 def _records(data: bytes, seed: int) -> tuple[list[bytes], bool]:
     """The payloads, and whether the end mark follows them."""
-    payloads, at = [], _FIRST
+    payloads: list[bytes] = []
+    at = _FIRST
     while at + _RECORD.size <= len(data):
         length, checksum = _RECORD.unpack_from(data, at)
         if (length, checksum) == (_END, seed):
@@ -215,7 +216,8 @@ def _read_old(data: bytes) -> Contents:
     if len(data) < _OLD_HEADER.size:
         return Contents("", "", 0, [], "its header cannot be read")
     _, generation, epoch = _OLD_HEADER.unpack_from(data)
-    seed, payloads, at = zlib.crc32(generation.to_bytes(8, "little")), [], _OLD_HEADER.size
+    seed, at = zlib.crc32(generation.to_bytes(8, "little")), _OLD_HEADER.size
+    payloads: list[bytes] = []
     while at + _RECORD.size <= len(data):
         length, checksum = _RECORD.unpack_from(data, at)
         payload = data[at + _RECORD.size : at + _RECORD.size + length]

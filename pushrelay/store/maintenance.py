@@ -1,4 +1,4 @@
-"""The broker's life beside the requests: opened with the first of them, swept every second, closed at the end."""
+"""The broker's life beside the requests: opened for the first of them, swept every second, closed at the end."""
 
 import logging
 import threading
@@ -11,31 +11,31 @@ from .broker import Broker
 
 log = logging.getLogger(__name__)
 
-EVERY = 1.0  # seconds between two sweeps where there is nothing to drop
-AGAIN = 0.05  # seconds until the next step where there is more
+EVERY = 1.0  # seconds between two sweeps if there is nothing to drop
+AGAIN = 0.05  # seconds until the next sweep if there is more to drop
 
 
 class Maintenance:
     """Opens a broker when it is first needed, so that a process may fork before, and sweeps it until it is closed.
 
-    `each_second()` is called as often, or more; it must not wait. `patience`: seconds that the first requests wait for
-    a relay that still works with the store.
+    `each_second()` is called at least once a second; it must not wait. `patience` is the number of seconds that the
+    first requests wait for a relay that still uses the store.
     """
 
     def __init__(self, broker: Broker, each_second: Callable[[], None] = lambda: None, patience: float = 0.0):
         self.broker = broker
         self.patience = patience
-        self._each_second = each_second
-        self._patient_until = 0.0  # monotonic; 0 until the first request has come
         self.trouble: str | None = None  # why the store cannot be written, while that is so
         self.started = False
-        self._next_try = 0.0  # not before then, monotonic: a try may have to wait for a lock
+        self._each_second = each_second
+        self._patient_until = 0.0  # monotonic; 0 until the first request has come
+        self._next_try = 0.0  # monotonic; no try before then, because a try may have to wait for a lock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Open the store, once. Raises StoreError; may be called again then."""
+        """Open the store and start the thread, once. Raises StoreError; it may be called again then."""
         with self._lock:
             if not self.started:
                 self.broker.start()
@@ -45,7 +45,7 @@ class Maintenance:
                 self.started = True
 
     def ensure_open(self) -> None:
-        """Open the store for a request. Where that fails, whatever needs the store says why, and `trouble` does."""
+        """Open the store for a request, if it is not open. If that fails, `trouble` has the reason."""
         if self.started or time.monotonic() < self._next_try:
             return
         self._patient_until = self._patient_until or time.monotonic() + self.patience
@@ -74,16 +74,16 @@ class Maintenance:
             except StoreError as error:
                 pause = EVERY
                 self._report(str(error))
-            except Exception:  # without this thread no token would end, and nothing be swept, for ever
+            except Exception:  # without this thread, no token would expire and nothing would be swept
                 pause = EVERY
                 log.exception("maintenance failed; it goes on")
 
     def _report(self, trouble: str | None) -> None:
-        """Log where the trouble begins and where it ends, and nothing between."""
+        """Log when the trouble begins and when it ends, and nothing in between."""
         if trouble and not self.trouble:
             log.error("pushes are refused: %s", trouble)
         elif self.trouble and not trouble:
-            log.error("the store is back: pushes are taken again")
+            log.error("the store is back: pushes are accepted again")
         self.trouble = trouble
 
     def close(self) -> None:

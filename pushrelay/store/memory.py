@@ -4,15 +4,15 @@ import bisect
 import itertools
 import operator
 import threading
-import time
 from collections import OrderedDict, deque
 from typing import Any
 
-from .broker import Broker, new_epoch
 from .dispatch import Pending
-from .publication import Kept, Tip, cut
+from .group_commit import Job
+from .publication import Kept, KeyRecord, Tip, cut
+from .store import Deadline, IsRepeat, Limits, Page, Place, Store, new_epoch
 
-OVERHEAD = 600  # bytes that a publication takes beside its data, and a destination beside its name (measured)
+OVERHEAD = 600  # memory of a publication beside its data, and of a destination beside its name (measured)
 _OFFSET = operator.attrgetter("offset")
 
 
@@ -24,57 +24,58 @@ class _Destination:
         self.kept: deque[Kept] = deque()
 
 
-class MemoryBroker(Broker):
-    """A broker without a store beyond this process. What expired early may take room until older ones go, too."""
+class MemoryStore(Store):
+    """A store in memory. Publications that expired early may take room until older ones are dropped, too."""
 
-    def __init__(self, deliver: Any, **options: Any):
-        super().__init__(deliver, **options)
-        self._data = threading.Lock()  # guards all below, and is held from _begin() to _commit()
+    def __init__(self, limits: Limits):
+        self._limits = limits
+        self._lock = threading.Lock()  # guards all below; held for the whole of a transaction
         self._destinations: dict[str, _Destination] = {}
         self._oldest: OrderedDict[tuple[str, int], int] = OrderedDict()  # (destination, offset): bytes, by age
-        self._quiet: OrderedDict[str, float] = OrderedDict()  # without history, by the time since when
-        # By key: offset, connections, fingerprint, time.
-        self._keys: OrderedDict[str, tuple[int, int, str, float]] = OrderedDict()
-        self._bytes = 0  # that all publications and destinations take, about
+        self._quiet: OrderedDict[str, float] = OrderedDict()  # destinations without history: since when, by age
+        self._keys: OrderedDict[str, tuple[KeyRecord, float]] = OrderedDict()  # with the time of its use, by age
+        self._bytes = 0  # memory of all publications and destinations, about
         self._floor = 0  # the highest offset ever forgotten: new destinations count on from it
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Begin a new epoch."""
         self.epoch = new_epoch()
 
-    def _close(self) -> None:
-        pass
+    def close(self) -> None:
+        """Do nothing: a store that was closed can still be read."""
 
-    def _tip(self, destination: str) -> Tip:
+    # Reading.
+
+    def tip(self, destination: str) -> Tip:
+        """Return where a destination stands."""
         found = self._destinations.get(destination)
         if found is None:
             return Tip(self._floor, self._floor, self._floor)
         return Tip(found.offset, found.trimmed, found.acked)
 
-    def _page(
-        self, destination: str, since: int, most: int | None = None, with_data: bool = True
-    ) -> tuple[list[Kept], Tip, bool]:
-        with self._data:
+    def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:
+        """Return what is kept after an offset."""
+        with self._lock:
             found = self._destinations.get(destination)
-            tip = self._tip(destination)
+            tip = self.tip(destination)
             if found is None:
-                return [], tip, False
-            first = bisect.bisect_right(found.kept, since, key=_OFFSET)
-            kept, more = cut(itertools.islice(found.kept, first, None), most)
-            return kept, tip, more
+                return Page([], tip, False)
+            first = bisect.bisect_right(found.kept, after, key=_OFFSET)
+            kept, more = cut(itertools.islice(found.kept, first, None), max_bytes)
+            return Page(kept, tip, more)
 
-    def _begin(self) -> None:
-        self._data.acquire()
+    # Writing.
 
-    def _commit(self) -> None:
-        self._data.release()
+    def transact(self, jobs: list[Job[Any]]) -> None:
+        """Do the work of all jobs. Nothing needs to be undone: items are checked before, so no work fails halfway."""
+        with self._lock:
+            for job in jobs:
+                job.result = job.work()
 
-    def _rollback(self) -> None:
-        # Nothing between _begin() and _commit() can fail: drafts are checked before.
-        self._data.release()
-
-    def _store(self, items: list[Pending], now: float) -> None:
+    def append(self, items: list[Pending], now: float, place: Place, is_repeat: IsRepeat) -> None:
+        """Store items in this order."""
         for item in items:
-            if item.key is not None and self._repeats(item, now):
+            if item.use is not None and is_repeat(item, item.use, now):
                 continue
             name = item.destination
             found = self._destinations.get(name)
@@ -82,12 +83,12 @@ class MemoryBroker(Broker):
                 found = self._destinations[name] = _Destination(self._floor)
                 self._bytes += OVERHEAD + len(name)
             offset = found.offset + 1
-            seconds, own = self._lifetime(item.ttl)
-            self._place(item, offset, now, now + seconds)  # first: see _reached(), which this thread does not wait for
+            seconds, own = self._limits.lifetime(item.ttl)
+            place(item, offset, now, now + seconds)  # first: tip() does not wait for this transaction
             found.offset = offset
             self._keep(found, item, Kept._make((offset, item.event, item.text, now, now + seconds, own)))
-            if item.key is not None:
-                self._keys[item.key] = (item.offset, 0, item.use.fingerprint, now)
+            if item.use is not None:
+                self._keys[item.key] = KeyRecord(item.offset, 0, item.use.fingerprint), now
 
     def _keep(self, found: _Destination, item: Pending, kept: Kept) -> None:
         name = item.destination
@@ -96,7 +97,7 @@ class MemoryBroker(Broker):
             found.kept.append(kept)
             self._oldest[name, kept.offset] = size = OVERHEAD + len(kept.text)
             self._bytes += size
-            if len(found.kept) > self.history_size:
+            if len(found.kept) > self._limits.history_size:
                 self._drop(name, found, kept.created)
             return
         if not kept.own:
@@ -114,59 +115,74 @@ class MemoryBroker(Broker):
         if not found.kept:
             self._quiet[name] = now
 
-    def _find_key(self, key: str, now: float) -> tuple[int, int, str | None] | None:
+    def find_key(self, key: str, now: float) -> KeyRecord | None:
+        """Return what is known of an idempotency key."""
         found = self._keys.get(key)
-        if found is None or found[3] + self.KEY_TTL <= now:
+        if found is None or found[1] + self._limits.key_ttl <= now:
             self._keys.pop(key, None)  # so that the new one stands at the end
             return None
-        return found[:3]
+        return found[0]
 
-    def _store_connections(self, items: list[Pending]) -> None:
+    def set_connections(self, items: list[Pending]) -> None:
+        """Keep the `connections` of items with a key."""
         for item in items:
-            if found := self._keys.get(item.key or ""):
-                self._keys[item.key or ""] = (found[0], item.connections, *found[2:])
+            if found := self._keys.get(item.key):
+                self._keys[item.key] = found[0]._replace(connections=item.connections), found[1]
 
-    def _store_ack(self, destination: str, offset: int) -> None:
+    def ack(self, destination: str, offset: int) -> None:
+        """Move the acknowledged offset of a destination forward."""
         found = self._destinations.get(destination)
         if found is not None:
             found.acked = max(found.acked, offset)
 
-    def _sweep(self) -> bool:
-        end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
-        while self._sweep_history(now) or self._sweep_name(now) or self._sweep_key(now):
-            looks += 1
-            if time.monotonic() > end and (looks >= self.SWEEP_LEAST or self._bytes <= self.history_bytes):
+    # Retention.
+
+    def retain(self, now: float) -> bool:
+        """Drop a little of what the limits no longer allow; return whether there is more."""
+        deadline = Deadline(self._limits)
+        while self._drop_oldest(now) or self._forget_destination(now) or self._forget_key(now):
+            if deadline.is_over(self._is_crowded):
                 return True
         return False
 
-    def _sweep_history(self, now: float) -> bool:
-        """Drop the oldest publication of all where it expired or there is too much; returns whether it did."""
+    def flush(self) -> None:
+        """Do nothing: memory is the only place there is."""
+
+    def probe(self) -> None:
+        """Do nothing: memory can always be written."""
+
+    def _is_crowded(self) -> bool:
+        return self._bytes > self._limits.history_bytes
+
+    def _drop_oldest(self, now: float) -> bool:
+        """Drop the oldest publication of all if it expired or there is too much; return whether it did."""
         if not self._oldest:
             return False
         name, _ = next(iter(self._oldest))
         found = self._destinations[name]
-        if found.kept[0].expires > now and self._bytes <= self.history_bytes:
+        if found.kept[0].expires > now and not self._is_crowded():
             return False
         self._drop(name, found, now)
         return True
 
-    def _sweep_name(self, now: float) -> bool:
-        """Forget the destination that had no history for the longest, where that is long enough."""
+    def _forget_destination(self, now: float) -> bool:
+        """Forget the destination that had no history for the longest time, if that is long enough."""
         if not self._quiet:
             return False
         name, since = next(iter(self._quiet.items()))
-        if since + self.FORGET_AFTER > now and self._bytes <= self.history_bytes:
+        if since + self._limits.forget_after > now and not self._is_crowded():
             return False
         del self._quiet[name]
         self._floor = max(self._floor, self._destinations.pop(name).offset)
         self._bytes -= OVERHEAD + len(name)
         return True
 
-    def _sweep_key(self, now: float) -> bool:
+    def _forget_key(self, now: float) -> bool:
+        """Forget the oldest key if it is too old, or there are too many."""
         if not self._keys:
             return False
-        key, (*_, created) = next(iter(self._keys.items()))
-        if created + self.KEY_TTL > now and len(self._keys) <= self.MAX_KEYS:
+        key, (_, created) = next(iter(self._keys.items()))
+        if created + self._limits.key_ttl > now and len(self._keys) <= self._limits.max_keys:
             return False
         del self._keys[key]
         return True

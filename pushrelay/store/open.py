@@ -1,30 +1,75 @@
-"""From the setting `broker` to a broker."""
+"""From the settings `broker` and `durability` to a broker.
 
+To add a kind of store, add a row to STORES here and one to BROKERS in settings/values.py, which checks what the setting
+may be.
+"""
+
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from .broker import Broker
-from .publication import Publication
+from pushrelay.settings.values import broker_url, durability_of
+
+from .dispatch import Deliver
+from .local_broker import LocalBroker
+from .store import Limits, Store
+
+Clock = Callable[[], float]
 
 
-def open_broker(url: str, deliver: Callable[[Publication, str | None], int], **options: Any) -> Broker:
-    """The broker that a setting names, not started: no file is opened and no thread runs before start().
+class Kind(NamedTuple):
+    """One kind of store."""
 
-    `options` are those of Broker, and `durability` for SQLite: "process" or "power". Raises ValueError with what to
-    write instead.
+    # make(rest, limits, clock, durability): `rest` is what follows the colon in the setting.
+    make: Callable[[str, Limits, Clock, str], Store]
+    file_of: Callable[[str], str | None]  # rest → the file in which it keeps publications; None if it keeps none
+
+
+def _memory(rest: str, limits: Limits, clock: Clock, durability: str) -> Store:
+    from .memory import MemoryStore
+
+    return MemoryStore(limits)
+
+
+def _sqlite(rest: str, limits: Limits, clock: Clock, durability: str) -> Store:
+    from .sqlite import SQLiteStore  # here: a Python without sqlite3 can still run with memory:
+
+    return SQLiteStore(rest, limits, clock, durability)
+
+
+STORES = {
+    "memory": Kind(_memory, lambda rest: None),
+    "sqlite": Kind(_sqlite, lambda rest: rest),
+}
+
+
+def open_broker(
+    url: str, deliver: Deliver, *, durability: str = "process", clock: Clock = time.time, **options: Any
+) -> LocalBroker:
+    """Return the broker that a setting names, not started: no file is opened and no thread runs before start().
+
+    `options` are fields of Limits, and `deliver` and `clock` are LocalBroker's. `durability` is what an accepted push
+    survives: "process", the end of the process however it ends, or "power", a power failure as well. Raises ValueError
+    with what to write instead.
     """
-    durability = options.pop("durability", "process")
-    if durability not in ("process", "power"):
-        raise ValueError(f"durability is process or power, not {durability!r}")
-    kind, _, rest = url.partition(":")
-    if url == "memory:":
-        from .memory import MemoryBroker
+    kind, rest = _parse(url)
+    try:
+        durability_of(durability)
+    except ValueError as error:
+        raise ValueError(f"durability must be {error}, not {durability!r}") from None
+    limits = Limits(**options)
+    return LocalBroker(kind.make(rest, limits, clock, durability), deliver, limits, clock)
 
-        return MemoryBroker(deliver, **options)
-    if kind == "sqlite" and rest and not rest.startswith("//"):
-        from .sqlite import SQLiteBroker
 
-        return SQLiteBroker(rest, deliver, durability=durability, **options)
-    raise ValueError(
-        f"broker is memory: or sqlite:FILE, such as sqlite:relay.db or sqlite:/var/lib/relay.db, not {url!r}"
-    )
+def file_of(url: str) -> str | None:
+    """Return the file in which a broker keeps publications; None if it keeps them in memory. Raises ValueError."""
+    kind, rest = _parse(url)
+    return kind.file_of(rest)
+
+
+def _parse(url: str) -> tuple[Kind, str]:
+    try:
+        name, _, rest = broker_url(url).partition(":")
+    except ValueError as error:
+        raise ValueError(f"broker must be {error}, not {url!r}") from None
+    return STORES[name], rest

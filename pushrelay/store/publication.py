@@ -59,6 +59,14 @@ class Delivered(NamedTuple):
         return position_of(self.epoch, self.offset)
 
 
+class KeyRecord(NamedTuple):
+    """What is stored for an idempotency key."""
+
+    offset: int  # of the publication that used it first
+    connections: int  # its receipt's
+    fingerprint: str | None  # of that push; None if an older relay stored the key
+
+
 class Recovery(NamedTuple):
     """How a newcomer stands: all up to `position` it has or cannot have, all after it comes live."""
 

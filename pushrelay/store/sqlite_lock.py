@@ -26,7 +26,7 @@ from .sqlite_file import code_of, create, explain
 try:
     import fcntl
 except ImportError:  # not a POSIX system
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module has no optional type; hasattr() below looks what is there
 
 log = logging.getLogger(__name__)
 

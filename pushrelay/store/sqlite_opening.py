@@ -1,208 +1,281 @@
-"""Opening an SQLite store and taking over what the last relay left; closing it; looking whether its files are there."""
+"""The files of an SQLite store: opened, taken over from the relay before, checked, opened again, closed."""
 
 import contextlib
 import logging
 import os
 import sqlite3
+from collections.abc import Callable
 
 from pushrelay.errors import StoreError, StoreInUse
 
 from . import journal, sqlite_file, sqlite_meta
-from .broker import new_epoch
 from .journal import Contents, Journal
-from .sqlite_file import ERRORS
+from .sqlite_file import ERRORS, Readers
 from .sqlite_lock import StoreLock
 from .sqlite_meta import Meta
-from .sqlite_retention import Retention
-from .sqlite_rows import Cursor
+from .sqlite_writer import Writer
+from .store import CLOSED, Limits, new_epoch
 
 log = logging.getLogger(__name__)
 
+BUSY_SECONDS = 2.0  # how long to wait for other programs that lock the file
+IMPATIENT_SECONDS = 0.02  # the same, while one has locked it for longer than that
+WAL_PAGES = 4000  # 16 MiB: the more, the fewer times a page that changes often is copied into the file (measured)
+WAL_BYTES = 48 << 20  # if readers kept SQLite from restarting a WAL of this size, writing waits for them
 CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
-CHECK_SECONDS = 2.0  # that a start looks for damage, at most
-CHECK_BYTES = 32 << 20  # a store that was closed is looked at if that costs no more than some 50 ms
+CHECK_SECONDS = 2.0  # that a start spends looking for damage, at most
+CHECK_BYTES = 32 << 20  # a store that was closed is checked if it is smaller: that takes some 50 ms at most
 REOPENING = "the store is being opened again. Try again in a moment"
 
 
-class Opening(Retention):
-    """The part of SQLiteBroker that opens and closes the files; what it works on is declared there."""
+class Files:
+    """The database with its WAL, the journal beside it, and the lock that keeps other relays off.
 
-    BUSY_SECONDS: float
-    CURSORS: int
-    WAL_PAGES: int
-    WAL_BYTES: int
-    _durability: str
-    _lock: StoreLock | None
-    _inodes: tuple[int, ...]
-    _until_check: int
-    _is_locked: bool
-    _journal: Journal | None
-    _left: Contents | None
-    _is_lost: bool
-    _reloads: bool
+    `set_epoch` is called with the store's epoch. Only the thread in the store's transaction calls the methods; any
+    thread may read `readers` and `unavailable`, and call failed() and report_damage().
+    """
 
-    def _open(self) -> None:
-        sqlite_file.check_folder(self.path)
-        self._left = None
-        self._lock = StoreLock(self.path, self.BUSY_SECONDS)
+    def __init__(
+        self,
+        path: str,
+        durability: str,
+        writer: Writer,
+        limits: Limits,
+        clock: Callable[[], float],
+        set_epoch: Callable[[str], None],
+    ):
+        self.path = path
+        self.busy_seconds = BUSY_SECONDS
+        self.wal_bytes = WAL_BYTES
+        self.unavailable = CLOSED  # why the files cannot be used, while they are not open
+        self.readers: Readers | None = None  # while the files are open
+        self.is_broken = False  # an error was one that a connection may not survive: open the files again
+        self.until_check = CHECK_EVERY  # transactions until the files are looked at
+        self.journal: Journal  # while `_has_journal`
+        self._has_journal = False
+        self._lock: StoreLock | None = None
+        self._durability = durability
+        self._writer = writer
+        self._limits = limits
+        self._clock = clock
+        self._set_epoch = set_epoch
+        self._inodes: tuple[int, ...] = ()  # of the files that are open: somebody may put others in their place
+        self._leftover: Contents | None = None  # what the journal held when this process closed it, to be replayed
+        self._is_impatient = False  # another program's lock was waited for in vain, so the next try is a short one
+        self._has_reported_damage = False
+
+    def open(self) -> None:
+        """Lock the path, open the files, and take over what the last relay left. Raises StoreError."""
         try:
-            self._open_file()
-        except BaseException:
-            self._close()
+            sqlite_file.check_folder(self.path)
+            self._leftover = None
+            self._lock = StoreLock(self.path, self.busy_seconds)
+            try:
+                self._open_files(self._lock)
+            except BaseException:
+                self.close()
+                raise
+        except StoreError as error:
+            self.unavailable = str(error)
             raise
 
-    def _open_file(self) -> None:
-        self._lock.renew()
+    def _open_files(self, lock: StoreLock) -> None:
+        lock.renew()
         sqlite_file.create(self.path)
-        self._lock.hold_file()
+        lock.hold_file()
         try:
-            self._writer = writer = sqlite_file.connect(self.path, self.BUSY_SECONDS)
-            writer.execute(f"PRAGMA wal_autocheckpoint={self.WAL_PAGES}")
-            sqlite_file.migrate(writer, self.path)
+            connection = self._writer.connection = sqlite_file.connect(self.path, self.busy_seconds)
+            self._writer.is_open = True
+            connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+            sqlite_file.migrate(connection, self.path)
             self._take_over()
-            self._pages = self.history_bytes // writer.execute("PRAGMA page_size").fetchone()[0]
+            page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+            self._writer.max_pages = self._limits.history_bytes // page_size
         except ERRORS as error:
             raise sqlite_file.explain(error, self.path) from error
         inodes = self._inodes_now()
         if inodes[:1] != self._inodes[:1]:
-            self._has_told_damage = False
+            self._has_reported_damage = False
         self._inodes = inodes
-        self._readers = sqlite_file.Readers(self.path, self.BUSY_SECONDS)
-        self._broken = self._is_locked = False
-        self._until_check = CHECK_EVERY
+        self.readers = Readers(self.path, self.busy_seconds)
+        self.is_broken = self._is_impatient = False
+        self.until_check = CHECK_EVERY
 
     def _take_over(self) -> None:
-        """Commit what the journal holds, meta that this relay works with the file, and begin a new journal.
+        """Commit what the journal holds, note that this relay works with the file, and begin a new journal.
 
         All in one transaction, and the new journal takes the place of the old one after it: whenever this process is
         killed, the next one finds a journal that belongs to what the file says.
         """
-        path, writer, old = f"{self.path}-recent", self._writer, sqlite_meta.read(self._writer)
-        is_first = self._left is None
+        path, writer = f"{self.path}-recent", self._writer
+        connection = writer.connection
+        old = sqlite_meta.read(connection)
+        is_first = self._leftover is None
         journal.complete_swap(path, old.token)
-        left = self._left or journal.read(path)
+        left = self._leftover or journal.read(path)
         loss = sqlite_meta.find_loss(old, left, path)
         if is_first and (old.is_open or os.path.getsize(self.path) < CHECK_BYTES):
-            sqlite_file.check(writer, CHECK_SECONDS)
+            sqlite_file.check(connection, CHECK_SECONDS)
         boot = sqlite_meta.this_boot() if self._durability == "process" else ""
         meta = Meta(new_epoch() if loss else old.epoch, boot, sqlite_meta.new_token(), True, old.generation + 1)
         new = Journal(path, meta.epoch, meta.token, meta.generation)
         try:
-            writer.execute("PRAGMA synchronous=FULL")  # the meta is worth something once it is on the disk
-            writer.execute("BEGIN IMMEDIATE")
-            self._whole, self._cursors = None, {}
-            self._forget_staged()
+            connection.execute("PRAGMA synchronous=FULL")  # the meta rows are worth something once they are on the disk
+            connection.execute("BEGIN IMMEDIATE")
+            writer.all_cursors, writer.cursors = None, {}
+            writer.reset()
             if left is not None and (not is_first or left.token == old.token):
-                self._replay(left.payloads)
-            self._write_rows()
+                writer.replay(left.payloads)
+            writer.write_rows()
             if loss:
-                sqlite_meta.declare_loss(writer, self._clock())
-            sqlite_meta.mark_open(writer, meta)
-            writer.execute("COMMIT")
-            writer.execute(f"PRAGMA synchronous={'FULL' if self._durability == 'power' else 'NORMAL'}")
-            self._left = new.contents()  # what belongs to the file now, should the rest fail
+                sqlite_meta.declare_loss(connection, self._clock())
+            sqlite_meta.mark_open(connection, meta)
+            connection.execute("COMMIT")
+            connection.execute(f"PRAGMA synchronous={'FULL' if self._durability == 'power' else 'NORMAL'}")
+            self._leftover = new.contents()  # what belongs to the file now, should the rest fail
             new.put_in_place(keep_old=bool(loss) and is_first)
         except BaseException:
             new.close()
             raise
-        self._journal, self._left, self.epoch = new, None, meta.epoch
+        self.journal, self._has_journal, self._leftover = new, True, None
+        self._set_epoch(meta.epoch)
         if loss:
             log.error(
                 "%s: %s. A new epoch begins: clients that come back learn that they lost something", self.path, loss
             )
-        self._forget_staged()
-        self._load_cursors()
-        self._uncommitted, self._recent = 0, []
-        self._is_lost, self._lost_cursors = False, {}
+        writer.reset()
+        writer.load_cursors()
+        writer.uncommitted, writer.recent = 0, []
+        writer.is_lost, writer.lost_cursors = False, {}
 
-    def _reopen(self) -> None:
+    def reopen(self) -> None:
+        """Close the files and open what is at the path now. Raises StoreError."""
         log.info("opening %s again", self.path)
-        if self._journal is not None:
-            self._left = self._journal.contents()
-        self._away = REOPENING
-        self._close_file()
+        if self._has_journal:
+            self._leftover = self.journal.contents()
+        self.unavailable = REOPENING
+        self._close_files()
         try:
             sqlite_file.check_folder(self.path)
-            self._open_file()
+            if self._lock is not None:
+                self._open_files(self._lock)
         except StoreError as error:
-            self._away = str(error)
+            self.unavailable = str(error)
             raise
 
-    def _load_cursors(self) -> None:
-        """Load the cursors of all destinations, unless there are too many. Everything is committed."""
-        self._reloads = False
-        cursors: dict[str, Cursor] = {}
-        has_all = self._writer.execute("SELECT count(*) FROM destinations").fetchone()[0] <= self.CURSORS
-        if has_all:
-            for id_, name in self._writer.execute("SELECT id, name FROM destinations NOT INDEXED").fetchall():
-                cursors[name] = cursor = self._find_in(self._writer, name)
-                if cursor is None or cursor.id != id_:
-                    raise sqlite_file.Damaged("a destination is not where its name leads")
-        # Not before they are complete: others read them while the file is opened again.
-        self._cursors, self._staged = cursors, {}
-        self._whole = cursors if has_all else None
+    # Transactions.
 
-    def _close_file(self, is_committed: bool = False) -> None:
-        if self._journal is not None:
-            self._journal.close(is_committed)
-            self._journal = None
-        # The readers first: a thread that no longer finds a destination's cursor must not read the file instead, which
-        # lacks what is only in the journal.
-        readers, self._readers = self._readers, None
-        if readers is not None:
-            readers.close()
-        self._whole, self._cursors, self._lost_cursors = None, {}, {}  # loaded from the file when it is open again
-        if self._writer is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._writer.close()
-            self._writer = None
+    def begin(self) -> None:
+        """Begin a transaction of SQLite's, unless one is open. Raises ERRORS."""
+        writer = self._writer
+        writer.begin()
+        if self._is_impatient:
+            self.be_patient(True)
+        if writer.is_lost:
+            writer.replay(self.journal.payloads)
+            writer.is_lost = False
 
-    def _close(self) -> None:
+    def be_patient(self, patient: bool) -> None:
+        """Set how long to wait for other programs' locks: briefly while one persists. Raises ERRORS.
+
+        Otherwise every thread would soon block on it.
+        """
+        self._is_impatient = not patient
+        sqlite_file.wait_for_locks(self._writer.connection, self.busy_seconds if patient else IMPATIENT_SECONDS)
+
+    def commit(self) -> None:
+        """Commit everything that was accepted, and empty the journal. Raises ERRORS."""
+        if self._writer.commit():
+            try:
+                self.journal.begin(self._writer.generation)
+            except StoreError as error:  # everything is committed, so the files are opened again, with a new journal
+                log.error("%s", error)
+                self.is_broken = True
+
+    # Errors.
+
+    def failed(self, error: Exception) -> StoreError:
+        """Return an error of SQLite's as a StoreError, after which the files may have to be opened again."""
+        self.is_broken = self.is_broken or sqlite_file.code_of(error) in sqlite_file.BREAKING
+        return sqlite_file.explain(error, self.path)
+
+    def report_damage(self, destination: str) -> None:
+        """Log once that a publication is damaged: clients may ask for it again and again."""
+        if not self._has_reported_damage:
+            self._has_reported_damage = True
+            log.error(
+                "%s: a publication of %.80r is damaged. Clients that need it learn that it is lost. "
+                "Check the disk, or move the file away with its -wal, -shm and -recent",
+                self.path,
+                destination,
+            )
+
+    # Closing.
+
+    def close(self) -> None:
+        """Commit what was accepted if that is possible, close the files, and give up the lock."""
         is_committed = False
-        if self._readers is not None:  # else it was never wholly open: what is in the journal may be nowhere else
+        if self.readers is not None:  # otherwise they were never wholly open: the journal may be the only copy
             with contextlib.suppress(*ERRORS):
-                if self._writer.in_transaction:
-                    self._commit_file()
-                if not self._uncommitted:
-                    sqlite_meta.mark_closed(self._writer)
+                if self._writer.connection.in_transaction:
+                    self.commit()
+                if not self._writer.uncommitted:
+                    sqlite_meta.mark_closed(self._writer.connection)
                     is_committed = True
-        self._close_file(is_committed)
+        self._close_files(is_committed)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
-    def _check_files(self) -> None:
-        """Check that the open files are still in place and that the WAL is not too long. Raises StoreError.
+    def _close_files(self, is_committed: bool = False) -> None:
+        if self._has_journal:
+            self.journal.close(is_committed)
+            self._has_journal = False
+        # The readers first: a thread that no longer finds a destination's cursor must not read the file instead, which
+        # lacks what is only in the journal.
+        readers, self.readers = self.readers, None
+        if readers is not None:
+            readers.close()
+        self._writer.forget_cursors()
+        if self._writer.is_open:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.connection.close()
+            self._writer.is_open = False
+
+    # Looking after the files.
+
+    def check(self) -> None:
+        """Check that the open files are still in place and that the WAL is not too long. Raises StoreError, ERRORS.
 
         If the check fails, the next transaction checks again: it must not write to a store that another relay has.
         """
-        if self._broken:
+        if self.is_broken or self._lock is None:
             return
         now = self._inodes_now()
         if now[:1] != self._inodes[:1]:
             log.error("%s was removed or replaced. The relay opens what is there now; find what did that", self.path)
-            self._broken = True
+            self.is_broken = True
             return  # what is not committed yet goes to the file that is there now
         try:
             self._lock.renew()
         except StoreInUse:
-            self._broken = True  # what is known of the file may be wrong by now
+            self.is_broken = True  # what is known of the file may be wrong by now
             raise
-        self._until_check = CHECK_EVERY
-        if self._writer.in_transaction:
-            self._commit_file()
-        if self._reloads and not self._uncommitted:
+        self.until_check = CHECK_EVERY
+        if self._writer.connection.in_transaction:
+            self.commit()
+        if self._writer.reloads and not self._writer.uncommitted:
             with contextlib.suppress(*ERRORS):  # it only saves looking up each new destination in the file
-                self._load_cursors()
-        if now != self._inodes or not self._journal.is_in_place():
+                self._writer.load_cursors()
+        if now != self._inodes or not self.journal.is_in_place():
             log.error("%s-wal or -recent was removed, replaced or cut. Nothing is lost; find what did that", self.path)
-            self._broken = True
-        elif os.path.getsize(f"{self.path}-wal") > self.WAL_BYTES:
+            self.is_broken = True
+        elif os.path.getsize(f"{self.path}-wal") > self.wal_bytes:
             # This waits for current readers only. New readers use the database file, so the wait is short.
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _inodes_now(self) -> tuple[int, ...]:
-        """Which files are there: the database and its WAL; 0 for one that is not."""
+        """Return the inodes of the database and its WAL; 0 for one that is not there."""
         found = []
         for path in (self.path, f"{self.path}-wal"):
             try:

@@ -11,142 +11,110 @@ from collections.abc import Iterator
 
 from pushrelay.errors import StoreError
 
-from . import sqlite_file
-from .broker import Broker
-from .dispatch import Pending
+from . import sqlite_file, sqlite_rows
 from .publication import Kept, Tip, cut
-from .sqlite_rows import Cursor, cursor_of, ends_of, kept_of, only
+from .sqlite_opening import Files
+from .sqlite_rows import FLOOR, Cursor, ends_of, kept_of, only
+from .sqlite_writer import Writer
+from .store import Limits, Page
 
 log = logging.getLogger(__name__)
 
 REOPEN_SECONDS = 60.0  # minimum time between two reopenings because of errors that readers met
 
-FLOOR = "SELECT value FROM meta WHERE name = 'floor'"
-_FIND = "SELECT id, offset, trimmed, acked, due FROM destinations WHERE name = ?"
-_NEWEST = "SELECT offset, trimmed FROM publications WHERE destination = ? ORDER BY offset DESC LIMIT 1"
 _READ = (
     "SELECT offset, event, data, created, expires, own, trimmed, sum FROM publications "
     "WHERE destination = ? AND offset > ? ORDER BY offset"
 )
-
 _READ_ENDS = _READ.replace("event, data", "'' AS event, '' AS data")
 
 
-class Reading(Broker):
-    """The part of SQLiteBroker that reads; what it works on is declared there."""
+class Reader:
+    """Reads the file and what the writer has in memory. Its methods raise StoreError."""
 
-    path: str
-    _readers: sqlite_file.Readers | None
-    _broken: bool
-    _cursors: dict[str, Cursor]
-    _lost_cursors: dict[str, Cursor]
-    _whole: dict[str, Cursor] | None
-    _recent: list[Pending]
-    _floor: int
-    _lost_at: float
-    _has_told_damage: bool
-    _next_reopening: float
+    def __init__(self, files: Files, writer: Writer, limits: Limits):
+        self._files = files
+        self._writer = writer
+        self._limits = limits
+        self._next_reopening = 0.0  # monotonic: from then on, an error that a reader meets has the file opened again
 
     @contextlib.contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        readers = self._readers
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection on which everything that is read belongs to one moment."""
+        readers = self._files.readers
         if readers is None:
-            raise StoreError(self._away)
+            raise StoreError(self._files.unavailable)
         try:
             with readers.snapshot() as connection:
                 yield connection
         except sqlite_file.ERRORS as error:
             if sqlite_file.code_of(error) == sqlite3.SQLITE_CANTOPEN:
-                # As with no file descriptor left: the writer has the file open, and opening it again would fail too.
-                raise sqlite_file.explain(error, self.path) from error
-            raise self._failed_reading(error) from error
+                # No file descriptor is left, perhaps: the writer has the file open, and opening it again would fail.
+                raise sqlite_file.explain(error, self._files.path) from error
+            raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> StoreError:
-        self._broken = self._broken or sqlite_file.code_of(error) in sqlite_file.BREAKING
-        return sqlite_file.explain(error, self.path)
-
-    def _failed_reading(self, error: Exception) -> StoreError:
         """Have the file opened again, but not often: clients choose what is read, and pushes wait for a reopening.
 
         Nothing depends on it: a connection for reading is closed after an error, and the next one reads the file again.
         """
         if time.monotonic() < self._next_reopening:
-            return sqlite_file.explain(error, self.path)
-        failure = self._failed(error)
-        if self._broken:
+            return sqlite_file.explain(error, self._files.path)
+        failure = self._files.failed(error)
+        if self._files.is_broken:
             self._next_reopening = time.monotonic() + REOPEN_SECONDS
         return failure
 
-    def _tip(self, destination: str) -> Tip:
-        floor, cursors = self._floor, self._cursors  # the floor first: if this one is made meanwhile, it is no higher
-        # What is not committed has a cursor: they are thrown out only all together.
-        cursor = cursors.get(destination) or self._lost_cursors.get(destination)
+    def tip(self, destination: str) -> Tip:
+        """Return where a destination stands."""
+        writer = self._writer
+        # The floor first: if the destination is created in between, this floor is no higher.
+        floor, cursors = writer.floor, writer.cursors
+        # What is not committed has a cursor: cursors are dropped only all together.
+        cursor = cursors.get(destination) or writer.lost_cursors.get(destination)
         if cursor is not None:
             return Tip(cursor.offset, cursor.trimmed, cursor.acked)
-        if self._whole is cursors:
-            return Tip(floor, floor, self._acked_at(floor))
-        with self._snapshot() as connection:
-            return self._tip_by(connection, self._find_in(connection, destination))
+        if writer.all_cursors is cursors:
+            return Tip(floor, floor, writer.acked_at(floor))
+        with self.snapshot() as connection:
+            return self._tip_at(connection, sqlite_rows.find_cursor(connection, destination))
 
-    def _page(
-        self, destination: str, since: int, most: int | None = None, with_data: bool = True
-    ) -> tuple[list[Kept], Tip, bool]:
-        recent = self._recent  # first: what is committed in the meantime is in both then
-        with self._snapshot() as connection:
-            cursor = self._find_in(connection, destination)
-            tip = self._tip_by(connection, cursor)
-            rows = _Rows(connection, destination, (cursor.id, since), with_data) if cursor else None
-            kept, more = rows.cut(most) if rows else ([], False)
+    def _tip_at(self, connection: sqlite3.Connection, cursor: Cursor | None) -> Tip:
+        if cursor is not None:
+            return Tip(cursor.offset, cursor.trimmed, cursor.acked)
+        floor = max(self._writer.floor, only(connection.execute(FLOOR).fetchone()))
+        return Tip(floor, floor, self._writer.acked_at(floor))
+
+    def read(self, destination: str, after: int, max_bytes: int | None, with_data: bool) -> Page:
+        """Return what is kept after an offset."""
+        recent = self._writer.recent  # first: what is committed in the meantime is then in both
+        with self.snapshot() as connection:
+            cursor = sqlite_rows.find_cursor(connection, destination)
+            tip = self._tip_at(connection, cursor)
+            rows = _Rows(connection, destination, (cursor.id, after), with_data) if cursor else None
+            kept, more = rows.cut(max_bytes) if rows else ([], False)
         if rows and rows.are_damaged:
             tip = tip._replace(trimmed=tip.offset, is_damaged=True)
-            self._tell_damage(destination)
+            self._files.report_damage(destination)
         mine = [item for item in recent if item.destination == destination]
         if mine and cursor is None:  # it is new: it began before its first one, wherever others would begin by now
-            tip = Tip(*[mine[0].offset - 1] * 3)
+            before = mine[0].offset - 1
+            tip = Tip(offset=before, trimmed=before, acked=before)
         late = []
         for item in mine:
             if item.offset > tip.offset:
-                seconds, own = self._lifetime(item.ttl)
+                seconds, own = self._limits.lifetime(item.ttl)
                 tip = tip._replace(offset=item.offset, trimmed=tip.trimmed if seconds or own else item.offset)
-                if seconds and item.offset > since:
-                    late.append(Kept(item.offset, item.event, item.text, *item.publication[4:], own))
+                if seconds and item.offset > after:
+                    created, expires = item.publication.created, item.publication.expires
+                    late.append(Kept(item.offset, item.event, item.text, created, expires, own))
         if late and not more:
-            kept, more = cut([*kept, *late], most)
-        return kept, tip, more
-
-    def _tip_by(self, connection: sqlite3.Connection, cursor: Cursor | None) -> Tip:
-        if cursor is not None:
-            return Tip(cursor.offset, cursor.trimmed, cursor.acked)
-        floor = max(self._floor, only(connection.execute(FLOOR).fetchone()))
-        return Tip(floor, floor, self._acked_at(floor))
-
-    @staticmethod
-    def _find_in(connection: sqlite3.Connection, name: str) -> Cursor | None:
-        found = connection.execute(_FIND, (name,)).fetchone()
-        return None if found is None else cursor_of(found, connection.execute(_NEWEST, (found[0],)).fetchone())
-
-    def _acked_at(self, floor: int) -> int:
-        """What is acknowledged of a destination that the store does not know.
-
-        If the store lost something recently, this destination may be what it lost: then nothing is acknowledged.
-        """
-        is_recent = self._clock() < self._lost_at + self.FORGET_AFTER + self.history_ttl
-        return floor - 1 if is_recent and floor else floor
-
-    def _tell_damage(self, destination: str) -> None:
-        """Log it once: what is damaged may be asked for again and again."""
-        if not self._has_told_damage:
-            self._has_told_damage = True
-            log.error(
-                "%s: a publication of %.80r is damaged. Clients that need it learn that it is lost; "
-                "see to the disk, or move the file away with its -wal, -shm and -recent",
-                self.path,
-                destination,
-            )
+            kept, more = cut([*kept, *late], max_bytes)
+        return Page(kept, tip, more)
 
 
 class _Rows:
-    """The publications of a destination behind an offset, checked; what is damaged is left out."""
+    """The publications of a destination behind an offset, checked; damaged ones are left out."""
 
     def __init__(self, connection: sqlite3.Connection, destination: str, which: tuple[int, int], with_data: bool):
         self.are_damaged = False
@@ -155,16 +123,16 @@ class _Rows:
         self._which = which
         self._with_data = with_data
 
-    def cut(self, most: int | None) -> tuple[list[Kept], bool]:
-        """Return as many as `most` bytes hold, and if there are more. Raises sqlite3.Error."""
+    def cut(self, max_bytes: int | None) -> tuple[list[Kept], bool]:
+        """Return as many as `max_bytes` bytes hold, and whether there are more. Raises sqlite3.Error."""
         try:
-            return cut(self._checked(), most)
+            return cut(self._checked(), max_bytes)
         except sqlite3.OperationalError as error:
             if not sqlite_file.is_not_text(error):
                 raise
-        self._connection.text_factory = _decode_damaged  # one row is damaged, and the others can be had
+        self._connection.text_factory = _decode_damaged  # one row is damaged, and the others can still be read
         try:
-            return cut(self._checked(), most)
+            return cut(self._checked(), max_bytes)
         finally:
             self._connection.text_factory = str
 

@@ -1,119 +1,124 @@
-"""What an SQLite store drops, and when: what expired, what takes too much room, destinations without history, old keys.
+"""What an SQLite store drops, and when: expired and surplus publications, destinations without history, old keys.
 
-It is done in steps of a millisecond, on behalf of the pushes and once a second. A destination is looked at when it is
-`due`: by then something of it expired, or it had no history for as long as it takes to be forgotten.
+It works in steps of a millisecond, on behalf of the pushes and once a second. A destination is looked at when it is
+`due`: by then something of it has expired, or it has had no history for as long as it takes to be forgotten.
 """
 
-import time
-from typing import Any
-
-from .sqlite_reading import Reading
 from .sqlite_rows import Cursor, seconds, text, whole
+from .sqlite_writer import GRAIN, Writer
+from .store import Deadline, Limits
 
-GRAIN = 60.0  # seconds that what expired may lie on the disk: sweeping looks at a destination no more often
-EVICT = 16  # publications that one destination loses at a time where all take too much room
+EVICT = 16  # publications that one destination loses at a time when all together take too much room
 EXPIRE = 256  # the oldest of a destination that are looked at together; what expired behind them can wait
 
+_Row = tuple[int, bool, float]  # offset, own, expires
 
-class Retention(Reading):
-    """The part of SQLiteBroker that sweeps; what it works on is declared there."""
 
-    _writer: Any
-    _pages: int
-    _is_file_commit: bool
-    _uncommitted: int
-    _staged: dict[str, Cursor]
+class Retention:
+    """Drops what the limits no longer allow, inside the writer's transaction. Its methods raise ERRORS."""
 
-    def _sweep(self) -> bool:
-        self._is_file_commit = self._is_file_commit or not self._uncommitted
-        self._write_rows()
-        end, now, looks = time.monotonic() + self.SWEEP_SECONDS, self._clock(), 0
-        while self._sweep_destination(now) or self._sweep_keys(now):
-            looks += 1
-            if time.monotonic() > end and (looks >= self.SWEEP_LEAST or not self._is_over()):
+    def __init__(self, writer: Writer, limits: Limits):
+        self._writer = writer
+        self._limits = limits
+
+    def run(self, now: float) -> bool:
+        """Drop a little; return whether there is more to drop."""
+        writer = self._writer
+        writer.must_commit = writer.must_commit or not writer.uncommitted
+        writer.write_rows()
+        deadline = Deadline(self._limits)
+        while self._look_at_next(now) or self._forget_keys(now):
+            if deadline.is_over(self._is_crowded):
                 return True
         return False
 
-    def _sweep_destination(self, now: float) -> bool:
-        """Look at the destination that is due next, or whose history is the oldest where all take too much room."""
-        over = self._is_over()
-        first = self._writer.execute("SELECT name, due, quiet FROM destinations ORDER BY due LIMIT 1").fetchone()
-        if first is None or (seconds(first[1]) > now and not over):
-            return self._sweep_future(now)
-        name, due, quiet = text(first[0]), *first[1:]
-        cursor = self._cursor(name, now)
+    def _look_at_next(self, now: float) -> bool:
+        """Look at the destination that is due next, or at the one with the oldest history if there is too much.
+
+        Returns False if there is none.
+        """
+        is_crowded = self._is_crowded()
+        connection = self._writer.connection
+        first = connection.execute("SELECT name, due, quiet FROM destinations ORDER BY due LIMIT 1").fetchone()
+        if first is None or (seconds(first[1]) > now and not is_crowded):
+            return self._look_at_future(now)
+        name, due, quiet = text(first[0]), first[1], first[2]
+        cursor = self._writer.cursor(name, now)
         oldest = "SELECT offset, own, expires FROM publications WHERE destination = ? ORDER BY offset LIMIT ?"
-        found = self._writer.execute(oldest, (cursor.id, EVICT if over else EXPIRE)).fetchall()
+        found = connection.execute(oldest, (cursor.id, EVICT if is_crowded else EXPIRE)).fetchall()
         rows = [(whole(offset), bool(own), seconds(expires)) for offset, own, expires in found]
         gone = [row for row in rows if row[2] <= now]
-        if over and not gone and not self._due_of(cursor.id, now) > due:
+        if is_crowded and not gone and not self._due_of(cursor.id, now) > due:
             gone = [(offset, False, expires) for offset, _, expires in rows]
             if not gone:
-                quiet = cursor.offset  # there is nothing but its name, and no room for that
+                quiet = cursor.offset  # it has nothing but its name, and there is no room for that
         self._drop(name, cursor, gone, quiet, now)
         return True
 
-    def _is_over(self) -> bool:
-        (count,) = self._writer.execute("PRAGMA page_count").fetchone()
-        if count <= self._pages:
-            return False
-        return count - self._writer.execute("PRAGMA freelist_count").fetchone()[0] > self._pages
+    def _is_crowded(self) -> bool:
+        connection, most = self._writer.connection, self._writer.max_pages
+        count = whole(connection.execute("PRAGMA page_count").fetchone()[0])
+        return count > most and count - whole(connection.execute("PRAGMA freelist_count").fetchone()[0]) > most
 
     def _due_of(self, id_: int, now: float) -> float:
-        """When a destination's oldest publication expires, and GRAIN; 0 where it has no history.
+        """Return when a destination's oldest publication expires, plus GRAIN; 0 if it has no history.
 
-        A clock that was set back leaves expiries in a far future: look again after one history_ttl all the same.
+        A clock that was set back leaves expiries in a far future: look again after one history_ttl at the latest.
         """
         first = "SELECT expires FROM publications WHERE destination = ? ORDER BY offset LIMIT 1"
-        found = self._writer.execute(first, (id_,)).fetchone()
-        return min(seconds(found[0]), now + self.history_ttl) + GRAIN if found else 0.0
+        found = self._writer.connection.execute(first, (id_,)).fetchone()
+        return min(seconds(found[0]), now + self._limits.history_ttl) + GRAIN if found else 0.0
 
-    def _drop(
-        self, name: str, cursor: Cursor, gone: list[tuple[int, bool, float]], quiet: int | None, now: float
-    ) -> None:
-        """Drop publications of a destination, and see when to look at it again. Where it had none: forget it.
+    def _drop(self, name: str, cursor: Cursor, gone: list[_Row], quiet: int | None, now: float) -> None:
+        """Drop publications of a destination, and set when to look at it again; forget it if it had none.
 
-        It is forgotten where a whole FORGET_AFTER lies between two looks, and nothing was pushed between them.
+        It is forgotten if a whole `forget_after` lies between two looks and nothing was pushed between them.
         """
+        connection = self._writer.connection
         rows = [(cursor.id, offset) for offset, _, _ in gone]
-        self._writer.executemany("DELETE FROM publications WHERE destination = ? AND offset = ?", rows)
+        connection.executemany("DELETE FROM publications WHERE destination = ? AND offset = ?", rows)
         trimmed = max([cursor.trimmed, *(offset for offset, own, _ in gone if not own)])
         due = self._due_of(cursor.id, now)
         if not due and not gone and quiet == cursor.offset:
             self._forget(name, cursor)
             return
-        quiet, due = (None, due) if due else (cursor.offset, now + self.FORGET_AFTER)
-        self._writer.execute(
+        quiet, due = (None, due) if due else (cursor.offset, now + self._limits.forget_after)
+        connection.execute(
             "UPDATE destinations SET offset = ?, trimmed = ?, due = ?, quiet = ? WHERE id = ?",
             (cursor.offset, trimmed, due, quiet, cursor.id),
         )
-        self._staged[name] = cursor._replace(trimmed=trimmed, due=due)
+        self._writer.staged[name] = cursor._replace(trimmed=trimmed, due=due)
 
     def _forget(self, name: str, cursor: Cursor) -> None:
-        """Forget a destination. Those that are made later count on from its offset, so no position comes twice."""
-        self._is_file_commit = True  # a floor that somebody was told of must not be lost with this process
-        self._floor = max(self._floor, cursor.offset)
-        self._writer.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (self._floor,))
-        self._writer.execute("DELETE FROM destinations WHERE id = ?", (cursor.id,))
-        self._staged.pop(name, None)
-        self._cursors.pop(name, None)
-        self._lost_cursors.pop(name, None)
+        """Forget a destination. Destinations that are created later count on from its offset: no position repeats."""
+        writer = self._writer
+        writer.must_commit = True  # clients may learn of this floor, so it must not be lost with this process
+        writer.floor = max(writer.floor, cursor.offset)
+        writer.connection.execute("UPDATE meta SET value = ? WHERE name = 'floor'", (writer.floor,))
+        writer.connection.execute("DELETE FROM destinations WHERE id = ?", (cursor.id,))
+        writer.staged.pop(name, None)
+        writer.cursors.pop(name, None)
+        writer.lost_cursors.pop(name, None)
 
-    def _sweep_future(self, now: float) -> bool:
-        """Make a destination due that a clock since set back made due in a far future."""
-        horizon = now + self.FORGET_AFTER + self.history_ttl + GRAIN
-        last = self._writer.execute("SELECT id, name, due FROM destinations ORDER BY due DESC LIMIT 1").fetchone()
+    def _look_at_future(self, now: float) -> bool:
+        """Move forward a destination that is due in a far future because the clock was set back since."""
+        horizon = now + self._limits.forget_after + self._limits.history_ttl + GRAIN
+        last = self._writer.connection.execute(
+            "SELECT id, name, due FROM destinations ORDER BY due DESC LIMIT 1"
+        ).fetchone()
         if last is None or seconds(last[2]) <= horizon:
             return False
-        cursor = self._cursor(text(last[1]), now)
-        self._staged[last[1]] = cursor._replace(due=self._due_by(cursor.id, cursor.due, now))
+        cursor = self._writer.cursor(text(last[1]), now)
+        self._writer.staged[last[1]] = cursor._replace(due=self._writer.due_by(cursor.id, cursor.due, now))
         return True
 
-    def _sweep_keys(self, now: float) -> bool:
-        """Forget some of the oldest keys."""
-        ends = self._writer.execute("SELECT (SELECT min(id) FROM keys), (SELECT max(id) FROM keys)").fetchone()
+    def _forget_keys(self, now: float) -> bool:
+        """Forget some of the oldest keys; return whether there were any to forget."""
+        connection = self._writer.connection
+        ends = connection.execute("SELECT (SELECT min(id) FROM keys), (SELECT max(id) FROM keys)").fetchone()
         if ends[0] is None:
             return False
-        crowded = whole(ends[1]) - whole(ends[0]) >= self.MAX_KEYS
+        is_crowded = whole(ends[1]) - whole(ends[0]) >= self._limits.max_keys
         delete = "DELETE FROM keys WHERE id < ? AND (created <= ? OR ?)"
-        return self._writer.execute(delete, (ends[0] + 64, now - self.KEY_TTL, crowded)).rowcount > 0
+        arguments = (ends[0] + 64, now - self._limits.key_ttl, is_crowded)
+        return connection.execute(delete, arguments).rowcount > 0

@@ -1,6 +1,7 @@
 """What is read of an SQLite file, checked: SQLite has no checksums, so damage may look like data."""
 
 import math
+import sqlite3
 import struct
 import zlib
 from typing import Any, NamedTuple
@@ -11,6 +12,10 @@ from .publication import Kept
 from .sqlite_file import Damaged
 
 MOST = 1 << 62  # no offset and no id gets there
+
+FLOOR = "SELECT value FROM meta WHERE name = 'floor'"
+_FIND = "SELECT id, offset, trimmed, acked, due FROM destinations WHERE name = ?"
+_NEWEST = "SELECT offset, trimmed FROM publications WHERE destination = ? ORDER BY offset DESC LIMIT 1"
 
 _TIMES = struct.Struct("<ddq")
 
@@ -41,7 +46,8 @@ def seconds(value: Any) -> float:
     """Return a time. Raises Damaged if it is none."""
     if type(value) not in (int, float) or not math.isfinite(value):
         raise Damaged("a time in it is none that the relay writes")
-    return value
+    finite: float = value
+    return finite
 
 
 def text(value: Any) -> str:
@@ -60,6 +66,12 @@ def cursor_of(row: tuple[Any, ...], newest: tuple[Any, ...] | None) -> Cursor:
     if trimmed > offset or acked > offset:
         raise Damaged("a destination has lost or acknowledged what was never pushed")
     return cursor
+
+
+def find_cursor(connection: sqlite3.Connection, name: str) -> Cursor | None:
+    """Return where a destination stands, by what the file says; None if it is not there. Raises ERRORS."""
+    found = connection.execute(_FIND, (name,)).fetchone()
+    return None if found is None else cursor_of(found, connection.execute(_NEWEST, (found[0],)).fetchone())
 
 
 def data_sum(data: str, created: float, expires: float, own: bool) -> int:

@@ -264,7 +264,7 @@ class Histories(RuleBasedStateMachine):
 
     def note_who_is_live(self):
         """Note what may be handed out now: connected pages must receive it, even if it is not kept, or not for all."""
-        waiting = {item.publication for stripe in self.desk.broker._stripes for item in stripe.queue}
+        waiting = {item.publication for stripe in self.desk.broker._dispatcher.stripes for item in stripe.queue}
         waiting = {(publication.destination, publication.position) for publication in waiting}
         for name in self.names:
             destination = COOKIE if name == "me" else name

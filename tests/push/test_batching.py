@@ -16,7 +16,9 @@ from pushrelay.errors import Refused, StoreError
 from pushrelay.push import batching
 from pushrelay.push.batching import Batcher
 from pushrelay.store.dispatch import Pending
-from pushrelay.store.memory import MemoryBroker
+from pushrelay.store.local_broker import LocalBroker
+from pushrelay.store.memory import MemoryStore
+from pushrelay.store.store import Limits
 
 
 class Poller:
@@ -34,29 +36,30 @@ class Poller:
             callback(*args)
 
 
-class Store(MemoryBroker):
-    """Counts its transactions, and can be stuck or broken."""
+class Store(MemoryStore):
+    """Counts its transactions, and can be stuck or broken. It has a broker."""
 
     def __init__(self, deliver=lambda publication, skip_sid: 1):
-        super().__init__(deliver)
+        super().__init__(Limits())
         self.transactions = []
         self.free = threading.Event()
         self.free.set()
         self.trouble = None
-        self.start()
+        self.broker = LocalBroker(self, deliver, Limits())
+        self.broker.start()
 
-    def _store(self, items, now):
+    def append(self, items, *options):
         self.transactions.append([item.data for item in items])
         assert self.free.wait(DEADLINE)
         if self.trouble:
             raise self.trouble
-        super()._store(items, now)
+        super().append(items, *options)
 
 
 @pytest.fixture
 def parts():
     store, poller = Store(), Poller()
-    return store, poller, Batcher(store)
+    return store, poller, Batcher(store.broker)
 
 
 def add(batcher, poller, told, *values):
@@ -132,7 +135,7 @@ def test_a_transaction_is_not_larger_than_its_publishers_can_wait_for(parts):
 
 def test_nothing_is_left_behind_when_many_threads_add_at_once():
     store, calls = Store(), queue.SimpleQueue()
-    batcher, told, count = Batcher(store), itertools.count(), 8 * 500
+    batcher, told, count = Batcher(store.broker), itertools.count(), 8 * 500
 
     class Threads:
         """A poller whose calls are made by other threads, at once."""

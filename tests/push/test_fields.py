@@ -83,9 +83,9 @@ def test_two_pushes_of_one_batch_with_one_key_and_other_contents_are_not_one(bro
 def test_a_restart_forgets_neither_a_key_nor_its_contents(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "paid", key="7")])
-    broker._journal.close(False)  # as kill -9 leaves it: what was accepted is in the journal alone
-    broker._journal = None
-    broker._writer.rollback()
+    broker._store._files.journal.close(False)  # as kill -9 leaves it: what was accepted is in the journal alone
+    broker._store._files._has_journal = False
+    broker._store._writer.connection.rollback()
     broker.close()
     again = open_at(tmp_path / "relay.db")
     assert again.publish([Draft("42", "shipped", key="7")])[0].reused

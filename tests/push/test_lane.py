@@ -35,7 +35,7 @@ def loaded(**settings):
     """Return a relay whose store is open, and whose positions do not depend on chance."""
     module = load_relay(**settings)
     module.relay.maintenance.start()
-    module.relay.broker.epoch = "epoch"
+    module.relay.broker._store.epoch = "epoch"
     return module
 
 

@@ -71,14 +71,14 @@ def test_a_second_register_does_not_count_what_is_committed_and_not_yet_queued(d
     desk.push("42", "before")
     desk.connect("page")
     desk.register("page", "42")
-    committed, go_on, transact = threading.Event(), threading.Event(), desk.broker._transact
+    committed, go_on, transact = threading.Event(), threading.Event(), desk.broker._store.transact
 
     def transact_and_wait(jobs):
         transact(jobs)
         committed.set()
         assert go_on.wait(DEADLINE)
 
-    desk.broker._transact = transact_and_wait
+    desk.broker._store.transact = transact_and_wait
     pushing = in_thread(desk.push, "42", "x")
     assert committed.wait(DEADLINE)
     try:
@@ -343,14 +343,14 @@ def test_a_replay_reads_the_store_in_pages(desk, monkeypatch):
     monkeypatch.setattr(replay, "PAGE_BYTES", 3000)
     values = [str(n) + "x" * (n * 37 % 5000) for n in range(60)]
     desk.push("42", *values)
-    pages, page = [], desk.broker._page
+    pages, read = [], desk.broker._store.read
 
-    def noted(destination, since, most=None, with_data=True):
-        kept, tip, more = page(destination, since, most, with_data)
-        pages.extend([kept] if with_data else [])
-        return kept, tip, more
+    def noted(destination, after, max_bytes=None, with_data=True):
+        page = read(destination, after, max_bytes, with_data)
+        pages.extend([page.kept] if with_data else [])
+        return page
 
-    monkeypatch.setattr(desk.broker, "_page", noted)
+    monkeypatch.setattr(desk.broker._store, "read", noted)
     desk.connect("page")
     assert desk.register("page", "42", since=desk.since(0))["42"]["recovered"]
     assert desk.got("page") == values
@@ -509,14 +509,14 @@ def test_a_page_that_registers_again_behind_a_lost_store_gets_a_position_of_the_
 
 def failing_at(desk, name):
     """Let the history of one destination be unreadable from its second page on, or at once if it is "at once"."""
-    page = desk.broker._page
+    page = desk.broker._store.read
 
     def fail(destination, *args, **options):
         if destination == name:
             raise StoreError("away")
         return page(destination, *args, **options)
 
-    desk.broker._page = fail
+    desk.broker._store.read = fail
 
 
 def test_a_register_whose_second_id_fails_leaves_the_socket_in_no_room(desk):

@@ -186,7 +186,7 @@ class BrokerContract:
 
         broker = self.open(deliver=deliver)
         names = (f"other{i}" for i in range(10_000))
-        other = next(name for name in names if broker._stripe(name) is not broker._stripe("slow"))
+        other = next(name for name in names if broker._stripe_of(name) is not broker._stripe_of("slow"))
         thread = threading.Thread(target=self.push, args=(broker, "slow", "x"))
         thread.start()
         assert blocked.wait(DEADLINE)
@@ -333,14 +333,14 @@ class BrokerContract:
     def test_what_is_committed_but_not_handed_out_yet_comes_once(self):
         broker = self.open()
         self.push(broker, "42", "before")
-        committed, go_on, transact = threading.Event(), threading.Event(), broker._transact
+        committed, go_on, transact = threading.Event(), threading.Event(), broker._store.transact
 
         def transact_and_wait(jobs):
             transact(jobs)
             committed.set()
             assert go_on.wait(DEADLINE)
 
-        broker._transact = transact_and_wait
+        broker._store.transact = transact_and_wait
         thread = threading.Thread(target=self.push, args=(broker, "42", "x"))
         thread.start()
         assert committed.wait(DEADLINE)
@@ -354,7 +354,8 @@ class BrokerContract:
         """The store is read before the list of what is being committed: in the other order it would come twice."""
         broker = self.open()
         self.push(broker, "42", "before")
-        committed, go_on, transact, tip = threading.Event(), threading.Event(), broker._transact, broker._tip
+        committed, go_on = threading.Event(), threading.Event()
+        transact, tip = broker._store.transact, broker._store.tip
         workers = []
 
         def transact_and_wait(jobs):
@@ -364,15 +365,15 @@ class BrokerContract:
 
         def tip_while_committing(destination):
             if not workers and threading.current_thread() is threading.main_thread():
-                broker._transact = transact_and_wait
+                broker._store.transact = transact_and_wait
                 workers.append(threading.Thread(target=self.push, args=(broker, "42", "x")))
                 workers[0].start()
                 assert committed.wait(DEADLINE)
             return tip(destination)
 
-        broker._tip = tip_while_committing
+        broker._store.tip = tip_while_committing
         _, got = self.recover(broker, "42", f"{broker.epoch}:0")
-        broker._transact = transact
+        broker._store.transact = transact
         go_on.set()
         workers[0].join(DEADLINE)
         assert data(got) == ["before", "x"]
@@ -402,14 +403,14 @@ class BrokerContract:
 
             def append(this, item):
                 super().append(item)
-                with broker._stripe("42").lock:
-                    broker._stripe("42").drain(broker._deliver)
+                with broker._stripe_of("42").lock:
+                    broker._stripe_of("42").drain()
                 results.extend(self.recover(broker, "42", since) for since in (None, f"{broker.epoch}:1"))
 
         self.push(broker, "42", "first")
-        broker._stripe("42").queue = Queue()
+        broker._stripe_of("42").queue = Queue()
         self.push(broker, "42", "second", "third")
-        broker._stripe("42").queue = collections.deque()
+        broker._stripe_of("42").queue = collections.deque()
         self.push(broker, "42", "fourth")
         assert len(results) == 4
         for number, (recovery, got) in enumerate(results):
@@ -440,7 +441,7 @@ class BrokerContract:
 
         with pytest.raises(OSError, match="gone"):
             broker.recover("42", f"{broker.epoch}:0", send, lambda: pytest.fail("it joined"))
-        assert broker._stripe("42").live_queues == {}
+        assert broker._stripe_of("42").live_queues == {}
         assert self.push(broker, "42", "y")[0].connections == 0
 
     # Acknowledgements.
@@ -551,7 +552,7 @@ class BrokerContract:
 
     def test_old_keys_are_swept(self):
         broker = self.open()
-        broker.MAX_KEYS = 100
+        broker._archive.limits.max_keys = 100
         for i in range(300):
             self.push(broker, "42", "x", key=f"{i}")
         self.sweep(broker)
@@ -644,7 +645,7 @@ class TestMemoryBroker(BrokerContract):
     url = "memory:"
 
     def bytes_of(self, broker):
-        return broker._bytes
+        return broker._store._bytes
 
     def test_each_start_has_an_epoch_of_its_own(self):
         assert self.open().epoch != self.open().epoch
@@ -655,7 +656,8 @@ class TestSQLiteBroker(BrokerContract):
 
     def bytes_of(self, broker):
         pages, free = (
-            broker._writer.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
+            broker._store._writer.connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count")
         )
         return (pages - free) * 4096
 
@@ -684,7 +686,7 @@ class TestSQLiteBroker(BrokerContract):
     "url", ["", "memory", "memory:x", "sqlite:", "sqlite", "sqlite://relay.db", "mysql:x", "redis"]
 )
 def test_a_broker_that_does_not_exist_is_refused_with_what_to_write(url):
-    with pytest.raises(ValueError, match="memory: or sqlite:FILE"):
+    with pytest.raises(ValueError, match="memory:, or sqlite: and a file"):
         open_broker(url, lambda publication, skip_sid: 0)
 
 

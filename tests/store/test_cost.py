@@ -46,7 +46,7 @@ def test_a_large_store_costs_pushes_and_recoveries_no_more_time_than_an_empty_on
 
     def recover(broker, name):
         def recovery():
-            since = f"{broker.epoch}:{broker._tip(name).offset - 20}"
+            since = f"{broker.epoch}:{broker._store.tip(name).offset - 20}"
             assert broker.recover(name, since, lambda publication: None, lambda: None).replayed == 20
 
         return recovery

@@ -116,7 +116,7 @@ def before_the_damage(path, open_at, durability="process"):
     push(broker, "in the database")
     broker.ack("read", push(broker, "all that there was", destination="read")[0])
     broker.flush()
-    broker._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    broker._store._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for number in range(3):
         push(broker, f"in the WAL {number}")
         broker.flush()
@@ -236,10 +236,10 @@ def fails(*_):
 def test_a_full_disk_while_the_store_is_reopened_loses_nothing_and_takes_nothing_for_lost(path, open_at, monkeypatch):
     need(hasattr(os, "posix_fallocate"), "posix_fallocate")
     broker = open_at(path)
-    broker._broken = True
+    broker._store._files.is_broken = True
     seen = push(broker, "x")[0]
     for function in ("replace", "posix_fallocate"):
-        broker._broken = True
+        broker._store._files.is_broken = True
         with monkeypatch.context() as patch, pytest.raises(StoreError, match="free some space"):
             patch.setattr(os, function, fails, raising=False)
             push(broker, "refused")
@@ -378,12 +378,12 @@ def test_an_older_copy_that_is_moved_into_place_while_the_relay_works_is_noticed
 
 def test_what_fails_with_a_journal_that_was_cut_is_done_again_from_memory(path, open_at):
     broker = open_at(path)
-    broker._writer.execute("PRAGMA max_page_count=20")
+    broker._store._writer.connection.execute("PRAGMA max_page_count=20")
     push(broker, *range(3))
     os.truncate(f"{path}-recent", 0)
     with pytest.raises(StoreError, match="full"):
         push(broker, "y" * 300_000)
-    broker._writer.execute("PRAGMA max_page_count=100000")
+    broker._store._writer.connection.execute("PRAGMA max_page_count=100000")
     push(broker, "after")
     broker.flush()
     assert data(broker) == [0, 1, 2, "after"]
@@ -392,12 +392,12 @@ def test_what_fails_with_a_journal_that_was_cut_is_done_again_from_memory(path, 
 def test_a_push_that_the_journal_does_not_take_is_refused_and_leaves_no_trace(path, open_at):
     broker = open_at(path)
     push(broker, "before")
-    put = broker._journal.put
-    broker._journal.put = lambda _: (_ for _ in ()).throw(StoreError("the disk is full"))
+    put = broker._store._files.journal.put
+    broker._store._files.journal.put = lambda _: (_ for _ in ()).throw(StoreError("the disk is full"))
     with pytest.raises(StoreError, match="full"):
         push(broker, "refused")
     assert data(broker) == ["before"] and broker.position("42").endswith(":1")
-    broker._journal.put = put
+    broker._store._files.journal.put = put
     assert push(broker, "after")[0].endswith(":2")
     broker.flush()
     assert data(broker) == ["before", "after"]
@@ -408,7 +408,7 @@ def test_a_push_that_the_journal_does_not_take_is_refused_and_leaves_no_trace(pa
 
 def refused_start(path):
     broker = open_broker(f"sqlite:{path}", lambda *_: 1)
-    broker.BUSY_SECONDS = 0.1
+    broker._store._files.busy_seconds = 0.1
     with pytest.raises(StoreInUse, match="another relay works with this file"):
         broker.start()
 
@@ -493,7 +493,7 @@ def test_nothing_is_written_to_a_store_that_another_relay_has_locked(path, open_
     os.unlink(f"{path}-lock")
     other = sqlite_lock.StoreLock(str(path), 0.1)
     with contextlib.closing(other):
-        broker._until_check = 0  # as once a second
+        broker._store._files.until_check = 0  # as once a second
         for _ in range(3):
             with pytest.raises(StoreError, match="another relay"):
                 push(broker, "refused")
@@ -537,6 +537,11 @@ def sound(path, open_at):
     return broker.epoch, stored
 
 
+def set_clock(broker, clock):
+    """Let a broker's clock be another one from now on."""
+    broker._clock = broker._archive.clock = broker._store._writer._clock = clock
+
+
 def use(broker, epoch, stored):
     """All that a relay does with a store; nothing but StoreError may come of it, and nothing wrong without a word."""
     for name, publications in stored.items():
@@ -555,7 +560,7 @@ def use(broker, epoch, stored):
         with contextlib.suppress(StoreError, ValueError):
             broker.ack(name, f"{epoch}:3")
     for later in (0, 7200, 200_000):
-        broker._clock = lambda later=later: time.time() + later
+        set_clock(broker, lambda later=later: time.time() + later)
         with contextlib.suppress(StoreError):
             broker.sweep()
         with contextlib.suppress(StoreError):
@@ -672,7 +677,7 @@ def test_a_damaged_page_that_a_client_asks_for_again_and_again_does_not_delay_pu
     broker = open_at(path)
     reopenings = []
     for number in range(5):
-        with pytest.raises(StoreError, match="damaged"), broker._snapshot():
+        with pytest.raises(StoreError, match="damaged"), broker._store._reader.snapshot():
             error = sqlite3.DatabaseError("database disk image is malformed")
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error
@@ -688,7 +693,7 @@ def test_damage_is_logged_once_however_often_the_file_is_opened_again(path, open
     broker = open_at(path)
     for _ in range(3):
         assert not broker.history("user2", f"{epoch}:1").recovered
-        broker._broken = True
+        broker._store._files.is_broken = True
         broker.flush()
     assert caplog.text.count("is damaged") == 1
 
@@ -732,7 +737,7 @@ def test_a_store_that_no_relay_wrote_so_is_a_sentence_and_never_a_traceback(path
         sentences.append(error)
     else:
         for step in (broker.sweep, broker.flush, lambda: push(broker, "x", destination="user2")):
-            broker._clock = lambda: time.time() + 7200
+            set_clock(broker, lambda: time.time() + 7200)
             try:
                 step()
             except StoreError as error:

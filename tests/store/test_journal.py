@@ -15,8 +15,7 @@ import pytest
 from conftest import need
 
 from pushrelay.errors import StoreError
-from pushrelay.store import Draft, sqlite_file
-from pushrelay.store import sqlite as broker_sqlite
+from pushrelay.store import Draft, sqlite_file, sqlite_rows, sqlite_writer
 from pushrelay.store.journal import SIZE, Contents, Journal, new_of, read
 
 
@@ -242,15 +241,15 @@ def committed(path):
 
 def test_a_kill_between_two_commits_loses_nothing(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db", history_size=8)
-    broker.publish([Draft("42", "is_done")])
+    broker.publish([Draft("42", "committed")])
     broker.flush()
     broker.publish([Draft("42", {"ä": [1, None, "\n"]}, "order"), Draft("new", "x", key="once")])
     broker.publish([Draft("42", n) for n in range(40)])
-    broker.publish([Draft("dropped_ephemeral", "not kept", ttl=0), Draft("dropped_ephemeral", "kept", ttl=100)])
+    broker.publish([Draft("ephemeral", "not kept", ttl=0), Draft("ephemeral", "kept", ttl=100)])
     broker.ack("42", f"{broker.epoch}:7")
     assert committed(tmp_path / "relay.db") == 1
     again = open_at(killed(tmp_path / "relay.db", tmp_path / "copy.db"), history_size=8)
-    for destination in ("42", "new", "dropped_ephemeral"):
+    for destination in ("42", "new", "ephemeral"):
         assert history(again, destination) == history(broker, destination)
         assert again.position(destination) == broker.position(destination)
     assert again.acked("42") == f"{broker.epoch}:7"
@@ -288,7 +287,7 @@ def test_what_is_not_committed_is_read_by_everybody(tmp_path, open_at):
 
 
 def test_where_a_destination_stands_is_known_without_a_commit_however_many_there_are(tmp_path, open_at, monkeypatch):
-    monkeypatch.setattr(broker_sqlite.SQLiteBroker, "CURSORS", 10)
+    monkeypatch.setattr(sqlite_writer, "MAX_CURSORS", 10)
     broker = open_at(tmp_path / "relay.db")
     for n in range(50):
         broker.publish([Draft(str(n), "x"), Draft("always", n)])
@@ -305,12 +304,12 @@ def test_where_a_destination_stands_is_known_without_a_commit_however_many_there
 
 
 def test_the_offsets_that_are_kept_at_hand_have_a_bound(tmp_path, open_at, monkeypatch):
-    monkeypatch.setattr(broker_sqlite.SQLiteBroker, "CURSORS", 10)
+    monkeypatch.setattr(sqlite_writer, "MAX_CURSORS", 10)
     broker = open_at(tmp_path / "relay.db")
     for n in range(100):
         broker.publish([Draft(str(n), "x")])
     broker.flush()
-    assert len(broker._cursors) <= 10
+    assert len(broker._store._writer.cursors) <= 10
     assert {broker.position(str(n)) for n in range(100)} == {f"{broker.epoch}:1"}
 
 
@@ -325,12 +324,12 @@ def test_what_does_not_fit_is_committed_at_once(tmp_path, open_at):
 def test_a_transaction_that_fails_takes_nothing_with_it_that_was_accepted(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "before"), Draft("new", "x")])
-    broker._writer.execute("PRAGMA max_page_count=20")
+    broker._store._writer.connection.execute("PRAGMA max_page_count=20")
     with pytest.raises(StoreError, match="full"):
         broker.publish([Draft("42", "y" * SIZE)])
     assert [each.data for each in broker.history("42").publications] == ["before"]
     assert broker.position("new") == f"{broker.epoch}:1"
-    broker._writer.execute("PRAGMA max_page_count=100000")
+    broker._store._writer.connection.execute("PRAGMA max_page_count=100000")
     assert broker.publish([Draft("new", "after")])[0].position == f"{broker.epoch}:2"
     broker.flush()
     assert [each.data for each in broker.history("42").publications] == ["before"]
@@ -341,7 +340,7 @@ def test_after_a_transaction_that_failed_new_destinations_are_soon_stored_withou
     tmp_path, open_at, monkeypatch
 ):
     broker = open_at(tmp_path / "relay.db")
-    broker.publish([Draft("is_done", "x")])
+    broker.publish([Draft("committed", "x")])
     broker.flush()
     broker.publish([Draft("recent", "x")])
     with pytest.raises(StoreError):
@@ -350,9 +349,11 @@ def test_after_a_transaction_that_failed_new_destinations_are_soon_stored_withou
         broker.publish([Draft(name, "x")])
         broker.flush()
     looks = []
-    find = broker._find_in
-    monkeypatch.setattr(broker, "_find_in", lambda connection, name: looks.append(name) or find(connection, name))
-    names = ["is_done", "recent", "first", "second", "third"]
+    find = sqlite_rows.find_cursor
+    monkeypatch.setattr(
+        sqlite_rows, "find_cursor", lambda connection, name: looks.append(name) or find(connection, name)
+    )
+    names = ["committed", "recent", "first", "second", "third"]
     for number in (1, 2):
         assert {broker.position(name) for name in names[:-1]} == {f"{broker.epoch}:{number}"}
         broker.publish([Draft(name, "y") for name in names])
@@ -361,7 +362,7 @@ def test_after_a_transaction_that_failed_new_destinations_are_soon_stored_withou
 
 def test_what_was_accepted_and_cannot_be_committed_stays_and_is_committed_later(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
-    broker._writer.execute("PRAGMA max_page_count=20")
+    broker._store._writer.connection.execute("PRAGMA max_page_count=20")
     broker.publish([Draft("42", n) for n in range(3)] + [Draft("42", "y" * 200_000)])
     for _ in range(3):
         with pytest.raises(StoreError, match="full"):
@@ -373,7 +374,7 @@ def test_what_was_accepted_and_cannot_be_committed_stays_and_is_committed_later(
         assert broker.position("42") == f"{broker.epoch}:4"
     again = open_at(killed(tmp_path / "relay.db", tmp_path / "copy.db"))
     assert history(again) == history(broker)
-    broker._writer.execute("PRAGMA max_page_count=100000")
+    broker._store._writer.connection.execute("PRAGMA max_page_count=100000")
     assert broker.publish([Draft("42", "after")])[0].position == f"{broker.epoch}:5"
     broker.flush()
     assert committed(tmp_path / "relay.db") == 5
@@ -386,7 +387,7 @@ def forgetting(open_at, path, now):
     broker.flush()
     now[0] += 1000
     broker.sweep()
-    now[0] += 2 * broker.FORGET_AFTER
+    now[0] += 2 * broker._archive.limits.forget_after
     return broker
 
 
@@ -394,13 +395,13 @@ def test_what_is_new_and_not_committed_is_read_while_another_is_forgotten(tmp_pa
     now = [1_000_000.0]
     broker = forgetting(open_at, tmp_path / "relay.db", now)
     broker.publish([Draft("new", "x")])
-    seen, update = [], broker._commit
+    seen, update = [], broker._store._commit
 
     def look_and_commit():
         seen.append(broker.history("new", f"{broker.epoch}:0"))
         update()
 
-    broker._commit = look_and_commit
+    broker._store._commit = look_and_commit
     broker.sweep()
     seen.append(broker.history("new", f"{broker.epoch}:0"))
     assert [([each.data for each in one.publications], one.recovered) for one in seen] == [(["x"], True)] * 2
@@ -425,11 +426,11 @@ def test_what_was_to_be_forgotten_is_there_when_that_fails(tmp_path, open_at):
     broker.flush()
     now[0] += 1000
     broker.sweep()
-    commit, broker._commit_file = broker._commit_file, lambda: 1 / 0
-    now[0] += 2 * broker.FORGET_AFTER
+    commit, broker._store._files.commit = broker._store._files.commit, lambda: 1 / 0
+    now[0] += 2 * broker._archive.limits.forget_after
     with pytest.raises(StoreError):
         broker.sweep()  # it would have been forgotten by this
-    broker._commit_file = commit
+    broker._store._files.commit = commit
     assert broker.publish([Draft("42", "y")])[0].position == f"{broker.epoch}:2"
     broker.flush()
     assert [each.data for each in broker.history("42").publications] == ["y"]
@@ -437,7 +438,7 @@ def test_what_was_to_be_forgotten_is_there_when_that_fails(tmp_path, open_at):
 
 def test_a_start_that_fails_leaves_the_journal_for_the_next_one(tmp_path, open_at, monkeypatch):
     broker = open_at(tmp_path / "relay.db")
-    broker.publish([Draft(f"{n}", "x" * 100) for n in range(1000)] + [Draft("dropped_ephemeral", "x", ttl=0)])
+    broker.publish([Draft(f"{n}", "x" * 100) for n in range(1000)] + [Draft("ephemeral", "x", ttl=0)])
     copy = killed(tmp_path / "relay.db", tmp_path / "copy.db")
     connect = sqlite_file.connect
 
@@ -451,40 +452,40 @@ def test_a_start_that_fails_leaves_the_journal_for_the_next_one(tmp_path, open_a
         open_at(copy)
     again = open_at(copy)
     assert [len(history(again, f"{n}")) for n in range(1000)] == [1] * 1000
-    assert again.position("dropped_ephemeral") == f"{broker.epoch}:1"
+    assert again.position("ephemeral") == f"{broker.epoch}:1"
 
 
 def test_what_was_accepted_is_there_when_the_file_is_opened_anew_before_a_commit(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
-    broker.publish([Draft("42", "is_done")])
+    broker.publish([Draft("42", "committed")])
     broker.flush()
     broker.publish([Draft("42", "recent")])
-    broker._readers.close()
-    with pytest.raises(StoreError), broker._snapshot():
+    broker._store._files.readers.close()
+    with pytest.raises(StoreError), broker._store._reader.snapshot():
         error = sqlite3.OperationalError("disk I/O error")
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR
         raise error
     assert broker.publish([Draft("42", "after")])[0].position == f"{broker.epoch}:3"
-    assert [each.data for each in broker.history("42").publications] == ["is_done", "recent", "after"]
+    assert [each.data for each in broker.history("42").publications] == ["committed", "recent", "after"]
 
 
 def test_a_position_is_never_a_lower_one_while_the_file_is_opened_anew(tmp_path, open_at, monkeypatch):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("41", "x"), Draft("42", "x")])
     broker.flush()
-    told, find = [], broker._find_in
+    told, find = [], sqlite_rows.find_cursor
 
     def ask():
         with contextlib.suppress(StoreError):  # it may say that it does not know yet
             told.append(broker.position("42"))
 
     def find_and_ask(connection, name):
-        if connection is broker._writer:
+        if connection is broker._store._writer.connection:
             ask()
         return find(connection, name)
 
-    monkeypatch.setattr(broker, "_find_in", find_and_ask)
-    broker._broken = True
+    monkeypatch.setattr(sqlite_rows, "find_cursor", find_and_ask)
+    broker._store._files.is_broken = True
     broker.publish([Draft("43", "x")])
     ask()
     assert set(told) == {f"{broker.epoch}:1"}
@@ -507,7 +508,7 @@ def test_no_reader_misses_an_accepted_push_at_any_step_of_a_reopening(tmp_path, 
                 refused.add(str(error))
         return ask_before_each_line
 
-    broker._broken = True
+    broker._store._files.is_broken = True
     tracer = sys.gettrace()
     sys.settrace(ask_before_each_line)
     try:
@@ -538,7 +539,7 @@ def test_no_reader_misses_an_accepted_push_while_a_failed_transaction_is_repeate
                 pushes[0].join()
             return found
 
-    broker._cursors = Cursors(broker._cursors)
+    broker._store._writer.cursors = Cursors(broker._store._writer.cursors)
     assert broker.position("42") == f"{broker.epoch}:2"
     broker.flush()
     assert broker.position("42") == f"{broker.epoch}:2"

@@ -164,12 +164,12 @@ def test_a_store_that_goes_away_ends_the_answer_with_more(broker, monkeypatch):
     listing = opened.listing("42")
     pieces = listing.answer()
     begun = next(pieces)
-    page = opened._page
+    page = opened._store.read
 
     def away(*args, **options):
         raise module.StoreError("away")
 
-    opened._page = away
+    opened._store.read = away
     answer = json.loads(begun + "".join(pieces))
-    opened._page = page
+    opened._store.read = page
     assert answer["more"] and answer["publications"][-1]["data"] < 9 * 10**9

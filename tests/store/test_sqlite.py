@@ -212,7 +212,7 @@ def test_positions_stay_where_nothing_can_have_been_lost(path, open_at, tmp_path
 def test_sqlite_is_set_to_sync_each_commit_with_durability_power_and_not_with_process(path, open_at):
     for durability, synchronous in (("power", 2), ("process", 1)):
         broker = open_at(path.with_name(durability), durability=durability)
-        assert broker._writer.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+        assert broker._store._writer.connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
 
 
 def test_what_waits_for_a_commit_shares_the_next_one(path, open_at):
@@ -225,7 +225,7 @@ def test_what_waits_for_a_commit_shares_the_next_one(path, open_at):
             first.set()
             assert go_on.wait(DEADLINE)
 
-    broker._writer.set_trace_callback(slow_commit)
+    broker._store._writer.connection.set_trace_callback(slow_commit)
     threads = [threading.Thread(target=push, args=(broker, i)) for i in range(9)]
     threads[0].start()
     assert first.wait(DEADLINE)
@@ -244,7 +244,7 @@ def test_what_waits_for_a_commit_shares_the_next_one(path, open_at):
 
 def refusal(path, **options):
     broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 0, **options)
-    broker.BUSY_SECONDS = 0.1
+    broker._store._files.busy_seconds = 0.1
     with pytest.raises(StoreError) as error:
         broker.start()
     broker.close()
@@ -258,7 +258,7 @@ def test_a_second_relay_on_the_same_file_is_refused(path, open_at):
         link = path.with_name("link.db")
         link.symlink_to(path)
         broker = open_broker(f"sqlite:{link}", lambda publication, skip_sid: 0)
-        broker.BUSY_SECONDS = 0.1
+        broker._store._files.busy_seconds = 0.1
         with pytest.raises(StoreError, match="another relay"):
             broker.start()
     open_at(path).close()  # it was killed, and its lock with it
@@ -271,7 +271,7 @@ def test_requests_wait_for_a_relay_that_is_about_to_let_go_of_the_store(path, op
     before = open_at(path)
     position = push(before, "x")[0].position
     broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 0)
-    broker.BUSY_SECONDS = 0.1
+    broker._store._files.busy_seconds = 0.1
     maintenance = Maintenance(broker, patience=DEADLINE)
     request = threading.Thread(target=maintenance.ensure_open)
     request.start()
@@ -289,7 +289,7 @@ def test_requests_wait_for_a_relay_that_is_about_to_let_go_of_the_store(path, op
 def test_requests_do_not_wait_for_ever_for_a_relay_that_keeps_the_store(path, open_at):
     open_at(path)
     broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 0)
-    broker.BUSY_SECONDS = 0.1
+    broker._store._files.busy_seconds = 0.1
     maintenance = Maintenance(broker, patience=0.2)
     maintenance.ensure_open()
     assert not maintenance.started and "another relay" in maintenance.trouble
@@ -314,8 +314,8 @@ def test_an_older_relays_file_is_brought_to_the_newest_version_with_all_that_is_
     monkeypatch.setattr(sqlite_file, "MIGRATIONS", steps)
     broker = open_at(path)
     assert (data(broker), broker.position("42")) == (["kept"], position)
-    assert broker._writer.execute("PRAGMA user_version").fetchone() == (len(steps),)
-    assert broker._writer.execute("SELECT count(*) FROM more").fetchone() == (0,)
+    assert broker._store._writer.connection.execute("PRAGMA user_version").fetchone() == (len(steps),)
+    assert broker._store._writer.connection.execute("SELECT count(*) FROM more").fetchone() == (0,)
     push(broker, "new")
 
 
@@ -329,7 +329,9 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path, open_at, monkeyp
     monkeypatch.setattr(sqlite_file, "MIGRATIONS", steps)
     broker = open_at(path)
     assert data(broker) == ["kept"]
-    assert broker._writer.execute("SELECT count(*) FROM sqlite_master WHERE name = 'more'").fetchone() == (0,)
+    assert broker._store._writer.connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE name = 'more'"
+    ).fetchone() == (0,)
 
 
 def test_another_programs_file_is_refused_and_left_alone(path):
@@ -388,14 +390,14 @@ def test_on_a_full_disk_nothing_is_accepted_that_is_not_stored(disk, open_at):
 
 def test_when_the_database_may_not_grow_nothing_is_accepted_that_is_not_stored(path, open_at):
     broker = open_at(path, history_size=10**6)
-    broker._writer.execute("PRAGMA max_page_count=300")
+    broker._store._writer.connection.execute("PRAGMA max_page_count=300")
     count, error = fill(broker)
     assert "disk is full" in str(error)
     with pytest.raises(StoreError):
         broker.publish([Draft("other", 1), Draft("42", "x" * 50_000), Draft("42", 2, key="k")])
     assert broker.position("other") == f"{broker.epoch}:0"
     assert len(data(broker)) == count
-    broker._writer.execute("PRAGMA max_page_count=100000")
+    broker._store._writer.connection.execute("PRAGMA max_page_count=100000")
     receipts = broker.publish([Draft("other", 1), Draft("42", 2, key="k")])
     assert [receipt.position for receipt in receipts] == [f"{broker.epoch}:1", f"{broker.epoch}:{count + 1}"]
     assert not receipts[1].repeated
@@ -404,7 +406,7 @@ def test_when_the_database_may_not_grow_nothing_is_accepted_that_is_not_stored(p
 def test_nothing_is_delivered_that_could_not_be_stored(path):
     delivered = []
     broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: delivered.append(publication) or 1)
-    broker.BUSY_SECONDS = 0.05
+    broker._store._files.busy_seconds = 0.05
     broker.start()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -431,11 +433,11 @@ def test_another_program_that_locks_the_file_is_waited_for_and_named(path, open_
 def test_a_lock_that_lasts_is_waited_for_once_and_not_by_every_push(path, open_at):
     broker = open_at(path)
     waits = []  # milliseconds that SQLite waits for a lock from then on
-    broker._writer.set_trace_callback(
+    broker._store._writer.connection.set_trace_callback(
         lambda sql: waits.append(int(sql.partition("=")[2])) if sql.startswith("PRAGMA busy_timeout=") else None
     )
-    broker.BUSY_SECONDS = 0.2
-    broker._be_patient(True)
+    broker._store._files.busy_seconds = 0.2
+    broker._store._files.be_patient(True)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         begun = time.monotonic()
@@ -444,7 +446,7 @@ def test_a_lock_that_lasts_is_waited_for_once_and_not_by_every_push(path, open_a
                 push(broker, number)
         assert time.monotonic() - begun >= 0.2
         assert waits[0] == 200 and 0 <= waits[1] <= 20 and set(waits[2:]) <= {waits[1]}, waits
-        broker.BUSY_SECONDS = DEADLINE
+        broker._store._files.busy_seconds = DEADLINE
         other.execute("ROLLBACK")
         push(broker, "y")
         broker.flush()  # it has a lock of its own until then
@@ -468,7 +470,7 @@ def test_a_disk_that_becomes_read_only_is_named_and_it_goes_on_afterwards(disk, 
     try:
         with pytest.raises(StoreError):
             push(broker, "x")
-            broker._broken = True
+            broker._store._files.is_broken = True
             push(broker, "x")
     finally:
         subprocess.run(["chattr", "-i", str(disk / "relay.db"), str(disk / "relay.db-wal")], check=True)
@@ -480,7 +482,7 @@ def test_a_file_that_is_damaged_is_named_and_a_new_one_taken_once_it_is_moved_aw
     broker = open_at(path)
     push(broker, *range(1000))
     broker.flush()
-    broker._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    broker._store._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     epoch = broker.epoch
     with path.open("r+b") as file:
         file.write(b"\xff" * path.stat().st_size)
@@ -513,13 +515,13 @@ def test_a_file_that_was_removed_is_noticed(path, open_at):
 
 def test_the_file_and_its_wal_stay_small_whatever_is_pushed_and_read(path, open_at):
     broker = open_at(path, history_bytes=2 << 20)
-    broker.WAL_BYTES = 4 << 20
-    broker._writer.execute("PRAGMA wal_autocheckpoint=200")
+    broker._store._files.wal_bytes = 4 << 20
+    broker._store._writer.connection.execute("PRAGMA wal_autocheckpoint=200")
     done = threading.Event()
 
     def read():
         while not done.is_set():
-            with broker._snapshot() as connection:
+            with broker._store._reader.snapshot() as connection:
                 connection.execute("SELECT count(*) FROM destinations").fetchall()
 
     readers = [threading.Thread(target=read) for _ in range(3)]

@@ -1,0 +1,58 @@
+"""Where the publications of each destination are between the store and the sockets."""
+
+from .dispatch import Deliver, LiveQueue, Stripe
+from .publication import Delivered, Tip, offset_in
+from .store import Store
+
+STRIPES = 64  # locks that the destinations share; far more than there are threads, so two threads seldom meet
+
+
+class Dispatcher:
+    """The stripes of all destinations, and where the publications of each destination stand between store and sockets.
+
+    `deliver` is called by one thread at a time for each destination, in the order of the offsets.
+    """
+
+    def __init__(self, store: Store, deliver: Deliver):
+        self._store = store
+        # For each destination in the present transaction, its first offset that is not in its stripe's queue yet. All
+        # threads read it. The thread in the transaction changes it, and Stripe.drain() advances entries.
+        self.committing: dict[str, int] = {}
+        self.stripes = [Stripe(self.committing, deliver) for _ in range(STRIPES)]
+
+    def stripe_of(self, destination: str) -> Stripe:
+        """Return the stripe of a destination."""
+        return self.stripes[hash(destination) % STRIPES]
+
+    def reached(self, destination: str, tip: Tip | None = None) -> int:
+        """Return the offset up to which everything is in the stripe's queue or was handed out.
+
+        The caller holds the stripe's lock. `tip` is the destination's, if the caller has just read it.
+
+        What is being committed does not count yet, though it may be in the store already: it will come through the
+        queue. The order matters: the store is asked first, so what it does not know yet is committed later.
+        """
+        offset = (tip or self._store.tip(destination)).offset
+        first = self.committing.get(destination)
+        return offset if first is None else min(offset, first - 1)
+
+    def delivered(self, stripe: Stripe, destination: str) -> Delivered:
+        """Hand out what is queued, and return how far the destination's sockets are.
+
+        The caller holds the stripe's lock, so it may let a newcomer join at this very point. Raises StoreError.
+        """
+        while True:
+            epoch, last = self._store.epoch, 0
+            tip = self._store.tip(destination)
+            reached = self.reached(destination, tip)
+            if stripe.queue:  # what is queued after this check is handed out to newcomers too
+                live_queue = LiveQueue()
+                stripe.attach(destination, live_queue)
+                try:
+                    stripe.drain()
+                finally:
+                    stripe.detach(destination, live_queue)
+                last = offset_in(live_queue.last, epoch) or 0
+            if epoch == self._store.epoch:  # otherwise the tip may belong to either epoch
+                offset = max(reached, last)
+                return Delivered(epoch, offset, max(tip.offset, offset))

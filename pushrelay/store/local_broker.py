@@ -1,0 +1,257 @@
+"""The broker whose order is this process's: publications of this process, over any store.
+
+A publication is stored in a transaction that it shares with others (group_commit.py), queued with others of its stripe
+in the order of the offsets, and handed out by whoever holds the stripe's lock (dispatch.py).
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pushrelay.errors import StoreError
+
+from .archive import Archive
+from .delivery import Dispatcher
+from .dispatch import NOT_STORED, Deliver, Pending
+from .group_commit import GroupCommit, Job
+from .keys import Keys
+from .listing import MAX_BYTES, Listing
+from .publication import Delivered, Draft, History, Publication, Receipt, Recovery, offset_in, position_of
+from .replay import Replay
+from .store import CLOSED, Limits, Store
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY = 64  # publications between two sweeps; each sweep can drop more than that
+
+
+class LocalBroker:
+    """A Broker: see there for its methods.
+
+    `deliver(publication, skip_sid)` hands one publication to the sockets of its destination and returns their number.
+    It is called by one thread at a time for each destination, in the order of the offsets, and must not call the
+    broker itself. `clock` returns the seconds since 1970.
+    """
+
+    def __init__(self, store: Store, deliver: Deliver, limits: Limits, clock: Callable[[], float] = time.time):
+        self.trouble: str | None = None  # why the last transaction stored nothing, until one does
+        self._store = store
+        self._clock = clock
+        self._group_commit = GroupCommit(self._run)
+        self._keys = Keys(store)
+        self._archive = Archive(store, limits, clock)
+        self._dispatcher = Dispatcher(store, deliver)
+        self._stripe_of = self._dispatcher.stripe_of
+        self._committing = self._dispatcher.committing
+        self._placed: list[Pending] = []  # the items of the present transaction, in order
+        self._unavailable: str | None = CLOSED  # why there are no transactions; None if there are
+        self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
+
+    @property
+    def epoch(self) -> str:
+        """The store's epoch."""
+        return self._store.epoch
+
+    def start(self) -> None:
+        """Open the store. Raises StoreError with what is wrong and what to do; it may be called again then."""
+        try:
+            self._store.open()
+        except StoreError as error:
+            self._unavailable = str(error)
+            raise
+        self._unavailable = self.trouble = None
+
+    # Publishing.
+
+    def publish(self, drafts: list[Draft]) -> list[Receipt]:
+        """Store drafts in one transaction, hand each out, and return their receipts in the same order."""
+        items = [Pending(*draft) for draft in drafts]
+        self.publish_pending(items)
+        return [item.receipt() for item in items]
+
+    def publish_pending(self, items: list[Pending]) -> None:
+        """Store items in one transaction, and hand each out."""
+        if items:
+            self.store(items)
+            self.hand_out(items)
+            self.sweep_after(len(items))
+
+    def store(self, items: list[Pending]) -> None:
+        """Store items in one transaction. Raises StoreError; then none was stored."""
+        self._group_commit.run(lambda: self._store.append(items, self._clock(), self._place, self._keys.is_repeat))
+
+    def hand_out(self, items: list[Pending]) -> None:
+        """Return when stored items have been handed out, by this thread or another. They have receipts then.
+
+        Items that they repeat are handed out too: same destination, same stripe, earlier in its queue.
+        """
+        try:
+            for stripe in {item.stripe or self._stripe_of(item.destination): None for item in items}:
+                with stripe.lock:
+                    if stripe.queue:
+                        stripe.drain()
+        finally:
+            if self._keys.pending:
+                self._finish_keys(items)
+
+    def sweep_after(self, count: int) -> None:
+        """Drop as much as `count` publications may have made superfluous."""
+        self._unswept += count
+        if self._unswept < SWEEP_EVERY:
+            return
+        steps, self._unswept = 8 * (self._unswept // SWEEP_EVERY), 0
+        with contextlib.suppress(StoreError):  # the publications are stored, and their publishers learn that
+            while steps > 0 and self.sweep():
+                steps -= 1
+
+    # The transaction.
+
+    def _run(self, jobs: list[Job[Any]]) -> None:
+        """Do the work of all jobs in one transaction, and queue what it stored; either all of it or nothing."""
+        committed = False
+        try:
+            if self._unavailable is not None:
+                raise StoreError(self._unavailable)
+            self._store.transact(jobs)
+            for item in self._placed:
+                item.stripe = stripe = self._stripe_of(item.destination)
+                stripe.queue.append(item)
+            committed = True
+            if self._placed:
+                self.trouble = None
+        except StoreError as error:
+            self.trouble = str(error)
+            raise
+        except Exception as error:
+            log.exception("the store failed")
+            self.trouble = f"the store failed ({error!r}): the log says more"
+            raise StoreError(self.trouble) from error
+        finally:
+            if not committed:
+                for item in self._placed:
+                    self._keys.pending.pop(item.key, None)
+            self._placed = []
+            self._committing.clear()
+
+    def _place(self, item: Pending, offset: int, now: float, expires: float) -> None:
+        """Give an item its offset, and keep it for handing out. The store calls this for each item that it stores."""
+        item.offset = offset
+        item.position = position = f"{self._store.epoch}:{offset}"
+        item.publication = Publication._make((item.destination, position, item.event, item.text, now, expires))
+        self._committing.setdefault(item.destination, offset)
+        self._placed.append(item)
+        if item.use is not None:
+            self._keys.pending[item.key] = item
+
+    def _finish_keys(self, items: list[Pending]) -> None:
+        """Store the receipts of items with a key, for publishers that repeat the key after a restart."""
+        firsts = [item for item in items if item.use is not None and item.publication is not NOT_STORED]
+        if not firsts:
+            return
+        counted = [item for item in firsts if item.connections]
+        if counted:
+            # They are accepted whether this works or not; if it fails, a repeat's receipt has no connections.
+            with contextlib.suppress(StoreError):
+                self._group_commit.run(lambda: self._store.set_connections(counted))
+        for item in firsts:
+            del self._keys.pending[item.key]
+
+    # Clients.
+
+    def replay(
+        self,
+        destination: str,
+        since: str | None,
+        send: Callable[[Publication], Any],
+        join: Callable[[], Any],
+        leave: Callable[[], Any] | None = None,
+        sid: str | None = None,
+    ) -> Replay:
+        """Return a replay for a newcomer, not begun."""
+        return Replay(self._archive, self._dispatcher, destination, since, send, join, leave, sid)
+
+    def recover(
+        self, destination: str, since: str | None, send: Callable[[Publication], Any], join: Callable[[], Any]
+    ) -> Recovery:
+        """Replay to a newcomer that takes everything at once, in this thread; return how it stands then."""
+        replay = self.replay(destination, since, send, join)
+        try:
+            while not replay.go_on():
+                pass
+        finally:
+            replay.close()
+        return replay.recovery()
+
+    def join(self, destination: str, join: Callable[[], Any]) -> Delivered:
+        """Call `join()` for a newcomer that asks for nothing it missed; return what delivered() does at that moment."""
+        stripe = self._stripe_of(destination)
+        with stripe.lock:
+            delivered = self._dispatcher.delivered(stripe, destination)
+            join()
+        return delivered
+
+    def delivered(self, destination: str) -> Delivered:
+        """Return the offset up to which the sockets of a destination have been handed everything."""
+        stripe = self._stripe_of(destination)
+        with stripe.lock:
+            return self._dispatcher.delivered(stripe, destination)
+
+    def let_finish(self, destination: str, seconds: float = -1) -> None:
+        """Wait until what is being handed out for a destination has been handed out, or `seconds` are over."""
+        lock = self._stripe_of(destination).lock
+        if lock.acquire(timeout=seconds):
+            lock.release()
+
+    # History and acknowledgements.
+
+    def history(self, destination: str, since: str | None = None, limit: int | None = None) -> History:
+        """Return what is kept after `since` (a position, "acked", or None for all), the oldest `limit` of it."""
+        listing = Listing(self._archive, destination, since, limit, None)
+        publications = [each for page in listing.pages() for each in page]
+        return History(publications, listing.position, listing.recovered)
+
+    def listing(self, destination: str, since: str | None = None, limit: int | None = None) -> Listing:
+        """Return the history of a destination, to be read page by page, no larger than one response may be."""
+        return Listing(self._archive, destination, since, limit, MAX_BYTES)
+
+    def position(self, destination: str) -> str:
+        """Return the position of the last publication, or the one before the first."""
+        return position_of(self._store.epoch, self._store.tip(destination).offset)
+
+    def ack(self, destination: str, position: str) -> None:
+        """Acknowledge everything up to a position. One that is earlier than acknowledged before changes nothing."""
+        offset, tip = offset_in(position, self._store.epoch), self._store.tip(destination)
+        if offset is None:
+            raise ValueError("this is no position of this relay's store: acknowledge the id that came with the push")
+        if offset > tip.offset:
+            raise ValueError("nothing was pushed at this position yet: acknowledge the id that came with the push")
+        if offset > tip.acked:
+            self._group_commit.run(lambda: self._store.ack(destination, offset))
+
+    def acked(self, destination: str) -> str:
+        """Return the position acknowledged last, or the one before the first publication."""
+        return position_of(self._store.epoch, self._store.tip(destination).acked)
+
+    # Maintenance.
+
+    def sweep(self) -> bool:
+        """Drop a little of what the limits no longer allow; return whether there is more."""
+        if self.trouble:
+            self._group_commit.run(self._store.probe)
+            self.trouble = None
+        return self._group_commit.run(lambda: self._store.retain(self._clock()))
+
+    def flush(self) -> None:
+        """Bring everything that was accepted to where the store keeps it for good. Raises StoreError."""
+        self._group_commit.run(self._store.flush)
+
+    def close(self) -> None:
+        """Wait for the transaction under way, and close the store. Later calls raise StoreError."""
+        self._group_commit.exclusive(self._close_once)
+
+    def _close_once(self) -> None:
+        if self._unavailable is None:
+            self._unavailable = CLOSED
+            self._store.close()

@@ -1,0 +1,140 @@
+"""What a broker needs of the place where it keeps publications: a `Store`, and the limits of its history."""
+
+import abc
+import dataclasses
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .dispatch import KeyUse, Pending
+from .group_commit import Job
+from .publication import Kept, KeyRecord, Tip
+
+CLOSED = "the store is closed until the relay is started again"
+
+# `place(item, offset, created, expires)`: the store gave an item this offset.
+Place = Callable[[Pending, int, float, float], None]
+# `is_repeat(item, use, now)`: whether an item's key was used before, so that the item is not to be stored.
+IsRepeat = Callable[[Pending, KeyUse, float], bool]
+
+
+@dataclasses.dataclass
+class Limits:
+    """What a store keeps, and for how long. The first three are settings."""
+
+    history_size: int = 100  # publications of each destination
+    history_ttl: float = 3600.0  # seconds for which a publication is kept at most
+    history_bytes: int = 256 << 20  # of all publications together
+    forget_after: float = 86_400.0  # seconds without any history after which a destination's offset is forgotten
+    key_ttl: float = 300.0  # seconds for which an idempotency key is known
+    max_keys: int = 1_000_000  # keys that are known at once: a clock that is set back must not make them pile up
+    # Seconds that one call of Store.retain() takes at most, if the disk and the other threads allow it.
+    retain_seconds: float = 0.0015
+    # Steps of retain() when the store is over its limits, even if they take longer: it must outpace publishing.
+    retain_least: int = 16
+
+    def lifetime(self, ttl: float | None) -> tuple[float, bool]:
+        """Return the seconds for which a publication of this ttl is kept, and its `own` (see Kept)."""
+        if ttl is None or ttl > self.history_ttl:
+            return (self.history_ttl if self.history_size else 0.0), False
+        return (ttl if self.history_size else 0.0), ttl == 0 or self.history_size > 0
+
+
+class Page(NamedTuple):
+    """Some of what is kept of a destination."""
+
+    kept: list[Kept]  # in order
+    tip: Tip  # it knows of everything that was trimmed before `kept` was read
+    more: bool  # whether the store has more
+
+
+class Store(abc.ABC):
+    """Where publications are kept, in the order of their offsets.
+
+    `open`, `close`, `tip` and `read` may be called by any thread at any time. The others are called by one thread at a
+    time, between the beginning and the end of transact(), and any of them may raise StoreError.
+    """
+
+    epoch: str = ""  # from open() on; a new word whenever offsets that clients know may be given out again
+
+    @abc.abstractmethod
+    def open(self) -> None:
+        """Open the store and set `epoch`. Raises StoreError with what is wrong and what to do."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close the store. No transaction is under way."""
+
+    @abc.abstractmethod
+    def tip(self, destination: str) -> Tip:
+        """Return where a destination stands, by what is committed. Raises StoreError."""
+
+    @abc.abstractmethod
+    def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:
+        """Return what is kept after an offset. Raises StoreError.
+
+        The page has at most `max_bytes` bytes of data, but at least one publication if there is one. Without data, all
+        texts may be empty.
+        """
+
+    @abc.abstractmethod
+    def transact(self, jobs: list[Job[Any]]) -> None:
+        """Set each job's `result` to what its `work()` returns, all in one transaction. Raises StoreError.
+
+        If anything raises, nothing of the transaction remains.
+        """
+
+    @abc.abstractmethod
+    def append(self, items: list[Pending], now: float, place: Place, is_repeat: IsRepeat) -> None:
+        """Store items in this order, created `now`.
+
+        For each item that has a key (`item.use`), call `is_repeat(item, item.use, now)` first, and skip the item if it
+        returns True. For each other item call `place(…)`, always before tip() or read() can return its offset.
+        """
+
+    @abc.abstractmethod
+    def find_key(self, key: str, now: float) -> KeyRecord | None:
+        """Return what is stored for an idempotency key, unless it is older than `Limits.key_ttl`."""
+
+    @abc.abstractmethod
+    def set_connections(self, items: list[Pending]) -> None:
+        """Store the `connections` of items with a key, for publishers that repeat the key after a restart."""
+
+    @abc.abstractmethod
+    def ack(self, destination: str, offset: int) -> None:
+        """Move the acknowledged offset of a destination forward to this one, never back."""
+
+    @abc.abstractmethod
+    def retain(self, now: float) -> bool:
+        """Drop a little of what the limits no longer allow; return whether there is more to drop."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Have this transaction bring everything that was accepted to where the store keeps it for good."""
+
+    @abc.abstractmethod
+    def probe(self) -> None:
+        """Write as much as a push does, to find out whether the store can be written again.
+
+        A store that can be written whenever it can begin a transaction needs to do nothing.
+        """
+
+
+def new_epoch() -> str:
+    """Return a random word; 40 bits, so that a new store is never taken for the one before."""
+    return secrets.token_hex(5)
+
+
+class Deadline:
+    """The end of one call of Store.retain()."""
+
+    def __init__(self, limits: Limits):
+        self._end = time.monotonic() + limits.retain_seconds
+        self._least = limits.retain_least
+        self._steps = 0
+
+    def is_over(self, is_crowded: Callable[[], bool]) -> bool:
+        """Count a step, and return whether it was the last for now. `is_crowded()`: the store is over its limits."""
+        self._steps += 1
+        return time.monotonic() > self._end and (self._steps >= self._least or not is_crowded())
