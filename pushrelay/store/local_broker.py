@@ -20,7 +20,7 @@ from .keys import Keys
 from .listing import MAX_BYTES, Listing
 from .publication import Delivered, Draft, History, Publication, Receipt, Recovery, offset_in, position_of
 from .replay import Replay
-from .store import CLOSED, Limits, Store
+from .store import CLOSED, HistoryLimits, Store
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class LocalBroker:
     broker itself. `clock` returns the seconds since 1970.
     """
 
-    def __init__(self, store: Store, deliver: Deliver, limits: Limits, clock: Callable[[], float] = time.time):
+    def __init__(self, store: Store, deliver: Deliver, limits: HistoryLimits, clock: Callable[[], float] = time.time):
         self.trouble: str | None = None  # why the last transaction stored nothing, until one does
         self._store = store
         self._clock = clock

@@ -10,7 +10,7 @@ from typing import Any
 from .dispatch import Pending
 from .group_commit import Job
 from .publication import Kept, KeyRecord, Tip, cut
-from .store import Deadline, IsRepeat, Limits, Page, Place, Store, new_epoch
+from .store import Deadline, HistoryLimits, IsRepeat, Page, Place, Store, new_epoch
 
 OVERHEAD = 600  # memory of a publication beside its data, and of a destination beside its name (measured)
 _OFFSET = operator.attrgetter("offset")
@@ -27,7 +27,7 @@ class _Destination:
 class MemoryStore(Store):
     """A store in memory. Publications that expired early may take room until older ones are dropped, too."""
 
-    def __init__(self, limits: Limits):
+    def __init__(self, limits: HistoryLimits):
         self._limits = limits
         self._lock = threading.Lock()  # guards all below; held for the whole of a transaction
         self._destinations: dict[str, _Destination] = {}

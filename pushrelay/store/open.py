@@ -12,7 +12,7 @@ from pushrelay.settings.values import broker_url, durability_of
 
 from .dispatch import Deliver
 from .local_broker import LocalBroker
-from .store import Limits, Store
+from .store import HistoryLimits, Store
 
 Clock = Callable[[], float]
 
@@ -21,17 +21,17 @@ class Kind(NamedTuple):
     """One kind of store."""
 
     # make(rest, limits, clock, durability): `rest` is what follows the colon in the setting.
-    make: Callable[[str, Limits, Clock, str], Store]
+    make: Callable[[str, HistoryLimits, Clock, str], Store]
     file_of: Callable[[str], str | None]  # rest → the file in which it keeps publications; None if it keeps none
 
 
-def _memory(rest: str, limits: Limits, clock: Clock, durability: str) -> Store:
+def _memory(rest: str, limits: HistoryLimits, clock: Clock, durability: str) -> Store:
     from .memory import MemoryStore
 
     return MemoryStore(limits)
 
 
-def _sqlite(rest: str, limits: Limits, clock: Clock, durability: str) -> Store:
+def _sqlite(rest: str, limits: HistoryLimits, clock: Clock, durability: str) -> Store:
     from .sqlite import SQLiteStore  # here: a Python without sqlite3 can still run with memory:
 
     return SQLiteStore(rest, limits, clock, durability)
@@ -48,7 +48,7 @@ def open_broker(
 ) -> LocalBroker:
     """Return the broker that a setting names, not started: no file is opened and no thread runs before start().
 
-    `options` are fields of Limits, and `deliver` and `clock` are LocalBroker's. `durability` is what an accepted push
+    `options` are fields of HistoryLimits, and `deliver` and `clock` are LocalBroker's. `durability` is what an accepted push
     survives: "process", the end of the process however it ends, or "power", a power failure as well. Raises ValueError
     with what to write instead.
     """
@@ -57,7 +57,7 @@ def open_broker(
         durability_of(durability)
     except ValueError as error:
         raise ValueError(f"durability must be {error}, not {durability!r}") from None
-    limits = Limits(**options)
+    limits = HistoryLimits(**options)
     return LocalBroker(kind.make(rest, limits, clock, durability), deliver, limits, clock)
 
 

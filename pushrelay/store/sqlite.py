@@ -18,7 +18,7 @@ from .sqlite_reading import Reader
 from .sqlite_retention import Retention
 from .sqlite_rows import data_sum
 from .sqlite_writer import Writer
-from .store import CLOSED, IsRepeat, Limits, Page, Place, Store
+from .store import CLOSED, HistoryLimits, IsRepeat, Page, Place, Store
 
 MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none
 
@@ -33,7 +33,7 @@ class SQLiteStore(Store):
     changes stay in SQLite's open transaction, which is committed about once a second (journal.py).
     """
 
-    def __init__(self, path: str, limits: Limits, clock: Callable[[], float], durability: str = "process"):
+    def __init__(self, path: str, limits: HistoryLimits, clock: Callable[[], float], durability: str = "process"):
         if limits.history_bytes < MIN_BYTES:
             raise ValueError(f"history_bytes must be at least {MIN_BYTES}, not {limits.history_bytes}")
         try:

@@ -14,7 +14,7 @@ from .sqlite_file import ERRORS, Readers
 from .sqlite_lock import StoreLock
 from .sqlite_meta import Meta
 from .sqlite_writer import Writer
-from .store import CLOSED, Limits, new_epoch
+from .store import CLOSED, HistoryLimits, new_epoch
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Files:
         path: str,
         durability: str,
         writer: Writer,
-        limits: Limits,
+        limits: HistoryLimits,
         clock: Callable[[], float],
         set_epoch: Callable[[str], None],
     ):

@@ -16,7 +16,7 @@ from .publication import Kept, Tip, cut
 from .sqlite_opening import Files
 from .sqlite_rows import FLOOR, Cursor, ends_of, kept_of, only
 from .sqlite_writer import Writer
-from .store import Limits, Page
+from .store import HistoryLimits, Page
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _READ_ENDS = _READ.replace("event, data", "'' AS event, '' AS data")
 class Reader:
     """Reads the file and what the writer has in memory. Its methods raise StoreError."""
 
-    def __init__(self, files: Files, writer: Writer, limits: Limits):
+    def __init__(self, files: Files, writer: Writer, limits: HistoryLimits):
         self._files = files
         self._writer = writer
         self._limits = limits

@@ -6,7 +6,7 @@ It works in steps of a millisecond, on behalf of the pushes and once a second. A
 
 from .sqlite_rows import Cursor, seconds, text, whole
 from .sqlite_writer import GRAIN, Writer
-from .store import Deadline, Limits
+from .store import Deadline, HistoryLimits
 
 EVICT = 16  # publications that one destination loses at a time when all together take too much room
 EXPIRE = 256  # the oldest of a destination that are looked at together; what expired behind them can wait
@@ -17,7 +17,7 @@ _Row = tuple[int, bool, float]  # offset, own, expires
 class Retention:
     """Drops what the limits no longer allow, inside the writer's transaction. Its methods raise ERRORS."""
 
-    def __init__(self, writer: Writer, limits: Limits):
+    def __init__(self, writer: Writer, limits: HistoryLimits):
         self._writer = writer
         self._limits = limits
 

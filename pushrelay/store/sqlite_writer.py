@@ -11,7 +11,7 @@ from .dispatch import Pending
 from .publication import KeyRecord
 from .sqlite_file import Damaged
 from .sqlite_rows import FLOOR, Cursor, checksum_of, data_sum, only, whole
-from .store import Limits
+from .store import HistoryLimits
 
 TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for all of them
 MAX_CURSORS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
@@ -35,7 +35,7 @@ class Writer:
     Only with `must_commit` is the store's transaction SQLite's as well.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]):
+    def __init__(self, limits: HistoryLimits, clock: Callable[[], float]):
         self.connection: sqlite3.Connection  # while `is_open`
         self.is_open = False
         self.max_pages = 0  # that the file may use

@@ -20,7 +20,7 @@ IsRepeat = Callable[[Pending, KeyUse, float], bool]
 
 
 @dataclasses.dataclass
-class Limits:
+class HistoryLimits:
     """What a store keeps, and for how long. The first three are settings."""
 
     history_size: int = 100  # publications of each destination
@@ -95,7 +95,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def find_key(self, key: str, now: float) -> KeyRecord | None:
-        """Return what is stored for an idempotency key, unless it is older than `Limits.key_ttl`."""
+        """Return what is stored for an idempotency key, unless it is older than `HistoryLimits.key_ttl`."""
 
     @abc.abstractmethod
     def set_connections(self, items: list[Pending]) -> None:
@@ -129,7 +129,7 @@ def new_epoch() -> str:
 class Deadline:
     """The end of one call of Store.retain()."""
 
-    def __init__(self, limits: Limits):
+    def __init__(self, limits: HistoryLimits):
         self._end = time.monotonic() + limits.retain_seconds
         self._least = limits.retain_least
         self._steps = 0

@@ -18,7 +18,7 @@ from pushrelay.push.batching import Batcher
 from pushrelay.store.dispatch import Pending
 from pushrelay.store.local_broker import LocalBroker
 from pushrelay.store.memory import MemoryStore
-from pushrelay.store.store import Limits
+from pushrelay.store.store import HistoryLimits
 
 
 class Poller:
@@ -40,12 +40,12 @@ class Store(MemoryStore):
     """Counts its transactions, and can be stuck or broken. It has a broker."""
 
     def __init__(self, deliver=lambda publication, skip_sid: 1):
-        super().__init__(Limits())
+        super().__init__(HistoryLimits())
         self.transactions = []
         self.free = threading.Event()
         self.free.set()
         self.trouble = None
-        self.broker = LocalBroker(self, deliver, Limits())
+        self.broker = LocalBroker(self, deliver, HistoryLimits())
         self.broker.start()
 
     def append(self, items, *options):
