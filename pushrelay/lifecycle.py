@@ -12,7 +12,7 @@ from pushrelay.server.systemd import notify
 log = logging.getLogger(__name__)
 
 # Seconds to finish requests under way. A push may wait two seconds for a store that another program locks
-# (BUSY_SECONDS in store.sqlite), and systemd kills the process after 90.
+# (BUSY_SECONDS in store/sqlite_opening.py), and systemd kills the process after 90.
 FINISH_SECONDS = 5.0
 # Seconds for clients between two polls to fetch their last packets. They need one round trip.
 LAST_POLL_SECONDS = 0.5

@@ -22,7 +22,7 @@ class Kind(NamedTuple):
 
     # make(rest, limits, clock, durability): `rest` is what follows the colon in the setting.
     make: Callable[[str, HistoryLimits, Clock, str], Store]
-    file_of: Callable[[str], str | None]  # rest → the file in which it keeps publications; None if it keeps none
+    file_of: Callable[[str], str | None]  # file_of(rest): where it keeps publications; None if in no file
 
 
 def _memory(rest: str, limits: HistoryLimits, clock: Clock, durability: str) -> Store:
@@ -48,9 +48,9 @@ def open_broker(
 ) -> LocalBroker:
     """Return the broker that a setting names, not started: no file is opened and no thread runs before start().
 
-    `options` are fields of HistoryLimits, and `deliver` and `clock` are LocalBroker's. `durability` is what an accepted push
-    survives: "process", the end of the process however it ends, or "power", a power failure as well. Raises ValueError
-    with what to write instead.
+    `options` are fields of HistoryLimits; `deliver` and `clock` are LocalBroker's. `durability` is what an accepted
+    push survives: "process", the end of the process however it ends, or "power", a power failure as well. Raises
+    ValueError with what to write instead.
     """
     kind, rest = _parse(url)
     try:
@@ -62,7 +62,7 @@ def open_broker(
 
 
 def file_of(url: str) -> str | None:
-    """Return the file in which a broker keeps publications; None if it keeps them in memory. Raises ValueError."""
+    """Return the file in which a broker keeps publications; None if there is no such file. Raises ValueError."""
     kind, rest = _parse(url)
     return kind.file_of(rest)
 
