@@ -7,7 +7,9 @@ serving ends with a sentence if one is missing.
 import copy
 import importlib
 import logging
+import pathlib
 import signal
+import stat
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -68,6 +70,8 @@ def _settings_of_program() -> Settings:
     except ValueError as error:  # SettingsError is one
         stop_with(str(error))
     if check_only:
+        if problem := store_problem(found):
+            stop_with(problem)
         _print_checked(found)
         raise SystemExit(0)
     return found
@@ -94,6 +98,25 @@ def _check_parts(found: Settings) -> None:
 
     core.is_own(found)
     core.broker_of(found, lambda publication, skip_sid: 0)
+
+
+def store_problem(found: Settings) -> str:
+    """Return the error if the folder of the store does not exist, else "". `--check` opens no store to find it out.
+
+    A folder that this user may not see counts as existing, because the relay's own user may see it.
+    """
+    kind, _, name = found.broker.partition(":")
+    if kind != "sqlite":
+        return ""
+    folder = pathlib.Path(name).parent
+    try:
+        if stat.S_ISDIR(folder.stat().st_mode):
+            return ""
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        return ""
+    return f"{name}: there is no folder {folder}: make it, or name another file in the setting broker"
 
 
 def _print_checked(found: Settings) -> None:

@@ -183,6 +183,18 @@ def test_check_says_what_is_open_to_whom_and_starts_nothing():
         assert s.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_check_names_a_store_whose_folder_is_missing_as_the_start_does(tmp_path):
+    folder = tmp_path / "missing"
+    flags = ("--port", "0", "--broker", f"sqlite:{folder}/relay.db")
+    for ran in (run("--check", *flags), run(*flags)):
+        assert_stops_with_a_sentence(ran, f"there is no folder {folder}", "make it", "the setting broker")
+    file = tmp_path / "file"
+    file.touch()
+    assert_stops_with_a_sentence(run("--check", "--broker", f"sqlite:{file}/relay.db"), f"there is no folder {file}")
+    folder.mkdir()
+    assert run("--check", *flags).returncode == 0 and list(folder.iterdir()) == []
+
+
 def test_what_is_unwise_is_said_by_the_check_and_by_the_start(start_relay):
     ran = run("--check", "--origins", "*", "--secret", "x" * 10)
     assert len([line for line in ran.stdout.splitlines() if line.startswith("warning: ")]) == 2
