@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from pushrelay.server.host import KEY
 
-# Of the environ, what no handler needs once the session is open; it is kept as long as the session.
+# Entries of an environ that no handler needs once the session is open; the rest is kept as long as the session.
 _DROPPED = {
     KEY,
     "wsgi.input",
@@ -31,7 +31,7 @@ _DROPPED = {
     "waitress.client_disconnected",  # likewise
 }
 # Browsers send the same few values for these, so sessions share them. The table is our own: sys.intern() never frees
-# strings in Python 3.12.0 to 3.12.6, and strangers choose these.
+# strings in Python 3.12.0 to 3.12.6, and clients choose these strings.
 _SHARED = {
     "REQUEST_METHOD",
     "SERVER_PROTOCOL",
@@ -48,13 +48,13 @@ _SHARED = {
     "HTTP_X_FORWARDED_PROTO",
     "HTTP_X_FORWARDED_HOST",
 }
-MOST_SHARED = 1024  # values; when there are more, the table begins again
+MOST_SHARED = 1024  # values in the table; it is cleared before it grows beyond that
 LONGEST_SHARED = 256  # characters of a value
 _NO_INPUT = io.BytesIO()
 
 
 class _Values(dict[str, str]):
-    """The values that sessions share, each under itself."""
+    """The values that sessions share, each by itself."""
 
     def __missing__(self, value: str) -> str:
         if len(value) > LONGEST_SHARED:
@@ -68,7 +68,7 @@ _values = _Values()
 
 
 def trimmed(environ: dict[str, Any]) -> dict[str, Any]:
-    """Return the environ as it is kept for the session. Usual values that are equal become one object."""
+    """Return the part of an environ that is kept for the session. Equal values of the usual kind are one object."""
     kept = {
         key: _values[value] if key in _SHARED and type(value) is str else value
         for key, value in environ.items()
@@ -79,7 +79,7 @@ def trimmed(environ: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_query(text: str) -> dict[str, str]:
-    """The first value of each parameter."""
+    """Return the first value of each parameter of a query string. The result is shared: do not change it."""
     if "sid=" not in text and len(text) < 64:
         return _read_short_query(text)
     return _parse_query(text)
@@ -89,5 +89,5 @@ def _parse_query(text: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
 
 
-# All WebSocket clients connect with the same few words.
+# All WebSocket clients connect with the same few queries.
 _read_short_query = lru_cache(maxsize=64)(_parse_query)

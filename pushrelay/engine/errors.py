@@ -1,4 +1,4 @@
-"""What the Engine answers to requests that it does not carry out (Engine.IO protocol, revision 4)."""
+"""The answers to requests that the Engine refuses (Engine.IO protocol, revision 4)."""
 
 import json
 
@@ -8,27 +8,27 @@ from pushrelay.server.quota import retry_after
 
 from .limits import LimitReached
 
-# The protocol's own errors, as the reference server numbers and words them.
+# The protocol's errors, with the numbers and the words of the reference server.
 TRANSPORT_UNKNOWN = (0, "Transport unknown")
 SESSION_UNKNOWN = (1, "Session ID unknown")
 BAD_HANDSHAKE_METHOD = (2, "Bad handshake method")
 BAD_REQUEST = (3, "Bad request")
 FORBIDDEN = (4, "Forbidden")
 UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
-# And our own.
+# Our own.
 GOING_DOWN = (BAD_REQUEST[0], "the relay is going down here: connect again")
 NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open files (ulimit -n)")
 ORIGIN_REFUSED = "origin_not_allowed"
 
-_DOCTOR = ", or run python relay.py doctor"  # a page shows this on the console, where a developer looks first
-# What cannot be listed as it stands: `null` and `*` in the setting let other websites in.
+_DOCTOR = ", or run python relay.py doctor"  # a browser shows this on its console, where a developer looks first
+# Origins that cannot be added as they are: `null` and `*` in the setting would let other websites in.
 _NO_ORIGINS = {
     "null": "a page from a file or in a sandboxed frame has no origin, so open it from a web server",
     "*": "this is no origin, so have the client send none, or its page's own",
 }
 
 _JSON = [("Content-Type", "application/json"), *PRIVATE]
-# What the log has about them: see refusals.refused_handshake().
+# Their causes for the log: see refused_handshake().
 CAUSES = {
     TRANSPORT_UNKNOWN[0]: "transport",
     SESSION_UNKNOWN[0]: "session",
@@ -41,21 +41,22 @@ class Rejected(Exception):
     """A request that the protocol does not allow."""
 
     def __init__(self, error: tuple[int, str], status: str = "400 Bad Request", word: str = ""):
-        """`word` is the relay's own word for the error, beside the protocol's number."""
+        """`error` is the protocol's number and the message; `word` is the relay's own code for the error, if any."""
         super().__init__(error[1])
         self.code, self.message = error
         self.status = status
         self.word = word
 
     def answer(self) -> Answer:
-        told: dict[str, object] = {"code": self.code, "message": self.message}
+        """Return the answer in the protocol's form."""
+        body: dict[str, object] = {"code": self.code, "message": self.message}
         if self.word:
-            told["error"] = self.word
-        return Answer(self.status, [*_JSON, *_when_to_retry(self.status)], _encoded(told))
+            body["error"] = self.word
+        return Answer(self.status, [*_JSON, *_when_to_retry(self.status)], _encoded(body))
 
 
 def origin_message(origin: str, host: str = "") -> str:
-    """Return what a page that may not connect is answered, if it asked for this host (name and port)."""
+    """Return the message for a page of an origin that may not connect; `host` is its Host header (name and port)."""
     advice = _NO_ORIGINS.get(origin.strip())
     if advice is None:
         advice = f"add this origin to the relay's setting origins{_DOCTOR}"
@@ -64,13 +65,13 @@ def origin_message(origin: str, host: str = "") -> str:
     return f"pages of {origin[:100]} may not connect: {advice}"
 
 
-def limit_answer(full: LimitReached) -> Answer:
-    """Return the answer to a handshake if nobody more gets in: in the protocol's form, with the relay's own word."""
-    return Rejected((FORBIDDEN[0], full.message), full.status, full.error).answer()
+def limit_answer(reached: LimitReached) -> Answer:
+    """Return the answer to a handshake beyond a limit: in the protocol's form, with the relay's own code."""
+    return Rejected((FORBIDDEN[0], reached.message), reached.status, reached.error).answer()
 
 
 def _when_to_retry(status: str) -> list[tuple[str, str]]:
-    """Return the headers that say when to come back, also to a page of another origin, if the refusal will pass."""
+    """Return the headers with the time to try again, which a page of any origin may read; none for lasting refusals."""
     if status[:3] not in ("503", "429"):
         return []
     return [("Retry-After", retry_after()), ("Access-Control-Expose-Headers", "Retry-After")]

@@ -1,4 +1,4 @@
-"""What a session needs of the Engine that it belongs to."""
+"""The Engine, as its sessions see it."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar

@@ -1,4 +1,4 @@
-"""Engine.IO packets (Engine.IO protocol, revision 4, "Packet encoding"), each encoded once however many get it."""
+"""Engine.IO packets (Engine.IO protocol, revision 4, "Packet encoding"), each encoded once for all recipients."""
 
 import base64
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from pushrelay.server.websocket import BINARY, frame, text_frame
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 SEPARATOR = "\x1e"  # between the packets of one payload
-# A client has a few packets ready at a time; each costs us more than it costs the client.
+# Packets of one payload from a client, which has a few ready at a time: each costs us more than it costs the client.
 MAX_PACKETS = 1000
 
 
 class EncodedPacket:
-    """One packet to be sent: its WebSocket frame, and its part of a polling payload."""
+    """A packet to be sent: its WebSocket frame, and its part of a polling payload."""
 
     __slots__ = ("_compressed", "_data", "_part", "frame", "size")
 
     def __init__(self, data: str | bytes):
-        """`data` is the packet's text, type and all; or the bytes of a binary message, which has no type."""
+        """Encode the packet's text, with its type; or the bytes of a binary message, which has no type."""
         self._data = data
         self._part = data if isinstance(data, str) else ""
         self._compressed: dict[str, bytes] | None = None
@@ -30,13 +30,13 @@ class EncodedPacket:
 
     @property
     def part(self) -> str:
-        """What stands for it in a payload: binary is `b` and base64."""
+        """The packet in a payload: text as it is, binary as `b` and base64."""
         if not self._part:
             self._part = "b" + base64.b64encode(self._data).decode()  # type: ignore[arg-type]
         return self._part
 
     def compressed(self, coding: str, compress: Callable[[bytes], bytes]) -> bytes:
-        """Return the payload of this message alone in this content coding; compressed once for all that poll."""
+        """Return the payload of this packet alone in this content coding; compressed once for all that poll."""
         known = self._compressed
         if known is None:
             known = self._compressed = {}
@@ -45,16 +45,17 @@ class EncodedPacket:
         return known[coding]
 
     def to_packet(self) -> Packet:
-        """The same as engineio has it."""
+        """Return the packet as engineio's class."""
         return Packet(encoded_packet=self._data)
 
 
-def payload(messages: list[EncodedPacket]) -> bytes:
-    return SEPARATOR.join([message.part for message in messages]).encode("utf-8")
+def payload(packets: list[EncodedPacket]) -> bytes:
+    """Return the body of a response that brings these packets."""
+    return SEPARATOR.join([packet.part for packet in packets]).encode("utf-8")
 
 
 def split_payload(body: bytes) -> list[str | bytes]:
-    """The packets of a payload that a client sent. Raises ValueError."""
+    """Return the packets of a payload from a client. Raises ValueError if it is invalid or has too many."""
     packets = body.decode("utf-8").split(SEPARATOR, MAX_PACKETS)
     if len(packets) > MAX_PACKETS:
         raise ValueError("too many packets in one payload")
@@ -62,7 +63,7 @@ def split_payload(body: bytes) -> list[str | bytes]:
 
 
 def data_of(packet: str) -> Any:
-    """Return what a message packet says: as in engineio the value of JSON (but for a bare number), or the text."""
+    """Return the data of a message packet, as engineio does: the value of JSON, except a bare number, or the text."""
     text = packet[1:]
     if text[:1].isnumeric():  # nearly always: Socket.IO's packets begin with their type
         return text

@@ -1,4 +1,4 @@
-"""What the handling of requests needs of the Engine that it belongs to."""
+"""The Engine, as the handling of requests sees it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol

@@ -62,11 +62,12 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         self.app_events = AppEvents()
 
     def set_server(self, server: Any) -> None:
+        """Take the place of engineio's handling of messages, requests and disconnects."""
         super().set_server(server)
         server.eio.on("message", self.receive)
         server.eio.disconnect = self._close_transports
         server.eio.handle_request = partial(self._handle_request, server.eio.handle_request)
-        # It logs each cause once, for as long as the process runs; _note_refusal() logs it once a minute.
+        # engineio logs each cause once in the life of the process; _log_refusal() logs it once a minute.
         log_once = server.eio._log_error_once
         server.eio._log_error_once = lambda message, key: log_once(message, key) if key == "no-websocket" else None
         # engineio allows 16 packets in one POST, and a page that registers and pushes at once sends more.
@@ -75,7 +76,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
     def _handle_request(
         self, handle: Callable[..., Iterable[bytes]], environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        """Have engineio answer, with the headers of an answer that is for one client alone; note what it refuses."""
+        """Have engineio answer, add the headers of an answer for one client alone, and log what it refuses."""
         answered: list[str] = []
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
@@ -84,10 +85,10 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
 
         body = handle(environ, start)
         if answered and answered[0].startswith("4"):
-            self._note_refusal(environ, b"".join(body))
+            self._log_refusal(environ, b"".join(body))
         return body
 
-    def _note_refusal(self, environ: dict[str, Any], body: bytes) -> None:
+    def _log_refusal(self, environ: dict[str, Any], body: bytes) -> None:
         message = body.decode("utf-8", "replace").strip('"')
         address = seen_as(self._address_of(environ), environ)
         cause = next((cause for start, cause in _CAUSES.items() if message.startswith(start)), message[:50])
@@ -95,15 +96,15 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         self._log_limiter.warn(*(refused_origin(environ) if cause == "origin" else line))
 
     def log_client(self, eio_sid: str, cause: str, message: str) -> None:
-        """Have the log name a client by what it did."""
+        """Log what a client did, at most once a minute for each cause and address."""
         environ = self.server.environ.get(eio_sid, {})
         self._log_limiter.warn(*refused_session(cause, seen_as(self._address_of(environ), environ), message))
 
     def _close_transports(self, eio_sid: str | None = None) -> None:
         """Close the transport of one client, or of all clients: engineio's disconnect(), but without waiting.
 
-        engineio waits until a client has polled everything, in the thread of that client's own POST if this is what
-        it is closed for; and a client may never poll.
+        engineio waits until the client has polled everything, even in the thread of the client's own POST; and a client
+        may never poll.
         """
         sockets = self.server.eio.sockets
         for each in list(sockets) if eio_sid is None else [eio_sid]:
@@ -123,7 +124,10 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         receive(self.server, eio_sid, data, connect)
 
     def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
-        """Emit an event that `write()` gives as the JSON array of its name and its argument; returns to how many."""
+        """Emit an event to a room, and return the number of recipients.
+
+        `write()` returns the event as a JSON array of its name and its argument.
+        """
         sids = [sid for sid, _ in self.get_participants("/", room) if sid != skip_sid]
         if sids:
             event, argument = json.loads(write())
@@ -131,12 +135,12 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         return len(sids)
 
     def send_text(self, text: str, sid: str) -> None:
-        """An event, as above, to one client."""
+        """Emit an event, as a JSON array of its name and its argument, to one client."""
         event, argument = json.loads(text)
         self.emit(event, argument, "/", room=sid)
 
     def presence(self, rooms: list[str]) -> dict[str, float]:
-        """How many clients are in any of these rooms, and since when somebody is (seconds since 1970)."""
+        """Return the number of clients in these rooms, and since when there are any (seconds since 1970)."""
         return self._presence.of(rooms, len(self.sids_in(rooms)))
 
     def disconnect_all(self, sids: Iterable[str]) -> None:
@@ -155,19 +159,21 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         return {sid for room in rooms for sid, _ in self.get_participants("/", room)}
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        """Enter a room, and note that a first client may have come."""
         with self._presence_lock:
             super().basic_enter_room(sid, namespace, room, eio_sid)
             if namespace == "/" and isinstance(room, str) and room != sid:
                 self._presence.entered(room)
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """Leave a room, and note that the last client may have gone."""
         with self._presence_lock:
             super().basic_leave_room(sid, namespace, room)
             if namespace == "/" and room not in self.rooms.get(namespace, ()):
                 self._presence.emptied(room)
 
     def send_if_clear(self, text: str, sid: str) -> bool:
-        """An event to one client. The stock engine's queues have no bound, so there is always room."""
+        """Emit an event to one client, and return True: engineio's queues have no bound, so there is always room."""
         self.send_text(text, sid)
         return True
 
@@ -204,15 +210,15 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         """Do nothing, as let_stay()."""
 
     def let_stay(self, sid: str) -> None:
-        """Nothing: the stock engine does not mind who stays."""
+        """Do nothing: this engine closes no client that registers nothing."""
 
     def shut(self) -> None:
-        """Nothing: who comes in the last moment is told like the others."""
+        """Do nothing: a client that connects at the last moment is told like the others."""
 
     def drain(self, spread: float, seconds: float) -> int:
-        """Tell every client to come back, each at a time of its own within `spread` seconds or less, and close it.
+        """Tell every client to reconnect after a random time of at most `spread` seconds, and close it.
 
-        Returns how many there were. What was sent has so many seconds to be taken.
+        Return the number of clients. Wait at most `seconds` until they have taken what was sent.
         """
         sids = [sid for sid, _ in self.get_participants("/", None)]
         for sid in sids:
@@ -220,7 +226,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
             self.emit("relay_drain", {"reconnect_in_ms": delay}, "/", room=sid)
         sockets = list(self.server.eio.sockets.values())
         for each in sockets:
-            each.close(wait=False)  # behind what it was sent
+            each.close(wait=False)  # after what it was sent
         wait_until(lambda: all(each.queue.empty() for each in sockets), seconds)
         return len(sids)
 
