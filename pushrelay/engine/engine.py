@@ -7,7 +7,7 @@ It does everything that python-socketio asks of engineio's server, and takes the
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -103,7 +103,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         self._settle_timeout = settle_timeout
         self._carrier_of = carrier_of
         self._last_packets: dict[str, list[EncodedPacket]] = {}  # by sid: for a poll after the session was closed
-        self._requests = Requests(self)
+        self.handle_request = Requests(self).handle  # the WSGI app, by engineio's name
         # From start() on.
         self._start_lock = threading.Lock()
         self._poller: Poller | None = None
@@ -155,7 +155,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
     @property
     def outboxes(self) -> Outboxes:
         """What waits for all clients together."""
-        return self.poller.outboxes
+        poller = self._poller or self.start(None)
+        return poller.outboxes
 
     def stop_accepting(self) -> None:
         """Refuse new clients from now on."""
@@ -190,10 +191,6 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
                     source.sock.close()
 
     # Requests.
-
-    def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Answer a request, as a WSGI app."""
-        return self._requests.handle(environ, start_response)
 
     def carrier_for(self, environ: dict[str, Any]) -> Carrier:
         """Return what parks and upgrades this request. Raises Rejected once the Engine was shut down."""

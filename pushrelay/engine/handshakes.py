@@ -50,7 +50,10 @@ class Handshakes:
         if is_websocket and not has_websockets:
             raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
         engine.limiter.check(carrier)
-        session = self._new_session(environ, carrier)
+        counted_as = engine.limiter.acquire(environ)
+        session = Session(engine, engine.generate_id(), counted_as)
+        if carrier.connection is not None:
+            session.share = carrier.connection.share or session.share
         offers_upgrade = (
             not is_websocket and has_websockets and engine.allow_upgrades and "websocket" in engine.transports
         )
@@ -63,15 +66,6 @@ class Handshakes:
         if is_websocket:
             return self._open_websocket(session, start_response, carrier, head)
         return payload_answer(session.poll(_never_parked) or [], engine.cookie_headers(session.sid))
-
-    def _new_session(self, environ: dict[str, Any], carrier: Carrier) -> Session:
-        """Return a new session, counted by the limiter. Raises LimitReached."""
-        engine = self._engine
-        counted_as = engine.limiter.acquire(environ)
-        session = Session(engine, engine.generate_id(), counted_as)
-        if carrier.connection is not None:
-            session.share = carrier.connection.share or session.share
-        return session
 
     def _check_threads(self, threads: int) -> None:
         """Raise Rejected for a client that would hold one of the last of its server's `threads`."""

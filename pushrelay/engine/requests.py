@@ -59,8 +59,9 @@ class Requests:
             return answer
         status, headers, body = self._responses.complete(environ, answer, readable=readable)
         # Our own server counts by itself; others leave a client that keeps its connection to wait for the end.
-        length = [] if KEY in environ else [("Content-Length", str(len(body)))]
-        start_response(status, [*headers, *length])
+        if KEY not in environ:
+            headers = [*headers, ("Content-Length", str(len(body)))]
+        start_response(status, headers)
         return [body]
 
     def _route(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer | Iterable[bytes]:
@@ -68,7 +69,9 @@ class Requests:
         if method == "OPTIONS":
             return Answer("204 No Content", [NO_STORE], b"")
         query = read_query(environ.get("QUERY_STRING", ""))
-        sid, transport = query.get("sid"), self._transport(query, environ)
+        sid, transport = query.get("sid"), query.get("transport")
+        if transport is None or transport not in self._engine.transports or "j" in query:
+            raise _no_transport(query, environ["PATH_INFO"], transport in self._engine.transports)
         carrier = self._engine.carrier_for(environ)
         if sid is None:
             if method != "GET":
@@ -90,17 +93,6 @@ class Requests:
         if method == "POST":
             return self._polling.post(session, environ, start_response, carrier)
         raise Rejected(BAD_REQUEST)
-
-    def _transport(self, query: dict[str, str], environ: dict[str, Any]) -> str:
-        """Return the transport that a request is for. Raises Rejected if it is not offered."""
-        transport = query.get("transport")
-        if transport is None or transport not in self._engine.transports:
-            is_old = environ["PATH_INFO"].startswith("/socket.io/1/")  # Socket.IO 0.9
-            raise Rejected(UNSUPPORTED_VERSION if is_old else TRANSPORT_UNKNOWN)
-        if "j" in query:
-            is_old = "sid" not in query and query.get("EIO") != "4"  # the first one without JSONP
-            raise Rejected(UNSUPPORTED_VERSION if is_old else (BAD_REQUEST[0], "JSONP is not offered"))
-        return transport
 
     # Refusals.
 
@@ -148,6 +140,15 @@ class Requests:
 
 def _is_handshake(environ: dict[str, Any]) -> bool:
     return environ["REQUEST_METHOD"] == "GET" and "sid" not in read_query(environ.get("QUERY_STRING", ""))
+
+
+def _no_transport(query: dict[str, str], path: str, is_known: bool) -> Rejected:
+    """Return the refusal of a request for a transport that is not offered, or that asks for JSONP."""
+    if not is_known:
+        is_old = path.startswith("/socket.io/1/")  # Socket.IO 0.9
+        return Rejected(UNSUPPORTED_VERSION if is_old else TRANSPORT_UNKNOWN)
+    is_old = "sid" not in query and query.get("EIO") != "4"  # the first one without JSONP
+    return Rejected(UNSUPPORTED_VERSION if is_old else (BAD_REQUEST[0], "JSONP is not offered"))
 
 
 def _is_overdue(session: Session) -> bool:

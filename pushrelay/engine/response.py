@@ -48,14 +48,15 @@ class Responses:
 
         `packets` are those that the body consists of, if it does. `readable`: a page of any origin may read it.
         """
-        engine, (status, headers, body) = self._engine, answer
-        more: list[tuple[str, str]] = []
+        engine = self._engine
+        status, headers, body = answer
         if engine.http_compression and len(body) >= engine.compression_threshold:
-            body, more = self._compressed(environ, body, packets)
+            body, coding = self._compressed(environ, body, packets)
+            headers = [*headers, *coding]
         if engine.cors_allowed_origins != []:
             is_allowed = (lambda origin: True) if readable else partial(self._is_allowed, environ)
-            more = more + cors(environ, is_allowed, engine.cors_credentials)
-        return Answer(status, [*headers, *more], body)
+            headers = [*headers, *cors(environ, is_allowed, engine.cors_credentials)]
+        return Answer(status, headers, body)
 
     def _compressed(
         self, environ: dict[str, Any], body: bytes, packets: Sequence[EncodedPacket]
