@@ -178,7 +178,7 @@ def demo_not_shown(error: Refused) -> Response:
     response = refused(error)
     if wants_page():
         facts = demo.ways_in(settings, request.environ)
-        page = render_template("not_shown.html", why=relay.access.distance(request.environ), **facts)
+        page = render_template("not_shown.html", why=relay.access.why_not_local(request.environ), **facts)
         response = Response(page, error.status, demo.HEADERS)
     response.headers["Vary"] = "Accept"
     return response

@@ -1,1 +1,1 @@
-"""Who may do what: API keys, origins, tokens, and the site behind auth_url."""
+"""Access control: API keys, origins, tokens, cookies, and the site behind auth_url."""

@@ -5,20 +5,22 @@ from urllib.parse import unquote_to_bytes
 
 from pushrelay.errors import bad
 
-# Of the cookies that came instead, a sentence names a few.
-_MOST_NAMES = 5
+_MOST_NAMES = 5  # in one message
 _SHOWN_NAME = re.compile(r"[\w.-]{1,40}", re.ASCII)
 
 
 def cookie_names(header: str) -> list[str]:
-    """Return the names of a few cookies, fit for a sentence."""
+    """Return the names of the first cookies, for an error message. Values are never shown."""
     pairs = (pair.strip().partition("=") for pair in header.split(";"))
-    # What has no "=" may be a value.
+    # Without "=" it may be a value.
     return [name for name, equals, _ in pairs if equals and _SHOWN_NAME.fullmatch(name)][:_MOST_NAMES]
 
 
 def cookie_value(header: str, name: str) -> str:
-    """The value of a cookie as PHP has it: the first of its name, percent-decoded; "" where there is none."""
+    """Return the value of a cookie as PHP reads it: the first with this name, percent-decoded; "" if there is none.
+
+    Raises Refused (400) if the value is not UTF-8.
+    """
     for pair in header.split(";"):
         key, _, value = pair.lstrip().partition("=")
         if key == name:

@@ -1,4 +1,4 @@
-"""Which relay this is: a random word by which the doctor tells one process from another, from outside as well.
+"""A random word for this process, by which the doctor recognizes it, also through its public address.
 
 A caller that may push, such as a program on this machine, is shown the word if its request has the header. The doctor
 sends the word with a request through the public address. The relay whose word it is reports how that request arrived;
@@ -15,11 +15,11 @@ from pushrelay.errors import Refused
 
 from .callers import Access
 
-WORD = secrets.token_hex(16)  # nobody guesses it, so whoever has it was shown it
+WORD = secrets.token_hex(16)  # nobody can guess it
 HEADER = "Relay-Doctor"  # of the request, with the word or ASKING; and of the response, with the report in JSON
 ASKED = "HTTP_RELAY_DOCTOR"
-ASKING = "?"  # in place of the word, by those who want to be shown it
-LONGEST = 200  # characters of a header that is reported
+ASKING = "?"  # in place of the word, to be shown it
+MOST_REPORTED = 200  # characters of each header
 _REPORTED = {
     "host": "HTTP_HOST",
     "origin": "HTTP_ORIGIN",
@@ -47,8 +47,8 @@ def _report(environ: dict[str, Any], access: Access) -> dict[str, Any]:
         return {"word": WORD} if _may_see_word(environ, access) else {}
     if not hmac.compare_digest(asked.encode("utf-8", "replace"), WORD.encode()):
         return {"same": False}
-    arrived = {name: environ[key][:LONGEST] for name, key in _REPORTED.items() if environ.get(key)}
-    return {"same": True, "trusted": access.believes(environ), **arrived}
+    arrived = {name: environ[key][:MOST_REPORTED] for name, key in _REPORTED.items() if environ.get(key)}
+    return {"same": True, "trusted": access.is_trusted_proxy(environ), **arrived}
 
 
 def _may_see_word(environ: dict[str, Any], access: Access) -> bool:

@@ -1,11 +1,14 @@
-"""What somebody may register and push, and the tokens that say so: JSON Web Tokens (RFC 7519), signed with HS256."""
+"""Rights to register and to push, and the tokens that give them: JSON Web Tokens (RFC 7519), signed with HS256.
+
+PyJWT verifies the signature. Times and names are checked here.
+"""
 
 import base64
 import contextlib
 import time
 import warnings
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jwt
 
@@ -14,23 +17,32 @@ from pushrelay.errors import Refused
 from pushrelay.names import destinations_of, kind_of
 from pushrelay.settings import Settings
 
-# 8 KiB: some hundred names. Who is larger than that is refused before anything is made of it.
+if TYPE_CHECKING:
+    from jwt.types import Options  # newer than the oldest PyJWT that requirements.txt allows
+
+# 8 KiB: some hundred names. Longer tokens are refused before they are parsed.
 MAX_TOKEN = 8192
-# The end of the year 9999. Milliseconds, which JavaScript counts in, are beyond it.
+# The end of the year 9999. A time in milliseconds, as JavaScript has it, is beyond that.
 LATEST = 253_402_300_799
-# Seconds that the clock of the machine that signs may be ahead of this one (RFC 7519, 4.1.5). `exp` has no leeway: a
-# right that has ended has ended.
+# Seconds by which the clock of the machine that signs may be ahead of this one (RFC 7519, 4.1.5): a page whose token is
+# refused once gives up. `exp` has no leeway, because an expired right must not be used.
 LEEWAY = 60.0
 
-# Times are checked here: PyJWT takes strings and true for numbers, and fails at what is infinite. The others are claims
-# of which the relay makes no use, and which need not be what PyJWT wants them to be (a `sub` that is a number, say).
-_OPTIONS = {f"verify_{claim}": False for claim in ("exp", "nbf", "iat", "sub", "jti")}
-# About short secrets the start warns, once.
+# Times are checked here, because PyJWT accepts strings and `true` as times, and fails at infinite ones. The relay does
+# not use the other claims, so they may have types that PyJWT rejects, such as a number as `sub`.
+_OPTIONS: "Options" = {
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+# The relay warns about short secrets itself, once, when it starts.
 warnings.filterwarnings("ignore", "The HMAC key is")
 
 
 class Patterns:
-    """Names. One that ends with `*` stands for all that begin with what is before it; elsewhere `*` is a character."""
+    """Names of destinations. `*` at the end of a name stands for any characters; elsewhere it stands for itself."""
 
     __slots__ = ("_names", "_prefixes")
 
@@ -43,24 +55,25 @@ class Patterns:
         return bool(self._names or self._prefixes)
 
     def allows(self, name: str) -> bool:
+        """Return whether a name is one of these, or matches one that ends with `*`."""
         return name in self._names or name.startswith(self._prefixes)
 
 
 class Rights(NamedTuple):
-    """What somebody may."""
+    """The rights of a visitor."""
 
-    ids: Patterns  # register
-    push: Patterns  # push to
+    ids: Patterns  # that it may register
+    push: Patterns  # that it may push to
     expires: float | None = None  # seconds since 1970; None: as long as the socket lives
 
     def check_time(self) -> None:
-        """Raise Refused where they have expired."""
+        """Raise Refused if they have expired."""
         if self.expires is not None and self.expires <= time.time():
             raise Refused(403, "token_expired", expired_since(self.expires))
 
 
 def expired_since(expires: float) -> str:
-    """Return the sentence for rights that ended at this time. It shows the relay's clock, which may be wrong."""
+    """Return the message about rights that ended at this time. It shows the relay's clock, which may be wrong."""
     now = time.time()
     clock = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
     return (
@@ -70,7 +83,7 @@ def expired_since(expires: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time as people say it, such as "3 hours"; in the largest unit of which there are at least two."""
+    """Return a duration such as "3 hours", in the largest unit of which there are at least two."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds // size:.0f} {unit}"
@@ -78,7 +91,7 @@ def _duration(seconds: float) -> str:
 
 
 def rights_of(claims: dict[str, Any], settings: Settings) -> Rights:
-    """The rights that these claims give. Raises ValueError with what is wrong with which claim."""
+    """Return the rights that these claims give. Raises ValueError with the claim at fault and the reason."""
     expires, begins = _time(claims, "exp"), _time(claims, "nbf")
     if begins is not None and begins > time.time() + LEEWAY:
         raise ValueError(f"its time (nbf) has not come yet, and is more than {LEEWAY:.0f} s ahead: compare the clocks")
@@ -93,28 +106,28 @@ def _patterns(claims: dict[str, Any], name: str, settings: Settings) -> Patterns
     try:
         return Patterns(destinations_of(value, settings, len(value)) if value else ())
     except Refused as refused:
-        raise ValueError(f"{name} holds what is no name: {refused.message}") from None
+        raise ValueError(f"{name} has an invalid name: {refused.message}") from None
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:
-    """Seconds since 1970, or None where there is no such claim (RFC 7519, 2, "NumericDate")."""
+    """Return a time in seconds since 1970; None without that claim (RFC 7519, 2, "NumericDate")."""
     if name not in claims:
         return None
     value = claims[name]
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not abs(value) <= LATEST:  # so that NaN is refused, too
+    if not is_number or not abs(value) <= LATEST:  # so that NaN is refused as well
         raise ValueError(f"{name} is a time in seconds since 1970, a number such as PHP's time() + 3600")
     return float(value)
 
 
 class Tokens:
-    """Reads tokens that were signed with one of the setting `secret`. Any thread may call it."""
+    """Reads tokens that were signed with one of the secrets in the setting `secret`. Any thread may call it."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
 
     def read(self, token: Any) -> Rights:
-        """The rights that a token gives now. Raises Refused (403), and never says what is in the token."""
+        """Return the rights that a token gives now. Raises Refused (403); no message shows what is in the token."""
         if token is None:
             message = "a token is needed here (setting secret): your server signs one, register(id, {token}) sends it"
             raise Refused(403, "missing_token", message)
@@ -129,7 +142,7 @@ class Tokens:
         return rights
 
     def _claims(self, token: Any) -> dict[str, Any]:
-        """What is in a token, once its signature is found to be good."""
+        """Return the claims of a token after verifying its signature."""
         if not isinstance(token, str):
             raise _invalid(f"a token is a string, not {kind_of(token)}")
         if len(token) > MAX_TOKEN:
@@ -139,20 +152,20 @@ class Tokens:
             try:
                 return jwt.decode(token, secret, algorithms=["HS256"], options=_OPTIONS)
             except jwt.InvalidSignatureError:
-                continue  # maybe it was signed with the next
+                continue  # perhaps it was signed with the next one
             except jwt.InvalidAlgorithmError:
-                raise _invalid("it is not signed with HS256, and nothing else is taken") from None
+                raise _invalid("it is not signed with HS256, the only algorithm that is accepted") from None
             except jwt.InvalidAudienceError:
-                raise _invalid("it is for somebody else: leave the claim aud out") from None
+                raise _invalid("it is for another audience: leave the claim aud out") from None
             except (jwt.PyJWTError, ValueError, TypeError):
-                raise _invalid("it is no JSON Web Token that the relay can read") from None
+                raise _invalid("it is not a JSON Web Token that the relay can read") from None
         raise _invalid("it is not signed with the relay's secret: both sides need the same (setting secret)")
 
 
 def _check_depth(token: str) -> None:
-    """Raise Refused if the header or the claims are nested so deep that reading them could fail."""
+    """Raise Refused if the header or the claims are nested too deeply to be read."""
     for part in token.split(".")[:2]:
-        with contextlib.suppress(ValueError):  # PyJWT refuses what is no base64
+        with contextlib.suppress(ValueError):  # PyJWT refuses invalid base64
             text = base64.urlsafe_b64decode(part.encode() + b"==").decode("latin-1")
             try:
                 json_text.check_depth(text)
@@ -161,9 +174,9 @@ def _check_depth(token: str) -> None:
 
 
 def _invalid(why: str) -> Refused:
-    return Refused(403, "invalid_token", f"this token is not taken: {why}")
+    return Refused(403, "invalid_token", f"this token is not accepted: {why}")
 
 
 def sign(claims: dict[str, Any], secret: str) -> str:
-    """A token with these claims."""
+    """Return a token with these claims."""
     return jwt.encode(claims, secret, algorithm="HS256")

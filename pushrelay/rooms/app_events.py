@@ -1,7 +1,8 @@
-"""Events of the app's own handlers, on threads of their own: one client's in order, clients in turn.
+"""Events of an app's own handlers, on threads of their own: those of one client in order, clients in turn.
 
-A handler may wait, for a database or for a client's answer (`call()`). On the poller's threads a few such handlers
-would stop all pushes, and the answer that a handler waits for could not be read.
+A handler may wait, for a database or for a client's answer (`call()`). On the poller's threads, a few such handlers
+would stop all pushes, and the answer that a handler waits for could not be read. python-socketio itself starts a thread
+for each event, without order and without a limit.
 """
 
 import logging
@@ -11,19 +12,19 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-# Handlers that run at a time. A thread that waits costs little; python-socketio starts one for each event.
+# Handlers that run at a time. A thread that waits costs little.
 MOST_THREADS = 64
-# What may wait of one client: as many events, and messages of the largest size, as in deferred.py.
+# The same limits as for packets that wait (deferred.py): events of one client, and largest messages.
 MOST_WAITING = 100
 MOST_MESSAGES = 4
 TOO_MANY_WAIT = (
-    f"no more than {MOST_WAITING} events, nor very large ones, can wait for this app's handlers: "
+    f"at most {MOST_WAITING} events, and no very large ones, can wait for this app's handlers: "
     "wait for an answer before you send more"
 )
 
 
 class _Client:
-    """The events of one client that have not begun."""
+    """The events of one client whose handlers have not begun."""
 
     __slots__ = ("events", "size")
 
@@ -33,17 +34,20 @@ class _Client:
 
 
 class AppEvents:
-    """Runs handlers. Any thread may call it. Its threads are daemons: a handler that hangs does not hold up the end."""
+    """Runs handlers on daemon threads, so that a handler that hangs does not delay the exit. Any thread may call it."""
 
     def __init__(self, threads: int = MOST_THREADS):
         self._most_threads = threads
         self._lock = threading.Lock()  # over what follows
-        self._clients: dict[str, _Client] = {}  # those with events that wait or run
-        self._ready: deque[str] = deque()  # of these, the ones of which no event runs
+        self._clients: dict[str, _Client] = {}  # that have events which wait or run
+        self._ready: deque[str] = deque()  # those of them none of whose events runs
         self._threads = 0
 
     def add(self, client: str, run: Callable[[], None], size: int, limit: int) -> bool:
-        """Run an event behind those of this client; False if too many wait. `limit`: size of all that may wait."""
+        """Run an event after the earlier ones of this client. Return False if too many of them wait.
+
+        `size` is the event's, and `limit` the size of all events of a client that may wait.
+        """
         with self._lock:
             waiting = self._clients.get(client)
             if waiting is None:
@@ -65,12 +69,12 @@ class AppEvents:
         except (
             RuntimeError
         ):  # the system has no more threads: those that run do the work, or the next event tries again
-            log.exception("no thread for an event's handler")
+            log.exception("no thread could be started for the handler of an event")
             with self._lock:
                 self._threads -= 1
 
     def _work(self) -> None:
-        """Run what is ready; end when nothing is."""
+        """Run events, and end the thread when none is ready."""
         while True:
             with self._lock:
                 if not self._ready:

@@ -1,7 +1,7 @@
-"""Where a Socket.IO packet goes, by its kind and by the state of its client. No packet is ignored without an answer.
+"""Dispatches Socket.IO packets by their type and by the state of their client. No packet is ignored silently.
 
-The reference server closes the connection for a packet that is out of place (Socket.IO protocol, revision 5). So do we,
-and before that we send a CONNECT_ERROR, the only packet of which a client that is not connected takes notice.
+The reference server closes the connection for a packet that its client may not send now (Socket.IO protocol, revision
+5). So do we, after a CONNECT_ERROR, the only packet that a client heeds while it is not connected.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from socketio import packet as sio
 from .app_events import MOST_MESSAGES, TOO_MANY_WAIT
 from .packet import Packet, unknown_event, unreadable
 
-CONNECT_FIRST = "a client sends CONNECT (40) before any other packet, and again after DISCONNECT (41)"
-CONNECTED_ALREADY = "this client is connected to the namespace already: it sends CONNECT (40) once"
+CONNECT_FIRST = "a client must send CONNECT (40) before any other packet, and again after DISCONNECT (41)"
+CONNECTED_ALREADY = "this client is connected to the namespace already: it must send CONNECT (40) once"
 _BINARY = (sio.BINARY_EVENT, sio.BINARY_ACK)
 _COMPLETE = {sio.BINARY_EVENT: sio.EVENT, sio.BINARY_ACK: sio.ACK}
 
@@ -21,9 +21,10 @@ Connect = Callable[[str, Any], None]
 
 
 def receive(server: Any, eio_sid: str, data: Any, connect: Connect) -> None:
-    """Handle a Socket.IO message: a packet, or an attachment of the packet before. An invalid one closes the client.
+    """Handle a Socket.IO message: a packet, or an attachment of the packet before. Close the client if it is invalid.
 
-    `connect(eio_sid, packet)` handles CONNECT. Exceptions of the app's handlers are raised.
+    `server` is a socketio.Server, which has no type hints. `connect(eio_sid, packet)` handles CONNECT. Exceptions of
+    the app's handlers are raised.
     """
     try:
         if eio_sid in server._binary_packet and _takes(server, eio_sid, data):
@@ -31,7 +32,7 @@ def receive(server: Any, eio_sid: str, data: Any, connect: Connect) -> None:
         else:
             packet = server.packet_class(encoded_packet=data)
     except ValueError:
-        server.manager.log_client(eio_sid, "invalid_packet", "was closed because it sent what is no Socket.IO packet")
+        server.manager.log_client(eio_sid, "invalid_packet", "was closed for an invalid Socket.IO packet")
         server.eio.disconnect(eio_sid)
         return
     if packet is not None:
@@ -39,13 +40,13 @@ def receive(server: Any, eio_sid: str, data: Any, connect: Connect) -> None:
 
 
 def _takes(server: Any, eio_sid: str, data: Any) -> bool:
-    """Whether a message belongs to the packet that waits for attachments. Raises ValueError if that is cut short."""
+    """Return whether a message belongs to the packet that waits for attachments. Raise ValueError if it cannot."""
     if not isinstance(data, str):
         return True
     packet = server._binary_packet.pop(eio_sid)
     if getattr(packet, "refusal", None) is None:
         raise ValueError("text in place of an attachment")
-    return False  # the client has its answer, and may have given up the attachments
+    return False  # the client has been answered, and may have dropped the attachments
 
 
 def _attach(server: Any, eio_sid: str, data: bytes) -> Any:
@@ -82,7 +83,7 @@ def _dispatch(server: Any, eio_sid: str, packet: Any, connect: Connect) -> None:
 
 
 def is_known(server: Any, namespace: str) -> bool:
-    """Return whether a client may connect to a namespace, as python-socketio decides it."""
+    """Return whether clients may connect to a namespace, as python-socketio decides it."""
     return (
         namespace in server.handlers
         or namespace in server.namespace_handlers
@@ -92,13 +93,13 @@ def is_known(server: Any, namespace: str) -> bool:
 
 
 def unknown_namespace(namespace: str) -> tuple[str, str]:
-    """Return the cause and the sentence for the log about a client that asks for another namespace."""
-    only = "there is only the namespace / unless the app has handlers for others"
+    """Return the cause and the message for the log about a client that asks for an unknown namespace."""
+    only = "only the namespace / exists unless the app has handlers for others"
     return "namespace", f"asked for the namespace {namespace!r:.100} and was refused: {only}"
 
 
 def _await_attachments(server: Any, eio_sid: str, sid: str, packet: Any) -> None:
-    """Keep a binary packet until its attachments are there. Nothing is kept for an event that nothing handles."""
+    """Keep a binary packet until its attachments have come, unless nothing handles its event."""
     if packet.packet_type not in _BINARY:  # clients send no others
         server.eio.disconnect(eio_sid)
         return
@@ -115,11 +116,11 @@ def _await_attachments(server: Any, eio_sid: str, sid: str, packet: Any) -> None
 
 
 def _nothing(eio_sid: str, packet: Any) -> None:
-    """No packet with attachments connects a client."""
+    """Do nothing: no packet with attachments is a CONNECT."""
 
 
 def _handle_event(server: Any, eio_sid: str, sid: str, packet: Any) -> None:
-    """Run the handler: the relay's own on this thread, the app's on one of theirs."""
+    """Run the handler of an event: the relay's own on this thread, an app's on a thread of AppEvents."""
     namespace = packet.namespace or "/"
     if not isinstance(packet, Packet):
         server._handle_event(eio_sid, namespace, packet.id, packet.data)
@@ -152,7 +153,7 @@ def _hand_to_app(server: Any, eio_sid: str, sid: str, packet: Packet) -> None:
 
 
 def _is_handled(server: Any, packet: Packet) -> bool:
-    """Whether the app has a handler for an event. In namespaces of its own python-socketio ignores the others."""
+    """Return whether the app handles an event. In an app's own namespaces python-socketio ignores the others."""
     namespace = packet.namespace or "/"
     if namespace != "/":
         return True
@@ -161,7 +162,7 @@ def _is_handled(server: Any, packet: Packet) -> bool:
 
 
 def _answer_refusal(server: Any, eio_sid: str, sid: str, packet: Packet) -> None:
-    error, message = packet.refusal
+    error, message = packet.refusal or ("", "")
     server.manager.log_client(eio_sid, error, f"sent an event that was refused ({error}): {message}")
     answer = {"ok": False, "error": error, "message": message}
     if packet.id is None:
@@ -169,7 +170,7 @@ def _answer_refusal(server: Any, eio_sid: str, sid: str, packet: Packet) -> None
     else:
         server._send_packet(eio_sid, server.packet_class(sio.ACK, [answer], packet.namespace, packet.id))
     if packet.attachments_left:
-        server._binary_packet[eio_sid] = packet  # they are counted, and not kept
+        server._binary_packet[eio_sid] = packet  # its attachments are counted and dropped
 
 
 def _refuse_client(server: Any, eio_sid: str, namespace: str, message: str, packet: Any) -> None:

@@ -31,13 +31,14 @@ ROOM_SHARE = 4
 _NOTHING: dict[Any, Any] = {}
 
 
-class RoomManager(socketio.Manager):
+class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio has no type hints
     """A `client_manager` for socketio.Server on our Engine. Any thread may call it."""
 
     can_defer = True  # a handler may raise NotYet
 
     def __init__(self) -> None:
         super().__init__()
+        self.rooms: dict[str, dict[Any, dict[str, str]]]  # the base class sets it
         # `rooms[namespace][room][sid]` is the Engine.IO sid, as in the base class. A client's own room, which has its
         # sid for a name, is not stored: all clients in `rooms[namespace][None]` have one.
         self._lock = threading.RLock()  # over all that follows
@@ -223,7 +224,8 @@ class RoomManager(socketio.Manager):
             delay = secrets.randbelow(milliseconds + 1)
             return EncodedPacket(f'{EVENT}["relay_drain",{{"reconnect_in_ms":{delay}}}]')
 
-        return self.server.eio.drain(last, seconds)
+        clients: int = self.server.eio.drain(last, seconds)
+        return clients
 
     # Limits.
 
@@ -289,7 +291,7 @@ class RoomManager(socketio.Manager):
 
     def enter_namespace(self, eio_sid: str, namespace: str) -> str | None:
         """Give a client a sid in a namespace; None if it is in it already, or has disconnected."""
-        sid = self.server.eio.generate_id()
+        sid: str = self.server.eio.generate_id()
         with self._lock:
             sids = self._sids.setdefault(namespace, {})
             if eio_sid in sids or eio_sid not in self.server.environ:

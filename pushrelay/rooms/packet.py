@@ -1,4 +1,8 @@
-"""Socket.IO packets as clients send them: small and sound, with a reason for each packet that is refused."""
+"""Socket.IO packets as clients send them: checked, with a reason for each packet that is refused.
+
+The relay's own four events are special. A refusal is sent as `relay_error` if the client asked for no acknowledgement,
+and python-socketio does not pass that on to its handlers. Its packet class can be replaced, and the packet knows.
+"""
 
 import json
 import re
@@ -9,13 +13,13 @@ from socketio import packet
 from pushrelay import json_text
 from pushrelay.names import RESERVED_EVENTS
 
-# The relay's own events, in namespace "/". Their handlers get `(sid, message, wants_answer)`, see Packet.
+# The relay's own events, in namespace "/". Their handlers are called with `(sid, message, wants_answer)`: see Packet.
 OURS = {"register", "unregister", "ack", "push"}
-# Stands for the event of a packet that is refused. Nothing handles it.
+# Replaces the event of a packet that is refused. Nothing handles it.
 INVALID = "relay:invalid"
-# Names that mean something else to python-socketio: it would call the wrong handler for an event of that name.
+# Names with another meaning to python-socketio, which would call the wrong handler for an event with such a name.
 RESERVED = {"connect", "disconnect", "*", INVALID}
-# Of one packet. A page that sends files sends one or a few at a time; each attachment is a message of its own.
+# In one packet. A page sends one file or a few at a time; each attachment is a message of its own.
 MOST_ATTACHMENTS = 64
 _TYPES = set("0123456")
 _EVENTS = (packet.EVENT, packet.BINARY_EVENT)
@@ -24,17 +28,17 @@ _BINARY = (packet.BINARY_EVENT, packet.BINARY_ACK)
 
 
 def unreadable(why: str) -> str:
-    """Return the sentence about a packet that cannot be read."""
+    """Return the message about a packet that cannot be read."""
     return f"this is not a Socket.IO packet that the relay can read: {why}"
 
 
-_AROUND_DATA = 2  # levels of a packet around the data of a push: the event's list, and the message
-# What stands before and behind the namespace, up to the data. int() would read digits of any script.
+_AROUND_DATA = 2  # levels of JSON around the data of a push: the event's list, and the message
+# The numbers before and after the namespace. They are checked, because int() would read digits of any script.
 _NUMBERS = re.compile(r"([^/\[{\"]*)(?:/[^,]*,([^\[{\"]*))?")
 
 
 class _JSON:
-    """The JSON module that packets are read and written with."""
+    """The JSON module with which packets are read and written."""
 
     dumps = staticmethod(json.dumps)
 
@@ -43,23 +47,30 @@ class _JSON:
         return json_text.read(text, _AROUND_DATA)
 
 
-class StrictPacket(packet.Packet):
-    """A Socket.IO packet of which decode() and add_attachment() raise ValueError unless it is one of protocol 5.
+class StrictPacket(packet.Packet):  # type: ignore[misc]  # python-socketio has no type hints
+    """A packet whose decode() and add_attachment() raise ValueError if it is not one of Socket.IO protocol 5.
 
-    python-socketio's own also takes events that are no lists, and fails with other exceptions in the app's log.
+    python-socketio's own class also accepts events that are not lists, and raises other exceptions into the app's log.
     """
+
+    # As the base class sets them.
+    packet_type: int
+    namespace: str | None
+    id: int | None
+    data: Any  # decoded JSON
+    attachments: list[bytes]
 
     json = _JSON
 
     def __init__(self, *args: Any, encoded_packet: str | bytes | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if encoded_packet is not None:  # also if it is empty, which the class above passes over
+        if encoded_packet is not None:  # also if it is empty, which the base class ignores
             self.attachment_count = self.decode(encoded_packet)
 
     def decode(self, encoded_packet: Any) -> int:
         if not isinstance(encoded_packet, str):
-            raise ValueError("an attachment that no packet announced")
-        attachments = super().decode(encoded_packet)
+            raise ValueError("no packet announced this attachment")
+        attachments: int = super().decode(encoded_packet)
         if not _is_sound(self.packet_type, self.data):
             raise ValueError("this packet cannot have this payload")
         return attachments
@@ -68,26 +79,27 @@ class StrictPacket(packet.Packet):
         if not isinstance(attachment, bytes):
             raise ValueError("an attachment is binary data")
         try:
-            return super().add_attachment(attachment)
+            is_last: bool = super().add_attachment(attachment)
         except (LookupError, TypeError):
-            raise ValueError("a placeholder names no attachment") from None
+            raise ValueError("a placeholder has no attachment") from None
+        return is_last
 
 
 class Packet(StrictPacket):
-    """A packet for the relay: one that cannot be taken has a `refusal`, and its constructor never raises.
+    """A packet for the relay, whose constructor never raises. A packet that cannot be accepted has a `refusal`.
 
-    The data of the relay's own events becomes `[name, message, wants_answer]`: python-socketio does not tell a handler
-    whether the client asked for an acknowledgement, and a refusal must be sent as an event if it did not. The app's
-    events stay as they are.
+    The refusal is sent as the acknowledgement of an event or as `relay_error`. python-socketio would log a traceback
+    and leave the client without an answer. The data of the relay's own events becomes `[name, message, wants_answer]`.
+    All other events reach the app's handlers as they came.
     """
 
-    refusal: tuple[str, str] | None = None  # error code and sentence
+    refusal: tuple[str, str] | None = None  # error code and message
     is_ours = False  # whether it is one of OURS
-    attachments_left = 0  # that are still to come, also if the packet is refused
+    attachments_left = 0  # that have not come yet, also if the packet is refused
     size = 0  # characters of the packet and bytes of its attachments
 
     def decode(self, encoded_packet: Any) -> int:
-        """Read a packet; return how many attachments follow. Never raises."""
+        """Read a packet. Return the number of attachments that follow. Never raises."""
         try:
             _check_head(encoded_packet)
             self.size = len(encoded_packet)
@@ -102,7 +114,7 @@ class Packet(StrictPacket):
     def _check(self, attachments: int) -> None:
         kind = self.packet_type
         if kind == packet.CONNECT_ERROR:
-            raise ValueError(f"a client sends no packets of type {kind}")
+            raise ValueError(f"clients do not send packets of type {kind}")
         if kind in _EVENTS:
             self._check_event(self.data)
         elif kind in (packet.ACK, packet.BINARY_ACK) and not isinstance(self.data, list):
@@ -125,7 +137,7 @@ class Packet(StrictPacket):
             self.data = [name, data[1] if len(data) > 1 else None, self.id is not None]
 
     def refuse(self, error: str, message: str) -> None:
-        """Give the packet a refusal, which is the acknowledgement if it is an event that asks for one."""
+        """Refuse the packet with this error code and message."""
         self.refusal = error, message
         if self.packet_type not in _EVENTS:
             self.id = None
@@ -134,9 +146,9 @@ class Packet(StrictPacket):
         self.attachments.clear()
 
     def add_attachment(self, attachment: Any, limit: int | None = None) -> bool:
-        """Add one, or count it if the packet is refused; return whether it was the last. Never raises.
+        """Add an attachment, or only count it if the packet is refused. Return whether it is the last. Never raises.
 
-        `limit` is for the size of the whole packet.
+        `limit` is the size that the whole packet may have, in bytes.
         """
         self.attachments_left -= 1
         if self.refusal is None:
@@ -155,7 +167,7 @@ class Packet(StrictPacket):
 
 
 def unknown_event(name: str) -> tuple[str, str]:
-    """Return error code and sentence for an event that nothing handles."""
+    """Return error code and message for an event that nothing handles."""
     own = "the relay's own are register, unregister, ack and push"
     return "unknown_event", f"nothing handles the event {name[:50]!r}: {own}"
 
@@ -165,18 +177,19 @@ def _check_head(encoded_packet: Any) -> None:
         raise ValueError("no packet announced this binary data")
     if encoded_packet[:1] not in _TYPES:
         raise ValueError("a packet begins with its type, a digit from 0 to 6")
-    if not all(part.isascii() for part in _NUMBERS.match(encoded_packet).groups("")):
+    numbers = _NUMBERS.match(encoded_packet)
+    if numbers is None or not all(part.isascii() for part in numbers.groups("")):
         raise ValueError("its id is written with the digits 0 to 9")
 
 
 def _announced(encoded_packet: str) -> int:
-    """Return how many attachments a binary packet announces, whatever else is wrong with it."""
+    """Return the number of attachments that a binary packet announces, whatever else is wrong with it."""
     count, dash, _ = encoded_packet[1:12].partition("-")
     return int(count) if dash and count.isdigit() else 0
 
 
 def _is_sound(packet_type: int, data: Any) -> bool:
-    """Whether a packet of this type may have this payload (Socket.IO protocol 5, "Packet encoding")."""
+    """Return whether a packet of this type may have this payload (Socket.IO protocol 5, "Packet encoding")."""
     if packet_type == packet.CONNECT:
         return data is None or isinstance(data, dict)
     if packet_type == packet.DISCONNECT:
