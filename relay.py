@@ -92,14 +92,14 @@ socketio = RelaySocketIO(
 app.wsgi_app = relay.wsgi(app)
 
 
-def for_programs(view: Callable[[], Response]) -> Callable[[], Response]:
-    """Let in those who may push: programs with one of push_keys, and programs on this machine."""
+def for_programs(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Let in only those who may push: programs with one of push_keys, and programs on this machine."""
 
     @wraps(view)
-    def guarded() -> Response:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
         caller = relay.access.may_push(request.environ)
         caller.identify(request.environ)  # for the access log
-        return view()
+        return view(*args, **kwargs)
 
     return guarded
 

@@ -1,8 +1,8 @@
-"""The relay with an app that takes its time: `python tests/busy_relay.py --port=0`, with the relay's settings.
+"""The relay with a slow app: `python tests/busy_relay.py --port=0`, with the relay's settings as flags.
 
-GET /sleep?SECONDS sleeps, and so does /sleep/ANYTHING?SECONDS; a client that leaves is published to the destination
-"leavers", or if it has registered "dawdle" its end takes half a second. The event "block" keeps one of the relay's own
-threads for as many seconds as it says, as no app's event can.
+GET /sleep?SECONDS and /sleep/ANYTHING?SECONDS sleep. When a client disconnects, its reason is pushed to the destination
+"leavers"; but if it has registered "dawdle", its disconnect handler takes half a second. The event "block" keeps one of
+the relay's own threads busy for the seconds that it carries, which no event of an app can do.
 """
 
 import os

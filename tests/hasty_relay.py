@@ -1,4 +1,4 @@
-"""A relay that logs a refusal again after MINUTE seconds (environment), not 60: `python tests/hasty_relay.py FLAGS`."""
+"""A relay that may repeat a line of its log after MINUTE seconds, not 60: `python tests/hasty_relay.py FLAGS`."""
 
 import os
 import pathlib

@@ -1,5 +1,7 @@
-"""A Flask-SocketIO app as its documentation has them: `python tests/own_app.py relay` serves it on the relay, whose
-settings are in RELAY_*, and `python tests/own_app.py stock PORT` without the relay.
+"""A Flask-SocketIO app in the style of its documentation, on the relay or without it.
+
+`python tests/own_app.py relay` serves it on the relay, with the settings in RELAY_*.
+`python tests/own_app.py stock PORT` serves it on plain Flask-SocketIO.
 """
 
 import pathlib
@@ -30,7 +32,7 @@ else:
 
 app.secret_key = "for the session cookie"
 released = threading.Event()
-seen = []  # what connect and disconnect handlers were given
+seen = []  # the arguments of the connect and disconnect handlers
 
 
 # Arguments and return values.
@@ -72,7 +74,7 @@ socketio.on_event("plain", lambda data: {"plain": data})
 
 @socketio.on("late")
 def late(value):
-    """An event that is looked at after its handler has returned: the order of one client's events stays."""
+    """Record the order in which one client's events are handled."""
     seen.append(value)
     return len(seen) > 0
 

@@ -1,4 +1,4 @@
-"""The answers to requests that the relay does not carry out: a status, its own words, nothing about its machine."""
+"""Error answers: a status, the relay's own text, and nothing about its machine."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ OTHER_HOST = {"Host": "shop.example", "Authorization": "Bearer a-key-of-20-chara
 
 
 def raw(relay, data, shut=False):
-    """Send bytes as they are, and nothing else if `shut`; read until the relay closes the connection."""
+    """Send raw bytes, close our side if `shut`, and read until the relay closes the connection."""
     with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
         sock.sendall(data if isinstance(data, bytes) else data.encode())
         if shut:
@@ -36,7 +36,7 @@ def without_a_store(start_relay):
     return relay, contextlib.closing(locker)
 
 
-def test_strangers_never_read_a_path_of_the_relays_machine(start_relay):
+def test_strangers_never_see_a_path_of_the_relays_machine(start_relay):
     relay, locked = without_a_store(start_relay)
     folder = str(relay.log.parent)
     with locked:
@@ -56,14 +56,14 @@ def test_strangers_never_read_a_path_of_the_relays_machine(start_relay):
     assert folder in relay.log.read_text()
 
 
-def test_programs_on_the_relays_machine_and_its_log_have_the_path_of_the_store(start_relay):
+def test_the_log_and_programs_on_the_relays_machine_see_the_path_of_the_store(start_relay):
     relay, locked = without_a_store(start_relay)
     with locked:
         for method, path, body in (("POST", "/push", b"destination=a&data=b"), ("GET", "/health/ready", None)):
             assert str(relay.log.parent) in relay.request(method, path, body)[2].decode()
 
 
-def test_a_page_reads_no_path_in_a_refusal_for_the_stores_sake(start_relay, connect):
+def test_a_page_sees_no_path_when_the_store_fails(start_relay, connect):
     relay, locked = without_a_store(start_relay)
     client = connect(relay.url)
     with locked:
@@ -73,7 +73,7 @@ def test_a_page_reads_no_path_in_a_refusal_for_the_stores_sake(start_relay, conn
 
 @pytest.mark.parametrize("path", ["/health/live", "/nothing", "/push", "/history", "/static/demo.js", "/static/no"])
 def test_an_upgrade_that_is_not_offered_is_ignored(relay, path):
-    """RFC 9110, 7.8: the answer is the one without it, and no library's own sentence."""
+    """RFC 9110, 7.8: the answer equals the one without the upgrade."""
     plain = raw(relay, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
     asked = raw(relay, f"GET {path} HTTP/1.1\r\n{UPGRADE}\r\n")
     assert asked.split(b"\r\n")[0] == plain.split(b"\r\n")[0]
@@ -95,7 +95,7 @@ def test_an_upgrade_that_is_not_offered_is_ignored(relay, path):
         "GARBAGE\r\n",
     ],
 )
-def test_every_error_is_in_the_relays_own_words(relay, request_):
+def test_every_error_has_the_relays_own_text(relay, request_):
     answer = raw(relay, f"{request_}Connection: close\r\n\r\n").decode()
     assert "Traceback" not in answer and "<html" not in answer.lower() and "browser (or proxy)" not in answer
     head, _, body = answer.partition("\r\n\r\n")
@@ -114,14 +114,14 @@ def test_every_error_is_in_the_relays_own_words(relay, request_):
         ("1.1", "Transfer-Encoding: chunked\r\n", b"8\r\n\x81\x82\0\0\0\x0040\r\n0\r\n\r\n"),
     ],
 )
-def test_a_websocket_is_neither_opened_over_http_1_0_nor_behind_a_body(relay, version, framing, body):
-    # The part of a next request would be waited for, if it could still become whole.
+def test_no_websocket_is_opened_over_http_1_0_or_by_a_request_with_a_body(relay, version, framing, body):
+    # The relay would wait for the rest of a next request if that could still come.
     answer = raw(relay, f"GET {ENGINE} HTTP/{version}\r\n{UPGRADE}{framing}\r\n".encode() + body + b"GET ", shut=True)
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")) and b'"sid"' not in answer, answer
 
 
 @own_only
-def test_the_body_of_a_websocket_request_is_its_own_and_the_next_request_is_answered(relay):
+def test_the_body_of_a_websocket_request_is_skipped_and_the_next_request_is_answered(relay):
     ask = f"GET {ENGINE} HTTP/1.1\r\n{UPGRADE}Content-Length: 8\r\n\r\n".encode() + b"\x81\x82\0\0\0\x0040"
     answer = raw(relay, ask + b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ") and b"has no body" in answer and answer.endswith(b'{"live":true}')

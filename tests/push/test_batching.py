@@ -1,4 +1,4 @@
-"""Pushes that come together are stored together, and a store that is stuck holds one thread."""
+"""Pushes that come together are stored together, and a stuck store holds one thread."""
 
 import http.client
 import itertools
@@ -22,7 +22,7 @@ from pushrelay.store.store import HistoryLimits
 
 
 class Poller:
-    """Calls back when it is told to, on this thread."""
+    """A poller that calls back when the test calls finish_batch(), on the test's thread."""
 
     def __init__(self):
         self.calls = []
@@ -37,7 +37,7 @@ class Poller:
 
 
 class Store(MemoryStore):
-    """Counts its transactions, and can be stuck or broken. It has a broker."""
+    """A store with a broker. It records its transactions, and can be stuck or broken."""
 
     def __init__(self, deliver=lambda publication, skip_sid: 1):
         super().__init__(HistoryLimits())
@@ -67,7 +67,7 @@ def add(batcher, poller, told, *values):
     batcher.add(items, lambda error: told.append((values, error, [item.position[-1:] for item in items])), poller)
 
 
-def test_what_comes_in_one_batch_is_one_transaction_and_answered_in_order(parts):
+def test_pushes_that_come_together_are_one_transaction_and_are_answered_in_order(parts):
     store, poller, batcher = parts
     told = []
     add(batcher, poller, told, "a")
@@ -79,7 +79,7 @@ def test_what_comes_in_one_batch_is_one_transaction_and_answered_in_order(parts)
     assert told == [(("a",), None, ["1"]), (("b", "c"), None, ["2", "3"]), (("d",), None, ["4"])]
 
 
-def test_while_the_store_is_stuck_others_go_on_and_what_they_bring_is_the_next_transaction(parts):
+def test_pushes_that_come_while_the_store_is_stuck_are_the_next_transaction(parts):
     store, poller, batcher = parts
     told = []
     store.free.clear()
@@ -98,7 +98,7 @@ def test_while_the_store_is_stuck_others_go_on_and_what_they_bring_is_the_next_t
     assert [values for values, _, _ in told] == [("a",), ("b",), ("c",), ("d",)]
 
 
-def test_a_store_that_fails_is_told_to_all_whose_pushes_were_not_stored(parts):
+def test_all_publishers_whose_pushes_were_not_stored_get_the_error(parts):
     store, poller, batcher = parts
     told = []
     for trouble in (StoreError("the disk is full"), RuntimeError("a bug")):
@@ -114,7 +114,7 @@ def test_a_store_that_fails_is_told_to_all_whose_pushes_were_not_stored(parts):
     assert told[-1][2] == ["1"]  # no offset was used up
 
 
-def test_an_answer_that_fails_does_not_take_the_others_with_it(parts, caplog):
+def test_an_answer_that_fails_leaves_the_others_alone(parts, caplog):
     store, poller, batcher = parts
     told = []
     batcher.add([Pending("42", "a")], lambda error: 1 / 0, poller)
@@ -124,7 +124,7 @@ def test_an_answer_that_fails_does_not_take_the_others_with_it(parts, caplog):
     assert "could not be answered" in caplog.text
 
 
-def test_a_transaction_is_not_larger_than_its_publishers_can_wait_for(parts):
+def test_a_transaction_has_at_most_256_publications(parts):
     store, poller, batcher = parts
     told = []
     for value in range(batching.MOST_AT_ONCE + 10):
@@ -133,12 +133,12 @@ def test_a_transaction_is_not_larger_than_its_publishers_can_wait_for(parts):
     assert [len(each) for each in store.transactions] == [batching.MOST_AT_ONCE, 10]
 
 
-def test_nothing_is_left_behind_when_many_threads_add_at_once():
+def test_no_push_is_forgotten_when_many_threads_add_at_once():
     store, calls = Store(), queue.SimpleQueue()
     batcher, told, count = Batcher(store.broker), itertools.count(), 8 * 500
 
     class Threads:
-        """A poller whose calls are made by other threads, at once."""
+        """A poller that calls back on other threads, at once."""
 
         def call_afterwards(self, callback, *args):
             calls.put((callback, args))
@@ -163,7 +163,7 @@ def test_nothing_is_left_behind_when_many_threads_add_at_once():
     assert next(told) == count
 
 
-def test_too_many_that_wait_are_refused_with_what_to_do(parts, monkeypatch):
+def test_pushes_are_refused_with_advice_when_too_many_wait(parts, monkeypatch):
     store, poller, batcher = parts
     monkeypatch.setattr(batching, "MOST_WAITING", 2)
     add(batcher, poller, [], "a")
@@ -174,7 +174,7 @@ def test_too_many_that_wait_are_refused_with_what_to_do(parts, monkeypatch):
     assert refused.value.status == 503
 
 
-def test_much_data_that_waits_is_refused_before_the_memory_is_full(parts, monkeypatch):
+def test_pushes_are_refused_when_too_much_data_waits(parts, monkeypatch):
     store, poller, batcher = parts
     monkeypatch.setattr(batching, "MOST_BYTES", 10_000)
     add(batcher, poller, [], *["x" * 900] * 10)
@@ -186,7 +186,7 @@ def test_much_data_that_waits_is_refused_before_the_memory_is_full(parts, monkey
     batcher.check_room()
 
 
-def test_data_that_is_stored_no_longer_counts_though_other_pushes_always_wait(parts, monkeypatch):
+def test_stored_data_no_longer_counts_even_if_other_pushes_always_wait(parts, monkeypatch):
     store, poller, batcher = parts
     monkeypatch.setattr(batching, "MOST_BYTES", 10_000)
     monkeypatch.setattr(batching, "MOST_AT_ONCE", 1)
@@ -199,13 +199,13 @@ def test_data_that_is_stored_no_longer_counts_though_other_pushes_always_wait(pa
     assert len(store.transactions) == 20
 
 
-# The same over the wire.
+# Over the wire.
 
 FORM = b"destination=42&data=hello"
 REQUEST = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(FORM), FORM)
 
 
-def test_a_publisher_that_closed_its_half_of_the_connection_is_answered(relay):
+def test_a_publisher_that_closed_its_side_of_the_connection_is_answered(relay):
     with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
         sock.sendall(REQUEST)
         sock.shutdown(socket.SHUT_WR)
@@ -213,12 +213,12 @@ def test_a_publisher_that_closed_its_half_of_the_connection_is_answered(relay):
     assert answer.startswith(b"HTTP/1.") and b" 200 OK" in answer and b'"destination":"42"' in answer
 
 
-def test_pushes_that_were_all_sent_ahead_are_answered_before_the_connection_ends(relay):
-    """The first one expects a 100 Continue, which it does not need once its body is there."""
+def test_pipelined_pushes_are_all_answered_before_the_connection_ends(relay):
+    """The first one expects 100 Continue, which is not needed when its body has already arrived."""
     first = REQUEST.replace(b"Host: localhost\r\n", b"Host: localhost\r\nExpect: 100-continue\r\n")
     assert first != REQUEST
     own = relay.settings["server"] == "own"
-    for _ in range(3):  # from the second time on the relay remembers the header of the others
+    for _ in range(3):  # from the second time on, the relay knows the header
         with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
             sock.sendall(first + (REQUEST * 2 if own else b""))
             sock.shutdown(socket.SHUT_WR)
@@ -228,7 +228,7 @@ def test_pushes_that_were_all_sent_ahead_are_answered_before_the_connection_ends
 
 
 @own_only  # Werkzeug's server keeps no connection open
-def test_pushes_one_behind_the_other_on_a_connection_are_answered_in_order(relay):
+def test_pipelined_pushes_are_answered_in_order(relay):
     count = 20
     bodies = [b"destination=line&data=%d" % n for n in range(count)]
     requests = [b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(b), b) for b in bodies]
@@ -242,7 +242,7 @@ def test_pushes_one_behind_the_other_on_a_connection_are_answered_in_order(relay
     assert offsets == list(range(offsets[0], offsets[0] + count))
 
 
-def test_a_push_that_is_too_large_is_refused_also_where_its_header_is_known(start_relay):
+def test_a_push_that_is_too_large_is_refused_even_if_its_header_is_known(start_relay):
     relay = start_relay(max_body=1024)
     body = b"destination=42&data=" + b"x" * 1024
     request = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
@@ -253,7 +253,7 @@ def test_a_push_that_is_too_large_is_refused_also_where_its_header_is_known(star
 
 
 class Unclosed:
-    """A socket whose file reads a byte at a time, so that nothing of the next answer is taken along."""
+    """A socket whose file reads one byte at a time, so that nothing of the next answer is read."""
 
     def __init__(self, sock):
         self._sock = sock
@@ -262,7 +262,7 @@ class Unclosed:
         return self._sock.makefile(mode, buffering=0)
 
 
-def test_a_locked_store_does_not_keep_anybody_from_anything_but_pushing(start_relay, tmp_path):
+def test_a_locked_store_holds_up_nothing_but_pushes(start_relay, tmp_path):
     relay = start_relay(broker=f"sqlite:{tmp_path}/locked.db", threads=4)
     relay.push("42", "before")
     other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)

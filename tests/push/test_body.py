@@ -1,4 +1,4 @@
-"""Bounds are fixed and in one currency: how deep data is nested, how large it is as browsers get it, which numbers."""
+"""Limits of a push's data: how deep it is nested, how large it is as browsers get it, and which numbers it holds."""
 
 import base64
 import io
@@ -47,7 +47,7 @@ def environ_of(body, content_type="application/json"):
 @pytest.mark.parametrize(
     "shape", [nested, lambda n: '{"":' * (n - 1) + "{}" + "}" * (n - 1)], ids=["arrays", "objects"]
 )
-def test_exactly_the_depth_is_taken_and_one_level_more_is_refused(shape):
+def test_data_of_the_greatest_depth_is_taken_and_one_level_more_is_refused(shape):
     for text in (shape(DEPTH), f'["[[[",{shape(DEPTH - 1)},"\\"[",{{"\\\\":[]}}]', "[" + "[]," * 500 + "{}]"):
         assert json_text.read(text) == json.loads(text)
     for text in (shape(DEPTH + 1), f'["[[[",{shape(DEPTH)},"\\"["]', "[" + "[]," * 500 + shape(DEPTH) + "]"):
@@ -57,7 +57,7 @@ def test_exactly_the_depth_is_taken_and_one_level_more_is_refused(shape):
 
 @pytest.mark.parametrize("depth", [DEPTH, DEPTH + 1, 970, 20_000, 450_000])
 @pytest.mark.parametrize("way", ["json", "batch", "ndjson"])
-def test_data_that_was_taken_however_deep_is_live_in_the_history_and_recovered(relay, way, depth):
+def test_the_deepest_data_is_delivered_kept_and_recovered(relay, way, depth):
     name = f"deep-{way}-{depth}"
     before = relay.push(name, "before")["id"]
     live = Wire(relay.port)
@@ -80,7 +80,7 @@ def test_data_that_was_taken_however_deep_is_live_in_the_history_and_recovered(r
 
 
 @own_only
-def test_packets_nested_without_end_are_answered_and_leave_no_traceback(relay):
+def test_endlessly_nested_packets_are_answered_and_leave_no_traceback(relay):
     client = Wire(relay.port)
     for text in (
         "4" + "[" * 90_000,
@@ -92,7 +92,7 @@ def test_packets_nested_without_end_are_answered_and_leave_no_traceback(relay):
     assert client.call("unregister", {"id": "1"})[1]["ok"], "it is connected still"
 
 
-def test_what_a_stranger_sends_is_never_read_deeper_than_the_bound():
+def test_json_from_strangers_is_never_read_deeper_than_the_limit():
     assert data_of("4" + "[" * 90_000) == "[" * 90_000
     for depth in (DEPTH + 1, 970, 40_000):
         packet = Packet(encoded_packet=f'2["push",{{"data":{nested(depth)}}}]')
@@ -100,7 +100,7 @@ def test_what_a_stranger_sends_is_never_read_deeper_than_the_bound():
     assert Packet(encoded_packet=f'2["push",{{"data":{nested(DEPTH)}}}]').data[0] == "push"
 
 
-def test_tokens_are_not_read_deeper_than_the_bound():
+def test_tokens_are_not_read_deeper_than_the_limit():
     tokens = Tokens(Settings(secret=("x" * 40,)))
     assert tokens.read(sign({"ids": ["42"], "more": json.loads(nested(DEPTH - 1))}, "x" * 40))
     with pytest.raises(Refused, match="100 levels"):
@@ -117,7 +117,7 @@ NO_NUMBERS = ["1_0", " 5 ", "٣", "٣.٥", "1e999", "NaN", "nan", "inf", "-0", "
 
 @pytest.mark.parametrize("text", NO_NUMBERS)
 @pytest.mark.parametrize("field", ["ttl", "wait"])
-def test_a_time_that_is_no_plain_number_is_refused(relay, field, text):
+def test_a_time_that_is_not_a_plain_number_is_refused(relay, field, text):
     status, _, answer = relay.request(
         "POST", "/push", json.dumps({"destination": "a", "data": 1, field: text}).encode(), JSON
     )
@@ -166,7 +166,7 @@ def test_reading_a_long_number_takes_no_longer_than_reading_its_digits():
     assert time.monotonic() - began < 10, "int() would take minutes, were it allowed to"
 
 
-def test_offsets_beyond_what_the_store_can_hold_are_no_positions(tmp_path, open_at):
+def test_an_offset_that_no_store_can_hold_is_no_position(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "x")])
     broker.flush()
@@ -177,7 +177,7 @@ def test_offsets_beyond_what_the_store_can_hold_are_no_positions(tmp_path, open_
 
 
 @pytest.mark.parametrize("text", ["1_0", "٣", "nan", "inf", "1e400", "1" * 400, "-1", "0x1"])
-def test_a_setting_that_is_no_plain_number_stops_the_start(text):
+def test_a_setting_that_is_not_a_plain_number_stops_the_start(text):
     for name in ("history_ttl", "max_body"):
         with pytest.raises(SettingsError, match=name):
             load({}, {name: text})
@@ -189,7 +189,7 @@ def test_ids_of_packets_are_written_with_plain_digits():
     assert Packet(encoded_packet='2/x٣,12["٣"]').id == 12
 
 
-def test_a_decimal_is_read_as_it_is_written():
+def test_only_plain_decimals_are_numbers():
     assert [decimal(text) for text in ("0", "1.5", "30", "1.0E-5", "9223372036854775807")] == [
         0,
         1.5,
@@ -214,7 +214,7 @@ GROWING = {
 
 
 @pytest.mark.parametrize("character", GROWING.values(), ids=GROWING)
-def test_exactly_the_bytes_that_browsers_get_are_taken_and_one_more_is_refused(character):
+def test_data_of_max_body_bytes_is_taken_and_one_byte_more_is_refused(character):
     settings = Settings(max_body=10_000)
     each = len(json.dumps(character, ensure_ascii=False).encode()) - 2
     most = 9998 // each
@@ -225,7 +225,7 @@ def test_exactly_the_bytes_that_browsers_get_are_taken_and_one_more_is_refused(c
     assert (refused.value.status, refused.value.error) == (413, "too_large")
 
 
-def test_numbers_that_grow_by_being_written_again_are_counted_as_browsers_get_them():
+def test_numbers_that_grow_when_they_are_encoded_count_as_browsers_get_them():
     with pytest.raises(Refused, match="max_body"):
         read_pushes(
             environ_of('{"destination":"a","data":[' + ",".join(["1E15"] * 1500) + "]}"), Settings(max_body=10_000)
@@ -233,7 +233,7 @@ def test_numbers_that_grow_by_being_written_again_are_counted_as_browsers_get_th
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_what_is_taken_reaches_every_client_whatever_may_wait_for_it(start_relay, connect, transport):
+def test_the_largest_push_reaches_a_client_with_the_smallest_outbox(start_relay, connect, transport):
     relay = start_relay(max_outbox=65536)
     first = relay.push("large", "before")["id"]
     for data in ("x" * 900_000, '"' * 490_000):
@@ -254,7 +254,7 @@ def test_a_push_that_no_client_could_receive_is_refused_with_both_sizes(relay):
 
 
 @own_only
-def test_a_page_that_may_push_has_the_same_bounds(start_relay):
+def test_a_page_that_may_push_has_the_same_limits(start_relay):
     relay = start_relay(socket_push="yes", max_body=20_000)
     client = Wire(relay.port)
     assert client.call("push", {"destination": "a", "data": "x" * 19_000})[1]["ok"]
@@ -269,7 +269,7 @@ def names(count):
     return [f"n{number}" for number in range(count)]
 
 
-def test_exactly_the_bytes_that_one_request_may_store_are_taken_and_one_more_is_refused():
+def test_one_request_may_store_the_limit_of_bytes_and_no_byte_more():
     settings = Settings()
     count = 64
     fits = "x" * (MOST_STORED // count - 2)
@@ -302,7 +302,7 @@ def test_publications_of_one_push_share_its_text():
 
 
 class Store:
-    """Keeps what is stored, by transaction."""
+    """A broker that keeps what is stored, by transaction."""
 
     def __init__(self):
         self.transactions = []
@@ -318,7 +318,7 @@ class Store:
 
 
 class Calls:
-    """A poller whose calls are made when the test says so."""
+    """A poller that calls back when the test wants it."""
 
     def __init__(self):
         self.calls = []
@@ -327,7 +327,7 @@ class Calls:
         self.calls.append((callback, args))
 
 
-def test_large_pushes_take_turns_and_a_small_one_waits_for_none_of_those_before_it():
+def test_large_pushes_take_turns_and_a_small_one_overtakes_them():
     store, poller, told = Store(), Calls(), []
     batcher = Batcher(store)
     large = Pending("a", "", text='"' + "x" * batching.MOST_BYTES_AT_ONCE + '"')
@@ -341,11 +341,11 @@ def test_large_pushes_take_turns_and_a_small_one_waits_for_none_of_those_before_
     assert told == ["small", "large", "large", "large", "large", "large"]
 
 
-def test_what_is_added_counts_before_it_waits(monkeypatch):
+def test_a_push_counts_before_it_is_added(monkeypatch):
     monkeypatch.setattr(batching, "MOST_BYTES", 10_000)
     batcher, poller = Batcher(Store()), Calls()
     large = [Pending("a", "", text="x" * 9000), Pending("b", "", text="x" * 9000)]
-    batcher.check_room(large)  # alone it has room, or it never would
+    batcher.check_room(large)  # alone it has room, or no large push ever would
     batcher.add(large[:1], lambda error: None, poller)
     batcher.check_room([Pending("c", "", text="x" * 1000)])
     with pytest.raises(Refused, match="later"):
@@ -353,7 +353,7 @@ def test_what_is_added_counts_before_it_waits(monkeypatch):
 
 
 @own_only
-def test_a_large_push_to_many_destinations_is_refused_in_words_and_others_go_on(relay):
+def test_a_large_push_to_many_destinations_is_refused_with_advice_and_others_go_on(relay):
     status, answer = push(relay, json.dumps({"destination": names(1000), "data": "x" * 980_000}))
     assert (status, answer["error"]) == (413, "too_large") and "fewer destinations" in answer["message"]
     status, answer = push(relay, json.dumps({"destination": names(1000), "data": "x" * 4000}))

@@ -1,4 +1,4 @@
-"""A push that is answered with 200 was taken as it was meant; what cannot be taken so is refused."""
+"""A push that is answered with 200 was understood as it was meant; any other is refused."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ MULTIPART = "multipart/form-data; boundary=cut"
 
 
 def read(body, kind=JSON, at_root=False, **more):
-    """Read a push as the relay does: its fields, or status and error of the refusal; a list of these for a batch."""
+    """Return a push's destinations and data, or the status and code of its refusal; a list of these for a batch."""
     body = body if isinstance(body, bytes) else body.encode()
     environ = {"CONTENT_TYPE": kind, "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), **more}
     try:
@@ -37,7 +37,7 @@ def shown(push):
     return push.status, push.error
 
 
-# --- A key that comes again ---
+# Idempotency keys.
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -63,7 +63,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("what", DIFFERENT)
-def test_a_key_that_comes_again_with_other_contents_is_refused_and_not_answered_as_the_first(broker, what):
+def test_a_key_that_is_used_for_another_push_is_refused(broker, what):
     first = Draft("42", "paid", key="7")
     ((position, *_),) = broker.publish([first])
     other = first._replace(**DIFFERENT[what])
@@ -74,16 +74,16 @@ def test_a_key_that_comes_again_with_other_contents_is_refused_and_not_answered_
     assert not broker.publish([other._replace(key="8"), other._replace(destination="43")])[0].reused
 
 
-def test_two_pushes_of_one_batch_with_one_key_and_other_contents_are_not_one(broker):
+def test_two_different_pushes_of_a_batch_with_one_key_are_not_one(broker):
     receipts = broker.publish([Draft("42", n, key="7") for n in (1, 2, 1)])
     assert [receipt.reused for receipt in receipts] == [False, True, False]
     assert receipts[2].position == receipts[0].position and kept(broker) == [1]
 
 
-def test_a_restart_forgets_neither_a_key_nor_its_contents(tmp_path, open_at):
+def test_a_key_and_its_push_are_known_after_a_restart(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "paid", key="7")])
-    broker._store._files.journal.close(False)  # as kill -9 leaves it: what was accepted is in the journal alone
+    broker._store._files.journal.close(False)  # as kill -9 leaves it: accepted pushes are in the journal only
     broker._store._files._has_journal = False
     broker._store._writer.connection.rollback()
     broker.close()
@@ -92,7 +92,7 @@ def test_a_restart_forgets_neither_a_key_nor_its_contents(tmp_path, open_at):
     assert again.publish([Draft("42", "paid", key="7")])[0].repeated and kept(again) == ["paid"]
 
 
-def test_a_key_that_an_older_relay_stored_is_known_and_its_contents_are_not_asked_for(tmp_path, open_at):
+def test_a_key_that_an_older_relay_stored_is_known_without_its_push(tmp_path, open_at):
     path = tmp_path / "relay.db"
     broker = open_at(path)
     broker.publish([Draft("42", "paid", key="7")])
@@ -126,12 +126,12 @@ def test_a_push_whose_key_was_used_for_another_one_is_answered_422_and_delivered
 
 
 @pytest.mark.parametrize("header", ["a, b", "a,a", '"a", "b"', '"a', 'a"b', '"a";v=1'])
-def test_two_idempotency_keys_are_no_key(header):
+def test_two_idempotency_keys_are_refused(header):
     assert read("destination=42&data=x", FORM, HTTP_IDEMPOTENCY_KEY=header) == (400, "invalid_id")
 
 
 @own_only
-def test_an_idempotency_key_header_that_is_there_twice_is_refused(relay):
+def test_a_repeated_idempotency_key_header_is_refused(relay):
     with socket.create_connection(("127.0.0.1", relay.port), 20) as sock:
         head = "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 21\r\nConnection: close\r\n"
         head += "Idempotency-Key: one\r\nIdempotency-Key: two\r\n\r\n"
@@ -141,12 +141,12 @@ def test_an_idempotency_key_header_that_is_there_twice_is_refused(relay):
 
 
 @pytest.mark.parametrize(("header", "key"), [('"a,b"', "a,b"), ('"a\\"b"', 'a"b'), ("k", "k"), ("Ã¤", "ä")])
-def test_the_header_has_the_key_that_the_field_would_have(header, key):
+def test_the_header_and_the_field_give_the_same_key(header, key):
     environ = {"CONTENT_TYPE": FORM, "wsgi.input": io.BytesIO(b"destination=42&data=x"), "CONTENT_LENGTH": "21"}
     assert read_pushes({**environ, "HTTP_IDEMPOTENCY_KEY": header}, Settings()).key == key
 
 
-# --- Encodings ---
+# Encodings.
 
 
 def part(name, value, *headers, disposition="form-data"):
@@ -159,7 +159,7 @@ def multipart(value, *headers, **options):
 
 
 @pytest.mark.parametrize("charset", ["us-ascii", "US-ASCII", "utf-8", '"UTF-8"', "ascii"])
-def test_a_part_is_read_as_utf_8_whatever_its_library_calls_it(charset):
+def test_a_part_is_read_as_utf_8_whatever_charset_its_library_declares(charset):
     for text in ("Grüße", "日本", "plain"):
         assert read(multipart(text, f"Content-Type: text/plain; charset={charset}"), MULTIPART) == (["42"], text)
 
@@ -181,16 +181,16 @@ def test_a_part_in_another_charset_is_refused_and_never_damaged(charset):
         ["Content-Type: multipart/mixed; boundary=inner"],
     ],
 )
-def test_a_part_that_is_encoded_is_refused_and_not_passed_on_as_it_stands(headers):
+def test_an_encoded_part_is_refused_and_not_passed_on_undecoded(headers):
     assert read(multipart("R3LDvMOfZQ==", *headers), MULTIPART) == (415, "unsupported_media_type")
 
 
-def test_a_part_that_says_that_it_is_not_encoded_is_taken():
+def test_a_part_declared_as_not_encoded_is_taken():
     for encoding in ("8bit", "binary", "7bit"):
         assert read(multipart("x", f"Content-Transfer-Encoding: {encoding}"), MULTIPART) == (["42"], "x")
 
 
-def test_a_multipart_form_that_is_cut_or_holds_more_than_fields_is_refused():
+def test_a_multipart_form_that_is_cut_or_holds_files_is_refused():
     whole = multipart("x")
     for body in (whole.replace("--cut--", ""), whole[:-30], multipart("x", disposition="attachment")):
         assert read(body, MULTIPART) == (400, "invalid_form"), body
@@ -207,7 +207,7 @@ def test_a_body_in_another_charset_is_refused(kind, charset):
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "identity, gzip", "x-gzip", "zstd"])
 @pytest.mark.parametrize("path", ["/", "/push"])
-def test_a_compressed_body_is_refused_with_what_to_do(relay, coding, path):
+def test_a_compressed_body_is_refused_with_advice(relay, coding, path):
     headers = {"Content-Type": FORM, "Content-Encoding": coding}
     for body in (b"\x1f\x8b\x08\x00", b"destination=42&data=x"):
         status, answered, answer = relay.request("POST", path, body, headers)
@@ -215,14 +215,14 @@ def test_a_compressed_body_is_refused_with_what_to_do(relay, coding, path):
         assert "without that header" in json.loads(answer)["message"]
 
 
-def test_a_body_that_says_that_it_is_not_compressed_is_taken_and_gzip_without_a_word_is_named(relay):
+def test_a_body_declared_as_not_compressed_is_taken_and_undeclared_gzip_is_named(relay):
     body = b"destination=coded&data=x"
     assert relay.request("POST", "/push", body, {"Content-Encoding": "identity"})[0] == 200
     status, _, answer = relay.request("POST", "/push", b"\x1f\x8b\x08\x00", {"Content-Type": JSON})
     assert status == 400 and "gzip" in json.loads(answer)["message"]
 
 
-# --- Fields ---
+# Fields.
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_body_that_says_that_it_is_not_compressed_is_taken_and_gzip_without_a_
         ('{"destination":"a","d\\u0061ta":1,"data":2}', "invalid_data"),
     ],
 )
-def test_a_field_that_a_json_push_has_twice_is_refused(body, error):
+def test_a_repeated_field_of_a_json_push_is_refused(body, error):
     assert read(body) == (400, error)
     good = '{"destination":"a","data":{"data":1,"id":[{"destination":2}]}}'
     sound = (["a"], {"data": 1, "id": [{"destination": 2}]})
@@ -244,13 +244,13 @@ def test_a_field_that_a_json_push_has_twice_is_refused(body, error):
     assert read(f"{good}\n{body}\n{good}", "application/x-ndjson") == [sound, (400, error), sound]
 
 
-def test_at_the_root_only_the_two_fields_that_count_must_not_come_twice():
+def test_at_the_root_only_destination_and_data_must_not_be_repeated():
     assert read('{"destination":"a","data":1,"id":7,"id":8}', at_root=True) == (["a"], 1)
     more = "".join(f',"more{n}":1' for n in range(10))
     assert read(f'{{"destination":"a","data":1{more},"data":2}}', at_root=True) == (400, "invalid_data")
 
 
-def test_at_the_root_the_fields_that_do_not_count_may_be_in_any_charset_and_be_files():
+def test_at_the_root_other_fields_may_have_any_charset_and_be_files():
     for more in (b"name=M%FCller", b"M%FC=x", b"name=M\xfcller", b"x=%FF%FE&x=%FF", b"datas=%FF", b"=%FF"):
         assert read(b"destination=a&data=x&" + more, FORM, at_root=True) == (["a"], "x"), more
         assert read(more + b"&destination[]=a&data=%C3%BC", "text/plain", at_root=True) == (["a"], "ü"), more
@@ -286,14 +286,14 @@ def test_at_the_root_destination_and_data_are_as_strict_as_elsewhere():
         ("destination[]=42&destination[][]=43&data=x", "invalid_destination"),
     ],
 )
-def test_destinations_that_are_nested_are_no_destinations(body, error):
+def test_nested_destinations_are_refused(body, error):
     for at_root in (False, True):
         assert read(body, FORM, at_root) == (400, error)
         encoded = body.replace("[", "%5B").replace("]", "%5D")
         assert read(encoded, FORM, at_root) == (400, error)
 
 
-def test_lists_as_php_writes_them_are_taken():
+def test_phps_lists_are_taken():
     for body in (
         "destination[0]=a&destination[1]=b",
         "destination[]=a&destination[]=b",
@@ -302,13 +302,13 @@ def test_lists_as_php_writes_them_are_taken():
         assert read(f"{body}&data=x", FORM) == (["a", "b"], "x")
 
 
-def test_json_that_is_sent_as_a_form_is_named(relay):
+def test_json_sent_as_a_form_is_recognized_in_the_error(relay):
     for path in ("/", "/push"):
         status, _, answer = relay.request("POST", path, b'{"destination": "42", "data": "x"}')
         assert status == 400 and JSON in json.loads(answer)["message"]
 
 
-def test_fields_in_the_address_of_a_push_are_refused_and_not_ignored(relay, connect):
+def test_fields_in_the_address_of_a_push_are_refused(relay, connect):
     client = connect(relay.url, "query")
     status, _, answer = relay.request("POST", "/push?event=order&ttl=0", b"destination=query&data=x")
     assert (status, json.loads(answer)["error"]) == (400, "unknown_field")
@@ -317,7 +317,7 @@ def test_fields_in_the_address_of_a_push_are_refused_and_not_ignored(relay, conn
 
 
 @own_only
-def test_an_unknown_method_and_what_is_no_request_are_refused_with_what_to_use(relay):
+def test_an_unknown_method_and_an_invalid_request_are_refused_with_advice(relay):
     for sent in (b"BREW /push HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x01\x02\x03\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", relay.port), 20) as sock:
             sock.sendall(sent)
@@ -325,11 +325,11 @@ def test_an_unknown_method_and_what_is_no_request_are_refused_with_what_to_use(r
             assert answer.startswith(b"HTTP/1.1 400") and b"GET, POST, DELETE" in answer
 
 
-# --- Ids that JavaScript cannot hold ---
+# Ids that JavaScript cannot hold.
 
 
 @pytest.mark.parametrize("number", [2**53, -(2**53), 9007199254740993, 1e21, 2.0**60])
-def test_a_number_that_javascript_rounds_is_no_id(relay, connect, number):
+def test_a_number_that_javascript_rounds_is_refused_as_an_id(relay, connect, number):
     client = connect(relay.url)
     for event, message in (
         ("register", {"id": number}),
@@ -340,13 +340,13 @@ def test_a_number_that_javascript_rounds_is_no_id(relay, connect, number):
         assert answer["error"] == "invalid_id" and "text" in answer["message"], answer
 
 
-def test_the_largest_number_that_javascript_holds_is_an_id_and_larger_ones_are_as_text(relay, connect):
+def test_the_largest_exact_number_of_javascript_is_an_id_and_larger_ones_are_text(relay, connect):
     client = connect(relay.url, 2**53 - 1, "9007199254740993")
     assert relay.push_json(destination=[2**53 - 1, 9007199254740993], data=1)[1][1]["connections"] == 1
     assert [message["destination"] for _, message in client.wait(2)] == [str(2**53 - 1), "9007199254740993"]
 
 
-def test_relay_js_takes_a_bigint_as_its_digits_and_refuses_what_cannot_be_an_id(relay, page, page_errors):
+def test_relay_js_takes_a_bigint_as_its_digits_and_refuses_other_values(relay, page, page_errors):
     page.open(relay.url).connect()
     got = page.run("""async () => {
         const said = [];

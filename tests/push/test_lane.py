@@ -1,4 +1,4 @@
-"""The ways of a push, Flask's and the shorter ones: what they answer is the same to the byte."""
+"""A push takes one of three ways: Flask's, the front's, or the lane. The answers are equal to the byte."""
 
 import contextlib
 import http.client
@@ -32,7 +32,7 @@ KEY = "a-key-that-is-long-enough"
 
 
 def loaded(**settings):
-    """Return a relay whose store is open, and whose positions do not depend on chance."""
+    """Return a relay whose store is open and has a fixed epoch."""
     module = load_relay(**settings)
     module.relay.maintenance.start()
     module.relay.broker._store.epoch = "epoch"
@@ -56,7 +56,7 @@ def push(own, headers, body, remote="127.0.0.1", path="/push"):
 
 
 def hook(app):
-    """Hook a function into Flask's way, so that pushes take it. Return the list to which each call adds an element."""
+    """Hook a function into Flask, so that pushes go through it. Return a list that gets an element for each call."""
     calls = []
     app.before_request(lambda: calls.append(1))
     return calls
@@ -104,12 +104,12 @@ def test_both_answer_the_same_when_the_relay_fails(own, monkeypatch):
     assert quick[0].startswith("500") and json.loads(quick[2])["error"] == "internal_server_error"
 
 
-# The third way: the header is known from an earlier request, and the push is taken without an environ.
+# The lane: the header is known from an earlier request, and the push is taken without an environ.
 
 
 @pytest.fixture
 def asked(own, monkeypatch):
-    """A list with an element for each push that came as an environ."""
+    """A list that gets an element for each push that came as an environ."""
     calls = []
     answer = own.relay.publisher.answer
     monkeypatch.setattr(own.relay.publisher, "answer", lambda *args: calls.append(1) or answer(*args))
@@ -133,7 +133,7 @@ def served(own):
 
 
 def post(sock, headers, body, path="/push"):
-    """The answer but for what the time and the number of the push make of it."""
+    """Return the answer without its date and the number of the publication."""
     lines = [f"{name}: {value}\r\n" for name, value in {**headers, "Content-Length": len(body)}.items()]
     sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{''.join(lines)}\r\n".encode() + body)
     answer = http.client.HTTPResponse(sock)
@@ -175,7 +175,7 @@ ODD = {
 
 @pytest.mark.parametrize("body", ODD.values(), ids=ODD)
 def test_a_form_that_is_not_plain_is_answered_the_same_though_its_header_is_known(served, asked, body):
-    """Each comes under the very header that a plain push had before. Only refusals need an environ."""
+    """Each has the same header as a plain push before. Only refusals need an environ."""
     plain = PLAIN + b"x" * (len(body) - len(PLAIN))
     first = post(served, FORM, body)
     assert post(served, FORM, plain)[0] == post(served, FORM, plain)[0] == 200
@@ -227,7 +227,7 @@ def test_a_body_of_any_kind_is_taken_without_an_environ_and_answered_the_same(se
         ("/", b'[{"destination": "a", "data": 1}]', 400),
     ],
 )
-def test_what_needs_more_than_its_body_is_answered_by_the_app_though_its_header_is_known(
+def test_a_push_that_waits_or_is_refused_is_answered_by_the_app_though_its_header_is_known(
     served, asked, path, body, status
 ):
     answers = [post(served, JSON, body, path) for _ in range(3)]
@@ -259,7 +259,7 @@ def test_a_failure_of_the_relay_is_a_500_though_the_header_is_known(served, monk
     assert [post(served, JSON, body)[0] for _ in range(2)] == [500] * 2
 
 
-def test_who_was_not_let_in_is_not_let_in_by_the_shortcut(served):
+def test_a_caller_that_was_refused_is_refused_though_its_header_is_known(served):
     for _ in range(3):
         assert post(served, {**FORM, "X-Forwarded-For": "127.0.0.1"}, PLAIN)[0] == 401
         assert post(served, {**FORM, "Origin": "https://elsewhere.example"}, PLAIN)[0] == 403
@@ -286,12 +286,12 @@ def test_a_function_that_wraps_the_app_sees_every_push_though_its_header_is_know
 
 
 @pytest.mark.parametrize("hooks", ["before_request_funcs", "after_request_funcs", "teardown_request_funcs"])
-def test_hooks_of_a_blueprints_own_routes_leave_pushes_on_the_short_way(own, lanes_way, monkeypatch, hooks):
+def test_hooks_of_a_blueprints_own_routes_leave_pushes_in_the_lane(own, lanes_way, monkeypatch, hooks):
     monkeypatch.setitem(getattr(own.app, hooks), "shop", [lambda *_: pytest.fail("it is called")])
     assert push(own, FORM, PLAIN)[0].startswith("200")
 
 
-# Keys and their rates, by all the ways.
+# Keys and their rates, on all ways.
 
 KEYED = {**FORM, "X-Relay-Key": KEY, "Via": "1.1 proxy"}
 
@@ -306,7 +306,7 @@ def rated(own, monkeypatch):
 
 @pytest.mark.parametrize("path", ["/push", "/"])
 @pytest.mark.parametrize("way", ["lanes_way", "flasks_way"])
-def test_a_key_that_pushes_too_much_is_told_when_to_come_back(own, request, rated, way, path):
+def test_a_key_that_pushes_too_much_gets_429_with_retry_after(own, request, rated, way, path):
     request.getfixturevalue(way)
     assert [push(own, KEYED, PLAIN, path=path)[0] for _ in range(3)] == ["200 OK"] * 3
     status, headers, body = push(own, KEYED, PLAIN, path=path)
@@ -317,7 +317,7 @@ def test_a_key_that_pushes_too_much_is_told_when_to_come_back(own, request, rate
     assert own.relay.broker.position("a") == "epoch:4"
 
 
-def test_each_publication_counts_and_what_is_refused_is_not_published(own, rated):
+def test_each_publication_counts_and_a_refused_push_is_not_published(own, rated):
     batch = json.dumps([{"destination": ["a", "b"], "data": 1}, {"destination": 7.5, "data": 1}]).encode()
     headers = {**KEYED, **JSON}
     assert push(own, headers, batch)[0] == "200 OK"
@@ -353,12 +353,12 @@ def test_each_publication_counts_and_a_refused_one_does_not_though_the_header_is
     assert [post(served, headers, body)[0] for _ in range(2)] == [200, 429] and len(asked) == 1
 
 
-def test_this_machine_pushes_as_much_as_it_likes(served, rated):
+def test_pushes_from_this_machine_have_no_rate_limit(served, rated):
     assert {post(served, FORM, PLAIN)[0] for _ in range(50)} == {200}
 
 
 def test_a_header_that_is_known_keeps_no_more_than_64_addresses(own, monkeypatch):
-    """Programs that send one header may have any number of addresses; those behind the 64th are checked each time."""
+    """Programs with the same header may have any number of addresses; from the 65th on, each push is checked."""
     batcher = SimpleNamespace(is_full=lambda: False, add=lambda *_: None)
     monkeypatch.setattr(own.relay.publisher, "batcher", batcher)
     asked, may_push = [], own.relay.publisher.access.may_push
@@ -439,8 +439,8 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=repr)
-def test_what_the_short_way_reads_of_json_is_what_the_long_way_reads(shape):
-    """It may leave a body to the long way; it must never read one in another way."""
+def test_the_quick_reader_of_json_reads_the_same_as_the_complete_one(shape):
+    """It may leave a body to the complete reader, but must never read one differently."""
     settings, read = Settings(), usual_reader_of("application/json")
     taken = 0
     for name, value in itertools.product(NAMES, VALUES):

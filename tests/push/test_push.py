@@ -1,4 +1,4 @@
-"""POST /push and the rest of HTTP: what it takes, what it answers, what it refuses."""
+"""POST /push over HTTP: the pushes that it takes, the answers, and the refusals."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ TEXTS = {
 }
 
 
-def test_a_form_push_is_answered_with_where_it_went(relay, connect):
+def test_a_form_push_is_answered_with_destination_position_and_connections(relay, connect):
     client = connect(relay.url, "form-42")
     answer = relay.push("form-42", "hello")
     assert list(answer) == ["destination", "id", "connections"]
@@ -68,7 +68,7 @@ VALUES = [None, True, 0, -1.5, 1e300, 12345678901234567890, [], {}, {"__proto__"
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_json_data_arrives_as_the_value_it_is(relay, connect, value):
+def test_json_data_arrives_as_the_same_value(relay, connect, value):
     client = connect(relay.url, "json-value")
     assert relay.push_json(destination="json-value", data=value)[0] == 200
     assert client.data(1) == [value]
@@ -111,7 +111,7 @@ def test_a_list_of_one_is_answered_with_a_list(relay):
     assert isinstance(json.loads(relay.request("POST", "/push", b"destination[]=one&data=x", FORM)[2]), list)
 
 
-def test_an_event_name_of_its_own_reaches_the_page(relay, connect):
+def test_a_push_with_an_event_name_reaches_the_page_as_that_event(relay, connect):
     client = connect(relay.url, "event")
     answer = relay.push("event", "x", event="order:paid")
     assert client.wait(1) == [("order:paid", {"data": "x", "id": answer["id"], "destination": "event"})]
@@ -131,7 +131,7 @@ def test_ids_count_up_within_a_destination(relay):
     assert [offset for _, offset in answers] == ["1", "2", "3"]
 
 
-def test_the_root_takes_what_the_seeds_server_took(relay, connect):
+def test_the_root_takes_the_pushes_of_the_first_server(relay, connect):
     client = connect(relay.url, "root")
     status, headers, body = relay.request(
         "POST", "/", b"destination=root&data=old&more=ignored", {"Content-Type": "text/x"}
@@ -145,7 +145,7 @@ def test_the_root_takes_what_the_seeds_server_took(relay, connect):
 @pytest.mark.parametrize(
     "path", ["/static//relay.js", "/static//evil.example/", "//evil.example/", "/push/", "/health//live"]
 )
-def test_no_answer_leads_to_another_address(relay, path):
+def test_no_answer_is_a_redirect(relay, path):
     with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
         answer = http.client.HTTPResponse(sock)
@@ -155,8 +155,8 @@ def test_no_answer_leads_to_another_address(relay, path):
 
 
 @pytest.mark.parametrize("kind", [FORM, JSON], ids=["form", "JSON"])
-def test_a_push_to_the_root_is_delivered_whatever_its_other_fields_are(relay, connect, kind):
-    """Else a program with an `id` of its own would lose its second push: it would count as a repeated one."""
+def test_a_push_to_the_root_is_delivered_whatever_other_fields_it_has(relay, connect, kind):
+    """Otherwise a program with an `id` of its own would lose its second push as a repetition of the first."""
     destination = f"root-{kind['Content-Type']}"
     client = connect(relay.url, destination)
     fields = {"destination": destination, "data": "x", "id": "7", "event": "connect", "ttl": "soon", "wait": "x"}
@@ -268,7 +268,7 @@ def test_wrong_addresses_and_methods_are_answered_in_json(relay, method, path, s
     assert status != 405 or headers["Allow"]
 
 
-def test_health_says_that_the_relay_lives(relay):
+def test_health_reports_that_the_relay_is_live(relay):
     assert relay.request("GET", "/health/live")[0] == 200
 
 
@@ -280,7 +280,7 @@ def test_the_browser_client_is_served_where_pages_look_for_it(relay, path):
 
 
 def raw(relay, request, deadline=5.0):
-    """Send bytes and read until the head of the answer is there."""
+    """Send bytes and read the head of the answer."""
     with socket.create_connection(("127.0.0.1", relay.port), deadline) as s:
         s.sendall(request)
         answer = b""
@@ -289,12 +289,12 @@ def raw(relay, request, deadline=5.0):
         return answer
 
 
-def test_a_body_that_would_be_refused_is_not_asked_for(relay):
+def test_a_body_that_would_be_refused_gets_no_100_continue(relay):
     head = "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
     assert raw(relay, head.encode()).startswith(b"HTTP/1.1 413 "), "without a byte of the body"
 
 
-def test_a_body_that_fits_is_asked_for_once(relay):
+def test_a_body_that_fits_gets_one_100_continue(relay):
     head = "POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\nConnection: close\r\n"
     head += "Expect: 100-continue\r\n\r\n"
     with socket.create_connection(("127.0.0.1", relay.port), 5) as s:
@@ -332,7 +332,7 @@ def test_a_push_from_another_machine_is_refused(start_relay, path):
 
 
 def own_address():
-    """An address of this machine that is not loopback. Nothing is sent: connecting UDP only picks a route."""
+    """Return an address of this machine that is not loopback. Connecting UDP sends nothing; it only picks a route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         try:
             s.connect(("192.0.2.1", 9))

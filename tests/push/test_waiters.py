@@ -1,4 +1,4 @@
-"""Pushes that wait for an acknowledgement, however what happens to them meets in time."""
+"""Pushes that wait for an acknowledgement, in every order of events."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def receipts(*offsets):
     return [Receipt(f"epoch:{offset}", 1) for offset in offsets]
 
 
-def test_it_is_answered_when_each_destination_is_acknowledged(waiters, answers):
+def test_a_push_is_answered_when_each_destination_is_acknowledged(waiters, answers):
     waiter = waiters.enter(["a", "b"])
     waiter.expect(receipts(5, 6), answers.append)
     waiters.note("a", 4, "one")
@@ -40,22 +40,22 @@ def test_a_client_that_acknowledges_twice_counts_once(waiters, answers):
     assert answers == [{"a": 2, "b": 1}]
 
 
-def test_no_acknowledgement_is_too_quick_for_it(waiters, answers):
+def test_an_acknowledgement_before_the_push_has_its_receipts_counts(waiters, answers):
     waiter = waiters.enter(["a"])
     waiters.note("a", 5, "one")
     waiter.expect(receipts(5), answers.append)
     assert answers == [{"a": 1}] and len(waiters) == 0
 
 
-def test_no_end_is_too_quick_for_it(waiters, answers):
-    """The time may be up, in another thread, before the push that waits has said how it is to be answered."""
+def test_a_wait_may_end_before_the_push_has_its_receipts(waiters, answers):
+    """Another thread may end the wait before expect() is called."""
     waiter = waiters.enter(["a"])
     waiter.finish()
     waiter.expect(receipts(5), answers.append)
     assert answers == [{"a": 0}] and len(waiters) == 0
 
 
-def test_it_is_answered_once(waiters, answers):
+def test_a_push_is_answered_once(waiters, answers):
     waiter = waiters.enter(["a"])
     waiter.expect(receipts(5), answers.append)
     waiter.finish()
@@ -64,7 +64,7 @@ def test_it_is_answered_once(waiters, answers):
     assert answers == [{"a": 0}] and len(waiters) == 0
 
 
-def test_so_many_wait_and_no_more(waiters, answers):
+def test_at_most_the_limit_of_pushes_wait(waiters, answers):
     waiting = [waiters.enter([name]) for name in "aab"]
     with pytest.raises(Refused, match="max_waiting"):
         waiters.enter(["c"])
@@ -73,7 +73,7 @@ def test_so_many_wait_and_no_more(waiters, answers):
     assert len(waiters) == 3
 
 
-def test_at_the_end_all_are_answered(waiters, answers):
+def test_all_waiting_pushes_are_answered_when_the_relay_stops(waiters, answers):
     for name in "ab":
         waiters.enter([name, "both"]).expect(receipts(1, 1), answers.append)
     waiters.note("a", 1, "one")
@@ -81,7 +81,7 @@ def test_at_the_end_all_are_answered(waiters, answers):
     assert sorted(map(sorted, answers)) == [["a", "both"], ["b", "both"]] and len(waiters) == 0
 
 
-def test_a_push_that_comes_after_the_end_began_is_answered_at_once(waiters, answers):
+def test_a_push_is_answered_at_once_while_the_relay_stops(waiters, answers):
     waiters.enter(["a"]).expect(receipts(1), answers.append)
     waiters.finish()
     assert answers == [{"a": 0}]
@@ -89,7 +89,7 @@ def test_a_push_that_comes_after_the_end_began_is_answered_at_once(waiters, answ
     assert answers == [{"a": 0}, {"b": 0}] and len(waiters) == 0
 
 
-def test_a_destination_that_was_waited_for_once_leaves_nothing_in_memory(waiters):
+def test_a_wait_that_is_over_leaves_nothing_in_memory(waiters):
     for number in range(10):
         waiters.enter([str(number), "both"]).finish()
     assert waiters._by_destination == {}

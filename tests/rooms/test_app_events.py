@@ -1,4 +1,4 @@
-"""An app of one's own on the relay: what its handlers and routes do is what Flask-SocketIO documents.
+"""An app on the relay: its handlers and routes do what Flask-SocketIO documents.
 
 The same app (own_app.py) runs with and without the relay, and the same client asks both.
 """
@@ -67,7 +67,7 @@ def stock(tmp_path_factory):
 
 
 class Visitor:
-    """A client of such an app: in these namespaces, keeping what it is sent."""
+    """A client of such an app, in these namespaces. It keeps what it receives."""
 
     def __init__(self, url, namespaces=("/",), query="", auth=None, headers=None, transport="websocket"):
         self.got = []
@@ -91,12 +91,12 @@ class Visitor:
         return self.got
 
     def leave(self):
-        """Send DISCONNECT for each namespace, and nothing else."""
+        """Send DISCONNECT for each namespace and do nothing else."""
         for name in self.socket.namespaces:
             self.socket._send_packet(self.socket.packet_class(1, namespace=name))
 
     def close(self):
-        """Go away at once: disconnect() would wait for seconds."""
+        """Close the connection at once; disconnect() would wait for seconds."""
         with contextlib.suppress(OSError, AttributeError):
             if self.socket.transport() == "polling":
                 self.socket.eio.disconnect(abort=True)
@@ -106,13 +106,13 @@ class Visitor:
 
 @pytest.fixture
 def visitors():
-    """Ends the clients with the test."""
+    """A function that makes clients; they are closed after the test."""
     with contextlib.ExitStack() as opened:
         yield lambda *args, **options: opened.enter_context(contextlib.closing(Visitor(*args, **options)))
 
 
 def get(url, method="GET", headers=None):
-    """The status, the type and the body of an answer without its address; redirects are not followed."""
+    """Return status, type and body of an answer, the latter without the port. Follow no redirects."""
 
     class Stay(urllib.request.HTTPRedirectHandler):
         def redirect_request(self, *args):
@@ -129,7 +129,7 @@ def get(url, method="GET", headers=None):
             return [error.code, error.headers.get_content_type(), body]
 
 
-# What the client does, as functions of the address; each is a case.
+# The cases: functions of the address that return what a client observes.
 
 
 def several_arguments(url, new):
@@ -302,7 +302,7 @@ def test_an_own_app_behaves_as_it_does_without_the_relay(own, stock, visitors, c
     assert json.dumps(case(own.url, visitors), default=repr) == json.dumps(expected, default=repr)
 
 
-def test_one_clients_own_events_are_handled_in_their_order(own, visitors):
+def test_the_events_of_one_client_are_handled_in_order(own, visitors):
     client = visitors(own.url, ["/", "/chat"])
     before = len(client.call("seen", namespace="/chat"))
     for n in range(50):
@@ -312,7 +312,7 @@ def test_one_clients_own_events_are_handled_in_their_order(own, visitors):
     assert [each for each in seen if isinstance(each, str)] == [*(f"n{n}" for n in range(50)), "last"]
 
 
-def test_handlers_that_wait_hold_up_neither_pushes_nor_other_clients(own, visitors):
+def test_waiting_handlers_hold_up_neither_pushes_nor_other_clients(own, visitors):
     waiting = [visitors(own.url) for _ in range(10)]  # more than the relay has threads
     got = []
     for n, client in enumerate(waiting):
@@ -325,7 +325,7 @@ def test_handlers_that_wait_hold_up_neither_pushes_nor_other_clients(own, visito
     wait_for(lambda: sorted(got) == list(range(10)), "the answers")
 
 
-def test_a_client_may_not_have_any_number_of_events_wait():
+def test_the_number_of_waiting_events_of_a_client_is_limited():
     app_events = AppEvents(threads=1)
     begun, go_on, ran = threading.Event(), threading.Event(), []
     assert app_events.add("a", lambda: begun.set() or go_on.wait(DEADLINE), 1, 1000)
@@ -339,7 +339,7 @@ def test_a_client_may_not_have_any_number_of_events_wait():
     wait_for(lambda: app_events._threads == 0 and not app_events._clients, "the end of the threads")
 
 
-def test_the_relay_serves_beside_the_app(own, visitors):
+def test_the_relay_and_the_app_serve_together(own, visitors):
     client = visitors(own.url)
     assert client.call("register", {"id": "beside"})["ok"]
     assert client.call("register", {"id": "beside"}, "a second argument")["ok"]
@@ -466,7 +466,7 @@ assert is_hooked(app)
 """
 
 
-def test_the_test_client_and_the_names_that_are_taken(tmp_path):
+def test_the_test_client_works_and_the_relays_event_names_are_reserved(tmp_path):
     environ = {**os.environ, "RELAY_BROKER": "memory:", "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
         [sys.executable, "-c", IN_PROCESS], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60
@@ -475,7 +475,7 @@ def test_the_test_client_and_the_names_that_are_taken(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["socket.io.js", "socket.io.min.js"])
-def test_the_script_is_where_socketio_servers_have_it(own, path):
+def test_the_script_is_where_socketio_servers_have_theirs(own, path):
     status, kind, body = get(f"{own.url}/socket.io/{path}")
     assert (status, kind) == (200, "text/javascript")
     assert body == (ROOT / "static/relay.js").read_text()
@@ -485,7 +485,7 @@ def test_the_script_is_where_socketio_servers_have_it(own, path):
     "path",
     ["socket.io.esm.min.js", "socket.io.msgpack.min.js", "socket.io.js.map", "socket.io.min.js.map", "x.mjs"],
 )
-def test_another_build_of_the_client_is_not_found_and_the_answer_names_the_one(own, path):
+def test_another_build_of_the_client_is_not_found_and_the_answer_names_the_right_one(own, path):
     status, kind, body = get(f"{own.url}/socket.io/{path}?v=1")
     assert (status, kind) == (404, "application/json")
     assert "socket.io.js" in json.loads(body)["message"]

@@ -1,4 +1,4 @@
-"""What the relay takes from Python and from other packages is named, bounded, and checked at the start."""
+"""Python and other packages: what the relay needs of them is checked at the start, and their caches are bounded."""
 
 import ast
 import inspect
@@ -37,7 +37,7 @@ def test_any_python_from_3_6_on_can_compile_the_files_up_to_the_check_of_its_ver
 
 
 def old_python(python, arguments):
-    """Return the command, and the version that it runs with. Without an old Python, this one says that it is 3.10."""
+    """Return the command, and the version that runs it. Without an old Python, this one pretends to be 3.10."""
     if python is not None:
         return [python, *arguments], python.parts[-3].rpartition(".")[0]
     pretends = "import runpy, sys; sys.version_info = (3, 10, 4, 'final', 0); "
@@ -51,7 +51,7 @@ def old_python(python, arguments):
 @pytest.mark.parametrize(
     "arguments", [["relay.py"], ["relay.py", "--check"], ["relay.py", "doctor"], ["-c", "import relay"]]
 )
-def test_a_python_that_is_too_old_is_named_before_anything_else_fails(python, arguments):
+def test_an_old_python_is_named_before_anything_else_fails(python, arguments):
     command, version = old_python(python, arguments)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     *before, last = done.stderr.splitlines()
@@ -66,7 +66,7 @@ def test_a_python_that_is_too_old_is_named_before_anything_else_fails(python, ar
 
 
 def private_names_in_use(*classes):
-    """The private names of these classes, or of their objects, that the relay's code uses."""
+    """Return the private names of these classes and their objects that the relay's code uses."""
     own = [base for each in classes for base in each.__mro__ if base is not object]
     theirs = {name for base in own for name in vars(base)}
     theirs |= {name for base in own for name in re.findall(r"self\.(_\w+)", inspect.getsource(base))}
@@ -113,14 +113,14 @@ def test_every_package_that_is_imported_is_named_in_the_requirements():
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.partition(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - {"pushrelay", "relay"}
-    optional = {"uwsgi", "gunicorn", "waitress", "asgiref"}  # a server that imports the relay brings itself
+    optional = {"uwsgi", "gunicorn", "waitress", "asgiref"}  # of servers that import the relay
     assert {names.get(each, each) for each in foreign} - optional <= set(required)
 
 
-# What is remembered of what strangers send.
+# Caches of what strangers send.
 
 
-def test_what_handshakes_bring_is_not_kept_beyond_its_session(monkeypatch):
+def test_values_of_handshakes_are_not_kept_beyond_their_session(monkeypatch):
     interned = []
     monkeypatch.setattr(sys, "intern", lambda text: interned.append(text) or text)
     for number in range(3 * engine_environ.MOST_SHARED):
@@ -188,7 +188,7 @@ def test_long_values_that_strangers_choose_are_not_remembered(cache, function, t
     assert size_after("{}" + "x" * 400) == 0
 
 
-def test_the_paths_that_are_remembered_are_short_and_few_and_those_of_strangers_keep_none_out():
+def test_few_and_short_paths_are_remembered_and_strangers_cannot_displace_them():
     server = Server(lambda environ, start_response: [], "127.0.0.1", 0)
     try:
         for number in range(KNOWN_PATHS + 10):
