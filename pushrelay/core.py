@@ -14,8 +14,8 @@ from pushrelay.register.registrations import Registrations
 from pushrelay.register.subscription import delivery
 from pushrelay.settings import Settings, SettingsError
 from pushrelay.store import Broker, open_broker
+from pushrelay.store.dispatch import Deliver
 from pushrelay.store.maintenance import Maintenance
-from pushrelay.store.publication import Publication
 from pushrelay.wsgi.base_path import at_base_path
 from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 
@@ -27,9 +27,6 @@ RELOAD_SECONDS = 10.0
 # Clients that are enough for a site that never set max_connections.
 USUAL_CLIENTS = 1000
 STORE_FAILS = "the store takes no pushes: the relay's log has the reason"
-
-# Hands a publication to the connected subscribers, but not to the socket with this sid; returns how many got it.
-Deliver = Callable[[Publication, str | None], int]
 
 
 class Server(DrainableServer, Protocol):

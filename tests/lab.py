@@ -421,6 +421,31 @@ def python_app(lab, text):
     app.kill()
 
 
+def python_for_programs(lab, text):
+    """A program with a route for programs: this machine gets its answer, and a visitor through a proxy does not."""
+    serve = "\nfrom relay import socketio\nsocketio.run(app)\n"
+    (lab.folder / "stock.py").write_text(text + serve)
+    environ = "PYTHONPATH=/opt/relay RELAY_PORT=8092 RELAY_BROKER=memory:"
+    app = lab.machine.start(f"cd {lab.folder}; {environ} exec python stock.py")
+    curl = "curl -s 127.0.0.1:8092/stock/7"
+    wait_for(lambda: '"item":"7"' in lab.sh(f"{curl} || true"), "the route")
+    assert "missing_key" in lab.sh(f"{curl} -H 'X-Forwarded-For: 203.0.113.9'")
+    app.kill()
+
+
+def python_broker(lab, text):
+    """A copy of relay.py with a broker of its own: it prints a push."""
+    line = "relay = Core(settings)\n"
+    program = (ROOT / "relay.py").read_text()
+    assert line in program and line.strip() in text.splitlines()[0]
+    (lab.folder / "my_relay.py").write_text(program.replace(line, text + "\n"))
+    app = lab.machine.start(f"cd {lab.folder}; PYTHONPATH=/opt/relay exec python my_relay.py --port=8093")
+    wait_for(lambda: "serves on" in app.log.read_text() or app.poll() is not None, "the start")
+    lab.sh("curl -s -d destination=42 -d data=hello 127.0.0.1:8093/push")
+    wait_for(lambda: re.search(r"^42 \S+:1$", app.log.read_text(), re.MULTILINE), "the publication")
+    app.kill()
+
+
 def python_route(lab, text):
     """A route of that program."""
     imports = "from flask import Blueprint, abort, session\nshop = Blueprint('shop', __name__)\n"

@@ -37,6 +37,8 @@ from lab import (
     php,
     php_syntax,
     python_app,
+    python_broker,
+    python_for_programs,
     python_route,
     script,
     settings,
@@ -148,7 +150,12 @@ SNIPPETS = {
         "server {": nginx_server,
         "nginx -t && systemctl restart nginx": lambda lab, text: (lab.need_nginx(), lab.sh(text)),
     },
-    "docs/extending.md": {"# shop.py": python_app, "@shop.get": python_route},
+    "docs/extending.md": {
+        "# shop.py": python_app,
+        "# stock.py": python_for_programs,
+        "@shop.get": python_route,
+        "# my_relay.py": python_broker,
+    },
     "docs/php.md": {
         "require_once 'Relay.php'": php("^$", "set_include_path('php');"),
         '{\n    "repositories"': composer,
