@@ -13,8 +13,8 @@ from typing import Any
 from pushrelay.errors import StoreError
 
 from .archive import Archive
-from .delivery import Dispatcher
 from .dispatch import NOT_STORED, Deliver, Pending
+from .dispatcher import Dispatcher
 from .group_commit import GroupCommit, Job
 from .keys import Keys
 from .listing import MAX_BYTES, Listing

@@ -1,4 +1,4 @@
-"""Publications and what is said about them: drafts, receipts, positions, recoveries."""
+"""Publications, and the small records that go with them: drafts, receipts, positions, recoveries."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -7,24 +7,24 @@ from pushrelay.json_text import decode, quote
 
 
 class Draft(NamedTuple):
-    """What a publisher asks for: one push to one destination."""
+    """One push to one destination, as its publisher sends it."""
 
     destination: str
     data: Any  # any JSON value; a string stays the string it is
     event: str = "push"
-    ttl: float | None = None  # seconds in history; None: as long as the broker keeps any; 0: not kept
-    key: str | None = None  # idempotency key, this destination's own: a repeated one is answered, not pushed
-    skip_sid: str | None = None  # the socket that shall not get it
+    ttl: float | None = None  # seconds in the history; None: as long as the broker keeps any; 0: not kept
+    key: str | None = None  # idempotency key, unique for its destination: a repeated one is answered, not pushed
+    skip_sid: str | None = None  # the socket that does not get it
 
 
 class Publication(NamedTuple):
     """One push to one destination, as it was stored."""
 
     destination: str
-    position: str  # epoch:offset, the `id` that clients and publishers see
+    position: str  # epoch:offset; the `id` that clients and publishers see
     event: str
-    text: str  # the data as JSON, which is never read again: it goes out as it is
-    created: float  # seconds since 1970, as all times that outlive the process
+    text: str  # the data as JSON, sent to clients as it is
+    created: float  # seconds since 1970, as all times that survive the process
     expires: float  # the same; `created` if it is not kept
 
     @property
@@ -33,29 +33,30 @@ class Publication(NamedTuple):
         return decode(self.text)
 
     def as_event(self) -> str:
-        """Return the Socket.IO event that brings it to a browser: a JSON array of its name and one object."""
+        """Return the Socket.IO event that a browser gets: a JSON array of the event's name and one object."""
         message = f'{{"data":{self.text},"id":"{self.position}","destination":{quote(self.destination)}}}'
         return f"[{quote(self.event)},{message}]"
 
 
 class Receipt(NamedTuple):
-    """What a publisher is told about one draft."""
+    """A publisher's answer for one draft."""
 
     position: str
-    connections: int  # sockets of this node that it was handed to
-    repeated: bool = False  # the key was used before: this is what the first push was told
+    connections: int  # number of this node's sockets that it was handed to
+    repeated: bool = False  # the key was used before: this is the first push's receipt
     reused: bool = False  # the key was used before for another event or other data: nothing was published
 
 
 class Delivered(NamedTuple):
-    """Where the sockets of a destination stand."""
+    """How far the publications of a destination have been handed to its sockets."""
 
     epoch: str  # of both offsets
-    offset: int  # they have been handed everything up to here
-    newest: int  # the last publication that is stored, handed out or not
+    offset: int  # the sockets have been handed everything up to here
+    newest: int  # the last stored publication, handed out or not
 
     @property
     def position(self) -> str:
+        """The offset as a position."""
         return position_of(self.epoch, self.offset)
 
 
@@ -68,10 +69,10 @@ class KeyRecord(NamedTuple):
 
 
 class Recovery(NamedTuple):
-    """How a newcomer stands: all up to `position` it has or cannot have, all after it comes live."""
+    """How a newcomer stands: it has, or cannot have, everything up to `position`; everything later comes live."""
 
     position: str
-    recovered: bool  # nothing is missing since the position it came with; False where it came with none
+    recovered: bool  # nothing is missing since the position it came with; False if it came with none
     replayed: int
 
 
@@ -80,27 +81,29 @@ class History(NamedTuple):
 
     publications: list[Publication]  # the oldest first
     position: str  # of the last publication there was, kept or not
-    recovered: bool  # nothing is missing since the position that was asked for
+    recovered: bool  # nothing is missing since the position in the request
 
 
 class Kept(NamedTuple):
-    """One publication as it lies in a store."""
+    """One publication in a store."""
 
     offset: int
     event: str
     text: str  # the data as JSON
     created: float
     expires: float
-    own: bool  # it expires when its publisher wished, and is then no loss
+    # Its publisher asked for this expiry, so nobody has lost anything when it is gone. False if a limit of the history
+    # sets the expiry.
+    own: bool
 
 
-def cut(kept: Iterable[Kept], most: int | None) -> tuple[list[Kept], bool]:
-    """Return the first of these publications, as many as `most` bytes hold but one at least, and if there are more."""
+def cut(kept: Iterable[Kept], max_bytes: int | None) -> tuple[list[Kept], bool]:
+    """Return the first publications, at most `max_bytes` bytes of data but at least one, and whether there are more."""
     page: list[Kept] = []
     size = 0
     for each in kept:
         size += len(each.text)
-        if most is not None and size > most and page:
+        if max_bytes is not None and size > max_bytes and page:
             return page, True
         page.append(each)
     return page, False
@@ -110,22 +113,23 @@ class Tip(NamedTuple):
     """Where a destination stands."""
 
     offset: int  # of its last publication
-    trimmed: int  # the highest offset that was lost to a bound: who needs it cannot recover
-    acked: int  # acknowledged up to here
-    is_damaged: bool = False  # a publication that was read is not what was stored, and is left out
+    trimmed: int  # the highest offset lost to a limit: clients that need it cannot recover
+    acked: int  # everything up to here is acknowledged
+    is_damaged: bool = False  # a publication is not what was stored, and was left out
 
 
 def position_of(epoch: str, offset: int) -> str:
+    """Return a position: what clients and publishers see as an `id`."""
     return f"{epoch}:{offset}"
 
 
 def offset_of(position: str) -> int:
-    """The offset in a position of this store's own."""
+    """Return the offset in a position that this store made."""
     return int(position.rpartition(":")[2])
 
 
 def offset_in(position: str, epoch: str) -> int | None:
-    """The offset in a position of this epoch; None for another epoch's and for what is no position at all."""
+    """Return the offset in a position; None if it is of another epoch, or no position at all."""
     its_epoch, _, digits = position.rpartition(":")
     # int() itself would also read "+1", " 1" and "1_0".
     if its_epoch != epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .archive import Archive
-from .delivery import Dispatcher
 from .dispatch import LiveQueue, Pending
+from .dispatcher import Dispatcher
 from .publication import Kept, Publication, Recovery, offset_in, position_of
 
 # Bytes of data that are read at a time. The outbox of one client holds a megabyte, so a page is a small part of it, and

@@ -1,4 +1,4 @@
-"""An SQLite file of the relay's own: opened, migrated, checked; its errors in sentences."""
+"""An SQLite file of the relay's: opening, migrating and checking it; its errors as sentences."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 from pushrelay.errors import StoreError
 
-READERS = 4  # connections that read at once; more threads wait for microseconds, and each costs its page cache
+READERS = 4  # connections that read at once: further threads wait for microseconds, and each has its own page cache
 
-# Page size, cache and mmap are SQLite's own: others were measured and are no faster (docs/design.md).
-# secure_delete: Debian's build overwrites with zeros what it deletes, which doubles what a trim has to write.
+# Page size, cache and mmap are SQLite's defaults: other values were measured, and are no faster.
+# secure_delete: Debian's build overwrites deleted rows with zeros, which doubles what a trim has to write.
 PRAGMAS = ("journal_mode=WAL", "secure_delete=OFF", "temp_store=MEMORY")
 
-# Each step brings the file from one user_version to the next; what is released is never changed, only added to.
+# Each step brings the file from one user_version to the next; released steps are never changed; new ones are added.
 MIGRATIONS = (
     """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -24,11 +24,11 @@ MIGRATIONS = (
     CREATE TABLE destinations (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
-        offset INTEGER NOT NULL,   -- of its last publication, unless that is kept: then its row tells
-        trimmed INTEGER NOT NULL,  -- the highest offset lost to a bound, the same
+        offset INTEGER NOT NULL,   -- of its last publication, unless that is kept: then its row has it
+        trimmed INTEGER NOT NULL,  -- the highest offset lost to a limit, likewise
         acked INTEGER NOT NULL,
-        due REAL NOT NULL,         -- when sweeping has to look at it, at the latest
-        quiet INTEGER              -- `offset` when sweeping found it without history
+        due REAL NOT NULL,         -- when retention has to look at it, at the latest
+        quiet INTEGER              -- `offset` when retention found it without history
     );
     CREATE INDEX destinations_due ON destinations (due);
     CREATE TABLE publications (
@@ -36,7 +36,7 @@ MIGRATIONS = (
         offset INTEGER NOT NULL,
         created REAL NOT NULL,
         expires REAL NOT NULL,
-        own INTEGER NOT NULL,      -- 1: expires as its publisher wished
+        own INTEGER NOT NULL,      -- 1: its publisher asked for this expiry
         trimmed INTEGER NOT NULL,  -- the destination's when this was stored: spares writing a second page
         event TEXT NOT NULL,
         data TEXT NOT NULL,        -- JSON
@@ -51,24 +51,24 @@ MIGRATIONS = (
     );
     """,
     """
-    ALTER TABLE publications ADD COLUMN sum INTEGER;  -- checksum_of(); NULL in rows of before
+    ALTER TABLE publications ADD COLUMN sum INTEGER;  -- checksum_of(); NULL in older rows
     """,
     """
-    ALTER TABLE keys ADD COLUMN fingerprint TEXT;  -- of the push that used it; NULL in rows of before
+    ALTER TABLE keys ADD COLUMN fingerprint TEXT;  -- of the push that used it; NULL in older rows
     """,
 )
 
-_DAMAGED = "the store is damaged: move it away with its -wal, -shm, -recent; the relay makes another"
+_DAMAGED = "the store is damaged: move it away with its -wal, -shm and -recent files, and the relay creates a new one"
 _HELP = {
-    sqlite3.SQLITE_FULL: "the disk is full: free some space, and the relay goes on by itself",
-    sqlite3.SQLITE_BUSY: "another program holds a lock on the store: end that one (a backup, a database browser)",
-    sqlite3.SQLITE_LOCKED: "another program holds a lock on the store: end that one (a backup, a database browser)",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space, and the relay continues by itself",
+    sqlite3.SQLITE_BUSY: "another program holds a lock on the store: stop it (a backup, a database browser)",
+    sqlite3.SQLITE_LOCKED: "another program holds a lock on the store: stop it (a backup, a database browser)",
     sqlite3.SQLITE_READONLY: "the store cannot be written: make the file and its folder writable for the relay's user",
     sqlite3.SQLITE_CANTOPEN: "the store cannot be opened: make the file and its folder writable for the relay's user",
     sqlite3.SQLITE_PERM: "the store cannot be opened: make the file and its folder writable for the relay's user",
     sqlite3.SQLITE_NOTADB: "the store is no SQLite database: move it away, or name another file in the setting broker",
-    sqlite3.SQLITE_IOERR: "the disk refuses to write or read the store (full, over quota, or failing): see to the disk",
-    # The relay's own statements meet these only in a file that is not as the relay left it.
+    sqlite3.SQLITE_IOERR: "the disk refuses to write or read the store (full, over quota, or failing): check the disk",
+    # The relay's statements cause these only if the file is not as the relay left it.
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_CONSTRAINT: _DAMAGED,
     sqlite3.SQLITE_FORMAT: _DAMAGED,
@@ -76,8 +76,8 @@ _HELP = {
     sqlite3.SQLITE_TOOBIG: _DAMAGED,
 }
 _DAMAGED_SCHEMA = ("no such", "no column", "duplicate column", "malformed")  # in the text of SQLITE_ERROR
-_NOT_TEXT = "Could not decode"  # how Python's module begins if a text is not UTF-8; the damaged text follows
-# After these the connection may not be fit for use any more, so the file is opened again before the next transaction.
+_NOT_TEXT = "Could not decode"  # how Python's message begins if a text is not UTF-8; the damaged text follows
+# After these the connection may be unusable, so the file is opened again before the next transaction.
 BREAKING = {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,
@@ -88,7 +88,7 @@ BREAKING = {
 
 
 class Damaged(Exception):
-    """The file holds what the relay never writes. The text says what, as half a sentence."""
+    """The file holds something that the relay never writes. The text is half a sentence about it."""
 
 
 # What reading or writing a file can raise, damaged or not. UnicodeError: a message of SQLite's may quote the file.
@@ -96,7 +96,7 @@ ERRORS = (sqlite3.Error, UnicodeError, Damaged)
 
 
 def code_of(error: Exception) -> int:
-    """SQLite's primary result code; 0 for what Python's module raised by itself."""
+    """Return SQLite's primary result code; 0 if Python's module raised the error by itself."""
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
@@ -106,7 +106,7 @@ def is_not_text(error: Exception) -> bool:
 
 
 def explain(error: Exception, path: str) -> StoreError:
-    """What happened to the file at `path` and what to do about it."""
+    """Return what happened to the file at `path`, and what to do about it."""
     if is_not_text(error):
         return StoreError(f"{path}: {_DAMAGED} (a text in it is not UTF-8)", _DAMAGED)
     help_ = _HELP.get(code_of(error))
@@ -119,7 +119,7 @@ def explain(error: Exception, path: str) -> StoreError:
 
 
 def check_folder(path: str) -> None:
-    """Raise StoreError where no database can be at this path."""
+    """Raise StoreError if no database can be at this path."""
     folder = pathlib.Path(path).parent
     longest = 255 - len("-recent")  # bytes of a name, as most file systems have it
     if len(os.fsencode(os.path.basename(path))) > longest:
@@ -127,9 +127,9 @@ def check_folder(path: str) -> None:
             f"the name of the store has more than {longest} bytes: choose a shorter one in the setting broker"
         )
     if not folder.is_dir():
-        raise StoreError(f"{path}: there is no folder {folder}: make it, or name another file in the setting broker")
+        raise StoreError(f"{path}: there is no folder {folder}: create it, or name another file in the setting broker")
     if pathlib.Path(path).is_dir():
-        raise StoreError(f"{path}: this is a folder: name a file in it in the setting broker")
+        raise StoreError(f"{path}: this is a folder: choose a file in it in the setting broker")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StoreError(
             f"{path}: the folder {folder} cannot be written, and SQLite needs files beside the database: "
@@ -138,12 +138,12 @@ def check_folder(path: str) -> None:
 
 
 def create(path: str) -> None:
-    """Make the file if there is none, for its owner alone whatever the umask: it holds private messages.
+    """Create the file if there is none, for its owner alone, whatever the umask is: it holds private messages.
 
     SQLite gives a database's -wal, -shm and -journal the mode that the database has.
     """
     if os.path.exists(path):
-        return  # and must not be opened here: closing it would drop the locks that connections hold in this process
+        return  # do not open it here: closing it would drop the locks that connections hold in this process
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         os.chmod(path, 0o600)
@@ -152,7 +152,7 @@ def create(path: str) -> None:
 
 
 def connect(path: str, seconds: float) -> sqlite3.Connection:
-    """A connection that any thread may use, one at a time; `seconds`: how long to wait for other programs' locks."""
+    """Return a connection for any thread, one at a time, that waits `seconds` for other programs' locks."""
     connection = sqlite3.connect(
         path, timeout=seconds, isolation_level=None, check_same_thread=False, cached_statements=64
     )
@@ -168,12 +168,12 @@ def connect(path: str, seconds: float) -> sqlite3.Connection:
 
 
 def wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
-    """How long to wait from now on for other programs' locks."""
+    """Set how many seconds to wait for other programs' locks from now on."""
     connection.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring the file to the newest version, all steps or none. Raises StoreError for a version yet unknown."""
+    """Bring the file to the newest version, all steps or none. Raises StoreError for a version that is newer still."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -185,7 +185,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
                 "install that relay again, or name another file in the setting broker"
             )
         if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise StoreError(f"{path}: this is another program's database: name another file in the setting broker")
+            raise StoreError(f"{path}: this is another program's database: choose another file in the setting broker")
         for step in MIGRATIONS[version:]:
             for statement in step.split(";\n"):
                 connection.execute(statement)
@@ -198,10 +198,10 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
 
 
 def check(connection: sqlite3.Connection, seconds: float) -> None:
-    """Look for damage, for about `seconds` at most. Raises Damaged.
+    """Look for damage, for at most `seconds`, about. Raises Damaged.
 
-    integrity_check also notices keys that are out of order, by which publications would be overlooked. It takes 0.2 s
-    of CPU for 140 MiB.
+    integrity_check also notices keys that are out of order, which would hide publications. It takes 0.2 s of CPU for
+    140 MiB.
     """
     end = time.monotonic() + seconds
     connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
@@ -218,7 +218,7 @@ def check(connection: sqlite3.Connection, seconds: float) -> None:
 
 
 class Readers:
-    """Connections for reading; threads share them, READERS at a time."""
+    """Connections for reading. Threads share them, READERS at a time."""
 
     def __init__(self, path: str, seconds: float):
         self._path = path
@@ -229,7 +229,7 @@ class Readers:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """A connection on which all that is read belongs to one moment. Raises sqlite3.Error."""
+        """A connection on which everything that is read belongs to one moment. Raises sqlite3.Error."""
         with self._slots:
             connection = self._idle.pop() if self._idle else connect(self._path, self._seconds)
             try:
@@ -244,7 +244,7 @@ class Readers:
                 self.close()
 
     def close(self) -> None:
-        """Close what is idle at once, and what is in use when it has been read."""
+        """Close idle connections at once, and the others once they have been read."""
         self._closed = True
         while self._idle:
             self._idle.pop().close()

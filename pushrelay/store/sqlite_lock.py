@@ -1,13 +1,13 @@
 """The lock that keeps a second relay off a database, by whatever path it comes.
 
-There are two locks. One is SQLite's, on an empty database beside the file (PATH-lock): it works wherever SQLite does.
-Another path to the same file (a hard link, a bind mount) has another file beside it, and anybody can remove that; so
-on Linux the database's own inode is locked as well. That lock belongs to an open file description and to a byte far
-behind those that SQLite locks, so neither gets in the way of the other.
+There are two locks. One is SQLite's, on an empty database beside the file (PATH-lock). It works wherever SQLite does,
+but another path to the same file (a hard link, a bind mount) has another file beside it, and anybody can remove that
+file. So on Linux the database's own inode is locked as well. That lock belongs to an open file description and to a
+byte far behind those that SQLite locks, so the two do not interfere.
 
-Closing any descriptor of a file drops all locks that SQLite holds on it in this process. The descriptor of the inode's
-lock is therefore opened before SQLite opens the file, closed after SQLite closed it, and kept when the same file is
-opened again.
+Closing any descriptor of a file drops all locks that SQLite holds on it in this process. Therefore the descriptor of
+the inode's lock is opened before SQLite opens the file, closed after SQLite has closed it, and kept when the same file
+is opened again.
 """
 
 import contextlib
@@ -32,17 +32,18 @@ log = logging.getLogger(__name__)
 
 _BYTE = 1 << 62  # SQLite locks bytes at 1 << 30
 _AGAIN = 0.02  # seconds between two tries
-_NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # the file system or kernel knows none
+_NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # the file system or kernel has none
 
-_inodes: dict[tuple[int, int], int] = {}  # (device, inode): descriptor. Two brokers of one process share no file either
-_guard = threading.Lock()  # over it
+# The inodes that this process has locked, (device, inode): descriptor. Two of its brokers cannot share a file either.
+_inodes: dict[tuple[int, int], int] = {}
+_guard = threading.Lock()  # guards _inodes
 
 
 class StoreLock:
     """Keeps other relays off a database until it is closed or this process ends, however that ends."""
 
     def __init__(self, path: str, seconds: float):
-        """Lock the path. `seconds`: how long to wait for a relay that is just ending. Raises StoreInUse, StoreError."""
+        """Lock the path, waiting at most `seconds` for a relay that is just ending. Raises StoreInUse, StoreError."""
         self._path = path
         self._seconds = seconds
         self._inode: tuple[int, int] | None = None  # of the database, once it is locked
@@ -50,12 +51,14 @@ class StoreLock:
         self._beside = _identity(f"{path}-lock")
 
     def hold_file(self) -> None:
-        """Lock the database's own inode. The file exists, and no connection of this process has it open, unless it is
-        the file that was locked before. Raises StoreInUse."""
+        """Lock the database's own inode, if that is not locked already. Raises StoreInUse.
+
+        The file exists, and no connection of this process has it open.
+        """
         inode = _identity(self._path)
         if inode == self._inode:
             return
-        self._let_go_of_inode()
+        self._release_inode()
         until = time.monotonic() + self._seconds
         while not self._lock_inode(inode):
             if time.monotonic() > until:
@@ -65,8 +68,8 @@ class StoreLock:
     def renew(self) -> None:
         """Lock PATH-lock again if somebody removed or replaced it.
 
-        Raises StoreError if that cannot be, and StoreInUse if another relay has locked the new one and nothing else
-        keeps that off the database.
+        Raises StoreError if that fails, and StoreInUse if another relay has locked the new file and no inode's lock
+        keeps that relay off the database.
         """
         if _identity(f"{self._path}-lock") == self._beside:
             return
@@ -74,27 +77,27 @@ class StoreLock:
             connection = _lock_beside(self._path, 0.0)
         except StoreInUse:
             if self._inode is not None:
-                return  # the other one is about to find the inode locked, and to give up
+                return  # the other relay is about to find the inode locked, and gives up
             raise
         self._connection.close()
         self._connection, self._beside = connection, _identity(f"{self._path}-lock")
         log.warning("%s-lock was removed or replaced, and is locked again", self._path)
 
     def close(self) -> None:
-        """Let go of both. SQLite has closed the database."""
-        self._let_go_of_inode()
+        """Release both locks. SQLite has closed the database."""
+        self._release_inode()
         self._connection.close()
 
     def _lock_inode(self, inode: tuple[int, int] | None) -> bool:
         with _guard:
             if inode is None or not hasattr(fcntl, "F_OFD_SETLK"):
-                return True  # this system has no such locks: the path's alone has to do
+                return True  # this system has no such locks, so PATH-lock is the only one
             if inode in _inodes:
-                return False  # not to be opened and closed here: SQLite's locks would go
+                return False  # do not open and close the file here: SQLite's locks would be dropped
             try:
                 fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             except OSError:
-                return True  # SQLite cannot open it either, and says so
+                return True  # SQLite cannot open it either, and reports that
             try:
                 fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0))
             except OSError as error:
@@ -104,7 +107,7 @@ class StoreLock:
             self._inode = inode
             return True
 
-    def _let_go_of_inode(self) -> None:
+    def _release_inode(self) -> None:
         with _guard:
             if self._inode is not None:
                 os.close(_inodes.pop(self._inode))
@@ -112,7 +115,7 @@ class StoreLock:
 
 
 def _lock_beside(path: str, seconds: float) -> sqlite3.Connection:
-    """Lock the empty database beside the file. It is the owner's alone: a reader could lock it too."""
+    """Lock the empty database beside the file. Only its owner can open it: a reader could lock it too."""
     beside = f"{path}-lock"
     create(beside)
     with contextlib.suppress(OSError):  # of an earlier release, or another user's
@@ -135,7 +138,7 @@ def _lock_beside(path: str, seconds: float) -> sqlite3.Connection:
 
 def _in_use(path: str) -> StoreInUse:
     return StoreInUse(
-        f"{path}: another relay works with this file. Stop that one, or give each its own file in the setting broker"
+        f"{path}: another relay uses this file. Stop it, or give each relay its own file in the setting broker"
     )
 
 
@@ -148,7 +151,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _forget_in_child() -> None:
-    """A child process that was forked holds no lock: it would keep the store after its parent's end."""
+    """Give up the locks in a forked child, which would otherwise keep the store after its parent has ended."""
     for fd in _inodes.values():
         with contextlib.suppress(OSError):
             os.close(fd)

@@ -1,9 +1,9 @@
-"""The meta in the file of who works with it, and what it tells the next opening.
+"""The table `meta`: which relay works with the file, so that the next one notices whether anything is missing.
 
 A relay that opens the file writes down the boot of the machine, a random word for this opening (`token`), and with
 each commit its number (`generation`). The journal beside the file has the same word and number. So the next opening
-can tell whether both are as the last relay left them. If something is missing, cut, damaged, or an older copy, offsets
-that clients have seen would be given out again; so then a new epoch begins, and clients learn that they lost something.
+knows whether both files are as the last relay left them. If one is missing, cut, damaged or an older copy, offsets that
+clients have seen would be given out again. A new epoch begins then, and clients learn that they lost something.
 """
 
 import pathlib
@@ -19,31 +19,31 @@ COMMITTED = "UPDATE meta SET value = ? WHERE name = 'generation'"
 
 
 class Meta(NamedTuple):
-    """What the file says of the relay that worked with it last."""
+    """What the file says about the relay that worked with it last."""
 
     epoch: str
-    boot: str = ""  # of the machine, if that must not go down before the store is closed
-    token: str = ""  # "" in a file that no relay has worked with yet
+    boot: str = ""  # of the machine, if a power failure before the store is closed loses something
+    token: str = ""  # "" in a file that no relay has opened yet
     is_open: bool = False  # the store was not closed
     generation: int = 0  # number of the last commit
     lost_at: float = 0.0  # when something was lost the last time, in seconds since 1970
 
 
 def read(connection: sqlite3.Connection) -> Meta:
-    """Read the meta. Raises Damaged, sqlite3.Error."""
+    """Read the table. Raises Damaged, sqlite3.Error."""
     meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
     epoch = text(meta.get("epoch"))
     if not (epoch.isascii() and epoch.isalnum() and len(epoch) <= 20):
-        raise Damaged("its epoch is none that the relay writes")
+        raise Damaged("its epoch was not written by the relay")
     boot, token = text(meta.get("open", "")), text(meta.get("token", ""))
     is_open = bool(whole(meta.get("working", 0))) or boot != ""
     return Meta(epoch, boot, token, is_open, whole(meta.get("generation", 0)), seconds(meta.get("lost_at", 0.0)))
 
 
 def find_loss(meta: Meta, left: Contents | None, journal: str) -> str | None:
-    """Return what may be lost since the last opening and why, as a sentence; None if nothing is.
+    """Return a sentence about what may be lost since the last opening, and why; None if nothing is.
 
-    `left`: what `journal`, a file, holds; None if there is none.
+    `left` is what the file `journal` holds; None if there is no such file.
     """
     if meta.boot not in ("", this_boot()):
         return "the machine went down while the relay was running, and the last seconds of pushes may be lost"
@@ -68,17 +68,17 @@ def mark_open(connection: sqlite3.Connection, meta: Meta) -> None:
 
 
 def mark_closed(connection: sqlite3.Connection) -> None:
-    """Write down that nothing is under way. Closing the connection then brings all to the disk."""
+    """Write down that the store is closed. Closing the connection then brings everything to the disk."""
     connection.execute(
         "UPDATE meta SET value = CASE name WHEN 'open' THEN '' ELSE 0 END WHERE name IN ('open', 'working')"
     )
 
 
 def declare_loss(connection: sqlite3.Connection, now: float) -> None:
-    """Have every destination lack something, so that nobody recovers over what is missing.
+    """Mark the newest publication of every destination as lost, so that no client recovers past what is missing.
 
-    Positions of the epoch before count no more. What was acknowledged does, and nothing is known of what came behind
-    that; so each destination has lost its newest publication, and nobody has acknowledged that one.
+    Positions of the earlier epoch no longer count, but what was acknowledged does, and nothing is known of what came
+    after that. So each destination has lost its newest publication, and nobody has acknowledged that one.
     """
     newest = "(SELECT max(p.offset) FROM publications p WHERE p.destination = destinations.id)"
     connection.execute(f"UPDATE destinations SET offset = max(offset, coalesce({newest}, 0))")  # noqa: S608
@@ -88,11 +88,12 @@ def declare_loss(connection: sqlite3.Connection, now: float) -> None:
 
 
 def new_token() -> str:
+    """Return a random word for one opening."""
     return secrets.token_hex(8)
 
 
 def this_boot() -> str:
-    """A word that is another one each time the machine starts. If the system has none, it is always the same."""
+    """Return a word that changes each time the machine starts; always the same word on systems that have none."""
     try:
         return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

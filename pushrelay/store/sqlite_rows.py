@@ -1,4 +1,4 @@
-"""What is read of an SQLite file, checked: SQLite has no checksums, so damage may look like data."""
+"""Checks of what is read from an SQLite file: SQLite has no checksums, so damage may look like data."""
 
 import math
 import sqlite3
@@ -11,7 +11,7 @@ from pushrelay.json_text import decode
 from .publication import Kept
 from .sqlite_file import Damaged
 
-MOST = 1 << 62  # no offset and no id gets there
+LIMIT = 1 << 62  # no offset and no id gets there
 
 FLOOR = "SELECT value FROM meta WHERE name = 'floor'"
 _FIND = "SELECT id, offset, trimmed, acked, due FROM destinations WHERE name = ?"
@@ -21,19 +21,19 @@ _TIMES = struct.Struct("<ddq")
 
 
 class Cursor(NamedTuple):
-    """Where a destination stands, as the writer knows it."""
+    """Where a destination stands: its row, brought up to date by its newest publication."""
 
     id: int
     offset: int
     trimmed: int
     acked: int
-    due: float
+    due: float  # when retention has to look at the destination
 
 
 def whole(value: Any) -> int:
-    """Return an offset, an id or a count. Raises Damaged if it is none."""
-    if type(value) is not int or not 0 <= value < MOST:
-        raise Damaged("a number in it is none that the relay writes")
+    """Return an offset, an id or a count. Raises Damaged if the value cannot be one."""
+    if type(value) is not int or not 0 <= value < LIMIT:
+        raise Damaged("a number in it was not written by the relay")
     return value
 
 
@@ -43,28 +43,28 @@ def only(row: tuple[Any, ...] | None) -> int:
 
 
 def seconds(value: Any) -> float:
-    """Return a time. Raises Damaged if it is none."""
+    """Return a time. Raises Damaged if the value cannot be one."""
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise Damaged("a time in it is none that the relay writes")
+        raise Damaged("a time in it was not written by the relay")
     finite: float = value
     return finite
 
 
 def text(value: Any) -> str:
-    """Return a text. Raises Damaged if it is none."""
+    """Return a text. Raises Damaged if the value is not one."""
     if type(value) is not str:
-        raise Damaged("a text in it is none")
+        raise Damaged("a text in it is not a text")
     return value
 
 
 def cursor_of(row: tuple[Any, ...], newest: tuple[Any, ...] | None) -> Cursor:
-    """Where a destination stands, by its row and the offset and `trimmed` of its newest publication."""
+    """Return where a destination stands, by its row and the offset and `trimmed` of its newest publication."""
     id_, offset, trimmed, acked, due = row
     if newest is not None:
         offset, trimmed = max(whole(offset), whole(newest[0])), max(whole(trimmed), whole(newest[1]))
     cursor = Cursor(whole(id_), whole(offset), whole(trimmed), whole(acked), seconds(due))
     if trimmed > offset or acked > offset:
-        raise Damaged("a destination has lost or acknowledged what was never pushed")
+        raise Damaged("a destination has lost or acknowledged publications that were never pushed")
     return cursor
 
 
@@ -75,23 +75,23 @@ def find_cursor(connection: sqlite3.Connection, name: str) -> Cursor | None:
 
 
 def data_sum(data: str, created: float, expires: float, own: bool) -> int:
-    """The part of a checksum that the same data has for all its destinations."""
+    """Return the part of a checksum that one push has in common for all its destinations."""
     return zlib.crc32(data.encode(), zlib.crc32(_TIMES.pack(created, expires, own)))
 
 
 def checksum_of(name: str, offset: int, trimmed: int, event: str, total: int) -> int:
-    """The checksum of a publication; `total` is its data_sum()."""
+    """Return the checksum of a publication; `total` is its data_sum()."""
     return zlib.crc32(f"{name}\0{offset}\0{trimmed}\0{event}".encode(), total)
 
 
 def kept_of(name: str, row: tuple[Any, ...]) -> Kept:
-    """A publication by its row. Raises Damaged if it is not what was stored."""
+    """Return the publication of a row. Raises Damaged if it is not what was stored."""
     offset, event, data, created, expires, own, trimmed, checksum = row
     try:
         # Values of other types than those that were stored fail here, or have another checksum.
         if checksum == checksum_of(name, offset, trimmed, event, data_sum(data, created, expires, own)):
             return Kept(offset, event, data, created, expires, own == 1)
-        if checksum is None:  # a relay before this one stored it
+        if checksum is None:  # an older relay stored it, without a checksum
             decode(text(data))
             return Kept(whole(offset), text(event), data, seconds(created), seconds(expires), own == 1)
     except (AttributeError, UnicodeError, ValueError, RecursionError, struct.error):
@@ -100,6 +100,6 @@ def kept_of(name: str, row: tuple[Any, ...]) -> Kept:
 
 
 def ends_of(row: tuple[Any, ...]) -> Kept:
-    """A publication by a row that was read without its data. Raises Damaged."""
+    """Return the publication of a row that was read without its data. Raises Damaged."""
     offset, event, data, created, expires, own = row[:6]
     return Kept(whole(offset), event, data, seconds(created), seconds(expires), own == 1)

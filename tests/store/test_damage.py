@@ -409,7 +409,7 @@ def test_a_push_that_the_journal_does_not_take_is_refused_and_leaves_no_trace(pa
 def refused_start(path):
     broker = open_broker(f"sqlite:{path}", lambda *_: 1)
     broker._store._files.busy_seconds = 0.1
-    with pytest.raises(StoreInUse, match="another relay works with this file"):
+    with pytest.raises(StoreInUse, match="another relay uses this file"):
         broker.start()
 
 

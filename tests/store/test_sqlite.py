@@ -254,7 +254,7 @@ def refusal(path, **options):
 
 def test_a_second_relay_on_the_same_file_is_refused(path, open_at):
     with publisher(path):
-        assert "another relay works with this file" in refusal(path)
+        assert "another relay uses this file" in refusal(path)
         link = path.with_name("link.db")
         link.symlink_to(path)
         broker = open_broker(f"sqlite:{link}", lambda publication, skip_sid: 0)
