@@ -12,6 +12,7 @@ import time
 
 from pushrelay.places import HOME, PROGRAM
 from pushrelay.settings import NAMES, Settings
+from pushrelay.store.open import file_of
 
 from .process import Process
 from .report import Advice, Report
@@ -117,10 +118,10 @@ def files(report: Report, settings: Settings, process: Process | None) -> None:
 
 def store(report: Report, settings: Settings, process: Process | None) -> None:
     """Check the folder of the store, and the free space there."""
-    kind, _, name = settings.broker.partition(":")
-    if kind == "memory":
+    name = file_of(settings.broker)
+    if name is None:
         report.warn("store", "in memory: what pages missed is gone when the relay is stopped", _KEEP)
-    if kind != "sqlite" or (process and not process.pid):
+    if name is None or (process and not process.pid):
         return  # of another user's process the folder is unknown; the relay reports below whether its store works
     # The path is relative to the folder in which the relay was started.
     file = ((process and process.folder) or pathlib.Path.cwd()) / name
