@@ -1,1 +1,1 @@
-"""The command line: serving, push, listen, token, doctor."""
+"""The command line: start-up, flags, and the commands push, listen, token and doctor."""

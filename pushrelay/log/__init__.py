@@ -1,1 +1,1 @@
-"""The operator's log: written by a thread of its own, and bounded."""
+"""The operator's log: it never blocks, it is bounded, and every refusal in it names its fix."""

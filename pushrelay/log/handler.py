@@ -1,6 +1,6 @@
-"""The log, written by a thread of its own: a reader that has stopped costs lines, and never a push.
+"""A log handler whose thread does the writing, so that a stopped reader of the log costs lines and never a push.
 
-Whoever writes to a pipe that nobody reads, or to a terminal that was stopped (Ctrl-S), waits until somebody reads.
+Writing to a pipe that nobody reads, or to a terminal that was stopped (Ctrl-S), blocks until somebody reads.
 """
 
 import contextlib
@@ -16,37 +16,38 @@ from typing import Any
 log = logging.getLogger("pushrelay")
 
 STANDARD_ERROR = 2
-# Bytes that wait to be written; beyond them lines are lost. A thousand tracebacks, or ten thousand lines of access log.
+# Bytes that may wait to be written; beyond them lines are dropped. This is enough for a thousand tracebacks, or for
+# ten thousand lines of access log.
 MOST_WAITING = 1 << 20
-LONGEST_LINE = 64 * 1024  # characters; an address in the access log may be as long as a header
-# Seconds that the end of the process waits for what was not written yet.
-LAST_WORDS_SECONDS = 1.0
+LONGEST_LINE = 64 * 1024  # characters; a line of the access log has an address as long as a header may be
+FLUSH_SECONDS = 1.0  # for which the end of the process waits for lines that are not written yet
 LOST = "%s pushrelay.log: %d lines were lost because nobody read the log fast enough\n"
 
 
 class BackgroundHandler(logging.Handler):
-    """A handler that never waits. Lines go to a file descriptor, in their order.
+    """A handler that never blocks its caller: a thread writes the lines to a file descriptor, in their order.
 
-    It writes to the descriptor itself, because Python's own stream is locked while a thread waits in it, and the end of
-    the process needs that lock.
+    It does not use Python's stream, which stays locked while a thread is blocked in it: the end of the process needs
+    that lock.
     """
 
     def __init__(self, fd: int = STANDARD_ERROR, most_waiting: int = MOST_WAITING):
         super().__init__()
         self._fd = fd
         self._most_waiting = most_waiting
-        self._changed = threading.Condition()  # over all that follows
+        self._changed = threading.Condition()  # guards all that follows
         self._lines: deque[bytes] = deque()
-        self._size = 0  # bytes in it, and in what is being written
-        self._lost = 0
+        self._size = 0  # bytes of these lines and of the one that is being written
+        self._lost = 0  # lines that were dropped since the last note about them
         self._closed = False
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Queue the line, or drop it if too many bytes wait."""
         try:
             line = self.format(record)
-        except Exception:  # as logging's own handlers: arguments that do not fit must not end who logs
-            line = f"a line of the log could not be made: {record.msg!r:.200}"
+        except Exception:  # wrong arguments must not raise in the code that logs; logging's own handlers do the same
+            line = f"a log line could not be formatted: {record.msg!r:.200}"
         data = (line[:LONGEST_LINE] + "\n").encode("utf-8", "backslashreplace")
         with self._changed:
             if self._closed or self._size + len(data) > self._most_waiting:
@@ -66,15 +67,15 @@ class BackgroundHandler(logging.Handler):
         return (LOST % (time.strftime("%Y-%m-%d %H:%M:%S"), lost)).encode()
 
     def flush(self) -> None:
-        """Wait until all is written, but not longer than the end of the process may take."""
-        end = time.monotonic() + LAST_WORDS_SECONDS
+        """Wait until all lines are written, but at most FLUSH_SECONDS."""
+        end = time.monotonic() + FLUSH_SECONDS
         with self._changed:
             while (self._size or self._lost) and (left := end - time.monotonic()) > 0:
                 self._changed.notify_all()
                 self._changed.wait(left)
 
     def close(self) -> None:
-        """Take no more lines. logging.shutdown() has called flush() before."""
+        """Drop all further lines. logging.shutdown() calls flush() before this."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -89,7 +90,7 @@ class BackgroundHandler(logging.Handler):
                     self._changed.notify_all()
 
     def _next(self) -> bytes | None:
-        """Return what is to be written next; None if this is the end."""
+        """Wait for the next line and return it; None if the handler is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._lost or self._closed)
             if not self._lines and self._lost:
@@ -97,11 +98,11 @@ class BackgroundHandler(logging.Handler):
             return self._lines.popleft() if self._lines else None
 
     def _write(self, data: bytes) -> None:
-        """Write all of it, however long that takes; a descriptor that takes nothing more has the line lost."""
+        """Write the whole line, however long that takes. Drop it if the descriptor accepts nothing more."""
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
-            except BlockingIOError:  # somebody else who has this terminal or pipe does not want to wait
+            except BlockingIOError:  # another program has set this terminal or pipe to non-blocking
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll(1000)
@@ -110,9 +111,9 @@ class BackgroundHandler(logging.Handler):
 
 
 def start_log() -> None:
-    """Have all that is logged written by a thread of its own, tracebacks that end a thread or the process included.
+    """Send all logging through a BackgroundHandler, with the tracebacks that end a thread or the process.
 
-    A program that has set up logging by itself keeps what it has.
+    Do nothing in a program that has set up logging by itself.
     """
     if logging.getLogger().handlers:
         return

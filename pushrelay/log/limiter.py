@@ -1,41 +1,44 @@
-"""Refusals for the operator's log: each cause once a minute for each origin or address, with what mends it."""
+"""A rate limit for the operator's log: each cause once a minute for each origin or address."""
 
 import logging
 import threading
 import time
 
 EVERY_SECONDS = 60.0
-# Strangers choose origins and have many addresses, so there is a bound for each cause and for all causes together.
-# Beyond it all others are one subject, which has its line once a minute too.
+# Strangers choose origins and have many addresses, so the number of subjects is bounded, for each cause and for all
+# causes together. Beyond the bound all other subjects count as one, which is also logged once a minute.
 MOST_OF_CAUSE = 16
 MOST_SUBJECTS = 64
-OTHERS = "\0others"  # no origin and no address
+OTHERS = "\0others"  # can be neither an origin nor an address
 LONGEST = 1000  # characters of a line
 
 
 class _Silence:
-    """A line that was written: until when it is not written again, and how often that would have been."""
+    """The time for which one subject is not logged again, and how many lines were left out since the last one."""
 
     __slots__ = ("count", "until")
 
     def __init__(self) -> None:
-        self.until = 0.0  # monotonic
+        self.until = 0.0  # monotonic time
         self.count = 0
 
 
 class LogLimiter:
-    """Writes warnings to a logger, each cause and subject once a minute. Any thread may call it."""
+    """Writes warnings to a logger, one a minute for each cause and subject. Any thread may call it.
+
+    The default logger is pushrelay.refused.
+    """
 
     def __init__(self, log: logging.Logger | None = None):
         self._log = log or logging.getLogger("pushrelay.refused")
-        self._lock = threading.Lock()  # over the table
-        self._silences: dict[str, dict[str, _Silence]] = {}  # by cause and subject
+        self._lock = threading.Lock()  # guards the table
+        self._silences: dict[str, dict[str, _Silence]] = {}  # by cause, then by subject
 
     def warn(self, cause: str, subject: str, sentence: str) -> None:
-        """Write this sentence, unless one about the same cause and subject was written within the last minute.
+        """Log the sentence, unless one with the same cause and subject was logged within the last minute.
 
-        `cause` is a word of the program's own, `subject` the origin or the address that was refused. The next line
-        gives the number of those that were not written.
+        `cause` is chosen by the program, `subject` is the origin or the address that was refused. The next line gives
+        the number of lines that were left out.
         """
         with self._lock:
             now = time.monotonic()
@@ -50,7 +53,7 @@ class LogLimiter:
         self._log.warning("%s%s", _printable(sentence), more)
 
     def _subject(self, of_cause: dict[str, _Silence], subject: str, now: float) -> str:
-        """Return the subject if it has a line of its own, else OTHERS."""
+        """Return the subject if it is or may be logged by itself, else OTHERS."""
         if subject in of_cause or self._has_room(of_cause):
             return subject
         for each in self._silences.values():
@@ -62,7 +65,7 @@ class LogLimiter:
 
 
 def _drop_old(of_cause: dict[str, _Silence], now: float) -> None:
-    """Drop the subjects whose minute is over; what was not written of them is counted with the others."""
+    """Drop the subjects whose minute is over, and add their left-out lines to those of OTHERS."""
     for subject, silence in list(of_cause.items()):
         if silence.until <= now and subject != OTHERS:
             del of_cause[subject]
@@ -71,18 +74,18 @@ def _drop_old(of_cause: dict[str, _Silence], now: float) -> None:
 
 
 def _more(of_cause: dict[str, _Silence], subject: str, now: float) -> str:
-    """Return how many such lines were not written, and begin to count again."""
-    told = []
+    """Return the number of left-out lines as the end of a line, and begin to count again."""
+    counts = []
     if own := of_cause[subject].count:
-        told.append(f"{own} more of {'others' if subject == OTHERS else 'the same'}")
+        counts.append(f"{own} more of {'others' if subject == OTHERS else 'the same'}")
         of_cause[subject].count = 0
     others = of_cause.get(OTHERS)
     if subject != OTHERS and others is not None and others.count and others.until <= now:
-        told.append(f"{others.count} more of others")
+        counts.append(f"{others.count} more of others")
         del of_cause[OTHERS]
-    return f" (and {', '.join(told)} since the last such line)" if told else ""
+    return f" (and {', '.join(counts)} since the last such line)" if counts else ""
 
 
 def _printable(text: str) -> str:
-    """Return a line that cannot be taken for two: what strangers sent may be in it."""
+    """Return the text without line breaks and control characters, because strangers chose parts of it."""
     return "".join(each if each.isprintable() else "?" for each in text[:LONGEST])

@@ -1,4 +1,7 @@
-"""What the operator's log has about a refusal: who was refused, why, and the setting or the step that mends it."""
+"""The log lines about refusals: who was refused, why, and the setting or the step that fixes it.
+
+Every refusal names what fixes it, in the response and here, because the operator often sees only one of the two.
+"""
 
 import re
 from collections.abc import Callable
@@ -9,9 +12,9 @@ from pushrelay.errors import Refused
 
 from .limiter import LogLimiter
 
-NOBODY = "a Unix socket"  # its peer has no address
-_LONGEST = 100  # characters of what a stranger chose
-# What is not understood when only the path is named. Errors that are not listed are requests and events.
+NOBODY = "a Unix socket"  # stands for the address of its peer, which has none
+_LONGEST = 100  # characters of a text that a stranger chose
+# Errors for which the method and the path would explain nothing.
 _THINGS = {
     "wrong_key": "a wrong key",
     "missing_key": "a request without a key",
@@ -19,27 +22,21 @@ _THINGS = {
     "demo_not_shown": "a request for the demo page",
 }
 _EVENTS = {"register", "unregister", "ack", "push"}
-_SILENT = {
-    "draining",
-    "store_not_available",
-    "auth_not_available",
-    "internal_server_error",
-}  # the log has these from where they arise
-_UPGRADING = "behind a proxy, look whether it passes WebSocket on (docs/apache.md, docs/nginx.md): the doctor checks it"
+# Errors that are logged where they arise.
+_SILENT = {"draining", "store_not_available", "auth_not_available", "internal_server_error"}
+_UPGRADING = "if there is a proxy, it must pass WebSocket on (docs/apache.md, docs/nginx.md): the doctor checks it"
 _BAD_ORIGINS = {
-    "null": "pages from files and sandboxed frames have no origin; serve the page by a web server (setting origins)",
-    "*": "this is no origin; have the client leave the header Origin out (setting origins)",
-    "": "this is no origin; have the client leave the header Origin out (setting origins)",
+    "null": "pages from files and sandboxed frames have no origin; serve the page from a web server (setting origins)",
+    "*": "this is not an origin; let the client leave the header Origin out (setting origins)",
+    "": "this is not an origin; let the client leave the header Origin out (setting origins)",
 }
-
-
-# A path of the relay's own below another one, which the setting base_path can name.
+# A path of the relay below another one, which then belongs into the setting base_path.
 _OURS = r"socket\.io/|static/|health/|(?:push|history|presence|connections)$"
 _BELOW = re.compile(rf"((?:/[\w~-][\w.~-]*)+)/(?:{_OURS})", re.ASCII)
 
 
 class Line(NamedTuple):
-    """What LogLimiter.warn() takes."""
+    """The arguments of LogLimiter.warn()."""
 
     cause: str
     subject: str
@@ -47,19 +44,22 @@ class Line(NamedTuple):
 
 
 def seen_as(counted: str | None, environ: dict[str, Any]) -> str:
-    """Return how the log names a client; `counted` is what its address is counted as."""
+    """Return how the log names a client. `counted` is the address by which it is counted, if there is one."""
     return counted or environ.get("REMOTE_ADDR") or NOBODY
 
 
 class RefusalLog:
-    """Notes what the app refuses. Any thread may call it; `address_of(environ)` is Access.client_address."""
+    """Logs the requests and events that the app refuses. Any thread may call it.
+
+    `address_of(environ)` returns the address by which a client is counted, as Access.client_address does.
+    """
 
     def __init__(self, log_limiter: LogLimiter, address_of: Callable[[dict[str, Any]], str | None]):
         self._log_limiter = log_limiter
         self._address_of = address_of
 
     def log_request(self, environ: dict[str, Any], error: Refused) -> None:
-        """Note an HTTP request that is answered with an error."""
+        """Log an HTTP request that is answered with this error."""
         if error.error in _SILENT or error.status >= 500 and error.error != "too_many_waiting":
             return
         address = seen_as(self._address_of(environ), environ)
@@ -73,7 +73,7 @@ class RefusalLog:
         self._log_limiter.warn(f"http {error.error}", subject, f"{what} was refused: {error.message}{advice}")
 
     def log_event(self, environ: dict[str, Any], event: str, error: Refused) -> None:
-        """Note an event of a socket that is answered with an error; `environ` is the socket's own."""
+        """Log an event that is answered with this error. `environ` is that of the socket's handshake."""
         if error.error in _SILENT:
             return
         event = event if event in _EVENTS else "an event"
@@ -89,43 +89,43 @@ def refused_origin(environ: dict[str, Any]) -> Line:
     host = environ.get("HTTP_HOST", "")[:_LONGEST]
     advice = _BAD_ORIGINS.get(origin)
     if advice is None:
-        advice = f"add {origin!r} to the setting origins, or have the page load relay.js from its own host name"
+        advice = f"add {origin!r} to the setting origins, or let the page load relay.js from its own host name"
         if is_upstream(host):
-            advice += "; if a proxy is in front, have it pass the Host header on"
+            advice += "; if there is a proxy, let it pass the Host header on"
     sentence = f"a page of {origin!r} may not connect to the host {host!r}: {advice}"
     return Line("origin", origin, sentence)
 
 
 def refused_session(reason: str, address: str, message: str) -> Line:
-    """Return the line about a client that was closed, or one of whose events was not handled."""
+    """Return the line about a client that was disconnected, or whose event was not handled."""
     return Line(f"session {reason}", address, f"a client at {address} {message}")
 
 
 def refused_handshake(environ: dict[str, Any], address: str, cause: str, message: str) -> Line:
-    """Return the line about a request to the Socket.IO path; `cause` is one of those below, or another word."""
+    """Return the line about a request to the Socket.IO path. `cause` is a key of _ADVICE, or another word."""
     advice = _ADVICE.get(cause, "")
     sentence = f"{_asked(environ)} from {address} was refused: {message}{': ' if advice else ''}{advice}"
     return Line(f"socket.io {cause}", address, sentence)
 
 
 _ADVICE = {
-    "old_client": "the client is too old: use relay.js, or socket.io-client 3 or 4",
-    "transport": "Socket.IO clients send transport=polling or transport=websocket, and nothing else belongs here",
+    "old_client": "the client is too old; use relay.js, or socket.io-client 3 or 4",
+    "transport": "use a Socket.IO client, which sends transport=polling or transport=websocket",
     "session": (
-        "this passes after a restart; if it goes on, several relays or processes answer at one address: run one, or "
-        "have what is in front keep each client at the same one"
+        "this is normal after a restart; if it continues, several relays or processes answer at one address: run one, "
+        "or configure the proxy to send each client to the same one"
     ),
-    "method": "a Socket.IO client opens a session by GET",
+    "method": "use a Socket.IO client, which opens a session by GET",
     "websocket": _UPGRADING,
     "too_many_of_address": (
-        "if this is a proxy of yours, name it in trusted_proxies; for many people behind one address raise the setting"
+        "if this is your proxy, add it to trusted_proxies; if many people share this address, raise the setting"
     ),
     "too_large": "send less at a time, or raise the setting max_message",
 }
 
 
 def _base_path_advice(environ: dict[str, Any]) -> str:
-    """Return what to do about a path of the relay's that has something in front of it, as proxies pass it on."""
+    """Return what to do if the path is one of the relay's below another one, as some proxies pass it on."""
     found = None if environ.get("SCRIPT_NAME") else _BELOW.match(environ.get("PATH_INFO", "")[:_LONGEST])
     return f"; if a proxy passes the whole path on, set base_path = {found[1]}" if found else ""
 

@@ -1,1 +1,1 @@
-"""What browsers load: the demo page and the files in static/."""
+"""The pages and files that browsers load: the demo page and static/."""
