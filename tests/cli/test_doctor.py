@@ -5,67 +5,17 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
+from examination import DOCTOR, Examination, settings_of
 from fronts import HOST, Apache, Nginx, connects
 
 from pushrelay.cli.doctor.entrance import about_tls
-from pushrelay.client.address import address_of
-from pushrelay.client.dialer import Dialer
-from pushrelay.client.errors import ClientError
-from pushrelay.client.socketio_client import SocketIOClient
 
-DOCTOR = [sys.executable, str(ROOT / "relay.py"), "doctor"]
 PATH = "/relay/"
-
-
-class Examination:
-    """What the doctor said: `advice` has the sentence and the lines of each thing to do about what failed."""
-
-    def __init__(self, *arguments, **process):
-        process = {"env": clean_environ(), "timeout": DEADLINE * 2, **process}
-        ran = subprocess.run([*DOCTOR, *map(str, arguments)], capture_output=True, text=True, **process)
-        self.code, self.complaint = ran.returncode, ran.stderr
-        assert "Traceback" not in ran.stderr, ran.stderr
-        self.read(ran.stdout)
-
-    def read(self, said):
-        self.said = said
-        for line in self.said.splitlines():  # what is to be copied, and long paths, stay whole
-            assert len(line) <= 80 or line.startswith(" " * 12) or max(map(len, line.split())) > 60, line
-        failed = re.findall(r"^FAIL  (.*\n(?: .*\n)*)", self.said, re.MULTILINE)
-        self.failures = [" ".join(text.partition("\n      -> ")[0].split()) for text in failed]
-        self.advice = [found for text in failed for found in _advice(text)]
-
-    def failed_once(self, *words):
-        """Make sure that there is one failure, which says this; returns its advice."""
-        assert (self.code, len(self.failures)) == (1, 1), (self.said, self.complaint)
-        assert all(word in self.failures[0] for word in words), self.failures
-        return self.advice
-
-    def is_well(self):
-        assert (self.code, self.failures) == (0, []), (self.said, self.complaint)
-
-
-def _advice(text):
-    blocks = re.findall(r"^ {6}-> (.*\n(?: {9}(?! ).*\n)*)((?: {12}.*\n)+)", text, re.MULTILINE)
-    return [(" ".join(sentence.split()), [line[12:] for line in lines.splitlines()]) for sentence, lines in blocks]
-
-
-def settings_of(relay, **others):
-    """The flags that tell the doctor what the relay was told."""
-    told = {
-        "max_connections": 1000,
-        **{k: v for k, v in relay.settings.items() if k != "broker" and v is not None},
-        **others,
-    }
-    return [f"--{name.replace('_', '-')}={value}" for name, value in told.items()]
 
 
 class Bent:
@@ -591,92 +541,3 @@ def test_packages_that_are_missing_are_told_with_the_line_that_installs_them():
     ran = subprocess.run(command, capture_output=True, text=True, env={**clean_environ(), "PYTHONPATH": ""})
     assert ran.returncode == 1 and "Traceback" not in ran.stderr
     assert "simple-websocket is missing" in ran.stdout.replace("\n      ", " ") and "-m pip install -r" in ran.stdout
-
-
-def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_was_said():
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        dialer = Dialer(address_of(f"http://127.0.0.1:{silent.getsockname()[1]}/"))
-        with pytest.raises(ClientError, match="no answer within 0.2 s"):
-            dialer.ask("GET", "health/live", timeout=0.2)
-        with pytest.raises(ClientError, match="no answer within 0.2 s"):
-            dialer.open_websocket("", timeout=0.2)
-
-
-@pytest.mark.parametrize(
-    "begins", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
-)
-def test_a_server_that_drips_is_not_waited_for_longer_than_it_was_said(begins):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def drip():
-            sock, _ = server.accept()
-            with sock, contextlib.suppress(OSError):
-                sock.recv(65536)
-                sock.sendall(begins)
-                while True:
-                    sock.sendall(b"1")
-                    time.sleep(0.05)
-
-        thread = threading.Thread(target=drip)
-        thread.start()
-        with pytest.raises(ClientError, match="no answer within 1 s"):
-            Dialer(address_of(f"http://127.0.0.1:{server.getsockname()[1]}/")).ask("GET", "health/live", timeout=1)
-        thread.join(DEADLINE)
-
-
-@pytest.mark.parametrize(
-    "hello",
-    [
-        '"sid":"a","pingInterval":1e300,"pingTimeout":1',
-        '"sid":"a","pingInterval":-1,"pingTimeout":0',
-        '"sid":"a","pingInterval":1,"pingTimeout":"2"',
-        '"sid":"a b","pingInterval":1,"pingTimeout":1',
-        '"sid":5,"pingInterval":1,"pingTimeout":1',
-    ],
-)
-def test_a_handshake_that_no_engineio_server_sends_is_trouble_and_no_traceback(serve, hello):
-    def stranger(environ, start_response):
-        start_response("200 OK", [])
-        return [f"0{{{hello}}}".encode()]
-
-    dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
-    with pytest.raises(ClientError, match="not Socket.IO"):
-        SocketIOClient(dialer, "polling")
-
-
-@pytest.mark.parametrize("odd", ['44["no"]', '44"no"', "42" + "[" * 100_000, "40\x1e431[null]"])
-def test_what_is_nearly_socketio_is_trouble_and_no_traceback(serve, odd):
-    said = iter(['0{"sid":"a","pingInterval":25000,"pingTimeout":20000}', odd])
-
-    def stranger(environ, start_response):
-        start_response("200 OK", [])
-        return [(next(said, "6") if environ["REQUEST_METHOD"] == "GET" else "ok").encode()]
-
-    dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
-    with pytest.raises(ClientError), contextlib.closing(SocketIOClient(dialer, "polling")) as client:
-        client.call("register", {}, timeout=1)
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (b"", "closed without an answer"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "Accept"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK in place of 101"),
-    ],
-)
-def test_what_comes_in_place_of_a_websocket_is_said(answer, words):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer_once():
-            sock, _ = server.accept()
-            with sock:
-                sock.recv(65536)
-                sock.sendall(answer)
-
-        thread = threading.Thread(target=answer_once)
-        thread.start()
-        with pytest.raises(ClientError, match=words):
-            Dialer(address_of(f"http://127.0.0.1:{server.getsockname()[1]}/")).open_websocket("")
-        thread.join(DEADLINE)

@@ -1,137 +1,26 @@
 """Nobody is refused in silence: the log names each cause once a minute, with what to do. And who is not refused."""
 
-import contextlib
-import http.client
 import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import termios
-import time
 
 import engineio
 import mistakes
 import pytest
-from clients import WebSocketClient
-from conftest import DEADLINE, ROOT, Relay, clean_environ, own_only, wait_for
+from conftest import own_only, wait_for
 from pages import Server, Site
 
-from pushrelay.access.callers import Access
-from pushrelay.cli.exposure import warnings
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.errors import origin_message
 from pushrelay.engine.limits import ClientLimiter
-from pushrelay.log.limiter import MOST_OF_CAUSE, LogLimiter
+from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import RefusalLog
-from pushrelay.settings import SettingsError, load
 from pushrelay.wsgi.base_path import at_base_path
 
 AT = "/socket.io/?EIO=4&transport="
 
 
-def settings_of(**flags):
-    return load(environ={}, flags=flags)
-
-
-def allows(origin, origins="same-host", host="relay.example"):
-    return Access(settings_of(origins=origins)).origin_allowed(origin, {"HTTP_HOST": host})
-
-
 # Origins.
-
-EXTENSION = "chrome-extension://abcdefghijklmnopabcdefghijklmnop"
-
-
-@pytest.mark.parametrize("scheme", ["ws", "wss", "WSS", "http", "https"])
-def test_a_client_whose_origin_is_the_relays_own_websocket_address_connects(scheme):
-    assert allows(f"{scheme}://relay.example") and allows(f"{scheme}://Relay.Example:21000")
-    assert not allows(f"{scheme}://evil.example") and not allows(f"{scheme}://relay.example@evil.example")
-    assert allows(f"{scheme}://127.0.0.1:21000", host="localhost:21000")
-
-
-def test_a_listed_origin_may_have_websockets_scheme_on_either_side():
-    for listed in ("https://example.com", "wss://example.com", "https://example.com:443/", "WSS://EXAMPLE.com"):
-        assert allows("wss://example.com", listed) and allows("https://example.com:443", listed)
-        assert not allows("ws://example.com", listed) and not allows("wss://example.com:444", listed)
-    assert allows("wss://a.example.com", "https://*.example.com")
-    assert allows("ws://example.com:80", "http://example.com") and not allows(
-        "ws://example.com:443", "http://example.com"
-    )
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "capacitor://localhost",
-        "ionic://localhost",
-        "tauri://localhost",
-        "http://tauri.localhost",
-        EXTENSION,
-        "moz-extension://5f2c9ad4-9c5e-4f0e-8a55-2f6f2c0f6a11",
-        "app://obsidian.md",
-        "app://-",
-        "app://.",
-        "file://",
-        "vscode-webview://1a2b3c:8",
-        "null",
-    ],
-)
-def test_a_page_of_an_app_or_an_extension_connects_if_its_origin_is_listed(origin):
-    assert allows(origin, f"same-host, {origin}") and allows(origin.upper() if "://" in origin else origin, origin)
-    if origin not in ("null", "file://"):
-        assert allows(origin, f"{origin}/")
-    assert not allows(origin) and not allows(origin, "https://example.com")
-    assert not allows(f"{origin}.evil.example", origin) and not allows("https://localhost", origin)
-    assert not allows("capacitor://evil", origin)
-
-
-def test_a_scheme_whose_hosts_are_made_up_is_listed_as_a_whole():
-    assert allows("moz-extension://5f2c9ad4-9c5e-4f0e-8a55-2f6f2c0f6a11", "moz-extension://*")
-    assert allows("vscode-webview://1a2b3c", "same-host, vscode-webview://*")
-    assert not allows(EXTENSION, "moz-extension://*") and not allows("moz-extension://*", "moz-extension://*")
-
-
-def test_what_a_page_of_any_website_can_claim_is_not_allowed_by_another_name():
-    for listed in ("file://", "capacitor://localhost", "https://example.com", "moz-extension://*"):
-        assert not allows("null", listed) and not allows("*", listed)
-    for cookies in ({"id_cookie": "PHPSESSID"}, {"auth_url": "http://127.0.0.1/ids.php"}):
-        with pytest.raises(SettingsError, match="cannot be together"):
-            settings_of(origins="same-host, null", **cookies)
-        assert settings_of(origins="same-host, capacitor://localhost, file://", **cookies)
-    assert any("null" in line for line in warnings(settings_of(origins="null")))
-
-
-@pytest.mark.parametrize(
-    ("written", "right"),
-    [
-        ("https://example.com/app", "https://example.com"),
-        ("example.com", "https://example.com"),
-        ("*.example.com", "https://*.example.com"),
-        ("example.com:8080", "https://example.com:8080"),
-        ("https://m\xfcnchen.example", "https://xn--mnchen-3ya.example"),
-        ("https://user@example.com", "or * alone"),
-        ("https://example.com:99999", "or * alone"),
-        ("https://*", "or * alone"),
-        ("capacitor:localhost", "or * alone"),
-    ],
-)
-def test_an_origin_that_is_written_wrong_stops_the_start_with_the_right_one(written, right):
-    with pytest.raises(SettingsError) as stopped:
-        settings_of(origins=f"same-host, {written}")
-    assert right in str(stopped.value) and "origins" in str(stopped.value)
-
-
-def test_over_the_wire_too_a_websockets_own_address_is_no_foreign_page(relay):
-    for scheme in ("ws", "wss", "http"):
-        path = f"{AT}websocket HTTP/1.1\r\nOrigin: {scheme}://test:{relay.port}\r\nX-Rest:"
-        with contextlib.closing(WebSocketClient(relay.port, path)) as client:
-            assert " 101 " in client.status, scheme
-            assert client.receive().startswith("0{")
-            client.send("40")
-            assert client.receive().startswith("40"), scheme
 
 
 # CORS.
@@ -255,55 +144,6 @@ def test_an_address_with_too_many_clients_is_in_the_log_with_the_proxy_as_a_poss
 # Caches.
 
 
-def test_an_answer_for_one_client_alone_is_kept_by_no_cache(relay):
-    form = b"destination=cached&data=x"
-    opened = relay.request("GET", AT + "polling")
-    sid = json.loads(opened[2][1:])["sid"]
-    answers = {
-        "handshake": opened,
-        "post": relay.request("POST", f"{AT}polling&sid={sid}", b"40"),
-        "poll": relay.request("GET", f"{AT}polling&sid={sid}"),
-        "refused": relay.request("GET", AT + "polling", headers={"Origin": "https://evil.example"}),
-        "unknown": relay.request("GET", f"{AT}polling&sid=unknown"),
-        "old": relay.request("GET", "/socket.io/?EIO=3&transport=polling"),
-        "preflight": relay.request("OPTIONS", AT + "polling"),
-        "push": relay.request("POST", "/push", form),
-        "the same push by the short way": relay.request("POST", "/push", form),
-        "the seed's": relay.request("POST", "/", form),
-        "bad push": relay.request("POST", "/push", b"data=x"),
-        "batch": relay.request("POST", "/push", b"[]", {"Content-Type": "application/json"}),
-        "too large": relay.request("POST", "/push", b"destination=a&data=" + b"x" * 1_100_000),
-        "no key": relay.request("POST", "/push", form, {"X-Forwarded-For": "203.0.113.9"}),
-        "not here": relay.request("GET", "/nothing"),
-        "not so": relay.request("GET", "/push"),
-        "demo": relay.request("GET", "/"),
-        "no demo": relay.request("GET", "/", headers={"X-Forwarded-For": "203.0.113.9"}),
-    }
-    for path in ("/history?destination=cached", "/presence?destination=cached", "/health/live", "/health/ready"):
-        answers[path] = relay.request("GET", path)
-    answers["/connections"] = relay.request("DELETE", "/connections?destination=cached")
-    kept = {name: headers["Cache-Control"] for name, (_, headers, _) in answers.items()}
-    assert set(kept.values()) == {"no-store"}, kept
-    script = relay.request("GET", "/static/relay.js")[1]["Cache-Control"]
-    assert "public" in script and "no-store" not in script
-
-
-@own_only
-def test_the_answer_that_opens_a_websocket_and_those_before_the_app_are_kept_by_no_cache(relay):
-    with contextlib.closing(WebSocketClient(relay.port)) as client:
-        assert b"Cache-Control: no-store\r\n" in client.headers
-    for request in (
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"nonsense\r\n\r\n",
-        b"GET / HTTP/1.1\r\nA: " + b"x" * 40000 + b"\r\n\r\n",
-    ):
-        connection = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE)
-        connection.connect()
-        with contextlib.closing(connection):
-            connection.sock.sendall(request)
-            assert b"Cache-Control: no-store\r\n" in connection.sock.recv(4096), request[:20]
-
-
 # The log of refusals.
 
 
@@ -388,116 +228,4 @@ def test_a_client_that_comes_back_to_a_session_that_ended_here_is_no_trouble(eng
     assert ask("GET", f"x{sid[1:]}") == 400 and "several relays" in caplog.text
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("pushrelay.log.limiter.time.monotonic", lambda: now[0])
-    return now
-
-
-def test_what_was_left_out_is_counted_in_the_next_line(clock, caplog):
-    log_limiter = LogLimiter()
-    for _ in range(1000):
-        log_limiter.warn("wrong key", "192.0.2.1", "a wrong key from 192.0.2.1")
-    log_limiter.warn("wrong key", "192.0.2.2", "a wrong key from 192.0.2.2")
-    clock[0] += 61
-    log_limiter.warn("wrong key", "192.0.2.1", "a wrong key from 192.0.2.1")
-    assert [record.getMessage() for record in caplog.records] == [
-        "a wrong key from 192.0.2.1",
-        "a wrong key from 192.0.2.2",
-        "a wrong key from 192.0.2.1 (and 999 more of the same since the last such line)",
-    ]
-
-
-def test_strangers_fill_neither_the_log_nor_the_memory_and_hide_no_other_cause(clock, caplog):
-    log_limiter = LogLimiter()
-    for minute in range(3):
-        for number in range(10_000):
-            log_limiter.warn("origin", f"https://{minute}-{number}.example", "a page was refused")
-        for cause in ("wrong key", "full"):
-            log_limiter.warn(cause, "192.0.2.1", f"{cause} of minute {minute}")
-        clock[0] += 61
-    lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) <= 3 * (MOST_OF_CAUSE + 3)
-    assert {f"{cause} of minute {minute}" for cause in ("wrong key", "full") for minute in range(3)} <= set(lines)
-    counted = sum(int(count) for line in lines for count in re.findall(r"(\d+) more", line))
-    assert counted + sum("page" in line for line in lines) > 2 * 9_900
-    assert sum(map(len, log_limiter._silences.values())) < 100
-
-
-def test_what_strangers_send_makes_no_line_of_its_own(clock, caplog):
-    LogLimiter().warn(
-        "origin", "x", "a page of x\r\n2026-01-01 relay: all is well\x1b[2K\u2028 was refused" + "x" * 5000
-    )
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line.isprintable() and len(line) <= 1000
-
-
 # The log itself.
-
-
-def test_a_log_that_nobody_reads_costs_lines_and_no_pushes_and_ends_with_the_relay(tmp_path):
-    reader, writer = os.pipe()
-    command = [sys.executable, str(ROOT / "relay.py"), "--port=0", "--broker=memory:", "--access-log=yes"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writer, env=clean_environ(), cwd=tmp_path)
-    os.close(writer)
-    try:
-        relay = object.__new__(Relay)
-        relay.url = process.stdout.readline().decode().split()[-1]
-        for number in range(60):  # 1.8 MB of log, and the pipe and the queue hold less
-            assert relay.request("GET", f"/{'x' * 30000}{number}")[0] == 404
-        for number in range(20):
-            relay.push("42", number)
-        assert relay.request("POST", "/push", b"destination=a&data=b", {"X-Forwarded-For": "203.0.113.9"})[0] == 401
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE) == 0
-        assert b"/xxxx" in os.read(reader, 4096)
-    finally:
-        process.kill()
-        process.stdout.close()
-        os.close(reader)
-
-
-def run_log(program, stderr):
-    """Run a program that has called start_log(), with this standard error."""
-    begin = "import logging, sys, threading, time\nfrom pushrelay.log.handler import start_log\nstart_log()"
-    program = f"{begin}\n{program}"
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", program], stderr=stderr, env=environ, text=True)
-
-
-def test_lines_that_were_lost_are_counted_once_the_log_is_read_again():
-    program = 'for n in range(300): logging.warning("%d %s", n, "x" * 10000)\nsys.stdout.write("")\ntime.sleep(1)'
-    process = run_log(program + '\nlogging.warning("afterwards")', subprocess.PIPE)
-    time.sleep(0.8)
-    _, told = process.communicate(timeout=DEADLINE)
-    numbers = [int(number) for number in re.findall(r"^\S+ \S+ root: (\d+) x", told, re.MULTILINE)]
-    lost = sum(map(int, re.findall(r"relay\.log: (\d+) lines were lost", told)))
-    assert numbers == sorted(numbers) and len(numbers) > 50 and len(numbers) + lost == 300
-    assert told.index("lines were lost") < told.index("afterwards") and process.returncode == 0
-
-
-def test_a_stopped_terminal_keeps_no_program_from_its_end():
-    ours, theirs = os.openpty()
-    try:
-        termios.tcflow(theirs, termios.TCOOFF)  # Ctrl-S
-        process = run_log('logging.warning("unseen"); logging.error("x" * 100000); sys.exit(3)', theirs)
-        assert process.wait(DEADLINE) == 3
-    finally:
-        os.close(theirs)
-        os.close(ours)
-
-
-@pytest.mark.parametrize(
-    ("program", "lines", "code"),
-    [
-        ('logging.warning("the last")\n1 / 0', ["the last", "ZeroDivisionError"], 1),
-        ("threading.Thread(target=lambda: 1 / 0).start()", ["a thread ended", "ZeroDivisionError"], 0),
-        ('for n in range(50): logging.warning("number %d", n)\nsys.exit(2)', ["number 0", "number 49"], 2),
-        ('logging.warning("%d", "no number")\nlogging.warning("then")', ["%d", "then"], 0),
-    ],
-)
-def test_a_program_that_ends_gets_its_last_lines_out(program, lines, code):
-    process = run_log(program, subprocess.PIPE)
-    _, told = process.communicate(timeout=DEADLINE)
-    assert process.returncode == code and all(line in told for line in lines), told

@@ -137,7 +137,7 @@ def forwarding_addresses(way: Way) -> list[Advice]:
     forwarded = [line for line in _directives(way, "proxy_set_header") if "X-Forwarded-For" in line]
     return _for(
         way,
-        Advice("Remove this from Apache's configuration:", ("ProxyAddHeaders Off",)),
+        Advice("Take this out of Apache's configuration:", ("ProxyAddHeaders Off",)),
         Advice(_in_location(way), tuple(forwarded)),
     )
 

@@ -1,0 +1,43 @@
+"""A server that only resembles Socket.IO is reported as an error, never as a traceback."""
+
+import contextlib
+
+import pytest
+
+from pushrelay.client.address import address_of
+from pushrelay.client.dialer import Dialer
+from pushrelay.client.errors import ClientError
+from pushrelay.client.socketio_client import SocketIOClient
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        '"sid":"a","pingInterval":1e300,"pingTimeout":1',
+        '"sid":"a","pingInterval":-1,"pingTimeout":0',
+        '"sid":"a","pingInterval":1,"pingTimeout":"2"',
+        '"sid":"a b","pingInterval":1,"pingTimeout":1',
+        '"sid":5,"pingInterval":1,"pingTimeout":1',
+    ],
+)
+def test_a_handshake_that_no_engineio_server_sends_is_trouble_and_no_traceback(serve, hello):
+    def stranger(environ, start_response):
+        start_response("200 OK", [])
+        return [f"0{{{hello}}}".encode()]
+
+    dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
+    with pytest.raises(ClientError, match="not Socket.IO"):
+        SocketIOClient(dialer, "polling")
+
+
+@pytest.mark.parametrize("odd", ['44["no"]', '44"no"', "42" + "[" * 100_000, "40\x1e431[null]"])
+def test_what_is_nearly_socketio_is_trouble_and_no_traceback(serve, odd):
+    said = iter(['0{"sid":"a","pingInterval":25000,"pingTimeout":20000}', odd])
+
+    def stranger(environ, start_response):
+        start_response("200 OK", [])
+        return [(next(said, "6") if environ["REQUEST_METHOD"] == "GET" else "ok").encode()]
+
+    dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
+    with pytest.raises(ClientError), contextlib.closing(SocketIOClient(dialer, "polling")) as client:
+        client.call("register", {}, timeout=1)

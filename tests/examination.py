@@ -1,0 +1,71 @@
+"""The doctor run to its end, and what it printed."""
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+
+from conftest import DEADLINE, ROOT, clean_environ
+
+from pushrelay.cli.commands import run
+
+DOCTOR = [sys.executable, str(ROOT / "relay.py"), "doctor"]
+
+
+class Examination:
+    """What the doctor said: `advice` has the sentence and the lines of each thing to do about what failed."""
+
+    def __init__(self, *arguments, **process):
+        process = {"env": clean_environ(), "timeout": DEADLINE * 2, **process}
+        ran = subprocess.run([*DOCTOR, *map(str, arguments)], capture_output=True, text=True, **process)
+        self.code, self.complaint = ran.returncode, ran.stderr
+        assert "Traceback" not in ran.stderr, ran.stderr
+        self.read(ran.stdout)
+
+    def read(self, said):
+        self.said = said
+        for line in self.said.splitlines():  # what is to be copied, and long paths, stay whole
+            assert len(line) <= 80 or line.startswith(" " * 12) or max(map(len, line.split())) > 60, line
+        failed = re.findall(r"^FAIL  (.*\n(?: .*\n)*)", self.said, re.MULTILINE)
+        self.failures = [" ".join(text.partition("\n      -> ")[0].split()) for text in failed]
+        self.advice = [found for text in failed for found in _advice(text)]
+
+    def failed_once(self, *words):
+        """Make sure that there is one failure, which says this; returns its advice."""
+        assert (self.code, len(self.failures)) == (1, 1), (self.said, self.complaint)
+        assert all(word in self.failures[0] for word in words), self.failures
+        return self.advice
+
+    def is_well(self):
+        assert (self.code, self.failures) == (0, []), (self.said, self.complaint)
+
+
+def _advice(text):
+    blocks = re.findall(r"^ {6}-> (.*\n(?: {9}(?! ).*\n)*)((?: {12}.*\n)+)", text, re.MULTILINE)
+    return [(" ".join(sentence.split()), [line[12:] for line in lines.splitlines()]) for sentence, lines in blocks]
+
+
+def settings_of(relay, **others):
+    """The flags that tell the doctor what the relay was told."""
+    told = {
+        "max_connections": 1000,
+        **{k: v for k, v in relay.settings.items() if k != "broker" and v is not None},
+        **others,
+    }
+    return [f"--{name.replace('_', '-')}={value}" for name, value in told.items()]
+
+
+class Inside(Examination):
+    """An examination in this process, which starts much faster."""
+
+    def __init__(self, *arguments):
+        said, complaint = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complaint):
+            self.code = run(["doctor", *map(str, arguments)])
+        self.complaint = complaint.getvalue()
+        self.read(said.getvalue())
+
+    @property
+    def text(self):
+        return " ".join(self.said.split())

@@ -1,0 +1,74 @@
+"""Commands run in a terminal: `python relay.py push`, `listen`, `token`, and a proxy without WebSockets."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+
+from conftest import DEADLINE, ROOT, clean_environ, wait_for
+
+
+def run(*arguments, text=None, env=None):
+    command = [sys.executable, str(ROOT / "relay.py"), *map(str, arguments)]
+    environ = {**clean_environ(), **(env or {})}
+    ran = subprocess.run(command, capture_output=True, text=True, input=text, timeout=DEADLINE, env=environ)
+    assert "Traceback" not in ran.stderr, ran.stderr
+    return ran
+
+
+class Listening:
+    """`python relay.py listen` in a process of its own."""
+
+    def __init__(self, folder, *arguments):
+        self._out, self._err = folder / "printed", folder / "said"
+        command = [sys.executable, str(ROOT / "relay.py"), "listen", *map(str, arguments)]
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=clean_environ())
+        self.until("online")
+
+    def until(self, word, times=1):
+        """Wait until it has said this."""
+        wait_for(lambda: self.said().count(word) >= times or self.process.poll() is not None, f"{word}: {self.said()}")
+        assert word in self.said(), self.said()
+
+    def said(self):
+        return self._err.read_text()
+
+    def lines(self, count):
+        """Wait until it has printed so many lines; returns them all."""
+        wait_for(lambda: self._out.read_text().count("\n") >= count, f"line {count}")
+        return self._out.read_text().splitlines()
+
+    def pushes(self, count):
+        return [json.loads(line) for line in self.lines(count)]
+
+
+class Upgradeless:
+    """A proxy that does not know WebSockets: it passes on what comes, without the word Upgrade."""
+
+    def __init__(self, port):
+        self._port = port
+        self._server = socket.create_server(("127.0.0.1", 0))
+
+    def __enter__(self):
+        threading.Thread(target=self._run, daemon=True).start()
+        return self._server.getsockname()[1]
+
+    def __exit__(self, *_):
+        self._server.close()
+
+    def _run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(("127.0.0.1", self._port))
+                threading.Thread(target=self._pass_on, args=(near, far, b"Upgrade"), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(far, near, b"\0"), daemon=True).start()
+
+    def _pass_on(self, source, target, word):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data.replace(word, b"X-" + word[2:]))
+            target.shutdown(socket.SHUT_WR)
