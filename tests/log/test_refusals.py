@@ -47,6 +47,13 @@ def engines():
     ours.shutdown()
 
 
+@pytest.fixture
+def engine():
+    engine = Engine()
+    yield engine
+    engine.shutdown()
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -215,14 +222,14 @@ def test_below_a_base_path_what_is_asked_for_outside_is_in_the_log(caplog):
     assert "GET /socket.io/ from 192.0.2.1" in line and "base_path" in line
 
 
-def test_a_client_that_comes_back_to_a_session_that_ended_here_is_no_trouble(engines, caplog):
+def test_a_client_that_comes_back_to_a_session_that_ended_here_is_no_trouble(engine, caplog):
     def ask(method, sid="", body=b""):
         query = f"EIO=4&transport=polling{sid and '&sid=' + sid}"
         more = {"QUERY_STRING": query, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-        return answer_of(engines[0], method, **more)[0]
+        return answer_of(engine.handle_request, method, **more)[0]
 
     assert ask("GET") == 200
-    (sid,) = engines[0].__self__.sockets
+    (sid,) = engine.sockets
     assert ask("POST", sid, b"1") == 200
     assert ask("GET", sid) == 400 and not caplog.records
     assert ask("GET", f"x{sid[1:]}") == 400 and "several relays" in caplog.text
