@@ -103,13 +103,13 @@ cuts = st.lists(st.integers(0, 500), max_size=6)
 @steady
 @given(fuzzed(REQUESTS), cuts)
 @example(REQUESTS[4] * 900, [70])
-def test_any_bytes_are_requests_or_refused_however_they_are_cut(data, cuts):
+def test_any_bytes_are_requests_or_rejected_however_they_are_split(data, cuts):
     checks.check_http(data, cuts)
 
 
 @steady
 @given(fuzzed(FRAMES), cuts)
-def test_any_bytes_are_messages_or_a_close_code_however_they_are_cut(data, cuts):
+def test_any_bytes_are_messages_or_a_close_code_however_they_are_split(data, cuts):
     checks.check_websocket(data, cuts)
 
 
@@ -123,7 +123,7 @@ def test_any_payload_is_packets_or_refused(data):
 @given(fuzzed(as_bytes(PACKETS)))
 @example(b"2" + b"[" * 100_000)
 @example(b"2" + b"9" * 5000 + b"[]")
-def test_any_text_is_a_packet_that_a_client_may_send_or_an_invalid_one(data):
+def test_any_text_is_a_packet_that_clients_may_send_or_is_rejected(data):
     checks.check_packet(data.decode("utf-8", "replace"))
 
 
@@ -131,7 +131,7 @@ def test_any_text_is_a_packet_that_a_client_may_send_or_an_invalid_one(data):
 @given(fuzzed(PUSHES), st.sampled_from(TYPES))
 @example(MULTIPART.replace(b"name", b"nam"), TYPES[3])
 @example(b'{"destination":' + b"9" * 3900 + b',"data":1}', TYPES[0])
-def test_any_body_is_a_push_or_refused_in_words(data, content_type):
+def test_any_body_is_a_push_or_refused_with_a_reason(data, content_type):
     checks.check_push(data, content_type)
 
 

@@ -91,7 +91,7 @@ def test_one_source_is_run_by_one_thread_at_a_time(poller):
     assert source.most == 1
 
 
-def test_a_stuck_handler_stalls_nobody(poller):
+def test_a_stuck_handler_delays_no_other_source(poller):
     stuck, other = Source(poller, delay=0.5), Source(poller)
     stuck.far.send(b"x")
     wait_for(lambda: stuck.running)
@@ -111,7 +111,7 @@ class Busy:
         self.poller.run_again(self)
 
 
-def test_a_timer_comes_however_many_sources_are_never_done(poller):
+def test_a_timer_runs_while_sources_are_never_done(poller):
     for number in range(8):
         poller.run_again(Busy(poller, str(number)))
     came = threading.Event()
@@ -128,7 +128,7 @@ def test_threads_are_added_up_to_the_limit_and_no_further(poller):
     assert poller.thread_count() == 4
 
 
-def test_threads_without_work_leave(monkeypatch):
+def test_threads_without_work_end(monkeypatch):
     monkeypatch.setattr("pushrelay.server.poller.IDLE_SECONDS", 0.05)
     poller = Poller(threads=4)
     poller.start()
@@ -141,7 +141,7 @@ def test_threads_without_work_leave(monkeypatch):
     poller.close()
 
 
-def test_timers_come_in_their_order_and_not_early(poller):
+def test_timers_run_in_order_and_not_early(poller):
     seen, start = [], time.monotonic()
     for delay in (0.06, 0.02, 0.04):
         poller.call_later(delay, lambda delay=delay: seen.append((delay, time.monotonic() - start)))
@@ -166,7 +166,7 @@ class Step:
             self.then()
 
 
-def test_what_is_left_for_afterwards_comes_behind_the_events_at_hand(poller):
+def test_calls_for_afterwards_run_behind_the_events_at_hand(poller):
     order = []
 
     def begin():
@@ -179,7 +179,7 @@ def test_what_is_left_for_afterwards_comes_behind_the_events_at_hand(poller):
     assert order == ["a", "b", "c", "d", "afterwards"]
 
 
-def test_what_is_left_for_afterwards_does_not_wait_for_a_flood(poller):
+def test_calls_for_afterwards_do_not_wait_for_a_flood(poller):
     order = []
 
     def begin():
@@ -192,13 +192,13 @@ def test_what_is_left_for_afterwards_does_not_wait_for_a_flood(poller):
     assert 2 < order.index("afterwards") < 50
 
 
-def test_what_another_thread_leaves_for_afterwards_wakes_an_idle_poller(poller):
+def test_a_call_for_afterwards_wakes_an_idle_poller(poller):
     came = threading.Event()
     poller.call_afterwards(came.set)
     assert came.wait(10)
 
 
-def test_what_is_left_for_afterwards_in_the_moment_before_it_waits_is_not_left_behind(poller):
+def test_a_call_for_afterwards_just_before_the_poller_waits_is_made(poller):
     came, close_retired = threading.Event(), poller._close_retired
 
     def close_and_leave():  # the leader has seen that there is nothing to do, and is not waiting yet
@@ -211,7 +211,7 @@ def test_what_is_left_for_afterwards_in_the_moment_before_it_waits_is_not_left_b
     assert came.wait(10)
 
 
-def test_what_waits_for_a_free_thread_runs_if_one_becomes_free_in_the_moment_before_it_waits(monkeypatch):
+def test_a_call_that_may_block_runs_if_a_thread_becomes_free_just_before_the_poller_waits(monkeypatch):
     poller, stuck, free, came = Poller(threads=2), threading.Event(), threading.Event(), threading.Event()
 
     def block():
@@ -242,7 +242,7 @@ def test_what_waits_for_a_free_thread_runs_if_one_becomes_free_in_the_moment_bef
         poller.close()
 
 
-def test_a_handler_that_raises_harms_nobody_else(poller):
+def test_a_handler_that_raises_does_not_affect_others(poller):
     poller.call_later(0, lambda: 1 / 0)
     seen = []
     poller.call_later(0.01, seen.append, 1)
@@ -267,7 +267,7 @@ def test_a_connection_answers_and_ends_with_the_other_side(poller):
     wait_for(lambda: made.sock.fileno() == -1)
 
 
-def test_what_does_not_fit_waits_in_order_and_arrives_whole(poller):
+def test_data_that_the_kernel_does_not_take_arrives_later_whole_and_in_order(poller):
     made, far = connection(poller)
     sent = [bytes([number]) * 100_000 for number in range(20)]
     for each in sent:
@@ -289,7 +289,7 @@ def test_an_outbox_over_its_limit_ends_the_connection_as_slow(poller):
     assert not made.write(b"more")
 
 
-def test_a_descriptor_that_is_used_again_never_brings_another_connections_bytes(poller):
+def test_a_reused_file_descriptor_never_brings_bytes_of_another_connection(poller):
     """Connections are aborted by others while they are spoken to; each answer is to who asked."""
     stop, wrong = time.monotonic() + 1.0, []
 
@@ -315,7 +315,7 @@ def test_a_descriptor_that_is_used_again_never_brings_another_connections_bytes(
     assert not wrong
 
 
-def test_closing_gives_every_descriptor_back():
+def test_closing_the_poller_closes_every_file_descriptor():
     descriptors = open_fds()
     poller = Poller()
     poller.start()

@@ -77,7 +77,7 @@ def test_requests_in_one_packet_are_answered_in_order_on_one_connection(serve):
     assert answer.count(b"Connection: close") == 1
 
 
-def test_what_comes_in_the_moment_of_an_answer_waits_for_what_came_before():
+def test_requests_that_come_while_another_is_answered_keep_their_order():
     def app(environ, start_response):
         conversation = environ[KEY]
         conversation.park()
@@ -116,14 +116,14 @@ def test_what_comes_in_the_moment_of_an_answer_waits_for_what_came_before():
         server.close()
 
 
-def test_a_request_that_comes_a_byte_at_a_time_is_one_request(serve):
+def test_a_request_that_arrives_byte_by_byte_is_one_request(serve):
     sock = serve(echo).connect()
     for byte in request("POST /slow HTTP/1.1", "Host: x", "Content-Length: 2", "Connection: close", body=b"ok"):
         sock.send(bytes([byte]))
     assert body_of(read_all(sock)) == b"POST /slow? ok"
 
 
-def test_a_header_that_was_seen_before_is_read_the_same_with_another_body(serve):
+def test_a_known_header_is_read_the_same_with_another_body(serve):
     client = serve(echo)
     sock = client.connect()
     for body in (b"aaa", b"bbb", b"ccc"):
@@ -135,13 +135,13 @@ def test_a_header_that_was_seen_before_is_read_the_same_with_another_body(serve)
     wait_for(lambda: b"GET /e" in sock.recv(1000))
 
 
-def test_chunks_are_put_together(serve):
+def test_chunks_become_one_body(serve):
     body = b"4\r\nWiki\r\n6;ext=1\r\npedia \r\n0\r\nTrailer: x\r\n\r\n"
     ask = request(*POST, "Transfer-Encoding: chunked", "Connection: close", body=body)
     assert body_of(serve(echo).raw(ask)) == b"POST /? Wikipedia "
 
 
-def test_a_large_body_lies_in_a_file_and_arrives_whole(serve):
+def test_a_large_body_is_kept_in_a_file_and_arrives_whole(serve):
     seen = []
 
     def app(environ, start_response):
@@ -155,13 +155,13 @@ def test_a_large_body_lies_in_a_file_and_arrives_whole(serve):
 
 
 @pytest.mark.parametrize("target", ["http://other/p?q=1", "HTTP://other:80/p?q=1"])
-def test_a_whole_address_as_the_target_says_which_host_is_meant(serve, target):
+def test_a_target_with_a_host_replaces_the_host_header(serve, target):
     app = shows(host="HTTP_HOST", path="PATH_INFO", query="QUERY_STRING")
     answer = json.loads(body_of(serve(app).raw(request(f"GET {target} HTTP/1.1", "Host: x", "Connection: close"))))
     assert answer == {"host": target.split("/")[2], "path": "/p", "query": "q=1"}
 
 
-def test_the_environ_is_what_pep_3333_wants(serve):
+def test_the_environ_has_what_pep_3333_requires(serve):
     keys = ("SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "SERVER_PROTOCOL", "SCRIPT_NAME", "HTTP_X_A", "CONTENT_TYPE")
     client = serve(shows(**{key: key for key in keys}, path="PATH_INFO", dropped="HTTP_X_B"))
     headers = ("X-A: 1", "X-a: 2", "X_B: evil", "Content-Type: a/b", "Connection: close")
@@ -179,7 +179,7 @@ def test_the_environ_is_what_pep_3333_wants(serve):
     }
 
 
-def test_the_standard_validator_finds_nothing(serve):
+def test_wsgirefs_validator_finds_no_error(serve):
     @wsgiref.validate.validator
     def app(environ, start_response):
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -193,7 +193,7 @@ def test_the_standard_validator_finds_nothing(serve):
     assert client.request("GET", "/")[0] == 200
 
 
-def test_100_continue_is_said_to_who_waits_for_it(serve):
+def test_100_continue_is_sent_to_clients_that_wait_for_it(serve):
     sock = serve(echo).connect()
     sock.send(request(*POST, "Content-Length: 2", "Expect: 100-continue", "Connection: close"))
     assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -205,7 +205,7 @@ def receivers(client, kind):
     return [each.receiver for each in list(client.server._connections) if isinstance(each.receiver, kind)]
 
 
-def test_100_continue_is_said_once(serve):
+def test_100_continue_is_sent_once(serve):
     client = serve(echo)
     sock = client.connect()
     sock.sendall(request(*POST, "Content-Length: 2", "Expect: 100-continue"))
@@ -220,7 +220,7 @@ def test_100_continue_is_said_once(serve):
     assert answer.startswith(b"HTTP/1.1 200 OK") and b"100 Continue" not in answer
 
 
-def test_what_comes_behind_a_request_that_is_being_answered_is_bounded(serve):
+def test_bytes_behind_a_request_that_is_being_answered_are_bounded(serve):
     parked = []
 
     def app(environ, start_response):
@@ -241,7 +241,7 @@ def test_what_comes_behind_a_request_that_is_being_answered_is_bounded(serve):
 
 
 @pytest.mark.parametrize(("extra", "is_closed"), [(0, False), (1, True)], ids=["the limit", "one more"])
-def test_after_a_refusal_no_more_is_read_than_the_limit(serve, monkeypatch, extra, is_closed):
+def test_after_an_error_the_server_reads_at_most_the_limit(serve, monkeypatch, extra, is_closed):
     monkeypatch.setattr(lingering_module, "LINGER_BYTES", 100_000)
     monkeypatch.setattr(lingering_module, "LINGER_SECONDS", 60.0)
     client = serve(echo)
@@ -265,7 +265,7 @@ def test_a_header_with_a_cookie_is_never_remembered():
         assert len(parser.requests) == 1 and bool(remembered) is is_kept
 
 
-def test_what_comes_behind_a_websocket_handshake_is_the_websockets(serve):
+def test_bytes_behind_a_websocket_handshake_belong_to_the_websocket(serve):
     rest = []
 
     class Receiver:
@@ -289,7 +289,7 @@ def test_what_comes_behind_a_websocket_handshake_is_the_websockets(serve):
 
 
 @pytest.mark.parametrize("behind", [b"", b"a frame", b"f" * 100_000], ids=len)
-def test_a_client_that_ended_its_side_while_it_waited_has_ended_for_the_websocket_too(serve, behind):
+def test_a_client_that_closed_its_side_before_the_upgrade_has_closed_the_websocket(serve, behind):
     told, parked = [], []
 
     class Receiver:
@@ -323,7 +323,7 @@ def test_a_client_that_ended_its_side_while_it_waited_has_ended_for_the_websocke
     assert told[-1] == "ended" and b"".join(told[:-1]) == behind
 
 
-def test_another_upgrade_than_websocket_is_an_ordinary_request(serve):
+def test_an_upgrade_to_anything_but_websocket_is_ignored(serve):
     ask = request(*POST, "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2", body=b"ok")
     answer = serve(echo).raw(ask + request(*GET, "Connection: close"))
     assert b"POST /? ok" in answer and b"GET /? " in answer
@@ -365,7 +365,7 @@ def test_another_upgrade_than_websocket_is_an_ordinary_request(serve):
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
-def test_what_two_readers_could_read_in_two_ways_is_refused_and_the_connection_closed(serve, data):
+def test_ambiguous_requests_are_rejected_and_the_connection_is_closed(serve, data):
     calls = []
 
     def app(environ, start_response):
@@ -390,13 +390,13 @@ def test_what_two_readers_could_read_in_two_ways_is_refused_and_the_connection_c
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 150_000, 431),
     ],
 )
-def test_what_is_not_done_here_is_refused_with_its_own_status(serve, data, status):
+def test_unsupported_requests_are_rejected_with_their_own_status(serve, data, status):
     answer = serve(echo).raw(data)
     assert status_of(answer) == status
     assert set(json.loads(body_of(answer))) == {"error", "message"}
 
 
-def test_a_body_over_the_limit_is_refused_before_it_is_asked_for(serve):
+def test_a_body_over_the_limit_is_rejected_before_the_client_sends_it(serve):
     sock = serve(echo, limits=Limits(max_body=1000)).connect()
     sock.send(request(*POST, "Content-Length: 1001", "Expect: 100-continue"))
     answer = sock.recv(1000)
@@ -405,7 +405,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_asked_for(serve):
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 3000000", "Transfer-Encoding: chunked"])
-def test_a_client_that_sends_a_body_over_the_limit_still_reads_the_answer(serve, framing):
+def test_a_client_that_sends_a_body_over_the_limit_still_receives_the_response(serve, framing):
     sock = serve(echo, limits=Limits(max_body=1000)).connect()
     chunk = b"2DC6C0\r\n" if "chunked" in framing else b""
     sock.sendall(request(*POST, framing, body=chunk + b"x" * 3_000_000))
@@ -416,13 +416,13 @@ def test_a_client_that_sends_a_body_over_the_limit_still_reads_the_answer(serve,
     ("data", "limit"),
     [(b"GET / HT", "header_timeout"), (request(*POST, "Content-Length: 9", body=b"x"), "body_timeout")],
 )
-def test_a_request_that_does_not_get_done_is_a_408_that_names_the_limit(serve, data, limit):
+def test_a_request_that_is_not_complete_in_time_gets_a_408_that_names_the_setting(serve, data, limit):
     answer = serve(echo, limits=Limits(**{limit: 0.1})).raw(data)
     assert status_of(answer) == 408
     assert limit in answer.decode()
 
 
-def test_a_connection_without_requests_is_closed_in_silence(serve):
+def test_an_idle_connection_is_closed_without_a_response(serve):
     client = serve(echo, limits=Limits(header_timeout=0.1, idle_timeout=0.1))
     assert client.raw(b"") == b""
     sock = client.connect()
@@ -469,7 +469,7 @@ def test_a_body_of_unknown_length_is_chunked_for_1_1_and_ends_the_connection_for
     assert b"chunked" not in answer and b"Connection: close" in answer and body_of(answer) == b"abc"
 
 
-def test_http_1_0_keeps_a_connection_only_when_asked(serve):
+def test_http_1_0_keeps_a_connection_only_on_request(serve):
     client = serve(answering([b"ok"]))
     assert b"Connection: close" in client.raw(request("GET / HTTP/1.0"))
     sock = client.connect()
@@ -478,18 +478,18 @@ def test_http_1_0_keeps_a_connection_only_when_asked(serve):
         assert b"Connection: keep-alive" in sock.recv(1000)
 
 
-def test_head_has_the_header_and_no_body(serve):
+def test_a_response_to_head_has_the_header_and_no_body(serve):
     answer = serve(answering([b"12345"])).raw(request("HEAD / HTTP/1.1", "Host: x", "Connection: close"))
     assert b"Content-Length: 5\r\n" in answer and body_of(answer) == b""
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-def test_an_answer_without_a_body_has_neither_length_nor_chunks(serve, status):
+def test_a_response_without_a_body_has_neither_length_nor_chunks(serve, status):
     answer = serve(answering([], status, [])).raw(request(*GET, "Connection: close"))
     assert b"Content-Length" not in answer and b"chunked" not in answer and body_of(answer) == b""
 
 
-def test_a_body_is_cut_to_its_length_and_one_that_is_short_ends_the_connection(serve):
+def test_a_body_is_cut_to_its_length_and_a_short_one_ends_the_connection(serve):
     long = serve(answering([b"12345"], headers=[("Content-Length", "3")]))
     assert body_of(long.raw(request(*GET) + request(*GET, "Connection: close"))).count(b"123") == 2
     short = serve(answering(lambda: iter([b"12"]), headers=[("Content-Length", "3")]))
@@ -497,13 +497,13 @@ def test_a_body_is_cut_to_its_length_and_one_that_is_short_ends_the_connection(s
 
 
 @pytest.mark.parametrize("header", [("X", "a\r\nSet-Cookie: b"), ("X\r\nY", "a"), ("X: Y", "a"), ("X", "a\nb")])
-def test_a_line_break_in_a_response_header_is_refused(serve, header):
+def test_a_line_break_in_a_response_header_is_rejected(serve, header):
     answer = serve(answering([b"ok"], headers=[header])).raw(request(*GET))
     assert status_of(answer) == 500
     assert b"Set-Cookie" not in answer and error_of(body_of(answer)) == "internal_server_error"
 
 
-def test_an_app_that_fails_is_a_500_and_after_its_first_byte_a_cut(serve):
+def test_an_app_that_fails_gets_a_500_or_ends_the_connection_after_its_first_byte(serve):
     def late():
         yield b"first"
         raise RuntimeError("too late")
@@ -555,7 +555,7 @@ def test_a_result_is_closed_however_it_ends(serve):
 
 
 @pytest.mark.alone  # on a busy machine another thread is asked for
-def test_a_slow_reader_costs_a_bounded_piece_and_no_thread(serve):
+def test_a_slow_client_costs_bounded_memory_and_no_thread(serve):
     taken = []
 
     def pieces():
@@ -574,7 +574,7 @@ def test_a_slow_reader_costs_a_bounded_piece_and_no_thread(serve):
     wait_for(lambda: connection.closed)
 
 
-def test_a_file_is_sent_by_the_servers_wrapper(serve, tmp_path):
+def test_the_servers_file_wrapper_sends_a_file(serve, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(os.urandom(200_000))
     files = []
@@ -592,7 +592,7 @@ def test_a_file_is_sent_by_the_servers_wrapper(serve, tmp_path):
 
 
 @pytest.mark.alone  # it measures time
-def test_other_requests_go_on_while_30_handlers_sleep(serve):
+def test_other_requests_are_answered_while_30_handlers_sleep(serve):
     def app(environ, start_response):
         if environ["PATH_INFO"] == "/sleep":
             time.sleep(0.5)
@@ -612,7 +612,7 @@ def test_other_requests_go_on_while_30_handlers_sleep(serve):
     assert all(read_all(sock).endswith(b"/sleep? ") for sock in sleepers)
 
 
-def test_a_push_is_answered_by_the_last_free_thread_whatever_paths_visitors_have_asked_for(serve):
+def test_the_last_free_thread_answers_pushes_whatever_paths_visitors_request(serve):
     gate = threading.Event()
 
     def app(environ, start_response):
@@ -636,7 +636,7 @@ def test_a_push_is_answered_by_the_last_free_thread_whatever_paths_visitors_have
         gate.set()
 
 
-def test_an_access_line_is_logged_when_asked_for(serve, caplog):
+def test_the_access_log_has_a_line_for_each_request(serve, caplog):
     with caplog.at_level(logging.INFO, "pushrelay.access_log"):
         serve(echo, access_log=True).request("GET", "/p?q")
         serve(echo).request("GET", "/silent")
@@ -654,7 +654,7 @@ def test_it_serves_on_ipv6(serve):
     server.close()
 
 
-def test_it_serves_on_a_unix_socket_also_where_a_dead_one_lies(tmp_path):
+def test_it_serves_on_a_unix_socket_and_replaces_a_dead_one(tmp_path):
     path = str(tmp_path / "relay.sock")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
@@ -670,7 +670,7 @@ def test_it_serves_on_a_unix_socket_also_where_a_dead_one_lies(tmp_path):
     assert not os.path.exists(path)
 
 
-def test_it_takes_the_socket_that_systemd_listens_on():
+def test_it_serves_on_the_socket_that_systemd_passes():
     program = (
         "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.dup2(int(sys.argv[1]), 3)\n"
         "from pushrelay.server.server import Server\n"
@@ -692,12 +692,12 @@ def test_it_takes_the_socket_that_systemd_listens_on():
             child.wait()
 
 
-def test_an_address_in_use_is_an_oserror(serve):
+def test_an_address_in_use_raises_oserror(serve):
     with pytest.raises(OSError):
         Server(echo, "127.0.0.1", serve(echo).port)
 
 
-def test_closing_ends_serve_forever_and_gives_everything_back():
+def test_closing_ends_serve_forever_and_frees_everything():
     threads, descriptors = threading.active_count(), open_fds()
     server = Server(echo, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever)
@@ -712,7 +712,7 @@ def test_closing_ends_serve_forever_and_gives_everything_back():
     assert open_fds() <= descriptors  # not ==: the test before may still be giving some back
 
 
-def test_coming_and_going_leaves_nothing(serve):
+def test_connections_that_come_and_go_leave_nothing_behind(serve):
     client = serve(echo)
     client.request("GET", "/")
     descriptors = wait_for(lambda: not client.server._connections and open_fds())

@@ -28,7 +28,7 @@ def notices(request, tmp_path, monkeypatch):
         yield sock
 
 
-def test_systemd_is_told_when_the_relay_serves_and_when_it_stops(notices, start_relay):
+def test_systemd_is_notified_when_the_relay_serves_and_when_it_stops(notices, start_relay):
     relay = start_relay()
     assert notices.recv(100) == b"READY=1"
     assert relay.push("42", "hello")["id"]
@@ -37,7 +37,7 @@ def test_systemd_is_told_when_the_relay_serves_and_when_it_stops(notices, start_
     assert relay.process.wait(DEADLINE) == 0
 
 
-def test_a_start_that_fails_does_not_say_that_it_serves(notices, tmp_path):
+def test_a_start_that_fails_does_not_notify_systemd(notices, tmp_path):
     notices.settimeout(0.1)
     flags = ["--port=0", f"--broker=sqlite:{tmp_path}/no/such/folder/relay.db"]
     ended = subprocess.run([sys.executable, ROOT / "relay.py", *flags], cwd=tmp_path, timeout=DEADLINE, check=False)
@@ -46,7 +46,7 @@ def test_a_start_that_fails_does_not_say_that_it_serves(notices, tmp_path):
         assert notices.recv(100) != b"READY=1"
 
 
-def test_a_relay_whom_nobody_listens_to_serves_all_the_same(start_relay, monkeypatch, tmp_path):
+def test_a_relay_serves_even_if_nobody_receives_its_notifications(start_relay, monkeypatch, tmp_path):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     relay = start_relay()
     assert relay.push("42", "hello")["id"]
@@ -97,7 +97,7 @@ def listening():
         yield sock
 
 
-def test_a_socket_that_systemd_holds_outlives_the_relay_and_no_push_is_refused(tmp_path, listening):
+def test_a_socket_that_systemd_holds_survives_the_relay_and_no_push_is_refused(tmp_path, listening):
     relay = Activated(tmp_path / "log", listening).serve()
     try:
         assert relay.push("42", "one")["id"].endswith(":1")
@@ -150,7 +150,7 @@ def unit(folder):
     (folder / "relay.socket").write_text((DEPLOY / "relay.socket").read_text())
 
 
-def test_systemd_finds_nothing_to_say_about_the_units(tmp_path):
+def test_systemd_finds_no_error_in_the_units(tmp_path):
     need(shutil.which("systemd-analyze"), "systemd-analyze (apt-get install systemd)")
     unit(tmp_path)
     command = ["systemd-analyze", "verify", "--man=no", tmp_path / "relay.service", tmp_path / "relay.socket"]
@@ -158,7 +158,7 @@ def test_systemd_finds_nothing_to_say_about_the_units(tmp_path):
     assert said.returncode == 0 and "relay." not in said.stderr, said.stderr
 
 
-def test_the_service_is_exposed_to_little(tmp_path):
+def test_systemd_rates_the_service_as_well_protected(tmp_path):
     need(shutil.which("systemd-analyze"), "systemd-analyze (apt-get install systemd)")
     unit(tmp_path)
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", tmp_path / "relay.service"]

@@ -21,12 +21,12 @@ def code_of(frame):
     return int.from_bytes(frame[2:4], "big")
 
 
-def test_the_answer_to_the_key_is_the_one_of_the_rfc():
+def test_the_accept_header_is_the_one_of_the_rfcs_example():
     assert ws.accept_key("dGhlIHNhbXBsZSBub25jZQ==") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 @pytest.mark.parametrize("key", ["", "abc", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ==\n", "ä" * 24])
-def test_a_key_that_is_not_16_bytes_is_refused(key):
+def test_a_key_that_is_not_16_bytes_is_rejected(key):
     with pytest.raises(ws.HandshakeError):
         ws.accept_key(key)
 
@@ -42,7 +42,7 @@ def test_a_key_that_is_not_16_bytes_is_refused(key):
         ({"CONTENT_LENGTH": "8"}, "400"),
     ],
 )
-def test_a_handshake_that_is_none_is_refused(change, status):
+def test_an_invalid_handshake_is_rejected(change, status):
     environ = {
         "REQUEST_METHOD": "GET",
         "HTTP_CONNECTION": "keep-alive, Upgrade",
@@ -64,13 +64,13 @@ def test_messages_of_all_lengths_arrive(size):
 
 
 @given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
-def test_unmasking_twice_gives_back_what_it_was(payload, mask):
+def test_unmasking_twice_restores_the_bytes(payload, mask):
     assert ws.unmask(ws.unmask(payload, mask), mask) == payload
     assert ws.unmask(payload, mask) == bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
 
 
 @given(st.lists(st.one_of(st.text(max_size=200), st.binary(max_size=200)), max_size=5), st.data())
-def test_messages_arrive_however_the_bytes_are_cut(messages, data):
+def test_messages_arrive_however_the_bytes_are_split(messages, data):
     stream = b"".join(masked(TEXT, m.encode()) if isinstance(m, str) else masked(BINARY, m) for m in messages)
     socket, got = WebSocket(LIMIT), []
     while stream:
@@ -81,7 +81,7 @@ def test_messages_arrive_however_the_bytes_are_cut(messages, data):
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_make_it_fail(data):
+def test_no_bytes_raise_an_unexpected_exception(data):
     messages, socket = received(data)
     assert all(isinstance(message, str | bytes) for message in messages)
     assert len(socket._buffer) <= 139
@@ -111,7 +111,7 @@ def test_control_frames_are_answered_between_fragments():
         masked(CLOSE, b"x"),
     ],
 )
-def test_what_breaks_the_protocol_closes_with_1002(data):
+def test_frames_that_break_the_protocol_close_with_1002(data):
     messages, socket = received(data)
     assert messages == []
     assert code_of(socket.take_output()) == socket.close_code == ws.PROTOCOL_ERROR
@@ -127,12 +127,12 @@ def test_what_breaks_the_protocol_closes_with_1002(data):
         masked(CLOSE, (1000).to_bytes(2, "big") + b"\xff"),
     ],
 )
-def test_what_is_not_utf_8_closes_with_1007(data):
+def test_text_that_is_not_utf_8_closes_with_1007(data):
     _, socket = received(data)
     assert code_of(socket.take_output()) == ws.INVALID_DATA
 
 
-def test_text_that_is_not_utf_8_is_refused_before_the_message_is_complete():
+def test_text_that_is_not_utf_8_is_rejected_before_the_message_is_complete():
     _, socket = received(masked(TEXT, b"\xff" * 1000)[:20])
     assert socket.close_code == ws.INVALID_DATA
 
@@ -140,25 +140,25 @@ def test_text_that_is_not_utf_8_is_refused_before_the_message_is_complete():
 # RFC 6455, 7.4: codes below 1000 and above 4999 do not exist; the RFC reserves up to 2999 and has given out a few, of
 # which 1004, 1005, 1006 and 1015 must never be sent.
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535])
-def test_a_close_code_that_may_not_be_sent_breaks_the_protocol(code):
+def test_a_close_code_that_is_not_allowed_breaks_the_protocol(code):
     _, socket = received(masked(CLOSE, code.to_bytes(2, "big") + b"bye"))
     assert code_of(socket.take_output()) == socket.close_code == ws.PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1014, 3000, 4000, 4999])
-def test_a_close_code_that_may_be_sent_is_echoed(code):
+def test_an_allowed_close_code_is_echoed(code):
     _, socket = received(masked(CLOSE, code.to_bytes(2, "big") + b"bye"))
     assert code_of(socket.take_output()) == socket.close_code == code
 
 
-def test_a_character_may_be_cut_by_a_fragment():
+def test_a_character_may_be_split_between_fragments():
     whole = "ä€😀".encode()
     data = b"".join(masked(TEXT if i == 0 else 0, bytes([b]), i == len(whole) - 1) for i, b in enumerate(whole))
     assert received(data)[0] == ["ä€😀"]
 
 
 @pytest.mark.parametrize("size", [LIMIT + 1, 2**40])
-def test_a_message_over_the_limit_is_refused_by_its_header_alone(size):
+def test_a_message_over_the_limit_is_rejected_by_its_header_alone(size):
     _, socket = received(b"\x82\xff" + size.to_bytes(8, "big"))
     assert code_of(socket.take_output()) == ws.TOO_BIG
     pieces = masked(BINARY, b"x" * 60_000, final=False) + b"\x80\xfe\xff\xff"
@@ -173,7 +173,7 @@ def test_a_close_is_echoed_once_and_nothing_is_received_after_it():
     assert received(masked(CLOSE, b""))[1].take_output() == ws.frame(CLOSE, b"")
 
 
-def test_after_our_close_only_the_clients_is_waited_for():
+def test_after_our_close_frame_only_the_clients_counts():
     socket = WebSocket(LIMIT)
     assert code_of(socket.begin_close(1000)) == 1000
     assert socket.begin_close(1000) == b""

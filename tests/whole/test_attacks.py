@@ -51,14 +51,14 @@ def test_a_packet_full_of_upgrade_requests_is_answered_to_the_last(relay):
     assert answer.count(b"HTTP/1.1 200 OK") == 801
 
 
-def test_requests_that_follow_one_another_without_a_pause_are_all_answered(relay):
+def test_requests_without_a_pause_between_them_are_all_answered(relay):
     push = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 125\r\n\r\ndestination=nobody&data=" + b"x" * 101
     with connect_to(relay) as sock:
         threading.Thread(target=sock.sendall, args=(push * 2000 + LAST,)).start()
         assert read_all(sock).count(b"HTTP/1.1 200 OK") == 2001
 
 
-def test_a_header_without_end_is_refused_also_behind_other_requests(relay):
+def test_an_endless_header_is_rejected_even_behind_other_requests(relay):
     live = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     answer = ask(relay, live + live + b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000)
     assert [answer.count(status) for status in (b" 200 OK", b" 431 ")] == [2, 1]
@@ -75,7 +75,7 @@ def open_polling(relay, *ids):
 
 
 @pytest.mark.alone  # it measures time
-def test_a_poll_that_breaks_off_behind_bytes_nobody_reads_costs_no_cpu(relay):
+def test_a_poll_that_breaks_off_behind_unread_bytes_uses_no_cpu(relay):
     with connect_to(relay) as sock:
         sock.sendall(f"GET {open_polling(relay)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         sock.sendall(b"x" * 200_000)
@@ -85,7 +85,7 @@ def test_a_poll_that_breaks_off_behind_bytes_nobody_reads_costs_no_cpu(relay):
 
 
 @pytest.mark.alone  # it measures time
-def test_a_client_that_ends_its_side_and_does_not_read_costs_no_cpu(relay):
+def test_a_client_that_closes_its_side_and_does_not_read_uses_no_cpu(relay):
     with open_websocket(relay.port, "half", buffer=4096) as sock:
         for _ in range(12):  # more than the kernel takes, less than the outbox may hold
             relay.push("half", "x" * 80_000)
@@ -98,7 +98,7 @@ def is_open(sock):
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
 
 
-def test_a_last_answer_that_nobody_reads_is_given_up(start_relay):
+def test_a_last_response_that_the_client_does_not_read_is_dropped(start_relay):
     relay = start_relay(send_timeout=0.5, idle_timeout=0.5, max_body=20_000_000, max_outbox=40_000_000)
     query = open_polling(relay, "unread")
     with connect_to(relay, buffer=4096) as sock:
@@ -111,7 +111,7 @@ def test_a_last_answer_that_nobody_reads_is_given_up(start_relay):
 @pytest.mark.parametrize(
     "part", [b"GET /hea", b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\ndest"]
 )
-def test_a_request_that_comes_too_slowly_is_a_408_also_behind_another(start_relay, behind, part):
+def test_a_slow_request_gets_a_408_even_behind_another(start_relay, behind, part):
     relay = start_relay(header_timeout=0.4, body_timeout=0.4)
     with connect_to(relay) as sock:
         sock.sendall(behind + part)
@@ -130,7 +130,7 @@ def drip(sock):
 
 
 @pytest.mark.parametrize("upgrading", [False, True], ids=["ping frames", "probes"])
-def test_a_client_that_asks_and_asks_and_never_reads_is_closed(start_relay, upgrading):
+def test_a_client_that_keeps_sending_requests_and_never_reads_is_closed(start_relay, upgrading):
     relay = start_relay(max_outbox=65536)
     sock = half_upgraded(relay) if upgrading else open_websocket(relay.port, "deaf", buffer=4096)
     before = rss(relay)
@@ -155,7 +155,7 @@ def sid_of(query):
     return query[query.index("sid=") :].encode()
 
 
-def test_a_slow_poller_may_be_published_to_from_the_handler_of_its_end(start_relay):
+def test_the_handler_of_a_slow_pollers_end_may_publish_to_it(start_relay):
     relay = start_relay(program="tests/busy_relay.py", max_outbox=65536)
     open_polling(relay, "leavers")
     for _ in range(3):
@@ -164,7 +164,7 @@ def test_a_slow_poller_may_be_published_to_from_the_handler_of_its_end(start_rel
 
 
 @pytest.mark.alone  # it measures time
-def test_pings_do_not_wait_for_what_the_app_does_when_clients_are_gone(start_relay):
+def test_pings_do_not_wait_for_the_apps_disconnect_handlers(start_relay):
     relay = start_relay(program="tests/busy_relay.py", ping_interval=0.5, ping_timeout=0.5)
     silent = [open_websocket(relay.port, "dawdle") for _ in range(6)]
     with open_websocket(relay.port, "other") as other, contextlib.ExitStack() as stack:
@@ -219,18 +219,18 @@ LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
         b"GET\t/health/live HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
-def test_behind_a_request_with_two_meanings_nothing_is_read(relay, data):
+def test_nothing_is_read_behind_an_ambiguous_request(relay, data):
     answer = ask(relay, LIVE + data + LIVE, shut=True)
     assert [answer.count(status) for status in (b"HTTP/1.1 200", b"HTTP/1.1 400")] == [1, 1]
     assert answer.endswith(b"}") and b'"bad_request"' in answer
 
 
 @pytest.mark.parametrize("data", [b"GET /health/live\r\n\r\n", b"GET /health/live HTTP/0.9\r\nHost: x\r\n\r\n"])
-def test_http_0_9_is_not_spoken(relay, data):
+def test_http_0_9_is_rejected(relay, data):
     assert ask(relay, data + LIVE).startswith(b"HTTP/1.1 505 ")
 
 
-def test_the_host_of_a_whole_address_is_the_one_that_counts(relay):
+def test_the_host_in_the_target_replaces_the_host_header(relay):
     path = b"/socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: good.example\r\nOrigin: http://good.example\r\n"
     end = b"Connection: close\r\n\r\n"
     assert ask(relay, b"GET " + path + end).startswith(b"HTTP/1.1 200")
@@ -250,7 +250,7 @@ def test_pipelined_requests_of_all_kinds_keep_their_order(relay):
     ]
 
 
-def test_a_chunk_extension_without_end_costs_no_memory_and_ends_in_time(start_relay):
+def test_an_endless_chunk_extension_uses_no_memory_and_times_out(start_relay):
     relay = start_relay(body_timeout=0.5)
     with connect_to(relay) as sock:
         sock.sendall(CHUNKED + b"1;")
@@ -268,7 +268,7 @@ def test_a_chunk_extension_without_end_costs_no_memory_and_ends_in_time(start_re
         feet.join()
 
 
-def test_a_client_that_registers_and_leaves_at_once_is_no_error(start_relay):
+def test_a_client_that_registers_and_leaves_at_once_causes_no_error(start_relay):
     relay = start_relay(ping_interval=1, ping_timeout=1)
     for number in range(60):
         query = open_polling(relay)
@@ -311,7 +311,7 @@ def test_requests_behind_a_parked_poll_are_kept_as_bytes_and_answered_after_it(s
 
 
 @pytest.mark.parametrize("end", [b"\r\nInjected: yes", b"\nInjected: yes", b"\rInjected: yes"])
-def test_no_line_of_an_answer_or_of_the_log_is_a_strangers(start_relay, end):
+def test_no_client_can_add_a_line_to_a_response_or_to_the_log(start_relay, end):
     relay = start_relay(access_log="yes")
     encoded = b"".join(b"%%%02x" % byte for byte in end)
     for request in (

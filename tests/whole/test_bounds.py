@@ -398,7 +398,7 @@ for row in TABLE:
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_setting_takes_its_least_and_its_greatest_value_and_none_beyond(name):
+def test_a_setting_accepts_its_smallest_and_largest_value_and_nothing_beyond(name):
     row, low, high = NUMBERS[name]
     step = 1 if isinstance(row.default, int) else 0.001
     assert row.parse(f"{low:.15g}") == low and row.parse(f"{high:.15g}") == high

@@ -137,7 +137,7 @@ class Probe:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["the same to all", "to each its own"])
-def test_clients_that_stop_reading_cost_bounded_memory_and_nobody_else(start_relay, shared):
+def test_clients_that_stop_reading_cost_bounded_memory_and_delay_no_other(start_relay, shared):
     """100 clients, 50 MB offered to them in all where each gets its own, and 50 MB to each where they share."""
     relay = start_relay(max_outbox=262144)
     ids = [f"deaf-{0 if shared else n}" for n in range(100)]
@@ -198,7 +198,7 @@ def cut_off(sock):
     sock.setsockopt(socket.SOL_SOCKET, 26, bytes(program))  # SO_ATTACH_FILTER
 
 
-def test_clients_that_are_cut_off_are_gone_in_time_and_leave_nothing(start_relay):
+def test_clients_that_lose_their_network_time_out_and_leave_nothing(start_relay):
     interval, timeout, count = 1.0, 1.0, 50
     relay = start_relay(ping_interval=interval, ping_timeout=timeout, idle_timeout=1)
     relay.push("cut", "x")
@@ -218,7 +218,7 @@ def test_clients_that_are_cut_off_are_gone_in_time_and_leave_nothing(start_relay
     is_sound(relay)
 
 
-def test_pollers_that_are_cut_off_are_gone_in_time_and_leave_nothing(start_relay):
+def test_pollers_that_lose_their_network_time_out_and_leave_nothing(start_relay):
     relay = start_relay(ping_interval=1, ping_timeout=1, idle_timeout=1)
     relay.push("client-0", "x")
     before = wait_for(lambda: settled(lambda: fds(relay)), "a quiet relay")
@@ -250,7 +250,7 @@ def settled(measure):
 # Coming and going.
 
 
-def test_rounds_of_clients_that_come_and_go_leave_nothing(start_relay):
+def test_rounds_of_clients_that_connect_and_leave_free_everything(start_relay):
     rounds, count = (50, 1000) if FULL_SIZE else (10, 300)
     relay = start_relay(threads=14)
     memory = run(come_and_go(relay, rounds, count))

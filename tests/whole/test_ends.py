@@ -88,7 +88,7 @@ def test_after_a_probe_that_broke_off_polls_wait_again(engine):
     assert answers == [b"4hello"]
 
 
-def test_a_slow_poller_never_gets_what_comes_behind_a_gap(engine, monkeypatch):
+def test_a_slow_poller_never_gets_packets_behind_a_gap(engine, monkeypatch):
     eio, _, sid, _ = engine(outbox_bytes=10_000)
     monkeypatch.setattr(eio, "close_soon", lambda session, reason: None)  # it is not closed yet
     for _ in range(4):
@@ -174,7 +174,7 @@ def test_a_websocket_that_never_takes_over_is_closed(engine, monkeypatch):
         probe.close()
 
 
-def test_clients_that_leave_in_the_middle_of_a_message_or_an_upgrade_keep_no_memory(engine):
+def test_clients_that_leave_in_the_middle_of_a_message_or_an_upgrade_free_their_memory(engine):
     eio, client, sid, _ = engine()
     for n in range(40):
         link = client.websocket(WEBSOCKET if n % 2 else f"{WEBSOCKET}&sid={sid}")
@@ -192,13 +192,13 @@ def test_clients_that_leave_in_the_middle_of_a_message_or_an_upgrade_keep_no_mem
     wait_for(lambda: links() == 0, "their memory")
 
 
-def test_nobody_upgrades_while_the_relay_goes_down(engine):
+def test_no_client_upgrades_while_the_relay_goes_down(engine):
     eio, client, sid, _ = engine()
     eio.stop_accepting()
     assert " 503 " in client.websocket(f"{WEBSOCKET}&sid={sid}").status
 
 
-def test_nobody_upgrades_on_a_connection_that_is_for_one_request(engine):
+def test_no_client_upgrades_on_a_connection_for_one_request(engine):
     limiter = ConnectionLimiter(connections=2, spare=4, lingering=2)
     _, client, sid, _ = engine(limiter)
     usual = [client.connect() for _ in range(2)]
@@ -211,14 +211,14 @@ def test_nobody_upgrades_on_a_connection_that_is_for_one_request(engine):
 # Quota.
 
 
-def test_the_last_connections_are_for_this_machine_and_its_proxies():
+def test_the_last_connections_are_reserved_for_this_machine_and_its_proxies():
     limiter = ConnectionLimiter(connections=4, spare=4, lingering=2)
     refusals = [bool(limiter.acquire(("192.0.2.1", n))) for n in range(8)]
     assert refusals == [False] * 6 + [True] * 2
     assert [bool(limiter.acquire(("127.0.0.1", n))) for n in range(3)] == [False, False, True]
 
 
-def test_a_refused_connection_gives_its_place_back(engine):
+def test_a_rejected_connection_releases_its_slot(engine):
     limiter = ConnectionLimiter(connections=1, spare=0, lingering=2)
     eio, client, _, _ = engine(limiter)
     wait_for(lambda: limiter.count == 0, "the first to end")
@@ -233,7 +233,7 @@ def test_a_refused_connection_gives_its_place_back(engine):
     taken.close()
 
 
-def test_places_are_given_back_under_the_lock():
+def test_slots_are_released_under_the_lock():
     places, held = Quota(10, 10), []
 
     class Noting:
@@ -252,7 +252,7 @@ def test_places_are_given_back_under_the_lock():
 # Connections and the poller.
 
 
-def test_after_the_end_nothing_more_is_written(poller):
+def test_nothing_is_written_after_the_end(poller):
     near, far = socket.socketpair()
     near.setblocking(False)
     connection = Connection(poller, near)
@@ -267,7 +267,7 @@ def test_after_the_end_nothing_more_is_written(poller):
     far.close()
 
 
-def test_a_socket_that_is_let_go_is_closed_at_once_and_not_with_the_next_event(poller):
+def test_a_retired_socket_is_closed_at_once_and_not_with_the_next_event(poller):
     near, far = socket.socketpair()
     wait_for(lambda: poller._waiting, "the leader to sleep")
     poller.retire(near)
@@ -293,7 +293,7 @@ def test_timers_that_are_due_are_queued_before_another_thread_can_poll(poller, m
 # The heartbeat.
 
 
-def test_a_process_that_was_held_up_gives_its_clients_their_time_to_answer():
+def test_after_a_pause_of_the_process_clients_still_have_their_time_to_answer():
     class Timers:
         deadline = float("inf")
 
@@ -317,7 +317,7 @@ def test_a_process_that_was_held_up_gives_its_clients_their_time_to_answer():
     assert session.pong_due == late + 4.0
 
 
-def test_a_client_whose_answer_lies_unread_is_not_taken_for_dead(engine):
+def test_a_client_whose_pong_is_not_read_yet_does_not_count_as_dead(engine):
     eio, client, _, reasons = engine(ping_interval=0.3, ping_timeout=1.0)
     link = client.websocket(WEBSOCKET)
     sid = json.loads(link.receive()[1:])["sid"]

@@ -103,7 +103,7 @@ CROWDS = {
 
 
 @pytest.mark.parametrize("kind", CROWDS)
-def test_a_push_does_not_wait_for_what_a_crowd_sends_at_once(start_relay, kind):
+def test_a_push_does_not_wait_for_events_that_a_crowd_sends_at_once(start_relay, kind):
     relay = start_relay()
     made, data, enough = CROWDS[kind]
     socks = made(relay)
@@ -191,7 +191,7 @@ def slow_engine(serve):
     return client
 
 
-def test_a_client_that_sends_one_event_has_its_turn_between_those_of_clients_that_send_many(slow_engine):
+def test_a_client_with_one_event_has_its_turn_between_clients_with_many(slow_engine):
     client, handled = slow_engine, slow_engine.handled
     many = [client.websocket(SIO + "websocket") for _ in range(8)]
     one = client.websocket(SIO + "websocket")
@@ -206,7 +206,7 @@ def test_a_client_that_sends_one_event_has_its_turn_between_those_of_clients_tha
     assert handled.index("one") < 400
 
 
-def test_what_a_client_sent_before_it_closed_is_handled_whole_and_in_order(slow_engine):
+def test_events_sent_before_a_client_closed_are_handled_completely_and_in_order(slow_engine):
     client, handled = slow_engine, slow_engine.handled
     client.gate.set()
     sender = client.websocket(SIO + "websocket")
@@ -291,7 +291,7 @@ def test_a_register_costs_what_it_replays_and_waits_when_that_is_too_much(start_
         each.close()
 
 
-def test_a_push_from_a_page_costs_its_destinations(start_relay):
+def test_a_push_from_a_page_counts_each_destination(start_relay):
     relay = start_relay(socket_push="yes")
     client = enter(relay)
     for n in range(4):

@@ -59,7 +59,7 @@ class Now:
         callback(*args)
 
 
-def test_what_leaves_a_cycle_is_counted():
+def test_a_reference_cycle_is_counted():
     def leave_a_cycle():
         cycle = []
         cycle.append(cycle)
@@ -67,14 +67,14 @@ def test_what_leaves_a_cycle_is_counted():
     assert garbage_of(leave_a_cycle, 0.1) > 0
 
 
-def test_a_push_that_the_store_did_not_take():
+def test_a_push_that_the_store_rejects_leaves_no_cycle():
     told, batcher, poller = [], Batcher(Locked()), Now()
     assert garbage_of(lambda: batcher.add([Pending("42", "x")], lambda error: told.append(str(error)), poller)) == 0
     assert set(told) == {"another program holds a lock on it"}
 
 
 @pytest.mark.parametrize("packet", ['2["x",', '21["push", 7]'])
-def test_an_event_that_is_refused(monkeypatch, packet):
+def test_an_event_that_is_refused_leaves_no_cycle(monkeypatch, packet):
     monkeypatch.setattr(relay_app.socketio.server, "get_environ", lambda sid: {})
 
     def handle():
@@ -86,7 +86,7 @@ def test_an_event_that_is_refused(monkeypatch, packet):
 
 
 @pytest.mark.parametrize("data", [b"\x00\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n"])
-def test_a_request_that_is_refused(data):
+def test_a_request_that_is_rejected_leaves_no_cycle(data):
     def ask():
         parser = Parser({}, {}, Limits(max_header=2000), {})
         with contextlib.suppress(RequestError):

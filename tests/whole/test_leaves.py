@@ -287,7 +287,7 @@ def requests_that_break_off(relay, name):
 
 @own_only
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_nothing_is_left_of(counted, name):
+def test_nothing_is_left_behind_by(counted, name):
     run = SCENARIOS[name]
     run(counted, "warm-up")  # fills what is kept for good
     wait_for(lambda: not counts_of(counted).get("Engine.sockets"), "the end of its clients")
@@ -299,7 +299,7 @@ def test_nothing_is_left_of(counted, name):
 # The check itself.
 
 
-def test_what_is_left_behind_is_found_and_named():
+def test_leftovers_are_found_and_named():
     waiters, places = Waiters(10), Quota(10, 10)
     with leaves_nothing(waiters, places):
         waiters.enter(["a"]).finish()
@@ -316,7 +316,7 @@ def test_what_is_left_behind_is_found_and_named():
 
 
 @own_only
-def test_clients_are_counted_while_they_are_there(counted):
+def test_clients_are_counted_while_they_are_connected(counted):
     before = counts_of(counted)
     with send(counted, UPGRADE):
         wait_for(lambda: counts_of(counted).get("Engine.sockets", 0) == before.get("Engine.sockets", 0) + 1)

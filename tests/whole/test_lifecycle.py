@@ -66,7 +66,7 @@ def connected_websocket(relay):
 
 
 @pytest.mark.alone  # it measures time
-def test_with_nobody_there_it_ends_at_once_and_says_so(start_relay):
+def test_a_relay_without_clients_ends_at_once_and_logs_it(start_relay):
     relay = start_relay()
     began = time.monotonic()
     assert relay.stop() == 0
@@ -85,7 +85,7 @@ def test_a_second_signal_ends_it_at_once(start_relay):
         assert relay.process.wait(DEADLINE) == -signal.SIGINT, "not 0, as when it has gone down in order"
 
 
-def test_every_client_is_told_when_to_come_back_and_then_its_transport_ends(start_relay, server):
+def test_every_client_learns_when_to_reconnect_and_then_its_transport_ends(start_relay, server):
     relay = start_relay(drain_spread=7)
     websockets = [connected_websocket(relay) for _ in range(8)]
     polls = [[] for _ in range(3 if server == "own" else 0)]  # Werkzeug's come on a connection each, maybe too late
@@ -103,7 +103,7 @@ def test_every_client_is_told_when_to_come_back_and_then_its_transport_ends(star
     assert all(rest == "1" for _, rest in polls)
 
 
-def test_few_clients_come_back_soon_and_many_are_spread_as_the_setting_allows():
+def test_few_clients_reconnect_soon_and_many_are_spread_up_to_the_setting():
     assert [spread_for(clients, 5) for clients in (0, 500, 4000, 20_000)] == [1, 1.5, 5, 5]
     assert spread_for(10, 0.5) == 0.5 and spread_for(10_000, 0) == 0
 
@@ -145,7 +145,7 @@ def test_a_relay_ends_once_and_later_callers_wait_for_the_end():
 
 
 @own_only
-def test_a_client_between_two_polls_hears_it_with_its_next_one(start_relay):
+def test_a_client_between_two_polls_learns_it_with_its_next_poll(start_relay):
     relay = start_relay()
     poller, packets = Poller(relay), []
     going_down(relay)
@@ -155,7 +155,7 @@ def test_a_client_between_two_polls_hears_it_with_its_next_one(start_relay):
 
 
 @own_only
-def test_what_was_begun_is_finished_and_kept_connections_get_their_last_answer(start_relay):
+def test_requests_under_way_are_finished_and_kept_connections_get_a_last_response(start_relay):
     relay = start_relay()
     kept = [http.client.HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE) for _ in range(4)]
     for connection in kept:
@@ -196,7 +196,7 @@ def history(relay, destination="42"):
     return json.loads(relay.request("GET", f"/history?destination={destination}")[2])["publications"]
 
 
-def test_a_request_that_does_not_get_done_is_refused_and_not_waited_for_without_end(serve):
+def test_an_incomplete_request_is_rejected_when_the_server_ends(serve):
     client = serve(lambda environ, start_response: [start_response("200 OK", []), b""][1:])
     sock = client.connect()
     sock.sendall(PUSH_HEAD.format(99).encode() + b"destination")
@@ -211,7 +211,7 @@ def test_a_request_that_does_not_get_done_is_refused_and_not_waited_for_without_
     assert read_all(idle) == b""
 
 
-def test_pushes_that_come_meanwhile_are_kept_or_not_answered_with_200(start_relay):
+def test_pushes_during_the_shutdown_are_stored_or_not_answered_with_200(start_relay):
     relay = start_relay()
     taken, stop = [], threading.Event()
 
@@ -244,7 +244,7 @@ def test_pushes_that_come_meanwhile_are_kept_or_not_answered_with_200(start_rela
 
 @own_only
 @pytest.mark.alone  # it measures time
-def test_a_client_that_does_not_read_does_not_hold_it_up(start_relay):
+def test_a_client_that_does_not_read_does_not_delay_the_shutdown(start_relay):
     relay = start_relay()
     with open_websocket(relay.port, "deaf", buffer=4096):
         for _ in range(10):
@@ -256,7 +256,7 @@ def test_a_client_that_does_not_read_does_not_hold_it_up(start_relay):
 
 @own_only
 @pytest.mark.alone  # it measures time
-def test_a_crowd_is_told_in_seconds_and_all_of_it(start_relay, many_files):
+def test_a_crowd_of_clients_is_notified_completely_within_seconds(start_relay, many_files):
     relay = start_relay()
 
     async def scene():
@@ -293,7 +293,7 @@ window.WebSocket = class extends WebSocket {
 
 
 @own_only
-def test_relay_js_comes_back_at_its_own_time_and_has_lost_nothing(start_relay, page):
+def test_relay_js_reconnects_at_its_own_time_and_loses_nothing(start_relay, page):
     relay = start_relay(drain_spread=1.5)
     page.open(relay.url, before=WATCH_SOCKETS).connect()
     relay.push("42", "before")
@@ -309,7 +309,7 @@ def test_relay_js_comes_back_at_its_own_time_and_has_lost_nothing(start_relay, p
     assert page.seen("error") == []
 
 
-def test_the_official_client_comes_back(start_relay, official):
+def test_the_official_client_reconnects(start_relay, official):
     relay = start_relay()
     client = official(relay.url, "websocket", "42")
     relay.stop()

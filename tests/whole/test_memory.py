@@ -50,7 +50,7 @@ def made(limit):
 # The sum.
 
 
-def test_exactly_the_bytes_of_all_outboxes_may_wait_and_one_more_costs_the_largest_its_place():
+def test_one_byte_over_the_limit_of_all_outboxes_closes_the_slowest_client():
     outboxes, calls = made(1000)
     small, large = Client(300), Client(700)
     outboxes.add(large, "l", 700)
@@ -62,7 +62,7 @@ def test_exactly_the_bytes_of_all_outboxes_may_wait_and_one_more_costs_the_large
     assert large.is_gone and not small.is_gone
 
 
-def test_a_message_that_many_wait_for_counts_once_and_as_long_as_one_of_them_waits():
+def test_a_message_for_many_clients_counts_once_until_the_last_one_has_it():
     outboxes, calls = made(1000)
     clients, message = [Client(600) for _ in range(50)], "shared"
     for client in clients:
@@ -102,7 +102,7 @@ def read_all(far, size):
         got += len(far.recv(1 << 20))
 
 
-def test_what_was_sent_or_closed_no_longer_counts(pair):
+def test_bytes_that_were_sent_or_dropped_no_longer_count(pair):
     connection, far = pair
     outboxes, data = connection.poller.outboxes, b"x" * 300_000
     for _ in range(5):
@@ -118,7 +118,7 @@ def test_what_was_sent_or_closed_no_longer_counts(pair):
     assert not outboxes._held and not outboxes._consumers
 
 
-def test_an_empty_write_behind_others_holds_no_thread(pair):
+def test_an_empty_write_behind_others_occupies_no_thread(pair):
     """A WebSocket that is closed twice writes an empty close frame, and the kernel takes 0 bytes of it each time."""
     connection, far = pair
     connection.write(b"x" * 1_000_000)
@@ -129,7 +129,7 @@ def test_an_empty_write_behind_others_holds_no_thread(pair):
     assert done.wait(DEADLINE) and far.recv(10) == b"z"
 
 
-def test_what_waits_for_a_client_that_polls_counts_until_it_comes_or_is_gone():
+def test_packets_for_a_polling_client_count_until_it_has_them_or_is_gone():
     engine = Engine()
     engine.start(None)
     try:
@@ -162,7 +162,7 @@ def rss(relay):
 
 
 @own_only
-def test_clients_that_read_nothing_cost_no_more_than_all_outboxes_may_and_those_that_read_stay(start_relay):
+def test_clients_that_read_nothing_stay_below_max_outboxes_and_others_stay_connected(start_relay):
     megabyte = 1 << 20
     relay = start_relay(max_outboxes=8 * megabyte)
     reading = Wire(relay.port)
@@ -184,7 +184,7 @@ def test_clients_that_read_nothing_cost_no_more_than_all_outboxes_may_and_those_
 # The kernel.
 
 
-def test_what_the_kernel_holds_for_a_client_is_bounded(serve):
+def test_the_kernels_buffer_for_a_client_is_bounded(serve):
     client = serve(lambda environ, start_response: [])
     server = client.server
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
