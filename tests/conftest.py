@@ -485,6 +485,17 @@ def official():
 
 
 @pytest.fixture
+def poller():
+    """A poller with four threads."""
+    from pushrelay.server.poller import Poller
+
+    poller = Poller(threads=4)
+    poller.start()
+    yield poller
+    poller.close()
+
+
+@pytest.fixture
 def serve():
     """Serves WSGI apps inside this process; gives a client of each: serve(app, limits=…)."""
     from clients import ServedClient

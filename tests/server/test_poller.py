@@ -8,18 +8,9 @@ import pytest
 from conftest import DEADLINE, wait_for
 from measures import open_fds
 
-from pushrelay.server.connection import NO_RECEIVER, Connection
 from pushrelay.server.poller import IN, Poller
 
 pytestmark = pytest.mark.alone  # it measures time
-
-
-@pytest.fixture
-def poller():
-    poller = Poller(threads=4)
-    poller.start()
-    yield poller
-    poller.close()
 
 
 class Source:
@@ -44,35 +35,6 @@ class Source:
         self.got.append(self.near.recv(100))
         self.running -= 1
         self.poller.rearm(self.near.fileno(), IN)
-
-
-class Echo:
-    """A receiver that sends back what it gets."""
-
-    def __init__(self, connection):
-        self.connection, self.ends = connection, []
-
-    def received(self, data):
-        self.connection.write(data)
-
-    def ended(self):
-        self.connection.finish()
-
-    def proceed(self):
-        pass
-
-    def lost(self, reason):
-        self.ends.append(reason)
-
-
-def connection(poller):
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.settimeout(10)
-    made = Connection(poller, near)
-    made.receiver = Echo(made)
-    poller.run_soon(made)
-    return made, far
 
 
 def test_a_poller_that_was_not_started_has_no_thread_and_no_descriptor():
@@ -258,69 +220,24 @@ def test_an_idle_poller_uses_no_cpu(poller):
     wait_for(is_idle, "the watchdog's sleep, and the end of what other tests left in this process")
 
 
-def test_a_connection_answers_and_ends_with_the_other_side(poller):
-    made, far = connection(poller)
-    far.send(b"hello")
-    assert far.recv(100) == b"hello"
+def test_a_retired_socket_is_closed_at_once_and_not_with_the_next_event(poller):
+    near, far = socket.socketpair()
+    wait_for(lambda: poller._waiting, "the leader to sleep")
+    poller.retire(near)
+    far.settimeout(DEADLINE)
+    assert far.recv(1) == b""
     far.close()
-    wait_for(lambda: made.receiver is NO_RECEIVER)
-    wait_for(lambda: made.sock.fileno() == -1)
 
 
-def test_data_that_the_kernel_does_not_take_arrives_later_whole_and_in_order(poller):
-    made, far = connection(poller)
-    sent = [bytes([number]) * 100_000 for number in range(20)]
-    for each in sent:
-        assert made.write(each)
-    assert made.backlog
-    made.finish()
-    got = b""
-    while piece := far.recv(65536):
-        got += piece
-    assert got == b"".join(sent)
+def test_timers_that_are_due_are_queued_before_another_thread_can_poll(poller, monkeypatch):
+    take_due, held = poller._take_due, []
 
+    def noting():
+        held.append(poller._polling.locked())
+        take_due()
 
-def test_an_outbox_over_its_limit_ends_the_connection_as_slow(poller):
-    made, _far = connection(poller)
-    echo = made.receiver
-    while made.write(b"x" * 100_000, limit=300_000):
-        assert made.backlog <= 400_000
-    wait_for(lambda: echo.ends == ["slow"])
-    assert not made.write(b"more")
-
-
-def test_a_reused_file_descriptor_never_brings_bytes_of_another_connection(poller):
-    """Connections are aborted by others while they are spoken to; each answer is to who asked."""
-    stop, wrong = time.monotonic() + 1.0, []
-
-    def come_and_go(number):
-        mark = f"<{number}>".encode()
-        while time.monotonic() < stop:
-            made, far = connection(poller)
-            far.send(mark)
-            threading.Thread(target=made.abort, args=("done",)).start()
-            try:
-                data = far.recv(100)
-            except OSError:
-                data = b""
-            if data not in (mark, b""):
-                wrong.append(data)
-            far.close()
-
-    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
-def test_closing_the_poller_closes_every_file_descriptor():
-    descriptors = open_fds()
-    poller = Poller()
-    poller.start()
-    made, far = connection(poller)
-    far.close()
-    wait_for(lambda: made.sock.fileno() == -1)
-    poller.close()
-    assert open_fds() <= descriptors
+    monkeypatch.setattr(poller, "_take_due", noting)
+    done = threading.Event()
+    poller.call_later(0.01, done.set)
+    assert done.wait(DEADLINE)
+    assert held and all(held)

@@ -17,8 +17,6 @@ from conftest import ROOT, own_only
 from pushrelay import addresses, dependencies, origins
 from pushrelay.engine import environ as engine_environ
 from pushrelay.push import body as bodies
-from pushrelay.server.path_times import KNOWN_PATHS, LONGEST_PATH
-from pushrelay.server.server import Server
 
 INTERPRETERS = sorted(pathlib.Path.home().glob(".pyenv/versions/3.*/bin/python"))
 OLD = [each for each in INTERPRETERS if (3, 6) <= tuple(map(int, each.parts[-3].split(".")[:2])) < (3, 11)]
@@ -186,22 +184,6 @@ def test_long_values_that_strangers_choose_are_not_remembered(cache, function, t
         return cache.cache_info().currsize
 
     assert size_after("{}" + "x" * 400) == 0
-
-
-def test_few_and_short_paths_are_remembered_and_strangers_cannot_displace_them():
-    server = Server(lambda environ, start_response: [], "127.0.0.1", 0)
-    try:
-        for number in range(KNOWN_PATHS + 10):
-            server.paths.record(f"/{number}", 0.0)
-            server.paths.mark_slow(f"/{number}")
-        server.paths.record("/" + "x" * LONGEST_PATH, 0.0)
-        server.paths.mark_slow("/" + "x" * LONGEST_PATH)
-        server.paths.record("/push", 0.0)
-        assert server.paths.is_quick("/push")
-        for paths in (server.paths._quick, server.paths._slow):
-            assert len(paths) <= KNOWN_PATHS and max(map(len, paths)) <= LONGEST_PATH
-    finally:
-        server.close()
 
 
 def test_json_from_outside_is_read_by_one_module_whose_bounds_are_its_own():

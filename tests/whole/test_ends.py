@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import json
-import socket
 import threading
 import time
 
@@ -17,11 +16,8 @@ from pushrelay.engine import link as link_module
 from pushrelay.engine.deadlines import Deadlines
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.heartbeat import Heartbeat
-from pushrelay.server.connection import Connection
 from pushrelay.server.conversation import Conversation
 from pushrelay.server.limiter import ConnectionLimiter
-from pushrelay.server.poller import Poller
-from pushrelay.server.quota import Quota
 
 POLLING, WEBSOCKET = PATH + "polling", PATH + "websocket"
 
@@ -42,14 +38,6 @@ def engine(serve):
     return start
 
 
-@pytest.fixture
-def poller():
-    poller = Poller(4)
-    poller.start()
-    yield poller
-    poller.close()
-
-
 class Parked:
     """A GET that waits, and what it is answered."""
 
@@ -58,15 +46,6 @@ class Parked:
 
     def answer(self, messages):
         self.got = [each.part for each in messages]
-
-
-class Silent:
-    """A receiver that does nothing."""
-
-    def nothing(self, *args):
-        pass
-
-    received = resume = ended = proceed = lost = expired = nothing
 
 
 # Sessions.
@@ -208,16 +187,6 @@ def test_no_client_upgrades_on_a_connection_for_one_request(engine):
         each.close()
 
 
-# Quota.
-
-
-def test_the_last_connections_are_reserved_for_this_machine_and_its_proxies():
-    limiter = ConnectionLimiter(connections=4, spare=4, lingering=2)
-    refusals = [bool(limiter.acquire(("192.0.2.1", n))) for n in range(8)]
-    assert refusals == [False] * 6 + [True] * 2
-    assert [bool(limiter.acquire(("127.0.0.1", n))) for n in range(3)] == [False, False, True]
-
-
 def test_a_rejected_connection_releases_its_slot(engine):
     limiter = ConnectionLimiter(connections=1, spare=0, lingering=2)
     eio, client, _, _ = engine(limiter)
@@ -231,63 +200,6 @@ def test_a_rejected_connection_releases_its_slot(engine):
         refused.close()
         wait_for(lambda: limiter._lingering.used == 0, "the place of a refused connection")
     taken.close()
-
-
-def test_slots_are_released_under_the_lock():
-    places, held = Quota(10, 10), []
-
-    class Noting:
-        def __enter__(self):
-            held.append((places.used, dict(places._by_address)))
-
-        def __exit__(self, *error):
-            held.append((places.used, dict(places._by_address)))
-
-    places.acquire("192.0.2.1")
-    places._lock = Noting()
-    places.release("192.0.2.1")
-    assert held == [(1, {"192.0.2.1": 1}), (0, {})], "both change while it is held"
-
-
-# Connections and the poller.
-
-
-def test_nothing_is_written_after_the_end(poller):
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    connection = Connection(poller, near)
-    connection.receiver = Silent()
-    poller.run_soon(connection)
-    while connection.backlog == 0:
-        connection.write(b"x" * 100_000)
-    connection.finish()
-    assert connection.write(b"behind the end") is False
-    far.settimeout(DEADLINE)
-    assert b"end" not in b"".join(iter(lambda: far.recv(1 << 20), b""))
-    far.close()
-
-
-def test_a_retired_socket_is_closed_at_once_and_not_with_the_next_event(poller):
-    near, far = socket.socketpair()
-    wait_for(lambda: poller._waiting, "the leader to sleep")
-    poller.retire(near)
-    far.settimeout(DEADLINE)
-    assert far.recv(1) == b""
-    far.close()
-
-
-def test_timers_that_are_due_are_queued_before_another_thread_can_poll(poller, monkeypatch):
-    take_due, held = poller._take_due, []
-
-    def noting():
-        held.append(poller._polling.locked())
-        take_due()
-
-    monkeypatch.setattr(poller, "_take_due", noting)
-    done = threading.Event()
-    poller.call_later(0.01, done.set)
-    assert done.wait(DEADLINE)
-    assert held and all(held)
 
 
 # The heartbeat.

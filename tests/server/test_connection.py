@@ -1,0 +1,132 @@
+"""One TCP connection: its outbox, its owner, its end."""
+
+import socket
+import threading
+import time
+
+from conftest import DEADLINE, wait_for
+from measures import open_fds
+
+from pushrelay.server.connection import NO_RECEIVER, Connection
+from pushrelay.server.poller import Poller
+
+
+class Echo:
+    """A receiver that sends back what it gets."""
+
+    def __init__(self, connection):
+        self.connection, self.ends = connection, []
+
+    def received(self, data):
+        self.connection.write(data)
+
+    def ended(self):
+        self.connection.finish()
+
+    def proceed(self):
+        pass
+
+    def lost(self, reason):
+        self.ends.append(reason)
+
+
+def connection(poller):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.settimeout(10)
+    made = Connection(poller, near)
+    made.receiver = Echo(made)
+    poller.run_soon(made)
+    return made, far
+
+
+def test_a_connection_answers_and_ends_with_the_other_side(poller):
+    made, far = connection(poller)
+    far.send(b"hello")
+    assert far.recv(100) == b"hello"
+    far.close()
+    wait_for(lambda: made.receiver is NO_RECEIVER)
+    wait_for(lambda: made.sock.fileno() == -1)
+
+
+def test_data_that_the_kernel_does_not_take_arrives_later_whole_and_in_order(poller):
+    made, far = connection(poller)
+    sent = [bytes([number]) * 100_000 for number in range(20)]
+    for each in sent:
+        assert made.write(each)
+    assert made.backlog
+    made.finish()
+    got = b""
+    while piece := far.recv(65536):
+        got += piece
+    assert got == b"".join(sent)
+
+
+def test_an_outbox_over_its_limit_ends_the_connection_as_slow(poller):
+    made, _far = connection(poller)
+    echo = made.receiver
+    while made.write(b"x" * 100_000, limit=300_000):
+        assert made.backlog <= 400_000
+    wait_for(lambda: echo.ends == ["slow"])
+    assert not made.write(b"more")
+
+
+def test_a_reused_file_descriptor_never_brings_bytes_of_another_connection(poller):
+    """Connections are aborted by others while they are spoken to; each answer is to who asked."""
+    stop, wrong = time.monotonic() + 1.0, []
+
+    def come_and_go(number):
+        mark = f"<{number}>".encode()
+        while time.monotonic() < stop:
+            made, far = connection(poller)
+            far.send(mark)
+            threading.Thread(target=made.abort, args=("done",)).start()
+            try:
+                data = far.recv(100)
+            except OSError:
+                data = b""
+            if data not in (mark, b""):
+                wrong.append(data)
+            far.close()
+
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_closing_the_poller_closes_every_file_descriptor():
+    descriptors = open_fds()
+    poller = Poller()
+    poller.start()
+    made, far = connection(poller)
+    far.close()
+    wait_for(lambda: made.sock.fileno() == -1)
+    poller.close()
+    assert open_fds() <= descriptors
+
+
+class Silent:
+    """A receiver that does nothing."""
+
+    def nothing(self, *args):
+        pass
+
+    received = resume = ended = proceed = lost = expired = nothing
+
+
+def test_nothing_is_written_after_the_end(poller):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    connection = Connection(poller, near)
+    connection.receiver = Silent()
+    poller.run_soon(connection)
+    while connection.backlog == 0:
+        connection.write(b"x" * 100_000)
+    connection.finish()
+    assert connection.write(b"behind the end") is False
+    far.settimeout(DEADLINE)
+    assert b"end" not in b"".join(iter(lambda: far.recv(1 << 20), b""))
+    far.close()
