@@ -30,7 +30,7 @@ from pushrelay.json_text import encode
 from pushrelay.pages import demo
 from pushrelay.pages.static_files import StaticFiles
 from pushrelay.places import HOME
-from pushrelay.push.fields import asked_of, history_query
+from pushrelay.push.fields import history_query, queried_destinations
 from pushrelay.register.subscription import rooms_of
 from pushrelay.rooms.answering import answering
 from pushrelay.rooms.packet import OURS, Packet
@@ -144,7 +144,7 @@ def history() -> Response:
 @for_programs
 def presence() -> Response:
     """Return how many sockets hold each of these destinations, and since when one does."""
-    destinations, _ = asked_of(request.environ, settings)
+    destinations, _ = queried_destinations(request.environ, settings)
     return json_response({each: relay.rooms.presence(rooms_of(each)) for each in destinations})
 
 
@@ -152,7 +152,7 @@ def presence() -> Response:
 @for_programs
 def close_connections() -> Response:
     """Close all sockets that hold one of these destinations."""
-    destinations, _ = asked_of(request.environ, settings)
+    destinations, _ = queried_destinations(request.environ, settings)
     return json_response({"closed": relay.registrations.close(destinations)})
 
 
@@ -215,7 +215,7 @@ def refused(error: Refused) -> Response:
 @app.errorhandler(StoreError)
 def store_failed(error: StoreError) -> Response:
     is_local = relay.access.is_local(request.environ)
-    return refused(answers.store_away(error, "the history cannot be read; ask again later", is_local))
+    return refused(answers.store_refusal(error, "the history cannot be read; ask again later", is_local))
 
 
 our_paths = {rule.rule for rule in app.url_map.iter_rules()}
@@ -229,7 +229,7 @@ def is_our_request(error: HTTPException) -> bool:
     return error.code == 404 or request.path in our_paths or request.path.startswith("/static/")
 
 
-# Socket.IO. What a handler returns, or why it refuses, is the acknowledgement of the event.
+# Socket.IO. The acknowledgement of an event is what its handler returns, or why it refuses.
 
 relay_event = answering(socketio.server, relay.refusal_log)
 

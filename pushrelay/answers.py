@@ -77,7 +77,7 @@ def refusal(error: Refused) -> Answer:
     return Answer(status, (*headers, *error.headers), body)
 
 
-def store_away(error: StoreError, not_done: str, is_local: bool = False) -> Refused:
+def store_refusal(error: StoreError, not_done: str, is_local: bool = False) -> Refused:
     """Return the refusal for a store that failed: what was not done, and why.
 
     Only callers on this machine (`is_local`) get the path of the store's file.

@@ -23,7 +23,7 @@ class Refused(Exception):
     """A request or an event that is refused. Nothing of it was carried out.
 
     `status` is the HTTP status. `error` is a code for programs, such as "invalid_id"; codes never change. `message` is
-    a sentence for people that says what to do. `headers` belong to the answer over HTTP.
+    a sentence for people, with what to do. `headers` belong to the answer over HTTP.
     """
 
     def __init__(self, status: int, error: str, message: str, headers: Sequence[tuple[str, str]] = ()):

@@ -98,7 +98,7 @@ def _unescaped(text: str) -> str:
 def _read_usual_json(body: bytes) -> tuple[str, str] | None:
     text = body.decode()
     usual = _USUAL_JSON.match(text)
-    # What needs a closer look takes the longer way: surrogates, numbers of hundreds of digits, deep nesting.
+    # Surrogates, numbers of hundreds of digits and deep nesting need the complete reader.
     if usual is None or "\\u" in text or json_text.may_be_deep(text) or json_text.has_long_number(text):
         return None
     value, end = json_text.read_at(text, usual.end())
@@ -375,7 +375,7 @@ def _form_fields(pairs: list[tuple[str, str]], at_root: bool = False) -> Fields:
         if name == "destination" or name.startswith("destination["):
             several = several or name != "destination" or bool(destinations)
             if name != "destination" and not _LISTED.fullmatch(name):
-                bad("invalid_destination", f"{name[:50]!r} is no list of texts: write destination[]=a&destination[]=b")
+                bad("invalid_destination", f"{name[:50]!r} is not a list: write destination[]=a&destination[]=b")
             if name in places:
                 bad("invalid_form", f"the field {name[:50]!r} was sent twice: write destination[] for each")
             if name not in ("destination", "destination[]"):

@@ -1,4 +1,4 @@
-"""The fields of a push, checked: where it goes, what it carries, and its options."""
+"""The fields of a push, checked: destinations, data and options."""
 
 import math
 import re
@@ -55,24 +55,24 @@ def pushes_of(
 ) -> Push | list[Push | Refused]:
     """Return the push, or the batch, that a body asks for. `header` is the `Idempotency-Key`. Raises Refused."""
     if at_root and not isinstance(body, list):
-        return checked({name: body[name] for name in ROOT_FIELDS if name in body}, settings)
+        return push_of({name: body[name] for name in ROOT_FIELDS if name in body}, settings)
     if header is not None:
         header = _header_key(header)
     if not isinstance(body, list):
-        return checked(_with_key(body, header), settings)
+        return push_of(_with_key(body, header), settings)
     pushes: list[Push | Refused] = []
     for number, fields in enumerate(body):
         try:
             if isinstance(fields, Refused):
                 raise fields
-            pushes.append(_batched(_with_key(fields, header, f"#{number}"), settings))
+            pushes.append(_batched_push_of(_with_key(fields, header, f"#{number}"), settings))
         except Refused as refused:
             pushes.append(refused)
     _check_total(pushes, settings)
     return pushes
 
 
-def checked(fields: Fields, settings: Settings) -> Push:
+def push_of(fields: Fields, settings: Settings) -> Push:
     """Return the push that these fields ask for. Raises Refused (400, 413) for the first field that is wrong."""
     if not fields.keys() <= FIELDS:
         _refuse_names(fields.keys() - FIELDS, FIELDS)
@@ -127,7 +127,7 @@ def check_size(text: str, settings: Settings) -> int:
     return size
 
 
-def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple[list[str], Fields]:
+def queried_destinations(environ: dict[str, Any], settings: Settings, *others: str) -> tuple[list[str], Fields]:
     """Return the destinations that a query string names, and all its fields. Raises Refused (400).
 
     The fields may be `destination` and `others`.
@@ -144,9 +144,9 @@ def asked_of(environ: dict[str, Any], settings: Settings, *others: str) -> tuple
 def history_query(environ: dict[str, Any], settings: Settings) -> tuple[str, str | None, int | None]:
     """Return what a query string asks of a history: destination, `since` and `limit`. Raises Refused (400).
 
-    `since` is None for all that is kept. `limit` is the number of publications at most, or None.
+    `since` is None for the whole history. `limit` is the maximum number of publications, or None.
     """
-    (destination, *more), fields = asked_of(environ, settings, "since", "limit")
+    (destination, *more), fields = queried_destinations(environ, settings, "since", "limit")
     if more:
         bad("too_many_destinations", "a history has one destination: ask for each on its own")
     return destination, fields.get("since"), _limit(fields.get("limit"))
@@ -223,8 +223,8 @@ def _header_key(header: str) -> str:
         bad("invalid_id", "the header Idempotency-Key is not UTF-8")
 
 
-def _batched(fields: Fields, settings: Settings) -> Push:
-    push = checked(fields, settings)
+def _batched_push_of(fields: Fields, settings: Settings) -> Push:
+    push = push_of(fields, settings)
     if push.wait:
         bad("invalid_wait", "a push in a batch cannot wait: send it on its own")
     return push
@@ -260,4 +260,4 @@ def _refuse_names(names: set[str], known: Iterable[str]) -> NoReturn:
 
 
 def _refuse_surrogate() -> NoReturn:
-    bad("invalid_data", "data holds half of a surrogate pair, which is no character: send whole Unicode text")
+    bad("invalid_data", "data holds half of a surrogate pair: send whole Unicode characters")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, overload
 
 from pushrelay.access.callers import Access
-from pushrelay.answers import PRIVATE, Answer, json_answer, refusal, store_away
+from pushrelay.answers import PRIVATE, Answer, json_answer, refusal, store_refusal
 from pushrelay.errors import Refused, StoreError, bad
 from pushrelay.json_text import encode, quote
 from pushrelay.log.refusals import RefusalLog
@@ -17,7 +17,7 @@ from pushrelay.store.publication import offset_of
 
 from .batching import Batcher
 from .fields import Push, read_pushes
-from .waiters import Held, Waiter, Waiters
+from .waiters import BlockingWait, Waiter, Waiters
 
 Pushes = Push | list[Push | Refused]  # one push, or a batch
 
@@ -64,7 +64,7 @@ class Publisher:
             pushes = read_pushes(environ, self.settings, at_root)
             items = items_of(pushes, at_root)
             if isinstance(pushes, list):
-                self.note_refused(environ, pushes)
+                self.log_refused(environ, pushes)
             caller.charge(len(items))
             if conversation is None:
                 return self._publish_here(pushes, items, at_root, environ)
@@ -73,9 +73,9 @@ class Publisher:
             self._refusal_log.log_request(environ, error)
             return refusal(error)
         except StoreError as error:
-            return self.not_taken(error, environ, pushes)
+            return self.answer_to_failed(error, environ, pushes)
 
-    def note_refused(self, environ: dict[str, Any], pushes: list[Push | Refused]) -> None:
+    def log_refused(self, environ: dict[str, Any], pushes: list[Push | Refused]) -> None:
         """Log the pushes of a batch that are refused, once for each error code."""
         errors = {push.error: push for push in pushes if isinstance(push, Refused)}
         for error in errors.values():
@@ -100,25 +100,25 @@ class Publisher:
         """Publish in this thread, and wait in it if the push asks for that."""
         if isinstance(pushes, list) or not pushes.wait:
             self._broker.publish_pending(items)
-            return self.written(pushes, items, at_root, environ)
-        waiter, held = self.waiters.enter(pushes.destinations), Held()
+            return self.answer_to_published(pushes, items, at_root, environ)
+        waiter, blocking = self.waiters.enter(pushes.destinations), BlockingWait()
         try:
             self._broker.publish_pending(items)
             if items[0].is_reused:
                 waiter.finish()
                 return self._reused(environ)
-            self._expect(waiter, items, held.answer)
+            self._expect(waiter, items, blocking.answer)
         except BaseException:
             waiter.finish()
             raise
-        return self.written(pushes, items, at_root, environ, held.wait(waiter, pushes.wait))
+        return self.answer_to_published(pushes, items, at_root, environ, blocking.wait(waiter, pushes.wait))
 
     def _publish_soon(
         self, pushes: Pushes, items: list[Pending], at_root: bool, conversation: Conversation, environ: dict[str, Any]
     ) -> Answer | None:
         """Park the request, publish in the next batch, and answer then; None means that the answer is sent later."""
         if not items:
-            return self.written(pushes, items, at_root, environ)
+            return self.answer_to_published(pushes, items, at_root, environ)
         self.batcher.check_room(items)
         if isinstance(pushes, Push) and pushes.wait:
             self._wait(pushes, at_root, conversation, items, environ)
@@ -126,9 +126,9 @@ class Publisher:
 
         def done(error: StoreError | None) -> None:
             if error is None:
-                conversation.answer(*self.written(pushes, items, at_root, environ))
+                conversation.answer(*self.answer_to_published(pushes, items, at_root, environ))
             else:
-                conversation.answer(*self.not_taken(error, environ, pushes))
+                conversation.answer(*self.answer_to_failed(error, environ, pushes))
 
         conversation.park()
         self.batcher.add(items, done, conversation.connection.poller)
@@ -144,7 +144,7 @@ class Publisher:
         def done(error: StoreError | None) -> None:
             if error is not None:
                 waiter.finish()
-                conversation.answer(*self.not_taken(error, environ))
+                conversation.answer(*self.answer_to_failed(error, environ))
                 return
             if items[0].is_reused:
                 waiter.finish()
@@ -154,14 +154,14 @@ class Publisher:
 
             def answer(acked: dict[str, int]) -> None:
                 timer.cancel()
-                conversation.answer(*self.written(push, items, at_root, environ, acked))
+                conversation.answer(*self.answer_to_published(push, items, at_root, environ, acked))
 
             self._expect(waiter, items, answer)
 
         conversation.park(waiter.finish)
         self.batcher.add(items, done, poller)
 
-    def written(
+    def answer_to_published(
         self,
         pushes: Pushes,
         items: list[Pending],
@@ -176,7 +176,7 @@ class Publisher:
         if isinstance(pushes, list):
             if any(item.is_reused for item in items):
                 self._refusal_log.log_request(environ, REUSED)
-            return json_answer(f"[{','.join(_each_written(pushes, items))}]")
+            return json_answer(f"[{','.join(_answers_to_batch(pushes, items))}]")
         if items[0].is_reused:
             return self._reused(environ)
         if not at_root:
@@ -194,10 +194,10 @@ class Publisher:
         self._refusal_log.log_request(environ, REUSED)
         return refusal(REUSED)
 
-    def not_taken(self, error: StoreError, environ: dict[str, Any], pushes: Pushes | None = None) -> Answer:
+    def answer_to_failed(self, error: StoreError, environ: dict[str, Any], pushes: Pushes | None = None) -> Answer:
         """Return the answer to pushes that the store did not keep."""
         what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
-        return refusal(store_away(error, f"{what}; send it again later", self.access.is_local(environ)))
+        return refusal(store_refusal(error, f"{what}; send it again later", self.access.is_local(environ)))
 
     def _expect(self, waiter: Waiter, items: list[Pending], answer: Callable[[dict[str, int]], None]) -> None:
         """Have `waiter` call `answer` when the published items are acknowledged."""
@@ -224,7 +224,7 @@ def items_of(pushes: Pushes, at_root: bool = False) -> list[Pending]:
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
 
 
-def _each_written(pushes: list[Push | Refused], items: list[Pending]) -> Iterator[str]:
+def _answers_to_batch(pushes: list[Push | Refused], items: list[Pending]) -> Iterator[str]:
     """Yield the answer to each push of a batch, as JSON."""
     left = iter(items)
     for push in pushes:

@@ -121,7 +121,7 @@ class Waiters:
         return self._count
 
 
-class Held:
+class BlockingWait:
     """Blocks the thread that serves a waiting push, for servers that cannot park requests."""
 
     def __init__(self) -> None:

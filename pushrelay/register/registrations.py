@@ -15,7 +15,7 @@ from pushrelay.access.tokens import Rights, Tokens
 from pushrelay.errors import NotYet, Refused, bad
 from pushrelay.json_text import encode
 from pushrelay.names import check_exact
-from pushrelay.push.fields import Push, checked
+from pushrelay.push.fields import Push, push_of
 from pushrelay.rooms.rooms import Rooms, Timer
 from pushrelay.settings import Settings
 from pushrelay.store import Broker
@@ -105,7 +105,7 @@ class Registrations:
         fields = fields_of(message, '{destination: "42", data: "hello"}')
         rights = None if self._settings.socket_push else self._push_rights(state_of(sid, environ))
         check_exact(fields.get("destination"))
-        push = checked(fields, self._settings)
+        push = push_of(fields, self._settings)
         if push.wait:
             bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")
         for each in push.destinations:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Protocol
 
-from pushrelay.answers import failure, store_away
+from pushrelay.answers import failure, store_refusal
 from pushrelay.errors import Refused, StoreError
 from pushrelay.log.refusals import RefusalLog
 
@@ -48,7 +48,7 @@ def answering(server: Server, refusal_log: RefusalLog) -> Callable[..., Callable
                     refusal_log.log_event(environ, event, error)
                     body = error.body()
                 except StoreError as error:
-                    body = store_away(error, not_done).body()
+                    body = store_refusal(error, not_done).body()
                 except Exception:
                     log.exception("the handler of %s failed", handler.__name__)
                     body = failure().body()

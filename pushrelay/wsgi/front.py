@@ -104,7 +104,7 @@ class Front:
             log.error("the relay does not serve: %s", reason)
         return send(refusal(Refused(503, "wrong_server", reason)), start_response)
 
-    # What the relay's own server asks.
+    # Called by the relay's own server.
 
     def lane(self, environ: dict[str, Any]) -> Callable[[bytes, Conversation], bool] | None:
         """Return the function that takes pushes with this header, or None if each of them needs an environ.

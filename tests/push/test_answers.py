@@ -52,7 +52,7 @@ def test_strangers_never_see_a_path_of_the_relays_machine(start_relay):
                 assert status == 503, (path, answer)
                 assert folder not in answer.decode() and ".db" not in answer.decode(), answer
         push = relay.request("POST", "/push", b"destination=a&data=b", THROUGH_A_PROXY)[2]
-        assert b"another program holds a lock" in push  # what to do is no secret
+        assert b"another program holds a lock" in push  # everybody may read what to do
     assert folder in relay.log.read_text()
 
 

@@ -15,7 +15,7 @@ from pushrelay.engine.packet import data_of
 from pushrelay.errors import Refused
 from pushrelay.push import batching
 from pushrelay.push.batching import Batcher
-from pushrelay.push.fields import MOST_STORED, Push, checked, decimal, read_pushes
+from pushrelay.push.fields import MOST_STORED, Push, decimal, push_of, read_pushes
 from pushrelay.push.publisher import items_of
 from pushrelay.rooms.packet import INVALID, Packet
 from pushrelay.settings import Settings, SettingsError, load
@@ -166,7 +166,7 @@ def test_reading_a_long_number_takes_no_longer_than_reading_its_digits():
     assert time.monotonic() - began < 10, "int() would take minutes, were it allowed to"
 
 
-def test_an_offset_that_no_store_can_hold_is_no_position(tmp_path, open_at):
+def test_an_offset_that_no_store_can_hold_is_not_a_position(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "x")])
     broker.flush()
@@ -219,9 +219,9 @@ def test_data_of_max_body_bytes_is_taken_and_one_byte_more_is_refused(character)
     each = len(json.dumps(character, ensure_ascii=False).encode()) - 2
     most = 9998 // each
     data = character * most + "x" * (9998 - most * each)
-    assert len(checked({"destination": "a", "data": data}, settings).text.encode()) == 10_000
+    assert len(push_of({"destination": "a", "data": data}, settings).text.encode()) == 10_000
     with pytest.raises(Refused, match=r"takes 10001 bytes as JSON.*at most 10000.*max_body") as refused:
-        checked({"destination": "a", "data": data + "x"}, settings)
+        push_of({"destination": "a", "data": data + "x"}, settings)
     assert (refused.value.status, refused.value.error) == (413, "too_large")
 
 
@@ -273,9 +273,9 @@ def test_one_request_may_store_the_limit_of_bytes_and_no_byte_more():
     settings = Settings()
     count = 64
     fits = "x" * (MOST_STORED // count - 2)
-    assert checked({"destination": names(count), "data": fits}, settings)
+    assert push_of({"destination": names(count), "data": fits}, settings)
     with pytest.raises(Refused, match="over all destinations") as refused:
-        checked({"destination": names(count), "data": fits + "x"}, settings)
+        push_of({"destination": names(count), "data": fits + "x"}, settings)
     assert refused.value.status == 413
     half = json.dumps({"destination": names(count // 2), "data": fits})
     batch = Settings(max_body=1 << 20)
@@ -288,14 +288,14 @@ def test_one_request_may_store_the_limit_of_bytes_and_no_byte_more():
 def test_one_request_never_stores_more_than_the_history_may_hold():
     settings = Settings(history_bytes=1 << 20)
     with pytest.raises(Refused, match="one request may store 1048576"):
-        checked({"destination": names(2), "data": "x" * 600_000}, settings)
+        push_of({"destination": names(2), "data": "x" * 600_000}, settings)
     with pytest.raises(SettingsError, match=r"max_body.*history_bytes"):
         Settings(max_body=2 << 20, history_bytes=1 << 20)
 
 
 def test_publications_of_one_push_share_its_text():
     for push in (
-        checked({"destination": names(100), "data": {"a": "b" * 1000}}, Settings()),
+        push_of({"destination": names(100), "data": {"a": "b" * 1000}}, Settings()),
         Push(["a"], False, "push", 1, None),
     ):
         assert len({id(item.text) for item in items_of(push)}) == 1

@@ -255,7 +255,7 @@ def test_a_body_that_grows_beyond_max_body_as_json_is_refused_though_its_header_
 def test_a_failure_of_the_relay_is_a_500_though_the_header_is_known(served, monkeypatch):
     body = b'{"destination": "a", "data": 1, "event": "e"}'
     assert [post(served, JSON, body)[0] for _ in range(2)] == [200] * 2
-    monkeypatch.setattr("pushrelay.push.fields.checked", None)
+    monkeypatch.setattr("pushrelay.push.fields.push_of", None)
     assert [post(served, JSON, body)[0] for _ in range(2)] == [500] * 2
 
 

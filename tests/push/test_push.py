@@ -273,7 +273,7 @@ def test_health_reports_that_the_relay_is_live(relay):
 
 
 @pytest.mark.parametrize("path", ["/static/relay.js", "/socket.io/socket.io.js"])
-def test_the_browser_client_is_served_where_pages_look_for_it(relay, path):
+def test_the_browser_client_is_served_at_all_its_addresses(relay, path):
     status, headers, body = relay.request("GET", path)
     assert status == 200 and headers["Content-Type"].startswith("text/javascript")
     assert b"Relay" in body
