@@ -446,6 +446,13 @@ def python_broker(lab, text):
     app.kill()
 
 
+def python_store(lab, text):
+    """A program that uses the store alone: it prints what is delivered, the position, and the history."""
+    (lab.folder / "store.py").write_text(text)
+    printed = lab.sh(f"cd {lab.folder}; rm -f relay.db*; PYTHONPATH=/opt/relay python store.py")
+    assert printed.startswith("{'text': 'hello'}\n") and ":1 [Publication" in printed, printed
+
+
 def python_route(lab, text):
     """A route of that program."""
     imports = "from flask import Blueprint, abort, session\nshop = Blueprint('shop', __name__)\n"

@@ -40,6 +40,7 @@ from lab import (
     python_broker,
     python_for_programs,
     python_route,
+    python_store,
     script,
     settings,
     shell,
@@ -155,6 +156,7 @@ SNIPPETS = {
         "# stock.py": python_for_programs,
         "@shop.get": python_route,
         "# my_relay.py": python_broker,
+        "from pushrelay.store import": python_store,
     },
     "docs/php.md": {
         "require_once 'Relay.php'": php("^$", "set_include_path('php');"),
