@@ -20,6 +20,7 @@ def allows(origin, origins="same-host", host="relay.example"):
     return Access(settings_of(origins=origins)).origin_allowed(origin, {"HTTP_HOST": host})
 
 
+LISTED = "https://example.com, https://*.shop.example, http://plain.example:8000, http://[::1]:81"
 EXTENSION = "chrome-extension://abcdefghijklmnopabcdefghijklmnop"
 
 
@@ -110,3 +111,93 @@ def test_over_the_wire_too_a_websockets_own_address_is_no_foreign_page(relay):
             assert client.receive().startswith("0{")
             client.send("40")
             assert client.receive().startswith("40"), scheme
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://example.com", True),
+        ("https://example.com:443", True),
+        ("HTTPS://Example.COM", True),
+        ("https://example.com.", True),
+        ("http://plain.example:8000", True),
+        ("https://a.shop.example", True),
+        ("https://a.b.shop.example:443", True),
+        ("http://[::1]:81", True),
+        ("http://[0:0::1]:81", True),
+        (None, True),
+        ("http://example.com", False),
+        ("https://example.com:8443", False),
+        ("https://example.com:44300000", False),
+        ("https://example.com:", False),
+        ("https://shop.example", False),
+        ("https://a.shop.example:8443", False),
+        ("http://a.shop.example", False),
+        ("https://evil-shop.example", False),
+        ("https://.shop.example", False),
+        ("https://*.shop.example", False),
+        ("https://a.shop.example.evil.example", False),
+        ("https://example.com.evil.example", False),
+        ("https://example.com@evil.example", False),
+        ("https://user@example.com", False),
+        ("https://user:x@example.com", False),
+        ("https://example.com/", False),
+        ("https://example.com..", False),
+        ("https://example.com\\.evil.example", False),
+        ("https://example.com evil", False),
+        ("https://example.com,https://evil.example", False),
+        ("https://ex\xe4mple.com", False),
+        ("https://xn--exmple-cua.com", False),
+        ("https://\uff45xample.com", False),
+        ("https://evil.example#.shop.example", False),
+        ("http://plain.example", False),
+        ("http://relay.example", False),
+        ("file://", False),
+        ("null", False),
+        ("", False),
+        ("*", False),
+    ],
+)
+def test_listed_origins_are_those_and_no_others(origin, allowed):
+    assert allows(origin, LISTED) == allowed
+
+
+def test_the_kinds_of_origins_do_what_they_say():
+    assert allows("http://relay.example:81", "same-host") and not allows("https://example.com", "same-host")
+    assert allows("http://relay.example:81", "same-host, " + LISTED) and allows(
+        "https://example.com", "same-host, " + LISTED
+    )
+    assert not allows("null", "same-host, " + LISTED)
+    assert all(allows(origin, "*") for origin in ("null", "https://anything.example", None))
+    with pytest.raises(SettingsError, match="origins"):
+        settings_of(origins="https://ex\xe4mple.com")
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "*, https://a.example",
+        "https://a.example *",
+        "same-host, *",
+        "*,*",
+        "* *",
+        "http://*",
+        "https://*",
+        "**",
+        "*:80",
+    ],
+)
+def test_a_star_among_other_origins_is_refused(origins):
+    """It would allow all websites, and bypass the check below, which looks for a star alone."""
+    with pytest.raises(SettingsError, match="or \\* alone"):
+        settings_of(origins=origins)
+
+
+@pytest.mark.parametrize("setting", [{"id_cookie": "PHPSESSID"}, {"auth_url": "http://127.0.0.1/ids.php"}])
+def test_all_websites_may_not_connect_if_cookies_identify_visitors(setting):
+    (name,) = setting
+    for origins in ("*", " * ", "*,"):
+        with pytest.raises(SettingsError, match=rf"{name} cannot be together"):
+            settings_of(origins=origins, **setting)
+    assert settings_of(origins="https://a.example", **setting).origins == ("https://a.example",)
+    assert settings_of(**setting) and settings_of(origins="*")

@@ -9,15 +9,11 @@ import subprocess
 import time
 
 import pytest
-from conftest import ROOT, need, wait_for
+from conftest import ROOT, need
 
-from pushrelay.access.tokens import Patterns, Rights, Tokens, sign
+from pushrelay.access.tokens import Patterns, Tokens, sign
 from pushrelay.errors import Refused
-from pushrelay.register.expiry import SWEEP_AT, Expiries
-from pushrelay.register.socket_state import SocketState
 from pushrelay.settings import Settings
-from pushrelay.store import open_broker
-from pushrelay.store.maintenance import Maintenance
 
 SECRET = "the-first-secret-of-this-relay-0123456789"
 OTHER = "another-secret-0123456789-0123456789-0123"
@@ -177,52 +173,6 @@ def test_while_secrets_change_the_old_and_the_new_are_good():
     assert read(sign(GOOD, OTHER), SECRET, OTHER) and read(sign(GOOD, SECRET), SECRET, OTHER)
     assert refusal(sign(GOOD, "a third secret " * 3), SECRET, OTHER) == "invalid_token"
     assert refusal(sign(GOOD, SECRET), OTHER) == "invalid_token"
-
-
-def test_registering_in_a_loop_grows_nothing():
-    gone = set()
-    expiries = Expiries(lambda holder, rooms: None, lambda sid: sid not in gone)
-    holder = SocketState("s")
-    for n in range(5000):
-        expiries.set_expiry(holder, ["to:a"], LATER + n % 7)
-        expiries.grant(holder, Rights(Patterns(["a"]), Patterns([]), LATER + n % 5))
-        expiries.forget(holder, "to:a")
-    assert len(expiries) < 3
-    for n in range(5000):  # and the entries of those that left do not pile up until their time
-        expiries.set_expiry(SocketState(f"s{n}"), ["to:a"], LATER)
-        gone.add(f"s{n}")
-    assert len(expiries) <= SWEEP_AT + 1
-
-
-def test_a_room_that_was_entered_again_and_left_leaves_nothing_behind():
-    holder = SocketState("s")
-    for n in range(100):
-        holder.entered("first", "epoch", 0)
-        holder.entered(f"to:{n}", "epoch", 5)
-        holder.left("first")
-        holder.entered(f"to:{n}", "epoch", 3)
-        assert holder.delivered_since(f"to:{n}", "epoch") == 3
-        holder.left(f"to:{n}")
-        assert holder.delivered_since(f"to:{n}", "epoch") is None
-    assert not holder._others
-
-
-def test_a_failure_ends_neither_the_upkeep_nor_a_time_that_is_to_be_kept(caplog):
-    failures = [KeyError("/")]
-
-    def is_there(sid):
-        if failures:
-            raise failures.pop()
-        return True
-
-    left = []
-    expiries = Expiries(lambda holder, rooms: left.extend(rooms), is_there)
-    expiries.set_expiry(SocketState("s"), ["to:a"], 1.0)
-    maintenance = Maintenance(open_broker("memory:", lambda *_: 0), lambda: expiries.end_due(2.0))
-    maintenance.start()
-    wait_for(lambda: left == ["to:a"], "the end of it", 5)
-    maintenance.close()
-    assert "maintenance failed" in caplog.text
 
 
 # On a relay.

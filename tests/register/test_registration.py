@@ -13,7 +13,6 @@ from desk import SECRET, Desk
 from pushrelay.access.tokens import sign
 from pushrelay.errors import StoreError
 from pushrelay.register import registration as registering
-from pushrelay.register.socket_state import SocketState
 from pushrelay.settings import Settings
 from pushrelay.store import dispatch, replay
 from pushrelay.store.dispatch import LIVE_QUEUE_BYTES, LiveQueue, Pending
@@ -644,11 +643,3 @@ def test_what_a_newcomer_is_yet_to_be_sent_is_bounded_also_after_it_was_given_ba
         size += 1000
         live_queue.put_back(live_queue.take())
     assert live_queue.overflowed and size <= LIVE_QUEUE_BYTES and not live_queue.items
-
-
-def test_what_a_socket_was_handed_of_an_earlier_epoch_counts_for_none_later():
-    holder = SocketState("sid")
-    holder.entered("42", "before", 5)
-    assert (holder.delivered_since("42", "before"), holder.delivered_since("42", "after")) == (5, None)
-    holder.entered("43", "after", 1)
-    assert (holder.delivered_since("42", "after"), holder.delivered_since("43", "after")) == (None, 1)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from pushrelay.access.cookies import cookie_value
 from pushrelay.access.tokens import sign
 from pushrelay.errors import Refused
 from pushrelay.register.subscription import subscriptions_of
@@ -22,32 +21,6 @@ def relay(relay_with):
 
 def browser_of(connect, relay, session, **options):
     return connect(relay.url, headers={"Cookie": f"lang=de; PHPSESSID={session}"}, **options)
-
-
-@pytest.mark.parametrize(
-    ("header", "value"),
-    [
-        ("PHPSESSID=a", "a"),
-        ("x=1; PHPSESSID=a;y=2", "a"),
-        ("PHPSESSID=a; PHPSESSID=b", "a"),
-        ("XPHPSESSID=b; phpsessid=c; PHPSESSID=a", "a"),
-        ("PHPSESSID=a=b", "a=b"),
-        ("PHPSESSID=a%20%C3%BC+b", "a ü+b"),
-        ("PHPSESSID=a%zz", "a%zz"),
-        ("PHPSESSID=\xc3\xbc", "ü"),
-        ("PHPSESSID=", ""),
-        ("PHPSESSID", ""),
-        ("x=PHPSESSID=a", ""),
-        ("", ""),
-    ],
-)
-def test_the_cookie_is_read_as_php_reads_it(header, value):
-    assert cookie_value(header, "PHPSESSID") == value
-
-
-def test_a_cookie_that_is_no_text_is_refused():
-    with pytest.raises(Refused):
-        cookie_value("PHPSESSID=%ff", "PHPSESSID")
 
 
 @pytest.mark.parametrize("guard", [{"secret": (SECRET,)}, {"auth_url": "http://127.0.0.1/ids.php"}])

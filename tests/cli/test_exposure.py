@@ -1,0 +1,79 @@
+"""The report at the start: what is open to whom, and which settings are risky."""
+
+import os
+
+import pytest
+
+from pushrelay.cli.exposure import open_to, warnings
+from pushrelay.settings import load
+
+WEB, SHOP = "the-key-of-the-website", "the-key-of-the-web-shop"
+KEYS = f"web:{WEB}, shop:{SHOP}"
+LONG = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
+
+
+def settings_of(**settings):
+    return load({"RELAY_CONFIG": os.devnull}, settings)
+
+
+def said(**settings):
+    lines = open_to(settings_of(**settings))
+    assert len(lines) == 5
+    return "\n".join(lines)
+
+
+def test_the_five_lines_are_true_of_every_setting():
+    usual = said()
+    assert "not through a proxy" in usual and "key" not in usual and "nobody (setting socket_push)" in usual
+    assert "any id" in usual and "own, on any port" in usual and "127.0.0.1: this machine" in usual
+    keyed = said(push_keys=KEYS, push_rate="7")
+    assert "web, shop, 7 a second" in keyed and WEB not in keyed and SHOP not in keyed
+    assert "10.0.0.0/8, ::1" in said(trusted_proxies="10.0.0.0/8, ::1")
+    assert "any page" in said(socket_push="yes", secret="x" * 40)
+    token = said(secret="x" * 40)
+    assert "pages whose token says to which" in token and "any id" not in token and "xxx" not in token
+    assert "PHPSESSID" in said(id_cookie="PHPSESSID")
+    asked = said(auth_url="http://127.0.0.1/ids.php?key=hidden", secret="x" * 40)
+    assert "http://127.0.0.1/ids.php" in asked and "hidden" not in asked
+    assert "pages whose token or answer of auth_url says to which" in asked
+    assert "pages of https://a.example" in said(origins="https://a.example")
+    assert "own, on any port; pages of https://a.example" in said(origins="same-host, https://a.example")
+    assert "any website" in said(origins="*")
+    assert "for everybody" in said(demo="yes") and "demo page is for this machine" in usual
+    assert "other machines" in said(host="0.0.0.0") and "not push" in said(host="::")
+    assert "push with a key" in said(host="0.0.0.0", push_keys=KEYS)
+    assert "this file" in said(host="unix:/run/relay.sock")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"host": "0.0.0.0"}, ["register any id", "set secret, id_cookie or auth_url"]),
+        ({"host": "0.0.0.0", "socket_push": "yes", "secret": LONG}, ["socket_push"]),
+        ({"secret": "x" * 31}, ["31 bytes", "7518"]),
+        ({"secret": "x" * 40 + ", " + "y" * 8}, ["8 bytes"]),
+        ({"push_keys": "long:" + "x" * 20 + ", web:" + "y" * 19}, ["make web in push_keys"]),
+        ({"origins": "*"}, ["origins = *"]),
+        ({"trusted_proxies": "127.0.0.1"}, ["register any id", "set secret, id_cookie or auth_url"]),
+        ({"trusted_proxies": "0.0.0.0/1, 128.0.0.0/1", "secret": LONG}, ["trusted_proxies"]),
+        ({"trusted_proxies": "::/0", "secret": LONG}, ["trusted_proxies"]),
+        ({"auth_url": "http://php.example/ids"}, ["auth_url", "https://"]),
+    ],
+)
+def test_what_is_unwise_is_said_with_what_to_do(settings, words):
+    (line,) = warnings(settings_of(**settings))
+    assert line.startswith("warning: ") and all(word in line for word in words)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"host": "unix:/run/relay.sock", "socket_push": "yes"},
+        {"host": "0.0.0.0", "id_cookie": "PHPSESSID", "push_keys": KEYS, "trusted_proxies": "10.0.0.0/8"},
+        {"host": "0.0.0.0", "auth_url": "http://127.0.0.1/ids"},
+        {"host": "::", "secret": "äöüß€ÄÖÜéèêñõçåø", "auth_url": "https://php.example/ids"},
+    ],
+)
+def test_nobody_is_warned_for_nothing(settings):
+    assert warnings(settings_of(**settings)) == []
