@@ -2,11 +2,14 @@
 
 import contextlib
 import io
+import os
 import re
+import signal
 import subprocess
 import sys
 
-from conftest import DEADLINE, ROOT, clean_environ
+from conftest import DEADLINE, ROOT, clean_environ, wait_for
+from fronts import connects
 
 from pushrelay.cli.commands import run
 
@@ -69,3 +72,28 @@ class Inside(Examination):
     @property
     def text(self):
         return " ".join(self.said.split())
+
+
+@contextlib.contextmanager
+def running(port, script, folder, **process):
+    """A relay that a line of shell starts."""
+    log = folder / "log"
+    with log.open("wb") as output:
+        command = ["sh", "-c", script]
+        started = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=folder, env=clean_environ(), start_new_session=True, **process
+        )
+    try:
+        wait_for(lambda: b"serves on" in log.read_bytes() or started.poll() is not None, "the start")
+        yield
+    finally:
+        os.killpg(started.pid, signal.SIGTERM)
+        started.wait(DEADLINE)
+        # The shell is gone before what it has started.
+        wait_for(lambda: not connects(("127.0.0.1", port)), "the port to be free")
+
+
+def doctor(*arguments):
+    command = [sys.executable, str(ROOT / "relay.py"), "doctor", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, env=clean_environ(), timeout=DEADLINE * 2)
+    return " ".join(ran.stdout.split())

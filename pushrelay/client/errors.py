@@ -46,6 +46,6 @@ def client_errors(timeout: float) -> Iterator[None]:
     except ProtocolError:
         raise ClientError("the server does not follow the WebSocket protocol") from None
     except UnicodeError:
-        raise ClientError("no host can have this name") from None
+        raise ClientError("there is no host of this name") from None
     except OSError as error:
         raise ClientError(error.strerror or str(error)) from None

@@ -8,6 +8,8 @@ import pytest
 from conftest import DEADLINE, ROOT, clean_environ
 from terminal import run
 
+from pushrelay.cli.commands import missing_module
+
 SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
 
 
@@ -54,3 +56,8 @@ def test_each_command_ends_quietly_when_nobody_reads_what_it_prints(relay, comma
             arguments, stdout=nobody, stderr=subprocess.PIPE, text=True, env=clean_environ(), timeout=DEADLINE
         )
     assert (ran.returncode, ran.stderr) == (141, "")
+
+
+def test_a_module_of_pythons_own_is_not_installed_with_pip():
+    assert "pip" not in missing_module("resource") and "pip" not in missing_module("xml.sax")
+    assert "pip install" in missing_module("wsproto")

@@ -3,17 +3,13 @@
 import contextlib
 import os
 import re
-import resource
 import signal
 import subprocess
-import sys
 
 import pytest
-from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, wait_for
+from conftest import DEADLINE, Relay, clean_environ, fds, free_port, wait_for
 from examination import DOCTOR, Examination, settings_of
-from fronts import HOST, Apache, Nginx, connects
-
-from pushrelay.cli.doctor.entrance import about_tls
+from fronts import HOST, Apache, Nginx
 
 PATH = "/relay/"
 
@@ -248,21 +244,6 @@ def test_all_is_well_behind_the_shipped_nginx(quiet, certificate, php_fpm):
         through(nginx, scheme="http").is_well()
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "CA cert does not include key usage extension",
-        "Missing Authority Key Identifier",
-        "Missing Subject Key Identifier",
-    ],
-)
-def test_a_certificate_that_only_newer_pythons_refuse_is_explained(said):
-    (advice,) = about_tls(f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {said} (_ssl.c:1020)")
-    assert "3.13" in advice.sentence and any("keyCertSign" in line for line in advice.lines)
-    (other,) = about_tls("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer")
-    assert "--ca FILE" in other.sentence
-
-
 def test_a_certificate_that_browsers_would_not_take_is_found(shipped, certificate):
     through(shipped).failed_once("TLS", "unable to get local issuer certificate")
     through(shipped, f"--ca={certificate.ca}", host="localhost").failed_once("TLS", "mismatch")
@@ -339,51 +320,6 @@ def test_a_page_elsewhere_that_is_refused_may_connect_once_the_advice_is_followe
     Examination(*ask).is_well()
 
 
-def test_a_relay_that_is_down_is_started_by_the_line_that_is_said(tmp_path):
-    port = free_port()
-    flags = [f"--port={port}", "--broker=memory:", "--max-connections=1000"]
-    ((_, lines),) = Examination(*flags).failed_once("the relay", "not running")
-    with running(port, "\n".join(lines), tmp_path):
-        Examination(*flags).is_well()
-
-
-@contextlib.contextmanager
-def running(port, script, folder, **process):
-    """A relay that a line of shell starts."""
-    log = folder / "log"
-    with log.open("wb") as output:
-        command = ["sh", "-c", script]
-        started = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=folder, env=clean_environ(), start_new_session=True, **process
-        )
-    try:
-        wait_for(lambda: b"serves on" in log.read_bytes() or started.poll() is not None, "the start")
-        yield
-    finally:
-        os.killpg(started.pid, signal.SIGTERM)
-        started.wait(DEADLINE)
-        # The shell is gone before what it has started.
-        wait_for(lambda: not connects(("127.0.0.1", port)), "the port to be free")
-
-
-def test_a_limit_of_open_files_that_is_too_low_is_found_and_each_advice_helps(tmp_path):
-    def limited():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
-
-    port = free_port()
-    flags = [f"--port={port}", "--broker=memory:"]
-    start = f"{sys.executable} {ROOT / 'relay.py'} {' '.join(flags)} --max-connections=1000"
-    with running(port, start, tmp_path, preexec_fn=limited):
-        advice = Examination(*flags, "--max-connections=1000").failed_once("open files", "600", "too low")
-    assert [lines[0].split()[0] for _, lines in advice][0] == "LimitNOFILE=1288"
-    _, ulimit, fewer = [lines[0] for _, lines in advice]
-    with running(port, f"{start} --{fewer.replace(' ', '').replace('_', '-')}", tmp_path, preexec_fn=limited):
-        Examination(*flags, f"--{fewer.replace(' ', '')}").is_well()
-    # Not from the low limit: to raise it is for who may.
-    with running(port, f"{ulimit}\n{start}", tmp_path):
-        Examination(*flags, "--max-connections=1000").is_well()
-
-
 def test_all_is_well_directly_on_both_servers_and_nothing_is_left_behind(relay):
     Examination(*settings_of(relay)).is_well()
     before = fds(relay)  # a relay opens things of its own for its first clients
@@ -411,16 +347,6 @@ def test_it_says_what_it_cannot_try_where_only_visitors_register(start_own):
     examination = Examination(f"{relay.url}/", "--quick", *settings_of(relay))
     examination.is_well()
     assert "only your visitors can" in examination.said and "a push is taken" in examination.said
-
-
-def test_it_tells_that_the_relay_was_started_with_other_settings(start_own, tmp_path):
-    file = tmp_path / "my.ini"
-    file.write_text("[relay]\n")
-    relay = start_own(config=file)
-    told = settings_of(relay)
-    assert "other" not in Examination(*told).said
-    said = Examination(*(flag for flag in told if "--config" not in flag)).said
-    assert f"            --config {file}\n" in said and "All is well" not in said
 
 
 def test_it_finds_the_relay_on_a_unix_socket_below_a_path(start_own, tmp_path):
@@ -459,51 +385,6 @@ def test_a_health_check_that_another_program_answers_is_not_the_relays(serve):
     Examination(*flags).failed_once("the relay", "takes no pushes")
 
 
-def test_a_store_in_trouble_is_told(tmp_path):
-    folder = tmp_path / "gone"
-    flags = (f"--port={free_port()}", f"--broker=sqlite:{folder}/relay.db", "--max-connections=1000")
-    examination = Examination(*flags)
-    assert "there is no folder" in examination.failures[0]
-    (_, (line,)) = examination.advice[0]
-    subprocess.run(["sh", "-c", line], check=True)
-    Examination(*flags).failed_once("not running")
-
-
-def test_settings_that_are_not_sound_are_told_with_their_sentence(tmp_path):
-    file = tmp_path / "my.ini"
-    file.write_text("[relay]\nprot = 80\n")
-    Examination(f"--config={file}").failed_once("settings", "did you mean port")
-
-
-@pytest.mark.parametrize(
-    ("told", "words"),
-    [
-        ({"push_keys": "web:changeme1"}, ("push_keys", "web", "guessed")),
-        ({"secret": "password1234"}, ("secret", "12 bytes")),
-        ({"secret": "abababababababababababababababababab"}, ("secret",)),
-    ],
-)
-def test_keys_and_secrets_that_can_be_guessed_fail_and_what_the_advice_makes_does_not(tmp_path, told, words):
-    ((name, value),) = told.items()
-    flags = (f"--port={free_port()}", "--broker=memory:", "--max-connections=1000")
-    examination = Examination(*flags, f"--{name}={value}")
-    assert all(word in examination.failures[0] for word in words), examination.said
-    assert value.rpartition(":")[2] not in examination.said
-    (_, (line,)) = examination.advice[0]
-    made = subprocess.run(["sh", "-c", line], check=True, capture_output=True, text=True).stdout.strip()
-    file = tmp_path / "my.ini"
-    file.write_text(f"[relay]\n{name} = {made}\n")
-    file.chmod(0o644)
-    examination = Examination(*flags, f"--config={file}")
-    examination.failed_once("not running")
-    assert "every user of this machine can read" in examination.said.replace("\n      ", " ")
-
-
-def test_a_key_that_the_start_calls_short_is_short_for_the_doctor():
-    examination = Examination(f"--port={free_port()}", "--broker=memory:", "--push-keys=web:7gqT-zLw2_xRb9Vn1")
-    assert "warn  push_keys: the key web has 17 characters" in examination.said
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -533,11 +414,3 @@ def test_ctrl_c_ends_it_at_once_also_while_it_waits_for_the_ping(start_own):
             assert doctor.wait(DEADLINE) == 130 and doctor.stderr.read() == b""
         finally:
             doctor.kill()
-
-
-def test_packages_that_are_missing_are_told_with_the_line_that_installs_them():
-    # -S leaves the site-packages out, as in a Python where nothing was installed.
-    command = [sys.executable, "-S", *DOCTOR[1:]]
-    ran = subprocess.run(command, capture_output=True, text=True, env={**clean_environ(), "PYTHONPATH": ""})
-    assert ran.returncode == 1 and "Traceback" not in ran.stderr
-    assert "simple-websocket is missing" in ran.stdout.replace("\n      ", " ") and "-m pip install -r" in ran.stdout

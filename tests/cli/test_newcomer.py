@@ -4,22 +4,19 @@ import base64
 import contextlib
 import io
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
+from conftest import DEADLINE, ROOT, own_only
+from examination import doctor
 from misfront import Misfront, page
 
 from pushrelay.access.auth_requests import Visitor
 from pushrelay.access.auth_site import AuthSite
 from pushrelay.cli.commands import run
-from pushrelay.cli.doctor import process, public
-from pushrelay.cli.doctor.machine import closed_to_others
+from pushrelay.cli.doctor import public
 from pushrelay.engine.errors import origin_message
 from pushrelay.errors import Refused
 from pushrelay.names import destinations_of
@@ -97,33 +94,10 @@ def test_https_to_the_relays_own_port_is_called_so(relay, version):
 # The doctor.
 
 
-def doctor(*arguments):
-    command = [sys.executable, str(ROOT / "relay.py"), "doctor", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, env=clean_environ(), timeout=DEADLINE * 2)
-    return " ".join(ran.stdout.split())
-
-
 @own_only
 def test_the_relays_own_port_that_other_machines_do_not_reach_leads_to_the_setting_host(relay):
     said = doctor("--port", str(relay.port), "--quick", f"http://127.0.0.2:{relay.port}/")
     assert "it listens on this machine only (127.0.0.1)" in said and "host = 0.0.0.0" in said, said
-
-
-def test_a_relay_that_runs_with_other_flags_leads_to_the_same_flags(tmp_path):
-    flags = ["--port", "0", "--broker", "memory:", "--drain-spread", "0.017"]
-    script = str(ROOT / "relay.py")
-    command = [sys.executable, script, *flags, "--push-keys", "web:not-for-the-eyes-of-others"]
-    with (tmp_path / "log").open("wb") as log:
-        relay = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), stdout=log, stderr=log)
-    try:
-        wait_for(lambda: tuple(command[2:]) in [words for _, words in process.started_from(ROOT / "relay.py")], "it")
-        said = doctor("--port", "1")
-        assert "for the relay that runs with these flags, run the doctor with them: " in said, said
-        assert "with them: --port=0 --broker=memory: '--push-keys=…' --drain-spread=0.017" in said, said
-        assert "not-for-the-eyes" not in said and "Start it:" in said
-    finally:
-        relay.terminate()
-        relay.wait(DEADLINE)
 
 
 # PHP.
@@ -195,20 +169,6 @@ def test_a_page_that_auth_url_denies_learns_which_cookies_it_judged_by(denying, 
 def test_https_at_the_relays_own_port_leads_the_doctor_to_an_address_of_the_site(relay):
     said = doctor("--port", str(relay.port), "--quick", "--insecure", f"https://127.0.0.1:{relay.port}/")
     assert f"Port {relay.port} is the relay's own, which takes http. For https" in said, said
-
-
-def test_a_folder_that_a_web_server_may_not_enter_is_found(tmp_path):
-    file = tmp_path / "home" / "relay" / "relay.js"
-    file.parent.mkdir(parents=True)
-    file.write_text("")
-    for each in (tmp_path, *list(tmp_path.parents)[:-1]):
-        if each.stat().st_uid == os.getuid() and not each.stat().st_mode & 0o001:
-            each.chmod(0o711)
-    assert closed_to_others(file) is None
-    file.chmod(0o640)
-    assert closed_to_others(file) == file
-    (tmp_path / "home").chmod(0o700)
-    assert closed_to_others(file) == tmp_path / "home"
 
 
 @own_only

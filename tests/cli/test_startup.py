@@ -1,7 +1,6 @@
 """Starting and stopping: what `python relay.py` says, and what makes it stop with a sentence instead."""
 
 import ctypes
-import json
 import os
 import pathlib
 import signal
@@ -14,8 +13,6 @@ import pytest
 from conftest import DEADLINE, ROOT, clean_environ, free_port, own_only, wait_for
 from starting import assert_stops_with_a_sentence, run
 
-import pushrelay
-from pushrelay.cli.flags import parse_flags
 from pushrelay.settings import TABLE, SettingsError, load
 
 
@@ -137,13 +134,6 @@ def test_every_setting_has_its_default_when_nothing_is_said(tmp_path):
     assert {setting.name: getattr(settings, setting.name) for setting in TABLE} == {s.name: s.default for s in TABLE}
 
 
-def test_settings_that_do_not_exist_are_refused_in_every_spelling():
-    with pytest.raises(SettingsError, match="no setting called nothing"):
-        parse_flags(["--nothing=1"])
-    with pytest.raises(SettingsError, match="must be"):
-        load({}, {"port": "٨٠"})
-
-
 @pytest.mark.parametrize("name", ["secret", "push_keys"])
 @pytest.mark.parametrize("value", ["hushhh", "hushhh, another-one-that-is-long", "web:hush hh", "hushhh\xe9"])
 def test_a_secret_that_is_wrong_is_never_written_into_the_error(tmp_path, name, value):
@@ -157,21 +147,6 @@ def test_a_secret_that_is_wrong_is_never_written_into_the_error(tmp_path, name, 
         with pytest.raises(SettingsError, match=f"{name}.* must be") as error:
             load({"RELAY_CONFIG": os.devnull, **environ}, flags)
         assert "hush" not in str(error.value)
-
-
-def test_help_lists_every_setting():
-    ran = run("--help")
-    assert ran.returncode == 0
-    for setting in TABLE:
-        assert f"--{setting.name.replace('_', '-')}" in ran.stdout
-
-
-def test_version_prints_the_version_of_the_package():
-    ran = run("--version")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"relay {pushrelay.__version__}\n", "")
-    php = json.loads((ROOT / "php/composer.json").read_text())
-    assert php["version"] == pushrelay.__version__
-    assert f"\n## {pushrelay.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_check_says_what_is_open_to_whom_and_starts_nothing():

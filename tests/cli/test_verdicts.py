@@ -1,30 +1,19 @@
 """The doctor names what is wrong by the status and by who answered, and advises nothing that is there already."""
 
 import contextlib
-import io
 import itertools
 import os
 import re
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import ROOT, Relay, clean_environ, free_port
+from conftest import Relay, free_port
 from examination import Inside, settings_of
 from misfront import Misfront, answer, page
 
-from pushrelay.cli.commands import missing_module
 from pushrelay.cli.doctor import hops
-from pushrelay.cli.doctor.entrance import about_tls
-from pushrelay.cli.doctor.machine import files
-from pushrelay.cli.doctor.process import Process
-from pushrelay.cli.doctor.proxies import Way, passing_on
-from pushrelay.cli.doctor.report import Report
-from pushrelay.client.address import address_of
 from pushrelay.client.dialer import Dialer
-from pushrelay.settings import Settings
 
 SECRET = "k7k7k7k7-5tgb6yhn7ujm8ik9-0oljnbhzgvfc"
 
@@ -393,11 +382,6 @@ def test_a_file_that_was_changed_after_the_start_is_named(start, tmp_path):
     assert f"{file} was changed after the relay was started" in Inside(*settings_of(relay)).text
 
 
-def test_a_server_that_speaks_http_2_only_is_named():
-    (advice,) = about_tls("TLS failed: TLSV1_ALERT_NO_APPLICATION_PROTOCOL")
-    assert "HTTP/2 only" in advice.sentence and advice.lines == ("Protocols h2 http/1.1",)
-
-
 # No answer.
 
 
@@ -476,32 +460,6 @@ def test_strangers_are_refused_where_ids_are_guarded(front, start):
 # This machine.
 
 
-def test_a_system_without_limits_on_files_is_examined_all_the_same(relay):
-    script = (
-        "import sys; sys.modules['resource'] = None; sys.argv[:1] = []; sys.path.insert(0, '.');"
-        "from pushrelay.cli.commands import run; sys.exit(run(sys.argv))"
-    )
-    command = [sys.executable, "-c", script, "doctor", *settings_of(relay)]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=clean_environ())
-    assert ran.returncode == 0 and "a push arrives" in ran.stdout, ran.stdout + ran.stderr
-
-
-def test_a_module_of_pythons_own_is_not_installed_with_pip():
-    assert "pip" not in missing_module("resource") and "pip" not in missing_module("xml.sax")
-    assert "pip install" in missing_module("wsproto")
-
-
-@pytest.mark.parametrize(("limit", "word"), [(20_000, "ok"), (9_000, "FAIL"), (12_000, "ok")])
-def test_a_usual_limit_of_open_files_is_no_warning_on_every_run(limit, word):
-    process = Process(1, limit, None, "", "")
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        files(Report(), Settings(), process)
-    assert said.getvalue().startswith(word)
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        files(Report(), Settings(max_connections=20_001), process)  # a number that somebody set is reported
-    assert said.getvalue()[:4] in ("warn", "FAIL")
-
-
 def test_auth_url_is_asked_also_if_the_relay_is_down(front):
     front.fault = for_all(page("404 Not Found", "Another shop"))
     url = f"http://127.0.0.1:{front.port}/relay-auth.php"
@@ -511,18 +469,3 @@ def test_auth_url_is_asked_also_if_the_relay_is_down(front):
 
 
 # The lines.
-
-
-def test_the_doctors_lines_are_those_of_the_shipped_files_and_of_the_docs():
-    way = Way("Apache", address_of("http://shop.test/relay/"), address_of("http://127.0.0.1:8080/"), 45)
-    lines = [line for line in passing_on(way)[0].lines if line.startswith("ProxyPass ")]
-    for name in ("deploy/apache-relay.conf", "docs/apache.md", "README.md"):
-        text = (ROOT / name).read_text()
-        assert all(line in text for line in lines if "socket.io" in line), name
-    assert all("timeout=60" in line for line in lines)
-    nginx = passing_on(way._replace(proxy="nginx"))[0].lines
-    shipped = (ROOT / "deploy/nginx-relay-location.conf").read_text()
-    own = [line for line in nginx if "proxy_pass " not in line and "Connection" not in line]
-    assert all(line in shipped for line in own) and "  proxy_buffering off;" in nginx
-    slow = "\n".join(passing_on(way._replace(ping_seconds=100.0, proxy=""))[0].lines)
-    assert "timeout=115" in slow and "timeout=60" not in slow

@@ -11,7 +11,6 @@ import pytest
 from conftest import DEADLINE, need, own_only, wait_for
 
 from pushrelay.access.tokens import sign
-from pushrelay.cli.banner import banner
 from pushrelay.pages.demo import demo_facts
 from pushrelay.settings import load
 
@@ -412,23 +411,6 @@ def test_people_who_may_not_see_the_demo_get_a_page_that_leads_on_and_programs_j
     links = page.eval_on_selector_all("main a", "links => links.map(link => link.href)")
     assert set(links) == {f"http://127.0.0.1:{relay.port}/?id=demo"}
     context.close()
-
-
-@pytest.mark.parametrize(
-    ("host", "settings", "expected"),
-    [
-        ("127.0.0.1", {}, ["Open http://127.0.0.1:81/?id=demo", "ssh -L 81:127.0.0.1:81 "]),
-        ("0.0.0.0", {}, ["Open http://127.0.0.1:81/?id=demo", "ssh -L 81:127.0.0.1:81 "]),
-        ("::", {"base_path": "/r"}, ["Open http://[::1]:81/r/?id=demo", "ssh -L 81:[::1]:81 "]),
-        ("0.0.0.0", {"demo": "yes"}, ["Open http://127.0.0.1:81/?id=demo", "On another machine: http://"]),
-        ("127.0.0.1", {"id_cookie": "PHPSESSID"}, ["Open http://127.0.0.1:81/?id=me", "destination=SESSION-ID"]),
-        ("192.0.2.7", {}, ["Set demo = yes", "http://192.0.2.7:81/?id=demo", "set push_keys", "Bearer KEY"]),
-        ("unix:/run/relay.sock", {}, ["curl --unix-socket /run/relay.sock ", "need a web server in front"]),
-    ],
-)
-def test_the_start_prints_an_address_that_works(host, settings, expected):
-    printed = banner(load({}, {"host": host, "broker": "memory:", **settings}), 81)
-    assert all(each in printed for each in (*expected, "Ctrl+C")), printed
 
 
 def test_a_visitor_reads_no_path_of_the_relays_machine():

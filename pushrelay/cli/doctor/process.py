@@ -1,5 +1,6 @@
 """The process that listens at the relay's address, as Linux shows it in /proc."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -96,10 +97,13 @@ def _unix_inodes(path: str) -> set[str]:
 
 
 def _open_files(folder: pathlib.Path) -> set[str]:
-    try:
-        return {os.readlink(each) for each in (folder / "fd").iterdir()}
-    except OSError:  # it belongs to another user, or has just ended
-        return set()
+    """Return the targets of a process's descriptors; none if it belongs to another user, or has just ended."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for each in (folder / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # the process has just closed it
+                found.add(os.readlink(each))
+    return found
 
 
 def _process_in(folder: pathlib.Path) -> Process:

@@ -1,0 +1,33 @@
+"""Every setting is a flag, and the help lists them all."""
+
+import json
+
+import pytest
+from conftest import ROOT
+from starting import run
+
+import pushrelay
+from pushrelay.cli.flags import parse_flags
+from pushrelay.settings import TABLE, SettingsError, load
+
+
+def test_settings_that_do_not_exist_are_refused_in_every_spelling():
+    with pytest.raises(SettingsError, match="no setting called nothing"):
+        parse_flags(["--nothing=1"])
+    with pytest.raises(SettingsError, match="must be"):
+        load({}, {"port": "٨٠"})
+
+
+def test_help_lists_every_setting():
+    ran = run("--help")
+    assert ran.returncode == 0
+    for setting in TABLE:
+        assert f"--{setting.name.replace('_', '-')}" in ran.stdout
+
+
+def test_version_prints_the_version_of_the_package():
+    ran = run("--version")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"relay {pushrelay.__version__}\n", "")
+    php = json.loads((ROOT / "php/composer.json").read_text())
+    assert php["version"] == pushrelay.__version__
+    assert f"\n## {pushrelay.__version__}" in (ROOT / "CHANGELOG.md").read_text()
