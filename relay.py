@@ -46,7 +46,7 @@ class RelayApp(Flask):
     def make_response(self, rv: Any) -> Response:
         # Here and not in an errorhandler: handlers of your own routes come first, and those routes keep Flask's errors.
         if isinstance(rv, HTTPException) and not isinstance(rv, RoutingException) and is_our_request(rv):
-            rv = refused(answers.http_error(rv))
+            rv = refused(answers.werkzeug_error(rv))
         return super().make_response(rv)
 
     def process_response(self, response: Response) -> Response:

@@ -91,8 +91,13 @@ def failure() -> Refused:
     return Refused(500, "internal_server_error", HELP[500])
 
 
-def http_error(error: HTTPException) -> Refused:
-    """Return the refusal for one of HTTP's own errors, such as 404 or 405, in the relay's words."""
-    code = error.code or 500
+def http_error(code: int, name: str = "", headers: Sequence[tuple[str, str]] = ()) -> Refused:
+    """Return the refusal for one of HTTP's own errors, such as 404, in the relay's words. `name`: its reason phrase."""
+    phrase = name or HTTPStatus(code).phrase
+    return Refused(code, phrase.lower().replace(" ", "_"), HELP.get(code, OTHER_ERROR), headers)
+
+
+def werkzeug_error(error: HTTPException) -> Refused:
+    """Return the refusal for an HTTP error that Werkzeug or Flask raised. It keeps headers such as Allow."""
     headers = [(name, value) for name, value in error.get_headers() if name != "Content-Type"]
-    return Refused(code, error.name.lower().replace(" ", "_"), HELP.get(code, OTHER_ERROR), headers)
+    return http_error(error.code or 500, error.name, headers)

@@ -10,16 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 import socketio
 from engineio.payload import Payload
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from pushrelay.answers import PRIVATE
+from pushrelay.answers import PRIVATE, http_error, refusal
 from pushrelay.engine.packet import MAX_PACKETS
-from pushrelay.errors import HELP, OTHER_ERROR
 from pushrelay.lifecycle import spread_for
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_handshake, refused_origin, refused_session, seen_as
@@ -306,14 +304,13 @@ class _RequestHandler(WSGIRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer a request that is not HTTP in JSON, as the relay answers all errors; http.server would send a page."""
-        phrase = HTTPStatus(code).phrase
-        body = json.dumps({"error": phrase.lower().replace(" ", "_"), "message": HELP.get(code, OTHER_ERROR)}).encode()
+        status, headers, body = refusal(http_error(code))
         self.close_connection = True
-        self.send_response(code, phrase)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        for header in PRIVATE:
-            self.send_header(*header)
+        if self.request_version == "HTTP/0.9":  # http.server takes garbage for it, and would send no head
+            self.request_version = "HTTP/1.0"
+        self.send_response(code, status.partition(" ")[2])
+        for name, value in (*headers, ("Content-Length", str(len(body)))):
+            self.send_header(name, value)
         self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
