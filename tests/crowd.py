@@ -1,6 +1,6 @@
-"""Thousands of clients in one process, for the tests: they register one id each and keep what they are pushed.
+"""Thousands of clients in one process, for the tests: each registers one id and keeps its pushes.
 
-All of it is asyncio on raw sockets: a client of a real library costs so much that the relay would never be busy.
+They are asyncio on raw sockets. Clients of a real library would use more CPU than the relay, which would never be busy.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Member:
         self.lost = False
         self.heard = None  # called with each push
         self.register = {"id": name}
-        self.answer = None  # to the registration
+        self.answer = None  # the answer to the registration
         self.noted = None  # called with it
         self._reader = self._writer = None
 
@@ -31,14 +31,14 @@ class Member:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
 
     def take(self, packet):
-        """Handle a Socket.IO message; pushes are kept."""
+        """Handle a Socket.IO message, and keep pushes."""
         if packet.startswith('42["push",'):
             self.got.append(json.loads(packet[2:])[1]["data"])
             if self.heard is not None:
                 self.heard(self)
 
     def _take_or_note(self, packet):
-        """The same while the answer to the registration is waited for."""
+        """Handle a message while the answer to the registration is expected."""
         if packet.startswith("431"):
             self.answer = json.loads(packet[3:])[0]
             assert self.answer["ok"], packet
@@ -88,7 +88,7 @@ class WebSocketMember(Member):
 
 
 class PollingMember(Member):
-    """Long-polls, one request after the other on one connection."""
+    """A client that long-polls, with one request after the other on one connection."""
 
     async def open(self):
         await self._connect()
@@ -114,7 +114,7 @@ class PollingMember(Member):
 
 
 class ReconnectingPollingMember(PollingMember):
-    """The same with a new connection for each request."""
+    """A client that long-polls with a new connection for each request."""
 
     async def _request(self, method, body=""):
         self.drop()
@@ -141,7 +141,7 @@ async def read_chunks(reader):
 
 
 class Pusher:
-    """Pushes on one connection."""
+    """A publisher with one connection."""
 
     async def open(self, port):
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
@@ -171,7 +171,7 @@ async def crowd(port, websockets, polling=0, polling_member=PollingMember):
         tasks = [asyncio.create_task(member.run()) for member in members]
         yield members
     finally:
-        for task in tasks:  # first: a member may be about to connect again
+        for task in tasks:  # first, because a member may be about to reconnect
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for member in members:
@@ -187,6 +187,6 @@ async def until(condition, what, deadline=60.0):
 
 
 def run(coroutine):
-    """Run it in a thread of its own: Playwright keeps an event loop in the main one once a browser was started."""
+    """Run a coroutine in a thread of its own: Playwright keeps an event loop in the main one."""
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

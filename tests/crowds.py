@@ -1,14 +1,14 @@
-"""Crowds that take all they are allowed, and what another publisher notices of them.
+"""Crowds that use all their allowance, and their effect on another publisher.
 
-    python tests/crowds.py NAME SECONDS      one crowd, for example  allowance 30
-    python tests/crowds.py all 60            all of them at once
-    python tests/crowds.py all 60 5          the same, with the crowds at nice 5
+    python tests/crowds.py NAME SECONDS     one crowd, for example allowance 30
+    python tests/crowds.py all 60           all of them at once
+    python tests/crowds.py all 60 5         the same, with the crowds at nice 5
 
-Prints the time that another publisher's pushes took, the relay's peak memory, and for each client of the crowd whether
-it got everything that was accepted ("complete"), was told that it did not ("told"), or neither ("lost").
+It prints the time that another publisher's pushes took, the relay's peak memory, and for each client of the crowd
+whether it got everything that was accepted ("complete"), was informed that it did not ("told"), or neither ("lost").
 
-Crowds run in processes of their own at the lowest priority (nice 19, unless another is given), so that they do not
-take the processor from the publisher that measures. They do take it from the relay, as visitors on this machine would.
+Crowds run in processes of their own at the lowest priority (nice 19, unless another is given), so that they do not take
+the processor from the publisher that measures. They do take it from the relay, as visitors on this machine would.
 """
 
 import asyncio
@@ -31,20 +31,20 @@ import urllib.parse
 from clients import UPGRADE, event, frame
 from conftest import Relay
 
-NEWS = "news"  # everybody holds this destination
+NEWS = "news"  # every client holds this destination
 PUSH_EVERY = 0.02  # seconds between two pushes of the publisher that measures
 NEWS_EVERY = 0.2
 EVENT_RATE = 100  # the default of max_event_rate
-MOST_MIB = 256  # what the relay may take under all crowds at once; docs/engine.md derives it
+MOST_MIB = 256  # the relay's memory under all crowds at once; docs/engine.md derives it
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class Client(asyncio.Protocol):
-    """A Socket.IO client over WebSocket that comes back when it is cut, and knows which publications it has had."""
+    """A Socket.IO client over WebSocket that reconnects, and knows which publications it has received."""
 
     def __init__(self, port, *ids, cookie="", since=None, source=None, pace=0):
         self.port, self.ids, self.cookie, self.source, self.pace = port, list(ids), cookie, source, pace
-        self.had = {each: 0 for each in ids}  # the offset up to which it has had everything
+        self.had = {each: 0 for each in ids}  # the offset up to which it has received everything
         self.since = dict(since or {})
         self.answers, self.errors, self.cut, self.gaps, self.told = 0, 0, 0, 0, 0
         self.connected, self.registered = asyncio.Event(), asyncio.Event()
@@ -70,7 +70,7 @@ class Client(asyncio.Protocol):
             self._transport.abort()
 
     def send(self, data):
-        """Send frames unless much waits already: a client of the real kind would be held up there as well."""
+        """Send frames unless many wait already, as a real client would."""
         is_open = self.connected.is_set() and not self._transport.is_closing()
         if is_open and self._transport.get_write_buffer_size() < 65536:
             self._transport.write(data)
@@ -145,7 +145,7 @@ class Client(asyncio.Protocol):
         answer = json.loads(packet[3:])[0]
         if not answer["ok"]:
             self.errors += 1
-            asyncio.get_running_loop().call_later(1, self._transport.abort)  # and come back
+            asyncio.get_running_loop().call_later(1, self._transport.abort)  # and reconnect
             return
         for each, told in answer["ids"].items():
             offset = int(told["position"].rpartition(":")[2])
@@ -169,7 +169,7 @@ class Client(asyncio.Protocol):
             self.had[each], self.since[each] = offset, f"{epoch}:{offset}"
 
     def fate(self, last):
-        """Whether it has had all up to these offsets."""
+        """Return whether it has received everything up to these offsets."""
         if self.gaps or any(self.had[each] < last.get(each, 0) for each in self.had):
             return "lost"
         return "told" if self.told else "complete"
@@ -312,13 +312,13 @@ CROWDS = {each.__name__: each for each in (allowance, registering, slow_readers,
 
 
 def run_crowd(name, port, seconds, finished, tips, results, nice):
-    """In a process of its own."""
+    """Run in a process of its own."""
     os.nice(nice)
     results[name] = asyncio.run(CROWDS[name](port, seconds, finished, tips))
 
 
 class Publisher:
-    """Pushes by form on one connection, as PHP does, and notes how long each push took."""
+    """A publisher that pushes forms on one connection, as PHP does, and records how long each took."""
 
     def __init__(self, port):
         self.port, self.took, self.late, self.tips, self.refused = port, [], [], {}, 0
@@ -339,9 +339,10 @@ class Publisher:
         return took
 
     def measure(self, seconds):
-        """Push for a time: to a destination of nobody, and now and then to the one that everybody holds.
+        """Push for a time: to a destination without clients, and now and then to the one that every client holds.
 
-        `late` is how long after it was due each push was answered: behind one that takes long, others are late, too.
+        `late` is the time from when a push was due until it was answered: if one takes long, those behind it are late
+        as well.
         """
         due, news_at = time.monotonic(), 0.0
         end = due + seconds
@@ -360,7 +361,7 @@ def quantile(times, of):
 
 
 class Site(http.server.BaseHTTPRequestHandler):
-    """PHP behind auth_url: every browser may register everything, and the answer takes 50 ms."""
+    """A site behind auth_url: every browser may register everything, and the answer takes 50 ms."""
 
     def do_GET(self):
         time.sleep(0.05)
@@ -376,13 +377,13 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 
 def memory(relay, name):
-    """A line of the relay's /proc/PID/status, in MiB."""
+    """Return a line of the relay's /proc/PID/status, in MiB."""
     lines = pathlib.Path(f"/proc/{relay.process.pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
 def fill(publisher, names):
-    """Put into the history what the crowds recover."""
+    """Fill the history that the crowds recover."""
     if "registering" in names:
         for n in range(100):
             for _ in range(100):
@@ -394,7 +395,7 @@ def fill(publisher, names):
 
 
 def run(names, seconds, folder, nice=19, **settings):
-    """Run these crowds at once against a relay of their own; returns what was measured."""
+    """Run these crowds at once against a relay of their own, and return the measurements."""
     site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     site.daemon_threads = True
     threading.Thread(target=site.serve_forever, daemon=True).start()

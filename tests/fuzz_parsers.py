@@ -1,9 +1,9 @@
-"""Feeds the parsers what coverage says is new to them. Not part of the tests; by hand, as long as one likes:
+"""Feed the parsers bytes that reach new code, guided by coverage. Not part of the tests; run it by hand:
 
     pip install atheris
     python tests/fuzz_parsers.py -max_total_time=600 -max_len=600 [CORPUS]
 
-The first byte of an input says which parser gets the rest, the second where the rest is cut. An input that breaks a
+The first byte of an input chooses the parser, the second the place at which the rest is split. An input that breaks a
 check ends the run and is kept in a file crash-*; give that file as an argument to see it again.
 """
 

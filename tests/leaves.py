@@ -1,10 +1,10 @@
-"""A check for what actions leave behind: entries in tables, places, threads and files.
+"""A check for leftovers of actions: entries in tables, slots, threads and files.
 
     with leaves_nothing(engine, manager):
         ...
 
-fails unless every table of these objects, and of all that they hold, is as empty afterwards as before. counted_relay.py
-makes the same check possible for a relay that runs.
+fails unless every table of these objects, and of everything that they hold, is as empty afterwards as before.
+counted_relay.py makes the same check possible for a running relay.
 """
 
 import collections
@@ -16,8 +16,18 @@ import queue
 from conftest import wait_for
 
 PACKAGES = ("pushrelay.", "socketio.", "engineio.")
-NUMBERS = {"_count", "used", "count", "uncommitted", "_busy", "_owed", "_bytes", "size"}  # what is held, in numbers
-# Bounded memories of headers, paths, offsets and answers that may be of use again, and threads that wait for work.
+# Attributes that count something in use.
+NUMBERS = {
+    "_count",
+    "used",
+    "count",
+    "uncommitted",
+    "_busy",
+    "_owed",
+    "_bytes",
+    "size",
+}
+# Bounded caches of headers, paths, offsets and answers, and threads that wait for work.
 CACHES = {
     "Poller._workers",
     "Poller._idle",
@@ -55,7 +65,7 @@ def census(*roots, without=()):
             path = f"{type(thing).__name__}.{name}"
             if path in CACHES or path in without:
                 continue
-            if path == "Poller._timers":  # one that was canceled holds nothing any more, and goes when it is due
+            if path == "Poller._timers":  # a canceled timer holds nothing, and is removed when it is due
                 counts[path] += sum(timer._callback is not None for _, _, timer in list(value))
             elif isinstance(value, CONTAINERS):
                 counts[path] += len(value)
@@ -80,7 +90,7 @@ def attributes(thing):
 
 
 def things_in(container):
-    """Those of our objects that a container holds, also within other containers."""
+    """Return our own objects among those that a container holds, also within other containers."""
     found = []
     values = list(container.values()) if isinstance(container, dict) else list(container)
     for value in values:
@@ -97,7 +107,7 @@ def is_ours(value):
 
 
 def open_files():
-    """Return how many files this process has open; the store's are not counted, which opens more for its readers."""
+    """Return how many files this process has open, without those of the store, which opens more for its readers."""
     targets = []
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):
@@ -107,7 +117,7 @@ def open_files():
 
 @contextlib.contextmanager
 def leaves_nothing(*parts, without=(), count=None, deadline=10.0):
-    """Fail unless the tables of these objects are no fuller than before once all has ended.
+    """Fail unless the tables of these objects are, in the end, no fuller than before.
 
     `count()` replaces the count of these tables and of this process's open files.
     """
@@ -125,5 +135,5 @@ def more(before, now):
 
 
 def counts_of(relay):
-    """The same of a relay that was started with program="tests/counted_relay.py"."""
+    """Return the counts of a relay that was started with program="tests/counted_relay.py"."""
     return json.loads(relay.request("GET", "/counts")[2])

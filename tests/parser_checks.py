@@ -1,4 +1,4 @@
-"""What holds for any bytes at all that a parser is fed; test_fuzz.py and fuzz_parsers.py find the bytes.
+"""Properties that hold for any bytes that a parser is fed. test_fuzz.py and fuzz_parsers.py generate the bytes.
 
 Each check fails by an exception that the parser does not declare, or by an AssertionError.
 """
@@ -20,14 +20,14 @@ from pushrelay.server.request_error import RequestError  # noqa: E402
 from pushrelay.server.websocket import WebSocket  # noqa: E402
 from pushrelay.settings import Settings  # noqa: E402
 
-# The header's limit is out of the way: where a header is counted, it matters how it was cut.
+# A large limit for headers, because their exact count depends on how they are split.
 LIMITS = Limits(max_header=1 << 20, max_body=4000, spill_bytes=1000)
 MESSAGE_LIMIT = 4000
 SETTINGS = Settings(max_body=4000)
 
 
 def pieces(data, cuts):
-    """The data cut before each of these positions."""
+    """Return the data, split before each of these positions."""
     edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts} - {0}), len(data)]
     return [data[start:end] for start, end in zip(edges, edges[1:], strict=False) if start < end]
 
@@ -37,7 +37,7 @@ def bytewise(data):
 
 
 def read_http(parts, remembered=None):
-    """The requests that come of it, and the status it was refused with if it was."""
+    """Return the requests in the data, and the status of its rejection, if any."""
     parser = Parser({}, {}, LIMITS, {} if remembered is None else remembered)
     refused = None
     for part in parts:
@@ -47,7 +47,7 @@ def read_http(parts, remembered=None):
             assert json.loads(error.body)["message"]
             refused = error.status
             break
-        if parser.upgrade_rest is not None:  # the rest is another protocol's
+        if parser.upgrade_rest is not None:  # the rest belongs to another protocol
             break
     return [_request(each) for each in parser.requests], refused
 
@@ -66,7 +66,7 @@ def _request(request):
 
 
 def check_http(data, cuts):
-    """However the bytes are cut, and whether or not their header was seen before: the same requests come of them."""
+    """Check that the same requests result however the bytes are split, and whether or not their header is known."""
     whole = read_http([data])
     assert read_http(pieces(data, cuts)) == whole
     assert read_http(bytewise(data)) == whole
@@ -87,14 +87,14 @@ def read_websocket(parts):
 
 
 def check_websocket(data, cuts):
-    """However the bytes are cut, the same messages, pongs and close code come of them."""
+    """Check that the same messages, pongs and close code result however the bytes are split."""
     whole = read_websocket([data])
     assert read_websocket(pieces(data, cuts)) == whole
     assert read_websocket(bytewise(data)) == whole
 
 
 def check_payload(data):
-    """A polling payload is refused by a ValueError, or its packets are read to the end."""
+    """Check that a polling payload raises ValueError, or that its packets can be read to the end."""
     try:
         packets = split_payload(data)
     except ValueError:
@@ -104,7 +104,7 @@ def check_payload(data):
 
 
 def check_packet(data):
-    """A Socket.IO packet is one that a client may send, or has a refusal."""
+    """Check that a Socket.IO packet is one that clients may send, or has a refusal."""
     packet = Packet(encoded_packet=data)
     if packet.refusal is not None:
         assert packet.packet_type == 2 and packet.data[0] == INVALID and all(packet.refusal)
@@ -119,7 +119,7 @@ def check_packet(data):
 
 
 def check_push(data, content_type):
-    """A push is refused in words, or it can be sent to browsers just as it was read."""
+    """Check that a push is refused with a reason, or can be sent to browsers just as it was read."""
     environ = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": str(len(data)), "wsgi.input": io.BytesIO(data)}
     try:
         read = read_pushes(environ, SETTINGS)

@@ -1,9 +1,9 @@
-"""The relay under everything at once, for long: python tests/soak.py [MINUTES [CLIENTS]]; 30 and 2,000 unless told.
+"""The relay under every kind of load at once, for a long time: python tests/soak.py [MINUTES [CLIENTS]]
 
-Clients come, stay for seconds or minutes, and go in every way there is; tokens expire; programs push with and without
-keys, well and badly; some clients mean harm; another program locks the store now and then. Each minute a line tells
-what the relay's process holds. It ends with code 1 where that has grown, or where a client was sent something twice,
-out of order, or not at all.
+The defaults are 30 minutes and 2,000 clients. Clients come, stay for seconds or minutes, and leave in every possible
+way; tokens expire; programs push with and without keys, correctly and not; some clients attack; another program locks
+the store now and then. Each minute a line shows what the relay's process holds. The exit code is 1 if that has grown,
+or if a client received something twice, out of order, or not at all.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ SETTINGS = {
 
 
 def token(name, seconds):
-    """A token that lets its bearer register one id for so long."""
+    """Return a token that lets its bearer register one id for `seconds`."""
     part = lambda value: base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")  # noqa: E731
     signed = part({"alg": "HS256", "typ": "JWT"}) + b"." + part({"ids": [name], "exp": time.time() + seconds})
     signature = hmac.digest(SECRET.encode(), signed, hashlib.sha256)
@@ -54,11 +54,11 @@ def token(name, seconds):
 
 
 class Tally:
-    """What has happened so far."""
+    """The events so far."""
 
     def __init__(self):
         self.counts = collections.Counter()
-        self.wrong = []  # what must not happen, in words
+        self.wrong = []  # failures, in words
 
     def count(self, what, number=1):
         self.counts[what] += number
@@ -70,11 +70,11 @@ class Tally:
 
 
 class Guest:
-    """One of the clients: comes, registers, listens, goes, and comes back behind what it saw last."""
+    """A client: it connects, registers, listens, leaves, and returns with the last position that it saw."""
 
     def __init__(self, port, name, tally, polls):
         self.port, self.name, self.tally, self.polls = port, name, tally, polls
-        self.last = None  # the position of the last publication it was handed
+        self.last = None  # the position of the last publication that it received
         self.offset = 0  # the number in it
 
     async def live(self, until):
@@ -105,14 +105,14 @@ class Guest:
             if how == 0 and not self.polls:
                 member._writer.write(frame(b"\x03\xe8", opcode=8))
             elif how == 1:
-                member._writer.write(b"\x81\xfe\xff")  # half a frame, or no HTTP
+                member._writer.write(b"\x81\xfe\xff")  # half a frame, or no valid HTTP
             elif how == 2:
                 member._writer.close()
                 return
         member.drop()
 
     def _note(self, answer):
-        """What the relay says of this registration: where it does not recover, counting begins anew."""
+        """Handle the answer to a registration; if it did not recover, counting begins again."""
         self.tally.count("visits")
         answer = answer["ids"][self.name]
         if not answer["recovered"]:
@@ -136,7 +136,7 @@ class Guest:
 
 
 class Talkative:
-    """Programs that push, on connections that are kept and on new ones, well and badly."""
+    """Programs that push, on kept connections and new ones, correctly and not."""
 
     def __init__(self, port, names, tally):
         self.port, self.names, self.tally = port, names, tally
@@ -212,7 +212,7 @@ async def deaf(port, until, name, tally):
                 with contextlib.suppress(ConnectionError):
                     await pusher.push(name, "x" * 50_000)
             pusher._writer.close()
-            for _ in range(2000):  # events that nobody asked for, far beyond the rate
+            for _ in range(2000):  # unknown events, far beyond the allowed rate
                 writer.write(frame('42["nonsense",1]'))
             await asyncio.sleep(15)
             tally.count("deaf clients")
@@ -236,7 +236,7 @@ async def lock_the_store(file, until, tally):
 
 
 def sample(pid):
-    """MiB of memory, file descriptors and threads of a process."""
+    """Return the MiB of memory, the file descriptors and the threads of a process."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines())
     return (
@@ -287,7 +287,7 @@ async def soak(relay, file, minutes, clients):
 
 
 def verdict(samples, before, after):
-    """What has grown from the second third of the time to the last, in words; nothing where all is flat."""
+    """Return what has grown from the second third of the time to the last, in words; nothing if all is flat."""
     third = len(samples) // 3
     grown = []
     for number, (what, factor, more) in enumerate(
@@ -312,7 +312,7 @@ def main(minutes=30.0, clients=2000):
         try:
             before = sample(relay.process.pid)
             tally, samples = asyncio.run(soak(relay, file, minutes, clients))
-            time.sleep(15)  # two pings, and all that was left hanging is gone
+            time.sleep(15)  # two pings, after which everything that hung has ended
             grown = verdict(samples, before, sample(relay.process.pid))
             code = relay.stop()
         finally:

@@ -72,7 +72,7 @@ def test_an_outbox_over_its_limit_ends_the_connection_as_slow(poller):
 
 
 def test_a_reused_file_descriptor_never_brings_bytes_of_another_connection(poller):
-    """Connections are aborted by others while they are spoken to; each answer is to who asked."""
+    """Other threads abort connections in use; each client must get its own answer only."""
     stop, wrong = time.monotonic() + 1.0, []
 
     def come_and_go(number):

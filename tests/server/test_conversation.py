@@ -33,7 +33,7 @@ def test_requests_that_come_while_another_is_answered_keep_their_order():
         return ()
 
     class Wire:
-        """A connection whose owner reads on, and proceeds when it is told to."""
+        """A connection whose owner reads on, and proceeds on request."""
 
         peer, backlog, closed, deadline, receiver = None, 0, False, 0.0, None
         soon = False
@@ -52,7 +52,7 @@ def test_requests_that_come_while_another_is_answered_keep_their_order():
     try:
         for n in range(3):
             if n == 2:
-                parked[0][1].answer("200 OK", TEXT, b"/0")  # by another thread, as the owner is about to read
+                parked[0][1].answer("200 OK", TEXT, b"/0")  # on another thread, just before the owner reads
             conversation.received(request(f"GET /{n} HTTP/1.1", "Host: x"))
         for n in (1, 2):
             assert wire.soon

@@ -1,8 +1,8 @@
-"""Bytes nobody thought of, at the parsers themselves and at a relay that runs.
+"""Random bytes, for the parsers and for a running relay.
 
-A run of the suite tries a few inputs, the same ones every time, so that a run that passed does not fail for somebody
-else. `FUZZ=20000 tests/run tests/server/test_fuzz.py` tries as many new ones in each test; a failure prints the seed,
-which FUZZ_SEED takes to repeat the run. Add an input that fails to its test as an @example.
+The suite tries a few inputs, the same ones every time, so that a run that passed does not fail for somebody else.
+`FUZZ=20000 tests/run tests/server/test_fuzz.py` tries 20,000 new ones in each test; a failure prints the seed, which
+FUZZ_SEED takes to repeat the run. Add an input that fails to its test as an @example.
 """
 
 import contextlib
@@ -54,12 +54,12 @@ TYPES = ["application/json", "application/x-www-form-urlencoded", "", "multipart
 MULTIPART = b'--b\r\nContent-Disposition: form-data; name="destination"\r\n\r\nx\r\n--b--\r\n'
 PUSHES = [b'{"destination":["a"],"data":{"x":[1,2.5,null,"\\ud83d\\ude00"]},"event":"e"}', FORM, MULTIPART]
 
-LONG = int(os.environ.get("FUZZ", "0"))  # inputs that each test tries; 0: the few of the suite
+LONG = int(os.environ.get("FUZZ", "0"))  # new inputs in each test; 0 for the few of the suite
 SEED = int(os.environ.get("FUZZ_SEED") or random.randrange(2**32))
 
 
 def fuzz(examples):
-    """Decorate a test with how many inputs it tries, and which."""
+    """Decorate a test with the number of its inputs, and whether they are new ones."""
     checks = [HealthCheck.function_scoped_fixture]
     options = settings(max_examples=LONG or examples, deadline=None, database=None, suppress_health_check=checks)
     return (lambda test: seed(SEED)(options(test))) if LONG else settings(options, derandomize=True)
@@ -70,13 +70,13 @@ steady, live = fuzz(300), fuzz(100)
 
 @pytest.fixture(autouse=LONG > 0)
 def told():
-    """Print what repeats a long run; pytest shows it if the test fails."""
+    """Print the command that repeats a long run; pytest shows it if the test fails."""
     print(f"FUZZ={LONG} FUZZ_SEED={SEED}")
 
 
 @st.composite
 def mutated(draw, samples):
-    """Several samples behind one another, and up to four things done to them."""
+    """Return several samples in a row, with up to four changes."""
     data = bytearray(b"".join(draw(st.lists(st.sampled_from(samples), min_size=1, max_size=3))))
     for _ in range(draw(st.integers(0, 4))):
         position = draw(st.integers(0, len(data)))
@@ -140,7 +140,7 @@ def test_any_body_is_a_push_or_refused_with_a_reason(data, content_type):
 
 @pytest.fixture(scope="module")
 def target(relay):
-    """The relay, found as it was when all is over: serving, silent in its log, and without what was left behind."""
+    """Provide a relay, and check at the end that it still serves, has logged nothing, and holds nothing more."""
     descriptors = fds(relay)
     yield relay
     assert relay.request("GET", "/health/live")[0] == 200
@@ -151,7 +151,7 @@ def target(relay):
 
 
 def tell(relay, sock, data):
-    """Send the bytes, end our side, and read all that comes until the relay ends its own."""
+    """Send the bytes, close our side, and read until the relay closes its own."""
     sock.settimeout(10)
     got = b""
     with sock, contextlib.suppress(ConnectionError):

@@ -12,7 +12,7 @@ from pushrelay.server.poller import Poller
 
 
 class Calls(list):
-    """Keeps what is to be called soon."""
+    """Calls that are due soon."""
 
     def run(self):
         while self:
@@ -20,7 +20,7 @@ class Calls(list):
 
 
 class Client:
-    """Somebody for whom something waits."""
+    """A client with data in its outbox."""
 
     def __init__(self, backlog=0):
         self.backlog = backlog

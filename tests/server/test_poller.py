@@ -14,7 +14,7 @@ pytestmark = pytest.mark.alone  # it measures time
 
 
 class Source:
-    """A socket that notes what it reads, and may block while it does."""
+    """A socket that records what it reads, and may block while it does."""
 
     share = None
 
@@ -40,7 +40,7 @@ class Source:
 def test_a_poller_that_was_not_started_has_no_thread_and_no_descriptor():
     threads, descriptors = threading.active_count(), open_fds()
     Poller()
-    # Not ==: a thread of the test before may leave meanwhile.
+    # Not ==: a thread of an earlier test may end in the meantime.
     assert threading.active_count() <= threads and open_fds() <= descriptors
 
 
@@ -64,7 +64,7 @@ def test_a_stuck_handler_delays_no_other_source(poller):
 
 
 class Busy:
-    """A source of a share of its own that is never done."""
+    """A source with a share that is never done."""
 
     def __init__(self, poller, share):
         self.poller, self.share = poller, share
@@ -115,7 +115,7 @@ def test_timers_run_in_order_and_not_early(poller):
 
 
 class Step:
-    """A source of no socket that notes when it is run."""
+    """Work without a socket that records when it is run."""
 
     share = None
 
@@ -163,7 +163,7 @@ def test_a_call_for_afterwards_wakes_an_idle_poller(poller):
 def test_a_call_for_afterwards_just_before_the_poller_waits_is_made(poller):
     came, close_retired = threading.Event(), poller._close_retired
 
-    def close_and_leave():  # the leader has seen that there is nothing to do, and is not waiting yet
+    def close_and_leave():  # the leader has found no work, and does not wait yet
         close_retired()
         poller._close_retired = close_retired
         poller.call_afterwards(came.set)
@@ -180,7 +180,7 @@ def test_a_call_that_may_block_runs_if_a_thread_becomes_free_just_before_the_pol
         stuck.set()
         free.wait(30)
 
-    def close_and_free():  # the leader has seen that no other thread is free, and is not waiting yet
+    def close_and_free():  # the leader has found no other free thread, and does not wait yet
         close_retired()
         if poller._spare:
             poller._close_retired = close_retired

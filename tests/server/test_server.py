@@ -1,4 +1,4 @@
-"""HTTP/1.1 and PEP 3333, byte by byte, over real sockets."""
+"""The server: threads, the access log, and its end."""
 
 import logging
 import socket
@@ -13,8 +13,6 @@ from raw_http import GET, echo, request, status_of
 
 from pushrelay.server.path_times import KNOWN_PATHS
 from pushrelay.server.server import Server
-
-# The server.
 
 
 @pytest.mark.alone  # it measures time
@@ -66,7 +64,7 @@ def test_the_access_log_has_a_line_for_each_request(serve, caplog):
     with caplog.at_level(logging.INFO, "pushrelay.access_log"):
         serve(echo, access_log=True).request("GET", "/p?q")
         serve(echo).request("GET", "/silent")
-    # Only this logger's: clients of other tests may still be saying goodbye in theirs.
+    # Only this logger's lines: clients of other tests may still be closing.
     lines = [record.getMessage() for record in caplog.records if record.name == "pushrelay.access_log"]
     assert lines == ['127.0.0.1 - "GET /p?q HTTP/1.1" 200 9']
 
@@ -83,7 +81,7 @@ def test_closing_ends_serve_forever_and_frees_everything():
         assert sock.recv(1000) == b""
     thread.join(DEADLINE)
     wait_for(lambda: threading.active_count() <= threads)
-    assert open_fds() <= descriptors  # not ==: the test before may still be giving some back
+    assert open_fds() <= descriptors  # not ==: an earlier test may still be closing some
 
 
 def test_connections_that_come_and_go_leave_nothing_behind(serve):

@@ -84,5 +84,5 @@ def test_the_kernels_buffer_for_a_client_is_bounded(serve):
         while time.monotonic() < end:
             time.sleep(0.05)
             taken = written - connection.backlog
-        # Its own buffer, and that of the reader, which grew before it was told not to.
+        # The server's buffer, and the reader's, which grew before its size was set.
         assert taken < 2 * SEND_BUFFER + 512 * 1024

@@ -1,4 +1,4 @@
-"""What systemd and the relay tell each other: with real sockets, in the part of systemd."""
+"""Socket activation and notifications, over real sockets and with the test in systemd's place."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ DEPLOY = ROOT / "deploy"
 
 @pytest.fixture(params=["path", "abstract"])
 def notices(request, tmp_path, monkeypatch):
-    """The socket on which systemd is told; the relays of this test know it."""
+    """Provide the socket for notifications to systemd; the relays of this test know its path."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         address = str(tmp_path / "notify") if request.param == "path" else f"@{tmp_path}"
         sock.bind(address.replace("@", "\0"))
@@ -55,17 +55,17 @@ def test_a_relay_serves_even_if_nobody_receives_its_notifications(start_relay, m
 
 
 class Activated(Relay):
-    """A relay that is started as systemd does it: with sockets as its file descriptors from 3 on."""
+    """A relay started as by systemd: with sockets as its file descriptors from 3 on."""
 
     def __init__(self, log, *sockets, **settings):
         self.sockets = sockets
         self.program = "relay.py"
-        self.settings = {"port": 1, "broker": f"sqlite:{log}.db", **settings}  # a port that it could not have
+        self.settings = {"port": 1, "broker": f"sqlite:{log}.db", **settings}  # a port that it must not bind
         self.log = log
 
     def spawn(self):
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
-        # The shell's number becomes the relay's, as that of systemd's child does.
+        # The relay keeps the shell's process ID, as with systemd's child.
         numbers = " ".join(f"{3 + i}<&{50 + i}" for i in range(len(self.sockets)))
         pid = f"LISTEN_PID=$$ LISTEN_FDS={len(self.sockets)} LISTEN_FDNAMES=relay.socket"
         for i, each in enumerate(self.sockets):
@@ -106,7 +106,7 @@ def test_a_socket_that_systemd_holds_survives_the_relay_and_no_push_is_refused(t
         assert wire.packet().startswith('42["relay_drain",')
         with pytest.raises(OSError):
             wire.packet()
-        with socket.create_connection(("127.0.0.1", relay.port)) as early:  # nobody serves, and yet it is let in
+        with socket.create_connection(("127.0.0.1", relay.port)) as early:  # accepted by the kernel, without a relay
             early.sendall(b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 25\r\n")
             early.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\ndestination=42&data=two..")
             relay.serve()
@@ -142,7 +142,7 @@ def test_a_socket_that_cannot_be_served_on_stops_the_start_with_a_sentence(tmp_p
 
 
 def unit(folder):
-    """The shipped units as they stand, but for the program and the folder, which are this machine's."""
+    """Provide the shipped units unchanged, except for the program and the folder, which are this machine's."""
     service = (DEPLOY / "relay.service").read_text()
     program = re.search(r"^ExecStart=(\S+)", service, re.MULTILINE)[1]
     service = service.replace(program, sys.executable)

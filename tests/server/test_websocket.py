@@ -137,7 +137,7 @@ def test_text_that_is_not_utf_8_is_rejected_before_the_message_is_complete():
     assert socket.close_code == ws.INVALID_DATA
 
 
-# RFC 6455, 7.4: codes below 1000 and above 4999 do not exist; the RFC reserves up to 2999 and has given out a few, of
+# RFC 6455, 7.4: codes below 1000 and above 4999 do not exist. Up to 2999 they are reserved, and a few are defined, of
 # which 1004, 1005, 1006 and 1015 must never be sent.
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535])
 def test_a_close_code_that_is_not_allowed_breaks_the_protocol(code):

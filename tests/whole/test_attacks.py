@@ -1,4 +1,4 @@
-"""What somebody who means harm may send, and what it must not do."""
+"""Requests of somebody who means harm, and their harmless ends."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ from measures import cpu_share, rss
 LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
-# The relay's own server alone: what is attacked here is its engine.
+# Only the relay's own server, because its engine is attacked here.
 pytestmark = own_only
 
 
 def connect_to(relay, buffer=0):
-    """A plain connection; with a small `buffer` little is taken of what is not read."""
+    """Return a plain connection. With a small `buffer` its kernel takes little that is not read."""
     sock = socket.socket()
     sock.settimeout(DEADLINE)
     if buffer:
@@ -65,7 +65,7 @@ def test_an_endless_header_is_rejected_even_behind_other_requests(relay):
 
 
 def open_polling(relay, *ids):
-    """A long-polling session that holds these ids: its query."""
+    """Return the query of a long-polling session that holds these ids."""
     query = "/socket.io/?EIO=4&transport=polling"
     sid = json.loads(relay.request("GET", query)[2][1:])["sid"]
     query += f"&sid={sid}"
@@ -87,14 +87,14 @@ def test_a_poll_that_breaks_off_behind_unread_bytes_uses_no_cpu(relay):
 @pytest.mark.alone  # it measures time
 def test_a_client_that_closes_its_side_and_does_not_read_uses_no_cpu(relay):
     with open_websocket(relay.port, "half", buffer=4096) as sock:
-        for _ in range(12):  # more than the kernel takes, less than the outbox may hold
+        for _ in range(12):  # more than the kernel takes, but less than the outbox may hold
             relay.push("half", "x" * 80_000)
         sock.shutdown(socket.SHUT_WR)
         assert cpu_share(relay) < 0.3
 
 
 def is_open(sock):
-    """Whether the other side has not closed, found out without reading anything."""
+    """Return whether the other side is still connected, without reading anything."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
 
 
@@ -122,7 +122,7 @@ def test_a_slow_request_gets_a_408_even_behind_another(start_relay, behind, part
 
 
 def drip(sock):
-    """Send a byte now and then, until the other side has had enough."""
+    """Send a byte now and then until the other side closes."""
     with contextlib.suppress(OSError):
         for _ in range(100):
             sock.sendall(b"x")
@@ -144,7 +144,7 @@ def test_a_client_that_keeps_sending_requests_and_never_reads_is_closed(start_re
 
 
 def half_upgraded(relay):
-    """A WebSocket that asks to take over from a polling session."""
+    """Return a WebSocket that asks to upgrade a polling session."""
     sock = connect_to(relay, buffer=4096)
     sock.sendall(UPGRADE.replace(b"websocket HTTP", b"websocket&" + sid_of(open_polling(relay)) + b" HTTP"))
     assert b" 101 " in sock.recv(1000)
@@ -180,7 +180,7 @@ def test_pings_do_not_wait_for_the_apps_disconnect_handlers(start_relay):
 
 
 def frame_of(sock):
-    """One short frame's text."""
+    """Return the text of one short frame."""
     length = sock.recv(2, socket.MSG_WAITALL)[1]
     return sock.recv(length, socket.MSG_WAITALL).decode()
 
@@ -261,8 +261,8 @@ def test_an_endless_chunk_extension_uses_no_memory_and_times_out(start_relay):
                 assert rss(relay) - before < 10_000_000
         feet = threading.Thread(target=drip, args=(sock,))
         feet.start()
-        # What the relay has not read when it closes resets the connection, and the reset may overtake the answer. The
-        # connection ends either way, or this read runs into its time-out.
+        # Data that the relay has not read when it closes resets the connection, and the reset may overtake the answer.
+        # The connection ends either way, or this read runs into its time-out.
         with contextlib.suppress(ConnectionError):
             assert b" 408 " in read_all(sock)
         feet.join()
@@ -285,7 +285,7 @@ def test_a_client_that_registers_and_leaves_at_once_causes_no_error(start_relay)
 
 
 def send_what_is_taken(sock, data):
-    """Send until the relay reads no more, and the buffers between are full."""
+    """Send until the relay reads no more and the buffers between are full."""
     sock.settimeout(0.05)
     with contextlib.suppress(TimeoutError):
         for start in range(0, len(data), 65536):

@@ -1,8 +1,8 @@
-"""Each limit is exact: that much is accepted, one more is refused, and the refusal uses nothing up.
+"""Each limit is exact: that much is accepted, one more is refused, and a refusal uses nothing up.
 
-A row of BOUNDS names a limit and a function `attempt(small, size)` that tries to use that much of it, on the relay
-`small` or on a part of one. The function returns whether that was accepted, and asserts that a refusal is the
-documented one. A new limit needs a row; the last tests find a setting without one.
+A row of BOUNDS names a limit and a function `attempt(small, size)` that tries to use `size` of it, on the relay `small`
+or on a part of one. The function returns whether that was accepted, and asserts that a refusal is the documented one. A
+new limit needs a row; the last tests find a setting without one.
 """
 
 import json
@@ -52,7 +52,7 @@ def small(relay_with):
 
 
 def bound(name, limit):
-    """Enter a function into the table, under the name of a setting or of what it tries."""
+    """Enter a function into the table, under the name of a setting or of the thing it tries."""
 
     def enter(attempt):
         BOUNDS[f"{name}: {attempt.__name__}"] = (limit, attempt)
@@ -62,14 +62,14 @@ def bound(name, limit):
 
 
 def is_taken(answer, status, error):
-    """Whether (status, headers, body) is a 200; if not it must be this refusal."""
+    """Return whether (status, headers, body) is a 200; assert that it is this refusal if not."""
     got, _, body = answer
     assert got == 200 or (got, json.loads(body)["error"]) == (status, error), body
     return got == 200
 
 
 def register(small, ids):
-    """Register these ids on a new connection; returns the error, or None."""
+    """Register these ids on a new connection, and return the error, or None."""
     client = WebSocketClient(small.port, SIO + "websocket")
     try:
         for packet in ("40", event("register", {"id": ids}, 1)):
@@ -112,7 +112,7 @@ def a_body_in_chunks(small, size):
 
 @bound("max_header", LIMITS["max_header"])
 def a_header(small, size):
-    """The target counts, and of each line its name, its value and four characters more."""
+    """The size is that of the target, and for each line that of its name and value and four more."""
     fields = [b"Host: localhost", b"Connection: close", b"X-Long: "]
     counted = len(b"/health/live") + sum(len(field) + 2 for field in fields)
     fields[-1] += b"x" * (size - counted)
@@ -124,7 +124,7 @@ def a_header(small, size):
 
 
 def long_register(size):
-    """A packet of this many bytes that registers something."""
+    """Return a packet of this many bytes that registers something."""
     packet = event("register", {"id": "a", "pad": ""}, 1)
     packet = packet.replace('"pad": ""', '"pad": "' + "x" * (size - len(packet)) + '"')
     assert len(packet) == size
@@ -132,7 +132,7 @@ def long_register(size):
 
 
 def is_answered(client, frames):
-    """Whether the relay answers what these frames hold; if not it must close with 1009."""
+    """Return whether the relay answers the message in these frames; assert that it closes with 1009 if not."""
     client.send("40")
     client.sock.sendall(frames)
     try:
@@ -231,7 +231,7 @@ def destinations(small, size):
 
 @bound("publications of a batch", naming.MAX_PUSHES)
 def a_batch(small, size):
-    body = b"[" + b",".join([b'{"destination":"a"}'] * size) + b"]"  # without data: each is refused on its own
+    body = b"[" + b",".join([b'{"destination":"a"}'] * size) + b"]"  # without data, each is refused on its own
     return is_taken(small.request("POST", "/push", body, JSON), 400, "too_many_pushes")
 
 
@@ -276,7 +276,7 @@ def seconds(small, size):
 @bound("a token", tokens.MAX_TOKEN)
 def a_token(small, size):
     secret = "0123456789" * 4
-    for names in range(size):  # three bytes make four characters, so the right length takes a try or two
+    for names in range(size):  # three bytes become four characters, so the right length takes a try or two
         token = sign({"ids": ["a"], "pad": "x" * (size * 3 // 4 - 120 + names)}, secret)
         if len(token) >= size:
             break
@@ -286,7 +286,7 @@ def a_token(small, size):
         return "bytes at most" not in refused.message
 
 
-# What is kept, and who may come.
+# History and clients.
 
 
 @bound("history_size", LIMITS["history_size"])
@@ -379,7 +379,7 @@ def test_exactly_the_limit_is_accepted_and_one_more_is_refused(small, name):
     assert attempt(small, limit), "a refusal uses nothing up"
 
 
-# Their tests are elsewhere: bytes are counted after the fact, and questions at a time need a PHP that is slow.
+# Their tests are elsewhere: bytes are counted afterwards, and concurrent questions need a slow PHP.
 ELSEWHERE = {"max_outbox", "max_outboxes", "history_bytes", "auth_concurrency"}
 
 

@@ -1,6 +1,6 @@
-"""What the README promises about many clients, tried with real ones. The same at full size, by hand:
+"""The README's promises about many clients, tried with real ones.
 
-FULL_SIZE=1 pytest tests/whole/test_crowds.py -s
+The same at full size, by hand: FULL_SIZE=1 pytest tests/whole/test_crowds.py -s
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from measures import FULL_SIZE, p99, proc, report, rss
 MEGABYTE = 1 << 20
 
 
-# The relay's own server alone: stock Flask-SocketIO cannot do any of this.
+# Only the relay's own server: stock Flask-SocketIO cannot do any of this.
 pytestmark = [
     pytest.mark.parametrize("server", ["own"], indirect=True, scope="session"),
     pytest.mark.usefixtures("many_files"),
@@ -43,7 +43,7 @@ def is_sound(relay):
     assert "Traceback" not in relay.log.read_text(), relay.log.read_text()
 
 
-# Many.
+# Many clients.
 
 
 def test_thousands_of_clients_get_exactly_their_pushes_from_16_threads(start_relay):
@@ -111,9 +111,9 @@ async def push_beside_sleepers(relay, targets):
 
 
 class Probe:
-    """Pushes to a client every ten milliseconds, and how long each takes to arrive.
+    """Pushes to a client every ten milliseconds, and records how long each takes to arrive.
 
-    It counts from when the push was due: where one is held up, those that would have come behind it are late as well.
+    The time counts from when the push was due: if one is delayed, those behind it are late as well.
     """
 
     def __init__(self, pusher, member):
@@ -138,7 +138,7 @@ class Probe:
 
 @pytest.mark.parametrize("shared", [True, False], ids=["the same to all", "to each its own"])
 def test_clients_that_stop_reading_cost_bounded_memory_and_delay_no_other(start_relay, shared):
-    """100 clients, 50 MB offered to them in all where each gets its own, and 50 MB to each where they share."""
+    """Run 100 clients: 50 MB in all if each gets its own pushes, or 50 MB to each if they share them."""
     relay = start_relay(max_outbox=262144)
     ids = [f"deaf-{0 if shared else n}" for n in range(100)]
     with contextlib.ExitStack() as stack:
@@ -157,14 +157,14 @@ def test_clients_that_stop_reading_cost_bounded_memory_and_delay_no_other(start_
     report(f"quiet: {in_ms(quiet)}; beside the deaf: {in_ms(times)}; memory grew by {grown / MEGABYTE:.1f} MiB")
     if shared:
         wait_for(lambda: relay.push("deaf-0", "x")["connections"] == 0, "their end as slow")
-    # An outbox and the one push over it for each that keeps its own; what is shared is there once.
+    # For each client with its own pushes an outbox and one push more; shared pushes exist once.
     assert grown < 20 * MEGABYTE + (0 if shared else 100 * (262144 + 100_000))
     assert statistics.median(times) < 0.05 and p99(times) < 0.5
     is_sound(relay)
 
 
 def witness(relay, work, seconds=0.0):
-    """What a client that reads notices of the `work` in another thread: how long its own pushes take."""
+    """Return how long the pushes to a client that reads take while `work` runs on another thread."""
     worker = threading.Thread(target=work)
     worker.start()
     times = run(watch(relay, worker, time.monotonic() + seconds))
@@ -181,7 +181,7 @@ async def watch(relay, worker, end):
     return probe.times
 
 
-# Clients that are cut off.
+# Clients that lose their network.
 
 
 class FilterProgram(ctypes.Structure):
@@ -189,9 +189,9 @@ class FilterProgram(ctypes.Structure):
 
 
 def cut_off(sock):
-    """Drop every packet that comes for this socket, before TCP sees it: as if its cable had been pulled.
+    """Drop every packet for this socket before TCP sees it, as if its cable had been pulled.
 
-    The filter is one instruction of the kernel's packet filter, "keep 0 bytes"; unlike a firewall it needs no root.
+    The filter is one instruction of the kernel's packet filter, "keep 0 bytes". Unlike a firewall it needs no root.
     """
     instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
     program = FilterProgram(1, ctypes.addressof(instruction))
@@ -239,7 +239,7 @@ async def cut_pollers_off(relay, count=20):
 
 
 def settled(measure):
-    """A number that stays the same for a while; None where it does not."""
+    """Return a number once it has stayed the same for a while; None if it does not."""
     seen = set()
     for _ in range(20):
         seen.add(measure())

@@ -1,4 +1,4 @@
-"""Ends: what clients leave is given back, at once and whatever way they leave; and what ends, ends in time."""
+"""Ends: whatever way clients leave, everything of theirs is freed at once, and whatever ends, ends in time."""
 
 import contextlib
 import gc
@@ -24,7 +24,7 @@ POLLING, WEBSOCKET = PATH + "polling", PATH + "websocket"
 
 @pytest.fixture
 def engine(serve):
-    """An Engine on our server, a session over polling, and the reasons for which sessions end."""
+    """Return an Engine on our server, a session over polling, and the reasons for which sessions end."""
 
     def start(limiter=None, **options):
         eio, reasons = Engine(**{"ping_interval": 25, "ping_timeout": 20, **options}), []
@@ -39,7 +39,7 @@ def engine(serve):
 
 
 class Parked:
-    """A GET that waits, and what it is answered."""
+    """A GET that waits, and the packets in its response."""
 
     def __init__(self):
         self.got = None
@@ -69,7 +69,7 @@ def test_after_a_probe_that_broke_off_polls_wait_again(engine):
 
 def test_a_slow_poller_never_gets_packets_behind_a_gap(engine, monkeypatch):
     eio, _, sid, _ = engine(outbox_bytes=10_000)
-    monkeypatch.setattr(eio, "close_soon", lambda session, reason: None)  # it is not closed yet
+    monkeypatch.setattr(eio, "close_soon", lambda session, reason: None)  # it is still open
     for _ in range(4):
         eio.send(sid, "x" * 6000)
     poll = Parked()
@@ -181,7 +181,7 @@ def test_no_client_upgrades_on_a_connection_for_one_request(engine):
     limiter = ConnectionLimiter(connections=2, spare=4, lingering=2)
     _, client, sid, _ = engine(limiter)
     usual = [client.connect() for _ in range(2)]
-    wait_for(lambda: limiter.count == 2, "the usual places to be taken")
+    wait_for(lambda: limiter.count == 2, "the unrestricted slots to be used")
     assert " 503 " in client.websocket(f"{WEBSOCKET}&sid={sid}").status
     for each in usual:
         each.close()
@@ -192,13 +192,13 @@ def test_a_rejected_connection_releases_its_slot(engine):
     eio, client, _, _ = engine(limiter)
     wait_for(lambda: limiter.count == 0, "the first to end")
     taken = client.connect()
-    wait_for(lambda: limiter.count == 1, "the place to be taken")
-    for _ in range(5):  # more than may stay at a time
+    wait_for(lambda: limiter.count == 1, "the slot to be used")
+    for _ in range(5):  # more than may linger at a time
         refused = client.connect()
         with contextlib.suppress(ConnectionError):
             assert b" 503 " in refused.recv(1000)
         refused.close()
-        wait_for(lambda: limiter._lingering.used == 0, "the place of a refused connection")
+        wait_for(lambda: limiter._lingering.used == 0, "the slot of a rejected connection")
     taken.close()
 
 
@@ -223,7 +223,7 @@ def test_after_a_pause_of_the_process_clients_still_have_their_time_to_answer():
 
     deadlines, session = Deadlines(Timers()), Pinged()
     Heartbeat(deadlines, 1.0, 4.0).begin(session)
-    late = time.monotonic() + 31.0  # the process stood still for half a minute
+    late = time.monotonic() + 31.0  # the process was suspended for half a minute
     deadlines.meet(late)
     assert session.pings == 1
     assert session.pong_due == late + 4.0
@@ -236,7 +236,7 @@ def test_a_client_whose_pong_is_not_read_yet_does_not_count_as_dead(engine):
     session = eio.sockets[sid]
     wait_for(lambda: session.pong_due, "the ping")
     link_connection = session.connection
-    link_connection.set_reading(False)  # others have their turn
+    link_connection.set_reading(False)  # other sources have their turn
     link.send("3")
     wait_for(link_connection.has_unread)
     wait_for(lambda: session.has_more_time, "the time to be over")

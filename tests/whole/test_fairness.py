@@ -1,6 +1,6 @@
 """No client delays or starves another, whatever it sends within its limits.
 
-All of it is about the relay's own server. The same at full size: python tests/crowds.py all 60
+These tests are about the relay's own server. The same at full size: python tests/crowds.py all 60
 """
 
 import contextlib
@@ -24,18 +24,18 @@ from pushrelay.server.poller import Poller
 pytestmark = pytest.mark.alone  # it measures time
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-# Seconds that another's push may take on a busy machine. Before there were turns it was 3 s and longer.
+# Seconds that another publisher's push may take on a busy machine. Without turns it took 3 s and longer.
 LIMIT = 1.0
 
 
 @pytest.fixture(scope="session")
 def server():
-    """The relay's own server: Werkzeug's has a thread for everybody."""
+    """Run on the relay's own server: Werkzeug's has a thread for each connection."""
     return "own"
 
 
 def slowest_push(relay, during):
-    """The seconds that the slowest push of another publisher takes while `during()` runs."""
+    """Return the seconds that the slowest push of another publisher takes while `during()` runs."""
     connection, took = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=60), []
     worker = threading.Thread(target=during)
     with contextlib.closing(connection):
@@ -51,7 +51,7 @@ def slowest_push(relay, during):
 
 
 def in_background(work):
-    """Run it in a process of lower priority, beside the publisher that measures; returns when it ended."""
+    """Run a function in a process of lower priority, beside the publisher that measures, and wait for its end."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -63,7 +63,7 @@ def in_background(work):
 
 
 def send_and_read(socks, data, enough):
-    """Send `data` on all sockets at once, and read from each until `enough(what it got)` or it is closed."""
+    """Send `data` on all sockets at once, and read each until `enough(bytes)` or its end."""
 
     def talk(sock):
         sender = threading.Thread(target=lambda: sock.sendall(data), daemon=True)
@@ -168,12 +168,14 @@ def test_a_client_does_not_wait_for_the_crowd_of_another_address(start_relay):
         sock.close()
 
 
-# Turns, one by one.
+# Turns.
 
 
 @pytest.fixture
 def slow_engine(serve):
-    """An Engine whose handler takes 1 ms for each message, once a gate is open, and notes it; it has four threads."""
+    """Provide an Engine with four threads whose handler takes 1 ms for each message, once a gate is open, and records
+    it.
+    """
     eio = Engine(ping_interval=25, ping_timeout=20)
     handled, gate, waiting = [], threading.Event(), threading.Event()
 
@@ -263,7 +265,7 @@ def test_the_watchdog_survives_its_own_failures(monkeypatch):
         poller.close()
 
 
-# What an event costs.
+# The cost of events.
 
 
 def test_a_register_costs_what_it_replays_and_waits_when_that_is_too_much(start_relay):
@@ -275,7 +277,7 @@ def test_a_register_costs_what_it_replays_and_waits_when_that_is_too_much(start_
     client, other = enter(relay), enter(relay)
     ids = [f"full-{n}" for n in range(10)]
     began = time.monotonic()
-    for n in range(14):  # each replays 1,000 publications: 100 events, of 1,000 that it has at once and 100 a second
+    for n in range(14):  # each replays 1,000 publications, or 100 events; 1,000 are allowed at once
         client.send(event("register", {"id": ids, "since": dict.fromkeys(ids, since)}, n))
         client.send(event("unregister", {"id": ids}, 100 + n))
     other.send(event("register", {"id": "42", "since": since}, 1))
@@ -301,7 +303,7 @@ def test_a_push_from_a_page_counts_each_destination(start_relay):
     client.close()
 
 
-# A thread that no visitor can take.
+# The thread that visitors cannot take.
 
 
 def test_events_that_block_leave_a_thread_for_pushes(start_relay):
@@ -330,7 +332,7 @@ def test_clients_whose_end_blocks_leave_a_thread_for_pushes(start_relay):
     assert slowest_push(relay, leave) < LIMIT / 2
 
 
-# Everything at once, for a few seconds; python tests/crowds.py all 60 does it at length.
+# Everything at once, for a few seconds; python tests/crowds.py all 60 runs longer.
 
 
 def test_crowds_at_their_limits_delay_no_push_and_miss_nothing(tmp_path):

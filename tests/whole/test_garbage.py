@@ -1,4 +1,4 @@
-"""What is refused leaves nothing to the garbage collector, which comes so seldom that memory would grow meanwhile."""
+"""Refusals leave nothing to the garbage collector, which runs so rarely that memory would grow in between."""
 
 import contextlib
 import gc
@@ -17,10 +17,10 @@ from pushrelay.store.group_commit import GroupCommit
 
 
 def garbage_of(action, seconds=10.0):
-    """Return how many objects only the garbage collector can free after an action.
+    """Return how many objects of an action only the garbage collector can free.
 
-    An action that leaves cycles leaves them every time, so the least of several counts is right: the others have what
-    fills a cache once, and what threads of earlier tests leave as they end.
+    An action that leaves cycles leaves them every time, so the smallest of several counts is right: the others include
+    objects that fill a cache once, or that threads of earlier tests leave as they end.
     """
     end = time.monotonic() + seconds
     gc.disable()
@@ -40,7 +40,7 @@ def count_after(action):
 
 
 class Locked:
-    """A broker whose store is never to be had."""
+    """A broker whose store is never available."""
 
     def __init__(self):
         self._group_commit = GroupCommit(self._transact)
@@ -53,7 +53,7 @@ class Locked:
 
 
 class Now:
-    """A poller that has nothing else to do."""
+    """A poller without other work."""
 
     def call_afterwards(self, callback, *args):
         callback(*args)

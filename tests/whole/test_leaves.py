@@ -1,7 +1,7 @@
-"""Whatever clients and publishers do, and however they leave: the relay has nothing left of it afterwards.
+"""Whatever clients and publishers do, and however they leave, the relay keeps nothing of it.
 
 Each scenario runs against a relay that counts the entries of all its tables: see leaves.py. Each run has destinations
-of its own, so that the check finds what is kept by name.
+of its own, so that the check finds whatever is kept by name.
 """
 
 import json
@@ -31,7 +31,7 @@ def scenario(function):
 
 @pytest.fixture(scope="module")
 def counted(relay_with):
-    """A relay whose pings and time limits come soon, so that their timers end within the test."""
+    """Return a relay with short pings and time limits, so that their timers end within the test."""
     limits = {"max_ids": 5, "max_waiting": 5, "max_message": 5000, "max_body": 100_000, "max_outbox": 65536}
     times = {
         "ping_interval": 0.5,
@@ -48,7 +48,7 @@ def token(name, **claims):
 
 
 def enter(relay, name, *ids, **claims):
-    """A WebSocket client that has registered these ids."""
+    """Return a WebSocket client that has registered these ids."""
     client = WebSocketClient(relay.port, SIO + "websocket")
     client.send("40")
     if ids:
@@ -60,7 +60,7 @@ def enter(relay, name, *ids, **claims):
 
 
 def reset(sock):
-    """Cut a connection, so that the other side gets a reset and no last words."""
+    """Reset a connection, without a close frame."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
@@ -289,7 +289,7 @@ def requests_that_break_off(relay, name):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_nothing_is_left_behind_by(counted, name):
     run = SCENARIOS[name]
-    run(counted, "warm-up")  # fills what is kept for good
+    run(counted, "warm-up")  # fills the caches, which stay full
     wait_for(lambda: not counts_of(counted).get("Engine.sockets"), "the end of its clients")
     with leaves_nothing(count=lambda: counts_of(counted)):
         for number in range(2):

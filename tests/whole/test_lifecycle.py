@@ -1,4 +1,6 @@
-"""Going down: what was begun is finished, everybody is told when to come back, and nothing that was taken is lost."""
+"""Graceful shutdown: requests under way are finished, every client learns when to reconnect, and nothing accepted is
+lost.
+"""
 
 import contextlib
 import http.client
@@ -25,14 +27,14 @@ PUSH_HEAD = (
 
 
 def begin_push(relay, body):
-    """A push of which half has been sent: its socket, and the other half."""
+    """Send half of a push; return its socket and the other half."""
     sock = socket.create_connection(("127.0.0.1", relay.port), DEADLINE)
     sock.sendall(PUSH_HEAD.format(len(body)).encode() + body[:5])
     return sock, body[5:]
 
 
 def going_down(relay):
-    """Send SIGTERM, and wait until it has been heard."""
+    """Send SIGTERM, and wait until the relay logs its shutdown."""
     relay.process.send_signal(signal.SIGTERM)
     wait_for(lambda: "going down" in relay.log.read_text(), "the word")
 
@@ -52,7 +54,7 @@ class Poller:
         return self.connection.getresponse().read().decode()
 
     def listen(self, packets):
-        """Poll until the server says that it is over, and no further."""
+        """Poll until the server closes the session."""
         while "1" not in packets:
             packets += [packet for packet in self.ask("GET").split("\x1e") if packet not in ("2", "6")]
 
@@ -88,7 +90,7 @@ def test_a_second_signal_ends_it_at_once(start_relay):
 def test_every_client_learns_when_to_reconnect_and_then_its_transport_ends(start_relay, server):
     relay = start_relay(drain_spread=7)
     websockets = [connected_websocket(relay) for _ in range(8)]
-    polls = [[] for _ in range(3 if server == "own" else 0)]  # Werkzeug's come on a connection each, maybe too late
+    polls = [[] for _ in range(3 if server == "own" else 0)]  # Werkzeug's polls may connect too late
     threads = [threading.Thread(target=Poller(relay).listen, args=(packets,)) for packets in polls]
     for thread in threads:
         thread.start()
@@ -163,7 +165,7 @@ def test_requests_under_way_are_finished_and_kept_connections_get_a_last_respons
         connection.getresponse().read()
     sock, rest = begin_push(relay, b"destination=42&data=begun")
     going_down(relay)
-    with socket.socket() as other:  # a relay that takes over can listen already
+    with socket.socket() as other:  # the next relay can listen already
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         wait_for(lambda: bind(other, relay.port), "a free port")
     asked = [

@@ -1,4 +1,4 @@
-"""What clients that do not read cost: the kernel's part, one client's, and that of all together."""
+"""The memory that clients cost if they do not read: for one client, for all together, and in the kernel."""
 
 import contextlib
 import pathlib
