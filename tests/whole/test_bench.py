@@ -10,8 +10,6 @@ import sys
 import pytest
 from conftest import DEADLINE, ROOT, clean_environ, need, wait_for
 
-pytestmark = pytest.mark.alone  # it measures time
-
 BENCH = ROOT / "bench"
 FIGURES = {
     *(
@@ -32,7 +30,7 @@ FIGURES = {
 
 
 class Compare:
-    """bench/compare.py, whose processes are known by a word in the environment that they inherit."""
+    """bench/compare.py. Its processes are found by a word in the environment that they inherit."""
 
     def __init__(self, word):
         self.word = word
@@ -43,7 +41,7 @@ class Compare:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
 
     def run(self, *flags):
-        """Returns what it printed; it must succeed."""
+        """Return its output. It must succeed."""
         process = self.start(*flags)
         try:
             out, err = process.communicate(timeout=120)
@@ -53,7 +51,7 @@ class Compare:
         return out
 
     def processes(self):
-        """The command lines of what it started and has not ended."""
+        """Return the command lines of the processes that it started and that still run."""
         return [line for line in map(self._command_if_ours, pathlib.Path("/proc").glob("[0-9]*")) if line]
 
     def _command_if_ours(self, folder):
@@ -61,7 +59,7 @@ class Compare:
             if f"BENCH_TEST={self.word}".encode() in (folder / "environ").read_bytes():
                 return (folder / "cmdline").read_text(errors="replace").replace("\0", " ")
         except OSError:
-            pass  # gone meanwhile, or another user's
+            pass  # the process has ended, or is another user's
         return ""
 
 
@@ -101,12 +99,12 @@ def test_a_small_run_gives_all_figures_of_both_servers(compare, tmp_path):
     assert compare.run(f"--from={file}") == printed
 
 
-def test_a_server_that_fails_is_a_line_and_not_the_end(compare, tmp_path):
+def test_if_a_server_fails_the_run_goes_on_and_prints_a_line_about_it(compare, tmp_path):
     need_node()
     file = tmp_path / "result.json"
-    broken = shlex.join([sys.executable, "-c", "raise SystemExit('no such luck')"])
+    broken = shlex.join([sys.executable, "-c", "raise SystemExit('not today')"])
     flags = ("--quick", "--clients=20", "--rounds=1", "--servers=relay,seed", "--only=push", f"--json={file}")
-    assert "- the relay: round 1: did not start: no such luck" in compare.run(*flags, "--relay", broken)
+    assert "- the relay: round 1: did not start: not today" in compare.run(*flags, "--relay", broken)
     assert set(json.loads(file.read_text())["medians"]["seed"]) == {"kept", "kept_text", "kept_json", "new"}
 
 
