@@ -63,7 +63,7 @@ def _destination(value: Any, longest: int) -> str:
 
 
 def _decimal(value: Any) -> str:
-    # JavaScript has one kind of number. 42 and 42.0 are the same id there, and so they are here.
+    # JavaScript has one kind of number. 42 and 42.0 are the same id there, and so are 0 and -0; so they are here.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):

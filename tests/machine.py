@@ -1,6 +1,7 @@
-"""A machine to try on what the docs say, as it stands there: with ports 80, 443 and 8080, and /etc, /var and /opt.
+"""A machine on which the docs' commands run unchanged, with ports 80, 443 and 8080, and /etc, /var and /opt.
 
-It is this machine in namespaces of its own. What is changed in those folders is in memory, and goes with the process.
+It is this machine in namespaces of its own. Changes in those folders are kept in memory, and go with the process. If
+the tests replaced ports and folders in the docs' text instead, they would not test the text that people paste.
 """
 
 import json

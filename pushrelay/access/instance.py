@@ -1,8 +1,8 @@
 """A random word for this process, by which the doctor recognizes it, also through its public address.
 
 A caller that may push, such as a program on this machine, is shown the word if its request has the header. The doctor
-sends the word with a request through the public address. The relay whose word it is reports how that request arrived;
-every other relay reports that it is not the one.
+sends the word with a handshake through the public address, where /health cannot be reached. The relay whose word it is
+reports how that request arrived; every other relay reports that it is not the one.
 """
 
 import hmac

@@ -1,7 +1,8 @@
 """Connections to one server, for the commands and the doctor: HTTP/1.1 requests and WebSockets.
 
 Every failure is a ClientError that reports exactly what the server answered. No call starts a thread, and each has a
-deadline.
+deadline. simple-websocket's client would not do: it reports at most a status, has no deadlines, and overlooks frames
+that arrive together with the 101.
 """
 
 import base64

@@ -1,6 +1,8 @@
 """A log handler whose thread does the writing, so that a stopped reader of the log costs lines and never a push.
 
-Writing to a pipe that nobody reads, or to a terminal that was stopped (Ctrl-S), blocks until somebody reads.
+Writing to a pipe that nobody reads, or to a terminal that was stopped (Ctrl-S), blocks until somebody reads. The
+standard library's QueueListener does not fit: at the end it waits for its thread without a limit, and its queue counts
+lines and not bytes.
 """
 
 import contextlib

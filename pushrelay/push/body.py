@@ -312,6 +312,7 @@ def _multipart_form(content_type: str, at_root: bool, body: bytes) -> Fields:
 def _multipart_pairs(body: bytes, content_type: str, at_root: bool = False) -> list[tuple[str, str]]:
     """Return the fields of a multipart form (RFC 7578), decoded as UTF-8.
 
+    Werkzeug's form parser would decode each part by the charset that it names, and replace what does not fit.
     At the server's root (`at_root`) other parts than destination and data may be anything, even files.
     """
     if not at_root:

@@ -1,4 +1,8 @@
-"""The fields of a push, checked: destinations, data and options."""
+"""The fields of a push, checked: destinations, data and options.
+
+Data is read once and written again as JSON. That text is stored, replayed and listed unchanged, so no accepted push can
+turn out to be unreadable later. Unknown fields are refused, because `evnet=…` must not be delivered as a plain `push`.
+"""
 
 import math
 import re
@@ -16,7 +20,8 @@ from .body import FIELDS, ROOT_FIELDS, Body, Fields, read_body, read_query
 MAX_KEY_LENGTH = 255  # characters
 MAX_TTL = 1e20  # seconds: more than any 64-bit integer, because programs send the largest for "no limit"
 MAX_WAIT = 30.0  # seconds: not far below PHP's own limit for a script and the time-outs of proxies
-# Bytes of data that one request may store over all destinations, or max_body if that is more: 20 ms of SQLite.
+# Bytes of data that one request may store over all destinations, or max_body if that is more: 20 ms of SQLite. Data
+# that is stored once for all destinations would allow more, but need a count of references and a second table to sweep.
 MOST_STORED = 4 << 20
 
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")

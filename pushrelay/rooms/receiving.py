@@ -118,7 +118,10 @@ class Receiving:
     # Called by the engine for clients that send too much, or nothing.
 
     def close_unregistered(self, session: Session) -> None:
-        """Close a client that has registered nothing in time."""
+        """Close a client that has registered nothing in time.
+
+        After the first registration there is no limit: a page that has unregistered everything may register again.
+        """
         is_connected = "/" in self._manager.namespaces_of(session.sid)
         last = relay_error("register_timeout", _UNREGISTERED) if is_connected else None
         session.close(reason=REGISTER_TIMEOUT, last=last)

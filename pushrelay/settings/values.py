@@ -46,6 +46,8 @@ def oddity(text: str) -> str | None:
     if _COMMENT.search(text):
         return "has a # or ; where a comment begins: put the comment on a line of its own, or remove it"
     if any(item[0] in _QUOTES or item[-1] in _QUOTES for item in re.split(r"[,\s:]+", text) if item):
+        # Not removed: PHP's parse_ini_file removes them, but uWSGI and Docker's --env-file keep them. If one side reads
+        # a secret with quotes and the other without, every token is invalid.
         return "has quotes around it, or at one end: write the value without quotes"
     if text.endswith("\\"):
         return "ends with a backslash: write the whole value on one line, without it"

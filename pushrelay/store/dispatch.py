@@ -37,7 +37,8 @@ class KeyUse:
     __slots__ = ("fingerprint", "is_reused", "keys", "known")
 
     def __init__(self, text: str, event: str = "push", ttl: float | None = None, skip_sid: str | None = None):
-        # 1 in JSON and "1" in a form may be the same push, sent in two ways.
+        # 1 in JSON and "1" in a form may be the same push, sent in two ways. `wait` is not part of it, as it changes
+        # the answer only.
         plain = text[1:-1] if text.startswith('"') else text
         asked = f"{ttl}\0{event}\0{skip_sid}\0{plain}".encode("utf-8", "surrogatepass")
         self.fingerprint = hashlib.blake2b(asked, digest_size=8).hexdigest()

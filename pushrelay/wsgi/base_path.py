@@ -16,7 +16,8 @@ def at_base_path(
 
     Below `base`, `app` is called with SCRIPT_NAME and PATH_INFO as PEP 3333 defines them: `base` moves from the second
     to the first. A server that knows the base path has done so already, which its SCRIPT_NAME shows. Requests for
-    anything else are answered with 404, and `log_refusal` gets them.
+    anything else are answered with 404, and `log_refusal` gets them. With two addresses for each thing there would be
+    two to protect.
     """
     below = base + "/"
 

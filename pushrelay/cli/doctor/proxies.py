@@ -1,7 +1,8 @@
 """The lines that fix the configuration of Apache or nginx, with the user's own path and port in them.
 
 They come from the files in deploy/, so the doctor prints what is shipped there and explained in docs/. Each fix is
-minimal: for Apache it goes above existing lines, for nginx it replaces some.
+minimal: for Apache it goes above existing lines, for nginx it replaces some. The tests put these very lines into the
+configuration of a real Apache or nginx and run the doctor again.
 """
 
 import functools
