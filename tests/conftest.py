@@ -154,7 +154,7 @@ def server(request):
 
 # The files that take longest, longest first: if one of them began last, the other workers would wait for it.
 LONG_FILES = ["relay_js", "doctor", "example", "page", "demo", "away", "apache", "callers", "damage", "auth_url"]
-LONG_FILES += ["push_command", "listen", "bench", "lamp", "recovery", "registrations", "startup", "ends"]
+LONG_FILES += ["push_command", "listen", "bench", "lamp", "recovery", "registrations", "startup"]
 
 
 def pytest_addoption(parser):
