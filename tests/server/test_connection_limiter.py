@@ -1,6 +1,9 @@
 """The limit on TCP connections."""
 
+import contextlib
 from ipaddress import ip_network
+
+from conftest import wait_for
 
 from pushrelay.server.limiter import ConnectionLimiter
 
@@ -21,3 +24,17 @@ def test_the_last_connections_are_reserved_for_this_machine_and_its_proxies():
     refusals = [bool(limiter.acquire(("192.0.2.1", n))) for n in range(8)]
     assert refusals == [False] * 6 + [True] * 2
     assert [bool(limiter.acquire(("127.0.0.1", n))) for n in range(3)] == [False, False, True]
+
+
+def test_a_rejected_connection_releases_its_slot(serve):
+    limiter = ConnectionLimiter(connections=1, spare=0, lingering=2)
+    client = serve(lambda environ, start_response: [], limiter=limiter)
+    taken = client.connect()
+    wait_for(lambda: limiter.count == 1, "the place to be taken")
+    for _ in range(5):  # more than may stay at a time
+        refused = client.connect()
+        with contextlib.suppress(ConnectionError):
+            assert b" 503 " in refused.recv(1000)
+        refused.close()
+        wait_for(lambda: limiter._lingering.used == 0, "the place of a refused connection")
+    taken.close()
