@@ -30,11 +30,11 @@ def test_a_rejected_connection_releases_its_slot(serve):
     limiter = ConnectionLimiter(connections=1, spare=0, lingering=2)
     client = serve(lambda environ, start_response: [], limiter=limiter)
     taken = client.connect()
-    wait_for(lambda: limiter.count == 1, "the place to be taken")
-    for _ in range(5):  # more than may stay at a time
+    wait_for(lambda: limiter.count == 1, "the slot to be used")
+    for _ in range(5):  # more than may linger at a time
         refused = client.connect()
         with contextlib.suppress(ConnectionError):
             assert b" 503 " in refused.recv(1000)
         refused.close()
-        wait_for(lambda: limiter._lingering.used == 0, "the place of a refused connection")
+        wait_for(lambda: limiter._lingering.used == 0, "the slot of a rejected connection")
     taken.close()
