@@ -1,9 +1,11 @@
 """What the relay prints when it starts: the banner, the result of `--check`, and why it cannot listen."""
 
 import errno
+import os
+import socket
 
 from pushrelay.core import clients_expected, is_own, most_clients
-from pushrelay.pages.demo import address, first_steps
+from pushrelay.pages.demo import ANYWHERE, address, first_id, is_at_loopback, tunnel
 from pushrelay.settings import Settings
 
 from .exposure import on_command_line, open_to, warnings
@@ -36,6 +38,42 @@ def banner(settings: Settings, port: int) -> str:
         *first_steps(settings, port),
     ]
     return "\n".join(lines)
+
+
+def first_steps(settings: Settings, port: int) -> list[str]:
+    """Return the lines by which somebody can try the relay, printed when it starts."""
+    url, curl = address(settings, port)
+    page = f"{url}/?id={first_id(settings)}"
+    if settings.host.startswith("unix:"):
+        lines = ["Try:", f"  {curl}", "Browsers need a web server in front: see docs/nginx.md and docs/apache.md."]
+    elif is_at_loopback(settings):
+        lines = [f"Open {page} in two windows, and try:", f"  {curl}", *_from_elsewhere(settings, port)]
+    else:
+        shown = f"Open {page} in two windows" if settings.demo else f"Set demo = yes to see the demo page ({page})"
+        keys = "KEY is one of push_keys" if settings.push_keys else "set push_keys first, or nobody can push here"
+        lines = [f"{shown}, and try ({keys}):", f"  {curl}"]
+    if "INVOCATION_ID" not in os.environ:  # systemd sets it
+        lines.append("Ctrl+C stops the relay. To keep it running, see docs/systemd.md.")
+    return lines
+
+
+def _from_elsewhere(settings: Settings, port: int) -> list[str]:
+    if settings.demo and settings.host in ANYWHERE:
+        return [f"On another machine: http://{_own_address()}:{port}{settings.base_path}/?id={first_id(settings)}"]
+    return [
+        f"If your browser is on another machine, run there first:  ssh -L {tunnel(settings, port)} USER@THIS-SERVER"
+    ]
+
+
+def _own_address() -> str:
+    """Return the address at which other machines reach this one, or its host name without a network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses a route
+        except OSError:
+            return socket.gethostname()
+        own: str = probe.getsockname()[0]
+        return own
 
 
 def checked(settings: Settings) -> str:

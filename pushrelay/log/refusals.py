@@ -1,6 +1,6 @@
 """The log lines about refusals: who was refused, why, and the setting or the step that fixes it.
 
-Every refusal names what fixes it, in the response and here, because the operator often sees only one of the two.
+The fix is in the log too, because the operator who can apply it does not see the response.
 """
 
 import re

@@ -1,8 +1,10 @@
-"""The demo page: its address, the facts that it shows, and those of the page that replaces it for strangers."""
+"""The demo page: its address, the facts that it shows, and those of the page that replaces it for strangers.
 
-import os
+Whoever sees the demo page on this machine may push, and gets a token that names one id, because programs on this
+machine may push and read every history anyway. All others see the page without these, and only if `demo` is set.
+"""
+
 import re
-import socket
 import time
 from typing import Any
 
@@ -28,7 +30,7 @@ def address(settings: Settings, port: int) -> tuple[str, str]:
         path = settings.host.removeprefix("unix:")
         return settings.host, f"curl --unix-socket {path} {fields} http://localhost{settings.base_path}/push"
     url = f"http://{_local_host(settings)}:{port}{settings.base_path}"
-    key = "" if _is_local(settings) else "-H 'Authorization: Bearer KEY' "
+    key = "" if is_at_loopback(settings) else "-H 'Authorization: Bearer KEY' "
     return url, f"curl {key}{fields} {url}/push"
 
 
@@ -37,7 +39,7 @@ def _local_host(settings: Settings) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _is_local(settings: Settings) -> bool:
+def is_at_loopback(settings: Settings) -> bool:
     """Return whether programs on this machine reach the relay at a loopback address or a Unix socket."""
     return settings.host in ANYWHERE or settings.host.startswith("unix:") or is_loopback(settings.host)
 
@@ -47,47 +49,11 @@ def first_id(settings: Settings) -> str:
     return "me" if settings.id_cookie and not settings.secret else "demo"
 
 
-def first_steps(settings: Settings, port: int) -> list[str]:
-    """Return the lines by which somebody can try the relay, printed when it starts."""
-    url, curl = address(settings, port)
-    page = f"{url}/?id={first_id(settings)}"
-    if settings.host.startswith("unix:"):
-        lines = ["Try:", f"  {curl}", "Browsers need a web server in front: see docs/nginx.md and docs/apache.md."]
-    elif _is_local(settings):
-        lines = [f"Open {page} in two windows, and try:", f"  {curl}", *_from_elsewhere(settings, port)]
-    else:
-        shown = f"Open {page} in two windows" if settings.demo else f"Set demo = yes to see the demo page ({page})"
-        keys = "KEY is one of push_keys" if settings.push_keys else "set push_keys first, or nobody can push here"
-        lines = [f"{shown}, and try ({keys}):", f"  {curl}"]
-    if "INVOCATION_ID" not in os.environ:  # systemd sets it
-        lines.append("Ctrl+C stops the relay. To keep it running, see docs/systemd.md.")
-    return lines
-
-
-def _from_elsewhere(settings: Settings, port: int) -> list[str]:
-    if settings.demo and settings.host in ANYWHERE:
-        return [f"On another machine: http://{_own_address()}:{port}{settings.base_path}/?id={first_id(settings)}"]
-    return [
-        f"If your browser is on another machine, run there first:  ssh -L {tunnel(settings, port)} USER@THIS-SERVER"
-    ]
-
-
-def _own_address() -> str:
-    """Return the address at which other machines reach this one, or its host name without a network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses a route
-        except OSError:
-            return socket.gethostname()
-        own: str = probe.getsockname()[0]
-        return own
-
-
 def tunnel(settings: Settings, port: int) -> str:
     """Return the argument of `ssh -L` that forwards the relay to another machine; empty if it is not local here."""
     if settings.host.startswith("unix:"):
         return f"8080:/PATH/OF/{_socket_name(settings)}"
-    return f"{port}:{_local_host(settings)}:{port}" if _is_local(settings) else ""
+    return f"{port}:{_local_host(settings)}:{port}" if is_at_loopback(settings) else ""
 
 
 def _socket_name(settings: Settings) -> str:
@@ -116,7 +82,7 @@ def demo_facts(settings: Settings, port: str) -> dict[str, str]:
 
 
 def token_for(id_: str, settings: Settings) -> str:
-    """Return a token for the demo page; empty without a secret. Only for callers on this machine, who may read all."""
+    """Return a token that allows this id; empty without a secret. It is only for callers on this machine."""
     if not settings.secret or len(id_) > settings.max_id_length:
         return ""
     return sign({"ids": [id_], "exp": int(time.time()) + TOKEN_SECONDS}, settings.secret[0])
@@ -130,7 +96,7 @@ def ways_in(settings: Settings, environ: dict[str, Any]) -> dict[str, str]:
     is_socket = settings.host.startswith("unix:")
     local = f"http://127.0.0.1:8080{settings.base_path}" if is_socket else address(settings, port)[0]
     return {
-        "local": "" if is_socket or not _is_local(settings) else f"{local}/?id={first_id(settings)}",
+        "local": "" if is_socket or not is_at_loopback(settings) else f"{local}/?id={first_id(settings)}",
         "tunnel": tunnel(settings, port) and f"ssh -L {tunnel(settings, port)} USER@{server}",
         "through": f"{local}/?id={first_id(settings)}",
     }
