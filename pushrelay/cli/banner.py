@@ -1,4 +1,4 @@
-"""What the relay prints when it starts: the banner, the result of `--check`, and why it cannot listen."""
+"""The texts that the relay prints when it starts: the banner, the result of `--check`, and why it cannot listen."""
 
 import errno
 import os

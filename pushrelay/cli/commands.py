@@ -30,7 +30,7 @@ class Command(NamedTuple):
 
 
 def run_command(argv: list[str]) -> None:
-    """Run the command and end the process with its exit code; return if the first word is no command."""
+    """Run the command and end the process with its exit code; return if the first word is not a command."""
     if argv and argv[0] in COMMANDS:
         raise SystemExit(run(argv))
 
@@ -147,7 +147,7 @@ COMMANDS = {
     ),
     "push": Command("Pushes DATA to DEST, and prints the relay's answer.", _push_arguments, _push),
     "listen": Command(
-        "Prints each push to DEST as a line, until Ctrl+C. After a lost connection it goes on where it stopped.",
+        "Prints each push to DEST as a line, until Ctrl+C. After a lost connection it resumes without a gap.",
         _listen_arguments,
         _listen,
     ),

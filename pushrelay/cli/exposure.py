@@ -1,4 +1,4 @@
-"""Who can do what with these settings, and what of that is risky: printed at the start and by `--check`."""
+"""A summary of who can do what with these settings, and of risky ones: printed at the start and by `--check`."""
 
 import ipaddress
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ class FlagParser(argparse.ArgumentParser):
     """An argument parser that takes every setting as a flag, and raises SettingsError for a mistake."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise SettingsError with one sentence, where argparse would print its usage and exit."""
+        """Raise SettingsError with one sentence; argparse itself would print its usage and exit."""
         if found := re.fullmatch(r"argument (?:\S+/)?(\S+): expected one argument", message):
             message = f"{flag_of(found[1].lstrip('-'))} needs a value"
         raise SettingsError(f"{message} ({self.prog} --help lists the flags)")

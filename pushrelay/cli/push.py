@@ -35,7 +35,7 @@ def push(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
 
 
 def _fields(given: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of the push. Raises SettingsError if DATA is to be JSON and is not."""
+    """Return the fields of the push. Raises SettingsError if `--json` is given and DATA is not JSON."""
     text = _read_input() if given.data == "-" else given.data
     try:
         data = json.loads(text) if given.json else text

@@ -26,7 +26,7 @@ _LONGEST_PING = 86400_000  # ms; no relay pings less often, and the time-outs of
 
 
 class Transport(Protocol):
-    """What carries the packets. All methods raise ClientError."""
+    """A transport, which carries the packets. All methods raise ClientError."""
 
     def send(self, packet: str) -> None:
         """Send a packet."""

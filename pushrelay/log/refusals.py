@@ -22,7 +22,7 @@ _THINGS = {
     "demo_not_shown": "a request for the demo page",
 }
 _EVENTS = {"register", "unregister", "ack", "push"}
-# Errors that are logged where they arise.
+# Errors that other parts of the program log.
 _SILENT = {"draining", "store_not_available", "auth_not_available", "internal_server_error"}
 _UPGRADING = "if there is a proxy, it must pass WebSocket on (docs/apache.md, docs/nginx.md): the doctor checks it"
 _BAD_ORIGINS = {

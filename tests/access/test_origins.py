@@ -73,7 +73,7 @@ def test_a_scheme_whose_hosts_are_made_up_is_listed_as_a_whole():
     assert not allows(EXTENSION, "moz-extension://*") and not allows("moz-extension://*", "moz-extension://*")
 
 
-def test_what_a_page_of_any_website_can_claim_is_not_allowed_by_another_name():
+def test_an_origin_that_any_website_can_claim_is_not_allowed_by_another_name():
     for listed in ("file://", "capacitor://localhost", "https://example.com", "moz-extension://*"):
         assert not allows("null", listed) and not allows("*", listed)
     for cookies in ({"id_cookie": "PHPSESSID"}, {"auth_url": "http://127.0.0.1/ids.php"}):

@@ -29,7 +29,7 @@ SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
         (["pusch", "a", "x"], ["pusch", "--help"]),
     ],
 )
-def test_what_is_not_understood_is_a_sentence_and_exit_code_2(arguments, words):
+def test_a_wrong_command_line_is_a_sentence_and_exit_code_2(arguments, words):
     ran = run(*arguments)
     assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 1), ran
     assert all(word in ran.stderr for word in words), ran.stderr
@@ -47,7 +47,7 @@ def test_the_help_of_the_relay_names_the_commands():
 
 
 @pytest.mark.parametrize("command", ["push a x", f"token --ids a --secret={SECRET}", "doctor --quick"])
-def test_each_command_ends_quietly_when_nobody_reads_what_it_prints(relay, command):
+def test_each_command_ends_quietly_if_nobody_reads_its_output(relay, command):
     reading, writing = os.pipe()
     os.close(reading)
     arguments = [sys.executable, str(ROOT / "relay.py"), *command.split(), f"--port={relay.port}"]

@@ -7,7 +7,7 @@ from conftest import free_port
 from examination import Examination
 
 
-def test_settings_that_are_not_sound_are_told_with_their_sentence(tmp_path):
+def test_a_wrong_setting_is_reported_with_its_own_sentence(tmp_path):
     file = tmp_path / "my.ini"
     file.write_text("[relay]\nprot = 80\n")
     Examination(f"--config={file}").failed_once("settings", "did you mean port")

@@ -194,7 +194,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("kind", [BentApache, BentNginx])
-def test_what_is_wrong_in_a_web_server_is_found_and_the_advice_puts_it_right(quiet, bent, kind, fault):
+def test_a_fault_in_a_web_server_is_found_and_the_advice_fixes_it(quiet, bent, kind, fault):
     for_apache, for_nginx, words = FAULTS[fault]
     conf, changes = (APACHE, for_apache) if kind is BentApache else (NGINX, for_nginx)
     for old, new in changes:
@@ -261,7 +261,7 @@ def test_a_name_that_dns_does_not_know_is_found(quiet):
     Examination("https://no-such-name.invalid/", *settings_of(quiet)).failed_once("DNS", "no-such-name.invalid")
 
 
-def test_of_a_proxy_that_it_does_not_know_it_tells_the_lines_for_both(quiet, serve):
+def test_for_an_unknown_proxy_it_prints_the_lines_for_both(quiet, serve):
     def site(environ, start_response):
         start_response("404 Not Found", [("Content-Type", "text/html")])
         return [b"<html><title>A shop</title></html>"]
@@ -271,7 +271,7 @@ def test_of_a_proxy_that_it_does_not_know_it_tells_the_lines_for_both(quiet, ser
     assert [sentence.partition(":")[0] for sentence, _ in advice] == ["If it is Apache", "If it is nginx"]
 
 
-def test_what_strangers_answer_does_not_get_at_the_terminal_or_the_shell(quiet, serve):
+def test_responses_of_strangers_reach_neither_the_terminal_nor_the_shell(quiet, serve):
     def site(environ, start_response):
         if environ["PATH_INFO"].startswith("/moved"):
             start_response("302 Found", [("Location", "https://example.com/;reboot/static/relay.js")])
@@ -286,7 +286,7 @@ def test_what_strangers_answer_does_not_get_at_the_terminal_or_the_shell(quiet, 
     assert line == "python relay.py doctor 'https://example.com/;reboot/'"
 
 
-def test_a_date_that_no_calendar_has_is_passed_over(quiet, serve):
+def test_an_impossible_date_is_ignored(quiet, serve):
     def site(environ, start_response):
         start_response("200 OK", [("Date", "Mon, 01 Jan 99999999 00:00:00 GMT")])
         return [b"// The relay's browser client"]
@@ -297,7 +297,7 @@ def test_a_date_that_no_calendar_has_is_passed_over(quiet, serve):
     assert examination.failures and "relay.js" in examination.said
 
 
-def test_a_terminal_that_has_not_all_letters_gets_question_marks(quiet, serve):
+def test_a_terminal_that_lacks_letters_gets_question_marks(quiet, serve):
     def site(environ, start_response):
         start_response("404 Not Found", [("Content-Type", "text/html")])
         return ["<title>Café</title>".encode()]
@@ -333,7 +333,7 @@ def test_without_a_proxy_in_front_it_looks_at_the_relay_itself(relay):
     assert "no proxy" in examination.said and "/push" not in examination.said
 
 
-def test_it_signs_itself_a_token_where_there_is_a_secret_and_pushes_with_the_key(start_own):
+def test_with_a_secret_it_signs_itself_a_token_and_it_pushes_with_the_key(start_own):
     told = {"secret": "k7" * 10 + "5tgb6yhn7ujm8ik9", "push_keys": "web:Zk4-bq9_wL2xT7vR1mN8"}
     relay = start_own(**told)
     examination = Examination(f"{relay.url}/", "--quick", *settings_of(relay))
@@ -342,7 +342,7 @@ def test_it_signs_itself_a_token_where_there_is_a_secret_and_pushes_with_the_key
     assert not any(value in examination.said for value in (told["secret"], "Zk4-bq9_wL2xT7vR1mN8"))
 
 
-def test_it_says_what_it_cannot_try_where_only_visitors_register(start_own):
+def test_if_only_visitors_can_register_it_reports_what_it_cannot_check(start_own):
     relay = start_own(id_cookie="PHPSESSID")
     examination = Examination(f"{relay.url}/", "--quick", *settings_of(relay))
     examination.is_well()
@@ -356,7 +356,7 @@ def test_it_finds_the_relay_on_a_unix_socket_below_a_path(start_own, tmp_path):
     assert examination.said.count("a push arrives") == 2
 
 
-def test_another_program_on_the_relays_port_is_told_from_the_relay(serve):
+def test_another_program_on_the_relays_port_is_not_taken_for_the_relay(serve):
     def other(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/html"), ("Server", "Shop/1")])
         return [b"hello"]
@@ -366,7 +366,7 @@ def test_another_program_on_the_relays_port_is_told_from_the_relay(serve):
 
 
 @pytest.mark.parametrize("answer", ["{}", '{"status":"ok"}', "[" * 100_000])
-def test_an_answer_that_is_no_relays_is_no_push_that_was_taken(serve, answer):
+def test_a_push_that_another_program_answers_is_not_accepted(serve, answer):
     def other(environ, start_response):
         said = {"/health/live": '{"live":true}', "/health/ready": '{"ready":true}'}
         start_response("200 OK", [("Content-Type", "application/json")])
@@ -397,7 +397,7 @@ def test_a_health_check_that_another_program_answers_is_not_the_relays(serve):
         (["--prot=80"], ["did you mean port"]),
     ],
 )
-def test_what_it_does_not_understand_is_a_sentence_and_exit_code_2(arguments, words):
+def test_a_wrong_command_line_of_the_doctor_is_a_sentence_and_exit_code_2(arguments, words):
     examination = Examination(*arguments)
     assert (examination.code, examination.said) == (2, "")
     assert len(examination.complaint.splitlines()) == 1

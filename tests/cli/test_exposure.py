@@ -60,7 +60,7 @@ def test_the_five_lines_are_true_of_every_setting():
         ({"auth_url": "http://php.example/ids"}, ["auth_url", "https://"]),
     ],
 )
-def test_what_is_unwise_is_said_with_what_to_do(settings, words):
+def test_a_risky_setting_is_reported_with_what_to_do(settings, words):
     (line,) = warnings(settings_of(**settings))
     assert line.startswith("warning: ") and all(word in line for word in words)
 

@@ -55,7 +55,7 @@ def test_raw_prints_the_data_alone(relay, listening):
     assert listener.lines(2) == ["as it is", "[1, null]"]
 
 
-def test_nothing_is_missed_while_the_relay_was_away(start_relay, listening):
+def test_no_push_is_missed_while_the_relay_is_down(start_relay, listening):
     relay = start_relay()
     listener = listening("back", f"--port={relay.port}")
     relay.push("back", "one")
@@ -69,7 +69,7 @@ def test_nothing_is_missed_while_the_relay_was_away(start_relay, listening):
     assert [push["data"] for push in listener.pushes(3)] == ["one", "two", "three"]
 
 
-def test_what_is_lost_is_said(start_relay, listening):
+def test_lost_pushes_are_reported(start_relay, listening):
     relay = start_relay(broker="memory:")
     listener = listening("gone", f"--port={relay.port}")
     relay.push("gone", "one")
@@ -81,7 +81,7 @@ def test_what_is_lost_is_said(start_relay, listening):
     assert [push["data"] for push in listener.pushes(2)] == ["one", "two"]
 
 
-def test_where_websockets_do_not_get_through_it_listens_by_polling(relay, listening):
+def test_if_websockets_fail_it_listens_by_polling(relay, listening):
     with Upgradeless(relay.port) as port:
         listener = listening("polled", f"--url=http://127.0.0.1:{port}/")
         for number in range(3):
@@ -108,7 +108,7 @@ REGISTERED = '{"ok":true,"ids":{"a":{"position":"e:0","recovered":true,"replayed
         f'431[{REGISTERED}]\x1e42["relay_drain",{{"reconnect_in_ms":1e300}}]',
     ],
 )
-def test_a_listener_says_that_something_other_than_a_relay_answers(serve, came, tmp_path):
+def test_a_listener_reports_that_something_other_than_a_relay_answers(serve, came, tmp_path):
     """By polling, as a server of Socket.IO that is no relay may answer."""
     answers = itertools.cycle(['0{"sid":"a","pingInterval":25000,"pingTimeout":20000}', '40{"sid":"b"}', came])
 
@@ -139,7 +139,7 @@ def test_a_long_history_comes_through_polling_as_well(relay, listening):
         assert [line[:2] for line in listener.lines(15)] == [f"{number}" * (2 - number // 10) for number in range(15)]
 
 
-def test_it_ends_quietly_when_nobody_reads_it_any_more(relay, tmp_path):
+def test_it_ends_quietly_when_its_reader_has_gone(relay, tmp_path):
     with (tmp_path / "said").open("wb") as said:
         command = [sys.executable, str(ROOT / "relay.py"), "listen", "piped", f"--url={relay.url}"]
         listener = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, env=clean_environ())
@@ -150,12 +150,12 @@ def test_it_ends_quietly_when_nobody_reads_it_any_more(relay, tmp_path):
     assert (tmp_path / "said").read_text() == "online\n"
 
 
-def test_ids_that_the_relay_refuses_end_it_with_1(relay):
+def test_refused_ids_end_it_with_1(relay):
     ran = run("listen", "a\nb", f"--url={relay.url}")
     assert ran.returncode == 1 and "control character" in ran.stderr
 
 
-def test_listening_where_tokens_are_asked_for_it_signs_one_itself(start_relay, listening):
+def test_if_a_token_is_required_it_signs_one_itself(start_relay, listening):
     relay = start_relay(secret=SECRET)
     listener = listening("signed", f"--port={relay.port}", f"--secret={SECRET}")
     assert run("push", "signed", "x", f"--port={relay.port}").returncode == 0

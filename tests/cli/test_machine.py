@@ -17,7 +17,7 @@ from pushrelay.cli.doctor.report import Report
 from pushrelay.settings import Settings
 
 
-def test_a_system_without_limits_on_files_is_examined_all_the_same(relay):
+def test_a_system_without_limits_on_files_can_be_examined(relay):
     script = (
         "import sys; sys.modules['resource'] = None; sys.argv[:1] = []; sys.path.insert(0, '.');"
         "from pushrelay.cli.commands import run; sys.exit(run(sys.argv))"
@@ -28,7 +28,7 @@ def test_a_system_without_limits_on_files_is_examined_all_the_same(relay):
 
 
 @pytest.mark.parametrize(("limit", "word"), [(20_000, "ok"), (9_000, "FAIL"), (12_000, "ok")])
-def test_a_usual_limit_of_open_files_is_no_warning_on_every_run(limit, word):
+def test_a_usual_limit_of_open_files_causes_no_warning_on_every_run(limit, word):
     process = Process(1, limit, None, "", "")
     with contextlib.redirect_stdout(io.StringIO()) as said:
         files(Report(), Settings(), process)
@@ -56,7 +56,7 @@ def test_a_limit_of_open_files_that_is_too_low_is_found_and_each_advice_helps(tm
         Examination(*flags, "--max-connections=1000").is_well()
 
 
-def test_a_store_in_trouble_is_told(tmp_path):
+def test_a_store_whose_folder_is_missing_is_reported(tmp_path):
     folder = tmp_path / "gone"
     flags = (f"--port={free_port()}", f"--broker=sqlite:{folder}/relay.db", "--max-connections=1000")
     examination = Examination(*flags)
@@ -66,7 +66,7 @@ def test_a_store_in_trouble_is_told(tmp_path):
     Examination(*flags).failed_once("not running")
 
 
-def test_packages_that_are_missing_are_told_with_the_line_that_installs_them():
+def test_missing_packages_are_named_with_the_command_that_installs_them():
     # -S leaves the site-packages out, as in a Python where nothing was installed.
     command = [sys.executable, "-S", *DOCTOR[1:]]
     ran = subprocess.run(command, capture_output=True, text=True, env={**clean_environ(), "PYTHONPATH": ""})

@@ -46,7 +46,7 @@ def test_a_wrong_name_of_the_cookie_is_shown_beside_those_that_came(name):
 
 
 @pytest.mark.parametrize("cookies", ["", "PHPSESSID=", "5be1c07d2f3a5be1c07d2f3a", "a\x1bb=1", f"{'a' * 41}=1"])
-def test_of_cookies_that_came_no_value_is_shown_and_no_name_that_is_none(cookies):
+def test_of_received_cookies_no_value_and_no_invalid_name_is_shown(cookies):
     assert "when it connected: have PHP set it" in refusal_of_me(cookies)
 
 

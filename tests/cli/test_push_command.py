@@ -18,7 +18,7 @@ def test_a_push_prints_the_answer(relay, connect):
     assert client.got[1][0] == "news" and client.got[1][1]["data"] == {"n": [1, "ü"]}
 
 
-def test_a_push_is_repeated_kept_and_waited_for_as_it_says(relay):
+def test_a_push_is_repeated_kept_and_waited_for_as_its_flags_demand(relay):
     url = f"--url={relay.url}"
     first, again = (json.loads(run("push", "kept", "x", "--id=once", url).stdout)["id"] for _ in range(2))
     assert first == again
@@ -27,18 +27,18 @@ def test_a_push_is_repeated_kept_and_waited_for_as_it_says(relay):
     assert [each["data"] for each in history["publications"]] == ["x"]
 
 
-def test_a_push_that_is_refused_says_why_and_ends_with_1(relay):
+def test_a_refused_push_prints_the_reason_and_ends_with_1(relay):
     ran = run("push", "a", "x", "--event=connect", f"--url={relay.url}")
     assert (ran.returncode, ran.stdout) == (1, "") and "choose another" in ran.stderr
 
 
-def test_without_a_relay_a_push_says_so_and_ends_with_1():
+def test_without_a_relay_a_push_prints_a_hint_and_ends_with_1():
     ran = run("push", "a", "x", f"--port={free_port()}")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert len(ran.stderr.splitlines()) == 1 and "is the relay running" in ran.stderr
 
 
-def test_what_is_no_relay_is_said(serve):
+def test_another_program_in_place_of_the_relay_is_reported(serve):
     def site(environ, start_response):
         start_response("404 Not Found", [("Content-Type", "text/html")])
         return [b"<h1>Not found</h1>"]
@@ -47,7 +47,7 @@ def test_what_is_no_relay_is_said(serve):
     assert ran.returncode == 1 and "404" in ran.stderr
 
 
-def test_a_page_in_place_of_the_relays_answer_is_no_success(serve):
+def test_a_page_in_place_of_the_relays_answer_is_a_failure(serve):
     def site(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/html")])
         return [b"<h1>It works!</h1>"]
@@ -89,7 +89,7 @@ def test_the_target_of_a_redirect_is_named(serve):
     assert ran.returncode == 1 and "redirects to https://shop.example/push: give the relay's own address" in ran.stderr
 
 
-def test_what_strangers_answer_does_not_get_at_the_terminal(serve):
+def test_control_characters_of_strangers_do_not_reach_the_terminal(serve):
     def site(environ, start_response):
         start_response("403 Forbidden", [("Content-Type", "application/json")])
         return [json.dumps({"error": "x", "message": "\x1b]0;owned\x07\x9b2J"}).encode()]

@@ -21,7 +21,7 @@ def test_each_check_is_a_line_and_lines_to_copy_stay_whole(capsys):
 
 
 @pytest.mark.parametrize(("warnings", "last"), [(0, "All is well."), (1, "It works; 1 warning."), (2, "2 warnings.")])
-def test_warnings_are_counted_and_are_no_failure(capsys, warnings, last):
+def test_warnings_are_counted_and_fail_nothing(capsys, warnings, last):
     report = Report()
     for _ in range(warnings):
         report.warn("clock", "late")

@@ -26,7 +26,7 @@ def test_a_relay_that_runs_with_other_flags_leads_to_the_same_flags(tmp_path):
         relay.wait(DEADLINE)
 
 
-def test_a_relay_that_is_down_is_started_by_the_line_that_is_said(tmp_path):
+def test_a_relay_that_is_down_is_started_by_the_printed_command(tmp_path):
     port = free_port()
     flags = [f"--port={port}", "--broker=memory:", "--max-connections=1000"]
     ((_, lines),) = Examination(*flags).failed_once("the relay", "not running")
@@ -34,7 +34,7 @@ def test_a_relay_that_is_down_is_started_by_the_line_that_is_said(tmp_path):
         Examination(*flags).is_well()
 
 
-def test_it_tells_that_the_relay_was_started_with_other_settings(start_relay, tmp_path):
+def test_a_relay_that_was_started_with_other_settings_is_reported(start_relay, tmp_path):
     file = tmp_path / "my.ini"
     file.write_text("[relay]\n")
     relay = start_relay(server="own", config=file, max_connections=1000)

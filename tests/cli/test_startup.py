@@ -127,7 +127,7 @@ def test_the_file_beside_relay_py_is_read_from_any_folder(tmp_path):
     assert str(ROOT / "wsgi.ini") in run("--check", cwd=tmp_path).stdout
 
 
-def test_every_setting_has_its_default_when_nothing_is_said(tmp_path):
+def test_every_setting_has_its_default_if_none_is_given(tmp_path):
     file = tmp_path / "empty.ini"
     file.touch()
     settings = load({"RELAY_CONFIG": str(file)})
@@ -149,7 +149,7 @@ def test_a_secret_that_is_wrong_is_never_written_into_the_error(tmp_path, name, 
         assert "hush" not in str(error.value)
 
 
-def test_check_says_what_is_open_to_whom_and_starts_nothing():
+def test_check_prints_who_can_do_what_and_starts_nothing():
     port = free_port()
     ran = run("--check", "--port", str(port))
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -170,14 +170,14 @@ def test_check_names_a_store_whose_folder_is_missing_as_the_start_does(tmp_path)
     assert run("--check", *flags).returncode == 0 and list(folder.iterdir()) == []
 
 
-def test_what_is_unwise_is_said_by_the_check_and_by_the_start(start_relay):
+def test_the_check_and_the_start_warn_of_risky_settings(start_relay):
     ran = run("--check", "--origins", "*", "--secret", "x" * 10)
     assert len([line for line in ran.stdout.splitlines() if line.startswith("warning: ")]) == 2
     assert ran.returncode == 0 and "warning" not in run("--check").stdout
     assert "\nwarning: origins = *" in start_relay(origins="*").log.read_text()
 
 
-def test_check_tells_of_other_machines_where_the_relay_is_open_to_them():
+def test_check_names_other_machines_if_the_relay_is_open_to_them():
     assert "other machines" in run("--check", "--host", "0.0.0.0").stdout
     assert "other machines" not in run("--check").stdout
 
@@ -222,7 +222,7 @@ relay.relay.maintenance.close()
 """
 
 
-def test_under_another_server_a_store_that_cannot_be_opened_is_told_and_tried_again(tmp_path):
+def test_under_another_server_a_store_that_cannot_be_opened_is_reported_and_tried_again(tmp_path):
     folder = tmp_path / "none"
     ran = subprocess.run(
         [sys.executable, "-c", NOT_OPEN, str(folder)], cwd=ROOT, env=clean_environ(), capture_output=True, text=True
@@ -250,11 +250,11 @@ def test_it_serves_on_a_unix_socket(tmp_path, start_relay):
     assert not path.exists()
 
 
-def test_a_line_for_each_request_is_written_where_the_setting_asks_for_it(start_relay):
+def test_with_access_log_each_request_is_a_line(start_relay):
     relay = start_relay(server="own", access_log="yes")
     relay.push("logged", "x")
     wait_for(lambda: '"POST /push HTTP/1.1" 200' in relay.log.read_text(), "the line")
 
 
-def test_the_start_says_when_it_runs_on_werkzeug(start_relay, server):
+def test_the_start_reports_that_it_runs_on_werkzeug(start_relay, server):
     assert ("runs on Werkzeug" in start_relay().log.read_text()) == (server == "werkzeug")

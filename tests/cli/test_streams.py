@@ -94,7 +94,7 @@ def test_a_relative_store_in_a_folder_that_is_gone_stops_the_start_with_a_senten
         ("relay push a - <&-", 2, "standard input cannot be read"),
     ],
 )
-def test_streams_that_cannot_be_used_are_told_and_no_traceback(server, tmp_path, line, code, words):
+def test_streams_that_cannot_be_used_are_reported_without_a_traceback(server, tmp_path, line, code, words):
     ran = shell(line, tmp_path, RELAY_SECRET=SECRET)
     assert ran.returncode in (code if isinstance(code, tuple) else (code,)) and words in ran.stderr, ran
     assert len(ran.stderr.splitlines()) == bool(words)
@@ -173,7 +173,7 @@ def test_a_file_that_the_user_may_not_read_is_named_with_the_reason(server, tmp_
         (b"\x7fELF\x02\x01\x01", "invisible"),
     ],
 )
-def test_a_file_that_is_no_text_is_named_with_the_reason(server, tmp_path, data, words):
+def test_a_file_that_is_not_text_is_named_with_the_reason(server, tmp_path, data, words):
     file = tmp_path / "my.ini"
     file.write_bytes(data)
     with pytest.raises(SettingsError, match=words):

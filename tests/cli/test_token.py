@@ -8,7 +8,7 @@ from terminal import run
 SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
 
 
-def test_a_token_allows_what_was_said_until_it_expires():
+def test_a_token_allows_the_given_ids_until_it_expires():
     before = int(time.time())
     ran = run(
         "token",

@@ -237,7 +237,7 @@ def test_a_front_without_a_fault_is_well(front, relay):
     assert "anybody can register any id here" in examination.text
 
 
-def test_what_is_there_is_not_advised_again(front, relay):
+def test_lines_that_are_there_are_not_advised_again(front, relay):
     front.fault = only_script_missing
     examination = through(front, relay)
     assert "ProxyPass" in examination.text and "socket.io/" not in "".join(
@@ -278,7 +278,7 @@ def test_a_wrong_path_leads_to_the_right_one(path, front, relay):
 # Another relay than the one that is examined.
 
 
-def test_another_relay_at_the_public_address_is_told_from_this_one(front, relay, other):
+def test_another_relay_at_the_public_address_is_not_taken_for_this_one(front, relay, other):
     front.fault = lambda request: setattr(request, "to", other.port)
     through(front, relay).failed_once("another relay answers", f"not the one at http://127.0.0.1:{relay.port}")
 
@@ -385,7 +385,7 @@ def test_a_file_that_was_changed_after_the_start_is_named(start, tmp_path):
 # No answer.
 
 
-def test_a_server_that_is_connected_and_does_not_answer_has_no_free_worker(relay, monkeypatch):
+def test_a_server_that_accepts_and_does_not_answer_has_no_free_worker(relay, monkeypatch):
     begin = Dialer.begin
 
     def impatient(dialer, *arguments, **named):
@@ -402,7 +402,7 @@ def test_a_server_that_is_connected_and_does_not_answer_has_no_free_worker(relay
 # What arrives.
 
 
-def test_cookies_that_do_not_arrive_are_found_where_they_are_needed(front, start):
+def test_missing_cookies_are_a_failure_if_they_are_needed(front, start):
     relay = start(id_cookie="PHPSESSID")
 
     def fault(request):
@@ -415,7 +415,7 @@ def test_cookies_that_do_not_arrive_are_found_where_they_are_needed(front, start
     through(front, relay).is_well()
 
 
-def test_an_origin_that_is_removed_lets_any_website_in_and_is_warned_of(front, relay):
+def test_a_removed_origin_header_causes_a_warning(front, relay):
     front.fault = setting("Origin")
     examination = through(front, relay)
     examination.is_well()
@@ -445,7 +445,7 @@ def test_how_clients_are_counted_behind_this_very_proxy_is_named(trusted, forwar
         assert "trusted_proxies = 10.1.2.3, 127.0.0.1, ::1" in examination.text
 
 
-def test_strangers_are_refused_where_ids_are_guarded(front, start):
+def test_strangers_cannot_register_guarded_ids(front, start):
     relay = start(secret=SECRET)
     front.fault = lambda request: setattr(request, "to", relay.port)
     examination = through(front, relay)

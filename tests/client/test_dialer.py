@@ -13,7 +13,7 @@ from pushrelay.client.dialer import Dialer
 from pushrelay.client.errors import ClientError
 
 
-def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_was_said():
+def test_a_server_that_never_answers_cannot_exceed_the_timeout():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         dialer = Dialer(address_of(f"http://127.0.0.1:{silent.getsockname()[1]}/"))
         with pytest.raises(ClientError, match="no answer within 0.2 s"):
@@ -25,7 +25,7 @@ def test_a_server_that_never_answers_is_not_waited_for_longer_than_it_was_said()
 @pytest.mark.parametrize(
     "begins", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
 )
-def test_a_server_that_drips_is_not_waited_for_longer_than_it_was_said(begins):
+def test_a_server_that_sends_single_bytes_cannot_exceed_the_timeout(begins):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def drip():
@@ -53,7 +53,7 @@ def test_a_server_that_drips_is_not_waited_for_longer_than_it_was_said(begins):
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK in place of 101"),
     ],
 )
-def test_what_comes_in_place_of_a_websocket_is_said(answer, words):
+def test_the_response_in_place_of_a_websocket_is_reported(answer, words):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer_once():

@@ -20,7 +20,7 @@ def reply(body, status=200, **headers):
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"[" * 100_000, b"\xff"])
-def test_a_body_that_is_no_json_object_counts_as_an_empty_one(body):
+def test_a_body_that_is_not_a_json_object_counts_as_an_empty_one(body):
     assert read_object(reply(body)) == {}
 
 

@@ -20,7 +20,7 @@ from pushrelay.client.socketio_client import SocketIOClient
         '"sid":5,"pingInterval":1,"pingTimeout":1',
     ],
 )
-def test_a_handshake_that_no_engineio_server_sends_is_trouble_and_no_traceback(serve, hello):
+def test_a_handshake_that_no_engineio_server_sends_is_a_client_error(serve, hello):
     def stranger(environ, start_response):
         start_response("200 OK", [])
         return [f"0{{{hello}}}".encode()]
@@ -31,7 +31,7 @@ def test_a_handshake_that_no_engineio_server_sends_is_trouble_and_no_traceback(s
 
 
 @pytest.mark.parametrize("odd", ['44["no"]', '44"no"', "42" + "[" * 100_000, "40\x1e431[null]"])
-def test_what_is_nearly_socketio_is_trouble_and_no_traceback(serve, odd):
+def test_packets_that_only_resemble_socketio_are_a_client_error(serve, odd):
     said = iter(['0{"sid":"a","pingInterval":25000,"pingTimeout":20000}', odd])
 
     def stranger(environ, start_response):

@@ -14,7 +14,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_what_was_left_out_is_counted_in_the_next_line(clock, caplog):
+def test_left_out_lines_are_counted_in_the_next_one(clock, caplog):
     log_limiter = LogLimiter()
     for _ in range(1000):
         log_limiter.warn("wrong key", "192.0.2.1", "a wrong key from 192.0.2.1")
@@ -44,7 +44,7 @@ def test_strangers_fill_neither_the_log_nor_the_memory_and_hide_no_other_cause(c
     assert sum(map(len, log_limiter._silences.values())) < 100
 
 
-def test_what_strangers_send_makes_no_line_of_its_own(clock, caplog):
+def test_text_from_strangers_cannot_forge_a_line(clock, caplog):
     LogLimiter().warn(
         "origin", "x", "a page of x\r\n2026-01-01 relay: all is well\x1b[2K\u2028 was refused" + "x" * 5000
     )

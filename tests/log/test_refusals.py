@@ -222,7 +222,7 @@ def test_below_a_base_path_what_is_asked_for_outside_is_in_the_log(caplog):
     assert "GET /socket.io/ from 192.0.2.1" in line and "base_path" in line
 
 
-def test_a_client_that_comes_back_to_a_session_that_ended_here_is_no_trouble(engine, caplog):
+def test_a_client_that_comes_back_to_a_session_that_ended_here_is_not_logged(engine, caplog):
     def ask(method, sid="", body=b""):
         query = f"EIO=4&transport=polling{sid and '&sid=' + sid}"
         more = {"QUERY_STRING": query, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}

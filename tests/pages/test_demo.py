@@ -45,7 +45,7 @@ def test_a_push_from_one_page_is_seen_in_both_that_share_the_id(relay, demo):
 
 
 @own_only
-def test_the_page_says_who_it_is_and_how_it_is_connected(relay, demo):
+def test_the_page_shows_its_id_and_its_transport(relay, demo):
     page = demo(relay, "someone")
     assert page.text_content("#id") == "someone"
     assert page.input_value("#destination") == "someone"
@@ -277,7 +277,7 @@ def test_a_page_registers_with_the_token_that_is_given_to_it(start_relay, refuse
 
 
 @own_only
-def test_where_a_page_is_its_cookie_it_offers_to_be_me(start_relay, refused):
+def test_a_page_that_is_identified_by_its_cookie_offers_to_be_me(start_relay, refused):
     relay = start_relay(id_cookie="PHPSESSID")
     page = refused(relay, headers={})
     context = page.context
@@ -341,7 +341,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 
 @own_only
-def test_where_the_site_says_no_the_page_leads_on_after_the_login(start_relay, refused):
+def test_if_the_site_denies_an_id_the_page_leads_on_after_the_login(start_relay, refused):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as site:
         threading.Thread(target=site.serve_forever).start()
         relay = start_relay(auth_url=f"http://127.0.0.1:{site.server_port}/", auth_cache=0)

@@ -105,7 +105,7 @@ def _stop_at_other(report: Report, relay: Relay, reply: Reply) -> NoReturn:
         found = f"it runs there, but not below {relay.settings.base_path}, the base_path of these settings"
         report.stop("the relay", found, advice)
     if message:
-        report.stop("the relay", f"it runs at {where}, and refuses: {message}", Advice("Do as this message says."))
+        report.stop("the relay", f"it runs at {where}, and refuses: {message}", Advice("Follow this message."))
     by = f" ({reply.server})" if reply.server else ""
     sentence = "Stop that program, or give the relay another port, in [relay] and where PHP pushes:"
     report.stop(

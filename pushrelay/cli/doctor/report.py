@@ -13,7 +13,7 @@ COLORS = {"ok": "\x1b[32m", "warn": "\x1b[33m", "FAIL": "\x1b[31m"}
 
 
 class Advice(NamedTuple):
-    """What to do: a sentence, and the lines to write or to run, if there are any."""
+    """An instruction: a sentence, and the lines to write or to run, if there are any."""
 
     sentence: str
     lines: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ class Asked(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was found, with its likely causes, and what to do."""
+    """A finding with its likely causes, and the advice."""
 
     found: str
     advice: list[Advice]
@@ -103,7 +103,7 @@ def _by_relay(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
     if reply.status == 404:
         found += ". So the proxy leads to the relay, but to another path of it"
         return Verdict(found, proxies.leading_elsewhere(way))
-    return Verdict(found, [Advice("Do as this message says.")])
+    return Verdict(found, [Advice("Follow this message.")])
 
 
 def several_relays() -> Advice:
