@@ -680,16 +680,3 @@ class TestSQLiteBroker(BrokerContract):
         assert self.recover(again, "9", f"{again.epoch}:3")[0].recovered is False
         assert offset(self.push(again, "42", "next")[0].position) == 4
         assert json.dumps(again.history("42").publications[1].data) == '{"y": 1}'
-
-
-@pytest.mark.parametrize(
-    "url", ["", "memory", "memory:x", "sqlite:", "sqlite", "sqlite://relay.db", "mysql:x", "redis"]
-)
-def test_a_broker_that_does_not_exist_is_refused_with_what_to_write(url):
-    with pytest.raises(ValueError, match="memory:, or sqlite: and a file"):
-        open_broker(url, lambda publication, skip_sid: 0)
-
-
-def test_a_durability_that_does_not_exist_is_refused_with_what_to_write():
-    with pytest.raises(ValueError, match="process or power"):
-        open_broker("memory:", lambda publication, skip_sid: 0, durability="full")

@@ -7,22 +7,15 @@ import os
 import pathlib
 import random
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import DEADLINE, ROOT, need, own_only
+from conftest import need
+from stores import NEW, SUFFIXES, copy, data, recover, sound
 
-from pushrelay.errors import StoreError, StoreInUse
-from pushrelay.store import Draft, open_broker, sqlite_file, sqlite_lock
-from pushrelay.store.journal import Contents
-from pushrelay.store.sqlite_meta import Meta, find_loss, this_boot
-
-SUFFIXES = ("", "-wal", "-shm", "-recent")
-NEW = "-recent.new"  # a journal that is not in place yet
+from pushrelay.errors import StoreError
+from pushrelay.store import Draft, open_broker, sqlite_file
 
 
 @pytest.fixture
@@ -31,28 +24,8 @@ def path(tmp_path):
 
 
 def push(broker, *values, destination="42"):
+    """Publish these, and return their positions."""
     return [receipt.position for receipt in broker.publish([Draft(destination, value) for value in values])]
-
-
-def data(broker, destination="42"):
-    return [each.data for each in broker.history(destination).publications]
-
-
-def recover(broker, since, destination="42"):
-    """Whether all was recovered, and what came."""
-    got = []
-    recovery = broker.recover(destination, since, lambda each: got.append(each.data), lambda: None)
-    return recovery.recovered, got
-
-
-def copy(path, to, suffixes=SUFFIXES):
-    """The store's files as they are now: as kill -9 leaves them, or a backup has them. Others at `to` are removed."""
-    for suffix in (*SUFFIXES, NEW):
-        source, target = pathlib.Path(f"{path}{suffix}"), pathlib.Path(f"{to}{suffix}")
-        target.unlink(missing_ok=True)
-        if suffix in suffixes and source.exists():
-            shutil.copy(source, target)
-    return to
 
 
 def flip(file, at):
@@ -403,138 +376,7 @@ def test_a_push_that_the_journal_does_not_take_is_refused_and_leaves_no_trace(pa
     assert data(broker) == ["before", "after"]
 
 
-# A second relay.
-
-
-def refused_start(path):
-    broker = open_broker(f"sqlite:{path}", lambda *_: 1)
-    broker._store._files.busy_seconds = 0.1
-    with pytest.raises(StoreInUse, match="another relay uses this file"):
-        broker.start()
-
-
-def other_path(path, way, tmp_path):
-    """The same database by another path."""
-    other = tmp_path / "other" / "relay.db"
-    other.parent.mkdir()
-    if way == "hard link":
-        os.link(path, other)
-    elif way == "symbolic link":
-        other.symlink_to(path)
-    elif way == "folder":
-        other.parent.rmdir()
-        other.parent.symlink_to(path.parent)
-    elif way == "mount":
-        other.touch()
-        mounted = shutil.which("mount") and not subprocess.call(["mount", "--bind", path, other])
-        need(mounted, "the right to mount")
-    elif way == "lock removed":
-        os.unlink(f"{path}-lock")
-        return path
-    elif way == "lock replaced":
-        os.unlink(f"{path}-lock")
-        pathlib.Path(f"{path}-lock").touch()
-        return path
-    return other
-
-
-@own_only
-@pytest.mark.parametrize("way", ["hard link", "symbolic link", "folder", "mount", "lock removed", "lock replaced"])
-def test_a_second_relay_does_not_serve_one_database_whatever_path_it_takes(path, start_relay, tmp_path, way):
-    need(sys.platform == "linux" or "link" in way or way == "folder", "locks of open file descriptions")
-    relay = start_relay(broker=f"sqlite:{path}")
-    ids = [relay.push("42", "x")["id"]]
-    other = other_path(path, way, tmp_path)
-    try:
-        refused_start(other)
-        ids += [relay.push("42", "x")["id"] for _ in range(3)]
-        assert [int(each.rpartition(":")[2]) for each in ids] == [1, 2, 3, 4]
-        relay.kill()
-        broker = open_broker(f"sqlite:{path}", lambda *_: 1)  # its locks went with it
-        broker.start()
-        assert len(data(broker)) == 4
-        broker.close()
-    finally:
-        if way == "mount":
-            subprocess.run(["umount", "-l", str(other)], check=True)
-
-
-def test_two_brokers_of_one_process_cannot_share_a_database_by_a_hard_link(path, open_at, tmp_path):
-    need(sys.platform == "linux", "locks of open file descriptions")
-    broker = open_at(path)
-    push(broker, "x")
-    refused_start(other_path(path, "hard link", tmp_path))
-    with contextlib.closing(sqlite3.connect(path)) as connection:  # closing it would remove the WAL if nobody used it
-        connection.execute("SELECT count(*) FROM publications").fetchall()
-    assert os.path.exists(f"{path}-wal"), "SQLite's own locks went"
-    push(broker, "y")
-    broker.close()
-    open_at(path)
-
-
-def test_a_lock_file_that_was_removed_is_there_and_locked_again(path, open_at, caplog):
-    broker = open_at(path)
-    os.unlink(f"{path}-lock")
-    for _ in range(2):  # as once a second
-        broker.flush()
-    assert "relay.db-lock was removed or replaced" in caplog.text
-    connection = sqlite3.connect(f"{path}-lock", timeout=0)
-    with contextlib.closing(connection), pytest.raises(sqlite3.OperationalError, match="locked"):
-        connection.execute("BEGIN EXCLUSIVE")
-    broker.close()
-    open_at(path)
-
-
-def test_nothing_is_written_to_a_store_that_another_relay_has_locked(path, open_at, monkeypatch, caplog):
-    """On a system without locks of inodes, only PATH-lock keeps two relays apart."""
-    monkeypatch.setattr(sqlite_lock, "fcntl", None)
-    broker = open_at(path)
-    before = push(broker, "before")[0]
-    os.unlink(f"{path}-lock")
-    other = sqlite_lock.StoreLock(str(path), 0.1)
-    with contextlib.closing(other):
-        broker._store._files.until_check = 0  # as once a second
-        for _ in range(3):
-            with pytest.raises(StoreError, match="another relay"):
-                push(broker, "refused")
-    assert push(broker, "after")
-    assert data(broker) == ["before", "after"] and recover(broker, before) == (True, ["after"])
-    assert "new epoch" not in caplog.text
-
-
-def test_a_child_that_was_forked_does_not_keep_the_store_after_its_parent(path, tmp_path):
-    need(hasattr(os, "fork"), "fork")
-    code = """
-import os, sys, time
-from pushrelay.store import open_broker
-broker = open_broker("sqlite:" + sys.argv[1], lambda *_: 1)
-broker.start()
-if os.fork():
-    os._exit(0)
-time.sleep(60)
-"""
-    parent = subprocess.Popen([sys.executable, "-c", code, path], cwd=ROOT, start_new_session=True)
-    try:
-        assert parent.wait(DEADLINE) == 0
-        broker = open_broker(f"sqlite:{path}", lambda *_: 1)
-        broker.start()
-        broker.close()
-    finally:
-        os.killpg(parent.pid, signal.SIGKILL)
-
-
 # Bytes that changed.
-
-
-def sound(path, open_at):
-    """A store that was closed, and what each destination holds."""
-    broker = open_at(path)
-    for number in range(4):
-        broker.publish([Draft(f"user{number}", {"text": "ä" * number, "n": n}, key=f"{n}") for n in range(5)])
-    broker.ack("user1", f"{broker.epoch}:2")
-    stored = {f"user{number}": broker.history(f"user{number}").publications for number in range(4)}
-    broker.close()
-    return broker.epoch, stored
 
 
 def set_clock(broker, clock):
@@ -589,113 +431,6 @@ def test_a_changed_byte_is_a_sentence_or_told_as_lost_and_never_a_traceback(path
         broker.close()
         assert not [record for record in caplog.records if record.exc_info], at
     assert refused < 15
-
-
-ROWS = {
-    "data that is no JSON": "data = '{broken'",
-    "other data": "data = '\"other\"'",
-    "data nested too deep": "data = '" + "[" * 100_000 + "'",
-    "data that is no text": "data = x'ff00'",
-    "data that is not UTF-8": "data = cast(x'22ff22' as text)",
-    "a number for data": "data = 5",
-    "another event": "event = 'other'",
-    "an event that is not UTF-8": "event = cast(x'ff' as text)",
-    "an expiry that is a text": "expires = 'later'",
-    "an expiry without end": "expires = 9e999",
-    "a later expiry": "expires = expires + 1",
-    "an earlier start": "created = -1e300",
-    "another own": "own = 1",
-    "an own that is a text": "own = 'x'",
-    "no longer trimmed": "trimmed = 1",
-    "another sum": "sum = 1",
-    "a sum that is a text": "sum = 'x'",
-    "no sum and no JSON": "sum = NULL, data = '{broken'",
-    "no sum and nested too deep": "sum = NULL, data = '" + "[" * 100_000 + "'",
-}
-
-
-@pytest.mark.parametrize("what", ROWS)
-def test_a_publication_that_is_not_what_was_stored_is_left_out_and_told_as_lost(path, open_at, caplog, what):
-    epoch, _ = sound(path, open_at)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(
-            f"UPDATE publications SET {ROWS[what]} "  # noqa: S608
-            "WHERE offset = 3 AND destination = (SELECT id FROM destinations WHERE name = 'user2')"
-        )
-    broker = open_at(path)
-    assert recover(broker, f"{epoch}:2", "user2") == (False, [])
-    history = broker.history("user2")
-    assert [each.data["n"] for each in history.publications] == [0, 1, 3, 4]
-    assert not history.recovered and not broker.history("user2", f"{epoch}:1").recovered
-    assert recover(broker, f"{epoch}:3", "user2") == (True, [{"text": "ää", "n": n} for n in (3, 4)])
-    assert recover(broker, f"{epoch}:0", "user1")[0], "others lose nothing"
-    assert push(broker, "next", destination="user2") == [f"{epoch}:6"]
-    assert caplog.text.count("is damaged") == 1 and not [record for record in caplog.records if record.exc_info]
-
-
-def test_a_publication_that_has_got_to_another_destination_is_not_read_there(path, open_at):
-    broker = open_at(path)
-    push(broker, "for Ann", destination="ann")
-    push(broker, "for Ben", destination="ben")
-    broker.close()
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE publications SET destination = -destination")
-        connection.execute(
-            "UPDATE publications SET destination = (SELECT id FROM destinations WHERE id <> -publications.destination)"
-        )
-    broker = open_at(path)
-    assert data(broker, "ann") == data(broker, "ben") == []
-    assert recover(broker, f"{broker.epoch}:0", "ann") == (False, [])
-
-
-def test_a_journal_two_commits_behind_the_database_is_an_older_copy():
-    meta = Meta("e", this_boot(), "t", is_open=True, generation=5)
-    assert find_loss(meta, Contents("e", "t", 4, []), "x-recent") is None, "killed between the commit and the journal's"
-    assert "older" in find_loss(meta, Contents("e", "t", 3, []), "x-recent")
-
-
-def test_damage_far_behind_in_a_long_history_is_told_as_lost(path, open_at):
-    broker = open_at(path)
-    push(broker, *(f"{number} {'x' * 20_000}" for number in range(30)))
-    epoch = broker.epoch
-    broker.close()
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE publications SET data = 'x' WHERE offset = 20")
-    broker = open_at(path)
-    recovered, got = recover(broker, f"{epoch}:0")
-    assert not recovered and [each.split()[0] for each in got] == [str(n) for n in range(len(got))] and len(got) < 20
-    found, losses, since, more = [], 0, None, True
-    while more:
-        listing = broker.listing("42", since)
-        found += [each for page in listing.pages() for each in page]
-        losses, more, since = losses + (not listing.recovered), listing.more, found[-1].position
-    assert losses and [int(each.data.split()[0]) for each in found] == [n for n in range(30) if n != 19]
-
-
-def test_a_damaged_page_that_a_client_asks_for_again_and_again_does_not_delay_pushes_each_time(path, open_at, caplog):
-    caplog.set_level("INFO", "pushrelay.store")
-    broker = open_at(path)
-    reopenings = []
-    for number in range(5):
-        with pytest.raises(StoreError, match="damaged"), broker._store._reader.snapshot():
-            error = sqlite3.DatabaseError("database disk image is malformed")
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
-        push(broker, number)
-        reopenings.append(caplog.text.count(f"opening {path} again"))
-    assert reopenings == [1] * 5 and data(broker) == list(range(5))
-
-
-def test_damage_is_logged_once_however_often_the_file_is_opened_again(path, open_at, caplog):
-    epoch, _ = sound(path, open_at)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE publications SET data = 'x' WHERE offset = 3")
-    broker = open_at(path)
-    for _ in range(3):
-        assert not broker.history("user2", f"{epoch}:1").recovered
-        broker._store._files.is_broken = True
-        broker.flush()
-    assert caplog.text.count("is damaged") == 1
 
 
 STRUCTURES = {

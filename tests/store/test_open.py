@@ -1,0 +1,36 @@
+"""The settings broker and durability lead to a broker, or to a sentence."""
+
+import pytest
+
+from pushrelay.settings.values import BROKERS
+from pushrelay.store import open_broker
+from pushrelay.store.memory import MemoryStore
+from pushrelay.store.open import STORES, file_of
+
+
+def test_the_settings_know_the_same_kinds_of_broker_as_the_store():
+    assert set(STORES) == set(BROKERS)
+
+
+def test_each_kind_has_its_store_and_its_file():
+    assert isinstance(open_broker("memory:", lambda publication, skip_sid: 0)._store, MemoryStore)
+    assert file_of("memory:") is None
+    assert file_of("sqlite:/var/lib/relay.db") == "/var/lib/relay.db"
+
+
+def test_options_are_the_limits_of_the_history():
+    broker = open_broker("memory:", lambda publication, skip_sid: 0, history_size=7, history_ttl=9.0)
+    assert (broker._archive.limits.history_size, broker._archive.limits.history_ttl) == (7, 9.0)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "memory", "memory:x", "sqlite:", "sqlite", "sqlite://relay.db", "mysql:x", "redis"]
+)
+def test_a_broker_that_does_not_exist_is_refused_with_what_to_write(url):
+    with pytest.raises(ValueError, match="memory:, or sqlite: and a file"):
+        open_broker(url, lambda publication, skip_sid: 0)
+
+
+def test_a_durability_that_does_not_exist_is_refused_with_what_to_write():
+    with pytest.raises(ValueError, match="process or power"):
+        open_broker("memory:", lambda publication, skip_sid: 0, durability="full")
