@@ -1,4 +1,8 @@
-"""Graceful shutdown: accept no new clients, finish what has begun, and tell every client when to reconnect."""
+"""Graceful shutdown: accept no new clients, finish requests under way, and ask every client to reconnect later.
+
+It takes some seconds at most. Clients reconnect over a longer time if there are thousands of them, so that the next
+process is not overloaded.
+"""
 
 import logging
 import signal

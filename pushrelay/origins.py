@@ -1,4 +1,8 @@
-"""The origins whose pages may connect: the relay's own host, listed ones, or all."""
+"""The origins whose pages may connect: the relay's own host, listed ones, or all.
+
+An origin is a scheme, a host and a port. `null` must be listed by itself, because any website can make a page whose
+origin is `null`. An `Origin: *` is rejected: it is not an origin, and python-engineio rejects it too.
+"""
 
 import functools
 import re

@@ -267,7 +267,7 @@ def a_key_in_the_header(small, size):
 @bound("seconds that a push waits", int(pushes.MAX_WAIT))
 def seconds(small, size):
     try:
-        return pushes.checked({"destination": "a", "data": "", "wait": size}, Settings()).wait == size
+        return pushes.push_of({"destination": "a", "data": "", "wait": size}, Settings()).wait == size
     except Refused as refused:
         assert refused.error == "invalid_wait"
         return False
