@@ -1,4 +1,4 @@
-"""Registrations with sockets that a test holds in its hand: each takes as much as the test lets it, and notes all."""
+"""Registrations with sockets that a test controls: each takes as much as the test allows, and notes everything."""
 
 import json
 from collections import defaultdict, deque
@@ -22,12 +22,12 @@ class Sockets:
     def __init__(self):
         self.here = set()
         self.rooms = defaultdict(dict)  # room: sids
-        self.wire = defaultdict(list)  # sid: what it was sent, in order: (event, message), ("answer", answer)
+        self.wire = defaultdict(list)  # sid: (event, message) or ("answer", answer), in order
         self.space = {}  # sid: how many publications of a replay it takes; without an entry any number
-        self.waiting = {}  # sid: what to call when it has room
+        self.waiting = {}  # sid: the callback for when it has room
         self.before_delivery = lambda: None
 
-    # What the relay calls.
+    # Called by the relay.
 
     def is_connected(self, sid, namespace):
         return sid in self.here
@@ -36,7 +36,7 @@ class Sockets:
         return [sid, *(room for room, sids in self.rooms.items() if sid in sids)] if sid in self.here else []
 
     def overdraft(self, sid):
-        return 0.0  # no socket sends more than it may
+        return 0.0  # no socket is over its limit
 
     def charge(self, sid, events):
         pass
@@ -96,7 +96,7 @@ class Sockets:
         self.send_text('["cut"]', sid)
         self.leave(sid)
 
-    # What the test does.
+    # Called by the test.
 
     def leave(self, sid):
         self.here.discard(sid)
@@ -106,7 +106,7 @@ class Sockets:
             callback()
 
     def read(self, sid, space=None):
-        """Let a socket take so many more publications of its replay; None for any number."""
+        """Let a socket take at most `space` more publications of its replay; None for any number."""
         self.space.pop(sid, None)
         if space is not None:
             self.space[sid] = space
@@ -115,7 +115,7 @@ class Sockets:
 
 
 class Desk:
-    """A broker, its registrations, and their sockets. What is pushed is stored at once, and handed out when asked."""
+    """A broker, its registrations and their sockets. Pushes are stored at once, and delivered by hand_out()."""
 
     def __init__(self, url="memory:", settings=None, **options):
         self.settings = settings or Settings()
@@ -137,11 +137,11 @@ class Desk:
         self._deferred.forget(sid)
 
     def emit(self, sid, event, **message):
-        """Have a socket's event handled, or kept behind one that waits."""
+        """Handle an event of a socket, or keep it behind one that waits."""
         assert self._deferred.receive(sid, (event, message), 10**6)
 
     def call(self, sid, event, **message):
-        """The same, where it is handled at once; returns the answer."""
+        """Handle an event that need not wait. Return the answer."""
         count = len(self.sockets.wire[sid])
         self.emit(sid, event, **message)
         last = self.sockets.wire[sid][count:][-1]
@@ -164,7 +164,7 @@ class Desk:
         self.sockets.wire[sid].append(("answer", answer))
 
     def store(self, destination, *values, **fields):
-        """Push, and leave the handing out for later; returns the ids."""
+        """Store publications without delivering them. Return their ids."""
         items = [Pending(destination, value, **fields) for value in values]
         self.broker.store(items)
         self.stored.extend(items)
@@ -184,7 +184,7 @@ class Desk:
         return f"{self.broker.epoch}:{offset}"
 
     def got(self, sid):
-        """The data of what a socket was sent, in order."""
+        """Return the data of the events that a socket was sent, in order."""
         return [message["data"] for event, message in self._messages(sid) if event == "push"]
 
     def answers(self, sid):

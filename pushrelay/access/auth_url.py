@@ -125,7 +125,9 @@ class AuthBackend:
             return self._site.fetch(request.visitor)
         except Exception:
             log.exception("a request to auth_url failed in the relay")
-            return AuthResult(not_available("the relay failed at asking, and its log says why"), "relay", "see above")
+            return AuthResult(
+                not_available("the relay itself failed, and its log has the reason"), "relay", "see above"
+            )
 
     def _finish(self, request: AuthRequest, result: AuthResult, is_late: bool = False) -> None:
         """Finish a request, unless it is finished, or its result is stale and there is time to send it again."""

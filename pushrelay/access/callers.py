@@ -102,7 +102,7 @@ class Access:
     def origin_allowed(self, origin: str | None, environ: dict[str, Any]) -> bool:
         """Return whether a page of this origin may connect (setting origins).
 
-        A client without the header `Origin` is no browser and is allowed: the header protects browsers from foreign
+        A client without the header `Origin` is not a browser and is allowed: the header protects browsers from foreign
         pages, and other programs can send any.
         """
         return origin is None or self._origins.allow(origin, environ)

@@ -1,4 +1,4 @@
-"""What ends by the clock while a socket is connected: its ids, and the right to push."""
+"""The expiry of a connected socket's ids and of its right to push."""
 
 import heapq
 import itertools

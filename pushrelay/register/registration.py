@@ -244,7 +244,7 @@ class Registration:
         if offset is None or offset > delivered.newest:
             return None
         if offset > delivered.offset:
-            # The client knows this position from elsewhere, such as the answer to a push. What follows it is still to
+            # The client knows this position from elsewhere, such as the answer to a push. Later publications will
             # be delivered.
             return position_of(delivered.epoch, offset)
         return delivered.position if first is not None and first <= offset else None

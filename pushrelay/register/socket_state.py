@@ -1,4 +1,4 @@
-"""What the relay knows of one socket: since when it has received everything in a room, and until when it may stay."""
+"""The state of one socket: since when it has received everything in a room, and until when it may be in it."""
 
 from pushrelay.access.auth_requests import AuthRequest
 from pushrelay.access.tokens import Rights

@@ -25,7 +25,7 @@ class Rooms(Protocol):
     def can_defer(self) -> bool:
         """Whether a handler may raise NotYet. If not, it waits in the client's own thread."""
 
-    # Who is where.
+    # Clients and their rooms.
 
     def is_connected(self, sid: str, namespace: str) -> bool:
         """Return whether a client is connected to a namespace and is not being disconnected."""

@@ -22,7 +22,7 @@ def test_the_first_result_is_the_one_that_counts():
     assert request.is_done and request.result() is RIGHTS
 
 
-def test_a_refusal_is_raised_anew_for_each_client():
+def test_each_client_gets_a_new_exception_for_a_refusal():
     request = request_of()
     request.finish(not_available("no answer"))
     raised = []

@@ -1,4 +1,4 @@
-"""What is wrong with auth_url shows where the operator looks, in the doctor and the log, with what to do about it."""
+"""Faults of auth_url are shown by the doctor and in the log, with the advice that fixes them."""
 
 import base64
 import contextlib
@@ -32,7 +32,7 @@ from pushrelay.settings import Settings, SettingsError, load, without_secrets
 
 
 class Php(ThreadingHTTPServer):
-    """The site: `says` is the status, the headers and the body of every answer; it keeps each request's headers."""
+    """The site. `says` is the status, headers and body of every answer; `asked` has the headers of each request."""
 
     def __init__(self, says=(200, {}, '["42"]')):
         super().__init__(("127.0.0.1", 0), Page)
@@ -71,7 +71,7 @@ def php():
 
 
 def doctor_on(url, **settings):
-    """What the doctor says of this auth_url: the text, and how many checks failed."""
+    """Return the doctor's text about this auth_url, and its report."""
     with contextlib.redirect_stdout(io.StringIO()) as said:
         report = Report()
         ask_site(report, Settings(auth_url=url, **settings))
@@ -79,7 +79,7 @@ def doctor_on(url, **settings):
 
 
 HTTPS = "https://127.0.0.1/relay-auth.php"
-# name: (what the site says, whether it is a failure, and words of the finding or of what to do)
+# name: (the answer of the site, whether the check fails, words of the finding or of the advice)
 FAULTS = {
     "https": ((301, {"Location": HTTPS}, ""), True, ["(301)", f"rite auth_url = {HTTPS}"]),
     "www": ((302, {"Location": "http://www.shop.test/relay-auth.php"}, ""), True, ["auth_url = http://www.shop.test/"]),
@@ -104,7 +104,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_doctor_asks_auth_url_and_says_what_to_write(name, php):
+def test_the_doctor_checks_auth_url_and_prints_what_to_write(name, php):
     php.says, fails, words = FAULTS[name]
     said, report = doctor_on(php.url)
     assert (report.failures, report.warnings) == ((1, 0) if fails else (0, 1)), said
@@ -113,7 +113,7 @@ def test_the_doctor_asks_auth_url_and_says_what_to_write(name, php):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_log_says_once_a_minute_what_keeps_visitors_out_and_what_to_do(name, php, caplog):
+def test_the_log_names_once_a_minute_what_keeps_visitors_out_and_what_to_do(name, php, caplog):
     php.says, _, words = FAULTS[name]
     backend = AuthBackend(Settings(auth_url=f"{php.url}?key=hidden"))
     with caplog.at_level(logging.WARNING):
@@ -135,7 +135,7 @@ def test_each_cause_has_its_own_line(php, caplog):
     assert len(caplog.records) == 3
 
 
-def test_a_site_that_says_no_or_who_is_well_and_logs_nothing(php, caplog):
+def test_a_site_that_denies_or_allows_is_well_and_nothing_is_logged(php, caplog):
     for says, words in (
         ((401, {}, ""), "lets nobody register who is not logged in"),
         ((403, {}, ""), "lets nobody register"),
@@ -152,7 +152,7 @@ def test_a_site_that_says_no_or_who_is_well_and_logs_nothing(php, caplog):
     assert not caplog.records
 
 
-def test_a_site_that_is_not_there_or_hangs_is_named(php):
+def test_a_site_that_is_down_or_hangs_is_named(php):
     said, report = doctor_on(f"http://127.0.0.1:{free_port()}/a.php")
     assert report.failures == 1 and "refused" in said and "its web server runs" in said
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
@@ -160,7 +160,7 @@ def test_a_site_that_is_not_there_or_hangs_is_named(php):
     assert report.failures == 1 and "within 0.3 s" in said and "read_and_close" in said
 
 
-def test_a_redirect_to_the_same_page_is_no_answer_about_the_visitor(php):
+def test_a_redirect_to_the_same_page_is_not_a_denial(php):
     site = AuthSite(Settings(auth_url=php.url))
     for name, error in (("https", "auth_not_available"), ("slash", "auth_not_available"), ("login", "not_allowed")):
         php.says = FAULTS[name][0]
@@ -170,7 +170,7 @@ def test_a_redirect_to_the_same_page_is_no_answer_about_the_visitor(php):
 # A name and a password in the URL.
 
 
-def test_a_site_behind_a_password_is_asked_with_it_and_nobody_is_shown_it(php, caplog):
+def test_a_site_behind_a_password_gets_it_and_no_message_shows_it(php, caplog):
     php.says = (500, {}, "")
     url = php.url.replace("//", "//shop:p%40ss:w%C3%B6rd@")
     found = AuthSite(Settings(auth_url=url)).fetch(Visitor("a=1"))
@@ -193,7 +193,7 @@ def test_a_password_is_not_shown_by_the_sentence_about_a_wrong_url(url):
     assert "hid" not in str(error.value) and "den" not in str(error.value)
 
 
-def test_the_check_of_the_settings_shows_no_password():
+def test_check_shows_no_password():
     command = ["--auth-url=https://shop:hidden@shop.test/a.php?key=also", "--check"]
     ran = subprocess.run(
         [sys.executable, ROOT / "relay.py", *command],
@@ -205,12 +205,12 @@ def test_the_check_of_the_settings_shows_no_password():
     assert "hidden" not in ran.stdout + ran.stderr and "also" not in ran.stdout
 
 
-# A CA of one's own.
+# Private CAs.
 
 
 @pytest.fixture(scope="module")
 def own_ca(tmp_path_factory):
-    """A CA as older instructions make it, without key usage, and a certificate of it for localhost."""
+    """Return a CA as older instructions make it, without key usage, and its certificate for localhost."""
     need(shutil.which("openssl"), "openssl")
     folder = tmp_path_factory.mktemp("ca")
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
@@ -241,7 +241,7 @@ def secure(own_ca):
         secure.shutdown()
 
 
-def test_a_site_with_a_ca_of_its_own_is_asked_if_the_setting_names_the_ca(secure, own_ca, caplog):
+def test_a_site_with_its_own_ca_is_trusted_if_the_setting_names_the_ca(secure, own_ca, caplog):
     found = AuthSite(Settings(auth_url=secure.url)).fetch(Visitor())
     assert "secure" in found.outcome.message and "auth_ca" in found.advice and not secure.asked
     assert "auth_ca" in doctor_on(secure.url)[0]
@@ -251,7 +251,7 @@ def test_a_site_with_a_ca_of_its_own_is_asked_if_the_setting_names_the_ca(secure
     assert "a host name that its certificate names" in found.advice
 
 
-def test_the_systems_own_variable_for_cas_is_honoured(secure, own_ca, monkeypatch):
+def test_the_systems_variable_for_cas_is_honored(secure, own_ca, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(own_ca[0]))
     assert isinstance(AuthSite(Settings(auth_url=secure.url)).fetch(Visitor()).outcome, Rights)
 
@@ -268,7 +268,7 @@ def test_a_ca_without_key_usage_is_accepted_on_every_python(own_ca, secure):
         handshake(context)
 
 
-def test_the_doctor_warns_of_a_ca_that_programs_of_stricter_form_refuse(own_ca, secure):
+def test_the_doctor_warns_about_a_ca_that_stricter_programs_refuse(own_ca, secure):
     def examined(ca, context, port):
         dialer = Dialer(address_of(f"https://localhost:{port}/"), context)
         with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -289,10 +289,10 @@ def test_a_ca_that_cannot_be_read_stops_the_start_with_a_sentence(text, word, tm
         load({}, {"auth_ca": text})
 
 
-# What goes with the request.
+# The headers of the request.
 
 
-def test_the_site_learns_the_browsers_agent_and_address_and_nothing_else(start_relay, php):
+def test_the_site_gets_the_browsers_user_agent_and_address_and_nothing_else(start_relay, php):
     php.says = (200, {}, '["42"]')
     relay = start_relay(auth_url=php.url, trusted_proxies="127.0.0.1")
     headers = {"User-Agent": "Firefox/1", "X-Forwarded-For": "198.51.100.9, 127.0.0.1", "X-Other": "no"}
@@ -316,7 +316,7 @@ def test_an_answer_for_one_browser_is_not_anothers_with_the_same_cookies(php):
 
 
 @pytest.mark.parametrize("agent", ["a\r\nX-Admin: yes", "x" * 5000, "\x00\x7f", "Grüße"])
-def test_an_odd_agent_adds_no_header_and_keeps_nobody_out(agent, php):
+def test_an_odd_user_agent_adds_no_header_and_does_not_fail_the_request(agent, php):
     php.says = (200, {}, '["42"]')
     found = AuthSite(Settings(auth_url=php.url)).fetch(Visitor("odd=1", agent))
     assert isinstance(found.outcome, Rights)

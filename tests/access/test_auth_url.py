@@ -1,4 +1,4 @@
-"""The setting auth_url: PHP is asked which ids a browser may register, and nobody else waits for it."""
+"""The setting auth_url: PHP decides which ids a browser may register, and other clients do not wait for it."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ LATER = 4_000_000_000
 
 
 class Site(socketserver.ThreadingTCPServer):
-    """What auth_url asks. What it answers says the cookie `do`; it keeps every request, and counts those at a time."""
+    """The site behind auth_url. The cookie `do` chooses its answer. It keeps requests and counts concurrent ones."""
 
     allow_reuse_address = daemon_threads = True
     request_queue_size = 100
@@ -193,19 +193,19 @@ def begin_anew(site):
 
 @pytest.fixture(scope="module")
 def relay(relay_with, site):
-    """A relay that waits for PHP longer than any test takes."""
+    """Return a relay that waits for PHP longer than any test takes."""
     return relay_with(auth_url=site.url, auth_timeout=60, auth_cache=600)
 
 
 @pytest.fixture(scope="module")
 def hasty(relay_with, site):
-    """A relay that gives up on PHP after a second."""
+    """Return a relay whose auth_timeout is one second."""
     return relay_with(auth_url=site.url, auth_timeout=1, auth_cache=60)
 
 
 @pytest.fixture
 def visit(connect, relay):
-    """Connects a client with cookies: visit("do=list; user=1")."""
+    """Return a function that connects a client with cookies: visit("do=list; user=1")."""
 
     def visit(cookies, url=relay.url, **options):
         return connect(url, headers={"Cookie": cookies, "Authorization": "Bearer browser's"}, **options)
@@ -218,7 +218,7 @@ def register(client, *ids):
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_php_says_which_ids_a_browser_may_register(relay, visit, site, transport):
+def test_php_decides_which_ids_a_browser_may_register(relay, visit, site, transport):
     client = visit(f"do=list; by={transport}", transport=transport)
     assert register(client, "42", "43", "room-7")["ok"]
     refused = register(client, "42", "44")
@@ -229,7 +229,7 @@ def test_php_says_which_ids_a_browser_may_register(relay, visit, site, transport
     assert site.asked_with(f"do=list; by={transport}") == 1, "the answer counts for a while"
 
 
-def test_the_cookies_go_with_the_question_and_nothing_else_of_the_browser(visit, site):
+def test_php_gets_the_cookies_and_nothing_else_of_the_browser(visit, site):
     assert register(visit("do=list; s=5%3D"), "42")["ok"]
     head = next(each for each in site.asked if "s=5%3D" in each).splitlines()
     assert head[0] == "GET /auth.php?from=relay HTTP/1.1"
@@ -242,14 +242,14 @@ def test_a_browser_without_cookies_is_asked_about_as_well(connect, relay):
     assert register(connect(relay.url), "42")["ok"]
 
 
-def test_php_says_who_may_push(relay, visit):
+def test_php_decides_which_browsers_may_push(relay, visit):
     sender = visit("do=object")
     assert register(sender, "42")["ok"]
     assert sender.call("push", {"destination": "chat", "data": 1})["ok"]
     assert sender.call("push", {"destination": "42", "data": 1})["error"] == "not_allowed"
 
 
-def test_what_php_gives_until_a_time_is_left_then(clocked_relay, visit, site):
+def test_ids_that_php_allows_until_a_time_are_left_then(clocked_relay, visit, site):
     relay = clocked_relay(auth_url=site.url, auth_timeout=60, auth_cache=600)
     client = visit("do=brief", relay.url)
     site.brief_ends = relay.now() + 60
@@ -290,7 +290,7 @@ REFUSED = {
 }
 
 
-def test_each_failure_says_which_step_failed_and_no_cookie(hasty, visit):
+def test_each_failure_names_the_step_and_shows_no_cookie(hasty, visit):
     clients = {name: visit(f"do={name}; PHPSESSID=s3cr3t", hasty.url) for name in REFUSED}
     answers = {}
     for name, client in clients.items():
@@ -303,7 +303,7 @@ def test_each_failure_says_which_step_failed_and_no_cookie(hasty, visit):
     assert "s3cr3t" not in hasty.log.read_text()
 
 
-def test_a_site_that_cannot_be_reached_is_a_refusal_until_it_is_there(start_relay, visit):
+def test_while_the_site_cannot_be_reached_registers_are_refused(start_relay, visit):
     port = free_port()
     relay = start_relay(auth_url=f"http://127.0.0.1:{port}/")
     client = visit("do=list", relay.url)
@@ -314,7 +314,7 @@ def test_a_site_that_cannot_be_reached_is_a_refusal_until_it_is_there(start_rela
         late.shutdown()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(start_relay, visit, tmp_path):
+def test_a_certificate_of_an_unknown_ca_is_refused(start_relay, visit, tmp_path):
     need(shutil.which("openssl"), "openssl")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
@@ -330,7 +330,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(start_relay, visit, tm
         secure.shutdown()
 
 
-def test_browsers_of_one_session_wait_for_one_question_and_others_wait_for_nobody(relay, visit, site):
+def test_browsers_of_one_session_share_a_request_and_others_do_not_wait_for_it(relay, visit, site):
     listener = visit("do=list; user=listener")
     assert register(listener, "42")["ok"]
     answers, order = [], []
@@ -338,11 +338,11 @@ def test_browsers_of_one_session_wait_for_one_question_and_others_wait_for_nobod
     for client in same:
         client.socket.emit("register", {"id": "one"}, callback=answers.append)
     wait_for(lambda: site.asked_with("do=wait; session=same"), "the question")
-    # What one client sends behind it waits as well, in order.
+    # Later packets of the same client wait as well, in order.
     behind = same[0].socket
     for event, message in (("register", {"id": "two"}), ("unregister", {"id": "two"}), ("nonsense", None)):
         behind.emit(event, message, callback=lambda answer, event=event: order.append((event, answer.get("error"))))
-    # Meanwhile everybody else is served.
+    # Other clients are served in the meantime.
     for n in range(20):
         assert relay.push("42", n)["connections"] >= 1
         assert register(listener, "42")["ok"]
@@ -356,7 +356,7 @@ def test_browsers_of_one_session_wait_for_one_question_and_others_wait_for_nobod
     assert relay.push("one", "x")["connections"] == 10 and relay.push("two", "x")["connections"] == 0
 
 
-def test_no_more_questions_at_a_time_than_the_setting_says(start_relay, connect, site):
+def test_at_most_auth_concurrency_requests_are_open_at_a_time(start_relay, connect, site):
     relay = start_relay(auth_url=site.url, auth_concurrency=2)
     clients = [connect(relay.url, headers={"Cookie": f"do=slow; n={n}"}) for n in range(8)]
     answers = []
@@ -374,7 +374,7 @@ def test_without_a_cache_each_register_asks_and_is_answered(start_relay, connect
     assert site.asked_with("do=list; cache=none") == 3
 
 
-def test_beside_a_secret_a_token_is_not_asked_about(start_relay, connect, site):
+def test_with_a_secret_and_a_token_php_is_not_asked(start_relay, connect, site):
     relay = start_relay(auth_url=site.url, secret="0123456789" * 4)
     client = connect(relay.url, headers={"Cookie": "do=nobody; secret=too"})
     assert client.call("register", {"id": "42", "token": sign({"ids": ["42"]}, "0123456789" * 4)})["ok"]
@@ -412,7 +412,7 @@ def test_php_is_not_asked_for_clients_that_left_and_a_visitor_does_not_wait_for_
     assert not any("gone=" in each for each in site.asked)
 
 
-def test_who_sends_too_much_while_it_waits_is_told_and_closed(start_relay, connect, site):
+def test_a_client_that_sends_too_much_while_it_waits_for_php_is_closed_with_a_reason(start_relay, connect, site):
     relay = start_relay(server="own", auth_url=site.url, auth_timeout=20)
     client = connect(relay.url, headers={"Cookie": "do=wait; flood=1"})
     for _ in range(150):
@@ -459,7 +459,7 @@ def backend(site):
     return auth_url.AuthBackend(Settings(auth_url=site.url, auth_concurrency=1))
 
 
-def test_what_is_forgotten_is_asked_again_also_what_is_under_way(backend, site):
+def test_forgotten_results_are_requested_again_and_so_are_open_requests(backend, site):
     request = backend.request(Visitor("do=list; forget=1"))
     wait_for(lambda: request.is_done)
     assert backend.request(Visitor("do=list; forget=1")) is request
@@ -497,7 +497,7 @@ def test_an_answer_that_nobody_fetched_yet_is_forgotten_as_well(site):
     assert site.asked_with("do=list; late=1") == 2
 
 
-def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_stuck(backend, site, monkeypatch):
+def test_a_request_that_is_not_sent_in_time_fails_and_so_does_one_that_hangs(backend, site, monkeypatch):
     stuck, waiting = backend.request(Visitor("do=wait; stuck=1")), backend.request(Visitor("do=list; stuck=2"))
     wait_for(lambda: stuck.started)
     told = []
@@ -515,7 +515,7 @@ def test_a_question_that_does_not_begin_in_time_fails_and_so_does_one_that_is_st
     assert backend.request(Visitor("do=list; stuck=2")) is not waiting
 
 
-def test_who_comes_and_goes_leaves_no_more_questions_than_there_may_be_clients(site, monkeypatch):
+def test_clients_that_come_and_go_leave_at_most_max_connections_requests(site, monkeypatch):
     backend = auth_url.AuthBackend(Settings(auth_url=site.url, max_connections=3))
     monkeypatch.setattr(backend._workers, "_start", lambda: None)
     requests = [backend.request(Visitor(f"gone={n}")) for n in range(5)]
@@ -525,7 +525,7 @@ def test_who_comes_and_goes_leaves_no_more_questions_than_there_may_be_clients(s
     assert backend.request(Visitor("gone=0")) is requests[0] and not requests[0].is_done
 
 
-def test_giving_up_on_a_crowd_takes_next_to_no_time(backend, monkeypatch):
+def test_failing_thousands_of_overdue_requests_takes_almost_no_time(backend, monkeypatch):
     monkeypatch.setattr(backend._workers, "_start", lambda: None)
     for n in range(10_000):
         backend.request(Visitor(f"crowd={n}")).created -= 31
@@ -534,7 +534,7 @@ def test_giving_up_on_a_crowd_takes_next_to_no_time(backend, monkeypatch):
     assert time.thread_time() - began < 0.4 and not backend._open and not backend._queue
 
 
-def test_addresses_take_turns_in_asking(backend, monkeypatch):
+def test_addresses_take_turns(backend, monkeypatch):
     monkeypatch.setattr(backend._workers, "_start", lambda: None)
     for n in range(5):
         backend.request(Visitor(f"crowd={n}"), "192.0.2.1")
@@ -545,7 +545,7 @@ def test_addresses_take_turns_in_asking(backend, monkeypatch):
     assert not len(backend._queue)
 
 
-def test_a_question_goes_with_the_last_client_that_waits_for_it(backend, monkeypatch):
+def test_a_request_is_dropped_with_the_last_client_that_waits_for_it(backend, monkeypatch):
     monkeypatch.setattr(backend._workers, "_start", lambda: None)
     request, other = backend.request(Visitor("shared=1")), backend.request(Visitor("other=1"))
     assert backend.request(Visitor("shared=1")) is request
@@ -562,7 +562,7 @@ def test_cookies_that_begin_alike_are_different_browsers(backend, monkeypatch):
     assert backend.request(Visitor("c=" + "x" * 4000 + "1")) is not backend.request(Visitor("c=" + "x" * 4000 + "2"))
 
 
-def test_after_a_moment_without_threads_php_is_asked_again(backend, monkeypatch):
+def test_requests_that_found_no_thread_are_sent_by_the_next_one(backend, monkeypatch):
     start, failures = threading.Thread.start, []
 
     def failing(thread):

@@ -1,4 +1,4 @@
-"""Who may do what over HTTP: local callers, keys, proxies, addresses, origins; from outside, with raw sockets."""
+"""Access over HTTP: local callers, keys, proxies, addresses and origins, tested with raw sockets."""
 
 import contextlib
 import http.client
@@ -28,7 +28,7 @@ def settings_of(**settings):
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory, server):
-    """A relay with keys, which believes a proxy on this machine."""
+    """Return a relay with keys that trusts a proxy on this machine."""
     settings = {"server": server, "push_keys": KEYS, "trusted_proxies": "127.0.0.1"}
     relay = Relay(tmp_path_factory.mktemp("keyed") / "log", **settings)
     yield relay
@@ -39,14 +39,14 @@ def keyed(tmp_path_factory, server):
 
 
 class Raw:
-    """A connection that says just what it is told, where it can again and again on the same socket."""
+    """A connection that sends exactly what it is given, on the same socket as long as that is open."""
 
     def __init__(self, relay):
         self._port = relay.port
         self._sock = None
 
     def ask(self, *headers, method="POST", path="/push", body=PLAIN, host="localhost", version="1.1", kind=FORM):
-        """Send one request; returns its status, headers and JSON."""
+        """Send one request. Return the status, the headers and the decoded answer."""
         lines = [f"{method} {path} HTTP/{version}", *([] if host is None else [f"Host: {host}"]), *headers]
         length = [f"Content-Length: {len(body)}", f"Content-Type: {kind}"] if body else []
         if self._sock is None:
@@ -67,7 +67,7 @@ class Raw:
 
 @pytest.fixture
 def raw(request):
-    """Speaks to a relay: raw(relay).ask("Via: 1.1 x")."""
+    """Return a function that makes such connections: raw(relay).ask("Via: 1.1 x")."""
     with contextlib.ExitStack() as stack:
         yield lambda relay: stack.enter_context(contextlib.closing(Raw(relay)))
 
@@ -105,7 +105,7 @@ def test_a_local_caller_may_leave_the_host_out(relay, raw):
     assert raw(relay).ask(host=None, version="1.0")[0] == 200
 
 
-def test_who_opens_the_unix_socket_is_local_by_any_name_but_not_through_a_proxy():
+def test_a_caller_on_the_unix_socket_is_local_by_any_host_name_but_not_through_a_proxy():
     access = Access(settings_of())
     environ = {"REMOTE_ADDR": "", "HTTP_HOST": "any.example"}
     assert access.may_push(environ).name == "local" and access.client_address(environ) is None
@@ -131,7 +131,7 @@ GUARDED = [("POST", "/push"), ("GET", "/history?destination=a"), ("DELETE", "/co
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
-def test_a_page_that_had_its_own_name_resolved_to_this_machine_gets_nothing(relay, raw, method, path):
+def test_a_page_whose_host_name_resolves_to_this_machine_gets_nothing(relay, raw, method, path):
     connection = raw(relay)
     for name in FOREIGN_NAMES.split():
         body = PLAIN if method == "POST" else b""
@@ -140,7 +140,7 @@ def test_a_page_that_had_its_own_name_resolved_to_this_machine_gets_nothing(rela
         assert "http://localhost" in answer["message"] and "own name" in answer["message"]
 
 
-# Keys. Whoever comes through a proxy that says it (Via) is not local.
+# Keys. A request with Via came through a proxy, so it is not local.
 
 FAR = "Via: 1.1 proxy"
 
@@ -192,7 +192,7 @@ TWICE = [
 
 
 @pytest.mark.parametrize("headers", TWICE)
-def test_two_keys_are_none(keyed, raw, headers):
+def test_two_keys_are_refused(keyed, raw, headers):
     status, _, answer = raw(keyed).ask(FAR, *headers)
     assert (status, answer["error"]) == (400, "several_keys")
 
@@ -200,14 +200,14 @@ def test_two_keys_are_none(keyed, raw, headers):
 @pytest.mark.parametrize(
     "header", ["X: y", "Authorization: Bearer", "Authorization: Basic d2ViOnRoZS1rZXk=", "X-Relay-Key:"]
 )
-def test_without_a_key_it_is_said_which_is_needed(keyed, raw, header):
+def test_without_a_key_the_refusal_names_what_is_needed(keyed, raw, header):
     status, headers, answer = raw(keyed).ask(FAR, header)
     assert (status, answer["error"]) == (401, "missing_key")
     assert headers["WWW-Authenticate"] == 'Bearer realm="relay"'
     assert all(word in answer["message"] for word in ("push_keys", "Authorization: Bearer", "proxy", "own machine"))
 
 
-def test_where_no_keys_are_set_that_is_said(relay, raw):
+def test_without_push_keys_the_refusal_names_the_setting(relay, raw):
     status, headers, answer = raw(relay).ask(FAR)
     assert status == 401 and "set push_keys" in answer["message"] and headers["WWW-Authenticate"]
     assert raw(relay).ask(FAR, f"X-Relay-Key: {WEB}")[0] == 403
@@ -235,7 +235,7 @@ def test_keys_are_replaced_one_after_the_other(start_relay, raw):
         assert tuple(raw(relay).ask(FAR, header)[0] for header in both.values()) == statuses
 
 
-def test_the_name_of_the_key_is_in_the_access_log_and_wrong_keys_are_told_once(start_relay, raw):
+def test_the_access_log_has_the_keys_name_and_the_log_has_wrong_keys_once(start_relay, raw):
     relay = start_relay(server="own", push_keys=KEYS, access_log="yes")
     connection = raw(relay)
     connection.ask(FAR, f"X-Relay-Key: {SHOP}")
@@ -260,7 +260,7 @@ def test_the_name_of_the_key_is_in_the_access_log_below_a_path_too(start_relay):
 
 
 def test_all_keys_are_compared_by_their_digests_whatever_was_given(monkeypatch):
-    """How long it takes depends on the number of keys alone."""
+    """The time depends on the number of keys alone."""
     compared = []
     compare = Access.__init__.__globals__["hmac"].compare_digest
     compare_digest = "pushrelay.access.callers.hmac.compare_digest"
@@ -278,7 +278,7 @@ def test_all_keys_are_compared_by_their_digests_whatever_was_given(monkeypatch):
 OPEN = {"/": 403, "/static/<path:filename>": 404, "/health/live": 200, "/health/ready": None}
 
 
-def test_every_route_needs_what_a_push_needs_but_for_those_that_are_for_everybody():
+def test_every_route_but_the_public_ones_needs_what_a_push_needs():
     client = Client(relay_app.app)
     asked = []
     for rule in relay_app.app.url_map.iter_rules():
@@ -314,7 +314,7 @@ def test_no_answer_is_left_for_a_browser_to_guess_at(relay, raw, method, path, s
     assert (got, headers.get_all("X-Content-Type-Options")) == (status, ["nosniff"])
 
 
-# Proxies that are believed.
+# Trusted proxies.
 
 
 def test_behind_a_trusted_proxy_only_this_machine_is_local(keyed, raw):
@@ -395,7 +395,7 @@ def test_a_client_is_counted_by_the_last_address_that_no_trusted_proxy_has(peer,
     assert address_of(peer, *chain) == expected
 
 
-def test_without_trusted_proxies_nobody_says_where_a_client_is():
+def test_without_trusted_proxies_forwarding_headers_are_ignored():
     assert address_of("10.1.2.3", "9.9.9.9", trusted="") == "10.1.2.3"
     assert address_of("127.0.0.1", "9.9.9.9", trusted="") is None
 
@@ -465,7 +465,7 @@ def test_polling_answers_say_which_origin_may_read_them(start_relay, raw):
         status, headers, _ = ask("Origin: https://evil.example", method=method, path=at)
         assert status == 403 and headers["Vary"] == "Origin"
         readable = "Access-Control-Allow-Origin" in headers
-        assert readable == ((method, at) == ("GET", path)), "the refusal of a handshake alone, which says why"
+        assert readable == ((method, at) == ("GET", path)), "only the refusal of a handshake, which has the reason"
     preflight = ["Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type, x-evil"]
     status, headers, _ = ask(good, *preflight, method="OPTIONS", path=own)
     assert (status, headers["Access-Control-Allow-Methods"]) == (204, "GET, POST")
@@ -501,7 +501,7 @@ def test_a_key_has_its_rate_and_neither_other_keys_nor_this_machine_share_it(sta
     assert connection.ask(method="GET", path="/history?destination=a", body=b"")[2]["position"].endswith(":71")
 
 
-def test_every_test_that_the_table_of_threats_names_is_there():
+def test_every_test_that_the_table_of_threats_names_exists():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text()))
     files = [file.read_text() for file in ROOT.glob("tests/*/test_*.py")]
     there = {name for file in files for name in re.findall(r"^def (test_\w+)", file, re.M)}

@@ -103,7 +103,7 @@ def test_an_origin_that_is_written_wrong_stops_the_start_with_the_right_one(writ
     assert right in str(stopped.value) and "origins" in str(stopped.value)
 
 
-def test_over_the_wire_too_a_websockets_own_address_is_no_foreign_page(relay):
+def test_a_websocket_clients_own_address_is_not_a_foreign_origin_on_the_wire_either(relay):
     for scheme in ("ws", "wss", "http"):
         path = f"{AT}websocket HTTP/1.1\r\nOrigin: {scheme}://test:{relay.port}\r\nX-Rest:"
         with contextlib.closing(WebSocketClient(relay.port, path)) as client:

@@ -1,4 +1,4 @@
-"""Tokens: who may register which ids, and push from a page, and until when."""
+"""Tokens: rights to register ids and to push from a page, until a time."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ def b64(data):
 
 
 def forge(header, claims, secret=SECRET, digest=hashlib.sha256):
-    """A token made by hand, so that it may say what PyJWT would not write."""
+    """Return a token made by hand, with contents that PyJWT would not write."""
     signed = f"{b64(header)}.{b64(claims)}"
     return f"{signed}.{b64(hmac.new(secret.encode(), signed.encode(), digest).digest())}"
 
@@ -49,7 +49,7 @@ HS256 = {"alg": "HS256", "typ": "JWT"}
 GOOD = {"ids": ["42"], "exp": LATER}
 
 
-def test_a_good_token_says_what_may_be_registered_and_pushed_and_until_when():
+def test_a_valid_token_gives_rights_to_register_and_to_push_until_a_time():
     rights = read(sign({"ids": ["42", 7, 8.0, "room-*"], "push": ["chat"], "exp": LATER, "sub": 42}, SECRET))
     assert all(rights.ids.allows(each) for each in ("42", "7", "8", "room-", "room-1"))
     assert not any(rights.ids.allows(each) for each in ("4", "420", "room", "chat", "Room-1", ""))
@@ -72,7 +72,7 @@ def test_a_good_token_says_what_may_be_registered_and_pushed_and_until_when():
         ("ü👍*", ["ü👍", "ü👍1"], ["u\u0308👍", "ü"]),  # composed and decomposed are two names
     ],
 )
-def test_a_star_counts_at_the_very_end_and_is_a_character_elsewhere(pattern, allowed, refused):
+def test_a_star_is_a_wildcard_at_the_very_end_and_a_character_elsewhere(pattern, allowed, refused):
     patterns = Patterns([pattern])
     assert all(patterns.allows(each) for each in allowed)
     assert not any(patterns.allows(each) for each in refused)
@@ -134,18 +134,18 @@ FORGED = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_token_that_is_not_sound_is_refused(name):
+def test_an_invalid_token_is_refused(name):
     assert refusal(FORGED[name]) == "invalid_token"
 
 
 @pytest.mark.parametrize("expires", [0, -1, 1, 1.5])
-def test_a_token_whose_time_is_over_is_refused_as_expired(expires):
+def test_an_expired_token_is_refused_as_expired(expires):
     assert refusal(sign({"ids": ["42"], "exp": expires}, SECRET)) == "token_expired"
     assert refusal(sign({"ids": ["42"], "exp": expires}, OTHER)) == "invalid_token", "the signature comes first"
 
 
 @pytest.mark.parametrize(("ago", "words"), [(5, "5 seconds"), (200, "3 minutes"), (7200, "2 hours"), (2e6, "23 days")])
-def test_an_expired_token_says_by_how_much_and_by_whose_clock(ago, words):
+def test_the_refusal_of_an_expired_token_has_the_time_and_the_relays_clock(ago, words):
     with pytest.raises(Refused) as refused:
         read(sign({"ids": ["42"], "exp": int(time.time()) - ago}, SECRET))
     said = refused.value.message
@@ -153,8 +153,8 @@ def test_an_expired_token_says_by_how_much_and_by_whose_clock(ago, words):
     assert words in said or (ago == 5 and "6 seconds" in said), said
 
 
-def test_a_token_counts_to_its_last_second_and_from_a_minute_before_its_first(monkeypatch):
-    """The clock of the machine that signs may be ahead (RFC 7519, 4.1.5); a right that has ended has ended."""
+def test_a_token_is_valid_from_a_minute_before_nbf_until_exp(monkeypatch):
+    """The clock of the machine that signs may be ahead (RFC 7519, 4.1.5). An expired right is not extended."""
     begins, ends = 2_000_000_000, 2_000_000_060
     token = sign({"ids": ["42"], "nbf": begins, "exp": ends}, SECRET)
     monkeypatch.setattr(time, "time", lambda: now)
@@ -169,7 +169,7 @@ def test_a_token_counts_to_its_last_second_and_from_a_minute_before_its_first(mo
         assert refusal(token) == error, now
 
 
-def test_while_secrets_change_the_old_and_the_new_are_good():
+def test_while_secrets_are_rotated_the_old_and_the_new_are_valid():
     assert read(sign(GOOD, OTHER), SECRET, OTHER) and read(sign(GOOD, SECRET), SECRET, OTHER)
     assert refusal(sign(GOOD, "a third secret " * 3), SECRET, OTHER) == "invalid_token"
     assert refusal(sign(GOOD, SECRET), OTHER) == "invalid_token"
@@ -208,7 +208,7 @@ def test_a_forged_token_is_refused_over_the_socket_as_well(guarded, connect):
     assert (name, message["error"]) == ("relay_error", "invalid_token")
 
 
-def test_a_token_made_by_hand_in_php_is_taken(guarded, connect, tmp_path):
+def test_a_token_made_by_hand_in_php_is_accepted(guarded, connect, tmp_path):
     need(shutil.which("php"), "PHP (apt-get install php-cli)")
     text = (ROOT / "docs/socket-api.md").read_text()
     start = text.index("    function relay_token(")
@@ -221,7 +221,7 @@ def test_a_token_made_by_hand_in_php_is_taken(guarded, connect, tmp_path):
     assert register(connect(guarded.url), ["42", "room-ü"], token)["ok"]
 
 
-def test_ids_are_left_when_the_token_expires_and_the_client_is_told(guarded, connect):
+def test_ids_are_left_when_the_token_expires_and_the_client_gets_relay_error(guarded, connect):
     client, other = connect(guarded.url), connect(guarded.url)
     soon = guarded.now() + 60
     assert register(client, ["brief", "short"], sign({"ids": ["*"], "push": ["*"], "exp": soon}, SECRET))["ok"]
@@ -236,7 +236,7 @@ def test_ids_are_left_when_the_token_expires_and_the_client_is_told(guarded, con
     assert other.data(2) == ["1", "2"]
 
 
-def test_a_fresh_token_extends_what_is_held_and_nothing_is_missed(guarded, connect):
+def test_a_fresh_token_extends_the_registration_and_nothing_is_missed(guarded, connect):
     client = connect(guarded.url)
     token = sign({"ids": ["extended"], "push": ["extended"], "exp": guarded.now() + 60}, SECRET)
     assert register(client, "extended", token)["ok"]
@@ -252,7 +252,7 @@ def test_a_fresh_token_extends_what_is_held_and_nothing_is_missed(guarded, conne
     assert answer["ids"]["shortened"]["recovered"] and answer["ids"]["shortened"]["replayed"] == 1
 
 
-def test_a_refused_register_leaves_what_is_held(guarded, connect):
+def test_a_refused_register_leaves_the_earlier_registration(guarded, connect):
     client = connect(guarded.url)
     assert register(client, "kept", sign({"ids": ["kept"], "exp": LATER}, SECRET))["ok"]
     assert register(client, "kept")["error"] == "missing_token"
@@ -260,7 +260,7 @@ def test_a_refused_register_leaves_what_is_held(guarded, connect):
     assert guarded.push("kept", "x")["connections"] == 1
 
 
-def test_a_page_pushes_where_its_token_says_so_and_until_it_expires(guarded, connect):
+def test_a_page_pushes_to_what_its_token_allows_until_it_expires(guarded, connect):
     sender, receiver = connect(guarded.url), connect(guarded.url)
     register(receiver, "room-1", sign({"ids": ["room-1"]}, SECRET))
     push = {"destination": "room-1", "data": "hi"}
@@ -277,7 +277,7 @@ def test_a_page_pushes_where_its_token_says_so_and_until_it_expires(guarded, con
     assert sender.call("push", push)["error"] == "not_allowed"
 
 
-def test_many_that_expire_at_once_are_each_told(guarded, connect):
+def test_many_tokens_that_expire_at_once_are_each_reported(guarded, connect):
     expires = guarded.now() + 60
     clients = [connect(guarded.url) for _ in range(20)]
     for number, client in enumerate(clients):
@@ -287,7 +287,7 @@ def test_many_that_expire_at_once_are_each_told(guarded, connect):
         assert client.wait(1)[0][1]["ids"] == [f"many-{number}"]
 
 
-def test_without_a_secret_a_token_is_passed_over(relay, connect):
+def test_without_a_secret_a_token_is_ignored(relay, connect):
     assert register(connect(relay.url), "42", "no token at all")["ok"]
 
 

@@ -40,7 +40,7 @@ def test_a_later_time_replaces_an_earlier_one_and_none_has_no_end():
     assert expiries.end_due(20.0) == [(state, ["to:a"])]
 
 
-def test_what_was_set_before_can_be_restored():
+def test_earlier_times_can_be_restored():
     state, expiries = SocketState("s"), expiries_of()
     expiries.set_expiry(state, ["to:a"], 10.0)
     before = expiries.set_expiry(state, ["to:a", "to:b"], 20.0)
@@ -79,7 +79,7 @@ def test_registering_in_a_loop_grows_nothing():
     assert len(expiries) <= SWEEP_AT + 1
 
 
-def test_a_failure_ends_neither_the_maintenance_nor_loses_an_expiry(caplog):
+def test_a_failure_neither_ends_the_maintenance_nor_loses_an_expiry(caplog):
     failures = [KeyError("/")]
 
     def is_there(sid):

@@ -1,4 +1,4 @@
-"""Recovery as programs see it: what is replayed, acknowledged, waited for, repeated, and read from history."""
+"""Recovery as programs see it: replay, acknowledgements, waiting pushes, idempotency, batches and history."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
 
 @pytest.fixture
 def wire():
-    """Connects raw clients that end with the test: wire(relay.port)."""
+    """Return a function that connects raw clients, which end with the test: wire(relay.port)."""
     wires = []
 
     def connect(port, **options):
@@ -30,7 +30,7 @@ def wire():
 
 
 def post(relay, value, kind="application/json", path="/push", **headers):
-    """POST JSON (or text as it is); returns the status and the answer read from its JSON."""
+    """POST JSON, or text as it is. Return the status and the decoded answer."""
     body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
     headers = {name.replace("_", "-"): text for name, text in headers.items()}
     status, _, answer = relay.request("POST", path, body, {"Content-Type": kind, **headers})
@@ -43,7 +43,7 @@ def get(relay, path, **headers):
 
 
 def pushed(relay, destination, count, **fields):
-    """Push 0, 1, 2 and so on; returns their ids."""
+    """Push 0, 1, 2 and so on. Return their ids."""
     return [relay.push(destination, number, **fields)["id"] for number in range(count)]
 
 
@@ -57,7 +57,7 @@ def later(position, by=1):
 
 
 def in_thread(function, *args):
-    """Run it in a thread of its own; returns a function that waits for what it returned."""
+    """Run a function in its own thread. Return a function that waits for the result."""
     results = []
     thread = threading.Thread(target=lambda: results.append(function(*args)), daemon=True)
     thread.start()
@@ -73,7 +73,7 @@ def in_thread(function, *args):
 # Registering with since.
 
 
-def test_what_was_missed_comes_in_order_before_the_acknowledgement(relay, wire):
+def test_missed_publications_come_in_order_before_the_acknowledgement(relay, wire):
     ids = pushed(relay, "missed", 6)
     client = wire(relay.port)
     events, answer = client.call("register", {"id": "missed", "since": ids[1]})
@@ -108,14 +108,14 @@ def test_each_id_is_recovered_from_its_own_position(relay, wire):
     }
 
 
-def test_who_has_missed_nothing_is_recovered_with_nothing(relay, wire):
+def test_a_client_that_missed_nothing_is_recovered_with_no_replay(relay, wire):
     position = pushed(relay, "nothing", 3)[-1]
     events, answer = wire(relay.port).call("register", {"id": "nothing", "since": position})
     assert (events, answer["ids"]["nothing"]) == ([], {"position": position, "recovered": True, "replayed": 0})
 
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "another epoch", "the future", "no digits", "negative", "huge"])
-def test_a_position_that_cannot_be_recovered_is_told_with_the_position_now(relay, wire, kind):
+def test_if_a_position_cannot_be_recovered_the_answer_has_the_current_position(relay, wire, kind):
     position = pushed(relay, "cannot", 3)[-1]
     since = {
         "garbage": "gar\u0000bage 👍",
@@ -131,7 +131,7 @@ def test_a_position_that_cannot_be_recovered_is_told_with_the_position_now(relay
     assert answer["ids"]["cannot"] == {"position": position, "recovered": False, "replayed": 0}
 
 
-def test_a_history_that_no_longer_reaches_back_is_told_and_nothing_of_it_replayed(start_relay, wire):
+def test_if_history_no_longer_reaches_back_the_answer_reports_it_and_nothing_is_replayed(start_relay, wire):
     relay = start_relay(history_size=3)
     ids = pushed(relay, "trimmed", 6)
     events, answer = wire(relay.port).call("register", {"id": "trimmed", "since": ids[1]})
@@ -144,7 +144,7 @@ def test_a_history_that_no_longer_reaches_back_is_told_and_nothing_of_it_replaye
 @pytest.mark.parametrize(
     ("ids", "since"), [(["a", "b"], "x:1"), ("a", 5), ("a", ["x:1"]), ("a", {"a": 5}), ("a", True), ("a", {"a": {}})]
 )
-def test_a_since_that_is_none_is_refused(relay, wire, ids, since):
+def test_an_invalid_since_is_refused(relay, wire, ids, since):
     client = wire(relay.port)
     events, answer = client.call("register", {"id": ids, "since": since})
     assert (events, answer["ok"], answer["error"]) == ([], False, "invalid_since")
@@ -161,7 +161,7 @@ def test_registering_twice_does_not_replay_twice(relay, wire):
     assert [each["data"] for each in client.events(1)] == ["x"]
 
 
-def test_who_is_registered_and_asks_for_more_than_it_has_had_gets_all_of_it(relay, wire):
+def test_a_registered_client_that_asks_for_more_than_it_received_gets_all_of_it(relay, wire):
     ids = pushed(relay, "more", 4)
     client = wire(relay.port)
     assert client.call("register", {"id": "more"})[1]["ids"]["more"]["recovered"] is False
@@ -185,7 +185,7 @@ def test_an_id_named_twice_is_replayed_once(relay, wire):
     assert [each["id"] for each in events] == ids[1:]
 
 
-def test_nothing_is_missing_or_twice_where_pushes_come_during_the_replay(relay, wire):
+def test_with_pushes_during_the_replay_nothing_is_missing_or_duplicated(relay, wire):
     first = pushed(relay, "during", 20)[0]
     ended = threading.Event()
 
@@ -224,12 +224,12 @@ def test_a_large_replay_reaches_a_slow_reader_whole(start_relay, wire):
 
 
 @own_server_only
-def test_who_is_sent_what_it_missed_is_there_already_for_who_closes_connections(start_relay, wire):
+def test_closing_connections_includes_sockets_whose_replay_is_under_way(start_relay, wire):
     relay = start_relay()
     first = [relay.push("shut", "x" * 100_000)["id"] for _ in range(60)][0]
     client = wire(relay.port, buffer=4096)
     client.emit("register", {"id": "shut", "since": first})
-    client.events(1)  # it takes its time for the others
+    client.events(1)  # it takes time for the others
     _, _, answer = relay.request("DELETE", "/connections?destination=shut")
     assert json.loads(answer) == {"closed": 1}
     while client.packet() != "41":
@@ -238,7 +238,7 @@ def test_who_is_sent_what_it_missed_is_there_already_for_who_closes_connections(
 
 
 @own_server_only
-def test_who_does_not_read_its_replay_is_closed_and_others_are_served(start_relay, wire):
+def test_a_client_that_does_not_read_its_replay_is_closed_and_others_are_served(start_relay, wire):
     relay = start_relay(threads=4, ping_interval=2, ping_timeout=2)
     first = [relay.push("unread", "x" * 100_000)["id"] for _ in range(60)][0]
     client = wire(relay.port, buffer=4096)
@@ -246,13 +246,13 @@ def test_who_does_not_read_its_replay_is_closed_and_others_are_served(start_rela
     wait_for(lambda: relay.push("other", "x")["connections"] == 0, "a push meanwhile", 2)
     relay.push("unread", "pushes go on")
     ended = select.poll()
-    ended.register(client.socket, 0)  # nothing but the connection's end
+    ended.register(client.socket, 0)  # only the end of the connection
     assert ended.poll(15_000), "it was not closed"
 
 
 @own_server_only
 @pytest.mark.alone
-def test_many_who_do_not_read_their_replay_keep_nobody_waiting(start_relay, wire):
+def test_many_clients_that_do_not_read_their_replay_delay_nobody(start_relay, wire):
     relay = start_relay(threads=4)
     first = [relay.push("unread", "x" * 100_000)["id"] for _ in range(80)][0]
     for client in [wire(relay.port, buffer=4096) for _ in range(12)]:
@@ -292,7 +292,7 @@ def test_without_a_file_a_restart_is_another_epoch(start_relay, wire):
 # Acknowledging.
 
 
-def test_who_asks_for_what_is_not_acknowledged_gets_that(relay, wire):
+def test_since_acked_replays_what_is_not_acknowledged(relay, wire):
     ids = pushed(relay, "acked", 5)
     client = wire(relay.port)
     events, answer = client.call("register", {"id": "acked", "since": "acked"})
@@ -320,7 +320,7 @@ def test_an_acknowledgement_moves_forward_only_and_outlives_a_restart(start_rela
 
 
 @pytest.mark.parametrize("position", ["garbage", "", None, 5, {}, "another epoch", "the future"])
-def test_what_is_no_position_is_not_acknowledged(relay, wire, position):
+def test_an_invalid_position_is_not_acknowledged(relay, wire, position):
     last = pushed(relay, "refused", 2)[-1]
     position = {"another epoch": "0123456789:1", "the future": later(last)}.get(str(position), position)
     client = wire(relay.port)
@@ -356,7 +356,7 @@ def test_a_push_with_ttl_0_is_delivered_and_not_kept(relay, wire):
     assert answer["ids"]["ttl"] == {"position": after, "recovered": True, "replayed": 1}
 
 
-def test_a_push_with_a_short_ttl_is_gone_when_that_is_over(relay, wire):
+def test_a_push_with_a_short_ttl_leaves_history_when_that_has_passed(relay, wire):
     before = relay.push("short", "before")["id"]
     relay.push("short", "gone", ttl="2")
 
@@ -371,7 +371,7 @@ def test_a_push_with_a_short_ttl_is_gone_when_that_is_over(relay, wire):
 
 
 @pytest.mark.parametrize("ttl", ["-1", "soon", "", "inf", "nan", "1e400"])
-def test_a_ttl_that_is_none_is_refused(relay, ttl):
+def test_an_invalid_ttl_is_refused(relay, ttl):
     assert post(relay, {"destination": "a", "data": 1, "ttl": ttl})[1]["error"] == "invalid_ttl"
 
 
@@ -396,7 +396,7 @@ def test_a_repeated_push_is_answered_the_same_and_delivered_once(relay, wire, ho
     assert [each["data"] for each in client.events(2)] == ["once", "other"]
 
 
-def test_a_key_is_its_destinations_own(relay):
+def test_an_idempotency_key_belongs_to_one_destination(relay):
     first = post(relay, {"destination": ["key-a", "key-b"], "data": 1, "id": "k"})[1]
     again = post(relay, {"destination": ["key-b", "key-c"], "data": 1, "id": "k"})[1]
     assert again[0] == first[1]
@@ -434,7 +434,7 @@ def test_concurrent_repeats_are_one_push(relay, wire):
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\nb", [], {}, True, 1.5])
-def test_a_key_that_is_none_is_refused(relay, key):
+def test_an_invalid_idempotency_key_is_refused(relay, key):
     assert post(relay, {"destination": "a", "data": 1, "id": key})[1]["error"] == "invalid_id"
 
 
@@ -481,7 +481,7 @@ def test_a_repeat_of_what_was_acknowledged_does_not_wait(relay, wire):
 
 
 @pytest.mark.parametrize("wait", ["31", "-1", "yes"])
-def test_a_wait_that_is_none_is_refused(relay, wait):
+def test_an_invalid_wait_is_refused(relay, wait):
     assert post(relay, {"destination": "a", "data": 1, "wait": wait})[1]["error"] == "invalid_wait"
 
 
@@ -501,7 +501,7 @@ def test_200_pushes_that_wait_hold_no_thread(start_relay, wire):
     waiting = [open_push(relay, "held", 30) for _ in range(200)]
     last = client.events(200)[-1]["id"]
     for _ in range(20):
-        relay.push("other", "x")  # each within DEADLINE: no thread waits for the end of those
+        relay.push("other", "x")  # each within DEADLINE: no thread waits for the end of these
     client.call("ack", {"id": "held", "position": last})
     for sock in waiting:
         answer = sock.recv(4096)
@@ -510,7 +510,7 @@ def test_200_pushes_that_wait_hold_no_thread(start_relay, wire):
 
 
 @own_server_only
-def test_more_waiting_pushes_than_the_setting_allows_are_refused_and_a_place_is_free_again(start_relay, wire):
+def test_waiting_pushes_beyond_the_limit_are_refused_until_one_has_ended(start_relay, wire):
     relay = start_relay(max_waiting=3)
     waiting = [open_push(relay, "full", 25) for _ in range(3)]
 
@@ -540,7 +540,7 @@ def test_pushes_that_wait_while_the_relay_is_stopped_are_answered(start_relay):
         sock.close()
 
 
-def test_pushes_that_hardly_wait_are_all_answered(relay):
+def test_pushes_with_a_short_wait_are_all_answered(relay):
     for number in range(100):
         assert relay.push("hardly", number, wait="0.0001")["acked"] == 0
 
@@ -594,7 +594,7 @@ def test_a_batch_is_answered_item_by_item_and_a_bad_one_fails_alone(relay, wire,
     ]
 
 
-def test_a_line_that_is_no_json_fails_alone(relay):
+def test_a_line_that_is_not_json_fails_alone(relay):
     _, answers = post(
         relay, '{"destination":"line","data":1}\n{oops\n\n{"destination":"line","data":2}', "application/x-ndjson"
     )
@@ -647,7 +647,7 @@ def test_a_repeated_batch_is_answered_the_same(relay):
     assert len(get(relay, "/history?destination=batch-key")[1]["publications"]) == 4
 
 
-def test_the_seeds_address_takes_no_batch(relay):
+def test_the_root_address_accepts_no_batch(relay):
     status, answer = post(relay, [{"destination": "a", "data": 1}], path="/")
     assert (status, answer["error"]) == (400, "invalid_json")
 
@@ -655,7 +655,7 @@ def test_the_seeds_address_takes_no_batch(relay):
 # GET /history and /health/ready.
 
 
-def test_history_tells_what_is_kept_and_the_position_now(relay):
+def test_history_returns_what_is_kept_and_the_current_position(relay):
     ids = pushed(relay, "history", 3)
     relay.push_json(destination="history", data={"a": 1}, event="order")
     status, answer = get(relay, "/history?destination=history")
@@ -672,7 +672,7 @@ def test_history_tells_what_is_kept_and_the_position_now(relay):
     assert get(relay, "/history?destination=never")[1]["publications"] == []
 
 
-def test_history_is_refused_to_who_may_not_push(relay):
+def test_history_is_refused_to_callers_that_may_not_push(relay):
     assert get(relay, "/history")[1]["error"] == "missing_destination"
     assert get(relay, "/history?destination=" + "x" * 300)[1]["error"] == "invalid_destination"
     status, answer = get(relay, "/history?destination=a", X_Forwarded_For="192.0.2.1")

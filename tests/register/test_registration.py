@@ -1,4 +1,4 @@
-"""What a socket has been handed: positions in answers, replays of slow sockets, and that nothing follows a goodbye."""
+"""Positions in answers, replays to slow sockets, and that nothing is delivered after a socket has left."""
 
 import contextlib
 import json
@@ -90,7 +90,7 @@ def test_a_second_register_does_not_count_what_is_committed_and_not_yet_queued(d
     assert desk.got("page") == ["x"]
 
 
-def test_a_socket_that_was_handed_all_it_asks_for_is_sent_nothing_again(desk):
+def test_a_socket_that_has_received_all_it_asks_for_is_sent_nothing_again(desk):
     desk.connect("page")
     position = desk.register("page", "42")["42"]["position"]
     desk.push("42", "a", "b")
@@ -115,7 +115,7 @@ def test_me_and_the_name_of_one_destination_have_the_same_position(open_desk):
     assert desk.got("page") == ["a", "b"]
 
 
-def test_a_position_passes_what_the_socket_was_not_meant_to_get(desk):
+def test_a_position_also_counts_publications_that_except_the_socket(desk):
     desk.connect("page")
     desk.register("page", "42")
     desk.push("42", "not for it", skip_sid="page")
@@ -123,7 +123,7 @@ def test_a_position_passes_what_the_socket_was_not_meant_to_get(desk):
     assert desk.got("page") == []
 
 
-def test_a_socket_that_knows_a_position_before_it_is_handed_out_gets_what_comes_behind_it(desk):
+def test_a_socket_that_knows_a_position_before_its_delivery_gets_what_follows_it(desk):
     desk.connect("page")
     desk.register("page", "42")
     [position] = desk.store("42", "known from elsewhere")
@@ -136,7 +136,7 @@ def test_a_socket_that_knows_a_position_before_it_is_handed_out_gets_what_comes_
 
 
 @own_server_only
-def test_what_was_pushed_while_a_page_registered_again_is_before_the_answer_or_comes_behind_it(relay):
+def test_pushes_during_a_second_register_are_counted_by_its_answer_or_follow_it(relay):
     wire = Wire(relay.port)
     seen = offset_of(wire.call("register", {"id": "again"})[1]["ids"]["again"]["position"])
     items = [{"destination": "again", "data": n} for n in range(500)]
@@ -153,7 +153,7 @@ def test_what_was_pushed_while_a_page_registered_again_is_before_the_answer_or_c
 
 
 @pytest.mark.parametrize("how", ["unregister", "expire", "close"])
-def test_nothing_comes_for_an_id_behind_the_goodbye(open_desk, how):
+def test_nothing_comes_for_an_id_after_its_last_message(open_desk, how):
     desk = open_desk(settings=Settings(secret=(SECRET,)))
     desk.connect("page")
     token = sign({"ids": ["42"], "exp": time.time() + 0.5}, SECRET)
@@ -185,7 +185,7 @@ def test_nothing_comes_for_an_id_behind_the_goodbye(open_desk, how):
 
 
 def end_in_thread(desk, how):
-    """Have the page's rooms left by another thread while its register is at work; return when they are."""
+    """Have another thread take the page out of its rooms while its register runs. Return when that is done."""
     leaving = in_thread(*([desk.registrations.each_second] if how == "expire" else [desk.registrations.close, ["42"]]))
     wait_for(lambda: "page" not in desk.sockets.rooms["to:42"], "the end of it")
     return leaving
@@ -257,7 +257,7 @@ def test_a_register_enters_no_room_after_its_socket_was_taken_out_of_the_others(
 
 
 @pytest.mark.parametrize("how", ["expire", "close"])
-def test_an_id_that_is_live_from_now_is_not_entered_after_its_socket_was_taken_out_of_the_others(open_desk, how):
+def test_an_id_without_replay_is_not_joined_after_its_socket_was_taken_out_of_its_rooms(open_desk, how):
     desk = open_desk(settings=Settings(secret=(SECRET,)))
     desk.connect("page")
     token, until_it_ends = token_for_a_moment()
@@ -357,7 +357,7 @@ def test_a_replay_reads_the_store_in_pages(desk, monkeypatch):
     assert len(sizes) > 20 and all(size <= 3000 or len(kept) == 1 for size, kept in zip(sizes, pages, strict=True))
 
 
-def test_what_history_drops_during_a_replay_is_told(open_desk):
+def test_the_answer_reports_what_history_drops_during_a_replay(open_desk):
     desk = open_desk(history_size=10)
     desk.push("42", *range(10))
     desk.connect("page")
@@ -371,7 +371,7 @@ def test_what_history_drops_during_a_replay_is_told(open_desk):
     assert desk.got("page") == [0, 1, 2, "live"]
 
 
-def test_others_have_their_turn_between_parts_of_a_large_replay(desk, monkeypatch):
+def test_other_clients_have_their_turn_between_parts_of_a_large_replay(desk, monkeypatch):
     monkeypatch.setattr(registering, "TURN_BYTES", 1000)
     desk.push("42", *["x" * 300] * 20)
     desk.connect("page")
@@ -420,7 +420,7 @@ def test_a_socket_that_is_sent_away_during_its_replay_is_counted_and_gets_no_mor
     assert desk.live_queues() == [] and desk.registrations._in_progress == {}
 
 
-def test_what_a_socket_sends_during_its_replay_is_handled_behind_it(desk):
+def test_packets_that_a_socket_sends_during_its_replay_are_handled_after_it(desk):
     desk.push("42", *range(5))
     desk.connect("page")
     desk.sockets.read("page", 2)
@@ -434,7 +434,7 @@ def test_what_a_socket_sends_during_its_replay_is_handled_behind_it(desk):
 
 
 def lose_the_store(desk, path):
-    """Remove the store's files while the relay works with them, and wait until it has begun a new store."""
+    """Remove the store's files while the relay uses them, and wait until it has begun a new store."""
     desk.broker.flush()
     before = desk.broker.epoch
     for suffix in ("", "-wal", "-shm", "-recent"):
@@ -492,7 +492,7 @@ def test_a_replay_that_waits_while_the_store_is_lost_does_not_hide_what_the_new_
     assert again["recovered"] and again["replayed"] == 0 and offset_of(again["position"]) == offset_of(missed) + 1
 
 
-def test_a_page_that_registers_again_behind_a_lost_store_gets_a_position_of_the_new_one(desk_to_lose):
+def test_a_page_that_registers_again_after_the_store_was_lost_gets_a_position_in_the_new_one(desk_to_lose):
     desk, lose = desk_to_lose
     desk.push("42", *range(10))
     desk.connect("page")
@@ -507,7 +507,7 @@ def test_a_page_that_registers_again_behind_a_lost_store_gets_a_position_of_the_
 
 
 def failing_at(desk, name):
-    """Let the history of one destination be unreadable from its second page on, or at once if it is "at once"."""
+    """Make the history of a destination unreadable from its second page on, or from the first if that is "at once"."""
     page = desk.broker._store.read
 
     def fail(destination, *args, **options):
@@ -527,7 +527,7 @@ def test_a_register_whose_second_id_fails_leaves_the_socket_in_no_room(desk):
     assert desk.sockets.get_rooms("page", "/") == ["page"]
 
 
-def test_a_register_that_failed_leaves_the_times_of_what_is_held_as_they_were(open_desk):
+def test_a_failed_register_leaves_earlier_expiry_times_as_they_were(open_desk):
     desk = open_desk(settings=Settings(secret=(SECRET,)))
     failing_at(desk, "bad")
     desk.connect("page")
@@ -555,7 +555,7 @@ def test_rights_that_end_during_the_replay_leave_the_socket_in_no_room(open_desk
     assert desk.live_queues() == [] and desk.registrations._in_progress == {}
 
 
-def test_an_id_that_is_registered_misses_nothing_if_its_history_cannot_be_read(desk):
+def test_a_registered_id_misses_nothing_if_its_history_cannot_be_read(desk):
     desk.connect("page")
     desk.push("42", "before")
     desk.register("page", "42")
@@ -567,7 +567,7 @@ def test_an_id_that_is_registered_misses_nothing_if_its_history_cannot_be_read(d
     assert desk.got("page") == ["during", "after"]
 
 
-def test_a_socket_that_was_in_and_whose_replay_breaks_off_is_closed_to_come_back(desk):
+def test_a_registered_socket_whose_replay_fails_is_closed_so_that_it_reconnects(desk):
     desk.push("42", *range(5))
     desk.connect("page")
     desk.register("page", "42")
@@ -584,7 +584,7 @@ def test_a_socket_that_was_in_and_whose_replay_breaks_off_is_closed_to_come_back
 
 
 @own_server_only
-def test_four_slow_readers_of_a_large_replay_keep_nothing_from_a_fifth(start_relay, connect):
+def test_four_slow_readers_of_a_large_replay_do_not_delay_a_fifth(start_relay, connect):
     relay = start_relay()
     first = [relay.push("large", f"{n}" + "x" * 400_000)["id"] for n in range(25)][0]
     slow = [Wire(relay.port, buffer=16384) for _ in range(4)]
@@ -593,7 +593,7 @@ def test_four_slow_readers_of_a_large_replay_keep_nothing_from_a_fifth(start_rel
     fifth, polling = Wire(relay.port, buffer=65536), connect(relay.url, transport="polling")
     fifth.emit("register", {"id": "large", "since": first})
     began = []
-    while len(began) < 8:  # it is not the quickest either
+    while len(began) < 8:  # this client is slow as well
         began += fifth.events(1)
         time.sleep(0.1)
     for wire, before in ((fifth, began), (slow[0], [])):
@@ -621,7 +621,7 @@ def test_a_replay_of_publications_of_the_largest_size_reaches_a_slow_reader(star
 
 
 @own_server_only
-def test_readers_that_stand_still_hold_no_thread(start_relay):
+def test_clients_that_do_not_read_hold_no_thread(start_relay):
     relay = start_relay(threads=2)
     first = [relay.push("still", "x" * 500_000)["id"] for _ in range(20)][0]
     still = [Wire(relay.port, buffer=16384) for _ in range(6)]
@@ -634,7 +634,7 @@ def test_readers_that_stand_still_hold_no_thread(start_relay):
     wait_for(lambda: relay.push("still", "x")["connections"] == 0, "the end of all")
 
 
-def test_what_a_newcomer_is_yet_to_be_sent_is_bounded_also_after_it_was_given_back():
+def test_the_live_queue_of_a_replay_stays_within_its_limit_after_an_item_was_put_back():
     live_queue, size = LiveQueue("newcomer"), 0
     while not live_queue.overflowed and size <= 2 * LIVE_QUEUE_BYTES:
         item = Pending("42", "x" * 1000)

@@ -1,4 +1,4 @@
-"""The Socket.IO side: register, unregister and push, as browsers send them."""
+"""The events register, unregister and push, as browsers send them."""
 
 import asyncio
 import json
@@ -76,7 +76,7 @@ def test_a_client_that_left_is_not_counted(relay, connect):
 
 
 @pytest.mark.parametrize("wrap", ["{}", "to:{}", "/{}", "{},"])
-def test_a_sid_is_no_destination(relay, connect, wrap):
+def test_a_sid_is_not_a_destination(relay, connect, wrap):
     client = connect(relay.url, "victim")
     stranger = connect(relay.url)
     destination = wrap.format(client.socket.get_sid())
@@ -123,7 +123,7 @@ def test_a_refusal_is_acknowledged_with_its_reason(relay, connect, event, messag
 
 
 @pytest.mark.parametrize(("event", "message", "error"), REFUSED)
-def test_a_refusal_comes_as_relay_error_where_no_answer_was_asked_for(relay, connect, event, message, error):
+def test_a_refusal_comes_as_relay_error_if_no_answer_was_asked_for(relay, connect, event, message, error):
     client = connect(relay.url)
     client.socket.emit(event, message)
     name, refusal = client.wait(1)[0]
@@ -147,7 +147,7 @@ def test_10_000_ids_are_not_registered_on_one_socket(relay, connect):
     assert [relay.push(number, "x")["connections"] for number in (0, 99, 100, 9_999)] == [1, 1, 0, 0]
 
 
-def test_a_page_may_push_where_the_setting_allows_it(start_relay, connect):
+def test_a_page_may_push_if_the_setting_allows_it(start_relay, connect):
     relay = start_relay(socket_push="yes")
     sender, receiver = connect(relay.url), connect(relay.url, "friend")
     answer = sender.call("push", {"destination": "friend", "data": {"hi": 1}, "event": "chat"})
@@ -183,7 +183,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("packet", UNREADABLE, ids=lambda packet: repr(packet[:12]))
-def test_a_packet_nobody_can_read_is_answered_and_the_relay_serves_on(relay, connect, transport, packet):
+def test_an_unreadable_packet_is_answered_and_the_relay_goes_on(relay, connect, transport, packet):
     client = connect(relay.url, "unreadable", transport=transport)
     client.socket.eio.send(packet)
     name, refusal = client.wait(1)[0]
@@ -219,7 +219,7 @@ def test_only_pages_of_the_relays_own_host_connect(relay, transport, origin, all
 
 
 def handshake(relay, transport, headers):
-    """Ask for a Socket.IO connection with these headers: the HTTP status, or 403 for a WebSocket that says no."""
+    """Request a Socket.IO connection with these headers. Return the HTTP status; 403 for a refused WebSocket."""
     upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     upgrade += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     sent = "".join(f"{name}: {value}\r\n" for name, value in {"Host": f"127.0.0.1:{relay.port}", **headers}.items())
@@ -248,7 +248,7 @@ def test_200_clients_get_exactly_their_own_2000_pushes_in_order(relay):
 
 async def push_to_200(relay, rounds=10):
     def publish(members):
-        """Push from a thread whose destinations are its own: the order in which it pushes is the order to arrive."""
+        """Push from one thread to destinations of its own, so that the order of arrival is known."""
         for round_ in range(rounds):
             for member in members:
                 assert relay.push(member.name, f"{member.name}/{round_}")["connections"] == 1
@@ -261,7 +261,7 @@ async def push_to_200(relay, rounds=10):
             assert member.got == [f"{member.name}/{round_}" for round_ in range(rounds)]
 
 
-def test_form_encoding_of_the_destination_is_undone(relay, connect):
+def test_a_form_encoded_destination_is_decoded(relay, connect):
     client = connect(relay.url, "a+b &=é")
     body = f"destination={urllib.parse.quote('a+b &=é')}&data=x".encode()
     assert json.loads(relay.request("POST", "/push", body)[2])["connections"] == 1

@@ -19,7 +19,7 @@ def test_each_room_has_its_own_offset():
     assert state.delivered_since("to:0", "epoch") is None and state.delivered_since("to:1", "epoch") == 1
 
 
-def test_a_room_that_was_entered_again_and_left_leaves_nothing_behind():
+def test_a_room_that_was_entered_twice_and_left_leaves_nothing_behind():
     state = SocketState("s")
     for n in range(100):
         state.entered("first", "epoch", 0)
@@ -32,7 +32,7 @@ def test_a_room_that_was_entered_again_and_left_leaves_nothing_behind():
     assert not state._others
 
 
-def test_what_a_socket_was_sent_in_an_earlier_epoch_does_not_count_in_a_later_one():
+def test_deliveries_of_an_earlier_epoch_do_not_count_in_a_later_one():
     state = SocketState("sid")
     state.entered("42", "before", 5)
     assert (state.delivered_since("42", "before"), state.delivered_since("42", "after")) == (5, None)

@@ -1,4 +1,4 @@
-"""The setting id_cookie: a page registers `me`, which is what its cookie names, and never learns what that is."""
+"""The setting id_cookie: a page registers `me`, the destination that its cookie names, without learning its name."""
 
 import json
 
@@ -24,12 +24,12 @@ def browser_of(connect, relay, session, **options):
 
 
 @pytest.mark.parametrize("guard", [{"secret": (SECRET,)}, {"auth_url": "http://127.0.0.1/ids.php"}])
-def test_beside_guarded_ids_a_cookie_needs_20_characters_to_be_me(guard):
+def test_if_other_ids_are_guarded_a_cookie_needs_20_characters_to_be_me(guard):
     def me(value, **settings):
-        (seat,) = subscriptions_of(
+        (subscription,) = subscriptions_of(
             "me", {"HTTP_COOKIE": f"PHPSESSID={value}"}, Settings(id_cookie="PHPSESSID", **settings)
         )
-        return seat.destination
+        return subscription.destination
 
     assert me("x" * 20, **guard) == "x" * 20
     assert me("%C3%BC" * 20, **guard) == "ü" * 20
@@ -68,7 +68,7 @@ def test_a_page_gets_what_is_pushed_to_its_session_and_never_learns_its_name(rel
     assert relay.push("me", "x")["connections"] == 0, "me is nobody's name for publishers"
 
 
-def test_positions_of_another_session_are_not_taken_for_ones_own(relay, connect):
+def test_positions_of_another_session_mean_nothing_in_this_one(relay, connect):
     before, after = f"{SESSION}before", f"{SESSION}after"
     for session in (before, after):
         for n in range(3):
@@ -82,7 +82,7 @@ def test_positions_of_another_session_are_not_taken_for_ones_own(relay, connect)
     assert page.call("register", {"id": "me", "since": {"me": answer["position"]}})["ids"]["me"]["recovered"]
 
 
-def test_a_position_that_php_wrote_into_the_page_is_taken(relay, connect):
+def test_a_position_that_php_wrote_into_the_page_is_accepted(relay, connect):
     session = f"{SESSION}written"
     position = relay.push(session, "known")["id"]
     relay.push(session, "missed")
@@ -91,7 +91,7 @@ def test_a_position_that_php_wrote_into_the_page_is_taken(relay, connect):
     assert page.data(1) == ["missed"]
 
 
-def test_what_is_not_acknowledged_waits_and_a_push_that_waits_is_answered(relay, connect):
+def test_unacknowledged_pushes_are_kept_and_a_push_that_waits_is_answered(relay, connect):
     session = f"{SESSION}inbox"
     relay.push(session, "one")
     relay.push(session, "two")
@@ -134,14 +134,14 @@ def test_an_excepted_socket_is_skipped_and_unregister_leaves(relay, connect):
         ({"Cookie": "PHPSESSID=abc"}, ["me", "42"], "not_allowed"),
     ],
 )
-def test_what_is_not_ones_own_is_refused(relay, connect, headers, ids, error):
+def test_other_ids_than_ones_own_are_refused(relay, connect, headers, ids, error):
     client = connect(relay.url, headers=headers)
     answer = client.call("register", {"id": ids})
     assert (answer["ok"], answer["error"]) == (False, error) and len(answer["message"]) > 15
     assert client.call("ack", {"id": "42", "position": "x"})["error"] == "not_registered"
 
 
-def test_beside_a_secret_me_needs_no_token_and_other_ids_do(relay_with, connect):
+def test_with_a_secret_me_needs_no_token_and_other_ids_do(relay_with, connect):
     relay = relay_with(id_cookie="PHPSESSID", secret=SECRET, max_ids=2)
     page = browser_of(connect, relay, SESSION)
     assert page.call("register", {"id": "me"})["ok"]
@@ -153,7 +153,7 @@ def test_beside_a_secret_me_needs_no_token_and_other_ids_do(relay_with, connect)
     assert page.call("register", {"id": SESSION, "token": token})["ok"], "PHP may give the name away"
     assert relay.push(SESSION, "x")["connections"] == 2
     assert sorted(message["destination"] for _, message in page.wait(2)) == sorted(["me", SESSION])
-    # A client that is no browser writes any cookie: it must not get what a token guards.
+    # A program can send any cookie. It must not receive what a token guards.
     assert browser_of(connect, relay, "42").call("register", {"id": "me"})["error"] == "invalid_cookie"
 
 

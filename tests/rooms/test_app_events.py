@@ -312,7 +312,7 @@ def test_the_events_of_one_client_are_handled_in_order(own, visitors):
     assert [each for each in seen if isinstance(each, str)] == [*(f"n{n}" for n in range(50)), "last"]
 
 
-def test_waiting_handlers_hold_up_neither_pushes_nor_other_clients(own, visitors):
+def test_waiting_handlers_delay_neither_pushes_nor_other_clients(own, visitors):
     waiting = [visitors(own.url) for _ in range(10)]  # more than the relay has threads
     got = []
     for n, client in enumerate(waiting):

@@ -54,7 +54,7 @@ def test_a_packet_that_waits_is_handled_again_from_its_beginning_so_a_handler_is
     assert waits.calls == ["wait 1"] * 3 and waits.handled == ["wait 1"]
 
 
-def test_what_follows_a_packet_that_waits_is_handled_behind_it_in_order(waits):
+def test_packets_that_follow_one_that_waits_are_handled_in_order(waits):
     waits.receive("one", "wait 2", "three", "four")
     assert waits.handled == ["one"]
     waits.receive("elsewhere", client="b")
@@ -146,7 +146,7 @@ def socket_io(sio):
     return client
 
 
-def test_what_comes_behind_a_packet_that_waits_is_handled_after_it_in_order(sio):
+def test_packets_behind_one_that_waits_are_handled_after_it_in_order(sio):
     client, other = socket_io(sio), socket_io(sio)
     for packet in ('420["ask",1]', '421["say",2]', "41", "40", '422["ask",3]', '423["say",4]'):
         client.send(packet)
@@ -164,7 +164,7 @@ def test_what_comes_behind_a_packet_that_waits_is_handled_after_it_in_order(sio)
     assert client.receive() == "434[6]" and not sio.manager._deferred
 
 
-def test_what_waits_is_dropped_with_its_client(sio):
+def test_packets_that_wait_are_dropped_with_their_client(sio):
     client = socket_io(sio)
     client.send('420["ask",1]')
     client.send('421["say",2]')

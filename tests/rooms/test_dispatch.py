@@ -1,4 +1,4 @@
-"""Each packet of Socket.IO in each state of its client: an answer or the end of the connection, never silence."""
+"""Each packet of Socket.IO in each state of its client is answered or ends the connection."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from conftest import DEADLINE, wait_for
 
 
 class Raw(Wire):
-    """A WebSocket on which nothing of Socket.IO has been said yet."""
+    """A WebSocket that has not sent a Socket.IO packet yet."""
 
     def __init__(self, port):
         self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE)
@@ -23,7 +23,7 @@ class Raw(Wire):
         self.hello = json.loads(self.packet()[1:])
 
     def rest(self):
-        """All packets until the relay ends the connection. Raises TimeoutError if it does not."""
+        """Return all packets until the relay ends the connection. Raises TimeoutError if it does not."""
         packets = []
         with contextlib.suppress(ConnectionError):
             while True:
@@ -37,7 +37,7 @@ def raw():
         yield lambda relay: opened.enter_context(contextlib.closing(Raw(relay.port)))
 
 
-# A packet of each kind: event, with and without an acknowledgement, ack, disconnect, errors, binary, what is none.
+# A packet of each type: event, with and without an acknowledgement, ack, disconnect, errors, binary, invalid.
 PACKETS = [
     *('2["x"]', '27["register",{"id":"a"}]', '2["connect"]', '2/admin,["x"]'),
     *("3", "37[]", "1", "4", '4{"message":"x"}', '51-["x",{"_placeholder":true,"num":0}]', "61-[]"),
@@ -133,5 +133,5 @@ def test_over_long_polling_a_packet_before_connect_gets_a_reason_and_ends_the_se
     packets = []
     with contextlib.suppress(OSError):
         wait_for(lambda: packets.append(ask(sid)) or "1" in packets[-1].split("\x1e"), "the end")
-    if server == "own" or packets:  # the stock engine keeps no last words for a client between two polls
+    if server == "own" or packets:  # the stock engine keeps no last packets for a client between two polls
         assert packets[0].startswith("44{"), packets

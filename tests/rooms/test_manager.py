@@ -1,4 +1,4 @@
-"""The manager of rooms, without a network: clients, their rooms, and the packets that it makes for them."""
+"""The manager of rooms, without a network: clients, their rooms, and the events that it sends them."""
 
 import pytest
 import socketio

@@ -22,7 +22,7 @@ def packet(text):
         ('27["chat",1,2]', ["chat", 1, 2], False),
     ],
 )
-def test_the_relays_own_events_are_told_whether_the_client_wants_an_answer(text, data, is_ours):
+def test_handlers_of_the_relays_own_events_know_whether_the_client_wants_an_answer(text, data, is_ours):
     read = packet(text)
     assert read.refusal is None and (read.data, read.is_ours) == (data, is_ours)
     assert read.size == len(text)

@@ -1,4 +1,4 @@
-"""Who is there, and seeing them off: GET /presence and DELETE /connections."""
+"""Presence: GET /presence, and DELETE /connections, which ends it."""
 
 import json
 import time
@@ -27,7 +27,7 @@ def close(relay, *destinations):
     return json.loads(body)["closed"]
 
 
-def test_presence_says_how_many_are_there_and_since_when(relay, connect):
+def test_presence_has_the_number_of_clients_and_since_when(relay, connect):
     before = time.time()
     first = connect(relay.url, "who-a", "who-ä/?&")
     since = presence(relay, "who-a")["who-a"]["since"]
@@ -42,7 +42,7 @@ def test_presence_says_how_many_are_there_and_since_when(relay, connect):
     assert presence(relay, "who-a")["who-a"] == {"connections": 1, "since": since}, "somebody was there all the time"
 
 
-def test_presence_begins_anew_when_everybody_was_away(relay, connect):
+def test_since_of_presence_starts_over_after_everybody_has_left(relay, connect):
     for leave in (lambda client: client.call("unregister", {"id": "who-again"}), lambda client: client.drop()):
         client = connect(relay.url, "who-again")
         since = presence(relay, "who-again")["who-again"]["since"]
@@ -100,7 +100,7 @@ def test_bad_input_is_refused_as_a_push_refuses_it(relay, method, path, query, e
     assert (status, json.loads(body)["error"]) == (400, error)
 
 
-def test_a_thousand_destinations_are_told_at_once(relay):
+def test_presence_of_a_thousand_destinations_is_one_answer(relay):
     assert len(presence(relay, *range(1000))) == 1000
 
 

@@ -1,4 +1,4 @@
-"""Packets of clients on our Engine: whom they connect, and what is answered to those that send too much."""
+"""Packets of clients on our Engine: connecting to namespaces, and the answer to clients that send too much."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_a_handler_of_connect_may_reject_a_client(sio):
     assert len(sio.manager._sids["/"]) == 1
 
 
-def test_a_client_that_sends_too_much_while_its_packet_waits_is_told_why_and_closed(sio):
+def test_a_client_that_sends_too_much_while_its_packet_waits_gets_the_reason_and_is_closed(sio):
     waiting = []
 
     def wait(sid):

@@ -488,7 +488,7 @@ class BrokerContract:
         assert self.push(broker, "42", "x", key="k") == [Receipt(first.position, 1, True)]
         assert data(self.sockets.delivered) == data(broker.history("42").publications) == ["x", "between"]
 
-    def test_a_key_is_its_destinations_own(self):
+    def test_an_idempotency_key_belongs_to_one_destination(self):
         broker = self.open()
         receipts = broker.publish(
             [Draft("a", 1, key="k"), Draft("b", 2, key="k"), Draft("1", 3, key="1:"), Draft("", 4, key="1:1")]

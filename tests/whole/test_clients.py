@@ -1,4 +1,4 @@
-"""What people really use: PHP's cURL to push, the official socket.io-client and a page in Chromium to listen."""
+"""The clients that people use: PHP's cURL to push, the official socket.io-client and a page in Chromium to listen."""
 
 import http.server
 import json
@@ -11,7 +11,7 @@ import pytest
 from conftest import DEADLINE, ROOT, need, wait_for
 
 HERE = ROOT / "tests"
-SEED_PAGE = """<!doctype html><title>seed</title><ul id="list"></ul>
+OLD_PAGE = """<!doctype html><title>old</title><ul id="list"></ul>
 <script src="{url}/socket.io/socket.io.js"></script>
 <script>
   var socket = io.connect('{url}');
@@ -45,7 +45,7 @@ def test_php_reaches_the_official_client(relay, official, transport):
     assert (second["event"], second["message"]["data"]) == ("order", {"a": [1, None, "ü"]})
 
 
-def test_php_gets_an_empty_answer_from_the_root_as_from_the_seeds_server(relay, connect):
+def test_php_gets_an_empty_answer_from_the_root_address(relay, connect):
     client = connect(relay.url, "php-root")
     assert php(str(HERE / "push.php"), relay.url, "php-root", "hello") == ""
     assert client.data(1) == ["hello"]
@@ -75,7 +75,7 @@ def test_php_pushes_an_array_as_multipart(relay, connect):
 
 @pytest.mark.alone  # it measures time
 @pytest.mark.parametrize("expect", ["as PHP sends it", "without Expect"])
-def test_php_has_the_answer_to_too_large_a_body_at_once(relay, expect):
+def test_php_gets_the_answer_to_a_body_that_is_too_large_at_once(relay, expect):
     header = "CURLOPT_HTTPHEADER => ['Expect:']," if expect == "without Expect" else ""
     script = f"""
         $curl = curl_init('{relay.url}/push');
@@ -86,7 +86,7 @@ def test_php_has_the_answer_to_too_large_a_body_at_once(relay, expect):
     answer, status = php("-r", script).splitlines()
     assert status == "413"
     assert json.loads(answer)["error"] == "too_large" and "1000000 bytes" in json.loads(answer)["message"]
-    assert time.monotonic() - start < 0.9, "cURL waits a second where it is not answered"
+    assert time.monotonic() - start < 0.9, "cURL waits a second if no answer comes"
 
 
 @pytest.mark.alone  # it measures time
@@ -105,7 +105,7 @@ def test_php_does_not_wait_with_a_large_body_that_fits(relay, connect):
 
 @pytest.fixture
 def serve_page():
-    """Serves one page of HTML on a port of its own, as Apache would beside the relay."""
+    """Serve one page of HTML on another port, as Apache does beside the relay."""
     servers = []
 
     def serve(html):
@@ -129,18 +129,18 @@ def serve_page():
         server.server_close()
 
 
-def test_the_seeds_page_works_unchanged_in_chromium(relay, context, serve_page):
+def test_the_old_servers_page_works_unchanged_in_chromium(relay, context, serve_page):
     page = context.new_page()
-    page.goto(serve_page(SEED_PAGE.format(url=relay.url)))
+    page.goto(serve_page(OLD_PAGE.format(url=relay.url)))
     wait_for(lambda: relay.push("12345", "are you there?")["connections"] == 1, "the page's registration")
     php(str(HERE / "push.php"), relay.url, "12345", "<b>from PHP</b> 🐘")
     page.get_by_text("<b>from PHP</b> 🐘", exact=True).wait_for()
 
 
-def test_the_seeds_page_registers_again_after_the_relay_was_away(start_relay, context, serve_page):
+def test_the_old_servers_page_registers_again_after_the_relay_was_down(start_relay, context, serve_page):
     relay = start_relay()
     page = context.new_page()
-    page.goto(serve_page(SEED_PAGE.format(url=relay.url)))
+    page.goto(serve_page(OLD_PAGE.format(url=relay.url)))
     wait_for(lambda: relay.push("12345", "before")["connections"] == 1, "the page's registration")
     relay.kill()
     relay.start()
@@ -151,7 +151,7 @@ def test_the_seeds_page_registers_again_after_the_relay_was_away(start_relay, co
 def test_a_page_of_another_host_cannot_listen(relay, context, serve_page):
     # Every name ending in .localhost is loopback to Chromium, and another host than 127.0.0.1 to the relay.
     page = context.new_page()
-    page.goto(serve_page(SEED_PAGE.format(url=relay.url)).replace("127.0.0.1", "other.localhost"))
+    page.goto(serve_page(OLD_PAGE.format(url=relay.url)).replace("127.0.0.1", "other.localhost"))
     page.wait_for_function("typeof io === 'function'")
     page.evaluate(
         """url => new Promise(done => {

@@ -1,4 +1,4 @@
-"""Inputs at the edge of what is allowed: each gets a sentence, and none of them a traceback."""
+"""Unusual inputs of settings, commands and requests: each gets a clear message and no traceback."""
 
 import http.client
 import os
@@ -35,7 +35,7 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("section", ["[RELAY]", "[Relay]", "[ relay ]"])
-def test_a_section_that_is_nearly_relay_is_not_passed_over(tmp_path, section):
+def test_a_section_with_a_misspelled_name_is_not_ignored(tmp_path, section):
     file = tmp_path / "wsgi.ini"
     file.write_text(f"{section}\npush_keys = web:0123456789abcdef\n")
     with pytest.raises(SettingsError, match="write it as .relay.") as refused:
@@ -44,7 +44,7 @@ def test_a_section_that_is_nearly_relay_is_not_passed_over(tmp_path, section):
 
 
 @pytest.mark.parametrize("name", ["secret", "push_keys"])
-def test_a_list_of_secrets_that_holds_none_is_refused(name):
+def test_an_empty_list_of_secrets_is_refused(name):
     with pytest.raises(SettingsError, match=name):
         load({}, {name: ","})
     assert getattr(load({}, {name: ""}), name) == ()
@@ -67,12 +67,12 @@ def test_a_value_that_nothing_can_use_is_refused_with_a_sentence(name, value, wo
         load({}, {name: value})
 
 
-def test_a_byte_in_the_environment_that_is_no_text_is_refused_with_a_sentence():
+def test_a_byte_in_the_environment_that_is_not_text_is_refused_with_a_sentence():
     ran = run("--check", RELAY_SECRET=NO_UTF8 * 40)
     assert ran.returncode == 2 and "RELAY_SECRET" in ran.stderr and "UTF-8" in ran.stderr
 
 
-def test_the_longest_path_of_a_unix_socket_is_taken():
+def test_the_longest_path_of_a_unix_socket_is_accepted():
     assert load({}, {"host": f"unix:/tmp/{'x' * 102}"}).host
 
 
@@ -82,7 +82,7 @@ def test_a_store_whose_name_no_file_can_have_stops_the_start_with_a_sentence(tmp
 
 
 def test_a_store_in_a_folder_that_takes_no_files_stops_the_start_with_a_sentence():
-    """As root, who may write everywhere, /proc is such a folder."""
+    """/proc is such a folder even for root, who may write everywhere else."""
     ran = run("--port=0", "--broker=sqlite:/proc/relay.db")
     assert ran.returncode == 2 and len(ran.stderr.splitlines()) == 1 and "the relay's user" in ran.stderr
 
@@ -99,7 +99,7 @@ def test_a_file_in_the_place_of_a_unix_socket_stays_and_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("host", [LONG_LABEL, "a..b", ".a"])
-def test_a_name_that_no_host_can_have_is_said(host):
+def test_an_impossible_host_name_is_reported(host):
     ran = run("push", "a", "x", f"--url=http://{host}/")
     assert ran.returncode == 1 and "no host of this name" in ran.stderr
 
@@ -120,8 +120,8 @@ HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nTransfer-Enc
 
 @pytest.mark.parametrize("chunks", ["zz\r\nx", "-1\r\nx", "5\r\nabcdefgh\r\n0\r\n\r\n"])
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/json", "multipart/form-data"])
-def test_a_body_that_is_badly_chunked_is_refused_and_no_error_of_the_relays(relay, chunks, kind):
-    """The log of the relay, in which no traceback may be, is looked at when it ends."""
+def test_a_badly_chunked_body_is_refused_and_logs_no_error(relay, chunks, kind):
+    """The fixture checks at its end that the relay's log has no traceback."""
     with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
         sock.sendall(HEAD.format("/push", f"Content-Type: {kind}\r\n").encode() + chunks.encode())
         answer = http.client.HTTPResponse(sock)
