@@ -1,4 +1,4 @@
-"""The doctor run to its end, and what it printed."""
+"""A run of the doctor, and its report."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ DOCTOR = [sys.executable, str(ROOT / "relay.py"), "doctor"]
 
 
 class Examination:
-    """What the doctor said: `advice` has the sentence and the lines of each thing to do about what failed."""
+    """A run of the doctor as a program. `advice` has the sentence and the lines of each advice below a failure."""
 
     def __init__(self, *arguments, **process):
         process = {"env": clean_environ(), "timeout": DEADLINE * 2, **process}
@@ -28,14 +28,14 @@ class Examination:
 
     def read(self, said):
         self.said = said
-        for line in self.said.splitlines():  # what is to be copied, and long paths, stay whole
+        for line in self.said.splitlines():  # lines to copy and long paths are never wrapped
             assert len(line) <= 80 or line.startswith(" " * 12) or max(map(len, line.split())) > 60, line
         failed = re.findall(r"^FAIL  (.*\n(?: .*\n)*)", self.said, re.MULTILINE)
         self.failures = [" ".join(text.partition("\n      -> ")[0].split()) for text in failed]
         self.advice = [found for text in failed for found in _advice(text)]
 
     def failed_once(self, *words):
-        """Make sure that there is one failure, which says this; returns its advice."""
+        """Assert that there is one failure, with these words, and return its advice."""
         assert (self.code, len(self.failures)) == (1, 1), (self.said, self.complaint)
         assert all(word in self.failures[0] for word in words), self.failures
         return self.advice
@@ -50,7 +50,7 @@ def _advice(text):
 
 
 def settings_of(relay, **others):
-    """The flags that tell the doctor what the relay was told."""
+    """Return the flags with which the doctor has the settings of this relay."""
     told = {
         "max_connections": 1000,
         **{k: v for k, v in relay.settings.items() if k != "broker" and v is not None},
@@ -60,7 +60,7 @@ def settings_of(relay, **others):
 
 
 class Inside(Examination):
-    """An examination in this process, which starts much faster."""
+    """A run of the doctor in this process, which is much faster."""
 
     def __init__(self, *arguments):
         said, complaint = io.StringIO(), io.StringIO()
@@ -76,7 +76,7 @@ class Inside(Examination):
 
 @contextlib.contextmanager
 def running(port, script, folder, **process):
-    """A relay that a line of shell starts."""
+    """Run a relay that a line of shell starts."""
     log = folder / "log"
     with log.open("wb") as output:
         command = ["sh", "-c", script]
@@ -89,7 +89,7 @@ def running(port, script, folder, **process):
     finally:
         os.killpg(started.pid, signal.SIGTERM)
         started.wait(DEADLINE)
-        # The shell is gone before what it has started.
+        # The shell ends before the program that it has started.
         wait_for(lambda: not connects(("127.0.0.1", port)), "the port to be free")
 
 

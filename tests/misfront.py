@@ -1,4 +1,4 @@
-"""A small web server in front of a relay that misbehaves as it is told, so that many faults need one server."""
+"""A small web server in front of a relay, with faults that a test chooses."""
 
 import contextlib
 import re
@@ -7,7 +7,7 @@ import threading
 
 
 class Request:
-    """What came: faults may change it, and `to`, the port that it is passed on to."""
+    """A request that came. Faults may change it, and `to`, the port to which it is passed on."""
 
     def __init__(self, head, body, port):
         line, *fields = head.decode("latin-1").split("\r\n")
@@ -43,7 +43,7 @@ def page(status, title):
 
 
 class Misfront:
-    """Passes the relay's two paths on. `fault(request)` returns the bytes to answer with, b"" to hang up, or None."""
+    """Passes the relay's two paths on. `fault(request)` returns the bytes of a response, b"" to hang up, or None."""
 
     def __init__(self, port):
         self.to = port

@@ -41,7 +41,7 @@ SHOP = "http://shop.test"
 FAR = {"X-Forwarded-For": "203.0.113.9"}  # as a proxy would add it
 FORM = b"destination=42&data=hello"
 
-# What the line about each mistake must have: who or what, and what to do.
+# Patterns in the line about each mistake: the subject, and what to do.
 LINES = {
     "wrong_origin": (SHOP, "setting origins"),
     "no_origin": ("'null'", "setting origins"),
@@ -77,14 +77,14 @@ SLOW = ("registers_nothing", "reads_nothing")  # they take a second or more
 
 
 class Mistakes:
-    """Makes each of them, once for each call of its method."""
+    """Makes each mistake, once for each call of its method."""
 
     def __init__(self, relay):
         self.relay = relay
 
     @contextlib.contextmanager
     def client(self, connect=True):
-        """A client that is let in; there is room for two, and the last one may be still about to leave."""
+        """Connect a client. There is room for two, and the last one may not have left yet."""
 
         def entered():
             client = WebSocketClient(self.relay.port)

@@ -1,4 +1,4 @@
-"""`python relay.py` run to its end, and how it ends if it cannot start."""
+"""Runs of `python relay.py` to its end, and the check that it could not start."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Commands run in a terminal: `python relay.py push`, `listen`, `token`, and a proxy without WebSockets."""
+"""Runs of `python relay.py push`, `listen` and `token`, and a proxy without WebSockets."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ class Listening:
         self.until("online")
 
     def until(self, word, times=1):
-        """Wait until it has said this."""
+        """Wait until this word is in its standard error output `times` times."""
         wait_for(lambda: self.said().count(word) >= times or self.process.poll() is not None, f"{word}: {self.said()}")
         assert word in self.said(), self.said()
 
@@ -37,7 +37,7 @@ class Listening:
         return self._err.read_text()
 
     def lines(self, count):
-        """Wait until it has printed so many lines; returns them all."""
+        """Wait until it has printed `count` lines, and return all lines."""
         wait_for(lambda: self._out.read_text().count("\n") >= count, f"line {count}")
         return self._out.read_text().splitlines()
 
@@ -46,7 +46,7 @@ class Listening:
 
 
 class Upgradeless:
-    """A proxy that does not know WebSockets: it passes on what comes, without the word Upgrade."""
+    """A proxy without WebSockets: it changes the word Upgrade in the requests that it passes on."""
 
     def __init__(self, port):
         self._port = port

@@ -1,4 +1,4 @@
-"""The doctor: what is wrong is found, and what it says about it, done to the letter, puts it right."""
+"""The doctor finds faults in real web servers, and the lines that it prints fix them when they are pasted."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ PATH = "/relay/"
 
 
 class Bent:
-    """A web server whose part for the relay is the test's own."""
+    """A web server whose configuration for the relay comes from the test."""
 
     def __init__(self, relay, certificate, php, conf):
         self.conf = conf.replace("RELAY", f"127.0.0.1:{relay.port}")
@@ -25,12 +25,12 @@ class Bent:
         (self.folder / name).write_text(self.conf if name in self.HOLDS_CONF else "")
 
     def examine(self, *arguments):
-        """The doctor's word on the way through this server."""
+        """Return an examination of the path through this server."""
         url = f"http://{HOST}:{self.port}{PATH}"
         return Examination(url, "--connect=127.0.0.1", *arguments, *settings_of(self.relay))
 
     def follow(self, advice):
-        """Do what the doctor says, and start again."""
+        """Follow the doctor's advice, and start the server again."""
         for sentence, lines in advice:
             self.put(sentence, lines)
         self.process.terminate()
@@ -78,7 +78,7 @@ class BentNginx(Bent, Nginx):
 
 @pytest.fixture
 def bent(php_fpm, certificate):
-    """Starts web servers that end with the test: bent(BentApache, relay, conf)."""
+    """Return a function that starts a web server until the end of the test: bent(BentApache, relay, conf)."""
     with contextlib.ExitStack() as stack:
 
         def start(kind, relay, conf):
@@ -91,7 +91,7 @@ def bent(php_fpm, certificate):
 
 @pytest.fixture
 def start_own(tmp_path):
-    """Starts relays on their own server that end with the test: start_own(ping_interval=1)."""
+    """Return a function that starts a relay on its own server until the end of the test: start_own(ping_interval=1)."""
     with contextlib.ExitStack() as started:
 
         def start(**settings):
@@ -104,7 +104,7 @@ def start_own(tmp_path):
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
-    """A relay on its own server, for what is wrong in front of it."""
+    """A relay on its own server, for faults in front of it."""
     relay = Relay(tmp_path_factory.mktemp("relay") / "log", server="own", ping_interval=1.5, max_connections=1000)
     yield relay
     assert relay.stop() == 0
@@ -128,7 +128,7 @@ location /relay/socket.io/ {
 }
 location = /relay/static/relay.js { proxy_pass http://RELAY/static/relay.js; }
 """
-# name: (what is taken out or put in, for Apache; for nginx; words of the doctor's)
+# name: (replacements in the configuration of Apache; of nginx; words of the doctor's finding)
 FAULTS = {
     "missing-upgrade": (
         [(" upgrade=websocket", "")],
@@ -203,7 +203,7 @@ def test_a_fault_in_a_web_server_is_found_and_the_advice_fixes_it(quiet, bent, k
     front = bent(kind, quiet, conf)
     how = () if fault == "short-timeout" else ("--quick",)
     advice = front.examine(*how).failed_once(*words)
-    if fault == "origin-changed":  # what is too much there is for a person to find
+    if fault == "origin-changed":  # a person has to find a line that should not be there
         assert not advice
         return
     front.follow([each for each in advice if "[relay]" not in each[0] and not each[1][0].startswith("--")])
@@ -322,7 +322,7 @@ def test_a_page_elsewhere_that_is_refused_may_connect_once_the_advice_is_followe
 
 def test_all_is_well_directly_on_both_servers_and_nothing_is_left_behind(relay):
     Examination(*settings_of(relay)).is_well()
-    before = fds(relay)  # a relay opens things of its own for its first clients
+    before = fds(relay)  # the relay opens some files of its own for its first clients
     Examination(*settings_of(relay)).is_well()
     wait_for(lambda: fds(relay) == before, "its connections to be gone")
 

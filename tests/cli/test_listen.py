@@ -15,7 +15,7 @@ SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
 
 @pytest.fixture
 def listening(tmp_path):
-    """Starts listeners that end with the test: listening("42", "--url=…")."""
+    """Return a function that starts a listener until the end of the test: listening("42", "--url=…")."""
     with contextlib.ExitStack() as stack:
 
         def start(*arguments):
@@ -109,7 +109,7 @@ REGISTERED = '{"ok":true,"ids":{"a":{"position":"e:0","recovered":true,"replayed
     ],
 )
 def test_a_listener_reports_that_something_other_than_a_relay_answers(serve, came, tmp_path):
-    """By polling, as a server of Socket.IO that is no relay may answer."""
+    """The answers come by polling, as another Socket.IO server may send them."""
     answers = itertools.cycle(['0{"sid":"a","pingInterval":25000,"pingTimeout":20000}', '40{"sid":"b"}', came])
 
     def site(environ, start_response):

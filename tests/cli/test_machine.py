@@ -34,7 +34,7 @@ def test_a_usual_limit_of_open_files_causes_no_warning_on_every_run(limit, word)
         files(Report(), Settings(), process)
     assert said.getvalue().startswith(word)
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        files(Report(), Settings(max_connections=20_001), process)  # a number that somebody set is reported
+        files(Report(), Settings(max_connections=20_001), process)  # a number that the user set is reported
     assert said.getvalue()[:4] in ("warn", "FAIL")
 
 
@@ -51,7 +51,7 @@ def test_a_limit_of_open_files_that_is_too_low_is_found_and_each_advice_helps(tm
     _, ulimit, fewer = [lines[0] for _, lines in advice]
     with running(port, f"{start} --{fewer.replace(' ', '').replace('_', '-')}", tmp_path, preexec_fn=limited):
         Examination(*flags, f"--{fewer.replace(' ', '')}").is_well()
-    # Not from the low limit: to raise it is for who may.
+    # Start it without the low limit, because only root may raise a limit.
     with running(port, f"{ulimit}\n{start}", tmp_path):
         Examination(*flags, "--max-connections=1000").is_well()
 
@@ -67,7 +67,7 @@ def test_a_store_whose_folder_is_missing_is_reported(tmp_path):
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them():
-    # -S leaves the site-packages out, as in a Python where nothing was installed.
+    # -S leaves out the site-packages, so nothing seems to be installed.
     command = [sys.executable, "-S", *DOCTOR[1:]]
     ran = subprocess.run(command, capture_output=True, text=True, env={**clean_environ(), "PYTHONPATH": ""})
     assert ran.returncode == 1 and "Traceback" not in ran.stderr

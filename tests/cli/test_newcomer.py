@@ -1,4 +1,4 @@
-"""A mistake that a newcomer makes is named by the sentence that they see first."""
+"""The first sentence that a newcomer sees names their mistake."""
 
 import base64
 import contextlib
@@ -29,7 +29,7 @@ def settings_of(**flags):
     return load(environ={}, flags=flags)
 
 
-# Sentences that pages get.
+# Messages to pages.
 
 
 def refusal_of_me(cookies, name="PHPSESSID"):
@@ -133,7 +133,7 @@ def test_https_to_the_relays_own_port_is_called_so_by_relay_php(php, relay):
     assert got[0].startswith("unreachable") and got[0].endswith("The relay's own port takes http:// only")
 
 
-# What auth_url denies.
+# Denials by auth_url.
 
 
 @pytest.fixture(scope="module")

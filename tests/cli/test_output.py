@@ -1,4 +1,4 @@
-"""What a command prints is safe to show, and a reader that has gone causes no traceback."""
+"""The output of a command is safe to show, and a reader that has gone causes no traceback."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`python relay.py push` prints the relay's receipt, and says why a push was not accepted."""
+"""`python relay.py push` prints the relay's receipt, and the reason if a push was not accepted."""
 
 import json
 

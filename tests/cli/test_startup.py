@@ -1,4 +1,4 @@
-"""Starting and stopping: what `python relay.py` says, and what makes it stop with a sentence instead."""
+"""`python relay.py` starts and stops cleanly, and ends with one sentence if it cannot start."""
 
 import ctypes
 import os
@@ -183,7 +183,7 @@ def test_check_names_other_machines_if_the_relay_is_open_to_them():
 
 
 def test_a_missing_dependency_is_named_with_what_to_do():
-    # -S leaves the site-packages out, as in a Python where nothing was installed.
+    # -S leaves out the site-packages, so nothing seems to be installed.
     ran = run(python=(sys.executable, "-S"), env={"PYTHONPATH": ""})
     assert_stops_with_a_sentence(ran, "flask", "pip install -r requirements.txt")
 

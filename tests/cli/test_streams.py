@@ -1,4 +1,4 @@
-"""Starts in places that nobody planned: each serves, or ends with one sentence and no traceback."""
+"""Started with closed streams or in an odd folder, the relay serves or ends with one sentence, never a traceback."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ pytestmark = own_only  # the start is the same on both servers
 
 
 def shell(line, folder, **environ):
-    """Run a line in which `relay` stands for the program."""
+    """Run a line of shell in which `relay` stands for the program."""
     ran = subprocess.run(
         ["bash", "-c", line.replace("relay ", f"{RELAY} ", 1)],
         cwd=folder,
@@ -32,7 +32,7 @@ def shell(line, folder, **environ):
 
 
 class Shelled(Relay):
-    """A relay that a shell starts, with its streams or its folder changed: it may print nowhere."""
+    """A relay that a shell starts with other streams or in another folder. It may have nowhere to print to."""
 
     def __init__(self, log, line, **settings):
         self.line = line
@@ -101,7 +101,7 @@ def test_streams_that_cannot_be_used_are_reported_without_a_traceback(server, tm
 
 
 def test_ctrl_c_during_the_start_ends_it_without_a_traceback(server, tmp_path):
-    """The settings are a pipe into which nobody writes, so the start waits for them."""
+    """The INI file is a pipe without a writer, so the start waits for it."""
     fifo = tmp_path / "my.ini"
     os.mkfifo(fifo)
     command = [sys.executable, ROOT / "relay.py", "--config", fifo]
@@ -117,13 +117,13 @@ def test_ctrl_c_during_the_start_ends_it_without_a_traceback(server, tmp_path):
 
 
 def has_reader(fifo):
-    """The pipe, opened for writing, once somebody reads it."""
+    """Return the pipe, opened for writing, once somebody reads it."""
     with contextlib.suppress(OSError):
         return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     return None
 
 
-# Files that are no settings.
+# Files that are not settings.
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_secrets_among_the_flags_are_warned_of_and_those_in_the_environment_are_
 
 
 def test_the_shipped_unit_starts_the_relay_with_the_shipped_settings(server, tmp_path):
-    """As docs/systemd.md says it: wsgi.ini is copied, secrets are in the environment file."""
+    """The relay as docs/systemd.md installs it: wsgi.ini is copied, and secrets are in the environment file."""
     unit = (ROOT / "deploy/relay.service").read_text()
     start = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).partition("=")[2]
     (tmp_path / "relay.ini").write_text((ROOT / "wsgi.ini").read_text())

@@ -1,4 +1,4 @@
-"""The doctor names what is wrong by the status and by who answered, and advises nothing that is there already."""
+"""The doctor derives the fault from the status and from the program that answered, and advises only missing lines."""
 
 import contextlib
 import itertools
@@ -20,13 +20,13 @@ SECRET = "k7k7k7k7-5tgb6yhn7ujm8ik9-0oljnbhzgvfc"
 
 @pytest.fixture(autouse=True)
 def brief_polls(monkeypatch):
-    """A poll need not be held for long here: no test is about a proxy that holds answers back."""
+    """Shorten the time for which a poll is held, because no test here has a proxy that holds responses back."""
     monkeypatch.setattr(hops, "POLL_HELD_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Starts relays that end with the file's tests."""
+    """Return a function that starts a relay until the end of this file's tests."""
     started = []
 
     def start(**settings):
@@ -61,7 +61,7 @@ def through(front, relay, *arguments, path="/relay/", **settings):
     return Inside(url, "--quick", *arguments, *settings_of(relay, broker="memory:", **settings))
 
 
-# Faults. Each is called with a request, and returns an answer, or changes the request.
+# Faults. Each is called with a request, and returns a response or changes the request.
 
 
 def for_upgrade(said):
@@ -112,7 +112,7 @@ WAF = page("403 Forbidden", "Access denied")
 BASIC = answer("401 Unauthorized", headers=['WWW-Authenticate: Basic realm="Staging"'])
 SCRIPT_PAGE = answer("200 OK", "<!doctype html><title>My shop</title>")
 
-# name: (fault, what failed, words of the finding or of what to do, whether ProxyPass lines are the cure)
+# name: (fault, failed check, words of the finding or of the advice, whether the advice has lines for ProxyPass)
 FAULTS = {
     "upgrade-forbidden": (for_upgrade(WAF), "WebSocket", ["403", "not the relay's", "long polling still works"], False),
     "upgrade-not-acceptable": (
@@ -382,7 +382,7 @@ def test_a_file_that_was_changed_after_the_start_is_named(start, tmp_path):
     assert f"{file} was changed after the relay was started" in Inside(*settings_of(relay)).text
 
 
-# No answer.
+# Missing answers.
 
 
 def test_a_server_that_accepts_and_does_not_answer_has_no_free_worker(relay, monkeypatch):
@@ -399,7 +399,7 @@ def test_a_server_that_accepts_and_does_not_answer_has_no_free_worker(relay, mon
     assert "AH00484" in examination.text and "ProxyPass" not in examination.text
 
 
-# What arrives.
+# Headers and addresses that arrive.
 
 
 def test_missing_cookies_are_a_failure_if_they_are_needed(front, start):
@@ -454,9 +454,6 @@ def test_strangers_cannot_register_guarded_ids(front, start):
     assert "anybody can register" not in examination.text
 
 
-# Apache's workers.
-
-
 # This machine.
 
 
@@ -466,6 +463,3 @@ def test_auth_url_is_asked_also_if_the_relay_is_down(front):
     examination = Inside(f"--port={free_port()}", "--broker=memory:", f"--auth-url={url}")
     assert [each.partition(":")[0] for each in examination.failures] == ["auth_url", "the relay"]
     assert "404" in examination.failures[0] and "Several sites" in examination.text
-
-
-# The lines.

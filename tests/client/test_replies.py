@@ -1,4 +1,4 @@
-"""The responses of a relay are told from those of other programs."""
+"""The responses of a relay are distinguished from those of other programs."""
 
 import email.message
 import json

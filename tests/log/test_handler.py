@@ -20,7 +20,7 @@ def test_a_log_that_nobody_reads_costs_lines_and_no_pushes_and_ends_with_the_rel
     try:
         relay = object.__new__(Relay)
         relay.url = process.stdout.readline().decode().split()[-1]
-        for number in range(60):  # 1.8 MB of log, and the pipe and the queue hold less
+        for number in range(60):  # 1.8 MB of log, more than the pipe and the queue hold
             assert relay.request("GET", f"/{'x' * 30000}{number}")[0] == 404
         for number in range(20):
             relay.push("42", number)

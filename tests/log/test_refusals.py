@@ -1,14 +1,13 @@
-"""Nobody is refused in silence: the log names each cause once a minute, with what to do. And who is not refused."""
+"""Every refusal is logged once a minute for each cause, with what to do about it."""
 
 import io
 import json
 import re
 
-import engineio
 import mistakes
 import pytest
+from answering import answer_of
 from conftest import own_only, wait_for
-from pages import Server, Site
 
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.errors import origin_message
@@ -20,31 +19,12 @@ from pushrelay.wsgi.base_path import at_base_path
 AT = "/socket.io/?EIO=4&transport="
 
 
-# Origins.
-
-
-# CORS.
-
-
-def answer_of(app, method, **environ):
-    """Return the status and the headers with which a WSGI app answers a request to its Engine.IO path."""
-    answered = []
-    environ = {"REQUEST_METHOD": method, "PATH_INFO": "/socket.io/", "HTTP_HOST": "relay.example", **environ}
-    environ = {"QUERY_STRING": "EIO=4&transport=polling", "SERVER_PROTOCOL": "HTTP/1.1", **environ}
-    list(app(environ, lambda status, headers, *_: answered.append((int(status[:3]), headers))))
-    (status, headers), names = answered[0], {}
-    for name, value in headers:
-        names[name.lower()] = f"{names[name.lower()]}, {value}" if name.lower() in names else value
-    return status, names
-
-
 @pytest.fixture(scope="module")
-def engines():
-    """The relay's engine and python-engineio's own, with the same options."""
-    options = {"cors_allowed_origins": lambda origin, environ: origin == "https://shop.example"}
-    ours, stock = Engine(**options), engineio.Server(async_mode="threading", **options)
-    yield ours.handle_request, stock.handle_request
-    ours.shutdown()
+def shop():
+    """The request handler of an engine to which only https://shop.example may connect."""
+    engine = Engine(cors_allowed_origins=lambda origin, environ: origin == "https://shop.example")
+    yield engine.handle_request
+    engine.shutdown()
 
 
 @pytest.fixture
@@ -54,65 +34,9 @@ def engine():
     engine.shutdown()
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        "content-type",
-        "authorization",
-        "baggage,sentry-trace",
-        "Authorization, X-Requested-With , content-type",
-        "x-a!#$%&'*+.^_`|~-",
-        None,
-    ],
-)
-def test_a_page_that_may_connect_may_send_headers_of_its_own(engines, asked):
-    environ = {"HTTP_ORIGIN": "https://shop.example", "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "POST"}
-    if asked:
-        environ["HTTP_ACCESS_CONTROL_REQUEST_HEADERS"] = asked
-    (status, ours), (_, stock) = (answer_of(engine, "OPTIONS", **environ) for engine in engines)
-    assert status == 204 and ours["access-control-allow-origin"] == "https://shop.example"
-    for name, value in stock.items():
-        if name.startswith("access-control") and name != "access-control-allow-methods":
-            assert ours[name] == value, name
-    assert {"GET", "POST"} <= {each.strip() for each in ours["access-control-allow-methods"].split(",")}
-    assert "Origin" in ours["vary"] and "Access-Control-Request-Headers" in ours["vary"]
-    assert int(ours["access-control-max-age"]) > 0
-
-
-def test_a_preflight_answer_holds_nothing_but_names_of_headers(engines):
-    for asked in ("a\r\nSet-Cookie: x", "a b", "a,,b", "", "x:y", "\xfc"):
-        more = {"HTTP_ORIGIN": "https://shop.example", "HTTP_ACCESS_CONTROL_REQUEST_HEADERS": asked}
-        assert answer_of(engines[0], "OPTIONS", **more)[1]["access-control-allow-headers"] == "Content-Type"
-
-
-def test_a_page_of_the_internet_may_reach_a_relay_in_a_private_network_if_it_may_connect(engines):
-    asked = {"HTTP_ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK": "true"}
-    name = "access-control-allow-private-network"
-    assert answer_of(engines[0], "OPTIONS", HTTP_ORIGIN="https://shop.example", **asked)[1][name] == "true"
-    assert name not in answer_of(engines[0], "OPTIONS", HTTP_ORIGIN="https://shop.example")[1]
-    status, headers = answer_of(engines[0], "OPTIONS", HTTP_ORIGIN="https://evil.example", **asked)
-    assert status == 403 and not [each for each in headers if each.startswith("access-control")]
-
-
-@own_only
-def test_a_page_on_another_port_polls_with_headers_of_its_own(relay, context):
-    page = context.new_page()
-    with Server(("127.0.0.1", 0), Site) as site:
-        site.html = b"<!doctype html><title>a shop</title>"
-        page.goto(site.url)
-        status = page.evaluate(
-            """async (url) => {
-                const headers = {Authorization: "Bearer x", baggage: "a=b"};
-                return (await fetch(url, {headers, credentials: "include"})).status;
-            }""",
-            relay.url + AT + "polling",
-        )
-    assert status == 200
-
-
-def test_an_origin_that_cannot_be_listed_is_in_the_log_with_what_to_do_about_it(engines, caplog):
+def test_an_origin_that_cannot_be_listed_is_in_the_log_with_what_to_do_about_it(shop, caplog):
     for origin, advice in (("*", "leave the header"), ("", "leave the header"), ("null", "web server")):
-        assert answer_of(engines[0], "GET", HTTP_ORIGIN=origin)[0] == 403
+        assert answer_of(shop, "GET", HTTP_ORIGIN=origin)[0] == 403
         assert advice in caplog.records[-1].getMessage() and "setting origins" in caplog.records[-1].getMessage()
 
 
@@ -146,12 +70,6 @@ def test_an_address_with_too_many_clients_is_in_the_log_with_the_proxy_as_a_poss
     engine.shutdown()
     assert statuses == [200, 429, 429] and len(caplog.records) == 1
     assert all(each in caplog.text for each in ("192.0.2.1", "max_per_address", "trusted_proxies"))
-
-
-# Caches.
-
-
-# The log of refusals.
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +151,3 @@ def test_a_client_that_comes_back_to_a_session_that_ended_here_is_not_logged(eng
     assert ask("POST", sid, b"1") == 200
     assert ask("GET", sid) == 400 and not caplog.records
     assert ask("GET", f"x{sid[1:]}") == 400 and "several relays" in caplog.text
-
-
-# The log itself.

@@ -1,4 +1,4 @@
-"""The demo page in Chromium: what a PHP developer sees first."""
+"""The demo page in Chromium, the first thing that a PHP developer sees."""
 
 import http.server
 import json
@@ -17,7 +17,7 @@ from pushrelay.settings import load
 
 @pytest.fixture
 def demo(context):
-    """Opens the demo page of a relay with an id, and waits until it is registered there."""
+    """Return a function that opens a relay's demo page with an id, and waits until it is registered."""
 
     def open_page(relay, id_, **viewport):
         page = context.new_page()
@@ -204,7 +204,7 @@ FAR = {"X-Forwarded-For": "203.0.113.9"}
 
 @pytest.fixture
 def refused(browser):
-    """Opens the page of a relay that does not register its id, and waits until the page shows that."""
+    """Return a function that opens the page of a relay that refuses its id, and waits until the page shows that."""
     contexts = []
 
     def open_page(relay, id_="42", headers=FAR):
@@ -221,7 +221,7 @@ def refused(browser):
 
 
 def try_now(page):
-    """Have relay.js connect at once: its waits grow while the relay takes long to start."""
+    """Let relay.js connect at once, because its waits grow while the relay starts."""
     page.evaluate("dispatchEvent(new Event('online'))")
 
 
@@ -327,7 +327,7 @@ def test_without_its_session_cookie_the_page_explains_where_it_comes_from_and_se
 
 
 class Site(http.server.BaseHTTPRequestHandler):
-    """A site's auth_url, where one logs in by a cookie."""
+    """A site's auth_url, with a login by cookie."""
 
     def do_GET(self):  # noqa: N802
         body = b'["demo"]' if "user=7" in self.headers.get("Cookie", "") else b""

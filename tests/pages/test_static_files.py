@@ -1,4 +1,4 @@
-"""The client's script and the demo page's files: compressed, cheap to revalidate; the script loads from any origin."""
+"""The files in static/ are compressed and cheap to revalidate, and pages of any origin can load relay.js."""
 
 import base64
 import gzip
