@@ -5,7 +5,7 @@ number of turns; the 300 take turns among themselves.
 """
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Generic, Protocol, TypeVar
 
 # The bounds of one turn of a connection, in seconds and in events. Both are checked between two events, so one event
@@ -33,7 +33,7 @@ class FairQueue(Generic[T]):
         self._lock = threading.Lock()  # guards all of it
         # The share that each entry was queued in. While it waits, its own `share` may change.
         self._share_of: dict[T, str | None] = {}
-        self._by_share: dict[str | None, OrderedDict[T, None]] = {}  # shares without an entry are left out
+        self._by_share: dict[str | None, deque[T]] = {}  # shares without an entry are left out
         self._rotation: deque[str | None] = deque()  # each key of `_by_share` once, the next one first
 
     def __len__(self) -> int:
@@ -47,9 +47,10 @@ class FairQueue(Generic[T]):
             share = self._share_of[entry] = entry.share
             waiting = self._by_share.get(share)
             if waiting is None:
-                self._by_share[share] = waiting = OrderedDict()
+                self._by_share[share] = deque((entry,))
                 self._rotation.append(share)
-            waiting[entry] = None
+            else:
+                waiting.append(entry)
             self.count += 1
 
     def pop(self) -> T:
@@ -57,7 +58,7 @@ class FairQueue(Generic[T]):
         with self._lock:
             share = self._rotation.popleft()
             waiting = self._by_share[share]
-            entry, _ = waiting.popitem(last=False)
+            entry = waiting.popleft()
             del self._share_of[entry]
             self.count -= 1
             if waiting:
@@ -67,13 +68,13 @@ class FairQueue(Generic[T]):
             return entry
 
     def remove(self, entry: T) -> bool:
-        """Remove an entry; return whether it was queued."""
+        """Remove an entry; return whether it was queued. Takes a time proportional to the length of its share."""
         with self._lock:
             if entry not in self._share_of:
                 return False
             share = self._share_of.pop(entry)
             waiting = self._by_share[share]
-            del waiting[entry]
+            waiting.remove(entry)
             self.count -= 1
             if not waiting:
                 del self._by_share[share]
