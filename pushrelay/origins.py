@@ -28,7 +28,7 @@ _KINDS = "same-host, origins such as https://example.com, https://*.example.com 
 
 
 class Origin(NamedTuple):
-    """The parts of an origin. `below` is set for `*.` in a setting: it stands for all subdomains of `host`."""
+    """The parts of an origin, of any scheme. `below` is set for `*.` in a setting: all subdomains of `host`."""
 
     scheme: str
     host: str
@@ -60,7 +60,7 @@ class Origins:
         if not self._exact and not self._below:
             return False
         page = _parsed(origin)
-        if page is None or page.below or page.host == "*":
+        if page is None or page.below or page.host == "*":  # `*` is a pattern and not an origin
             return False
         return (
             page in self._exact
@@ -85,7 +85,8 @@ def is_same_host(origin: str, environ: dict[str, Any]) -> bool:
     page, own = _host(origin, _WEB_SCHEMES), _host("//" + environ.get("HTTP_HOST", ""), ("",))
     if not page or not own:
         return False
-    # `localhost` and 127.0.0.1 are the same machine, and people mix them in their first try.
+    # localhost, 127.0.0.1 and ::1 are the same machine, and a first try often has one of them in the address bar and
+    # another in the script tag.
     return page == own or (is_loopback(page) and is_loopback(own))
 
 

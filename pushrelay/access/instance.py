@@ -16,9 +16,9 @@ from pushrelay.errors import Refused
 from .callers import Access
 
 WORD = secrets.token_hex(16)  # nobody can guess it
-HEADER = "Relay-Doctor"  # of the request, with the word or ASKING; and of the response, with the report in JSON
-ASKED = "HTTP_RELAY_DOCTOR"
-ASKING = "?"  # in place of the word, to be shown it
+HEADER = "Relay-Doctor"  # of the request, with the word or SHOW_WORD; and of the response, with the report in JSON
+ENVIRON_KEY = "HTTP_RELAY_DOCTOR"
+SHOW_WORD = "?"  # in place of the word, to be shown it
 MOST_REPORTED = 200  # characters of each header
 _REPORTED = {
     "host": "HTTP_HOST",
@@ -42,10 +42,10 @@ def reporting(environ: dict[str, Any], start_response: Callable[..., Any], acces
 
 
 def _report(environ: dict[str, Any], access: Access) -> dict[str, Any]:
-    asked = environ[ASKED]
-    if asked == ASKING:
+    value = environ[ENVIRON_KEY]
+    if value == SHOW_WORD:
         return {"word": WORD} if _may_see_word(environ, access) else {}
-    if not hmac.compare_digest(asked.encode("utf-8", "replace"), WORD.encode()):
+    if not hmac.compare_digest(value.encode("utf-8", "replace"), WORD.encode()):
         return {"same": False}
     arrived = {name: environ[key][:MOST_REPORTED] for name, key in _REPORTED.items() if environ.get(key)}
     return {"same": True, "trusted": access.is_trusted_proxy(environ), **arrived}

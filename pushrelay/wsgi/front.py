@@ -77,7 +77,7 @@ class Front:
         path = environ["PATH_INFO"]
         if path in PUSH_PATHS and environ["REQUEST_METHOD"] == "POST" and not is_hooked(self.app):
             return self._push(environ, start_response, PUSH_PATHS[path])
-        if instance.ASKED in environ:
+        if instance.ENVIRON_KEY in environ:
             start_response = instance.reporting(environ, start_response, self._access)
         if path in SCRIPT_PATHS:
             environ["PATH_INFO"] = path = "/static/relay.js"

@@ -4,7 +4,7 @@ import json
 import os
 
 from pushrelay.access.callers import Access
-from pushrelay.access.instance import ASKED, ASKING, HEADER, MOST_REPORTED, WORD, reporting
+from pushrelay.access.instance import ENVIRON_KEY, HEADER, MOST_REPORTED, SHOW_WORD, WORD, reporting
 from pushrelay.settings import load
 
 LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8080"}
@@ -19,7 +19,7 @@ def report(environ, asked, **settings):
         sent.append((status, headers))
 
     access = Access(load({"RELAY_CONFIG": os.devnull}, settings))
-    reporting({**environ, ASKED: asked}, start_response, access)("200 OK", [("X-Other", "kept")])
+    reporting({**environ, ENVIRON_KEY: asked}, start_response, access)("200 OK", [("X-Other", "kept")])
     ((status, headers),) = sent
     assert status == "200 OK" and headers[0] == ("X-Other", "kept") and headers[1][0] == HEADER
     assert headers[1][1].isascii() and "\n" not in headers[1][1]
@@ -27,10 +27,10 @@ def report(environ, asked, **settings):
 
 
 def test_the_word_is_shown_to_callers_that_may_push_and_to_no_others():
-    assert report(LOCAL, ASKING) == {"word": WORD}
-    assert report(ELSEWHERE, ASKING) == {}
+    assert report(LOCAL, SHOW_WORD) == {"word": WORD}
+    assert report(ELSEWHERE, SHOW_WORD) == {}
     key = {"HTTP_X_RELAY_KEY": "the-key-of-the-website"}
-    assert report({**ELSEWHERE, **key}, ASKING, push_keys="web:the-key-of-the-website") == {"word": WORD}
+    assert report({**ELSEWHERE, **key}, SHOW_WORD, push_keys="web:the-key-of-the-website") == {"word": WORD}
 
 
 def test_another_word_learns_only_that_it_is_another_relay():

@@ -82,13 +82,13 @@ def test_registering_in_a_loop_grows_nothing():
 def test_a_failure_neither_ends_the_maintenance_nor_loses_an_expiry(caplog):
     failures = [KeyError("/")]
 
-    def is_there(sid):
+    def is_connected(sid):
         if failures:
             raise failures.pop()
         return True
 
     left = []
-    expiries = Expiries(lambda state, rooms: left.extend(rooms), is_there)
+    expiries = Expiries(lambda state, rooms: left.extend(rooms), is_connected)
     expiries.set_expiry(SocketState("s"), ["to:a"], 1.0)
     maintenance = Maintenance(open_broker("memory:", lambda *_: 0), lambda: expiries.end_due(2.0))
     maintenance.start()

@@ -63,8 +63,8 @@ def test_a_page_gets_what_is_pushed_to_its_session_and_never_learns_its_name(rel
     assert replay["ids"]["me"] == {"position": seen, "recovered": True, "replayed": 2}
     assert next_page.wait(2) == page.got, "a replay is what came live"
     assert other.got == []
-    for told in (first, again, replay, page.got, relay.push("me", "x")):
-        assert session not in json.dumps(told)
+    for message in (first, again, replay, page.got, relay.push("me", "x")):
+        assert session not in json.dumps(message)
     assert relay.push("me", "x")["connections"] == 0, "me is nobody's name for publishers"
 
 

@@ -50,8 +50,8 @@ BAD_CONNECTS = ["0{", "0[", "0{}}", "0/,{", "0\x00"]
 def test_a_packet_before_connect_gets_a_reason_and_ends_the_connection(relay, raw, packet):
     wire = raw(relay)
     wire.send("4" + packet)
-    (told,) = wire.rest()
-    kind, reason = told[:2], json.loads(told[told.index("{") :])
+    (refusal,) = wire.rest()
+    kind, reason = refusal[:2], json.loads(refusal[refusal.index("{") :])
     assert kind == "44" and reason["message"] and reason["data"]["error"] == "invalid_packet"
 
 
@@ -98,8 +98,8 @@ def test_an_event_of_any_name_is_answered(relay, name):
         assert (answer["ok"], answer["error"], events) == (False, "unknown_event", []), answer
         assert name in answer["message"]
         wire.send(f'42["{name}"]')
-        (told,) = wire.events(1)
-        assert told["error"] == "unknown_event"
+        (refusal,) = wire.events(1)
+        assert refusal["error"] == "unknown_event"
         assert wire.call("register", {"id": "a"})[1]["ok"]
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from pushrelay.access.instance import ASKING, HEADER
+from pushrelay.access.instance import HEADER, SHOW_WORD
 from pushrelay.cli.connecting import key_header, signed
 from pushrelay.client.deadline import Reply
 from pushrelay.client.dialer import Dialer
@@ -79,7 +79,7 @@ def running(report: Report, flags: Mapping[str, str], dialer: Dialer) -> None:
 def health(report: Report, relay: Relay) -> Relay:
     """Check that the relay answers and takes pushes. Return it with its word. Raises Stop."""
     where = relay.dialer.address.url
-    headers = {HEADER: ASKING, **key_header(relay.settings)}
+    headers = {HEADER: SHOW_WORD, **key_header(relay.settings)}
     try:
         live, ready = relay.dialer.ask("GET", "health/live"), relay.dialer.ask("GET", "health/ready", headers=headers)
     except ClientError as error:
