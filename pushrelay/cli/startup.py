@@ -116,7 +116,7 @@ def store_problem(found: Settings) -> str:
         pass
     except OSError:
         return ""
-    return f"{name}: there is no folder {folder}: make it, or name another file in the setting broker"
+    return f"{name}: there is no folder {folder}: create it, or name another file in the setting broker"
 
 
 def _print_checked(found: Settings) -> None:

@@ -162,7 +162,7 @@ def test_check_names_a_store_whose_folder_is_missing_as_the_start_does(tmp_path)
     folder = tmp_path / "missing"
     flags = ("--port", "0", "--broker", f"sqlite:{folder}/relay.db")
     for ran in (run("--check", *flags), run(*flags)):
-        assert_stops_with_a_sentence(ran, f"there is no folder {folder}", "make it", "the setting broker")
+        assert_stops_with_a_sentence(ran, f"there is no folder {folder}", "create it", "the setting broker")
     file = tmp_path / "file"
     file.touch()
     assert_stops_with_a_sentence(run("--check", "--broker", f"sqlite:{file}/relay.db"), f"there is no folder {file}")
