@@ -58,7 +58,7 @@ def test_a_client_connects_to_a_namespace_with_or_without_auth(sio, connect, pre
     assert greeting == auth
 
 
-def test_a_namespace_that_is_not_there_is_refused_by_name(sio):
+def test_an_unknown_namespace_is_refused_by_its_name(sio):
     assert socket_io(sio, "40/random").receive() == '44/random,{"message":"Invalid namespace"}'
 
 
@@ -82,7 +82,7 @@ def test_an_invalid_socket_io_packet_closes_the_client_at_once(sio, packets, cap
     client.receive(), client.receive()
     for packet in packets:
         client.send(packet)
-    assert client.receive() is None  # and not for a ping without an answer: there is none before receive() gives up
+    assert client.receive() is None  # at once: receive() gives up before the first ping
     assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -106,7 +106,7 @@ def test_messages_acknowledgements_and_attachments_go_both_ways(sio):
 
 
 @pytest.mark.parametrize(("connect", "stays"), [("40", True), ("40/custom,", True), ("40/plain,", True), ("4", False)])
-def test_a_client_of_an_apps_own_handlers_may_stay_without_registering(sio, connect, stays):
+def test_a_client_of_the_apps_own_handlers_may_stay_without_registering(sio, connect, stays):
     sio.on("x", lambda sid: None, namespace="/plain")
     client = socket_io(sio, connect)
     sessions = list(sio.eio.sockets.values())  # none if the one that may not stay is closed by now
@@ -116,7 +116,7 @@ def test_a_client_of_an_apps_own_handlers_may_stay_without_registering(sio, conn
         assert client.receive() is None and not any(session.may_stay for session in sessions)
 
 
-def test_a_client_that_connects_to_no_handler_of_the_app_may_not_stay_for_that(sio):
+def test_a_client_of_none_of_the_apps_handlers_may_not_stay_for_that(sio):
     del sio.handlers["/"]["connect"]
     client = socket_io(sio)
     assert client.receive().startswith("40{")
@@ -125,7 +125,7 @@ def test_a_client_that_connects_to_no_handler_of_the_app_may_not_stay_for_that(s
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, KeyError])
-def test_a_handler_that_raises_closes_no_client_and_the_log_says_where(sio, error, caplog):
+def test_a_handler_that_raises_closes_no_client_and_is_named_in_the_log(sio, error, caplog):
     def fail(sid):
         raise error("by hand")
 
@@ -148,7 +148,7 @@ def test_leaving_one_namespace_leaves_the_others_open(sio):
     assert client.receive() == '42["message-back","still here"]'
 
 
-def test_a_publication_is_one_frame_for_all_and_a_gone_client_is_in_no_room(sio):
+def test_a_publication_is_one_frame_for_all_and_a_client_that_left_is_in_no_room(sio):
     clients = [socket_io(sio) for _ in range(3)]
     for client in clients:
         client.receive(), client.receive()

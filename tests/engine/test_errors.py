@@ -16,7 +16,7 @@ def test_a_refusal_has_the_protocols_number_and_the_relays_code_for_it():
 
 
 @pytest.mark.parametrize(("status", "passes"), [("429 Too Many Requests", True), ("503 x", True), ("400 x", False)])
-def test_a_refusal_that_passes_says_when_to_try_again(status, passes):
+def test_a_refusal_that_passes_has_the_time_to_try_again(status, passes):
     headers = dict(limit_answer(LimitReached(status, "too_many_connections", "full")).headers)
     assert ("Retry-After" in headers) == passes == ("Access-Control-Expose-Headers" in headers)
 
@@ -29,5 +29,5 @@ def test_a_refusal_that_passes_says_when_to_try_again(status, passes):
         ("null", "relay.example", "open it from a web server"),
     ],
 )
-def test_a_refused_page_is_told_what_to_do(origin, host, advice):
+def test_the_message_for_a_refused_page_contains_what_to_do(origin, host, advice):
     assert advice in origin_message(origin, host)

@@ -44,7 +44,7 @@ def test_a_client_is_pinged_in_time_while_another_ping_waits_for_its_answer(serv
     first = patient.open_websocket()
     assert first.frame() == (1, b"2")
     first.close()
-    assert patient.open_websocket().frame() == (1, b"2"), "within DEADLINE, so long before the minute is over"
+    assert patient.open_websocket().frame() == (1, b"2"), "within DEADLINE, which is much less than the minute"
 
 
 @pytest.mark.alone

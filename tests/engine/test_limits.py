@@ -1,6 +1,6 @@
-"""How much one client, one address and all together may take, what is said beyond that, and that others go on.
+"""The limits on one client, on one address and on all clients: what a refusal contains, and that others go on.
 
-All of it is about the relay's own server: Werkzeug's is for a few clients.
+All tests are about the relay's own server, because Werkzeug's is for a few clients.
 """
 
 import concurrent.futures
@@ -30,7 +30,7 @@ TESTS = ROOT / "tests"
 
 
 def closed_with(client, until=None):
-    """The code of the close frame that ends the connection, whatever comes before it."""
+    """Return the code of the close frame that ends the connection, whatever comes before it."""
     while True:
         opcode, payload = client.frame()
         if opcode in (None, ws.CLOSE):
@@ -42,7 +42,7 @@ def closed_with(client, until=None):
 
 @pytest.fixture(scope="module")
 def one_address(tmp_path_factory):
-    """What came of it in a network of its own: see one_address.py."""
+    """Return what one_address.py saw in a network of its own."""
     command = ["unshare", "-n", sys.executable, str(TESTS / "one_address.py"), str(tmp_path_factory.mktemp("one"))]
     need(shutil.which("unshare") and shutil.which("ip"), "unshare and ip (apt-get install util-linux iproute2)")
     need(os.geteuid() == 0 and subprocess.run(["unshare", "-n", "true"]).returncode == 0, "a network namespace (root)")
@@ -51,16 +51,16 @@ def one_address(tmp_path_factory):
     return json.loads(ran.stdout)
 
 
-def test_an_address_has_so_many_clients_and_others_are_let_in(one_address):
+def test_one_address_has_at_most_max_per_address_clients_and_other_addresses_go_on(one_address):
     assert one_address["let_in"] == [101] * 3
     status, retry_after, body = one_address["polling"]
     assert (status, one_address["websocket"]) == (429, 429)
     assert 0 < int(retry_after) < 60 and "max_per_address" in json.loads(body)["message"]
     assert one_address["other"] == 200
-    assert one_address["again"] == 200, "one has gone"
+    assert one_address["again"] == 200, "after one has gone"
 
 
-def test_an_address_has_so_many_connections_and_others_are_served(one_address):
+def test_one_address_has_two_connections_for_each_client_and_other_addresses_go_on(one_address):
     assert one_address["taken"] == 6, "two for each client"
     assert len(one_address["beyond"]) == 1, one_address["beyond"]
     status, has_retry_after, body = one_address["beyond"][0]
@@ -74,25 +74,25 @@ def test_a_network_of_ipv6_addresses_counts_as_one(one_address):
 
 
 @own_only
-def test_beyond_max_connections_a_client_is_told_to_come_back(start_relay):
+def test_a_client_beyond_max_connections_gets_a_503_with_the_time_to_try_again(start_relay):
     relay = start_relay(max_connections=2)
     first, second = enter(relay, "42"), enter(relay)
     status, headers, body = relay.request("GET", SIO + "polling")
-    told = json.loads(body)
-    assert (status, told["error"], "max_connections" in told["message"]) == (503, "too_many_connections", True)
+    refusal = json.loads(body)
+    assert (status, refusal["error"], "max_connections" in refusal["message"]) == (503, "too_many_connections", True)
     assert 0 < int(headers["Retry-After"]) < 60
     refused = WebSocketClient(relay.port, SIO + "websocket")
     assert " 503 " in refused.status and any(line.startswith(b"Retry-After: ") for line in refused.headers)
     assert relay.push("42", "still here")["connections"] == 1
     assert "still here" in first.receive()
     second.close()
-    wait_for(lambda: relay.request("GET", SIO + "polling")[0] == 200, "a place")
+    wait_for(lambda: relay.request("GET", SIO + "polling")[0] == 200, "a free slot")
     refused.close()
     first.close()
 
 
 @pytest.mark.alone  # it measures time
-def test_however_a_client_ends_its_place_is_free_again(serve):
+def test_every_way_in_which_a_client_ends_frees_its_slot(serve):
     limiter = ClientLimiter(1000, 1000, address_of=lambda environ: environ["HTTP_X_TEST_ADDRESS"])
     engine = Engine(ping_interval=0.4, ping_timeout=0.4, admission=limiter)
 
@@ -105,7 +105,7 @@ def test_however_a_client_ends_its_place_is_free_again(serve):
 
     engine.on("connect", connected)
     client = serve(engineio.WSGIApp(engine, engineio_path="socket.io"), threads=4)
-    places, port = limiter._quota, client.port
+    quota, port = limiter._quota, client.port
 
     def get(path, address):
         return client.request("GET", path, headers={"X-Test-Address": address})
@@ -113,10 +113,10 @@ def test_however_a_client_ends_its_place_is_free_again(serve):
     def one_of_each(address):
         get(SIO + "polling&refuse=1", address)
         get(SIO + "polling&leave=1", address)
-        get(SIO + "websocket", address)  # fails: it is no handshake
+        get(SIO + "websocket", address)  # fails: a plain GET cannot become a WebSocket
         get("/socket.io/?EIO=3&transport=polling", address)
         for _ in range(5):
-            get(SIO + "polling", address)  # never heard of again
+            get(SIO + "polling", address)  # it never polls again
             sid = json.loads(get(SIO + "polling", address)[2][1:])["sid"]
             upgrade = WebSocketClient(port, f"{SIO}websocket&sid={sid}")
             upgrade.send("2probe")
@@ -128,14 +128,14 @@ def test_however_a_client_ends_its_place_is_free_again(serve):
 
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         list(threads.map(one_of_each, [f"198.51.100.{n}" for n in range(4)]))
-    assert len(places._by_address) == 4 and places.used == len(engine.sockets) >= 20
+    assert len(quota._by_address) == 4 and quota.used == len(engine.sockets) >= 20
     wait_for(lambda: not engine.sockets, "the end of all")
-    assert (places.used, places._by_address) == (0, {})
+    assert (quota.used, quota._by_address) == (0, {})
 
 
 @pytest.mark.alone  # it measures time
 @own_only
-def test_a_client_that_registers_nothing_is_told_why_and_closed(start_relay):
+def test_a_client_that_registers_nothing_gets_the_reason_and_is_closed(start_relay):
     relay = start_relay(register_timeout=0.4, socket_push="yes")
     registered, pushed = enter(relay, "42"), enter(relay)
     registered.send(event("unregister", {"id": "42"}, 2))
@@ -144,9 +144,9 @@ def test_a_client_that_registers_nothing_is_told_why_and_closed(start_relay):
     assert '"ok":true' in pushed.receive()
     silent = WebSocketClient(relay.port, SIO + "websocket")  # not even a CONNECT
     idle = enter(relay)
-    said = json.loads(idle.receive().removeprefix("42"))
-    assert said[0] == "relay_error" and said[1]["error"] == "register_timeout"
-    assert "register_timeout" in said[1]["message"]
+    name, error = json.loads(idle.receive().removeprefix("42"))
+    assert (name, error["error"]) == ("relay_error", "register_timeout")
+    assert "register_timeout" in error["message"]
     assert closed_with(idle) == closed_with(silent) == ws.POLICY_VIOLATION
     for client in (registered, pushed):
         client.send(event("register", {"id": "44"}, 3))
@@ -155,7 +155,7 @@ def test_a_client_that_registers_nothing_is_told_why_and_closed(start_relay):
 
 @pytest.mark.alone  # it measures time
 @own_only
-def test_a_polling_client_that_registers_nothing_hears_why(start_relay):
+def test_a_polling_client_that_registers_nothing_gets_the_reason(start_relay):
     relay = start_relay(register_timeout=0.4)
     sid = json.loads(relay.request("GET", SIO + "polling")[2][1:])["sid"]
     path = f"{SIO}polling&sid={sid}"
@@ -166,12 +166,12 @@ def test_a_polling_client_that_registers_nothing_hears_why(start_relay):
     assert "register_timeout" in packets[-2]
 
 
-# What one client sends.
+# Events of one client.
 
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory):
-    """A relay whose clients may send ten events a second, 100 at once."""
+    """Return a relay whose clients may send ten events a second, and 100 at once."""
     relay = Relay(tmp_path_factory.mktemp("strict") / "log", server="own", max_event_rate=10)
     yield relay
     assert relay.stop() == 0
@@ -194,15 +194,15 @@ def test_events_beyond_the_rate_are_refused_and_the_client_stays(strict):
     client.close()
 
 
-def test_who_wants_no_answer_is_told_once_a_second(strict):
+def test_a_client_that_asks_for_no_answers_is_warned_once_a_second(strict):
     client = enter(strict, "quiet")
     began = time.monotonic()
     client.sock.sendall(masked(ws.TEXT, event("unregister", {"id": "other"}).encode()) * 250 + masked(ws.PING, b"end"))
     frames = []
     while (frame := client.frame()) != (ws.PONG, b"end"):
         frames.append(frame[1])
-    told = sum(b'"too_many_events"' in payload for payload in frames)
-    assert 1 <= told == len(frames) <= 1 + (time.monotonic() - began)
+    warnings = sum(b'"too_many_events"' in payload for payload in frames)
+    assert 1 <= warnings == len(frames) <= 1 + (time.monotonic() - began)
     client.close()
 
 
@@ -221,7 +221,7 @@ def test_who_wants_no_answer_is_told_once_a_second(strict):
     ],
     ids=["events", "connects", "attachments", "binary", "pongs", "noops", "ping frames", "pong frames", "fragments"],
 )
-def test_a_flood_ends_the_client_and_nobody_else(strict, flood):
+def test_a_flood_closes_its_client_and_no_other(strict, flood):
     other, client = enter(strict, "bystander"), enter(strict)
     with contextlib.suppress(OSError):
         client.sock.sendall(masked(ws.TEXT, b"4", final=False) if flood[0] == ws.CONTINUATION else b"")
@@ -234,7 +234,7 @@ def test_a_flood_ends_the_client_and_nobody_else(strict, flood):
     client.close()
 
 
-def test_a_polling_payload_of_packets_that_say_nothing_is_a_flood_too(strict):
+def test_empty_packets_in_polling_payloads_are_a_flood_too(strict):
     sid = json.loads(strict.request("GET", SIO + "polling")[2][1:])["sid"]
     path = f"{SIO}polling&sid={sid}"
     payload = b"\x1e".join([b"6"] * 900)
@@ -242,15 +242,15 @@ def test_a_polling_payload_of_packets_that_say_nothing_is_a_flood_too(strict):
     wait_for(lambda: strict.request("POST", path, payload)[0] == 400, "the end of the session")
 
 
-def test_of_a_polling_client_that_was_closed_no_more_is_kept_than_a_few_last_words(strict):
+def test_of_a_closed_polling_client_only_a_few_last_packets_are_kept(strict):
     first = [strict.push("parting", "x" * 90_000)["id"] for _ in range(4)][0]
     sid = json.loads(strict.request("GET", SIO + "polling")[2][1:])["sid"]
     path = f"{SIO}polling&sid={sid}"
     register = json.dumps(["register", {"id": "parting", "since": first.partition(":")[0] + ":0"}])
     strict.request("POST", path, f"40\x1e42{register}".encode())
     flood = b"\x1e".join([b"6"] * 900)
-    last = wait_for(lambda: (said := strict.request("POST", path, flood)[2]) != b"ok" and said, "its end")
-    assert last == b"1", "who gives its place back gives back what waited for it"
+    last = wait_for(lambda: (answer := strict.request("POST", path, flood)[2]) != b"ok" and answer, "its end")
+    assert last == b"1", "a client whose slot is free has nothing waiting for it"
 
 
 # Slowness.
@@ -258,7 +258,7 @@ def test_of_a_polling_client_that_was_closed_no_more_is_kept_than_a_few_last_wor
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
-    """A relay with little patience."""
+    """Return a relay with short timeouts."""
     log = tmp_path_factory.mktemp("hasty") / "log"
     relay = Relay(log, server="own", body_timeout=0.5, header_timeout=0.5, ping_interval=0.2)
     yield relay
@@ -269,7 +269,7 @@ def hasty(tmp_path_factory):
 @pytest.mark.parametrize(
     "begun", [masked(ws.TEXT, b"42[" + b"x" * 90), masked(ws.TEXT, b"4", final=False)], ids=["frame", "fragments"]
 )
-def test_a_message_that_is_not_completed_in_time_ends_its_client(hasty, begun):
+def test_a_client_whose_message_is_not_complete_in_time_is_closed(hasty, begun):
     client = enter(hasty, "slow")
     rest = begun[20:]
     client.sock.sendall(begun[:20] if rest else begun)
@@ -293,7 +293,7 @@ def test_a_message_that_is_not_completed_in_time_ends_its_client(hasty, begun):
 
 
 @pytest.mark.alone  # it measures time
-def test_a_client_whose_messages_all_come_in_halves_stays(hasty):
+def test_a_client_whose_messages_all_arrive_in_halves_stays(hasty):
     client = enter(hasty, "halves")
     end, number = time.monotonic() + 1.0, 1
     half = b""
@@ -311,7 +311,7 @@ def test_a_client_whose_messages_all_come_in_halves_stays(hasty):
     client.close()
 
 
-def test_an_idle_connection_and_half_a_header_are_ended(hasty):
+def test_an_idle_connection_and_an_incomplete_header_time_out(hasty):
     with socket.create_connection(("127.0.0.1", hasty.port), DEADLINE) as idle:
         assert read_all(idle) == b""
     with socket.create_connection(("127.0.0.1", hasty.port), DEADLINE) as half:
@@ -321,7 +321,7 @@ def test_an_idle_connection_and_half_a_header_are_ended(hasty):
 
 @pytest.mark.alone  # it measures time
 @own_only
-def test_many_that_never_finish_do_not_hold_up_the_others(relay, many_files):
+def test_many_unfinished_requests_do_not_delay_other_clients(relay, many_files):
     listener = enter(relay, "patient")
     head = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n"
     with contextlib.ExitStack() as stack:
@@ -338,7 +338,7 @@ def test_many_that_never_finish_do_not_hold_up_the_others(relay, many_files):
 
 
 def push_and_hear(relay, listener, destination, number):
-    """Push over a new connection; seconds until the listener has it."""
+    """Push over a new connection; return the seconds until the listener has it."""
     began = time.monotonic()
     relay.push(destination, f"number {number}")
     assert f"number {number}" in listener.receive()
@@ -350,7 +350,7 @@ def push_and_hear(relay, listener, destination, number):
 
 @pytest.mark.alone  # it measures time
 @own_only
-def test_while_thousands_connect_those_who_are_there_are_served(start_relay):
+def test_while_thousands_connect_the_connected_clients_are_served(start_relay):
     relay = start_relay(max_connections=800)
     listener = enter(relay, "calm")
     command = [sys.executable, str(TESTS / "storm.py"), str(relay.port), "2000"]
@@ -365,24 +365,24 @@ def test_while_thousands_connect_those_who_are_there_are_served(start_relay):
     listener.close()
 
 
-class Full:
-    """A relay with few file descriptors, and connections that take them."""
+class Crowded:
+    """A relay with few file descriptors, and connections that use them."""
 
     def __init__(self, relay):
         self.relay = relay
         self.held = []
 
     def fill(self, enough, path="/health/live"):
-        """Open connections that ask for nothing, until what one more request is answered is `enough`."""
+        """Open connections that send nothing, until the answer to one more request is `enough`."""
         for _ in range(250):
             answer = self.ask(path)
             if enough(answer):
                 return answer
             self.held.append(socket.create_connection(("127.0.0.1", self.relay.port), DEADLINE))
-        raise AssertionError("it takes any number of connections")
+        raise AssertionError("it accepts any number of connections")
 
     def ask(self, path="/health/live", body=None):
-        """The head and the body of the answer on a new connection that could be used again."""
+        """Return the head and the body of the answer to a request on a new connection that could be kept."""
         method, length = ("POST", len(body)) if body else ("GET", 0)
         form = "Content-Type: application/x-www-form-urlencoded\r\n"
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{form}Content-Length: {length}\r\n\r\n"
@@ -402,10 +402,10 @@ class Full:
 
 
 @own_only
-def test_when_file_descriptors_run_out_pushes_and_clients_that_are_there_go_on(start_relay):
+def test_when_file_descriptors_run_out_pushes_and_connected_clients_go_on(start_relay):
     relay = start_relay(program="tests/few_files.py", header_timeout=30)
     assert "the limit on open files is 200" in relay.log.read_text()
-    client, full = enter(relay, "42"), Full(relay)
+    client, crowded = enter(relay, "42"), Crowded(relay)
     kept = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE)
 
     def push_kept(data):
@@ -416,20 +416,20 @@ def test_when_file_descriptors_run_out_pushes_and_clients_that_are_there_go_on(s
         assert data in client.receive()
 
     push_kept("one")
-    full.fill(lambda answer: "Connection: close" in answer)
-    for _ in range(60):  # each for itself: they do not add up
-        assert "200 OK" in full.ask("/push", b"destination=42&data=new")
+    crowded.fill(lambda answer: "Connection: close" in answer)
+    for _ in range(60):  # one after the other: they do not add up
+        assert "200 OK" in crowded.ask("/push", b"destination=42&data=new")
         assert '"new"' in client.receive()
-    answer = full.fill(lambda answer: " 503 " in answer, SIO + "polling")
+    answer = crowded.fill(lambda answer: " 503 " in answer, SIO + "polling")
     assert "Retry-After: " in answer and "ulimit -n" in answer and '"code":4' in answer
-    answer = full.fill(lambda answer: " 503 " in answer)
+    answer = crowded.fill(lambda answer: " 503 " in answer)
     assert "Retry-After: " in answer and "ulimit -n" in answer and '"too_many_connections"' in answer
     push_kept("two")
     assert fds(relay) < 200
-    # Those beyond the usual ones have to ask at once, so there is room for a push again soon.
-    wait_for(lambda: "200 OK" in full.ask("/push", b"destination=43&data=later"), "room")
-    full.drop()
-    wait_for(lambda: "Connection: close" not in full.ask(), "room for all")
+    # Connections beyond the usual ones must send their request at once, so a push soon finds room again.
+    wait_for(lambda: "200 OK" in crowded.ask("/push", b"destination=43&data=later"), "room")
+    crowded.drop()
+    wait_for(lambda: "Connection: close" not in crowded.ask(), "room for all")
     push_kept("three")
     assert relay.log.read_text().count("is refused") == 1
     client.close()

@@ -1,4 +1,4 @@
-"""A page that may not connect reads why, and gets nothing else; the operator's log names the setting to change."""
+"""A page that may not connect can read why, and gets nothing else; the log names the setting to change."""
 
 import contextlib
 import json
@@ -33,59 +33,59 @@ def foreign():
         yield lambda *args, **more: opened.enter_context(contextlib.closing(Foreign(*args, **more)))
 
 
-def told(client):
-    """The packets until the relay closes the WebSocket, and the code that it closes it with."""
+def packets_and_code(client):
+    """Return the packets until the relay closes the WebSocket, and the code of its close frame."""
     packets = []
     while (frame := client.frame())[0] == 1:
         packets.append(frame[1].decode())
     return packets, int.from_bytes(frame[1][:2], "big")
 
 
-def test_a_page_of_a_refused_origin_reads_why_over_its_websocket(relay, foreign):
+def test_a_page_of_a_refused_origin_can_read_why_over_its_websocket(relay, foreign):
     client = foreign(relay.port)
     assert " 101 " in client.status
-    (opened, refused), code = told(client)
+    (opened, refused), code = packets_and_code(client)
     assert opened.startswith("0{") and refused.startswith("44{") and code == 1008
     reason = json.loads(refused[2:])
     assert reason["data"]["error"] == "origin_not_allowed" and "setting origins" in reason["message"]
 
 
-def test_a_page_of_a_refused_origin_gets_no_place_no_data_and_no_session(start_relay, foreign):
+def test_a_page_of_a_refused_origin_gets_no_slot_no_data_and_no_session(start_relay, foreign):
     relay = start_relay(max_connections=1)
     client = foreign(relay.port)
     sid = json.loads(client.receive()[1:])["sid"]
     with contextlib.suppress(OSError):
         client.send("40")
         client.send(event("register", {"id": "42"}, 1))
-    inside = enter(relay, "42")  # the only place
+    inside = enter(relay, "42")  # the only slot
     for method, path, body in (("GET", POLLING, None), ("POST", POLLING, b"40"), ("GET", WEBSOCKET, None)):
         for headers in ({}, {"Origin": EVIL}):
             status, _, answer = relay.request(method, f"{path}&sid={sid}", body, headers)
             assert status in (400, 403), answer
     assert relay.push("42", "for those inside")["connections"] == 1
     assert "for those inside" in inside.receive()
-    assert "for those inside" not in "".join(told(client)[0])
+    assert "for those inside" not in "".join(packets_and_code(client)[0])
     inside.close()
 
 
 @pytest.mark.parametrize("path", [f"{WEBSOCKET}&sid=x", "/socket.io/?EIO=3&transport=websocket"])
-def test_only_a_handshake_is_answered_that_way(relay, foreign, path):
+def test_other_requests_than_handshakes_get_the_http_error(relay, foreign, path):
     assert " 403 " in foreign(relay.port, path).status
 
 
-def test_few_are_told_at_a_time_and_the_others_get_the_error_alone(start_relay, foreign):
+def test_few_pages_at_a_time_get_a_websocket_and_the_others_get_the_http_error(start_relay, foreign):
     relay = start_relay()
     clients = [foreign(relay.port) for _ in range(40)]
     first = [" 101 " in client.status for client in clients]
     assert 0 < sum(first) < 40 and all(" 403 " in client.status for client in clients if " 101 " not in client.status)
     for client in clients:
         client.close()
-    wait_for(lambda: " 101 " in foreign(relay.port).status, "a place to be told")
+    wait_for(lambda: " 101 " in foreign(relay.port).status, "a free slot")
 
 
-def test_a_refused_page_that_stays_is_cut(relay, foreign):
+def test_the_connection_of_a_refused_page_that_stays_is_cut(relay, foreign):
     client = foreign(relay.port)
-    told(client)
+    packets_and_code(client)
     began = time.monotonic()
     with contextlib.suppress(OSError):
         while client.sock.recv(100) or client.sock.send(b"\x8a\x80\0\0\0\0"):
@@ -95,7 +95,7 @@ def test_a_refused_page_that_stays_is_cut(relay, foreign):
 
 @pytest.fixture
 def official():
-    """Starts the official client in Node, over WebSocket alone; gives the list of what it is told."""
+    """Return a function that starts the official client in Node, over WebSocket alone; it returns a list of events."""
     need(shutil.which("node") and (HERE / "node_modules/socket.io-client").exists(), "Node and socket.io-client")
     with contextlib.ExitStack() as started:
 
@@ -116,35 +116,35 @@ def official():
         yield start
 
 
-def test_the_official_client_is_told_once_and_does_not_come_back(start_relay, official):
+def test_the_official_client_gets_the_reason_once_and_does_not_come_back(start_relay, official):
     relay = start_relay(access_log="yes")
     lines = official(relay.url, EVIL)
     wait_for(lambda: lines, "the refusal")
     assert lines[0]["data"]["error"] == "origin_not_allowed" and "setting origins" in lines[0]["refused"]
-    assert lines[0]["active"] is False  # its own word for: it will not try again
+    assert lines[0]["active"] is False  # it will not try again
     time.sleep(1)  # ten of its delays
     assert len(lines) == 1
 
 
 def test_the_official_client_comes_back_by_itself_once_there_is_room(start_relay, official):
-    """A refusal in Socket.IO's words is final to it, so what passes is refused in HTTP's."""
+    """It takes a CONNECT_ERROR for final, so refusals that pass are HTTP errors."""
     relay = start_relay(max_connections=1)
     inside = enter(relay, "42")
     lines = official(relay.url, relay.url)
     wait_for(lambda: len(lines) > 1, "two refusals")
     inside.close()
-    wait_for(lambda: "connected" in lines[-1], "a place")
+    wait_for(lambda: "connected" in lines[-1], "a free slot")
 
 
 @pytest.fixture
 def elsewhere():
-    """The address of a page on another port of this machine."""
+    """Return the address of a page on another port of this machine."""
     with Server(("127.0.0.1", 0), Site) as site:
         site.html = b"<!doctype html><title>elsewhere</title>"
         yield site.url
 
 
-def test_a_page_in_chromium_reads_why_it_is_refused(start_relay, context, elsewhere):
+def test_a_page_in_chromium_can_read_why_it_is_refused(start_relay, context, elsewhere):
     relay = start_relay(origins="https://shop.example")
     page = context.new_page()
     page.goto(elsewhere)
@@ -169,10 +169,10 @@ def test_a_page_in_chromium_reads_why_it_is_refused(start_relay, context, elsewh
         "([url, ...paths]) => Promise.all(paths.map((path) => fetch(url + path).then(() => path, () => null)))",
         [relay.url, POLLING + "&sid=x", "/push", "/health/ready", "/history?destination=a", "/"],
     )
-    assert others == [None] * 5  # nothing else can be read from there
+    assert others == [None] * 5  # that page can read nothing else
 
 
-def test_a_page_with_relay_js_reads_why_it_is_refused_and_does_not_ask_in_a_loop(start_relay, page):
+def test_a_page_with_relay_js_can_read_why_it_is_refused_and_does_not_reconnect_in_a_loop(start_relay, page):
     relay = start_relay(origins="https://shop.example")
     page.open(relay.url).run("() => { window.relay = listen(Relay.connect()); relay.register('42').catch(() => {}); }")
     page.until("seen.some(([what, error]) => what === 'error' && error.error === 'origin_not_allowed')")
@@ -181,7 +181,7 @@ def test_a_page_with_relay_js_reads_why_it_is_refused_and_does_not_ask_in_a_loop
     assert page.run("seen.filter(([what, status]) => what === 'status' && status === 'connecting').length") < 6
 
 
-def test_a_page_that_may_connect_reads_when_to_come_back(start_relay):
+def test_a_page_that_may_connect_can_read_when_to_try_again(start_relay):
     relay = start_relay(max_connections=1, origins="https://shop.example")
     inside = enter(relay, "42")
     status, headers, _ = relay.request("GET", POLLING, headers={"Origin": "https://shop.example"})
@@ -208,7 +208,7 @@ def test_the_log_names_the_setting_once_a_minute_for_each_cause_and_origin(start
     inside.close()
 
 
-def test_whatever_origins_strangers_claim_the_log_grows_by_a_bounded_number_of_lines(start_relay):
+def test_any_number_of_origins_adds_a_bounded_number_of_lines_to_the_log(start_relay):
     relay = start_relay()
     before = len(relay.log.read_text().splitlines())
     for i in range(200):

@@ -15,7 +15,7 @@ def test_a_bucket_lets_through_its_rate_and_one_burst():
     assert 103 <= through <= 106, "ten seconds and a burst"
 
 
-def test_more_than_the_burst_needs_a_full_bucket_and_is_made_up_for():
+def test_more_than_the_burst_needs_a_full_bucket_and_delays_the_next_one():
     bucket = TokenBucket(10, 5)
     assert bucket.take(50, now=0.0) == 0.0
     assert bucket.take(1, now=0.0) == pytest.approx(4.6)
@@ -23,7 +23,7 @@ def test_more_than_the_burst_needs_a_full_bucket_and_is_made_up_for():
     assert bucket.take(50, now=5.0) == 0.0
 
 
-def test_what_is_refused_costs_nothing():
+def test_a_refused_request_costs_nothing():
     bucket = TokenBucket(1, 1)
     assert bucket.take(now=0.0) == 0.0
     for _ in range(100):
@@ -33,7 +33,7 @@ def test_what_is_refused_costs_nothing():
 
 def test_an_overdrawn_bucket_gives_nothing_until_its_debt_is_paid():
     bucket = TokenBucket(10, 5)
-    assert bucket.overdraw(3, now=0.0) == 0.0, "what was there is no debt"
+    assert bucket.overdraw(3, now=0.0) == 0.0, "these tokens were there"
     assert bucket.overdraw(12, now=0.0) == pytest.approx(1.0)
     assert bucket.debt(now=0.4) == pytest.approx(0.6)
     assert bucket.take(now=1.0) == pytest.approx(0.1) and bucket.debt(now=1.0) == 0.0

@@ -1,4 +1,4 @@
-"""The Engine on a server whose sockets cannot be taken: one client that breaks takes nothing from the others."""
+"""The Engine in a server whose sockets cannot be taken: a broken connection does not affect other clients."""
 
 import contextlib
 import json
@@ -18,8 +18,8 @@ from pushrelay.wsgi.blocking import BlockingCarrier
 
 @pytest.fixture
 def sio(monkeypatch):
-    """A Socket.IO server in Werkzeug's, each of whose clients holds a thread of it, as with TLS."""
-    monkeypatch.setattr(socketio.Server, "_engineio_server_class", None)  # so that it is put back in the end
+    """Return a Socket.IO server in Werkzeug's, in which each client holds a thread, as with TLS."""
+    monkeypatch.setattr(socketio.Server, "_engineio_server_class", None)  # so that it is restored at the end
     install(carrier_of=BlockingCarrier)
     server = socketio.Server(client_manager=RoomManager(), async_handlers=False, ping_interval=2 * DEADLINE)
     http = make_server("127.0.0.1", 0, socketio.WSGIApp(server), threaded=True)
@@ -34,7 +34,7 @@ def sio(monkeypatch):
 
 @pytest.fixture
 def room(sio):
-    """Opens WebSockets whose clients are in the room "news"; returns the session and the client of each, in order."""
+    """Return a function that opens WebSockets in the room "news", and returns the session and the client of each."""
     with contextlib.ExitStack() as opened:
 
         def enter(count):
@@ -51,11 +51,11 @@ def room(sio):
 
 
 def break_link(session):
-    """Leave its WebSocket in the middle of closing, in which simple-websocket can neither send nor close."""
+    """Leave a WebSocket in the middle of closing: simple-websocket can then neither send nor close."""
     session.connection._websocket.ws.send(CloseConnection(1000))
 
 
-def test_a_publication_reaches_everybody_in_a_room_in_which_one_connection_is_broken(sio, room):
+def test_a_publication_reaches_a_room_in_which_one_connection_is_broken(sio, room):
     clients = room(3)
     break_link(clients[0][0])
     assert sio.manager.deliver("push", 1, "news") == 3
@@ -63,7 +63,7 @@ def test_a_publication_reaches_everybody_in_a_room_in_which_one_connection_is_br
         assert client.receive() == '42["push",1]'
 
 
-def test_closing_a_broken_connection_is_complete_and_keeps_nobody_waiting(sio, room):
+def test_closing_a_broken_connection_calls_back_what_waited_for_it(sio, room):
     ((session, _), (other, client)) = room(2)
     cleared = threading.Event()
     break_link(session)
@@ -74,7 +74,7 @@ def test_closing_a_broken_connection_is_complete_and_keeps_nobody_waiting(sio, r
 
 
 class Broken:
-    """A connection that fails in a way that nobody has thought of."""
+    """A connection that fails in an unexpected way."""
 
     blocks, backlog, receiver = False, 0, None
 
@@ -85,7 +85,7 @@ class Broken:
         raise RuntimeError("broken")
 
 
-def test_a_client_to_which_sending_fails_is_closed_and_the_others_get_the_publication(sio, room):
+def test_a_client_is_closed_if_sending_to_it_fails_and_the_others_get_the_publication(sio, room):
     ((session, _), (_, client)) = room(2)
     session.connection = Broken()
     assert sio.manager.deliver("push", 1, "news") == 2
@@ -93,7 +93,7 @@ def test_a_client_to_which_sending_fails_is_closed_and_the_others_get_the_public
     wait_for(lambda: session.closed, "the end of the client that missed it")
 
 
-def test_a_client_whose_closing_fails_does_not_keep_others_from_hearing_that_the_relay_goes_down(sio, room):
+def test_all_other_clients_get_relay_drain_if_closing_one_fails(sio, room):
     ((session, _), (_, client)) = room(2)
     session.connection = Broken()
     sio.manager.drain(0.0, 0.1)

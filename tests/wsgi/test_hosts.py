@@ -1,4 +1,4 @@
-"""The relay in uWSGI, gunicorn, Werkzeug's own server and waitress, started as docs/containers.md says."""
+"""The relay in uWSGI, gunicorn, Werkzeug's own server and waitress, started as in docs/containers.md."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ COMMANDS = {
     "waitress": "pserve {ini}",
     "waitress alone": "waitress-serve --listen=127.0.0.1:{port} --threads=4 relay:app",
 }
-# How wsgi.ini is changed for it, beside the port.
+# Changes of wsgi.ini for a server, besides the port.
 CHANGES = {
     "uwsgi http11": ("http-socket =", "http11-socket ="),
     "uwsgi router": ("http-socket =", "http ="),
@@ -42,7 +42,7 @@ CHANGES = {
 
 
 class Contained(Relay):
-    """A relay that another server runs. Settings go by the environment."""
+    """A relay that another server runs. Its settings are in the environment."""
 
     def __init__(self, folder, container, more="", changes=(), **settings):
         need((BIN / COMMANDS[container].split()[0]).exists(), f"{container} (tests/run installs it)")
@@ -89,19 +89,19 @@ class Contained(Relay):
         self.process.wait(DEADLINE)
 
     def workers(self):
-        """Its child processes: the one that the relay lives in is among them."""
+        """Return the ids of its child processes; the relay is in one of them."""
         task = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(each) for each in task.read_text().split()]
 
     def open_files(self):
-        """How many files and sockets all its processes have open, but for the store."""
+        """Return the number of files and sockets that its processes have open, without the store."""
         processes = [self.process.pid, *self.workers()]
         return sum(fds(type("Pid", (), {"process": type("P", (), {"pid": pid})})) for pid in processes)
 
 
 @pytest.fixture
 def contain(tmp_path):
-    """Starts relays in containers that end with the test: contain("uwsgi", ping_interval=1)."""
+    """Return a function that starts relays in servers until the test ends: contain("uwsgi", ping_interval=1)."""
     with contextlib.ExitStack() as started:
 
         def contain(container, *arguments, wait=True, **options):
@@ -116,7 +116,7 @@ def contain(tmp_path):
 
 @pytest.fixture(scope="module", params=["uwsgi", "uwsgi http11", "uwsgi router", "gunicorn", "werkzeug"])
 def contained(request, tmp_path_factory):
-    """One relay in each container that gives its sockets away."""
+    """Return one relay in each server that hands its sockets on."""
     relay = Contained(tmp_path_factory.mktemp("contained"), request.param)
     try:
         relay.wait()
@@ -132,7 +132,7 @@ def upgrades(relay):
     return json.loads(relay.request("GET", "/socket.io/?EIO=4&transport=polling")[2][1:])["upgrades"]
 
 
-def test_it_serves_the_page_and_delivers_pushes(contained, connect):
+def test_the_relay_serves_the_page_and_delivers_pushes(contained, connect):
     assert b"<html" in contained.request("GET", "/")[2]
     script = contained.request("GET", "/static/relay.js", headers={"Accept-Encoding": "gzip"})
     assert script[1]["Content-Encoding"] == "gzip" and gzip.decompress(script[2]).startswith(b"//")
@@ -144,8 +144,8 @@ def test_it_serves_the_page_and_delivers_pushes(contained, connect):
     assert client.data(3) == ["hello 0", "hello 1", "hello 2"]
 
 
-def test_a_connection_that_ends_with_its_answer_is_announced(contained):
-    """RFC 9112, 9.6. Else clients that keep connections send the next push into the end of this one."""
+def test_the_end_of_a_connection_is_announced_in_its_last_answer(contained):
+    """RFC 9112, 9.6. Otherwise clients that keep connections send their next push on one that is ending."""
     for path in ("/health/live", "/socket.io/?EIO=3&transport=polling"):
         with socket.create_connection(("127.0.0.1", contained.port), DEADLINE) as sock:
             sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -158,7 +158,7 @@ def test_a_connection_that_ends_with_its_answer_is_announced(contained):
 
 
 def in_chunks(relay, path, body, kind="application/x-www-form-urlencoded", last="0\r\n\r\n"):
-    """Post a body without a length; returns status and body of the answer."""
+    """Post a body without a length; return status and body of the answer."""
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {kind}\r\n"
     with socket.create_connection(("127.0.0.1", relay.port), DEADLINE) as sock:
         sock.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n{body}\r\n{last}".encode())
@@ -167,8 +167,8 @@ def in_chunks(relay, path, body, kind="application/x-www-form-urlencoded", last=
         return answer.status, answer.read().decode()
 
 
-def test_a_body_in_chunks_is_read_or_its_length_asked_for(contained):
-    """uWSGI hands none on. The log, in which no traceback may be, is looked at when the relay ends."""
+def test_a_body_in_chunks_is_read_or_refused_with_411(contained):
+    """uWSGI hands no chunks on. The fixture checks at the end that the log has no traceback."""
     is_uwsgi = "uwsgi" in contained.command
     status, body = in_chunks(contained, "/push", "destination=chunked&data=x")
     assert (status, json.loads(body).get("error")) == ((411, "length_required") if is_uwsgi else (200, None))
@@ -215,29 +215,29 @@ def test_more_clients_than_threads_hold_none(contained):
             await crowd.until(lambda: all(member.got == ["one"] for member in members), "a push for each")
 
     crowd.run(scene())
-    wait_for(lambda: contained.push("client-1", "nobody")["connections"] == 0, "their end is noticed")
-    wait_for(lambda: contained.open_files() <= files + 4, "what the clients had open is closed")
+    wait_for(lambda: contained.push("client-1", "nobody")["connections"] == 0, "the relay to notice their end")
+    wait_for(lambda: contained.open_files() <= files + 4, "their files to be closed")
 
 
 async def pusher_push(relay, name):
-    """A push on a connection of its own: some containers keep none."""
+    """Push on a connection of its own: some servers keep none."""
     await asyncio.to_thread(relay.push, name, "one")
 
 
-# uWSGI shows it to nobody; RFC 6455 does not allow a client to do so.
+# uWSGI shows such bytes to nobody; RFC 6455 does not allow a client to send them.
 @pytest.mark.parametrize("contained", ["gunicorn", "werkzeug"], indirect=True)
-def test_what_was_sent_with_the_handshake_is_not_lost(contained):
+def test_frames_sent_with_the_handshake_are_not_lost(contained):
     sock = open_websocket(contained.port, "early")
     assert contained.push("early", "bird")["connections"] == 1
     sock.close()
 
 
-def test_who_came_through_a_proxy_is_missing_key(contained):
+def test_a_caller_behind_a_proxy_needs_a_key(contained):
     status, _, body = contained.request("POST", "/push", b"destination=a&data=b", {"X-Forwarded-For": "203.0.113.9"})
     assert (status, json.loads(body)["error"]) == (401, "missing_key")
 
 
-def test_uwsgis_router_tells_who_the_client_is(contain):
+def test_uwsgis_router_passes_the_clients_address_on(contain):
     relay = contain("uwsgi router", changes=[("disable-logging = true", "log-format = from %(addr)")])
     with socket.create_connection(("127.0.0.1", relay.port), source_address=("127.0.0.9", 0)) as sock:
         sock.sendall(b"GET /health/live HTTP/1.0\r\n\r\n")
@@ -258,12 +258,13 @@ def test_a_thousand_websockets_on_eight_threads_all_get_their_push(contained, ma
 
     crowd.run(scene())
     wait_for(
-        lambda: contained.push("client-999", "nobody")["connections"] == 0, "that the clients have gone is noticed"
+        lambda: contained.push("client-999", "nobody")["connections"] == 0,
+        "the relay to notice that the clients have gone",
     )
 
 
 @pytest.mark.parametrize("container", ["uwsgi", "gunicorn"])
-def test_a_reload_leaves_clients_connected_again_and_whole(contain, container):
+def test_after_a_reload_clients_are_connected_again_and_have_everything(contain, container):
     relay = contain(container)
     followers = [Follower(relay.port, f"f{n}") for n in range(20)]
     stays = Wire(relay.port)
@@ -316,19 +317,19 @@ def offset_of(position):
         ("gunicorn", " --workers 2 --preload", []),
     ],
 )
-def test_more_than_one_process_stops_the_start_with_a_sentence(contain, container, more, changes):
+def test_more_than_one_process_stops_the_start_with_a_message(contain, container, more, changes):
     relay = contain(container, more, changes, wait=False)
     assert relay.process.wait(DEADLINE) != 0
     assert "the relay is one process" in relay.log.read_text()
 
 
-def test_another_ini_than_the_relays_own_stops_the_start_with_a_sentence(contain, tmp_path):
+def test_another_ini_file_than_the_relays_own_stops_the_start_with_a_message(contain, tmp_path):
     relay = contain("gunicorn", wait=False, config=ROOT / "wsgi.ini")
     assert relay.process.wait(DEADLINE) != 0
     assert f"set RELAY_CONFIG={relay.ini}" in relay.log.read_text()
 
 
-def test_waitress_says_that_it_has_no_websocket_and_who_came_through_a_proxy(contain):
+def test_in_waitress_there_is_no_websocket_and_callers_behind_a_proxy_need_a_key(contain):
     relay = contain("waitress")
     assert b"<html" in relay.request("GET", "/")[2]
     assert upgrades(relay) == []
@@ -345,7 +346,7 @@ def test_waitress_says_that_it_has_no_websocket_and_who_came_through_a_proxy(con
     assert relay.request("POST", "/push", b"destination=a&data=b", {"X-Forwarded-For": "203.0.113.9"})[0] == 401
 
 
-def test_where_clients_hold_threads_they_leave_two_for_pushes(contain):
+def test_clients_that_hold_threads_leave_two_for_pushes(contain):
     relay = contain("waitress")
 
     async def scene():
@@ -359,7 +360,7 @@ def test_where_clients_hold_threads_they_leave_two_for_pushes(contain):
     crowd.run(scene())
 
 
-def test_waitress_that_hides_proxies_is_not_served_on(contain):
+def test_in_a_waitress_that_hides_proxies_the_relay_serves_nothing(contain):
     relay = contain("waitress alone", wait=False)
     status, _, body = wait_for(lambda: attempt(relay), "an answer")
     assert (status, json.loads(body)["error"]) == (503, "wrong_server")
@@ -371,7 +372,7 @@ def attempt(relay):
         return relay.request("GET", "/")
 
 
-def test_a_websocket_over_the_containers_own_tls_works_and_holds_a_thread(contain, tmp_path):
+def test_a_websocket_over_the_servers_own_tls_works_and_holds_a_thread(contain, tmp_path):
     need(shutil.which("openssl"), "openssl")
     key, cert = tmp_path / "key", tmp_path / "cert"
     make = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {cert}"

@@ -1,4 +1,4 @@
-"""The relay on Werkzeug's server, with the stock engine: no client costs others their connection or a thread."""
+"""The relay on Werkzeug's server, with engineio's own engine: a client that never polls blocks no thread."""
 
 import contextlib
 import http.client
@@ -27,14 +27,14 @@ def ask(relay, method, sid="", body=None):
 
 
 @pytest.mark.parametrize("body", ['42["x"]', "47", "9", "x" * 2_000_000])
-def test_a_client_that_is_refused_and_never_polls_has_its_answer_and_holds_no_thread(relay, body):
+def test_a_refused_post_is_answered_although_its_client_never_polls(relay, body):
     sid = "&sid=" + json.loads(ask(relay, "GET")[1:])["sid"]
     ask(relay, "POST", sid, body)
 
 
 @pytest.fixture
 def stock():
-    """A manager with two clients in namespace "/": the Engine.IO sessions by the sids of their clients."""
+    """Return a manager with two clients in namespace "/", and their Engine.IO sessions by sid."""
     sio = socketio.Server(client_manager=WerkzeugManager(), async_mode="threading", monitor_clients=False)
     sessions = {}
     for name in ("one", "two"):
@@ -45,26 +45,26 @@ def stock():
 
 
 def ends(function, *args):
-    """Return whether the call comes back, which it must do by itself: nobody polls."""
+    """Return whether the call returns although no client polls."""
     thread = threading.Thread(target=function, args=args, daemon=True)
     thread.start()
     thread.join(DEADLINE)
     return not thread.is_alive()
 
 
-def test_closing_a_client_that_is_gone_closes_nobody_else(stock):
+def test_closing_a_client_that_is_gone_closes_no_other(stock):
     manager, sessions = stock
     assert ends(manager.close_transport, "gone") and not any(session.closed for session in sessions.values())
 
 
-def test_a_client_that_is_cut_is_closed_alone_and_is_not_waited_for(stock):
+def test_closing_one_client_closes_no_other_and_does_not_wait(stock):
     manager, sessions = stock
     first, second = sessions
     assert ends(manager.close_transport, first) and sessions[first].closed and not sessions[second].closed
     assert not manager.is_connected(first, "/") and manager.is_connected(second, "/")
 
 
-def test_engineio_closes_all_clients_at_once_though_none_of_them_polls(stock):
+def test_engineio_closes_all_clients_at_once_although_none_of_them_polls(stock):
     manager, sessions = stock
     assert (
         ends(manager.server.eio.disconnect)
