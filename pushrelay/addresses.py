@@ -51,7 +51,7 @@ def counted(text: str) -> str | None:
 
 @functools.lru_cache(maxsize=64)  # few, because strangers can make each as long as a header may be
 def names_this_machine(host: str) -> bool:
-    """Return whether a `Host` header, with its port, can only be meant for this machine: its own name, or an address.
+    """Return whether a `Host` header, with its port, can be meant for this machine: its own name, or an address.
 
     Any other name may belong to a foreign page whose DNS resolves it to 127.0.0.1 (DNS rebinding).
     """

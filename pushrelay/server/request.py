@@ -24,15 +24,19 @@ Shortcut = Callable[[dict[str, Any]], Take | None]  # called with the environ of
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on a client's requests: bytes, and seconds that are counted to within a second."""
+    """Limits on a client's requests: bytes, and seconds that are counted to within a second.
 
-    max_header: int = 32768  # Apache allows 8 KiB for each line, and as a proxy it passes cookies on
+    The defaults are for a server by itself. The relay sets all but `spill_bytes` from its settings, whose defaults are
+    the same, except for a smaller `max_body`.
+    """
+
+    max_header: int = 32768  # Apache allows 8 KiB for each line, and passes cookies on as a proxy
     header_timeout: float = 10.0
     max_body: int = 16 * 1024 * 1024
     body_timeout: float = 60.0  # for the whole body
     idle_timeout: float = 75.0  # between requests; longer than a proxy's own, so that the proxy closes first
     send_timeout: float = 60.0  # without reading anything of a response
-    spill_bytes: int = 256 * 1024  # of a body that are kept in memory; a larger body goes into a temporary file
+    spill_bytes: int = 256 * 1024  # of a body in memory; a larger body goes into a temporary file
 
 
 # The first bytes of TLS: a handshake, of any version (RFC 8446, 5.1).

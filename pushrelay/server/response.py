@@ -89,8 +89,7 @@ _heads = _Heads()
 class Response:
     """The response to one request: `start` is the app's start_response; `deliver` and `pump` send its result.
 
-    It sends over a Connection, or over one that was taken from another server. `send_timeout`, in seconds, is for
-    clients that do not read while the app calls `write`.
+    `send_timeout` is the number of seconds after which a client is cut that does not read while the app calls `write`.
     """
 
     # The initial state is on the class, because most responses change less than half of it.

@@ -15,6 +15,7 @@ from raw_http import GET, POST, TEXT, body_of, echo, request, shows, status_of
 
 from pushrelay.server.request import Limits, Parser
 from pushrelay.server.server import Server
+from pushrelay.settings import Settings
 
 
 def test_a_request_that_arrives_byte_by_byte_is_one_request(serve):
@@ -197,3 +198,10 @@ def fuzzed():
     yield ServedClient(server)
     wait_for(lambda: not server._connections)
     server.close()
+
+
+def test_a_server_by_itself_has_the_limits_of_the_settings():
+    limits, defaults = Limits(), Settings()
+    for name in ("max_header", "header_timeout", "body_timeout", "idle_timeout", "send_timeout"):
+        assert getattr(limits, name) == getattr(defaults, name), name
+    assert limits.max_body > defaults.max_body
