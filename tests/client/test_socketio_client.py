@@ -7,7 +7,7 @@ import pytest
 from pushrelay.client.address import address_of
 from pushrelay.client.dialer import Dialer
 from pushrelay.client.errors import ClientError
-from pushrelay.client.socketio_client import SocketIOClient
+from pushrelay.client.socketio_client import TRANSPORTS, SocketIOClient
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,15 @@ def test_packets_that_only_resemble_socketio_are_a_client_error(serve, odd):
     dialer = Dialer(address_of(f"http://127.0.0.1:{serve(stranger).port}/"))
     with pytest.raises(ClientError), contextlib.closing(SocketIOClient(dialer, "polling")) as client:
         client.call("register", {}, timeout=1)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_it_registers_and_receives_over_each_transport(relay, transport):
+    with contextlib.closing(SocketIOClient(Dialer(address_of(relay.url)), transport)) as client:
+        assert client.handshake["sid"] and client.patience > 1
+        answer = client.call("register", {"id": f"client-{transport}"})
+        assert answer["ok"] is True
+        relay.push(f"client-{transport}", "x")
+        name, body = client.next_event(10)
+        assert (name, body["data"]) == ("push", "x")
+        assert client.next_event(0) is None

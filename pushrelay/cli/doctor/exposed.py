@@ -65,7 +65,7 @@ class Exposure(Entrance):
         url = self._dialer.address.url + answered[0]
         if reply.status not in (401, 403):
             advice = [*advice, *proxies.forwarding_addresses(self._way)]
-            found = f"anyone can push at {url}, because the relay takes strangers for programs on its own machine"
+            found = f"anyone can push at {url}, because the relay mistakes strangers for programs on its own machine"
         elif self._relay.settings.push_keys:
             self._report.warn("/push", f"{url} can be reached and asks for a key; if only PHP here pushes:", *advice)
             return

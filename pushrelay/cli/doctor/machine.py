@@ -106,14 +106,17 @@ def files(report: Report, settings: Settings, process: Process | None) -> None:
         report.ok("open files", f"{limit} {whose}, enough for {min(most, wanted)} clients")
         return
     found = f"the limit {whose} is {limit}, too low for the {wanted} clients of max_connections"
-    needed = files_needed(wanted, settings.threads)
-    (report.fail if most < wanted / 2 else report.warn)(
-        "open files",
-        found,
+    advice = _about_limit(files_needed(wanted, settings.threads), most)
+    (report.fail if most < wanted / 2 else report.warn)("open files", found, *advice)
+
+
+def _about_limit(needed: int, most: int) -> list[Advice]:
+    """Return how to raise the limit to `needed` open files, or to lower max_connections to `most`."""
+    return [
         Advice("If systemd starts it, write into its [Service] (systemctl edit relay):", (f"LimitNOFILE={needed}",)),
         Advice("If you start it by hand, run this first, as root and in the same shell:", (f"ulimit -n {needed}",)),
         Advice("Or allow fewer clients, in [relay]:", (f"max_connections = {max(most, 1)}",)),
-    )
+    ]
 
 
 def store(report: Report, settings: Settings, process: Process | None) -> None:
