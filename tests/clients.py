@@ -1,14 +1,14 @@
-"""Clients for the tests. Which one to take:
+"""Clients for the tests:
 
-- `conftest.Client`, by the fixture `connect`: python-socketio's own client, for what any program sees.
+- `conftest.Client`, by the fixture `connect`: python-socketio's own client, for messages as any program sees them.
 - `WebSocketClient`: raw. It does nothing by itself, and shows every frame.
-- `Wire`: ordered. A Socket.IO client that answers pings, and returns what came, in order. `Follower` is one that
-  stays registered, whatever happens.
+- `Wire`: ordered. A Socket.IO client that answers pings and returns messages in their order. `Follower` is one that
+  reconnects and registers again by itself.
 - `crowd.crowd`: thousands of clients in asyncio.
 - `OfficialClient`, by the fixture `official`: socket.io-client in Node.
 
-The second to the fourth speak the protocols by themselves, with nothing of the relay's code. They share what stands
-first here: one frame, one handshake, one way to read.
+The second to the fourth speak the protocols without any code of the relay. They share the functions at the beginning of
+this file, for frames, handshakes and reading.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def frame(data, opcode=TEXT, final=True, mask=NO_MASK):
 
 
 def masked(opcode, payload, final=True, mask=b"\x12\x34\x56\x78"):
-    """The same with a mask that changes the payload, as browsers send it."""
+    """Return the same frame with a mask that changes the payload, as browsers send it."""
     return frame(payload, opcode, final, mask)
 
 
@@ -83,7 +83,7 @@ def read_frame(file):
 
 
 def read_all(sock):
-    """Return what comes until the other side closes."""
+    """Return all bytes until the other side closes."""
     pieces = []
     while piece := sock.recv(65536):
         pieces.append(piece)
@@ -91,7 +91,7 @@ def read_all(sock):
 
 
 def open_websocket(port, *ids, buffer=0, before=None):
-    """Return a plain socket that has shaken hands, registered these ids and read the answers, and reads no more."""
+    """Return a plain socket after the handshake and the registration of these ids. It has read the answers."""
     sock = socket.socket()
     sock.settimeout(DEADLINE)
     if buffer:
@@ -126,7 +126,7 @@ class WebSocketClient:
         return read_frame(self.file)
 
     def receive(self):
-        """Return the next message but pings; None if the WebSocket was closed."""
+        """Return the next message that is not a ping; None if the WebSocket was closed."""
         while True:
             opcode, payload = self.frame()
             if opcode == TEXT and payload != b"2":
@@ -189,7 +189,7 @@ class Wire:
         self.send(f"42{number}" + json.dumps([event, message]))
 
     def packet(self):
-        """Return the next packet but pings, which are answered. Raises OSError if the connection ends or is silent."""
+        """Return the next packet after answering pings. Raises OSError if the connection ends or is silent."""
         while True:
             opcode, payload = read_frame(self._file)
             if opcode is None:
@@ -230,9 +230,9 @@ class Wire:
 
 
 class Follower:
-    """Stays registered for one id whatever happens: connects again by itself, with `since` the id it saw last.
+    """A client that stays registered for one id: it reconnects by itself, with the last id it saw as `since`.
 
-    `messages` is all that it was sent, as it came, with nothing left out; `answers` are those to its registrations.
+    `messages` is everything that it received, in order; `answers` are the answers to its registrations.
     """
 
     def __init__(self, port, id_, path="/socket.io/"):
@@ -267,7 +267,7 @@ class Follower:
                 self.last = message["id"]
             elif packet.startswith("431"):
                 answer = json.loads(packet[3:])[0]
-                if not answer["ok"]:  # the store may be away: the register is sent again on a new connection
+                if not answer["ok"]:  # the store may be unavailable: send the register again on a new connection
                     raise ConnectionError(answer)
                 self.answers.append(answer["ids"][self.id])
                 self.last = self.last or answer["ids"][self.id]["position"]
@@ -314,7 +314,7 @@ class OfficialClient:
 
 
 class ServedClient:
-    """Speaks to a server inside this process; the fixture `serve` makes it."""
+    """A client of a server inside this process. The fixture `serve` returns it."""
 
     def __init__(self, server):
         self.server = server
@@ -330,7 +330,7 @@ class ServedClient:
             return answer.status, answer.headers, answer.read()
 
     def raw(self, data, shut=False):
-        """Send bytes as they are, and return what comes until the server closes."""
+        """Send bytes as they are, and return all bytes until the server closes."""
         with socket.create_connection(("127.0.0.1", self.port), DEADLINE) as sock:
             sock.sendall(data)
             if shut:

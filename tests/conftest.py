@@ -1,7 +1,8 @@
-"""What the tests share: a relay that really runs, clients that really connect, and a browser."""
+"""Fixtures of all tests: relays that really run, clients that really connect, and a browser."""
 
 import contextlib
 import functools
+import inspect
 import json
 import os
 import pathlib
@@ -21,16 +22,16 @@ import urllib.request
 import pytest
 import socketio
 
-# For tests that import the app: no settings of whoever runs them, and no relay.db in the working directory.
+# Tests that import the app must not see the settings of whoever runs them, nor make a relay.db in the working folder.
 for name in [each for each in os.environ if each.startswith("RELAY_")]:
     del os.environ[name]
 os.environ["RELAY_BROKER"] = "memory:"
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# A shell starts what runs in its background with SIGINT ignored, and programs that tests start would inherit that.
+# A shell starts background programs with SIGINT ignored, and the programs that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-DEADLINE = 20.0  # seconds until a condition that does not come true fails its test
-# The shell is Chromium without its windows, and opens a page in a third of the time.
+DEADLINE = 20.0  # seconds after which a test fails if its condition has not become true
+# The headless shell is Chromium without windows. It opens a page in a third of the time.
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -44,13 +45,13 @@ CHROMIUM_FLAGS = [
 
 
 def need(condition, what):
-    """Skip the test where something it needs is not on this machine; in CI nothing may be skipped."""
+    """Skip the test if something that it needs is missing on this machine. In CI, fail instead."""
     if not condition:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is not on this machine")
 
 
 def wait_for(condition, what="the condition", deadline=DEADLINE):
-    """Wait until condition() is true, and return what it gave."""
+    """Wait until condition() is true, and return its result. Fails after `deadline` seconds."""
     end = time.monotonic() + deadline
     while time.monotonic() < end:
         if result := condition():
@@ -66,7 +67,7 @@ def free_port():
 
 
 class Relay:
-    """A relay in a process of its own. Settings are given as their flags; port 0 unless told otherwise."""
+    """A relay in a process of its own. Settings are passed as flags; the port is 0 unless one is given."""
 
     def __init__(self, log, program="relay.py", **settings):
         self.program = program
@@ -75,7 +76,7 @@ class Relay:
         self.start()
 
     def start(self):
-        """Start it, again on its port where it had one, and wait until it says that it serves."""
+        """Start it, on the same port as before if it had one, and wait until it serves."""
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
         output = self.log.open("ab")
         seen = output.tell()
@@ -85,7 +86,7 @@ class Relay:
         try:
             wait_for(lambda: self._has_started(seen), "the start", 3 * DEADLINE)
         except BaseException:
-            self.kill()  # no fixture knows it yet
+            self.kill()  # no fixture can do this, because none has the object yet
             raise
         assert self.process.poll() is None, self.log.read_text()
         line = next(li for li in self.log.read_bytes()[seen:].decode().splitlines() if "serves on" in li)
@@ -100,7 +101,7 @@ class Relay:
         return b"serves on" in self.log.read_bytes()[seen:] or self.process.poll() is not None
 
     def stop(self):
-        """SIGTERM, as systemd does it; returns the exit code."""
+        """Send SIGTERM, as systemd does, and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(DEADLINE)
 
@@ -109,7 +110,7 @@ class Relay:
         self.process.wait(DEADLINE)
 
     def request(self, method, path, body=None, headers=None):
-        """One HTTP request; returns (status, headers, body as bytes)."""
+        """Send an HTTP request; return (status, headers, body as bytes)."""
         request = urllib.request.Request(self.url + path, body, headers or {}, method=method)
         try:
             with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
@@ -119,21 +120,21 @@ class Relay:
                 return error.code, error.headers, error.read()
 
     def push(self, destination, data, **fields):
-        """Push by form, as PHP does; returns the answer read from its JSON."""
+        """Push with a form, as PHP does; return the decoded answer."""
         form = urllib.parse.urlencode({"destination": destination, "data": data, **fields}).encode()
         status, _, body = self.request("POST", "/push", form)
         assert status == 200, body
         return json.loads(body)
 
     def push_json(self, **fields):
-        """Push by JSON; returns the status and the answer."""
+        """Push with JSON; return the status and the decoded answer."""
         body = json.dumps(fields).encode()
         status, _, answer = self.request("POST", "/push", body, {"Content-Type": "application/json"})
         return status, json.loads(answer)
 
 
 def fds(relay):
-    """How many files and sockets it has open, but for its store, which opens more when several read, and keeps them."""
+    """Return the number of its open files and sockets, without the store, which keeps more open for its readers."""
     folder = f"/proc/{relay.process.pid}/fd"
     targets = []
     for fd in os.listdir(folder):
@@ -148,11 +149,11 @@ def clean_environ():
 
 @pytest.fixture(scope="session", params=["own", "werkzeug"])
 def server(request):
-    """Which server the relay runs on: what it promises holds on both."""
+    """The server that the relay runs on. Its promises hold on both."""
     return request.param
 
 
-# The files that take longest, longest first: if one of them began last, the other workers would wait for it.
+# The files that take longest, longest first. If one of them began last, the other workers would wait for it.
 LONG_FILES = ["relay_js", "doctor", "example", "page", "demo", "away", "apache", "callers", "damage", "auth_url"]
 LONG_FILES += ["push_command", "listen", "bench", "lamp", "recovery", "registrations", "startup"]
 
@@ -162,6 +163,7 @@ def pytest_addoption(parser):
 
 
 SLOW_FOLDERS = {"browser", "php", "whole"}
+HELPERS = {each.stem for each in (ROOT / "tests").glob("*.py")}
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -176,29 +178,37 @@ def is_quick(item):
     return not any(starts_programs(function) for function in [item.function, *fixtures])
 
 
-@functools.cache
 def starts_programs(function):
-    """Return whether a function of the tests uses `subprocess`, or calls a function or class of the tests that does."""
-    codes, used = [function.__code__], set()
-    for code in codes:
-        used.update(code.co_names)
-        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-    for each in (function.__globals__.get(name) for name in used):
-        if each is subprocess:
-            return True
-        methods = [m for base in each.__mro__ for m in vars(base).values()] if isinstance(each, type) else [each]
-        ours = [method for method in methods if is_of_tests(method) and method is not function]
-        if any(starts_programs(method) for method in ours):
-            return True
+    """Return whether a function of the tests uses `subprocess`, or a function or class of the tests that does."""
+    reached = [function]
+    for each in reached:
+        for value in globals_of(each):
+            if value is subprocess:
+                return True
+            methods = [m for base in value.__mro__ for m in vars(base).values()] if isinstance(value, type) else [value]
+            functions = [inspect.unwrap(each) for each in methods if isinstance(each, types.FunctionType)]
+            reached += [each for each in functions if is_of_tests(each) and each not in reached]
     return False
 
 
-def is_of_tests(value):
-    return isinstance(value, types.FunctionType) and str(ROOT / "tests") in value.__code__.co_filename
+@functools.cache
+def globals_of(function):
+    """Return the values of the global names that a function uses, with names of the helper modules of the tests."""
+    codes, names = [function.__code__], set()
+    for code in codes:
+        names.update(code.co_names)
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    values = [function.__globals__[name] for name in names if name in function.__globals__]
+    modules = [each for each in values if isinstance(each, types.ModuleType) and each.__name__ in HELPERS]
+    return [*values, *(vars(module)[name] for module in modules for name in names if name in vars(module))]
+
+
+def is_of_tests(function):
+    return str(ROOT / "tests") in function.__code__.co_filename
 
 
 def pytest_collection_modifyitems(config, items):
-    """Put long files first, and run tests of relay.js with the fixture `fake` once: the relay only sends the script."""
+    """Put long files first. Run tests with the fixture `fake` once, because the relay only sends the script to them."""
     left_out = {item for item in items if "fake" in item.fixturenames and "werkzeug" in item.callspec.params.values()}
     if config.getoption("quick"):
         left_out |= {item for item in items if not is_quick(item)}
@@ -208,13 +218,13 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
-# For what is the relay's own server's alone.
+# For promises that only the relay's own server keeps.
 own_only = pytest.mark.parametrize("server", ["own"], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory, server):
-    """One relay for all tests that only push and listen; whoever stops it starts its own by `start_relay`."""
+    """One relay for all tests that only push and listen. A test that stops its relay uses `start_relay`."""
     relay = Relay(tmp_path_factory.mktemp("relay") / "log", server=server)
     yield relay
     assert relay.stop() == 0, relay.log.read_text()
@@ -223,7 +233,7 @@ def relay(tmp_path_factory, server):
 
 @pytest.fixture
 def start_relay(tmp_path, server):
-    """Starts relays that end with the test: start_relay(ping_interval=1)."""
+    """Start relays that end with the test: start_relay(ping_interval=1)."""
     with contextlib.ExitStack() as started:
 
         def start(**settings):
@@ -236,7 +246,7 @@ def start_relay(tmp_path, server):
 
 @pytest.fixture(scope="module")
 def relay_with(tmp_path_factory, server):
-    """Starts relays that end with the file's tests, whole and without a traceback: relay_with(secret="…")."""
+    """Start relays that end with the file's tests, cleanly and without a traceback: relay_with(secret="…")."""
     started = []
 
     def start(**settings):
@@ -249,14 +259,14 @@ def relay_with(tmp_path_factory, server):
 
 
 class ClockedRelay(Relay):
-    """A relay whose wall clock the test moves on, so that no test has to outrun or wait for a time that ends."""
+    """A relay whose wall clock the test moves, so that no test has to wait for a time or finish before it."""
 
     def __init__(self, log, **settings):
         self._ahead = 0.0
         super().__init__(log, program="tests/clocked_relay.py", **settings)
 
     def now(self):
-        """Return what the relay's clock shows, in seconds since 1970."""
+        """Return the time of the relay's clock, in seconds since 1970."""
         return time.time() + self._ahead
 
     def advance(self, seconds):
@@ -268,7 +278,7 @@ class ClockedRelay(Relay):
 
 @pytest.fixture(scope="module")
 def clocked_relay(tmp_path_factory, server):
-    """Starts relays with a clock that the test moves; they end with the file's tests: clocked_relay(secret="…")."""
+    """Start relays with a clock that the test moves; they end with the file's tests: clocked_relay(secret="…")."""
     started = []
 
     def start(**settings):
@@ -281,7 +291,7 @@ def clocked_relay(tmp_path_factory, server):
 
 
 class Client:
-    """python-socketio's client: registered for its ids, keeping what arrives as a list of (event, message)."""
+    """python-socketio's client, registered for its ids. `got` is a list of (event, message), as they arrive."""
 
     def __init__(self, url, *ids, transport="websocket", headers=None):
         self.got = []
@@ -296,7 +306,7 @@ class Client:
         return self.socket.call(event, message, timeout=DEADLINE)
 
     def wait(self, count):
-        """Wait until at least `count` messages are there; returns all of them."""
+        """Wait for at least `count` messages, and return all."""
         wait_for(lambda: len(self.got) >= count, f"message {count}, got {self.got!r:.300}")
         return self.got
 
@@ -304,7 +314,7 @@ class Client:
         return [message["data"] for _, message in self.wait(count)]
 
     def drop(self):
-        """Go away at once: disconnect() would wait for seconds for a WebSocket's last words."""
+        """Disconnect at once: disconnect() would wait seconds for the close of a WebSocket."""
         with contextlib.suppress(OSError, AttributeError):
             if self.socket.transport() == "websocket":
                 self.socket.eio.ws.sock.shutdown(socket.SHUT_RDWR)
@@ -314,7 +324,7 @@ class Client:
 
 @pytest.fixture
 def connect(request):
-    """Connects clients that end with the test: connect(relay.url, "42")."""
+    """Connect clients that end with the test: connect(relay.url, "42")."""
     clients = []
 
     def connect(url, *ids, **options):
@@ -328,7 +338,7 @@ def connect(request):
 
 @pytest.fixture
 def many_files():
-    """Let this process, and the relay it starts, have as many files open as the system allows."""
+    """Let this process, and the relay that it starts, open as many files as the system allows."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     yield
@@ -337,7 +347,7 @@ def many_files():
 
 @pytest.fixture
 def open_at():
-    """Opens SQLite brokers that are closed with the test: open_at(path, history_size=5)."""
+    """Open SQLite brokers that are closed with the test: open_at(path, history_size=5)."""
     from pushrelay.store import open_broker
 
     with contextlib.ExitStack() as opened:
@@ -373,7 +383,7 @@ def certificate(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def sites(browser, certificate):
-    """Chromium once more, which knows where the test's host name is, and trusts its certificate and no other."""
+    """A second Chromium, which resolves the test's host name and trusts its certificate and no other."""
     from fronts import HOST
 
     args = [f"--host-resolver-rules=MAP {HOST} 127.0.0.1", f"--ignore-certificate-errors-spki-list={certificate.pin}"]
@@ -392,13 +402,13 @@ def php_fpm():
 
 @pytest.fixture
 def page_errors():
-    """What pages report to window.onerror. A test that expects errors checks and clears the list."""
+    """The errors that pages report to window.onerror. A test that expects errors checks and clears the list."""
     return []
 
 
 @pytest.fixture(scope="session")
 def profile(browser):
-    """One browser profile for all tests: a new one costs Chromium half a second of the processor."""
+    """One browser profile for all tests, because a new one takes Chromium half a second of processor time."""
     profile = browser.new_context()
     profile.set_default_timeout(DEADLINE * 1000)
     return profile
@@ -406,7 +416,7 @@ def profile(browser):
 
 @pytest.fixture
 def context(profile, page_errors):
-    """The browser profile, without cookies; its pages end with the test, and fail it with their errors if any.
+    """The browser profile, without cookies. Its pages end with the test, which fails if they have errors.
 
     Pages share localStorage and the HTTP cache with those of other tests of their origin: see `own_context`.
     """
@@ -420,7 +430,7 @@ def context(profile, page_errors):
 
 @pytest.fixture
 def own_context(browser, page_errors):
-    """A browser profile of the test's own, for tests that fill its storage or take it offline."""
+    """A separate browser profile, for tests that fill its storage or take it offline."""
     with contextlib.closing(browser.new_context()) as context, watched(context, page_errors):
         context.set_default_timeout(DEADLINE * 1000)
         yield context
@@ -428,7 +438,7 @@ def own_context(browser, page_errors):
 
 @contextlib.contextmanager
 def watched(context, page_errors):
-    """Collect the errors of a profile's pages, and fail for those that the test left in the list."""
+    """Collect the errors of a profile's pages, and fail if the test leaves some in the list."""
 
     def note(error):
         page_errors.append(str(error.error))
@@ -450,7 +460,7 @@ def page(context):
 
 @pytest.fixture
 def fake(page):
-    """A server in the test for that page: fake.send(packet)."""
+    """A server inside the test for that page: fake.send(packet)."""
     from pages import Fake
 
     fake = Fake(page)
@@ -460,7 +470,7 @@ def fake(page):
 
 @pytest.fixture
 def visit(sites):
-    """Opens the PHP page in a browser that knows HOST: visit(front, "42", "polling"); it is registered then."""
+    """Open the PHP page in a browser that knows HOST, and register: visit(front, "42", "polling")."""
     context = sites.new_context()
     context.set_default_timeout(DEADLINE * 1000)
 
@@ -477,7 +487,7 @@ def visit(sites):
 
 @pytest.fixture
 def official():
-    """Starts socket.io-client in Node: official(relay.url, "websocket", "42")."""
+    """Start socket.io-client in Node: official(relay.url, "websocket", "42")."""
     from clients import OfficialClient
 
     with contextlib.ExitStack() as started:
@@ -497,7 +507,7 @@ def poller():
 
 @pytest.fixture
 def serve():
-    """Serves WSGI apps inside this process; gives a client of each: serve(app, limits=…)."""
+    """Serve WSGI apps inside this process, and return a client for each: serve(app, limits=…)."""
     from clients import ServedClient
 
     from pushrelay.server.server import Server
@@ -517,7 +527,7 @@ def serve():
 
 @pytest.fixture
 def php(tmp_path):
-    """PHP, with a folder for temporary files of its own."""
+    """PHP with its own folder for temporary files."""
     from phplab import Php
 
     return Php(tmp_path)
@@ -525,7 +535,7 @@ def php(tmp_path):
 
 @pytest.fixture
 def stranger():
-    """Starts servers that are no relay: stranger(hang)."""
+    """Start servers that are not a relay: stranger(hang)."""
     from phplab import Stranger
 
     started = []

@@ -88,7 +88,7 @@ class WebSocketMember(Member):
 
 
 class PollingMember(Member):
-    """A client that long-polls, with one request after the other on one connection."""
+    """A client that long-polls on one connection, one request after the other."""
 
     async def open(self):
         await self._connect()

@@ -124,7 +124,7 @@ class Desk:
         self.broker.start()
         self.registrations = Registrations(self.broker, self.sockets, self.settings, lambda *_: None)
         self.environs = {}
-        self.stored = deque()  # not handed out yet
+        self.stored = deque()  # not delivered yet
         self._deferred = DeferredPackets(self._handle, lambda callback, *args: callback(*args))
 
     def connect(self, sid, cookie=""):

@@ -1,4 +1,4 @@
-"""A relay that may have 200 files open and no more."""
+"""A relay that may open at most 200 files."""
 
 import os
 import pathlib

@@ -1,6 +1,6 @@
-"""Web servers to stand in front of the relay: Debian's own, with the files in deploy/ as they are shipped.
+"""Web servers in front of the relay: Debian's own, with the files of deploy/ as they are shipped.
 
-Each runs in the foreground, in a folder and on ports of its own: one that the system runs is not needed nor disturbed.
+Each runs in the foreground, in its own folder and on its own ports, so it does not disturb one that the system runs.
 """
 
 import base64
@@ -18,19 +18,19 @@ import tempfile
 from conftest import DEADLINE, ROOT, free_port, need, wait_for
 
 DEPLOY = ROOT / "deploy"
-HOST = "www.example.test"  # the browser is told where that is
+HOST = "www.example.test"  # the browser resolves it by a flag
 APACHE_PROGRAM, NGINX_PROGRAM = pathlib.Path("/usr/sbin/apache2"), pathlib.Path("/usr/sbin/nginx")
 MODULES = pathlib.Path("/usr/lib/apache2/modules")
-AS_ROOT = os.geteuid() == 0  # these servers do not let root answer requests
+AS_ROOT = os.geteuid() == 0  # these servers do not answer requests as root
 
 
 class Certificate:
-    """A certificate for host names, signed by a CA that is made for it; Chromium is to trust `pin`."""
+    """A certificate for host names, signed by its own CA. `pin` makes Chromium trust it."""
 
     def __init__(self, folder, hosts=(HOST,)):
         self.ca, self.cert, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
         new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-        # From 3.13 on Python asks for what RFC 5280 does: a CA says that it signs, a certificate whose key signed it.
+        # From 3.13 on, Python requires the extensions of RFC 5280: the purpose of the CA's key, and the signer's key.
         ca = ("-x509", *new, "-days", "2", "-subj", "/CN=Test CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         openssl("req", *ca, "-keyout", folder / "ca.key", "-out", self.ca)
         request, extensions = folder / "request.pem", folder / "extensions"
@@ -40,7 +40,7 @@ class Certificate:
         signing = ("-CA", self.ca, "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", "2", "-extfile", extensions)
         openssl("x509", "-req", "-in", request, *signing, "-out", self.cert)
         key = openssl("x509", "-in", self.cert, "-noout", "-pubkey")
-        der = ssl.PEM_cert_to_DER_cert(key.replace("PUBLIC KEY", "CERTIFICATE"))  # the same armour
+        der = ssl.PEM_cert_to_DER_cert(key.replace("PUBLIC KEY", "CERTIFICATE"))  # PEM files differ only in the name
         self.pin = base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 
@@ -50,10 +50,10 @@ def openssl(*arguments):
 
 
 class Process:
-    """A program that stays in the foreground, with the folder that it has for itself."""
+    """A program that stays in the foreground, with its own folder."""
 
     def __init__(self):
-        # Not pytest's folder: that is root's alone, and these servers become www-data.
+        # Not in pytest's folder, which only root can read, because these servers become www-data.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="front-"))
         self.folder.chmod(0o755)
         self.log = self.folder / "error.log"
@@ -61,7 +61,7 @@ class Process:
 
     def run(self, command, is_there):
         with (self.folder / "output").open("ab") as output:
-            # A process group of its own: where Apache ends, it ends its whole group.
+            # Its own process group, because Apache ends its whole group when it stops.
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=output, cwd=self.folder, start_new_session=True
             )
@@ -72,17 +72,17 @@ class Process:
         return "\n".join(each.read_text() for each in (self.folder / "output", self.log) if each.exists())
 
     def kill(self):
-        """At once, with all its children and what they are at."""
+        """Kill it with all its children, whatever they are doing."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(DEADLINE)
 
     def close(self):
-        self.kill()  # an Apache that is asked to end waits up to ten seconds for its WebSockets
+        self.kill()  # a graceful stop of Apache waits up to ten seconds for its WebSockets
         shutil.rmtree(self.folder)
 
 
 class PhpFpm(Process):
-    """PHP for servers that have none inside."""
+    """PHP-FPM, for servers that do not run PHP themselves."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +120,7 @@ class Front(Process):
         (self.folder / name).write_text(text)
 
     def start(self):
-        """Start it, again where it was killed."""
+        """Start it, also after it was killed."""
         self.run(self.command(), lambda: connects(("127.0.0.1", self.port)))
 
 
@@ -181,7 +181,7 @@ MaxRequestWorkers 64
 class Apache(Front):
     """Debian's Apache: on mpm_event with php-fpm, or on mpm_prefork with mod_php.
 
-    `changes` are to the shipped file, and `vhost` is what its plain virtual host has besides.
+    `changes` replace texts in the shipped file, and `vhost` is added to its plain virtual host.
     """
 
     def __init__(self, relay, certificate, mpm, php=None, changes=(), vhost=""):
@@ -209,7 +209,7 @@ class Apache(Front):
         return [str(APACHE_PROGRAM), "-D", "FOREGROUND", "-f", str(self.folder / "apache.conf")]
 
     def graceful(self):
-        """As `apachectl graceful`, which logrotate does every day or week; returns when the new processes serve."""
+        """Reload it as logrotate does, with `apachectl graceful`, and wait for the new processes."""
         seen = self.log.read_text().count("resuming normal operations")
         self.process.send_signal(signal.SIGUSR1)
         wait_for(lambda: self.log.read_text().count("resuming normal operations") > seen, "the graceful restart")
@@ -252,7 +252,7 @@ http {{
 
 
 class Nginx(Front):
-    """Debian's nginx, with php-fpm. `changes` are to the shipped files, `servers` others beside the site's."""
+    """Debian's nginx, with php-fpm. `changes` replace texts in the shipped files; `servers` are added to the site's."""
 
     def __init__(self, relay, certificate, php, changes=(), servers=""):
         need(NGINX_PROGRAM.exists(), "nginx (apt-get install nginx-light)")
@@ -269,7 +269,7 @@ class Nginx(Front):
         return [str(NGINX_PROGRAM), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", str(self.log)]
 
     def graceful(self):
-        """As `nginx -s reload`; returns when new workers serve."""
+        """Reload it as `nginx -s reload` does, and wait for the new workers."""
         before = self.workers()
         self.process.send_signal(signal.SIGHUP)
         wait_for(lambda: len(self.workers() - before) == 2, "the new workers")

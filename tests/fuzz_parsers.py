@@ -1,10 +1,10 @@
-"""Feed the parsers bytes that reach new code, guided by coverage. Not part of the tests; run it by hand:
+"""Feed the parsers bytes that reach new code, guided by coverage. This is not part of the tests. Run it by hand:
 
     pip install atheris
     python tests/fuzz_parsers.py -max_total_time=600 -max_len=600 [CORPUS]
 
-The first byte of an input chooses the parser, the second the place at which the rest is split. An input that breaks a
-check ends the run and is kept in a file crash-*; give that file as an argument to see it again.
+The first byte of an input chooses the parser, and the second one where the rest is split. An input that breaks a check
+ends the run and is kept in a file crash-*. Pass that file as an argument to repeat it.
 """
 
 import sys

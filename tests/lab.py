@@ -1,4 +1,4 @@
-"""What runs the snippets of the docs: see test_snippets.py. Each takes the lab and the text of a snippet."""
+"""Functions that run the snippets of the docs (see test_snippets.py). Each takes the lab and a snippet's text."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ class Snippet(NamedTuple):
 
 
 def snippets():
-    """All blocks of code: lines that are indented by four, also with empty ones between."""
+    """Return all blocks of code: lines that are indented by four, with empty lines between them."""
     for page in PAGES:
         text = (ROOT / page).read_text()
         for found in re.finditer(r"^    .*\n(?:(?:[ \t]*\n)*    .*\n)*", text, re.MULTILINE):
@@ -34,12 +34,12 @@ def snippets():
 
 
 def find(page, beginning):
-    """Return the text of the snippet of a page that begins so."""
+    """Return the snippet of a page that begins with this text."""
     return next(each.text for each in snippets() if each.page == page and each.text.startswith(beginning))
 
 
 class Lab:
-    """The machine with the relay, and Apache with PHP on ports 80 and 443. The browser and nginx start when needed."""
+    """A machine with the relay, and Apache with PHP on ports 80 and 443. The browser and nginx start if needed."""
 
     def __init__(self, folder, certificate, playwright_browser):
         self.folder = folder
@@ -55,11 +55,11 @@ class Lab:
         self.sh(find("docs/apache.md", "cp deploy/apache-relay.conf"))
 
     def sh(self, text, **options):
-        """Run shell commands there; returns what they print."""
+        """Run shell commands there, and return their output."""
         return self.machine.run(text, SSL_CERT_FILE=self._trusted, **options)
 
     def need_nginx(self):
-        """Have nginx beside Apache, by the commands of the page."""
+        """Start nginx beside Apache, with the commands of the page."""
         if not self._has_nginx:
             need(shutil.which("nginx", path="/usr/sbin"), "nginx (apt-get install nginx-light)")
             self.sh(find("docs/nginx.md", "apt-get install"))
@@ -68,7 +68,7 @@ class Lab:
 
     @contextlib.contextmanager
     def page(self, html):
-        """Open a page of Apache's, which PHP runs before; errors in it fail the test."""
+        """Open a page of Apache, after PHP has run it. Errors in the page fail the test."""
         self._pages += 1
         name = f"page{self._pages}.php"
         script = self.folder / name
@@ -126,7 +126,7 @@ class Reason(NamedTuple):
 
 
 def shell(expect="", before="", flags="", **environ):
-    """Commands, in the clone. `flags` go behind `doctor`, which waits for half a minute without --quick."""
+    """Run commands in the clone. `flags` are added to `doctor`, which takes half a minute without --quick."""
 
     def run(lab, text):
         said = lab.sh(before + text.replace(" doctor", f" doctor {flags}"), **environ)
@@ -136,7 +136,7 @@ def shell(expect="", before="", flags="", **environ):
 
 
 def php(expect="", before=""):
-    """PHP on the command line."""
+    """Run PHP on the command line."""
 
     def run(lab, text):
         script = lab.folder / "snippet.php"
@@ -151,12 +151,12 @@ ANSWER = r'\{"destination":"\w+","id":"[\w:]+","connections":\d+\}'
 
 
 def page(id_="12345", event="push", before="", nginx=False):
-    """A page that listens: what is pushed to the id is in it."""
+    """Open a page that listens, and check that it shows a push to the id."""
 
     def run(lab, text):
         if nginx:
             lab.need_nginx()
-        # As README says: the host name of the page in place of localhost.
+        # As the README advises: the host name of the page in place of localhost.
         html = text.replace("http://localhost:8080", "http://example.com:8080")
         with lab.page(f"<!doctype html><body></body>{before}{html}") as page:
             wait_for(lambda: lab.machine.push(id_, "ready?")["connections"] == 1, f"the registration of {id_}")
@@ -168,7 +168,7 @@ def page(id_="12345", event="push", before="", nginx=False):
 
 
 def script(before="", then="true"):
-    """Lines of a page's script; `then` is an expression that becomes true."""
+    """Run lines of a page's script, and wait until the expression `then` is true."""
 
     def run(lab, text):
         head = '<script src="/relay/static/relay.js"></script>'
@@ -184,7 +184,7 @@ CONNECT = "const relay = Relay.connect();"
 
 
 def loads_script(nginx=False):
-    """A script tag: the file is there."""
+    """Check that the file of a script tag exists."""
 
     def run(lab, text):
         if nginx:
@@ -196,7 +196,7 @@ def loads_script(nginx=False):
 
 
 def before_and_after(old, new):
-    """Two ways to write the same: the reader's old one, and ours."""
+    """Check that the old and the new way to write the same both work."""
 
     def run(lab, text):
         mark = re.compile(r"^(?://|<!--) (?:before|after).*\n", re.MULTILINE)
@@ -208,20 +208,20 @@ def before_and_after(old, new):
 
 
 def settings(lab, text):
-    """Lines of the settings file."""
+    """Check lines of the settings file."""
     file = lab.folder / "snippet.ini"
     file.write_text(text if "[relay]" in text else f"[relay]\n{text}\n")
     assert "The settings are sound" in lab.sh(f"python relay.py --check --config {file}")
 
 
 def environment(lab, text):
-    """Lines of /etc/relay.env."""
+    """Check lines of /etc/relay.env."""
     environ = dict(line.split("=", 1) for line in text.replace("…", "0123456789abcdef0123456789abcdef").splitlines())
     assert "The settings are sound" in lab.sh("python relay.py --check", **environ)
 
 
 def answers(command, json_of: Callable[[Any], Any] = lambda answer: answer):
-    """An answer of the relay: the command gets one with the same fields."""
+    """Check that the command gets an answer with the same fields."""
 
     def run(lab, text):
         shown = json.loads(text.replace("…", ""))
@@ -232,7 +232,7 @@ def answers(command, json_of: Callable[[Any], Any] = lambda answer: answer):
 
 
 def shape(value):
-    """The names and types in a JSON value."""
+    """Return the names and types in a JSON value."""
     if isinstance(value, dict):
         return {key: shape(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -241,7 +241,7 @@ def shape(value):
 
 
 def apache(lab, text):
-    """Lines of a virtual host, which then has the relay: with the lines of deploy/ for what they do not say."""
+    """Check that a virtual host with these lines has the relay. deploy/ gives the lines that they leave out."""
     rest = "" if "ProxyPass" in text else "Include /etc/apache2/conf-available/relay.conf\nRewriteRule . /none [L]"
     engine = "RewriteEngine On\n" if "RewriteEngine" not in text and "RewriteRule" in text else ""
     site = f"Listen 81\n<VirtualHost *:81>\nDocumentRoot /var/www/html\n{engine}{text}\n{rest}\n</VirtualHost>\n"
@@ -271,7 +271,7 @@ def reaches_relay(lab, site):
 
 
 def nginx_server(lab, text):
-    """Lines of a server, or a whole one: nginx serves the relay there."""
+    """Check that nginx serves the relay with these lines of a server, or with this whole server."""
     lab.need_nginx()
     whole = text if text.startswith("server {") else f"server {{ listen 82; {text} }}"
     lab.sh(f"cat > /etc/nginx/conf.d/relay-port.conf <<'END'\n{whole}\nEND\nnginx -t && systemctl restart nginx")
@@ -281,7 +281,7 @@ def nginx_server(lab, text):
 
 
 def nginx_main(lab, text):
-    """Lines of nginx.conf itself, outside of http."""
+    """Check lines of nginx.conf itself, outside of http."""
     lab.need_nginx()
     limit, events = text.splitlines()
     lab.sh(f"sed -i 's/^worker_processes.*/&\\n{limit}/; /^events/,/}}/c {events}' /etc/nginx/nginx.conf")
@@ -290,7 +290,7 @@ def nginx_main(lab, text):
 
 
 def mpm(lab, text):
-    """Lines of mpm_event.conf, and the change to it: what the page says before and after, in its order."""
+    """Check lines of mpm_event.conf before and after the change of the page."""
     text = re.sub(r"8\.\d", php_version(lab), text)
     site = "<?php echo php_sapi_name(), ' ', ini_get('memory_limit');"
     lab.sh(f"cat > /var/www/html/sapi.php <<'END'\n{site}\nEND\n{text}; php-fpm{php_version(lab)} -D")
@@ -313,7 +313,7 @@ def php_version(lab):
 
 
 def keyed_push(lab, text):
-    """The command with a key, at a relay that has the settings above it."""
+    """Run the command with a key, at a relay with the settings above it."""
     file = lab.folder / "keys.ini"
     file.write_text(f"[relay]\n{find('docs/http-api.md', 'push_keys =')}\n")
     relay = lab.machine.relay("--host=0.0.0.0", f"--config={file}", port=8090)
@@ -322,7 +322,7 @@ def keyed_push(lab, text):
 
 
 def token_function(lab, text):
-    """The function signs what the relay reads."""
+    """Check that the relay reads the tokens of this function."""
     script = lab.folder / "token.php"
     script.write_text(f"<?php $user = '42'; $secret = '{SECRET}';\n{text}\necho $token;")
     rights = Tokens(load({}, {"secret": SECRET})).read(lab.sh(f"php {script}"))
@@ -330,7 +330,7 @@ def token_function(lab, text):
 
 
 def auth_script(lab, text):
-    """PHP's answer about a browser's ids: none without a session, and those of the one that is logged in."""
+    """Check PHP's answer about a browser's ids: none without a session, and the user's after a login."""
     script = lab.folder / "relay-auth.php"
     script.write_text(text if text.startswith("<?php") else f"<?php\n{text}")
     log_in = "<?php session_start(); $_SESSION['user'] = '7'; echo session_id();"
@@ -342,7 +342,7 @@ def auth_script(lab, text):
 
 
 def terminal(lab, text):
-    """The commands for a terminal; listen goes on, until it is ended."""
+    """Run the commands for a terminal. `listen` runs until the test ends it."""
     for line in text.splitlines():
         goes_on = " listen " in line
         line = line.replace("python relay.py listen", "timeout 1 python relay.py listen")
@@ -352,7 +352,7 @@ def terminal(lab, text):
 
 
 def apache_site(lab, text):
-    """Another virtual host: it has PHP."""
+    """Check that another virtual host runs PHP."""
     place = "/etc/apache2/sites-enabled/003-snippet.conf"
     other_site(lab)
     lab.sh(f"cat > {place} <<'END'\n{text}\nEND\napachectl configtest && apachectl graceful")
@@ -364,7 +364,7 @@ def apache_site(lab, text):
 
 
 def nginx_site(lab, text):
-    """Another server of nginx's: it has PHP."""
+    """Check that another server of nginx runs PHP."""
     lab.need_nginx()
     other_site(lab)
     version = php_version(lab)
@@ -380,13 +380,13 @@ def other_site(lab):
 
 
 def composer(lab, text):
-    """It names the package as it is; test_relay_php.py has Composer's own rules."""
+    """Check the name of the package; test_relay_php.py checks Composer's own rules."""
     package = json.loads((ROOT / "php" / "composer.json").read_text())
     assert list(json.loads(text)["require"]) == [package["name"]] and "version" in package
 
 
 def drop_in(lab, text):
-    """Lines for relay.socket: systemd reads them."""
+    """Check that systemd reads these lines for relay.socket."""
     folder = "/etc/systemd/system/relay.socket.d"
     lab.sh(f"mkdir -p {folder}; cp deploy/relay.s* {folder}/..; cat > {folder}/override.conf <<'END'\n{text}\nEND")
     said = lab.sh(f"systemd-analyze verify {folder}/../relay.socket 2>&1 || true")
@@ -394,7 +394,7 @@ def drop_in(lab, text):
 
 
 def units(lab, text):
-    """Units are copied to where they belong, and systemd can read them; test_systemd.py runs the relay under them."""
+    """Check that units are copied to the right folder, and that systemd reads them; test_systemd.py runs them."""
     lines = [line for line in text.splitlines() if line.startswith("cp ")]
     lab.sh("mkdir -p /etc/systemd/system; " + "; ".join(lines))
     assert lab.sh("ls /etc/systemd/system | grep -c '^relay'").strip() in "12"
@@ -413,7 +413,7 @@ def php_syntax(lab, text):
 
 
 def python_app(lab, text):
-    """A program that extends the relay: its route and its handler are there."""
+    """Check the route and the handler of a program that extends the relay."""
     (lab.folder / "shop.py").write_text(text)
     environ = "PYTHONPATH=/opt/relay RELAY_PORT=8091 RELAY_BROKER=memory:"
     app = lab.machine.start(f"cd {lab.folder}; {environ} exec python shop.py")
@@ -422,7 +422,7 @@ def python_app(lab, text):
 
 
 def python_for_programs(lab, text):
-    """A program with a route for programs: this machine gets its answer, and a visitor through a proxy does not."""
+    """Check that this machine may use a route for programs, and a visitor through a proxy may not."""
     serve = "\nfrom relay import socketio\nsocketio.run(app)\n"
     (lab.folder / "stock.py").write_text(text + serve)
     environ = "PYTHONPATH=/opt/relay RELAY_PORT=8092 RELAY_BROKER=memory:"
@@ -434,7 +434,7 @@ def python_for_programs(lab, text):
 
 
 def python_broker(lab, text):
-    """A copy of relay.py with a broker of its own: it prints a push."""
+    """Check that a copy of relay.py with another broker prints a push."""
     line = "relay = Core(settings)\n"
     program = (ROOT / "relay.py").read_text()
     assert line in program and line.strip() in text.splitlines()[0]
@@ -447,14 +447,14 @@ def python_broker(lab, text):
 
 
 def python_store(lab, text):
-    """A program that uses the store alone: it prints what is delivered, the position, and the history."""
+    """Check that a program with only the store prints a delivery, the position and the history."""
     (lab.folder / "store.py").write_text(text)
     printed = lab.sh(f"cd {lab.folder}; rm -f relay.db*; PYTHONPATH=/opt/relay python store.py")
     assert printed.startswith("{'text': 'hello'}\n") and ":1 [Publication" in printed, printed
 
 
 def python_route(lab, text):
-    """A route of that program."""
+    """Check a route of that program."""
     imports = "from flask import Blueprint, abort, session\nshop = Blueprint('shop', __name__)\n"
     (lab.folder / "route.py").write_text(imports + text)
     lab.sh(f"python {lab.folder}/route.py")

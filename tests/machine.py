@@ -40,7 +40,7 @@ while True:
         time.sleep(0.05)
 '
 """
-# What a container has not, or may not do.
+# Programs that a container does not have, or may not use.
 STUBS = {
     "systemctl": """
 case "$*" in
@@ -54,7 +54,7 @@ case "$*" in
   exec nginx ;;
 esac
 """,
-    # The package exists; nothing is installed, as tests need no network.
+    # The package exists, but nothing is installed, because tests use no network.
     "apt-get": """
 for each; do
   case "$each" in -*|install|update) ;; *) apt-cache policy "$each" | grep -q . || exit 100 ;; esac
@@ -66,7 +66,7 @@ done
 
 
 class Machine:
-    """`run` and `start` run shell commands on it, in the clone of the repository; all of it ends with `close`."""
+    """The machine. `run` and `start` run shell commands on it, in the clone; `close` ends everything."""
 
     def __init__(self, folder, certificate):
         need(shutil.which("unshare") and shutil.which("ip"), "unshare and ip (apt-get install util-linux iproute2)")
@@ -101,7 +101,7 @@ class Machine:
         return ["nsenter", "-t", str(self.pid), "-n", "--", *command]
 
     def run(self, script, expected=0, timeout=120, **environ):
-        """Run a shell script to its end; returns what it printed. A failure fails the test."""
+        """Run a shell script to its end, and return its output. If the script fails, the test fails."""
         command = self.inside("sh", "-ec", f"cd /opt/relay\n{script}")
         ran = subprocess.run(
             command,
@@ -116,7 +116,7 @@ class Machine:
         return ran.stdout
 
     def start(self, script, **environ):
-        """Start a shell script there that goes on."""
+        """Start a shell script that keeps running."""
         log = (self.folder / f"log{time.monotonic_ns()}").open("w+")
         command = self.inside("sh", "-ec", f"cd {self.folder}\n{script}")
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**self.environ, **environ})
@@ -133,7 +133,7 @@ class Machine:
         return process
 
     def get(self, url, *options):
-        """Return what curl gets, with the status on a line before it."""
+        """Return the response that curl gets, with the status on a line before it."""
         curl = shlex.join(["curl", "-sk", "-m", f"{DEADLINE:g}", "-w", "\\n%{http_code}", *options, url])
         return self.run(f"{curl} || true").rpartition("\n")[::-2]
 
@@ -142,9 +142,9 @@ class Machine:
         return json.loads(self.run(f"curl -s {fields} http://127.0.0.1:8080/push"))
 
     def close(self):
-        self.process.kill()  # and with it, all that runs there
+        self.process.kill()  # this ends everything that runs there
         self.process.wait(DEADLINE)
         self.process.stdout.close()
-        for process in self._started:  # nsenter is not in it, and may be stopped like the program that it started
+        for process in self._started:  # nsenter is outside, and may be stopped like the program that it started
             process.kill()
             process.wait(DEADLINE)

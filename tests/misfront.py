@@ -16,7 +16,7 @@ class Request:
         self.body = body
         self.to = port
         self.forwards = True
-        self.edit = None  # of the answer's bytes
+        self.edit = None  # a function that changes the bytes of the answer
         self.upgrades = "upgrade" in (name.lower() for name, _ in self.headers)
         self.is_socket = "/socket.io/" in self.target
 

@@ -1,8 +1,9 @@
-"""The mistakes that people make with a relay, again and again, and what its log has about them.
+"""Mistakes that people make with a relay, again and again, and the lines about them in its log.
 
     .venv/bin/python tests/mistakes.py [--seconds 600] [--minute 60] [--every 2]
 
-The log must name each cause, with what to do, and no cause more than once a minute. Prints the lines and their counts.
+The log must contain each cause with what to do, and no cause more than once a minute. Prints the lines and their
+counts.
 """
 
 import argparse
@@ -238,7 +239,7 @@ def check(lines, minute, names):
 
 
 def run(relay, seconds, minute, every, names=tuple(LINES)):
-    """Make all mistakes for this many seconds, and return what check() does."""
+    """Make all mistakes for `seconds`, and return the result of check()."""
     mistakes, end, rounds = Mistakes(relay), time.monotonic() + seconds, 0
     while time.monotonic() < end or rounds < 3:
         rounds += 1

@@ -1,4 +1,4 @@
-"""A network between the relay and its clients that tests take away and give back."""
+"""A network between the relay and its clients that tests switch off and on."""
 
 import contextlib
 import socket
@@ -10,14 +10,14 @@ class Network:
     """A TCP proxy that can go dead: nothing passes, nothing is closed, and new connections get no answer.
 
     If `resume` is true, the connections from before go on when the network comes back, with the bytes that were under
-    way, as TCP does after a short drop. If not, they stay dead, as behind a router that has forgotten them.
+    way, as TCP does after a short failure. If not, they stay dead, as behind a router that has forgotten them.
     """
 
     def __init__(self, port):
         self._port = port
         self._dead = threading.Event()
         self._lock = threading.Lock()
-        self._epoch = 0  # how often connections were forgotten
+        self._epoch = 0  # the number of times that connections were forgotten
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -39,7 +39,7 @@ class Network:
                 while self._dead.is_set():
                     time.sleep(0.01)
                 if epoch != self._epoch:
-                    return  # forgotten: neither end ever learns of it
+                    return  # forgotten: neither end is ever informed
                 sink.sendall(data)
             while self._dead.is_set():
                 time.sleep(0.01)

@@ -1,6 +1,6 @@
 """A relay and its clients in a network namespace with addresses of its own: unshare -n python one_address.py FOLDER.
 
-Prints one JSON object: what clients of one address, 192.0.2.1, were answered beyond the limits, and what others were.
+Prints one JSON object: the answers to clients of one address, 192.0.2.1, beyond the limits, and the answers to others.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ def sh(command):
 
 
 def get(port, source, path, host=HOST):
-    """The status, Retry-After and body of one request from this address."""
+    """Return the status, Retry-After and body of one request from this address."""
     connection = http.client.HTTPConnection(host, port, timeout=20, source_address=(source, 0))
     with contextlib.closing(connection):
         connection.request("GET", path)
@@ -34,14 +34,14 @@ def get(port, source, path, host=HOST):
 
 
 def websocket(port, source):
-    """A WebSocket that has shaken hands, and the status of its answer."""
+    """Return a WebSocket after its handshake, and the status of the answer."""
     sock = socket.create_connection((HOST, port), 20, (source, 0))
     sock.sendall(UPGRADE)
     return sock, int(sock.recv(65536).split(b" ")[1])
 
 
 def sessions(port):
-    """Clients of one address until there are too many, one of another, and one more when one has gone."""
+    """Connect clients of one address until there are too many, one of another, and one more after one has left."""
     clients = [websocket(port, FLOODER) for _ in range(MOST)]
     seen = {"let_in": [status for _, status in clients]}
     seen["polling"] = get(port, FLOODER, POLLING)
@@ -58,10 +58,10 @@ def sessions(port):
 
 
 def connections(port):
-    """Connections of one address that ask for nothing until there are too many, and what the others get then."""
+    """Open idle connections of one address until there are too many, and return the answers to the others."""
     flood = [socket.create_connection((HOST, port), 20, (OTHER, 0)) for _ in range(2 * MOST - 1)]
     taken, beyond = len(flood), set()
-    for _ in range(50):  # more than may linger
+    for _ in range(50):  # more than the limit on lingering connections
         flood.append(socket.create_connection((HOST, port), 20, (OTHER, 0)))
         with contextlib.suppress(ConnectionError):
             flood[-1].sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A page with relay.js in Chromium, and what serves it."""
+"""A page with relay.js in Chromium, and the server of that page."""
 
 import http.server
 import json
@@ -10,7 +10,7 @@ from conftest import DEADLINE, wait_for
 
 HANDSHAKE = '0{"sid":"e","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":100000}'
 
-# What the tests look at afterwards: `relay`, and all that it said, in order.
+# The tests read these afterwards: `relay`, and its events in order.
 LISTEN = """
 var seen = [], keep = (what) => (...args) => seen.push([what, ...args]);
 function listen(relay) {
@@ -34,7 +34,7 @@ class Page:
         return self
 
     def run(self, javascript):
-        """The value of an expression, or of a function called; a promise that does not settle fails the test."""
+        """Return the value of an expression or a function call. A promise that does not settle fails the test."""
         late = f"new Promise((_, reject) => setTimeout(() => reject(new Error('no answer')), {1000 * DEADLINE:g}))"
         value = f"(async () => {{ const it = ({javascript}); return typeof it === 'function' ? it() : it; }})()"
         return self.page.evaluate(f"() => Promise.race([{value}, {late}])")
@@ -51,7 +51,7 @@ class Page:
             raise AssertionError(f"{javascript}; seen: {self.run('seen')!r:.1000}") from error
 
     def hears(self, what, argument=None):
-        """Wait until it has seen this, with this first argument if one is given."""
+        """Wait until the page has received this event, with this first argument if one is given."""
         is_it = f"what === '{what}'" + (f" && argument === '{argument}'" if argument else "")
         self.until(f"seen.some(([what, argument]) => {is_it})")
 
@@ -59,7 +59,7 @@ class Page:
         return [rest for kind, *rest in self.run("seen") if kind == what]
 
     def pushed(self, count):
-        """The data of the pushes, once there are this many."""
+        """Wait for `count` pushes, and return their data."""
         self.until(f"seen.filter(([what]) => what === 'push').length >= {count}")
         return [data for data, *_ in self.seen("push")]
 
@@ -89,15 +89,15 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 
 class Fake:
-    """A server in the test, which sends what a relay seldom does. `send` is to the last socket."""
+    """A server inside the test, which sends messages that a relay seldom sends. `send` uses the last socket."""
 
     def __init__(self, page):
         self.page = page
         self.sockets = []
         self.got = []
         self.answer = '40{"sid":"s"}'
-        self.replay = []  # positions of what comes before that answer
-        self.positions = None  # a dict: each register is answered with these, and whether they are recovered
+        self.replay = []  # positions of the publications before that answer
+        self.positions = None  # a dict: the positions in the answer to each register, and whether they are recovered
 
     def accept(self, ws):
         self.sockets.append(ws)
@@ -114,7 +114,7 @@ class Fake:
             self.respond(register[1], self.positions)
 
     def respond(self, number, positions=None, error=None):
-        """Answer a packet, by its number: with {id: (position, whether it is recovered)}, or a refusal."""
+        """Answer a packet by its number, with {id: (position, whether it is recovered)} or a refusal."""
         ids = {
             each: {"position": position, "recovered": recovered, "replayed": 0}
             for each, (position, recovered) in (positions or {}).items()
@@ -132,7 +132,7 @@ class Fake:
         self.event("push", {"data": position, "id": position, "destination": destination})
 
     def sent(self, event):
-        """What the page emitted under this name, as it came."""
+        """Return the messages that the page emitted under this name, in order."""
         packets = (re.fullmatch(r"42\d*(\[.*)", message) for message in self.got if isinstance(message, str))
         return [args[1] for args in (json.loads(packet[1]) for packet in packets if packet) if args[0] == event]
 
@@ -141,7 +141,7 @@ class Fake:
         return self.sent(event)
 
     def reconnect(self, positions):
-        """End the connection, and answer the registrations of the next one so."""
+        """End the connection, and answer the registrations of the next one with these."""
         self.positions = positions
         count = len(self.sockets)
         self.send("41")
@@ -152,7 +152,7 @@ class Fake:
 
 
 def say(page, text):
-    """Write something in the chat of php/example."""
+    """Write a message in the chat of php/example."""
     page.fill("#text", text)
     page.press("#text", "Enter")
 

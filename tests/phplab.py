@@ -1,4 +1,4 @@
-"""PHP for the tests: scripts that use php/Relay.php, a web server of PHP's own, and things that are no relay."""
+"""PHP for the tests: scripts that use php/Relay.php, PHP's own web server, and servers that are not a relay."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from conftest import DEADLINE, ROOT, clean_environ, free_port, need, wait_for
 
 CLIENT = ROOT / "php" / "Relay.php"
 PROLOGUE = f"<?php error_reporting(E_ALL); ini_set('display_errors', '1'); require '{CLIENT}';\n"
-# Each push with what it cost; what PHP itself has to say would be in the way of reading the JSON.
+# Prints each push with its time. PHP's own messages are off, because they would break the JSON.
 TIMED = """
 function timed(callable $work): array {
     $start = hrtime(true);
@@ -26,7 +26,7 @@ function timed(callable $work): array {
 
 
 class Php:
-    """PHP with a folder for temporary files of its own, so that no breaker outlives its test."""
+    """PHP with its own folder for temporary files, so that no breaker outlives its test."""
 
     def __init__(self, folder):
         need(shutil.which("php"), "PHP (apt-get install php-cli php-curl)")
@@ -36,7 +36,7 @@ class Php:
         self.environ = {**clean_environ(), "TMPDIR": str(self.tmp)}
 
     def run(self, code, *flags, **environ):
-        """Run code that echoes JSON; returns the value. Anything else that PHP says fails the test."""
+        """Run code that echoes JSON, and return the value. Any other output of PHP fails the test."""
         script = self.folder / f"{time.monotonic_ns()}.php"
         script.write_text(PROLOGUE + TIMED + code)
         command = ["php", *flags, str(script)]
@@ -48,7 +48,7 @@ class Php:
             raise AssertionError(f"this is not JSON alone: {ran.stdout}") from None
 
     def push(self, url, options="[]", push="'42', 'hello'", times=1):
-        """Push some times, on one object: a list of {answer, error, ms}."""
+        """Push several times with one object; return a list of {answer, error, ms}."""
         return self.run(f"""
             $relay = new Relay('{url}', {options});
             for ($i = 0; $i < {times}; $i++) {{
@@ -59,7 +59,7 @@ class Php:
 
     @contextlib.contextmanager
     def serve(self, folder, *flags, workers=4, **environ):
-        """PHP's own web server for a folder; gives its URL."""
+        """Start PHP's own web server for a folder, and return its URL."""
         port = free_port()
         environ = {**self.environ, "PHP_CLI_SERVER_WORKERS": str(workers), **environ}
         command = ["php", *flags, "-d", "display_errors=1", "-d", "error_reporting=-1", "-t", str(folder)]
@@ -91,7 +91,7 @@ def get(url):
 
 
 class Stranger(socketserver.ThreadingTCPServer):
-    """A server that does as its test says: `behave(stranger, connection, request)` for each request, all its bytes."""
+    """A server that calls `behave(stranger, connection, request)` with all bytes of each request."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -107,13 +107,13 @@ class Stranger(socketserver.ThreadingTCPServer):
 
     def finish_request(self, connection, address):
         request = read_request(connection)
-        if request:  # not one that only asks whether somebody listens
+        if request:  # not a connection that only tests whether the port is open
             self.requests.append(request)
             with contextlib.suppress(OSError):
                 self.behave(self, connection, request)
 
     def handle_error(self, connection, address):
-        """Clients that go away are what these tests are about."""
+        """Ignore errors of clients that disconnect, which these tests are about."""
 
     def end(self):
         self.closing.set()
@@ -152,7 +152,7 @@ def drip(stranger, connection, request):
 
 
 def says(*replies):
-    """Answers so, one reply a request, and the last one for ever."""
+    """Return a behavior that answers each request with the next reply, and from the last one on always with that."""
 
     def behave(stranger, connection, request):
         connection.sendall(replies[min(len(stranger.requests), len(replies)) - 1])

@@ -1,4 +1,4 @@
-"""The servers that the protocol suites of the Socket.IO project expect, on our engine.
+"""The servers that the protocol suites of the Socket.IO project test, on the relay's engine.
 
 Check out github.com/socketio/engine.io-protocol and github.com/socketio/socket.io-protocol. Start the server that
 belongs to the suite, and run the suite in another terminal:

@@ -1,5 +1,6 @@
-"""Runs alone in a network namespace (test_lamp.py): Apache and nginx before a relay that believes them, and
-visitors with addresses of their own. Prints what each was answered as JSON.
+"""Apache and nginx in front of a relay that trusts them, and visitors with addresses of their own.
+
+test_lamp.py runs this in a network namespace. Prints the answer to each visitor as JSON.
 
     unshare -n python tests/proxied_address.py FOLDER
 """
@@ -27,7 +28,7 @@ ALL = """location /relay/ {
 
 
 def ask(port, source, path, body=None, **headers):
-    """One request from an address, for this machine by its name; returns the status."""
+    """Send a request from an address to this machine's name, and return the status."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=(source, 0))
     with contextlib.closing(connection):
         connection.request(
@@ -41,7 +42,7 @@ def forged(address):
 
 
 def behind(front):
-    """What visitors get, and then what programs on this machine get."""
+    """Return the answers to visitors, and then those to programs on this machine."""
     claims = ("9.9.9.1", "9.9.9.2, 10.0.0.1", "127.0.0.1", OTHER, "nonsense")
     push = "destination=42&data=x"
     return {

@@ -1,7 +1,7 @@
 """Thousands of clients that come back at once, in a process of their own: python returning_crowd.py PORT COUNT EPOCH.
 
-Client n registers `client-n` with since = EPOCH:0. Prints one JSON object when all are answered: how long that took,
-how many were recovered, how many publications came in all, and how many clients got them out of order.
+Client n registers `client-n` with since = EPOCH:0. Prints one JSON object when all have their answer: the seconds that
+it took, and the numbers of recovered clients, of publications, and of clients that received them out of order.
 """
 
 import json
@@ -17,7 +17,7 @@ SEEN = re.compile(rb'"id":"[0-9a-f]+:(\d+)","destination":"client-(\d+)"')
 
 
 class Returning:
-    """One client: connects, shakes hands, and registers all in one go; kept small, for there are thousands."""
+    """A client that sends its handshake and its registration at once. It is small, because there are thousands."""
 
     __slots__ = ("answer", "buffer", "number", "offsets", "socket")
 
@@ -29,7 +29,7 @@ class Returning:
         self.socket.setblocking(False)
 
     def read(self):
-        """Take what came; whether the answer to the registration is there."""
+        """Read, and return whether the answer to the registration has arrived."""
         try:
             data = self.socket.recv(1 << 18)
         except BlockingIOError:

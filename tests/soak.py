@@ -29,7 +29,7 @@ from crowd import PollingMember, Pusher, WebSocketMember
 
 SECRET = "a-secret-that-only-this-soak-knows-and-nobody-else"
 KEY = "a-key-for-the-soak-alone"
-PUSHES = 200  # a second at most, by each of two pushers, which wait for each answer
+PUSHES = 200  # maximum per second of each of two pushers, which wait for each answer
 SETTINGS = {
     "secret": SECRET,
     "push_keys": f"soak:{KEY}",

@@ -1,7 +1,8 @@
 """A storm of connections, in a process of its own: python storm.py PORT COUNT.
 
-As many as it can at a time; every other one shakes hands, the rest say nothing or half a word. Prints one JSON object:
-how many WebSockets were let in, how many were refused with 503 and Retry-After, and how many had no answer at all.
+It opens as many as it can at a time. Every other one sends a handshake, the rest send nothing or half a request.
+Prints one JSON object: the numbers of WebSockets that were let in, that were refused with 503 and Retry-After, and that
+had no answer.
 """
 
 import collections
