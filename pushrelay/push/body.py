@@ -1,4 +1,7 @@
-"""The body of a push, taken apart into fields: a form, a multipart form, JSON, or lines of JSON."""
+"""The body of a push, taken apart into fields: a form, a multipart form, JSON, or lines of JSON.
+
+Text is decoded strictly. A push that is not UTF-8 is refused, and never delivered with question marks in it.
+"""
 
 import re
 from collections.abc import Callable, Collection
@@ -199,7 +202,9 @@ def _json_body(body: bytes, at_root: bool) -> Body:
 def _once_each(text: str, value: Any, names: Collection[str]) -> Any:
     """Return `value`, which was read from this JSON text, with a Refused for each object that repeats one of `names`.
 
-    Nearly all texts have each name of a push once, which is quickly checked. Other texts are parsed again.
+    Nearly all texts have each name of a push once, which is quickly checked by counting. Other texts are parsed again,
+    as are those in which an escaped letter may hide a name. Objects inside the data may repeat a name: browsers use
+    the last one, as the relay does.
     """
     is_plain = True
     if isinstance(value, dict):

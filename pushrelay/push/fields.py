@@ -33,7 +33,7 @@ class Push:
     """A push: the same data for each of its destinations."""
 
     destinations: list[str]
-    several: bool  # the destinations came as a list, so the answer is a list too
+    several: bool  # the destinations came as a list, maybe of one, so the answer is a list too
     event: str
     data: Any
     skip_sid: str | None

@@ -46,8 +46,8 @@ def lane_for(
 class Lane:
     """Publishes and answers the pushes that come with one header. Any thread may call it.
 
-    The answers equal those of Publisher.answer(). The app answers pushes that are refused, and those that wait for an
-    acknowledgement.
+    The answers equal those of Publisher.answer(). The app answers pushes that wait for an acknowledgement, and those
+    that are refused, for example because a key exceeds its rate.
     """
 
     __slots__ = (

@@ -65,7 +65,7 @@ class Publisher:
             items = items_of(pushes, at_root)
             if isinstance(pushes, list):
                 self.log_refused(environ, pushes)
-            caller.charge(len(items))
+            caller.charge(len(items))  # before anything is stored, and after a refusal would have been raised
             if conversation is None:
                 return self._publish_here(pushes, items, at_root, environ)
             return self._publish_soon(pushes, items, at_root, conversation, environ)

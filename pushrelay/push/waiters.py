@@ -1,4 +1,7 @@
-"""Pushes that wait for an acknowledgement. They are answered when it comes, or when their time is up."""
+"""Pushes that wait for an acknowledgement. They are answered when it comes, or when their time is up.
+
+On our own server a waiting push is a parked request and holds no thread.
+"""
 
 import threading
 from collections.abc import Callable
