@@ -8,7 +8,7 @@ class TokenBucket:
     """Allows `rate` events a second in the long run, and up to `burst` of them at once. Any thread may call it.
 
     It keeps one number, the time at which it is full again (the generic cell rate algorithm), and needs no lock for it:
-    CPython switches threads at calls and loops only, and there is none between reading that number and writing it.
+    CPython switches threads only at calls and loops, and `take` has neither between reading that number and writing it.
     Even if a thread did come in between, one of two simultaneous events would go uncounted, and nothing worse.
     """
 
@@ -32,7 +32,7 @@ class TokenBucket:
         if full_at < now:
             full_at = now
         wait = full_at - now + (cost if cost < self._span else self._span) - self._span
-        if wait > 1e-9:  # what adding up fractions of seconds leaves over is no reason to wait
+        if wait > 1e-9:  # rounding errors of added fractions are no reason to wait
             return wait
         self._full_at = full_at + cost
         return 0.0

@@ -99,10 +99,10 @@ class Carrier(Protocol):
         """
 
     def upgrade(self, receiver: WebSocketReceiver, head: bytes) -> object:
-        """Send the answer to the handshake and the first frames, `head`. From here on `receiver` gets what comes."""
+        """Send `head`: the answer to the handshake, and the first frames. `receiver` gets what the client sends."""
 
     def returned(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Return what the WSGI app returns for a request that was parked or upgraded. May raise what stands for it.
+        """Return, or raise, what the WSGI app returns or raises for a request that was parked or upgraded.
 
         A carrier that holds a thread waits here until the answer has come, or the WebSocket has ended.
         """
@@ -138,7 +138,7 @@ class WaitingCarrier:
     # In the server's thread, while it handles the request.
 
     def take(self) -> ClientConnection:
-        """Raise HandshakeError: there is no connection to be had."""
+        """Raise HandshakeError: this carrier has no connection."""
         raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
 
     def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:

@@ -258,15 +258,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
             self.logger.exception("message handler error")
 
     def refuse_event(self, session: Session, packet: str | bytes) -> None:
-        """Do nothing about an event that was not handled. The protocol above tells the client, by its own function."""
+        """Do nothing about an event that was not handled. RoomManager replaces this, and tells the client."""
 
     def close_unregistered(self, session: Session) -> None:
-        """Close a session that did not register in time. The protocol above says why, by its own function."""
+        """Close a session that did not register in time. RoomManager replaces this, and sends the reason before."""
         session.close(reason=REGISTER_TIMEOUT)
 
     def _check_registered(self, session: Session, due: float, now: float) -> None:
         if not session.may_stay:
-            # Later, because closing one may take long, as the app is told.
+            # Later, because the app's disconnect handler may take long.
             self.call_soon(self._close_if_unregistered, session)
 
     def _close_if_unregistered(self, session: Session) -> None:

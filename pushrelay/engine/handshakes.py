@@ -140,7 +140,7 @@ def _never_parked() -> Any:
 
 
 def _upgrade_and_close(carrier: Carrier, link: Link, head: bytes) -> None:
-    """Open a WebSocket only to close it, as the reference server does if there is no use for it."""
+    """Open a WebSocket only to close it, as the reference server does with one that it cannot use."""
     carrier.upgrade(link, head + close_frame(NORMAL))
     link.connection.finish()
 

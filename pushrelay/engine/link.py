@@ -11,13 +11,13 @@ from pushrelay.server.websocket import NORMAL, POLICY_VIOLATION, TOO_BIG, WebSoc
 from .carrier import ClientConnection
 from .session import Session
 
-# Seconds for which a client that was told to close its WebSocket may take to do its part.
+# Seconds for a client to answer a close frame.
 CLOSE_SECONDS = 3.0
 # A client that is being closed has little left to send: if it sends more bytes than this at once, we stop reading.
 PARTING_BYTES = 16384
 # Bytes of a WebSocket that are parsed at a time, unless they belong to one large frame: 700 empty frames, 1 ms of work.
 PIECE_BYTES = 4096
-# Of a link whose packets are all handled: a deque of its own would be a quarter of what an idle client takes.
+# Shared by links whose packets are all handled: a deque for each would be a quarter of an idle client's memory.
 _NO_PACKETS: deque[str | bytes] = deque()
 
 
@@ -39,19 +39,19 @@ class Link:
     def __init__(self, session: Session, limit: int):
         self._session = session
         self._socket = WebSocket(limit)
-        self._begun = 0.0  # monotonic: when the client began the message that is incomplete; 0 if there is none
-        self._timer: Timer | None = None  # looks at that
+        self._begun = 0.0  # monotonic: when the client began an incomplete message; 0 if the last one is complete
+        self._timer: Timer | None = None  # checks that
         self.upgrade_timer: Timer | None = None  # closes the WebSocket if it does not take over in time
-        # What did not fit into one turn.
+        # Input that did not fit into one turn.
         self._packets = _NO_PACKETS  # parsed
-        self._rest = b""  # behind them, not parsed yet
-        self._ended = False  # the client sends no more behind it
+        self._rest = b""  # bytes behind them, not parsed yet
+        self._ended = False  # the client sends no more
         self.connection: ClientConnection
 
     # The receiver, for the owner of the connection.
 
     def received(self, data: bytes) -> None:
-        """Parse and handle what came."""
+        """Parse and handle bytes from the client."""
         if self._session.closed and len(data) > PARTING_BYTES:
             self.connection.set_reading(False)
             return
@@ -61,7 +61,7 @@ class Link:
         self.resume()
 
     def resume(self) -> None:
-        """Handle what came until the turn is over."""
+        """Handle the input until the turn is over."""
         began = 0.0
         while True:
             if self._packets and not self._handle():
@@ -78,7 +78,7 @@ class Link:
             self.connection.finish()
 
     def _answer_frames(self) -> None:
-        """Charge for frames that were no message, and send what answers them, behind the answers to messages."""
+        """Charge for frames without a message, and answer them, behind the answers to messages."""
         socket, session = self._socket, self._session
         if socket.strays:
             strays, socket.strays = socket.strays, 0
@@ -88,7 +88,7 @@ class Link:
             self.connection.write(socket.take_output(), session.outbox_bytes)
 
     def _parse(self) -> None:
-        """Parse a piece of what came."""
+        """Parse a piece of the input."""
         socket, rest = self._socket, self._rest
         size = max(PIECE_BYTES, socket.left)
         if len(rest) > size:
@@ -116,7 +116,7 @@ class Link:
         try:
             while packets and not session.closed and session.connection is not connection:
                 if not session.receive_probe(self, packets.popleft()):
-                    packets.clear()  # the link has no future
+                    packets.clear()  # it can never take over
                     self.close(NORMAL)
             if session.closed:
                 packets.clear()
@@ -140,7 +140,7 @@ class Link:
             if session.connection is self.connection:
                 session.receive(packet)
             elif not session.receive_probe(self, packet):
-                self.close(NORMAL)  # the link has no future
+                self.close(NORMAL)  # it can never take over
         except ValueError:
             session.close(reason=TRANSPORT_ERROR)
 
@@ -174,7 +174,7 @@ class Link:
             self.close(POLICY_VIOLATION)
 
     def ended(self) -> None:
-        """Finish when what came has been handled: the client sends no more."""
+        """Finish once the input is handled: the client sends no more."""
         if self._packets or self._rest:
             self._ended = True
         else:
@@ -188,7 +188,7 @@ class Link:
         """Do nothing: the heartbeat and _check_the_rest have deadlines of their own."""
 
     def lost(self, reason: str) -> None:
-        """Close the session, on a thread that may be blocked, because the app is told."""
+        """Close the session, on a thread that the app's disconnect handler may block."""
         poller = self.connection.poller
         for timer in (self._timer, self.upgrade_timer):
             if timer is not None:

@@ -272,7 +272,7 @@ class Session:
     def receive_some(self, packets: deque[str | bytes], poller: Poller | None = None) -> None:
         """Handle packets until the turn is over or none is left. Raises ValueError.
 
-        An event stays where it is if this thread is the last free one of the poller: its handler might block.
+        An event stays in `packets` if this thread is the last free one of the poller: its handler might block.
         """
         ends_at = time.monotonic() + TURN_SECONDS if len(packets) > 1 else 0.0
         for _ in range(TURN_EVENTS if poller is not None else len(packets)):
@@ -417,7 +417,7 @@ class Session:
     def _say_goodbye(self, poll: Parked | None, abort: bool, reason: str, final: Sequence[EncodedPacket]) -> None:
         """Send the `final` packets, the close packet last, by the way that the client can still be reached."""
         if self.connection is not None:
-            for packet in final[:-1]:  # a WebSocket's close frame says it all
+            for packet in final[:-1]:  # a WebSocket gets a close frame instead of the close packet
                 self.connection.write(packet.frame, self.outbox_bytes)
             self._end_connection(self.connection, reason)
         elif poll is not None:

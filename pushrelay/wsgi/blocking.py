@@ -1,10 +1,11 @@
-"""The carrier for WSGI servers whose sockets cannot be taken (waitress, or TLS): each client holds a thread of them.
+"""The carrier for WSGI servers whose sockets cannot be taken (waitress, or TLS): each client holds one of its threads.
 
-A WebSocket goes through simple-websocket there, as in stock Flask-SocketIO, if the server hands its socket on at all.
-Sending to it may block the sender for as long as its client does not read.
+If the server hands its socket on, a WebSocket goes through simple-websocket, as in Flask-SocketIO itself. Sending to it
+may block the sender for as long as its client does not read.
 """
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from pushrelay.server.websocket import BINARY, CLOSE, NORMAL, TEXT, HandshakeErr
 
 from .hosts import gunicorn_setting, waitress_settings
 
-# Of a server that does not say how many threads it has.
+# Threads of a server that does not show how many it has.
 UNKNOWN_THREADS = 8
 
 
@@ -124,9 +125,12 @@ class BlockingConnection:
         self.abort(TRANSPORT_CLOSE)
 
     def abort(self, reason: str) -> None:
-        """End the connection. Raises nothing: simple-websocket's close() fails if the connection has broken."""
-        with contextlib.suppress(Exception):  # whatever the server's socket raises
-            self._websocket.close()
+        """End the connection, and free the thread that serves it. Raises nothing."""
+        websocket = self._websocket
+        with contextlib.suppress(Exception):  # whatever the server's socket raises, and if it is being closed already
+            websocket.close()
+        with contextlib.suppress(Exception):
+            websocket.sock.shutdown(socket.SHUT_RDWR)  # ends all reading, which would wait for the client's answer
 
     def abort_later(self, seconds: float, reason: str) -> None:
         """End the connection after this many seconds."""

@@ -3,8 +3,8 @@
 gunicorn, uWSGI and Werkzeug give the app the socket, or its number, and later want it back: they read on, answer, shut
 it down and close it. So the server keeps the number and loses what is behind it. The connection is duplicated, and the
 server's own file descriptor gets one end of a socket pair whose other end is closed. A read there finds the end of the
-stream, a write is lost, and closing it closes nothing of ours. For the server, that client has gone; each server has
-its own way to be told.
+stream, a write is lost, and closing it closes nothing of ours. For the server, that client has gone: gunicorn learns
+this from StopIteration, Werkzeug from ConnectionError, uWSGI from a response without anything in it.
 
 Polls that wait are taken too, not only WebSockets. If they held threads, as many polls as there are threads would stop
 all pushes; and a poll that is answered early only makes its client poll again at once.

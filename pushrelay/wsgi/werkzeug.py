@@ -211,7 +211,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         """Do nothing: this engine closes no client that registers nothing."""
 
     def shut(self) -> None:
-        """Do nothing: a client that connects at the last moment is told like the others."""
+        """Do nothing: a client that connects at the last moment gets relay_drain like the others."""
 
     def drain(self, spread: float, seconds: float) -> int:
         """Tell every client to reconnect after a random time of at most `spread` seconds, and close it.

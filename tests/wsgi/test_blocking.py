@@ -73,6 +73,14 @@ def test_closing_a_broken_connection_calls_back_what_waited_for_it(sio, room):
     assert "relay_drain" in client.receive()
 
 
+def test_a_client_that_is_gone_without_a_word_frees_its_thread(sio, room):
+    ((session, client),) = room(1)
+    session.close(abort=True, reason="ping timeout")
+    client.sock.settimeout(DEADLINE)
+    assert client.receive() is None, "the close frame"
+    assert client.sock.recv(100) == b"", "and then the end, though the client has not answered"
+
+
 class Broken:
     """A connection that fails in an unexpected way."""
 
