@@ -1,5 +1,6 @@
 """Registrations with sockets that a test controls: each takes as much as the test allows, and notes everything."""
 
+import contextlib
 import json
 from collections import defaultdict, deque
 
@@ -199,3 +200,10 @@ class Desk:
 
     def close(self):
         self.broker.close()
+
+
+@contextlib.contextmanager
+def desks(url):
+    """Yield a function that opens desks on this store, which close with the context."""
+    with contextlib.ExitStack() as opened:
+        yield lambda **options: opened.enter_context(contextlib.closing(Desk(url, **options)))
