@@ -1,4 +1,4 @@
-"""What tests do with brokers and stores, and with the files of SQLite's."""
+"""Helpers for tests of brokers and stores, and of the files of SQLite's store."""
 
 import contextlib
 import os
@@ -131,7 +131,7 @@ def sound(path, open_at):
 
 
 def left_in(path):
-    """What a journal holds for whoever reads it now, and whether it is whole."""
+    """Return what a journal holds for a reader now, and whether it is whole."""
     left = read(str(path))
     return left.payloads, left.fault is None
 

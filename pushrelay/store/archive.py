@@ -1,4 +1,4 @@
-"""What a store keeps, for readers: positions go in, publications come out."""
+"""The history of all destinations for readers: positions go in, publications come out."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ class Archive:
         return self._store.epoch
 
     def offset_of(self, destination: str, since: str) -> int | None:
-        """Return the offset of `since`, a position or "acked"; None if it is no position of this store."""
+        """Return the offset of `since`, a position or "acked"; None if this store did not give out that position."""
         return self._store.tip(destination).acked if since == "acked" else offset_in(since, self._store.epoch)
 
     def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:

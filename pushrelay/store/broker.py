@@ -1,4 +1,4 @@
-"""What the rest of the relay calls on a broker, whatever it is made of.
+"""The interface of a broker: every method that the rest of the relay calls, however the broker is built.
 
 A broker numbers publications, stores them, hands them out in order, and replays what a client missed. `LocalBroker` is
 one whose order is this process's, over any `Store`. A broker whose order is made elsewhere, and that hands out what
@@ -93,7 +93,7 @@ class Broker(Protocol):
     def ack(self, destination: str, position: str) -> None:
         """Acknowledge everything up to a position. One that is earlier than acknowledged before changes nothing.
 
-        Raises ValueError with a sentence if it is no position of this destination, and StoreError.
+        Raises StoreError, and ValueError with a sentence if the position is not one of this destination.
         """
 
     def acked(self, destination: str) -> str:

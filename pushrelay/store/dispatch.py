@@ -50,7 +50,7 @@ class KeyUse:
 
 
 class Pending:
-    """One publication that is to be stored and handed out. Raises ValueError for data that is not JSON."""
+    """One publication on its way to the store and the sockets. Raises ValueError for data that is not JSON."""
 
     __slots__ = (
         "connections",
@@ -132,7 +132,7 @@ class Pending:
 
 
 class LiveQueue:
-    """What is handed out while a newcomer is still being sent what it missed. The stripe's lock guards it.
+    """Collects what is handed out while a newcomer is still being sent what it missed. The stripe's lock guards it.
 
     It holds at most LIVE_QUEUE_BYTES. Beyond that it is `overflowed` and holds nothing: the newcomer reads the store
     again.
@@ -154,7 +154,7 @@ class LiveQueue:
         return len(self.items)
 
     def add(self, item: Pending) -> None:
-        """Add the item that is handed out next, or drop it and all others if there is no room."""
+        """Add the item that is handed out next. If it does not fit, drop it and all others."""
         self.last = item.position
         if self._sid is not None and item.skip_sid == self._sid and len(self.skipped) < MAX_SKIPPED:
             self.skipped.add(item.offset)
@@ -191,7 +191,7 @@ class LiveQueue:
 
 
 class Stripe:
-    """The destinations that share one lock: what is stored and not yet handed out, and the live queues."""
+    """Destinations that share one lock: their publications that are not handed out yet, and their live queues."""
 
     __slots__ = ("_committing", "_deliver", "live_queues", "lock", "queue")
 

@@ -1,4 +1,4 @@
-"""Where the publications of each destination are between the store and the sockets."""
+"""The way of publications from the store to the sockets: which have been stored, queued, and handed out."""
 
 from .dispatch import Deliver, LiveQueue, Stripe
 from .publication import Delivered, Tip, offset_in
@@ -8,7 +8,7 @@ STRIPES = 64  # locks that the destinations share; far more than there are threa
 
 
 class Dispatcher:
-    """The stripes of all destinations, and where the publications of each destination stand between store and sockets.
+    """The stripes of all destinations, and how far the publications of each have been handed out.
 
     `deliver` is called by one thread at a time for each destination, in the order of the offsets.
     """
@@ -29,8 +29,8 @@ class Dispatcher:
 
         The caller holds the stripe's lock. `tip` is the destination's, if the caller has just read it.
 
-        What is being committed does not count yet, though it may be in the store already: it will come through the
-        queue. The order matters: the store is asked first, so what it does not know yet is committed later.
+        Publications that are being committed do not count yet, though the store may have them already: they will come
+        through the queue. The order matters: the store is asked first, so what it does not know yet is committed later.
         """
         offset = (tip or self._store.tip(destination)).offset
         first = self.committing.get(destination)

@@ -41,7 +41,7 @@ class GroupCommit:
     def run(self, work: Callable[[], T]) -> T:
         """Do work inside a transaction that it shares with others; return what `work()` returned.
 
-        There is no writer thread: the first waiter to find the store free commits for everyone. Raises StoreError.
+        The first waiter to find the store free commits for everyone. Raises StoreError.
         """
         job = Job(work)
         with self._lock:
@@ -60,7 +60,7 @@ class GroupCommit:
         return job.result
 
     def exclusive(self, work: Callable[[], Any]) -> None:
-        """Do work while there is no transaction."""
+        """Do work between two transactions."""
         with self._lock:
             self._sleepers += 1
             self._turn.wait_for(lambda: not self._busy)

@@ -3,8 +3,8 @@
 A commit of SQLite writes every page that it changed, and each destination has pages of its own, so one commit for each
 push would be the largest part of a push's cost (measured: 20,400 pushes a second without a journal, 25,200 with it).
 Pushes are therefore written to this journal, and their changes stay in an open transaction that is committed about once
-a second. What was written to the file belongs to the kernel: it survives this process however that ends, but not a
-power failure.
+a second. Once written, data belongs to the kernel: it survives this process however that ends, but not a power
+failure.
 
 The file is written, not mapped. If the file system has no room, or somebody cut the file short, a write fails; with a
 mapping, the process would end with SIGBUS.
@@ -38,7 +38,7 @@ _END = 0xFFFFFFFF  # in place of a length: this is the end mark
 
 
 class Contents(NamedTuple):
-    """What a journal holds."""
+    """The contents of a journal."""
 
     epoch: str
     token: str
@@ -175,7 +175,7 @@ def _put_in_place(path: str, keep_old: bool) -> None:
 
 
 def read(path: str) -> Contents | None:
-    """Read the journal at `path`; None if there is none. Raises StoreError if it cannot be read."""
+    """Read the journal at `path`; None if the file does not exist. Raises StoreError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             data = file.read(SIZE)

@@ -46,7 +46,7 @@ class LocalBroker:
         self._stripe_of = self._dispatcher.stripe_of
         self._committing = self._dispatcher.committing
         self._placed: list[Pending] = []  # the items of the present transaction, in order
-        self._unavailable: str | None = CLOSED  # why there are no transactions; None if there are
+        self._unavailable: str | None = CLOSED  # why transactions are refused; None while they are not
         self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
 
     @property
@@ -126,7 +126,7 @@ class LocalBroker:
             raise
         except Exception as error:
             log.exception("the store failed")
-            self.trouble = f"the store failed ({error!r}): the log says more"
+            self.trouble = f"the store failed ({error!r}): see the log"
             raise StoreError(self.trouble) from error
         finally:
             if not committed:
@@ -224,7 +224,7 @@ class LocalBroker:
         """Acknowledge everything up to a position. One that is earlier than acknowledged before changes nothing."""
         offset, tip = offset_in(position, self._store.epoch), self._store.tip(destination)
         if offset is None:
-            raise ValueError("this is no position of this relay's store: acknowledge the id that came with the push")
+            raise ValueError("this is not a position of this relay's store: acknowledge the id that came with the push")
         if offset > tip.offset:
             raise ValueError("nothing was pushed at this position yet: acknowledge the id that came with the push")
         if offset > tip.acked:

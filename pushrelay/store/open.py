@@ -62,7 +62,7 @@ def open_broker(
 
 
 def file_of(url: str) -> str | None:
-    """Return the file in which a broker keeps publications; None if there is no such file. Raises ValueError."""
+    """Return the file in which a broker keeps publications; None if it uses none. Raises ValueError."""
     kind, rest = _parse(url)
     return kind.file_of(rest)
 

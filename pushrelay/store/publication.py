@@ -61,7 +61,7 @@ class Delivered(NamedTuple):
 
 
 class KeyRecord(NamedTuple):
-    """What is stored for an idempotency key."""
+    """The use of an idempotency key, as it is stored."""
 
     offset: int  # of the publication that used it first
     connections: int  # its receipt's
@@ -77,7 +77,7 @@ class Recovery(NamedTuple):
 
 
 class History(NamedTuple):
-    """What is kept of a destination."""
+    """The publications that are kept of a destination."""
 
     publications: list[Publication]  # the oldest first
     position: str  # of the last publication there was, kept or not
@@ -110,7 +110,7 @@ def cut(kept: Iterable[Kept], max_bytes: int | None) -> tuple[list[Kept], bool]:
 
 
 class Tip(NamedTuple):
-    """Where a destination stands."""
+    """The state of a destination."""
 
     offset: int  # of its last publication
     trimmed: int  # the highest offset lost to a limit: clients that need it cannot recover

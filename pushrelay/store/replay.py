@@ -170,7 +170,7 @@ class Replay:
             if each.offset > self._horizon:
                 more = False
                 break
-            # What became too old during the replay is sent nevertheless, but not what its publisher wanted gone.
+            # Publications that became too old during the replay are still sent, unless their publisher set the expiry.
             if (each.expires > now or not each.own) and each.offset not in self._live_queue.skipped:
                 publication = self._archive.publication(self.destination, each)
                 if not self._has_sent(publication):
@@ -181,7 +181,7 @@ class Replay:
         return True
 
     def _empty_live_queue(self) -> bool:
-        """Send what the live queue holds. What is added in the meantime waits for the next time: it might not end."""
+        """Send what the live queue holds now. Items that are added in between wait, or this might never end."""
         with self._stripe.lock:
             items = self._live_queue.take()
         if self._offer_items(items):

@@ -12,7 +12,7 @@ from pushrelay.errors import StoreError
 
 READERS = 4  # connections that read at once: further threads wait for microseconds, and each has its own page cache
 
-# Page size, cache and mmap are SQLite's defaults: other values were measured, and are no faster.
+# Page size, cache and mmap are SQLite's defaults: other values were not faster when measured.
 # secure_delete: Debian's build overwrites deleted rows with zeros, which doubles what a trim has to write.
 PRAGMAS = ("journal_mode=WAL", "secure_delete=OFF", "temp_store=MEMORY")
 
@@ -91,7 +91,7 @@ class Damaged(Exception):
     """The file holds something that the relay never writes. The text is half a sentence about it."""
 
 
-# What reading or writing a file can raise, damaged or not. UnicodeError: a message of SQLite's may quote the file.
+# Errors of reading or writing a file, damaged or not. UnicodeError: a message of SQLite's may quote the file.
 ERRORS = (sqlite3.Error, UnicodeError, Damaged)
 
 
@@ -127,7 +127,7 @@ def check_folder(path: str) -> None:
             f"the name of the store has more than {longest} bytes: choose a shorter one in the setting broker"
         )
     if not folder.is_dir():
-        raise StoreError(f"{path}: there is no folder {folder}: create it, or name another file in the setting broker")
+        raise StoreError(f"{path}: there is no folder {folder}: make it, or name another file in the setting broker")
     if pathlib.Path(path).is_dir():
         raise StoreError(f"{path}: this is a folder: choose a file in it in the setting broker")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -138,7 +138,7 @@ def check_folder(path: str) -> None:
 
 
 def create(path: str) -> None:
-    """Create the file if there is none, for its owner alone, whatever the umask is: it holds private messages.
+    """Create the file if it does not exist, for its owner alone, whatever the umask is: it holds private messages.
 
     SQLite gives a database's -wal, -shm and -journal the mode that the database has.
     """

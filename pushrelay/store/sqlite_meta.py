@@ -19,7 +19,7 @@ COMMITTED = "UPDATE meta SET value = ? WHERE name = 'generation'"
 
 
 class Meta(NamedTuple):
-    """What the file says about the relay that worked with it last."""
+    """The rows of the table: how the last relay left the file."""
 
     epoch: str
     boot: str = ""  # of the machine, if a power failure before the store is closed loses something
@@ -43,7 +43,7 @@ def read(connection: sqlite3.Connection) -> Meta:
 def find_loss(meta: Meta, left: Contents | None, journal: str) -> str | None:
     """Return a sentence about what may be lost since the last opening, and why; None if nothing is.
 
-    `left` is what the file `journal` holds; None if there is no such file.
+    `left` is what the file `journal` holds; None if the file does not exist.
     """
     if meta.boot not in ("", this_boot()):
         return "the machine went down while the relay was running, and the last seconds of pushes may be lost"

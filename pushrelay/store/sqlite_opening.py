@@ -105,7 +105,7 @@ class Files:
         """Commit what the journal holds, note that this relay works with the file, and begin a new journal.
 
         All in one transaction, and the new journal takes the place of the old one after it: whenever this process is
-        killed, the next one finds a journal that belongs to what the file says.
+        killed, the next one finds a journal that belongs to the file.
         """
         path, writer = f"{self.path}-recent", self._writer
         connection = writer.connection

@@ -1,6 +1,7 @@
-"""Reading an SQLite store: where destinations stand, and what is kept of them. Any thread does it, and none waits.
+"""Reading an SQLite store: the state of destinations, and their history. Any thread may read, and none waits.
 
-What is accepted and not committed yet is in memory; the rest is read from the file, and checked (sqlite_rows.py).
+Publications that are accepted but not committed yet are in memory. The others are read from the file, and checked
+(sqlite_rows.py).
 """
 
 import contextlib
@@ -68,9 +69,9 @@ class Reader:
     def tip(self, destination: str) -> Tip:
         """Return where a destination stands."""
         writer = self._writer
-        # The floor first: if the destination is created in between, this floor is no higher.
+        # The floor first: if the destination is created in between, its first offset is above this floor.
         floor, cursors = writer.floor, writer.cursors
-        # What is not committed has a cursor: cursors are dropped only all together.
+        # A destination with uncommitted changes has a cursor: cursors are dropped only all together.
         cursor = cursors.get(destination) or writer.lost_cursors.get(destination)
         if cursor is not None:
             return Tip(cursor.offset, cursor.trimmed, cursor.acked)

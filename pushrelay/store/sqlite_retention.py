@@ -1,4 +1,4 @@
-"""What an SQLite store drops, and when: expired and surplus publications, destinations without history, old keys.
+"""Retention of an SQLite store: dropping expired and surplus publications, destinations without history, and old keys.
 
 It works in steps of a millisecond, on behalf of the pushes and once a second. A destination is looked at when it is
 `due`: by then something of it has expired, or it has had no history for as long as it takes to be forgotten.
@@ -35,7 +35,7 @@ class Retention:
     def _look_at_next(self, now: float) -> bool:
         """Look at the destination that is due next, or at the one with the oldest history if there is too much.
 
-        Returns False if there is none.
+        Returns False if no destination needs a look.
         """
         is_crowded = self._is_crowded()
         connection = self._writer.connection
@@ -51,7 +51,7 @@ class Retention:
         if is_crowded and not gone and not self._due_of(cursor.id, now) > due:
             gone = [(offset, False, expires) for offset, _, expires in rows]
             if not gone:
-                quiet = cursor.offset  # it has nothing but its name, and there is no room for that
+                quiet = cursor.offset  # only its name is left, and even that takes too much room
         self._drop(name, cursor, gone, quiet, now)
         return True
 

@@ -21,7 +21,7 @@ _TIMES = struct.Struct("<ddq")
 
 
 class Cursor(NamedTuple):
-    """Where a destination stands: its row, brought up to date by its newest publication."""
+    """The state of a destination: its row, brought up to date by its newest publication."""
 
     id: int
     offset: int
@@ -38,7 +38,7 @@ def whole(value: Any) -> int:
 
 
 def only(row: tuple[Any, ...] | None) -> int:
-    """Return the only number of a row. Raises Damaged if there is no row."""
+    """Return the only number of a row. Raises Damaged if the row is missing."""
     return whole(row[0] if row else None)
 
 
@@ -69,7 +69,7 @@ def cursor_of(row: tuple[Any, ...], newest: tuple[Any, ...] | None) -> Cursor:
 
 
 def find_cursor(connection: sqlite3.Connection, name: str) -> Cursor | None:
-    """Return where a destination stands, by what the file says; None if it is not there. Raises ERRORS."""
+    """Return where a destination stands in the file; None if it is not there. Raises ERRORS."""
     found = connection.execute(_FIND, (name,)).fetchone()
     return None if found is None else cursor_of(found, connection.execute(_NEWEST, (found[0],)).fetchone())
 

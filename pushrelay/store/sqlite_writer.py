@@ -1,4 +1,4 @@
-"""SQLite's open transaction: the connection that writes, and what the store accepted and SQLite was not given yet."""
+"""SQLite's open transaction: the connection that writes, and the rows that SQLite has not been given yet."""
 
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -43,24 +43,24 @@ class Writer:
         self._clock = clock
         self._trim_every = max(TRIM_EVERY, limits.history_size // 4)
 
-        # What the store accepted.
+        # The state of everything that the store accepted.
         self.cursors: dict[str, Cursor] = {}
         self.staged: dict[str, Cursor] = {}  # what the store's present transaction makes of them
         self.all_cursors: dict[str, Cursor] | None = None  # `cursors`, if every destination has one: others are new
         self.reloads = False  # a rollback took all_cursors away: load all cursors again when everything is committed
         self.recent: list[Pending] = []  # items of the open transaction, which no reader finds in the file
         self.uncommitted = 0  # transactions of the store that are in the journal, and not committed to the file
-        self.must_commit = True  # the store's present transaction is to be SQLite's as well
+        self.must_commit = True  # the store's present transaction must be SQLite's as well
 
         # After SQLite's transaction failed, what the journal holds is not in it either, until it is replayed.
         self.is_lost = False
         self.lost_cursors: dict[str, Cursor] = {}  # the cursors before the failure, but for the ids of what was new
 
-        # What SQLite is given later: many rows at once are cheaper.
+        # Rows for later: giving SQLite many at once is cheaper.
         self._rows: list[tuple[Any, ...]] = []
         self._new: list[tuple[Any, ...]] = []  # destinations
 
-        # What the file says.
+        # Read from the file, and kept up to date.
         self.floor = 0  # where new destinations begin
         self._next_id = 1  # of a new destination
         self.generation = 0  # number of the last commit that changed anything
@@ -91,7 +91,7 @@ class Writer:
         return is_change
 
     def rollback(self) -> None:
-        """Go back to what the file says. Raises ERRORS."""
+        """Go back to the last commit of the file. Raises ERRORS."""
         self.reloads = self.reloads or self.all_cursors is not None
         self.all_cursors = None  # a destination that was forgotten is there again
         if self.uncommitted and not self.is_lost:
@@ -101,7 +101,7 @@ class Writer:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what SQLite was not given yet, and read what the file says. Raises ERRORS."""
+        """Forget what SQLite was not given yet, and read the file's state. Raises ERRORS."""
         self._rows, self._new, self.staged = [], [], {}
         if self.is_open:
             meta = sqlite_meta.read(self.connection)

@@ -1,4 +1,4 @@
-"""What a broker needs of the place where it keeps publications: a `Store`, and the limits of its history."""
+"""The interface of a store, which keeps a broker's publications, and the limits of its history."""
 
 import abc
 import dataclasses
@@ -21,7 +21,7 @@ IsRepeat = Callable[[Pending, KeyUse, float], bool]
 
 @dataclasses.dataclass
 class HistoryLimits:
-    """What a store keeps, and for how long. The first three are settings."""
+    """How much a store keeps, and for how long. The first three are settings."""
 
     history_size: int = 100  # publications of each destination
     history_ttl: float = 3600.0  # seconds for which a publication is kept at most
@@ -50,7 +50,7 @@ class Page(NamedTuple):
 
 
 class Store(abc.ABC):
-    """Where publications are kept, in the order of their offsets.
+    """Keeps publications, in the order of their offsets.
 
     `open`, `close`, `tip` and `read` may be called by any thread at any time. The others are called by one thread at a
     time, between the beginning and the end of transact(), and any of them may raise StoreError.

@@ -35,7 +35,7 @@ def test_a_history_is_complete_between_what_was_trimmed_and_the_tip(archive):
     assert [archive.complete([], tip, after) for after in (1, 2, 9, 10)] == [None, [], [], None]
 
 
-def test_what_expired_is_a_loss_unless_its_publisher_wished_so(archive):
+def test_an_expired_publication_is_a_loss_unless_its_publisher_set_the_expiry(archive):
     live, tip = kept(9), Tip(9, 2, 0)
     assert archive.complete([kept(8, expires=50.0, own=True), live], tip, 7) == [live]
     assert archive.complete([kept(8, expires=50.0), live], tip, 7) is None

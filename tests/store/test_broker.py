@@ -1,4 +1,4 @@
-"""What every broker promises: one class of tests that each of them inherits."""
+"""The promises of every broker: one class of tests that each kind inherits."""
 
 import collections
 import functools
@@ -14,7 +14,7 @@ from pushrelay.store.publication import Receipt
 
 
 class Clock:
-    """The seconds since 1970, as the test says."""
+    """The seconds since 1970. A test sets them."""
 
     def __init__(self):
         self.now = 1_700_000_000.0
@@ -75,7 +75,7 @@ def data(publications):
 
 
 class BrokerContract:
-    """The promises. A subclass says which broker they are tried on."""
+    """The promises. A subclass names the broker to try them on."""
 
     url = ""
 
@@ -258,7 +258,7 @@ class BrokerContract:
         assert self.recover(broker, "42", f"{broker.epoch}:2") == ((f"{broker.epoch}:8", False, 0), [])
         assert self.recover(broker, "42", f"{broker.epoch}:3")[0] == (f"{broker.epoch}:8", True, 5)
 
-    def test_what_its_publisher_did_not_want_kept_is_no_loss(self):
+    def test_a_publication_that_its_publisher_did_not_want_kept_is_not_missed(self):
         broker = self.open(history_size=3)
         self.push(broker, "42", "kept")
         self.push(broker, "42", *range(100), ttl=0)
@@ -272,7 +272,7 @@ class BrokerContract:
             assert data(got) == ["kept", "kept too"]
             self.sweep(broker)
 
-    def test_what_became_too_old_is_lost_to_who_needs_it(self):
+    def test_a_publication_that_became_too_old_is_lost_to_a_client_that_needs_it(self):
         broker = self.open(history_ttl=100)
         self.push(broker, "42", "old")
         self.push(broker, "42", "capped", ttl=1000)
@@ -287,7 +287,7 @@ class BrokerContract:
             self.sweep(broker)
             self.clock.now -= 61
 
-    def test_without_history_whoever_missed_something_is_told(self):
+    def test_without_history_a_client_that_missed_something_learns_it(self):
         for options in ({"history_size": 0}, {"history_ttl": 0}):
             self.path = self.path.with_name(f"{next(iter(options))}.db")
             broker = self.open(**options)
@@ -304,7 +304,7 @@ class BrokerContract:
         self.sweep(broker)
         assert data(self.recover(broker, "42", f"{broker.epoch}:0")[1]) == ["before", "after"]
 
-    def test_nothing_is_missing_and_nothing_comes_twice_whatever_is_pushed_meanwhile(self):
+    def test_nothing_is_missing_and_nothing_comes_twice_while_others_push(self):
         broker = self.open(history_size=1000)
         names = [f"user{i}" for i in range(50)]
         for name in names:
@@ -330,7 +330,7 @@ class BrokerContract:
             assert offsets(got) == list(range(2, last + 1))
             assert offset(recovery.position) == recovery.replayed + 1
 
-    def test_what_is_committed_but_not_handed_out_yet_comes_once(self):
+    def test_a_committed_publication_that_is_not_handed_out_yet_comes_once(self):
         broker = self.open()
         self.push(broker, "42", "before")
         committed, go_on, transact = threading.Event(), threading.Event(), broker._store.transact
@@ -350,7 +350,7 @@ class BrokerContract:
         assert [data(got) for _, got in (replayed, live)] == [["before", "x"], ["x"]]
         assert replayed[0].position == live[0].position == f"{broker.epoch}:1"
 
-    def test_what_is_committed_while_a_newcomer_asks_the_store_comes_once(self):
+    def test_a_publication_that_is_committed_while_a_newcomer_asks_the_store_comes_once(self):
         """The store is read before the list of what is being committed: in the other order it would come twice."""
         broker = self.open()
         self.push(broker, "42", "before")
@@ -395,7 +395,7 @@ class BrokerContract:
         for recovery, got in results:
             assert offsets(got) == list(range(offset(recovery.position) + 1, 601))
 
-    def test_who_comes_when_it_is_handed_out_and_not_yet_committed_for_all_misses_nothing(self):
+    def test_a_newcomer_misses_nothing_that_is_handed_out_before_its_transaction_is_over(self):
         broker, results = self.open(), []
 
         class Queue(collections.deque):
@@ -417,7 +417,7 @@ class BrokerContract:
             first = 2 if number % 2 else offset(recovery.position) + 1
             assert offsets(got) == list(range(first, 5))
 
-    def test_replay_is_whole_even_where_more_is_pushed_meanwhile_than_history_keeps(self):
+    def test_a_replay_is_complete_even_if_more_is_pushed_during_it_than_the_history_keeps(self):
         broker = self.open(history_size=3)
         self.push(broker, "42", "a", "b")
         got = []
@@ -455,7 +455,7 @@ class BrokerContract:
             assert broker.acked("42") == second.position
         assert data(self.recover(broker, "42", "acked")[1]) == ["c"]
 
-    def test_who_never_acknowledged_gets_all_if_all_is_there(self):
+    def test_a_client_that_never_acknowledged_gets_everything_if_everything_is_there(self):
         broker = self.open(history_size=2)
         assert self.recover(broker, "42", "acked")[0] == (f"{broker.epoch}:0", True, 0)
         self.push(broker, "42", "a", "b")
@@ -510,7 +510,7 @@ class BrokerContract:
         assert not self.push(broker, "42", "x", key="k")[0].repeated
         assert self.push(broker, "42", "x", key="k")[0] == Receipt(f"{broker.epoch}:2", 0, True)
 
-    def test_eight_threads_with_one_key_push_once_and_are_told_the_same(self):
+    def test_eight_threads_with_one_key_push_once_and_get_the_same_receipt(self):
         broker = self.open()
         self.sockets.join("42", [])
         receipts = []
@@ -520,7 +520,7 @@ class BrokerContract:
         assert sum(not receipt.repeated for receipt in receipts) == 20
         assert {receipt.connections for receipt in receipts} == {1}
 
-    def test_who_repeats_a_key_waits_until_the_first_is_handed_out(self):
+    def test_a_publisher_that_repeats_a_key_waits_until_the_first_push_is_handed_out(self):
         blocked, free, receipts = threading.Event(), threading.Event(), []
 
         def deliver(publication, skip_sid):
@@ -561,7 +561,7 @@ class BrokerContract:
 
     # Bounds.
 
-    def test_history_keeps_so_many_of_each_destination(self):
+    def test_the_history_keeps_a_number_of_publications_of_each_destination(self):
         broker = self.open(history_size=20)
         for i in range(200):
             self.push(broker, "busy", i)
@@ -571,7 +571,7 @@ class BrokerContract:
         assert data(broker.history("batch").publications) == list(range(980, 1000))
         assert data(broker.history("quiet").publications) == ["x"]
 
-    def test_history_keeps_so_many_bytes_in_all_and_the_oldest_go_first(self):
+    def test_the_history_keeps_a_number_of_bytes_and_drops_the_oldest_first(self):
         broker = self.open(history_bytes=2 << 20)
         for i in range(100):
             self.clock.now += 10

@@ -1,4 +1,4 @@
-"""What it costs to keep what was accepted: little, and no more in a large store than in an empty one.
+"""Keeping an accepted push costs little, and no more in a large store than in an empty one.
 
 The same at full size, by hand: FULL_SIZE=1 pytest tests/store/test_cost.py -s
 """

@@ -1,5 +1,7 @@
-"""What the store promises when its files are missing, cut, damaged or older than they were: either nothing is lost, or
-clients that come back learn that something is, and no offset stands for two publications."""
+"""The files of a store that are missing, cut, damaged or older than they were.
+
+Either nothing is lost, or clients that come back learn that something is, and no offset stands for two publications.
+"""
 
 import contextlib
 import errno
@@ -100,7 +102,7 @@ def before_the_damage(path, open_at, durability="process"):
 
 
 @pytest.mark.parametrize("what", DAMAGES)
-def test_what_is_missing_or_damaged_after_a_kill_is_never_taken_for_recovered(path, open_at, caplog, what):
+def test_files_that_are_missing_or_damaged_after_a_kill_are_never_taken_for_recovered(path, open_at, caplog, what):
     path, seen = before_the_damage(path, open_at)
     DAMAGES[what](path)
     broker = open_at(path)
@@ -119,7 +121,7 @@ def test_what_is_missing_or_damaged_after_a_kill_is_never_taken_for_recovered(pa
     assert open_at(path).epoch == broker.epoch
 
 
-def test_what_a_damaged_journal_holds_before_its_damage_is_kept_and_the_file_is_set_aside(path, open_at):
+def test_records_before_the_damage_of_a_journal_are_kept_and_the_file_is_set_aside(path, open_at):
     path, _ = before_the_damage(path, open_at)
     change("-recent", 0.93)(path)
     damaged = path.with_name(f"{path.name}-recent").read_bytes()
@@ -152,7 +154,7 @@ def test_with_durability_power_a_wal_that_is_missing_or_cut_is_noticed_as_well(p
 
 
 def states_of_a_start(path, to):
-    """The store's files as a kill at each step of a start leaves them, as copies at TO0, TO1, ..."""
+    """Return copies of the store's files as a kill at each step of a start leaves them, at TO0, TO1, …"""
     states = []
 
     def note(*_):
@@ -281,7 +283,7 @@ def test_the_journal_of_another_store_is_not_taken_and_not_thrown_away(path, ope
 
 
 def test_a_twin_of_a_store_does_not_take_its_journal(path, open_at, tmp_path):
-    """Both have one epoch, as one is a copy of the other; their offsets stand for different publications since."""
+    """Both have one epoch, because one is a copy of the other. Since then, their offsets stand for different publications."""
     broker = open_at(path)
     push(broker, "common")
     broker.close()
@@ -349,7 +351,7 @@ def test_an_older_copy_that_is_moved_into_place_while_the_relay_works_is_noticed
     assert data(broker)[:9] == ["old", *range(8)], "what was not committed yet is in memory, and goes to the new file"
 
 
-def test_what_fails_with_a_journal_that_was_cut_is_done_again_from_memory(path, open_at):
+def test_a_transaction_that_fails_with_a_cut_journal_is_repeated_from_memory(path, open_at):
     broker = open_at(path)
     broker._store._writer.connection.execute("PRAGMA max_page_count=20")
     push(broker, *range(3))
@@ -380,12 +382,12 @@ def test_a_push_that_the_journal_does_not_take_is_refused_and_leaves_no_trace(pa
 
 
 def set_clock(broker, clock):
-    """Let a broker's clock be another one from now on."""
+    """Give a broker another clock."""
     broker._clock = broker._archive.clock = broker._store._writer._clock = clock
 
 
 def use(broker, epoch, stored):
-    """All that a relay does with a store; nothing but StoreError may come of it, and nothing wrong without a word."""
+    """Do everything that a relay does with a store. Only StoreError may come of it, and nothing wrong goes unnoticed."""
     for name, publications in stored.items():
         with contextlib.suppress(StoreError):
             got = []
@@ -410,7 +412,7 @@ def use(broker, epoch, stored):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_changed_byte_is_a_sentence_or_told_as_lost_and_never_a_traceback(path, open_at, caplog, seed):
+def test_a_changed_byte_is_refused_or_reported_as_lost_and_never_a_traceback(path, open_at, caplog, seed):
     epoch, stored = sound(path, open_at)
     content, chance = path.read_bytes(), random.Random(seed)
     used = [at for at in range(len(content)) if content[at] or at % 4096 < 100]
@@ -460,7 +462,7 @@ STRUCTURES = {
 
 
 @pytest.mark.parametrize("what", STRUCTURES)
-def test_a_store_that_no_relay_wrote_so_is_a_sentence_and_never_a_traceback(path, open_at, caplog, what):
+def test_a_store_that_no_relay_wrote_is_refused_with_a_sentence_and_never_a_traceback(path, open_at, caplog, what):
     epoch, stored = sound(path, open_at)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(STRUCTURES[what])

@@ -18,7 +18,7 @@ def placed(destination, offset, data="x", ttl=60.0, **fields):
 
 
 @pytest.mark.parametrize("fields", [("\ud800", 1), ("x", "\ud800"), ("x", {"a": "\ud800"}), ("x", float("nan"))])
-def test_what_is_no_json_or_no_unicode_is_refused_at_once(fields):
+def test_data_that_is_not_json_or_not_unicode_is_refused_at_once(fields):
     with pytest.raises(ValueError):
         Pending(*fields)
     with pytest.raises(ValueError):
@@ -127,7 +127,7 @@ def test_a_live_queue_notes_that_it_dropped_what_no_store_keeps():
     assert live_queue.overflowed and live_queue.dropped_ephemeral
 
 
-def test_what_was_taken_and_not_sent_comes_back_before_what_came_since():
+def test_items_that_were_taken_and_not_sent_come_back_before_later_ones():
     live_queue = LiveQueue()
     live_queue.add(placed("x", 1))
     taken = live_queue.take()

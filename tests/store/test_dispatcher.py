@@ -1,5 +1,8 @@
-"""Where a destination's publications are between the store and the sockets."""
+"""The way of publications from the store to the sockets."""
 
+import pytest
+
+from pushrelay.errors import StoreError
 from pushrelay.store import Draft, open_broker
 from pushrelay.store.dispatch import Pending
 
@@ -16,7 +19,7 @@ def test_a_destination_has_one_stripe():
     assert {dispatcher.stripe_of(f"user{number}") for number in range(5000)} == set(dispatcher.stripes)
 
 
-def test_what_is_being_committed_is_not_reached_yet():
+def test_a_publication_that_is_being_committed_is_not_reached_yet():
     broker, dispatcher = opened()
     broker.publish([Draft("42", n) for n in range(3)])
     assert dispatcher.reached("42") == 3
@@ -24,6 +27,15 @@ def test_what_is_being_committed_is_not_reached_yet():
     assert dispatcher.reached("42") == 1 and dispatcher.reached("other") == 0
     del dispatcher.committing["42"]
     assert dispatcher.reached("42", broker._store.tip("42")) == 3
+
+
+def test_nothing_counts_as_being_committed_after_a_transaction_whether_it_failed_or_not():
+    broker, dispatcher = opened()
+    broker.publish([Draft("42", n) for n in range(3)])
+    assert dispatcher.committing == {}
+    with pytest.raises(StoreError):
+        broker._group_commit.run(lambda: dispatcher.committing.update({"42": 4}) or 1 / 0)
+    assert dispatcher.committing == {} and dispatcher.reached("42") == 3
 
 
 def test_asking_how_far_sockets_are_hands_out_what_is_queued():

@@ -15,7 +15,7 @@ def path(tmp_path):
     return tmp_path / "relay.db"
 
 
-def test_what_waits_for_a_commit_shares_the_next_one(path, open_at):
+def test_pushes_that_wait_for_a_commit_share_the_next_one(path, open_at):
     broker = open_at(path, durability="power")
     commits, first, go_on = [], threading.Event(), threading.Event()
 
@@ -48,7 +48,7 @@ def test_everyone_gets_the_result_of_their_own_work():
     assert [group_commit.run(lambda n=n: n * 2) for n in range(3)] == [0, 2, 4]
 
 
-def test_what_came_while_the_store_was_busy_is_one_transaction_and_fails_for_all():
+def test_jobs_that_came_while_the_store_was_busy_are_one_transaction_and_fail_together():
     batches, busy, go_on, errors = [], threading.Event(), threading.Event(), []
 
     def transact(jobs):

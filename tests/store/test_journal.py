@@ -1,4 +1,4 @@
-"""What was accepted and not committed yet, in a file beside the database."""
+"""The journal: accepted pushes that are not committed yet, in a file beside the database."""
 
 import os
 import resource
@@ -26,7 +26,7 @@ def journal_at(path):
     return journal
 
 
-def test_what_was_put_in_is_there_for_the_next_process(path):
+def test_a_record_is_there_for_the_next_process(path):
     journal = journal_at(path)
     assert read(str(path)) == Contents("epoch", "token", 1, [])
     for payload in (b"a", b"bb" * 5000, b"c"):
@@ -118,7 +118,7 @@ def test_a_journal_that_lost_anything_has_a_fault(path):
     assert left_in(path) == (payloads, True)
 
 
-def test_garbage_is_no_journal(path):
+def test_garbage_is_not_a_journal(path):
     for garbage in (b"", b"x" * 10, os.urandom(SIZE), bytes(SIZE), b"relayJ1\n", b"relayJ3\n" + bytes(SIZE - 8)):
         path.write_bytes(garbage)
         assert left_in(path) == ([], False)
@@ -136,7 +136,7 @@ def test_a_journal_takes_records_up_to_its_last_byte(path):
     assert journal.has_room(SIZE - 64 - 8 - 8) and not journal.has_room(SIZE - 64 - 8 - 7)
 
 
-def test_it_says_when_it_is_full(path):
+def test_it_reports_when_it_is_full(path):
     journal = journal_at(path)
     count = 0
     while journal.has_room(1000):
@@ -165,7 +165,7 @@ def test_a_journal_that_is_cut_while_it_is_in_use_takes_what_comes_and_ends_no_p
     assert left_in(path) == ([], True)
 
 
-def test_what_a_full_disk_does_not_take_was_not_put(path):
+def test_a_record_that_a_full_disk_does_not_take_is_not_in_the_journal(path):
     journal = journal_at(path)
     journal.put(b"before")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -201,7 +201,7 @@ def test_a_place_where_it_cannot_be_is_named(tmp_path):
         read(str(tmp_path / "recent"))
 
 
-def test_what_an_older_relay_left_when_it_was_killed_is_read(path):
+def test_the_journal_that_a_killed_older_relay_left_is_read(path):
     seed, records = zlib.crc32((7).to_bytes(8, "little")), b""
     for payload in (b"a", b"bb" * 500):
         records += struct.pack("<II", len(payload), zlib.crc32(payload, seed)) + payload

@@ -19,7 +19,7 @@ class Store:
         return self.known.get(key.rpartition(":")[2])
 
 
-def test_a_key_that_nobody_used_is_no_repeat_and_is_asked_for_once():
+def test_a_key_that_nobody_used_is_new_and_is_looked_up_once():
     store = Store()
     keys, item = Keys(store), Pending("a", 1, key="k")
     assert not keys.is_repeat(item, item.use, 0.0) and not keys.is_repeat(item, item.use, 0.0)

@@ -26,7 +26,7 @@ def ask(relay, destination, **fields):
 
 
 def ask_all(relay, destination, **fields):
-    """Follow `more` to the end, as docs/http-api.md says; returns the answers."""
+    """Follow `more` to the end, as docs/http-api.md describes; return the answers."""
     answers = [ask(relay, destination, **fields)[1]]
     while answers[-1]["more"]:
         fields["since"] = answers[-1]["publications"][-1]["id"]
@@ -61,7 +61,7 @@ def test_a_history_is_given_in_parts_that_join_without_a_gap(relay):
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "", "1_0", "%D9%A3", "1e2", "nan", "1000000", "9" * 400, "%201"])
-def test_a_limit_that_is_no_plain_number_is_refused(relay, limit):
+def test_a_limit_that_is_not_a_plain_number_is_refused(relay, limit):
     status, answer = ask(relay, "parts", limit=limit)
     assert (status, answer["error"]) == (400, "invalid_limit")
 
@@ -76,7 +76,7 @@ def test_an_answer_is_bounded_in_bytes_and_continued(start_relay):
     assert [each["data"] for answer in answers for each in answer["publications"]] == data
 
 
-def test_what_is_listed_is_what_was_pushed(relay):
+def test_a_listing_has_what_was_pushed(relay):
     for data in ("x", "", 1, 1.5, -0.0, 1e308, None, True, [], {}, {"ü": ["水", {"a": '\x01"\\'}]}):
         relay.push_json(destination="values", data=data, event="näme")
     got = ask(relay, "values")[1]["publications"]
@@ -113,7 +113,7 @@ def test_slow_readers_of_a_long_history_cost_little_memory_each_and_give_it_back
     assert rss(relay) - before < readers << 20, "and it does not grow by asking again"
 
 
-def test_what_is_dropped_while_it_is_read_ends_the_answer_with_more(broker, monkeypatch):
+def test_publications_that_are_dropped_while_they_are_read_end_the_answer_with_more(broker, monkeypatch):
     monkeypatch.setattr(module, "PAGE_BYTES", 10)
     broker = broker(history_size=10)
     for number in range(10):
@@ -129,7 +129,7 @@ def test_what_is_dropped_while_it_is_read_ends_the_answer_with_more(broker, monk
     assert listing.more and not broker.history("42", got[-1].position).recovered
 
 
-def test_what_is_pushed_while_it_is_read_is_not_in_it_and_is_no_gap(broker, monkeypatch):
+def test_pushes_that_come_while_a_listing_is_read_are_not_in_it_and_leave_no_gap(broker, monkeypatch):
     monkeypatch.setattr(module, "PAGE_BYTES", 10)
     broker = broker()
     for number in range(10):

@@ -17,7 +17,7 @@ def path(tmp_path):
     return tmp_path / "relay.db"
 
 
-def test_requests_wait_for_a_relay_that_is_about_to_let_go_of_the_store(path, open_at, caplog):
+def test_requests_wait_for_a_relay_that_is_about_to_close_the_store(path, open_at, caplog):
     """As at a reload in gunicorn: the new process starts before the old one has closed the store."""
     before = open_at(path)
     position = push(before, "x")[0].position
@@ -37,7 +37,7 @@ def test_requests_wait_for_a_relay_that_is_about_to_let_go_of_the_store(path, op
         maintenance.close()
 
 
-def test_requests_do_not_wait_for_ever_for_a_relay_that_keeps_the_store(path, open_at):
+def test_requests_stop_waiting_for_a_relay_that_keeps_the_store(path, open_at):
     open_at(path)
     broker = open_broker(f"sqlite:{path}", lambda publication, skip_sid: 0)
     broker._store._files.busy_seconds = 0.1

@@ -15,7 +15,7 @@ def test_a_position_is_read_as_it_was_written():
 @pytest.mark.parametrize(
     "position", ["", ":", "12", "e", "e:", "x:12", "e:+1", "e: 1", "e:1_0", "e:²", "e:" + "9" * 19]
 )
-def test_what_is_no_position_of_an_epoch_has_no_offset(position):
+def test_a_text_that_is_not_a_position_of_the_epoch_has_no_offset(position):
     assert offset_in(position, "e") is None
 
 

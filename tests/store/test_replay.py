@@ -44,7 +44,7 @@ def test_a_newcomer_without_room_is_asked_again_and_gets_everything_once(broker)
     assert broker._stripe_of("42").live_queues == {}
 
 
-def test_what_is_not_meant_for_the_newcomer_is_left_out(broker):
+def test_publications_that_are_not_meant_for_the_newcomer_are_left_out(broker):
     newcomer = Newcomer(broker, 4, room=0, sid="me")
     assert not newcomer.replay.go_on()
     broker.publish([Draft("42", "its own", skip_sid="me"), Draft("42", "for it")])

@@ -1,4 +1,4 @@
-"""What SQLite's broker promises beyond the contract: it outlives crashes, and says so when it cannot store."""
+"""The promises of SQLite's store beyond the contract: it survives crashes, and refuses what it cannot store."""
 
 import contextlib
 import os
@@ -46,10 +46,10 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-# What was accepted.
+# Crashes and power failures.
 
 
-def test_what_was_accepted_survives_kill_9(path, open_at):
+def test_accepted_pushes_survive_kill_9(path, open_at):
     everything = set()
     for _ in range(5):
         with publisher(path) as (process, log):
@@ -93,7 +93,7 @@ def cut(tmp_path):
         subprocess.run(["umount", "-l", str(each)], capture_output=True)
 
 
-def test_with_durability_power_what_was_accepted_survives_a_power_failure(cut, open_at, tmp_path):
+def test_with_durability_power_accepted_pushes_survive_a_power_failure(cut, open_at, tmp_path):
     folder, cut = cut
     log = tmp_path / "accepted"
     with publisher(folder / "relay.db", "power") as (_, written):
@@ -107,7 +107,7 @@ def test_with_durability_power_what_was_accepted_survives_a_power_failure(cut, o
 
 
 def end_of_the_machine(path, copy):
-    """What is there when the machine comes up again: the files as they are, written by a relay of another boot."""
+    """Leave the files as they are when the machine comes up again: written by a relay of another boot."""
     for suffix in ("", "-wal", "-recent"):
         if os.path.exists(f"{path}{suffix}"):
             shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
@@ -146,7 +146,7 @@ def test_positions_stay_where_nothing_can_have_been_lost(path, open_at, tmp_path
     assert open_at(copy).position("42") == position
 
 
-# What is wrong at the start.
+# The start.
 
 
 def test_a_history_that_could_hold_nothing_is_refused():
@@ -154,7 +154,7 @@ def test_a_history_that_could_hold_nothing_is_refused():
         open_broker("sqlite:relay.db", lambda publication, skip_sid: 0, history_bytes=1000)
 
 
-# What goes wrong while it runs, and goes by.
+# Trouble that passes.
 
 
 def test_on_a_full_disk_nothing_is_accepted_that_is_not_stored(disk, open_at):

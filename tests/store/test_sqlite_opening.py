@@ -64,7 +64,7 @@ def test_a_start_that_fails_leaves_the_journal_for_the_next_one(tmp_path, open_a
     assert again.position("ephemeral") == f"{broker.epoch}:1"
 
 
-def test_what_was_accepted_is_there_when_the_file_is_opened_anew_before_a_commit(tmp_path, open_at):
+def test_accepted_pushes_are_there_when_the_file_is_opened_again_before_a_commit(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "committed")])
     broker.flush()
@@ -78,7 +78,7 @@ def test_what_was_accepted_is_there_when_the_file_is_opened_anew_before_a_commit
     assert [each.data for each in broker.history("42").publications] == ["committed", "recent", "after"]
 
 
-def test_a_position_is_never_a_lower_one_while_the_file_is_opened_anew(tmp_path, open_at, monkeypatch):
+def test_a_position_never_goes_back_while_the_file_is_opened_again(tmp_path, open_at, monkeypatch):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("41", "x"), Draft("42", "x")])
     broker.flush()

@@ -1,4 +1,4 @@
-"""What is read of an SQLite store is what was stored, or a client learns that something is lost."""
+"""Readers of an SQLite store get what was stored, or learn that something is lost."""
 
 import contextlib
 import sqlite3
@@ -45,7 +45,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("what", ROWS)
-def test_a_publication_that_is_not_what_was_stored_is_left_out_and_told_as_lost(path, open_at, caplog, what):
+def test_a_publication_that_is_not_what_was_stored_is_left_out_and_reported_as_lost(path, open_at, caplog, what):
     epoch, _ = sound(path, open_at)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(
@@ -63,7 +63,7 @@ def test_a_publication_that_is_not_what_was_stored_is_left_out_and_told_as_lost(
     assert caplog.text.count("is damaged") == 1 and not [record for record in caplog.records if record.exc_info]
 
 
-def test_a_publication_that_has_got_to_another_destination_is_not_read_there(path, open_at):
+def test_a_publication_that_was_moved_to_another_destination_is_not_read_there(path, open_at):
     broker = open_at(path)
     push(broker, "for Ann", destination="ann")
     push(broker, "for Ben", destination="ben")
@@ -78,7 +78,7 @@ def test_a_publication_that_has_got_to_another_destination_is_not_read_there(pat
     assert recover(broker, f"{broker.epoch}:0", "ann") == (False, [])
 
 
-def test_damage_far_behind_in_a_long_history_is_told_as_lost(path, open_at):
+def test_damage_deep_in_a_long_history_is_reported_as_lost(path, open_at):
     broker = open_at(path)
     push(broker, *(f"{number} {'x' * 20_000}" for number in range(30)))
     epoch = broker.epoch
@@ -122,7 +122,7 @@ def test_damage_is_logged_once_however_often_the_file_is_opened_again(path, open
     assert caplog.text.count("is damaged") == 1
 
 
-def test_pushes_are_taken_though_who_reads_finds_no_file_descriptor_left(path, open_at, monkeypatch):
+def test_pushes_are_accepted_although_readers_find_no_file_descriptor_left(path, open_at, monkeypatch):
     broker = open_at(path)
     push(broker, "before")
 
@@ -139,7 +139,7 @@ def test_pushes_are_taken_though_who_reads_finds_no_file_descriptor_left(path, o
     assert data(broker) == ["before", "meanwhile"]
 
 
-def test_what_is_not_committed_is_read_by_everybody(tmp_path, open_at):
+def test_pushes_are_read_before_their_commit(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db", history_size=5)
     broker.publish([Draft("42", n) for n in range(3)])
     broker.flush()

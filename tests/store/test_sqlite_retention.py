@@ -23,7 +23,7 @@ def forgetting(open_at, path, now):
     return broker
 
 
-def test_what_is_new_and_not_committed_is_read_while_another_is_forgotten(tmp_path, open_at):
+def test_a_new_destination_is_read_before_its_commit_while_another_is_forgotten(tmp_path, open_at):
     now = [1_000_000.0]
     broker = forgetting(open_at, tmp_path / "relay.db", now)
     broker.publish([Draft("new", "x")])
@@ -39,7 +39,7 @@ def test_what_is_new_and_not_committed_is_read_while_another_is_forgotten(tmp_pa
     assert [([each.data for each in one.publications], one.recovered) for one in seen] == [(["x"], True)] * 2
 
 
-def test_who_was_told_where_a_new_destination_begins_can_rely_on_it_after_a_kill(tmp_path, open_at):
+def test_a_client_can_rely_on_the_first_position_of_a_new_destination_after_a_kill(tmp_path, open_at):
     now = [1_000_000.0]
     broker = forgetting(open_at, tmp_path / "relay.db", now)
     broker.publish([Draft("another", "x")])
@@ -51,7 +51,7 @@ def test_who_was_told_where_a_new_destination_begins_can_rely_on_it_after_a_kill
     assert history.recovered and [each.data for each in history.publications] == list(range(7))
 
 
-def test_what_was_to_be_forgotten_is_there_when_that_fails(tmp_path, open_at):
+def test_a_destination_is_still_there_when_forgetting_it_fails(tmp_path, open_at):
     now = [1_000_000.0]
     broker = open_at(tmp_path / "relay.db", clock=lambda: now[0], history_ttl=10)
     broker.publish([Draft("42", "x")])

@@ -1,4 +1,4 @@
-"""What is read of a file is what the relay wrote, or Damaged."""
+"""Values in a file are what the relay wrote, or Damaged is raised."""
 
 import math
 import sqlite3

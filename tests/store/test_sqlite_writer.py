@@ -1,4 +1,4 @@
-"""What SQLite was not given yet is neither lost nor looked up again."""
+"""Publications that SQLite was not given yet are neither lost nor looked up again."""
 
 import threading
 
@@ -15,7 +15,7 @@ def path(tmp_path):
     return tmp_path / "relay.db"
 
 
-def test_where_a_destination_stands_is_known_without_a_commit_however_many_there_are(tmp_path, open_at, monkeypatch):
+def test_the_state_of_a_destination_is_known_without_a_commit_however_many_there_are(tmp_path, open_at, monkeypatch):
     monkeypatch.setattr(sqlite_writer, "MAX_CURSORS", 10)
     broker = open_at(tmp_path / "relay.db")
     for n in range(50):
@@ -42,7 +42,7 @@ def test_the_offsets_that_are_kept_at_hand_have_a_bound(tmp_path, open_at, monke
     assert {broker.position(str(n)) for n in range(100)} == {f"{broker.epoch}:1"}
 
 
-def test_what_does_not_fit_is_committed_at_once(tmp_path, open_at):
+def test_a_transaction_that_does_not_fit_the_journal_is_committed_at_once(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "small")])
     assert committed(tmp_path / "relay.db") == 0
@@ -89,7 +89,7 @@ def test_after_a_transaction_that_failed_new_destinations_are_soon_stored_withou
     assert broker.position("third") == f"{broker.epoch}:2" and not looks
 
 
-def test_what_was_accepted_and_cannot_be_committed_stays_and_is_committed_later(tmp_path, open_at):
+def test_accepted_pushes_that_cannot_be_committed_stay_and_are_committed_later(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker._store._writer.connection.execute("PRAGMA max_page_count=20")
     broker.publish([Draft("42", n) for n in range(3)] + [Draft("42", "y" * 200_000)])

@@ -1,4 +1,4 @@
-"""What every store promises a broker: one class of tests that each of them inherits."""
+"""The promises of every store: one class of tests that each kind inherits."""
 
 import pytest
 
@@ -123,13 +123,13 @@ class StoreContract:
         assert store.read("x", 5) == ([], (5, 0, 0, False), False)
         assert store.read("never", 0) == ([], (0, 0, 0, False), False)
 
-    def test_a_publication_that_is_not_kept_is_lost_unless_its_publisher_wished_so(self):
+    def test_a_publication_that_is_not_kept_is_lost_unless_its_publisher_asked_for_that(self):
         store = self.open(history_size=0)
         self.append(store, Pending("wished", 1, ttl=0), Pending("lost", 1))
         assert store.read("wished", 0) == ([], (1, 0, 0, False), False)
         assert store.read("lost", 0) == ([], (1, 1, 0, False), False)
 
-    def test_retaining_drops_what_expired_and_says_whether_there_is_more(self):
+    def test_retaining_drops_what_expired_and_returns_whether_there_is_more(self):
         store = self.open(history_ttl=10, retain_seconds=0.0, retain_least=1)
         self.append(store, *(Pending(f"x{n}", n) for n in range(3)))
         assert not self.transact(store, lambda: store.retain(self.clock()))[0]
@@ -190,7 +190,7 @@ class TestSQLiteStore(StoreContract):
         (0, {"history_size": 0}, (0.0, True)),
     ],
 )
-def test_an_expiry_that_its_publisher_asked_for_is_no_loss(ttl, options, lifetime):
+def test_an_expiry_that_its_publisher_asked_for_is_marked_as_its_own(ttl, options, lifetime):
     assert HistoryLimits(**options).lifetime(ttl) == lifetime
 
 

@@ -1,4 +1,4 @@
-"""What was accepted is not lost: kill -9, networks that go away, crowds that come back, and disks that are full.
+"""An accepted push is not lost: kill -9, networks that go away, crowds that come back, and disks that are full.
 
 The same at full size, by hand: FULL_SIZE=1 pytest tests/whole/test_delivery.py -s
 """
@@ -36,14 +36,14 @@ pytestmark = [pytest.mark.usefixtures("many_files"), pytest.mark.paired]
 
 @pytest.fixture(scope="session")
 def server():
-    """The relay's own server: what is promised here is the broker's, and stock Flask-SocketIO has it by the same."""
+    """The relay's own server: these promises are the broker's, which is the same under Werkzeug."""
     return "own"
 
 
 class Publishers:
     """Threads that push without a pause, each to all destinations in turn, and keep what was answered with 200.
 
-    A push that was not answered is not known to be stored or not; the next one is sent then, with no retry.
+    Whether a push without an answer was stored is not known. It is not sent again; the next one is.
     """
 
     def __init__(self, relay, count, pause=0.0):
@@ -95,9 +95,9 @@ def offset(position):
 
 
 def check(who, messages, accepted, started):
-    """That these messages are all of a destination's since `started`, in order, each once, and none of them changed."""
+    """Check that these are all messages of a destination since `started`, in order, each once and unchanged."""
     offsets = [offset(message["id"]) for message in messages]
-    # Stronger than "all that were accepted": the offsets have no gap, so what nobody was answered is there as well.
+    # Stronger than "all that were accepted": the offsets have no gap, so pushes without an answer are there as well.
     assert offsets == list(range(offset(started) + 1, offset(started) + 1 + len(offsets))), who
     got = {message["id"]: message["data"] for message in messages}
     missing = {id_: data for id_, data in accepted.items() if got.get(id_) != data}
@@ -161,7 +161,7 @@ def pages():
 
 
 def all_there(clients, publishers):
-    """Wait until every client has the last that was accepted of its destination, then check them all."""
+    """Wait until every client has the last accepted push of its destination, then check them all."""
     for who, id_, messages, answers in clients:
         accepted = publishers.accepted[id_]
         last = max(map(offset, accepted))
@@ -235,7 +235,7 @@ def test_retries_with_a_key_are_one_push_each_though_the_relay_is_killed(start_r
 
 @pytest.fixture
 def sync_log(tmp_path, monkeypatch):
-    """Where relays started from now on write how long each file was when it was synced; see synced.c."""
+    """The file in which relays note the length of each file that they sync; see synced.c."""
     need(shutil.which("cc"), "a C compiler (apt-get install gcc libc6-dev)")
     library = tmp_path / "synced.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(HERE / "synced.c"), "-ldl"], check=True)
@@ -274,10 +274,8 @@ def test_with_durability_power_nothing_answered_is_lost_with_what_was_not_synced
         assert missing, "the cut takes nothing, so it proves nothing"
 
 
-def test_the_note_that_the_machine_must_not_go_down_is_on_the_disk_before_a_push_is_answered(
-    start_relay, tmp_path, sync_log
-):
-    """What a power cut leaves then has another boot in it, and so begins a new epoch."""
+def test_the_boot_of_the_machine_is_on_the_disk_before_a_push_is_answered(start_relay, tmp_path, sync_log):
+    """The files that a power cut leaves name another boot, and so a new epoch begins."""
     file, cut = tmp_path / "power.db", tmp_path / "cut.db"
     relay = start_relay(broker=f"sqlite:{file}")
     assert relay.push("42", "x")["id"]
@@ -315,8 +313,8 @@ def test_clients_whose_network_was_gone_miss_nothing(start_relay, follow, pages,
         clients = listening(followers, browsers)
         all_there(clients, publishers)
         all_there(listening(untouched), publishers)
-        # What was missed comes before the answer to the registration, so that may still be on its way.
-        wait_for(lambda: all(len(answers) > 1 for *_, answers in clients), "the clients' registrations anew")
+        # Missed pushes come before the answer to the registration, so that may still be on its way.
+        wait_for(lambda: all(len(answers) > 1 for *_, answers in clients), "the clients' next registrations")
         assert all(answer["recovered"] for *_, answers in clients for answer in answers[1:])
         assert all(len(each.answers) == 1 for each in untouched)
         report(f"{publishers.count()} pushes, {len(clients)} clients, p99 {1000 * p99(publishers.seconds):.0f} ms")
@@ -343,7 +341,7 @@ def test_a_crowd_that_comes_back_at_once_is_recovered_while_pushes_go_on(start_r
     assert (said["recovered"], said["wrong"], said["replayed"]) == (count, 0, 20 * count)
     assert publishers.failed == 0
     report(
-        f"{count} clients, 20 behind each: all recovered in {said['seconds']:.2f} s; meanwhile {publishers.count()} "
+        f"{count} clients, 20 behind each: all recovered in {said['seconds']:.2f} s, beside {publishers.count()} "
         f"pushes, median {1000 * sorted(publishers.seconds)[publishers.count() // 2]:.1f} ms, "
         f"p99 {1000 * p99(publishers.seconds):.1f} ms"
     )
@@ -363,7 +361,7 @@ def kept(relay, destination):
 
 
 def refused(relay, destination="trouble", data="x"):
-    """Push; the message of the 503, or None where it was taken."""
+    """Push; return the message of the 503, or None if the push was accepted."""
     status, answer = relay.push_json(destination=destination, data=data)
     assert status in (200, 503), answer
     if status == 200:
@@ -423,7 +421,7 @@ def test_no_push_that_was_answered_is_missing_after_the_disk_was_full(start_rela
             break
     assert said and said["error"] == "store_not_available" and "disk" in said["message"], said
     assert len(accepted) > 20
-    assert wait_for(lambda: ready(relay)[0] == 503, "the health check to tell")
+    assert wait_for(lambda: ready(relay)[0] == 503, "the health check to report it")
     assert "disk" in ready(relay)[1]["reason"]
     assert relay.request("GET", "/health/live")[0] == 200
     make_room(relay)
@@ -440,7 +438,7 @@ def test_no_push_that_was_answered_is_missing_after_the_disk_was_full(start_rela
     assert [each["id"] for each in kept(relay, "full")] == follower.ids()
 
 
-def test_a_store_that_another_program_locks_is_told_and_comes_back_by_itself(start_relay, tmp_path):
+def test_a_store_that_another_program_locks_is_reported_and_comes_back_by_itself(start_relay, tmp_path):
     file = tmp_path / "locked.db"
     relay = start_relay(broker=f"sqlite:{file}")
     first = relay.push("trouble", "before")["id"]
@@ -448,7 +446,7 @@ def test_a_store_that_another_program_locks_is_told_and_comes_back_by_itself(sta
     other.execute("BEGIN IMMEDIATE")
     assert "lock" in refused(relay)
     assert ready(relay)[0] == 503 and "lock" in ready(relay)[1]["reason"]
-    assert len(kept(relay, "trouble")) == 1, "reading goes on meanwhile"
+    assert len(kept(relay, "trouble")) == 1, "reading goes on"
     other.execute("ROLLBACK")
     other.close()
     wait_for(lambda: refused(relay) is None, "the store to be back")
@@ -460,7 +458,7 @@ def test_a_store_that_another_program_locks_is_told_and_comes_back_by_itself(sta
     assert "Traceback" not in relay.log.read_text()
 
 
-def test_a_store_that_cannot_be_read_is_told_and_comes_back_by_itself(start_relay, tmp_path):
+def test_a_store_that_cannot_be_read_is_reported_and_comes_back_by_itself(start_relay, tmp_path):
     file = tmp_path / "away" / "relay.db"
     file.parent.mkdir()
     relay = start_relay(broker=f"sqlite:{file}")
@@ -468,7 +466,7 @@ def test_a_store_that_cannot_be_read_is_told_and_comes_back_by_itself(start_rela
     file.parent.rename(tmp_path / "elsewhere")  # as with a disk that is unmounted: root could read any mode of a file
     message = wait_for(lambda: refused(relay), "the relay to notice")
     assert str(file) in message
-    wait_for(lambda: ready(relay)[0] == 503, "the health check to tell")
+    wait_for(lambda: ready(relay)[0] == 503, "the health check to report it")
     (tmp_path / "elsewhere").rename(file.parent)
     answer = wait_for(
         lambda: (a := relay.push_json(destination="trouble", data="after"))[0] == 200 and a[1], "the store"
@@ -477,7 +475,7 @@ def test_a_store_that_cannot_be_read_is_told_and_comes_back_by_itself(start_rela
     assert set(taken) <= {each["id"] for each in kept(relay, "trouble")}
 
 
-def test_what_a_store_in_trouble_did_not_do_is_said_as_it_is(start_relay, tmp_path):
+def test_every_answer_names_what_was_not_done_while_the_store_is_in_trouble(start_relay, tmp_path):
     file = tmp_path / "away" / "relay.db"
     file.parent.mkdir()
     relay = start_relay(broker=f"sqlite:{file}", socket_push="yes")
@@ -490,7 +488,7 @@ def test_what_a_store_in_trouble_did_not_do_is_said_as_it_is(start_relay, tmp_pa
     def said(event, message):
         events, answer = client.call(event, message)
         assert (events, answer["ok"], answer["error"]) == ([], False, "store_not_available"), answer
-        assert str(file) not in answer["message"], "a path is for the log and for callers on this machine"
+        assert str(file) not in answer["message"], "only the log and callers on this machine get a path"
         return answer["message"]
 
     assert said("register", {"id": ["new", "known", "newer"]}).startswith("nothing was registered; register again")
