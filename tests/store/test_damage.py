@@ -283,7 +283,7 @@ def test_the_journal_of_another_store_is_not_taken_and_not_thrown_away(path, ope
 
 
 def test_a_twin_of_a_store_does_not_take_its_journal(path, open_at, tmp_path):
-    """Both have one epoch, because one is a copy of the other. Since then, their offsets stand for different publications."""
+    """One is a copy of the other, so both have one epoch. Since then, their offsets stand for different publications."""
     broker = open_at(path)
     push(broker, "common")
     broker.close()
@@ -387,7 +387,7 @@ def set_clock(broker, clock):
 
 
 def use(broker, epoch, stored):
-    """Do everything that a relay does with a store. Only StoreError may come of it, and nothing wrong goes unnoticed."""
+    """Do everything that a relay does with a store. Only StoreError may come of it, and no loss goes unnoticed."""
     for name, publications in stored.items():
         with contextlib.suppress(StoreError):
             got = []

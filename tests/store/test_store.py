@@ -92,6 +92,13 @@ class StoreContract:
         assert asked == [(first, first.use, self.clock()), (again, again.use, self.clock())]
         assert [each.text for each in store.read("x", 0).kept] == ["1", "2"]
 
+    def test_a_repeat_leaves_no_trace_where_nothing_is_stored_yet(self):
+        store = self.open()
+        again = Pending("x", 1, key="k")
+        self.append(store, again, Pending("x", 2), is_repeat=lambda item, use, now: item is again)
+        page = store.read("x", 0)
+        assert [(each.offset, each.text) for each in page.kept] == [(1, "2")] and page.tip == (1, 0, 0, False)
+
     def test_a_key_is_found_with_its_connections_until_it_is_too_old(self):
         store = self.open()
         item = Pending("x", 1, key="k")
