@@ -283,7 +283,7 @@ def test_the_journal_of_another_store_is_not_taken_and_not_thrown_away(path, ope
 
 
 def test_a_twin_of_a_store_does_not_take_its_journal(path, open_at, tmp_path):
-    """One is a copy of the other, so both have one epoch. Since then, their offsets stand for different publications."""
+    """One is a copy of the other, so both have one epoch. Their offsets stand for different publications since."""
     broker = open_at(path)
     push(broker, "common")
     broker.close()
