@@ -48,6 +48,11 @@ class Link:
         self._ended = False  # the client sends no more
         self.connection: ClientConnection
 
+    @property
+    def limit(self) -> int:
+        """Bytes that a message of the client may have."""
+        return self._socket.limit
+
     # The receiver, for the owner of the connection.
 
     def received(self, data: bytes) -> None:

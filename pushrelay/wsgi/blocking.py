@@ -15,7 +15,7 @@ from pushrelay.engine.errors import BAD_REQUEST, Rejected
 from pushrelay.engine.link import Link
 from pushrelay.server.connection import TRANSPORT_CLOSE, TRANSPORT_ERROR
 from pushrelay.server.poller import Poller
-from pushrelay.server.websocket import BINARY, CLOSE, NORMAL, TEXT, HandshakeError
+from pushrelay.server.websocket import BINARY, CLOSE, NORMAL, TEXT, TOO_BIG, HandshakeError
 
 from .hosts import gunicorn_setting, waitress_settings
 
@@ -65,8 +65,7 @@ class BlockingCarrier(WaitingCarrier):
         connection = self._taken
         if connection is None or not isinstance(receiver, Link):
             raise RuntimeError("only a session's WebSocket can be opened here, and after take()")
-        connection.receiver = receiver
-        connection.begin_with(head.partition(b"\r\n\r\n")[2])
+        connection.begin(receiver, head.partition(b"\r\n\r\n")[2])
         return connection
 
     def returned(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -138,8 +137,12 @@ class BlockingConnection:
 
     # The thread that the client holds.
 
-    def begin_with(self, frames: bytes) -> None:
-        """Have `serve` send these first. Sending here might block, and the caller holds the session's lock."""
+    def begin(self, link: Link, frames: bytes) -> None:
+        """Have `serve` give messages to `link`, and send these frames first.
+
+        Sending them here might block, and the caller holds the session's lock.
+        """
+        self.receiver = link
         with self._lock:
             if self._first is not None:
                 self._first[:0] = frames
@@ -154,6 +157,10 @@ class BlockingConnection:
         if link is None:
             return
         while (packet := self._receive()) is not None:
+            # simple-websocket has a limit too, but a reader that waits while it is exceeded may miss its end.
+            if len(packet) > link.limit:
+                link.close(TOO_BIG)
+                break
             link.receive_message(packet)
         link.lost(TRANSPORT_CLOSE)
 

@@ -81,6 +81,14 @@ def test_a_client_that_is_gone_without_a_word_frees_its_thread(sio, room):
     assert client.sock.recv(100) == b"", "and then the end, though the client has not answered"
 
 
+def test_a_message_that_is_too_large_closes_its_client_alone(sio, room):
+    ((session, client), (other, _)) = room(2)
+    client.send("42" + "x" * sio.eio.max_http_buffer_size)
+    assert client.frame() == (8, (1009).to_bytes(2, "big"))
+    wait_for(lambda: session.closed, "the end of the client")
+    assert not other.closed
+
+
 class Broken:
     """A connection that fails in an unexpected way."""
 
