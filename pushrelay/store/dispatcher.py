@@ -1,4 +1,9 @@
-"""The way of publications from the store to the sockets: which have been stored, queued, and handed out."""
+"""The way of publications from the store to the sockets: which have been stored, queued, and handed out.
+
+The sockets of a destination have been handed everything up to one offset, however they registered it; only
+Stripe.drain() moves it. What is stored and still queued is beyond that offset, so the end of the store is never the
+answer to a socket.
+"""
 
 from .dispatch import Deliver, LiveQueue, Stripe
 from .publication import Delivered, Tip, offset_in

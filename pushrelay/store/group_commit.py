@@ -1,4 +1,8 @@
-"""Group commit: writers that find the store busy queue up, and the next writer commits the whole queue."""
+"""Group commit: writers that find the store busy queue up, and the next writer commits the whole queue.
+
+The order of the commits is the order of each stripe's queue. A lock that is held from the commit to the delivery would
+be simpler, but then each push to a busy destination would wait for a sync of its own.
+"""
 
 import threading
 from collections.abc import Callable

@@ -4,7 +4,8 @@ A commit of SQLite writes every page that it changed, and each destination has p
 push would be the largest part of a push's cost (measured: 20,400 pushes a second without a journal, 25,200 with it).
 Pushes are therefore written to this journal, and their changes stay in an open transaction that is committed about once
 a second. Once written, data belongs to the kernel: it survives this process however that ends, but not a power
-failure.
+failure. Other programs can lock the database for writing only between two such commits. With durability "power" each
+push is committed and synced, and the journal is only a header, by which the next opening recognizes the database.
 
 The file is written, not mapped. If the file system has no room, or somebody cut the file short, a write fails; with a
 mapping, the process would end with SIGBUS.

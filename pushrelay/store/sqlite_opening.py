@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 2.0  # how long to wait for other programs that lock the file
 IMPATIENT_SECONDS = 0.02  # the same, while one has locked it for longer than that
-WAL_PAGES = 4000  # 16 MiB: the more, the fewer times a page that changes often is copied into the file (measured)
+# 16 MiB: the more, the fewer times a page that changes often is copied into the file. With 4 MiB, a push to a random
+# destination took 44 µs and not 30. A thread for checkpoints copied the same pages more often, and cost 7 µs more.
+WAL_PAGES = 4000
 WAL_BYTES = 48 << 20  # if readers kept SQLite from restarting a WAL of this size, writing waits for them
 CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
 CHECK_SECONDS = 2.0  # that a start spends looking for damage, at most

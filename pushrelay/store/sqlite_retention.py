@@ -1,7 +1,13 @@
 """Retention of an SQLite store: dropping expired and surplus publications, destinations without history, and old keys.
 
 It works in steps of a millisecond, on behalf of the pushes and once a second. A destination is looked at when it is
-`due`: by then something of it has expired, or it has had no history for as long as it takes to be forgotten.
+`due`: by then something of it has expired, or it has had no history for as long as it takes to be forgotten. This time
+is seldom written; an index over all expiries would cost as much again as a push. If all publications together take too
+much room, counted in pages of the file, the destination whose history is the oldest loses some first.
+
+A destination is forgotten after a day without history. The highest offset ever forgotten is kept (`floor`), and new
+destinations count on from there, so no position is used twice. After more than a day away from a forgotten destination,
+a client may get `lost` although nothing was; never the reverse.
 """
 
 from .sqlite_rows import Cursor, seconds, text, whole

@@ -1,4 +1,8 @@
-"""Checks of what is read from an SQLite file: SQLite has no checksums, so damage may look like data."""
+"""Checks of what is read from an SQLite file: SQLite has no checksums, so damage may look like data.
+
+Each publication has a CRC-32 over its destination, offset, times, event and data, which costs 1 µs. Rows of
+destinations have none, because they change in parts; for them there is SQLite's integrity_check at the start.
+"""
 
 import math
 import sqlite3

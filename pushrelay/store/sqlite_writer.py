@@ -19,6 +19,7 @@ GRAIN = 60.0  # seconds that what expired may stay on the disk: retention looks 
 
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM destinations"
 _NEW = "INSERT INTO destinations (id, name, offset, trimmed, acked, due) VALUES (?, ?, ?, ?, ?, ?)"
+# `trimmed` is in each publication's row too, so that a push changes one page of the file and not two.
 _INSERT = (
     "INSERT INTO publications (destination, offset, created, expires, own, trimmed, event, data, sum) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
