@@ -1,9 +1,8 @@
 """The parts of a relay, put together from its settings. Nothing is started: no thread, no open file, no socket."""
 
-import logging
 import select
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pushrelay.access.callers import Access
 from pushrelay.lifecycle import DrainableServer, Draining
@@ -19,7 +18,9 @@ from pushrelay.store.maintenance import Maintenance
 from pushrelay.wsgi.base_path import at_base_path
 from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:  # one of them is imported when it is known which one runs
+    from pushrelay.rooms.manager import RoomManager
+    from pushrelay.wsgi.werkzeug import WerkzeugManager
 
 # Seconds for which the first requests wait for the store if another program imported the relay. When that program
 # reloads, the next process starts before the last one has released the store.
@@ -111,7 +112,7 @@ def is_own(settings: Settings) -> bool:
     return has_epoll and settings.server != "werkzeug"
 
 
-def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> Any:
+def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> "RoomManager | WerkzeugManager":
     """Return the manager of Socket.IO's rooms, a `client_manager` for Flask-SocketIO, and install its engine.
 
     The setting `server` does not apply if another program imported the relay: our engine works on any server.
