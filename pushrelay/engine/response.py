@@ -15,11 +15,13 @@ GZIP = 31  # zlib's wbits for the gzip format
 
 
 def gzipped(body: bytes) -> bytes:
+    """Return the body in the content coding gzip (RFC 1952)."""
     deflate = zlib.compressobj(COMPRESSION_LEVEL, wbits=GZIP)
     return deflate.compress(body) + deflate.flush()
 
 
 def deflated(body: bytes) -> bytes:
+    """Return the body in the content coding deflate (RFC 1950)."""
     return zlib.compress(body, COMPRESSION_LEVEL)
 
 

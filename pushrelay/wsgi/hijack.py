@@ -145,6 +145,7 @@ class HijackedConnection:
         """Drop another request behind this one: the client sends it again on a new connection."""
 
     def ended(self) -> None:
+        """End the connection: the client sends no more, so it waits for no answer."""
         self._held().abort(TRANSPORT_CLOSE)
 
     def proceed(self) -> None:
@@ -157,6 +158,7 @@ class HijackedConnection:
         """There is no deadline: the heartbeat answers the poll in time."""
 
     def lost(self, reason: str) -> None:
+        """Tell the session that the client is gone, unless the poll was answered."""
         on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None:
             on_lost()
