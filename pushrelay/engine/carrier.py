@@ -1,4 +1,4 @@
-"""What carries a client's request: the connection that it came on, under the server that accepted it.
+"""Carriers of clients' requests: the connection of a request, under the server that accepted it.
 
 The classes that are carriers:
 
@@ -31,7 +31,7 @@ class WebSocketReceiver(Receiver, Protocol):
 
 
 class ClientConnection(Protocol):
-    """What a session writes to when its client has a WebSocket. Any thread may call it."""
+    """The connection of a client's WebSocket, as its session and its Link see it. Any thread may call it."""
 
     blocks: bool  # a write may wait until the client has read
     backlog: int  # bytes that wait for the client, beyond what the kernel has taken
@@ -65,7 +65,7 @@ class ClientConnection(Protocol):
 
 
 class Carrier(Protocol):
-    """What the Engine needs of the server that a request came through."""
+    """The server that a request came through, as the Engine sees it."""
 
     @property
     def connection(self) -> Connection | None:

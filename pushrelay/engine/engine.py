@@ -35,10 +35,10 @@ from .packet import OPEN, EncodedPacket, data_of
 from .requests import Requests
 from .session import DRAINING, REGISTER_TIMEOUT, TOO_MANY_EVENTS, Session
 
-# What may wait for one client, in bytes. A page that is slow for some seconds stays within it; one that does not read
+# Bytes that may wait for one client. A page that is slow for some seconds stays within it; one that does not read
 # at all costs no more than this, and gets the rest from history when it is back.
 OUTBOX_BYTES = 1024 * 1024
-# What the log has about a client that was closed because of a setting.
+# Messages for the log about clients that were closed because of a setting.
 _CLOSED_BY_SETTING = {
     SLOW: "was closed because it does not read what it is sent (settings max_outbox and max_outboxes): it comes back",
     REGISTER_TIMEOUT: "was closed because it registered nothing: have the page call register(), or raise the setting "
@@ -154,7 +154,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
 
     @property
     def outboxes(self) -> Outboxes:
-        """What waits for all clients together."""
+        """The memory of all outboxes together."""
         poller = self._poller or self.start(None)
         return poller.outboxes
 

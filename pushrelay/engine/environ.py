@@ -1,4 +1,4 @@
-"""What the Engine reads of a request's query, and what it keeps of a handshake's environ."""
+"""The query of a request, and the part of a handshake's environ that is kept."""
 
 import io
 from functools import lru_cache

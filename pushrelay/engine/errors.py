@@ -20,7 +20,7 @@ GOING_DOWN = (BAD_REQUEST[0], "the relay is going down here: connect again")
 NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open files (ulimit -n)")
 ORIGIN_REFUSED = "origin_not_allowed"
 
-_DOCTOR = ", or run python relay.py doctor"  # a browser shows this on its console, where a developer looks first
+_DOCTOR = ", or run python relay.py doctor"  # a browser shows this on its console: developers look there first
 # Origins that cannot be added as they are: `null` and `*` in the setting would let other websites in.
 _NO_ORIGINS = {
     "null": "a page from a file or in a sandboxed frame has no origin, so open it from a web server",

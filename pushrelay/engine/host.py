@@ -33,7 +33,7 @@ class SessionHost(Protocol[S]):
 
     @property
     def outboxes(self) -> Outboxes:
-        """What waits for all clients together."""
+        """The memory of all outboxes together."""
 
     def new_bucket(self) -> TokenBucket | None:
         """Return a bucket for what one client sends; None if that is not limited."""

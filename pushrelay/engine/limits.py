@@ -8,7 +8,7 @@ from pushrelay.server.quota import NO_ROOM, Quota
 from .carrier import Carrier
 
 ANY_NUMBER = 1 << 30
-# What a client may send at once, in seconds of its rate: beyond this its events are refused.
+# The burst that a client may send at once, in seconds of its rate: beyond this its events are refused.
 BURST_SECONDS = 10.0
 # Refused events and empty frames cost this part of an event. A client that keeps sending at ten times the allowed rate
 # therefore runs up a debt; past FLOOD_SECONDS of its rate it is closed.

@@ -1,4 +1,4 @@
-"""What waits for a client that polls: kept until its next GET, within the limit of its outbox."""
+"""The outbox of a client that polls: packets are kept until its next GET, within a limit."""
 
 from typing import Protocol
 

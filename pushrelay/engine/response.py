@@ -1,4 +1,4 @@
-"""What every answer of the Engine gets before it is sent: compression, and the headers of CORS."""
+"""Compression, and the headers of CORS, for every answer of the Engine."""
 
 import zlib
 from collections.abc import Callable, Sequence

@@ -98,7 +98,7 @@ class Session:
         self.pong_due = 0.0  # monotonic: when the answer to a ping is due; 0 while none is under way
         self.has_more_time = False  # for that ping; see miss_ping
         self.may_stay = False  # it has registered, or the app lets it stay
-        # What it sends.
+        # Its events.
         self._events = engine.new_bucket()
         self._work: TokenBucket | None = None  # work beyond an event's own, once there was some
         self.refused_at = 0.0  # monotonic: when it was last told that its events are refused
@@ -133,7 +133,7 @@ class Session:
 
     @property
     def session(self) -> dict[Any, Any]:
-        """What `get_session` returns. engineio's name for it."""
+        """The app's data about this client. engineio's name for it."""
         if self._state is None:
             self._state = {}
         return self._state
@@ -365,7 +365,7 @@ class Session:
             # The protocol has the client wait for the answer to its POST. Else two threads would handle its events.
             if self.closed or self._buffer is None or self._posting:
                 return False
-            # What waits is sent before any thread that finds `connection` set can send.
+            # The buffer is sent before any thread that finds `connection` set can send.
             for packet in self._take_buffer():
                 link.connection.write(packet.frame, self._engine.outbox_bytes)
             self.connection = link.connection

@@ -42,7 +42,7 @@ except ImportError:
 
 
 class Host(NamedTuple):
-    """What the server offers of the connection of one request."""
+    """The connection of one request, as its server offers it."""
 
     fd: int
     read_ahead: Callable[[], bytes]  # returns what was read beyond the request; called when the socket is taken
@@ -102,7 +102,7 @@ class HijackedConnection:
     def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
         """Leave the request without an answer until `answer` is called; `on_lost()` is if the client leaves first.
 
-        What the client sent behind the request is dropped, and the connection ends with the answer. Raises Rejected.
+        Later data of the client is dropped, and the connection ends with the answer. Raises Rejected.
         """
         connection = self.take()
         self._on_lost = on_lost
@@ -252,7 +252,8 @@ def _in_uwsgi() -> Host | None:
     if any(option.startswith(_WRAPPED) for option in options):
         return None
     websockets = not options & _ROUTERS or "http-websockets" in options
-    # What a client sends before it has the 101 stays with uWSGI, which shows it to nobody. RFC 6455, 4.1 forbids it.
+    # Frames that a client sends before it has the 101 stay with uWSGI, which hands them to nobody. RFC 6455, 4.1
+    # forbids such frames.
     return Host(uwsgi.connection_fd(), bytes, tuple, websockets)
 
 

@@ -1,6 +1,6 @@
-"""What the relay must know of the server that imported it: uWSGI, gunicorn, waitress, or another.
+"""Facts about the server that imported the relay: uWSGI, gunicorn, waitress, or another.
 
-They offer little about themselves, so some of it is read from where they keep it.
+Servers offer little about themselves, so some facts are read from where they keep them.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""What the relay runs on without epoll: Werkzeug's server, and python-socketio's own engine and manager.
+"""The relay without epoll: on Werkzeug's server, and on python-socketio's own engine and manager.
 
 They need a thread for each connection, and four for each WebSocket client.
 """

@@ -1,4 +1,4 @@
-"""What the Engine keeps of a handshake, and reads of a query."""
+"""The environ that is kept of a handshake, and the query of a request."""
 
 from pushrelay.engine import environ
 from pushrelay.server.conversation import KEY

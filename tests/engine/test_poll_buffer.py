@@ -1,4 +1,4 @@
-"""What waits for a client that polls."""
+"""The outbox of a client that polls."""
 
 from pushrelay.engine.packet import EncodedPacket
 from pushrelay.engine.poll_buffer import PollBuffer

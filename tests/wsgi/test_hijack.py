@@ -32,7 +32,7 @@ def pair():
 
 
 class Input:
-    """What the server has read beyond the request."""
+    """The server's buffer of data beyond the request: it is empty."""
 
     def read(self):
         return b""
