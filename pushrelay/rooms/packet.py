@@ -44,6 +44,7 @@ class _JSON:
 
     @staticmethod
     def loads(text: str) -> Any:
+        """Return the decoded JSON. Raises ValueError."""
         return json_text.read(text, _AROUND_DATA)
 
 
@@ -68,6 +69,7 @@ class StrictPacket(packet.Packet):  # type: ignore[misc]  # python-socketio has 
             self.attachment_count = self.decode(encoded_packet)
 
     def decode(self, encoded_packet: Any) -> int:
+        """Read a packet. Return the number of attachments that follow."""
         if not isinstance(encoded_packet, str):
             raise ValueError("no packet announced this attachment")
         attachments: int = super().decode(encoded_packet)
@@ -76,6 +78,7 @@ class StrictPacket(packet.Packet):  # type: ignore[misc]  # python-socketio has 
         return attachments
 
     def add_attachment(self, attachment: Any) -> bool:
+        """Add an attachment. Return whether it is the last."""
         if not isinstance(attachment, bytes):
             raise ValueError("an attachment is binary data")
         try:

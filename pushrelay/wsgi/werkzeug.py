@@ -156,6 +156,15 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         """Return the sids of all clients that are in any of these rooms."""
         return {sid for room in rooms for sid, _ in self.get_participants("/", room)}
 
+    def get_rooms(self, sid: str, namespace: str) -> list[str]:
+        """Return the rooms that a client is in, its own among them.
+
+        Under the lock, because the base class fails if another client enters a new room at the same time.
+        """
+        with self._presence_lock:
+            rooms: list[str] = super().get_rooms(sid, namespace)
+        return rooms
+
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Enter a room, and note that a first client may have come."""
         with self._presence_lock:

@@ -71,3 +71,24 @@ def test_engineio_closes_all_clients_at_once_although_none_of_them_polls(stock):
         and all(session.closed for session in sessions.values())
         and not manager.server.eio.sockets
     )
+
+
+def test_rooms_are_listed_while_other_clients_enter_and_leave_rooms(stock):
+    manager, sessions = stock
+    first, second = sessions
+    stop = threading.Event()
+    for number in range(2000):  # so that one look takes a while
+        manager.basic_enter_room(second, "/", f"to:{number}")
+
+    def come_and_go():
+        while not stop.is_set():
+            manager.basic_enter_room(first, "/", "to:new")
+            manager.basic_leave_room(first, "/", "to:new")
+
+    thread = threading.Thread(target=come_and_go, daemon=True)
+    thread.start()
+    try:
+        assert all(len(manager.get_rooms(second, "/")) == 2001 for _ in range(1000))
+    finally:
+        stop.set()
+        thread.join(DEADLINE)
