@@ -42,9 +42,12 @@ class Dispatcher:
         return offset if first is None else min(offset, first - 1)
 
     def delivered(self, stripe: Stripe, destination: str) -> Delivered:
-        """Hand out what is queued, and return how far the destination's sockets are.
+        """Hand out what is queued, and return how far the destination's sockets are. Raises StoreError.
 
-        The caller holds the stripe's lock, so it may let a newcomer join at this very point. Raises StoreError.
+        The caller holds the stripe's lock, so it may let a newcomer join at this very point. The offset is one number
+        for all sockets of a destination. A publication that is stored and not handed out is beyond it, so the stored
+        tip is never an answer to a socket. A store that loses something may begin a new epoch in between: the epoch is
+        returned with its offset, and offsets of two epochs are never compared.
         """
         while True:
             epoch, last = self._store.epoch, 0

@@ -1,7 +1,8 @@
 """The broker whose order is this process's: publications of this process, over any store.
 
 A publication is stored in a transaction that it shares with others (group_commit.py), queued with others of its stripe
-in the order of the offsets, and handed out by whoever holds the stripe's lock (dispatch.py).
+in the order of the offsets, and handed out by whoever holds the stripe's lock (dispatch.py). Holding a destination's
+lock over the commit would be simpler, but then a busy destination would wait for one fsync per push.
 """
 
 import contextlib

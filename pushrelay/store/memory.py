@@ -47,7 +47,7 @@ class MemoryStore(Store):
     # Reading.
 
     def tip(self, destination: str) -> Tip:
-        """Return where a destination stands."""
+        """Return the state of a destination."""
         found = self._destinations.get(destination)
         if found is None:
             return Tip(self._floor, self._floor, self._floor)

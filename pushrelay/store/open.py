@@ -22,7 +22,7 @@ class Kind(NamedTuple):
 
     # make(rest, limits, clock, durability): `rest` is what follows the colon in the setting.
     make: Callable[[str, HistoryLimits, Clock, str], Store]
-    file_of: Callable[[str], str | None]  # file_of(rest): where it keeps publications; None if in no file
+    file_of: Callable[[str], str | None]  # file_of(rest): its file; None if it has none
 
 
 def _memory(rest: str, limits: HistoryLimits, clock: Clock, durability: str) -> Store:

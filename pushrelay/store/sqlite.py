@@ -30,7 +30,10 @@ class SQLiteStore(Store):
     end of the machine too.
 
     A transaction of the store is SQLite's too only if it must be. Otherwise it is a record in the journal, and its
-    changes stay in SQLite's open transaction, which is committed about once a second (journal.py).
+    changes stay in SQLite's open transaction, which is committed once a second, or after 256 of the store's (see
+    journal.py). If SQLite's transaction fails, it is repeated from memory; after a kill, from the journal. Readers take
+    what is in it from memory, so they never wait. Other programs can lock the file for writing only between two commits
+    of SQLite's.
     """
 
     def __init__(self, path: str, limits: HistoryLimits, clock: Callable[[], float], durability: str = "process"):
@@ -67,7 +70,7 @@ class SQLiteStore(Store):
     # Reading.
 
     def tip(self, destination: str) -> Tip:
-        """Return where a destination stands, by what is accepted."""
+        """Return the state of a destination, by what is accepted."""
         return self._reader.tip(destination)
 
     def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:

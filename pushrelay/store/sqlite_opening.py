@@ -106,8 +106,9 @@ class Files:
     def _take_over(self) -> None:
         """Commit what the journal holds, note that this relay works with the file, and begin a new journal.
 
-        All in one transaction, and the new journal takes the place of the old one after it: whenever this process is
-        killed, the next one finds a journal that belongs to the file.
+        All in one synced transaction, and the new journal replaces the old one after it: whenever this process is
+        killed, the next one finds a journal that belongs to the file. With durability "power" the journal has no
+        records, but its token and number are still compared.
         """
         path, writer = f"{self.path}-recent", self._writer
         connection = writer.connection

@@ -67,7 +67,7 @@ class Reader:
         return failure
 
     def tip(self, destination: str) -> Tip:
-        """Return where a destination stands."""
+        """Return the state of a destination."""
         writer = self._writer
         # The floor first: if the destination is created in between, its first offset is above this floor.
         floor, cursors = writer.floor, writer.cursors

@@ -62,7 +62,7 @@ def text(value: Any) -> str:
 
 
 def cursor_of(row: tuple[Any, ...], newest: tuple[Any, ...] | None) -> Cursor:
-    """Return where a destination stands, by its row and the offset and `trimmed` of its newest publication."""
+    """Return the state of a destination, by its row and the offset and `trimmed` of its newest publication."""
     id_, offset, trimmed, acked, due = row
     if newest is not None:
         offset, trimmed = max(whole(offset), whole(newest[0])), max(whole(trimmed), whole(newest[1]))
@@ -73,7 +73,7 @@ def cursor_of(row: tuple[Any, ...], newest: tuple[Any, ...] | None) -> Cursor:
 
 
 def find_cursor(connection: sqlite3.Connection, name: str) -> Cursor | None:
-    """Return where a destination stands in the file; None if it is not there. Raises ERRORS."""
+    """Return the state of a destination in the file; None if it is not there. Raises ERRORS."""
     found = connection.execute(_FIND, (name,)).fetchone()
     return None if found is None else cursor_of(found, connection.execute(_NEWEST, (found[0],)).fetchone())
 

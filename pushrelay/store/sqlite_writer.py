@@ -27,7 +27,7 @@ _INSERT = (
 
 
 class Writer:
-    """The connection that writes, and the cursors: where each destination stands, committed or not.
+    """The connection that writes, and the cursors: the state of each destination, committed or not.
 
     One thread at a time, the one in the store's transaction, calls its methods. Any thread may read `cursors`,
     `lost_cursors`, `all_cursors`, `recent`, `floor` and `lost_at`. A Cursor is replaced and never changed.
@@ -62,7 +62,7 @@ class Writer:
         self._new: list[tuple[Any, ...]] = []  # destinations
 
         # Read from the file, and kept up to date.
-        self.floor = 0  # where new destinations begin
+        self.floor = 0  # the offset before the first one of a new destination
         self._next_id = 1  # of a new destination
         self.generation = 0  # number of the last commit that changed anything
         self.lost_at = 0.0  # when the store lost something the last time, in seconds since 1970
@@ -208,7 +208,7 @@ class Writer:
     # Destinations.
 
     def cursor(self, name: str, due: float) -> Cursor:
-        """Return where a destination stands in this transaction; a new one is created, and first due at `due`."""
+        """Return the state of a destination in this transaction; a new one is created, and first due at `due`."""
         cursor = self._known(name)
         if cursor is None:
             floor = self.floor
@@ -219,7 +219,7 @@ class Writer:
         return cursor
 
     def _known(self, name: str) -> Cursor | None:
-        """Return where a destination stands in this transaction; None if it is new."""
+        """Return the state of a destination in this transaction; None if it is new."""
         cursor = self.staged.get(name) or self.cursors.get(name)
         if cursor is not None or self.all_cursors is not None:
             return cursor
@@ -255,7 +255,7 @@ class Writer:
             for id_, name in self.connection.execute("SELECT id, name FROM destinations NOT INDEXED").fetchall():
                 cursor = sqlite_rows.find_cursor(self.connection, name)
                 if cursor is None or cursor.id != id_:
-                    raise Damaged("a destination is not where its name leads")
+                    raise Damaged("a destination is not found by its name")
                 cursors[name] = cursor
         # Not before they are complete: others read them while the file is opened again.
         self.cursors, self.staged = cursors, {}

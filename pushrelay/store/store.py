@@ -68,7 +68,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def tip(self, destination: str) -> Tip:
-        """Return where a destination stands, by what is committed. Raises StoreError."""
+        """Return the state of a destination, by what is committed. Raises StoreError."""
 
     @abc.abstractmethod
     def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:

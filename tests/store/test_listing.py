@@ -106,7 +106,7 @@ def test_slow_readers_of_a_long_history_cost_little_memory_each_and_give_it_back
             socks.append(sock)
         assert all(b" 200 OK" in sock.recv(1000) for sock in socks)
         wait_for(lambda: relay.push("beside", "x"))
-        # What is sent ahead (256 KiB), a page and one publication, and what the allocator keeps; whole, it is 480 MB.
+        # The send-ahead (256 KiB), a page and one publication, and what the allocator keeps; whole, it is 480 MB.
         assert rss(relay) - before < readers << 20
     wait_for(lambda: relay.push("beside", "x"))
     assert [len(answer["publications"]) for answer in ask_all(relay, "long")] == [100]

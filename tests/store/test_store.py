@@ -92,7 +92,7 @@ class StoreContract:
         assert asked == [(first, first.use, self.clock()), (again, again.use, self.clock())]
         assert [each.text for each in store.read("x", 0).kept] == ["1", "2"]
 
-    def test_a_repeat_leaves_no_trace_where_nothing_is_stored_yet(self):
+    def test_a_repeat_leaves_no_trace_in_an_empty_history(self):
         store = self.open()
         again = Pending("x", 1, key="k")
         self.append(store, again, Pending("x", 2), is_repeat=lambda item, use, now: item is again)
