@@ -13,7 +13,8 @@ import websocket
 from conftest import CHROMIUM_FLAGS, DEADLINE, need, wait_for
 from network import Network
 from pages import Server, Site
-from test_relay_js import TRANSPORTS
+
+from tests.browser.test_relay_js import TRANSPORTS
 
 PINGS = {"ping_interval": 0.5, "ping_timeout": 0.5}  # a dead network is noticed within a second
 LONG = {"history_size": 10_000}  # on a slow machine the page may be away for long

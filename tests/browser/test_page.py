@@ -8,9 +8,9 @@ import urllib.parse
 import pytest
 from conftest import ROOT, own_only, wait_for
 from pages import Server
-from test_relay_js import SCRIPT, SECRET, start
 
 from pushrelay.access.tokens import sign
+from tests.browser.test_relay_js import SCRIPT, SECRET, start
 
 pytestmark = own_only  # it depends on the script only
 

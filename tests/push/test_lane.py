@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 from loading import load_relay
-from test_push import FORM, JSON, REFUSED, TEXTS, multipart
 from werkzeug.test import Client, EnvironBuilder
 
 from pushrelay.push.body import reader_of, usual_reader_of
@@ -18,6 +17,7 @@ from pushrelay.push.fields import pushes_of
 from pushrelay.push.lane import lane_for
 from pushrelay.server.server import Server
 from pushrelay.settings import Settings
+from tests.push.test_push import FORM, JSON, REFUSED, TEXTS, multipart
 
 TAKEN = [(name, FORM, f"destination=a&data={name}".encode()) for name in TEXTS if name.isalpha()]
 TAKEN += [

@@ -15,7 +15,8 @@ from clients import Wire
 from conftest import DEADLINE, ROOT, need, own_only
 from fronts import APACHE_PROGRAM, NGINX_PROGRAM, Apache
 from pages import said, say
-from test_apache import SOCKETS, documented, parked_poll
+
+from tests.whole.test_apache import SOCKETS, documented, parked_poll
 
 KEY, SECRET = "web-0123456789abcdef", "a-secret-of-thirty-two-characters"
 CHAT = "DirectoryIndex index.php\nSetEnv CHAT_RELAY http://127.0.0.1:8080\n"

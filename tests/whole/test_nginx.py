@@ -6,7 +6,8 @@ import re
 import pytest
 from conftest import Relay, free_port
 from fronts import HOST, Nginx
-from test_apache import SETTINGS, Promises, documented, push_by_php
+
+from tests.whole.test_apache import SETTINGS, Promises, documented, push_by_php
 
 
 @pytest.fixture(scope="module")
