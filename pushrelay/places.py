@@ -1,4 +1,4 @@
-"""Where the files that are not Python modules are: beside the package in a clone, inside it in an installed relay."""
+"""Paths of the files that are not modules: beside the package in a clone, inside it in an installed relay."""
 
 import pathlib
 

@@ -3,8 +3,8 @@
     pip install atheris
     python tests/fuzz_parsers.py -max_total_time=600 -max_len=600 [CORPUS]
 
-The first byte of an input chooses the parser, and the second one where the rest is split. An input that breaks a check
-ends the run and is kept in a file crash-*. Pass that file as an argument to repeat it.
+The first byte of an input chooses the parser, the second one the place at which the rest is split. If an input breaks
+a check, the run ends and the input is kept in a file crash-*. Pass that file as an argument to repeat it.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What tests measure of a relay that runs, of this process, and of times."""
+"""Measurements of a running relay, of this process, and of times."""
 
 import json
 import os
@@ -9,7 +9,7 @@ FULL_SIZE = os.environ.get("FULL_SIZE") == "1"  # the promises about crowds are 
 
 
 def proc(relay, name):
-    """Return the path of what Linux says about the relay's process."""
+    """Return the path of a file of Linux about the relay's process."""
     return pathlib.Path(f"/proc/{relay.process.pid}/{name}")
 
 

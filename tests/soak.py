@@ -181,7 +181,7 @@ class Talkative:
 
 
 async def loris(port, until, tally):
-    """A connection that says a byte a second, of a header, a body or a frame, and never comes to an end."""
+    """A connection that sends a byte a second, of a header, a body or a frame, and never comes to an end."""
     beginnings = [b"GET / HTTP/1.1\r\nX: ", b"POST /push HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"]
     beginnings += [UPGRADE + b"\x81\xfe\x10\x00\0\0\0\0", UPGRADE]
     while time.monotonic() < until:

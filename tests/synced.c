@@ -1,5 +1,5 @@
-/* Preloaded into the relay by a test: notes how long a file was when it was synced, a line "SIZE PATH" each.
-   What a power cut leaves of a file that is only appended to is what was there at its last sync. */
+/* A test preloads this into the relay. It writes the length of each file that is synced, as a line "SIZE PATH".
+   If a file is only appended to, a power cut leaves the bytes of its last sync. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

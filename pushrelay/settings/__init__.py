@@ -1,4 +1,4 @@
-"""Every setting: its name, type, default and bounds, and where its value comes from."""
+"""Every setting: its name, type, default and bounds, and the sources of its value."""
 
 from .sources import load as load
 from .sources import without_secrets as without_secrets

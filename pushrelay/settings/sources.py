@@ -1,4 +1,4 @@
-"""Where settings come from: `[relay]` in an INI file, then `RELAY_*` in the environment, then flags."""
+"""The sources of settings: `[relay]` in an INI file, then `RELAY_*` in the environment, then flags."""
 
 import difflib
 import os

@@ -65,7 +65,7 @@ class Settings:
     )
     threads: int = _setting(8, whole(2, 64), "maximum number of threads that handle requests and events")
 
-    broker: str = _setting("sqlite:relay.db", broker_url, "where publications are kept: sqlite:FILE or memory:")
+    broker: str = _setting("sqlite:relay.db", broker_url, "the store of publications: sqlite:FILE, or memory:")
     durability: str = _setting(
         "process",
         durability_of,
@@ -178,7 +178,7 @@ class Settings:
 
 
 class Setting(NamedTuple):
-    """What Settings declares about one of its attributes."""
+    """The declaration of one setting."""
 
     name: str
     default: Any  # of the attribute's own type, as the two below

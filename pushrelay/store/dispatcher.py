@@ -1,8 +1,8 @@
 """The way of publications from the store to the sockets: which have been stored, queued, and handed out.
 
 The sockets of a destination have been handed everything up to one offset, however they registered it; only
-Stripe.drain() moves it. What is stored and still queued is beyond that offset, so the end of the store is never the
-answer to a socket.
+Stripe.drain() moves it. Publications that are stored and still queued are beyond that offset, so the end of the store
+is never the answer to a socket.
 """
 
 from .dispatch import Deliver, LiveQueue, Stripe

@@ -65,7 +65,7 @@ def test_the_relay_starts_with_all_lines_of_wsgi_ini_in_use(start_relay, tmp_pat
     relay = start_relay(config=file)
     assert relay.push("42", "hello")["id"]
     said = relay.log.read_text()
-    assert said.count("warning: ") == 2 and "secret" in said, "the examples are no secrets"
+    assert said.count("warning: ") == 2 and "secret" in said, "the examples are not secret"
     assert "A-LONG-RANDOM" not in said
 
 
@@ -364,7 +364,7 @@ def test_names_and_addresses_to_listen_on_are_taken(ini, text):
         ("max_connections", "20,000"),
     ],
 )
-def test_what_a_number_may_be_is_told_in_plain_numbers(name, text):
+def test_the_bounds_of_a_number_are_printed_as_plain_numbers(name, text):
     said = refusal(load, {"RELAY_CONFIG": os.devnull}, {name: text})
     assert re.search(r"from [\d.]+ to \d+", said) and repr(text) in said
 
@@ -441,7 +441,7 @@ def test_a_variable_that_is_misspelt_still_stops_the_start(name, text, words):
         (["--broker", "sqlite:/srv/my", "files/relay.db"], "files/relay.db"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_told_with_what_was_meant(argv, words):
+def test_a_mistake_on_the_command_line_is_named_with_a_suggestion(argv, words):
     assert words in refusal(parse_flags, argv)
 
 
@@ -454,7 +454,7 @@ def test_the_help_begins_with_a_short_usage_and_the_commands(capsys):
     assert len(begin) < 900 and "e+" not in "\n".join(lines)
 
 
-# Secrets that are none.
+# Placeholders and references in place of secrets.
 
 
 def test_secrets_show_in_no_text_that_python_makes_of_the_settings():
