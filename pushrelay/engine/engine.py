@@ -235,7 +235,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         if session.closed:
             self._trigger_event("disconnect", session.sid, TRANSPORT_ERROR, run_async=False)
             raise Rejected(SESSION_UNKNOWN)
-        self.heartbeat.begin(session)
+        heartbeat = self._heartbeat or self.heartbeat
+        heartbeat.begin(session)
         if self._deadlines is not None and self._registrations is not None:
             self._deadlines.add(self._registrations, time.monotonic() + self._settle_timeout, session)
         return None
