@@ -362,6 +362,22 @@ def open_at():
         yield open_at
 
 
+@pytest.fixture
+def disk(tmp_path):
+    """A folder on a disk of 2 MiB, which is mounted for one test."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = (
+        shutil.which("mount")
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True
+        ).returncode
+    )
+    need(mounted, "the right to mount")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Debian's Chromium, without windows."""

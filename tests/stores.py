@@ -40,7 +40,7 @@ threads = [threading.Thread(target=publish, args=(n,)) for n in range(4)]
 
 @contextlib.contextmanager
 def publisher(path, durability="process"):
-    """A process that publishes until it is killed; gives it and the file of its lines."""
+    """A process that publishes until it is killed, and the file of its lines."""
     log = path.parent / f"accepted-{time.monotonic_ns()}"
     with log.open("wb") as out:
         command = [sys.executable, "-c", PUBLISHER, str(path), durability]
@@ -55,7 +55,7 @@ def publisher(path, durability="process"):
 
 
 def accepted(log):
-    """The positions in a publisher's whole lines: what is half a line was not answered."""
+    """Return the positions in a publisher's complete lines: a push with half a line was not answered."""
     lines = log.read_bytes().split(b"\n")[1:-1]
     return {line.split()[0].decode() + f" {line.split()[1].decode()}" for line in lines}
 
@@ -77,7 +77,7 @@ def data(broker, destination="42"):
 
 
 def fill(broker):
-    """Publish until the store takes no more; returns how many it took."""
+    """Publish until the store refuses; return how many it accepted, and the error."""
     for count in range(10_000):
         try:
             push(broker, f"{count} " + "x" * 50_000)
@@ -97,7 +97,7 @@ def refusal(path, **options):
 
 
 def recover(broker, since, destination="42"):
-    """Whether all was recovered, and what came."""
+    """Return whether everything was recovered, and the data that came."""
     got = []
     recovery = broker.recover(destination, since, lambda each: got.append(each.data), lambda: None)
     return recovery.recovered, got
@@ -110,7 +110,7 @@ NEW = "-recent.new"  # a journal that is not in place yet
 
 
 def copy(path, to, suffixes=SUFFIXES):
-    """The store's files as they are now: as kill -9 leaves them, or a backup has them. Others at `to` are removed."""
+    """Copy the store's files as they are now, like kill -9 or a backup. Other files at `to` are removed."""
     for suffix in (*SUFFIXES, NEW):
         source, target = pathlib.Path(f"{path}{suffix}"), pathlib.Path(f"{to}{suffix}")
         target.unlink(missing_ok=True)
@@ -120,7 +120,7 @@ def copy(path, to, suffixes=SUFFIXES):
 
 
 def sound(path, open_at):
-    """A store that was closed, and what each destination holds."""
+    """Create and close a store; return its epoch, and the publications of each destination."""
     broker = open_at(path)
     for number in range(4):
         broker.publish([Draft(f"user{number}", {"text": "ä" * number, "n": n}, key=f"{n}") for n in range(5)])
@@ -137,7 +137,7 @@ def left_in(path):
 
 
 def killed(path, copy):
-    """A copy of a store as kill -9 leaves it now."""
+    """Copy a store as kill -9 leaves it now; return the copy."""
     for suffix in ("", "-wal", "-recent"):
         if os.path.exists(f"{path}{suffix}"):
             shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")

@@ -113,9 +113,7 @@ class Tip(NamedTuple):
     """The state of a destination, as readers see it."""
 
     offset: int  # of its last publication
-    # The highest offset lost to a limit: clients with an earlier position cannot recover. SQLite's store writes it into
-    # each publication's row, so that a push changes one page of the file and not two.
-    trimmed: int
+    trimmed: int  # the highest offset lost to a limit: clients with an earlier position cannot recover
     acked: int  # everything up to here is acknowledged
     is_damaged: bool = False  # a publication is not what was stored, and was left out
 

@@ -24,7 +24,7 @@ class Clock:
 
 
 class Sockets:
-    """Stands for the relay: who joined a destination gets what is delivered to it, as a list of positions."""
+    """Stands for the relay's sockets: a list that joined a destination gets its publications."""
 
     def __init__(self):
         self.joined = {}  # destination: lists of publications
@@ -42,7 +42,7 @@ class Sockets:
 
 
 def together(*works):
-    """Run each in a thread of its own, all started at once; raises what one of them raised."""
+    """Run each in a thread of its own, all started at once; raise what one of them raised."""
     start, errors = threading.Barrier(len(works)), []
 
     def run(work):
@@ -100,7 +100,7 @@ class BrokerContract:
         return broker.publish([Draft(destination, value, **fields) for value in values])
 
     def recover(self, broker, destination, since):
-        """Come as a newcomer; returns the recovery and the list that gets what is replayed, then what is live."""
+        """Come as a newcomer; return the recovery, and the list that gets replayed and then live publications."""
         got = []
         return broker.recover(destination, since, got.append, lambda: self.sockets.join(destination, got)), got
 
@@ -202,7 +202,7 @@ class BrokerContract:
         assert broker.position("42") == f"{broker.epoch}:0"
         assert self.push(broker, "42", "x", "y")[-1].position == broker.position("42") == f"{broker.epoch}:2"
 
-    def test_history_gives_what_came_after_a_position_the_oldest_first(self):
+    def test_the_history_after_a_position_has_the_oldest_publication_first(self):
         broker = self.open()
         self.push(broker, "42", *range(5))
         since = f"{broker.epoch}:2"
@@ -214,7 +214,7 @@ class BrokerContract:
 
     # Recovery.
 
-    def test_recovery_replays_what_was_missed_and_then_goes_live(self):
+    def test_recovery_replays_missed_publications_and_then_goes_live(self):
         broker = self.open()
         first = self.push(broker, "42", "seen", "missed", "missed too")[0]
         recovery, got = self.recover(broker, "42", first.position)
@@ -351,7 +351,7 @@ class BrokerContract:
         assert replayed[0].position == live[0].position == f"{broker.epoch}:1"
 
     def test_a_publication_that_is_committed_while_a_newcomer_asks_the_store_comes_once(self):
-        """The store is read before the list of what is being committed: in the other order it would come twice."""
+        """The store is read before the list of uncommitted publications: in the other order it would come twice."""
         broker = self.open()
         self.push(broker, "42", "before")
         committed, go_on = threading.Event(), threading.Event()
@@ -378,7 +378,7 @@ class BrokerContract:
         workers[0].join(DEADLINE)
         assert data(got) == ["before", "x"]
 
-    def test_the_position_given_is_where_live_begins_also_without_since(self):
+    def test_the_position_in_a_recovery_is_where_live_publications_begin_also_without_since(self):
         broker = self.open()
         results, done = [], threading.Event()
 
@@ -399,7 +399,7 @@ class BrokerContract:
         broker, results = self.open(), []
 
         class Queue(collections.deque):
-            """Another publisher hands out what has just been queued, and then somebody comes."""
+            """Another publisher hands out what was just queued, and then a newcomer comes."""
 
             def append(this, item):
                 super().append(item)
@@ -463,7 +463,7 @@ class BrokerContract:
         self.push(broker, "42", "c")
         assert self.recover(broker, "42", "acked")[0] == (f"{broker.epoch}:3", False, 0)
 
-    def test_an_acknowledgement_of_what_was_never_pushed_is_refused(self):
+    def test_an_acknowledgement_of_a_position_that_was_never_pushed_is_refused(self):
         broker = self.open()
         self.push(broker, "42", "x")
         for position in ("acked", "", "other:1", f"{broker.epoch}:2", f"{broker.epoch}:x"):

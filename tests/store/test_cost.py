@@ -20,7 +20,7 @@ pytestmark = pytest.mark.alone  # it measures time
 
 @pytest.fixture(scope="session")
 def server():
-    """The relay's own server: the store under it is what is asked about."""
+    """The relay's own server: this is about the store under it."""
     return "own"
 
 

@@ -44,7 +44,7 @@ def remove(suffix):
 
 
 def cut(suffix, share):
-    """Keep this share of what the file holds."""
+    """Cut a file to this share of its contents."""
 
     def do(path):
         file = pathlib.Path(f"{path}{suffix}")
@@ -54,7 +54,7 @@ def cut(suffix, share):
 
 
 def change(suffix, share):
-    """Change the byte that has this share of what the file holds before it."""
+    """Change the byte after this share of a file's contents."""
 
     def do(path):
         file = pathlib.Path(f"{path}{suffix}")
@@ -86,7 +86,7 @@ DAMAGES = {
 
 
 def before_the_damage(path, open_at, durability="process"):
-    """A store that was killed, with publications in the database, in the WAL and in the journal; what clients saw."""
+    """Return a killed store with publications in database, WAL and journal, and the position that clients saw."""
     broker = open_at(path.with_name("original.db"), durability=durability)
     push(broker, "in the database")
     broker.ack("read", push(broker, "all that there was", destination="read")[0])

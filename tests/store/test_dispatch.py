@@ -7,7 +7,7 @@ from pushrelay.store.publication import Publication
 
 
 def placed(destination, offset, data="x", ttl=60.0, **fields):
-    """An item as it is once it is stored."""
+    """Return an item as the store leaves it."""
     item = Pending(destination, data, **fields)
     item.offset, item.position = offset, f"e:{offset}"
     item.publication = Publication(destination, item.position, item.event, item.text, 100.0, 100.0 + ttl)

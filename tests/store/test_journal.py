@@ -71,7 +71,7 @@ def test_a_journal_that_is_not_in_its_place_yet_changes_nothing_there(path):
 
 @pytest.mark.parametrize("length", [6, 9000])
 def test_a_kill_at_any_moment_of_a_put_leaves_a_whole_journal(path, monkeypatch, length):
-    """The kernel looks for SIGKILL between the pages that one write copies; each page is written wholly or not."""
+    """The kernel acts on SIGKILL between the pages that one write copies; each page is written wholly or not at all."""
     journal = journal_at(path)
     journal.put(b"first" * 700)
     pages, whole, pwrite = [], path.read_bytes(), os.pwrite
@@ -146,13 +146,13 @@ def test_it_reports_when_it_is_full(path):
     assert left_in(path) == ([b"x" * 1000] * count, True)
 
 
-def test_the_room_of_a_journal_is_taken_on_the_disk_at_once(path):
+def test_the_room_of_a_journal_is_reserved_on_the_disk_at_once(path):
     need(hasattr(os, "posix_fallocate"), "posix_fallocate")
     journal_at(path)
     assert path.stat().st_blocks * 512 >= SIZE
 
 
-def test_a_journal_that_is_cut_while_it_is_in_use_takes_what_comes_and_ends_no_process(path):
+def test_a_journal_that_is_cut_while_it_is_in_use_takes_more_records_and_ends_no_process(path):
     journal = journal_at(path)
     journal.put(b"before")
     assert journal.is_in_place()
@@ -193,7 +193,7 @@ def test_its_file_is_for_its_owner_alone_and_small_when_all_is_committed(path):
     assert path.stat().st_size < 100
 
 
-def test_a_place_where_it_cannot_be_is_named(tmp_path):
+def test_a_path_where_it_cannot_be_created_is_named(tmp_path):
     with pytest.raises(StoreError, match="nowhere"):
         Journal(str(tmp_path / "nowhere" / "recent"), "epoch", "token", 1)
     with pytest.raises(StoreError, match="recent"):

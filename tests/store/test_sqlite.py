@@ -30,22 +30,6 @@ def path(tmp_path):
     return tmp_path / "relay.db"
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A disk of 2 MiB: mounted here, gone with the test."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = (
-        shutil.which("mount")
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True
-        ).returncode
-    )
-    need(mounted, "the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 # Crashes and power failures.
 
 
@@ -67,10 +51,10 @@ def test_accepted_pushes_survive_kill_9(path, open_at):
 
 @pytest.fixture
 def cut(tmp_path):
-    """A disk whose power can be cut: cut(path) gives what is left of a file on it.
+    """A disk whose power can be cut: cut() returns what is left on it.
 
-    It is an image with a file system in it. Only what was synced has reached the image, for the mounted file
-    system's own cache stands before it; so a copy of the image is the disk as a power failure would leave it.
+    It is an image with a file system in it. Only synced data has reached the image, because the mounted file system has
+    a cache of its own. So a copy of the image is the disk as a power failure would leave it.
     """
     image, folder, left = tmp_path / "image", tmp_path / "mounted", tmp_path / "left"
     folder.mkdir()
@@ -115,7 +99,7 @@ def end_of_the_machine(path, copy):
         connection.execute("UPDATE meta SET value = 'an earlier boot' WHERE name = 'open' AND value != ''")
 
 
-def test_positions_from_before_the_machine_went_down_are_not_taken_for_new_ones(path, open_at, tmp_path):
+def test_positions_from_before_a_power_failure_are_not_taken_for_new_ones(path, open_at, tmp_path):
     before = open_at(path)
     push(before, "seen")
     copy = tmp_path / "after.db"
@@ -130,7 +114,7 @@ def test_positions_from_before_the_machine_went_down_are_not_taken_for_new_ones(
 
 
 @pytest.mark.parametrize("how", ["closed", "killed", "power"])
-def test_positions_stay_where_nothing_can_have_been_lost(path, open_at, tmp_path, how):
+def test_positions_stay_valid_if_nothing_can_have_been_lost(path, open_at, tmp_path, how):
     if how == "killed":
         with publisher(path) as (_, log):
             pass

@@ -2,12 +2,10 @@
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import subprocess
 
 import pytest
-from conftest import need
 from stores import (
     data,
     push,
@@ -20,22 +18,6 @@ from pushrelay.store import sqlite_file
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "relay.db"
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A disk of 2 MiB: mounted here, gone with the test."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = (
-        shutil.which("mount")
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True
-        ).returncode
-    )
-    need(mounted, "the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_newer_relays_file_is_refused(path, open_at):

@@ -58,7 +58,7 @@ def refused_start(path):
 
 
 def other_path(path, way, tmp_path):
-    """The same database by another path."""
+    """Return another path to the same database."""
     other = tmp_path / "other" / "relay.db"
     other.parent.mkdir()
     if way == "hard link":

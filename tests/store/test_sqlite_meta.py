@@ -35,7 +35,7 @@ def test_a_journal_two_commits_behind_the_database_is_an_older_copy():
         (Meta("e", "", "t", True, 5), Contents("e", "t", 5, [b"[]"]), None),
     ],
 )
-def test_a_loss_is_noticed_by_what_the_files_say_about_each_other(meta, contents, loss):
+def test_a_loss_is_noticed_by_comparing_the_files(meta, contents, loss):
     found = find_loss(meta, contents, "x-recent")
     assert found is None if loss is None else loss in found
 

@@ -29,22 +29,6 @@ def path(tmp_path):
     return tmp_path / "relay.db"
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A disk of 2 MiB: mounted here, gone with the test."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = (
-        shutil.which("mount")
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True
-        ).returncode
-    )
-    need(mounted, "the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_start_that_fails_leaves_the_journal_for_the_next_one(tmp_path, open_at, monkeypatch):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft(f"{n}", "x" * 100) for n in range(1000)] + [Draft("ephemeral", "x", ttl=0)])
@@ -128,7 +112,7 @@ def test_no_reader_misses_an_accepted_push_at_any_step_of_a_reopening(tmp_path, 
     assert refused == {"the store is being opened again. Try again in a moment"}
 
 
-def test_with_durability_power_it_holds_nothing_and_what_one_left_is_taken_over(tmp_path, open_at):
+def test_with_durability_power_the_journal_is_empty_and_an_earlier_one_is_taken_over(tmp_path, open_at):
     broker = open_at(tmp_path / "relay.db")
     broker.publish([Draft("42", "left")])
     copy = killed(tmp_path / "relay.db", tmp_path / "copy.db")
@@ -166,7 +150,7 @@ def test_sqlite_is_set_to_sync_each_commit_with_durability_power_and_not_with_pr
         assert broker._store._writer.connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
 
 
-def test_a_disk_that_becomes_read_only_is_named_and_it_goes_on_afterwards(disk, open_at):
+def test_a_disk_that_becomes_read_only_is_named_and_the_store_recovers_afterwards(disk, open_at):
     broker = open_at(disk / "relay.db")
     push(broker, "before")
     # The kernel makes no file system read-only that has files open for writing, so the file is made immutable.
@@ -188,7 +172,7 @@ def test_a_disk_that_becomes_read_only_is_named_and_it_goes_on_afterwards(disk, 
     assert data(broker)[-1] == "after"
 
 
-def test_a_file_that_is_damaged_is_named_and_a_new_one_taken_once_it_is_moved_away(path, open_at):
+def test_a_damaged_file_is_named_and_a_new_one_is_used_once_it_is_moved_away(path, open_at):
     broker = open_at(path)
     push(broker, *range(1000))
     broker.flush()

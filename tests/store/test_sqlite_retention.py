@@ -13,7 +13,7 @@ def path(tmp_path):
 
 
 def forgetting(open_at, path, now):
-    """A broker that would forget destination 42, of five publications, at its next sweep."""
+    """Return a broker that forgets destination 42, of five publications, at its next sweep."""
     broker = open_at(path, clock=lambda: now[0], history_ttl=10)
     broker.publish([Draft("42", n) for n in range(5)])
     broker.flush()

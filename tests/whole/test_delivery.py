@@ -245,9 +245,7 @@ def sync_log(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("durability", ["power", "process"])
-def test_with_durability_power_nothing_answered_is_lost_with_what_was_not_synced(
-    start_relay, tmp_path, sync_log, durability
-):
+def test_with_durability_power_no_answered_push_is_lost_with_unsynced_data(start_relay, tmp_path, sync_log, durability):
     file, wal = tmp_path / "power.db", tmp_path / "power.db-wal"
     relay = start_relay(broker=f"sqlite:{file}", durability=durability, **LONG)
     publishers = Publishers(relay, 8)
