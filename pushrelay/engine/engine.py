@@ -20,9 +20,10 @@ from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_session
 from pushrelay.server.connection import SLOW, TRANSPORT_ERROR, Connection
 from pushrelay.server.host import KEY
-from pushrelay.server.outboxes import MOST_BYTES, Outboxes
+from pushrelay.server.outboxes import Outboxes
 from pushrelay.server.poller import Poller, Turn
 from pushrelay.server.sources import Timer
+from pushrelay.settings import Settings
 from pushrelay.token_bucket import TokenBucket
 from pushrelay.waiting import wait_until
 
@@ -35,9 +36,6 @@ from .packet import OPEN, EncodedPacket, data_of
 from .requests import Requests
 from .session import DRAINING, REGISTER_TIMEOUT, TOO_MANY_EVENTS, Session
 
-# Bytes that may wait for one client. A page that is slow for some seconds stays within it; one that does not read
-# at all costs no more than this, and gets the rest from history when it is back.
-OUTBOX_BYTES = 1024 * 1024
 # Messages for the log about clients that were closed because of a setting.
 _CLOSED_BY_SETTING = {
     SLOW: "was closed because it does not read what it is sent (settings max_outbox and max_outboxes): it comes back",
@@ -68,14 +66,14 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
 
     def __init__(
         self,
-        outbox_bytes: int = OUTBOX_BYTES,
-        outboxes_bytes: int = MOST_BYTES,
-        message_timeout: float = 60.0,
+        outbox_bytes: int = Settings.max_outbox,
+        outboxes_bytes: int = Settings.max_outboxes,
+        message_timeout: float = Settings.body_timeout,
         settle_timeout: float = 0.0,
         event_rate: float = 0.0,
         admission: ClientLimiter | None = None,
         log_limiter: LogLimiter | None = None,
-        threads: int = 8,
+        threads: int = Settings.threads,
         carrier_of: Callable[[dict[str, Any], Poller], Carrier] = WaitingCarrier,
         **options: Any,
     ):

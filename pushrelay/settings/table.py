@@ -144,6 +144,8 @@ class Settings:
     send_timeout: float = _setting(
         60.0, seconds(0.1, 3600), "seconds after which a client that reads nothing of its response is closed"
     )
+    # A page that is slow for some seconds stays within this. One that does not read at all takes no more memory, and
+    # gets the rest from the history when it returns.
     max_outbox: int = _setting(
         1 << 20, size(65536, 1 << 30), "maximum number of bytes that wait for one client; beyond it, it is closed"
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pushrelay.settings import Settings
 from pushrelay.settings.values import broker_url, durability_of
 
 from .dispatch import Deliver
@@ -44,7 +45,7 @@ STORES = {
 
 
 def open_broker(
-    url: str, deliver: Deliver, *, durability: str = "process", clock: Clock = time.time, **options: Any
+    url: str, deliver: Deliver, *, durability: str = Settings.durability, clock: Clock = time.time, **options: Any
 ) -> LocalBroker:
     """Return the broker that a setting names, not started: no file is opened and no thread runs before start().
 

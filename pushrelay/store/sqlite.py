@@ -36,7 +36,7 @@ class SQLiteStore(Store):
     of SQLite's.
     """
 
-    def __init__(self, path: str, limits: HistoryLimits, clock: Callable[[], float], durability: str = "process"):
+    def __init__(self, path: str, limits: HistoryLimits, clock: Callable[[], float], durability: str):
         if limits.history_bytes < MIN_BYTES:
             raise ValueError(f"history_bytes must be at least {MIN_BYTES}, not {limits.history_bytes}")
         try:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pushrelay.settings import Settings
+
 from .dispatch import KeyUse, Pending
 from .group_commit import Job
 from .publication import Kept, KeyRecord, Tip
@@ -23,9 +25,9 @@ IsRepeat = Callable[[Pending, KeyUse, float], bool]
 class HistoryLimits:
     """How much a store keeps, and for how long. The first three are settings."""
 
-    history_size: int = 100  # publications of each destination
-    history_ttl: float = 3600.0  # seconds for which a publication is kept at most
-    history_bytes: int = 256 << 20  # of all publications together
+    history_size: int = Settings.history_size  # publications of each destination
+    history_ttl: float = Settings.history_ttl  # seconds for which a publication is kept at most
+    history_bytes: int = Settings.history_bytes  # of all publications together
     forget_after: float = 86_400.0  # seconds without any history after which a destination's offset is forgotten
     key_ttl: float = 300.0  # seconds for which an idempotency key is known
     max_keys: int = 1_000_000  # keys that are known at once: a clock that is set back must not make them pile up

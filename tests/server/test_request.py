@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from measures import error_of
 from raw_http import GET, POST, TEXT, body_of, echo, request, shows, status_of
 
+from pushrelay.server import outboxes
 from pushrelay.server.request import Limits, Parser
 from pushrelay.server.server import Server
 from pushrelay.settings import Settings
@@ -205,3 +206,4 @@ def test_a_server_by_itself_has_the_limits_of_the_settings():
     for name in ("max_header", "header_timeout", "body_timeout", "idle_timeout", "send_timeout"):
         assert getattr(limits, name) == getattr(defaults, name), name
     assert limits.max_body > defaults.max_body
+    assert defaults.max_outboxes == outboxes.MOST_BYTES
