@@ -140,8 +140,13 @@ class Files:
         except BaseException:
             new.close()
             raise
+        self._use(new, loss)
+
+    def _use(self, new: Journal, loss: str | None) -> None:
+        """Begin to work with a new journal, and with what the file has now."""
+        writer = self._writer
         self.journal, self._has_journal, self._leftover = new, True, None
-        self._set_epoch(meta.epoch)
+        self._set_epoch(new.epoch)
         if loss:
             log.error(
                 "%s: %s. A new epoch begins: clients that come back learn that they lost something", self.path, loss
