@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pushrelay.cli.exposure import open_to, warnings
+from pushrelay.cli.exposure import on_command_line, open_to, warnings
 from pushrelay.settings import load
 
 WEB, SHOP = "the-key-of-the-website", "the-key-of-the-web-shop"
@@ -77,3 +77,25 @@ def test_a_risky_setting_is_reported_with_what_to_do(settings, words):
 )
 def test_nobody_is_warned_for_nothing(settings):
     assert warnings(settings_of(**settings)) == []
+
+
+def test_a_password_in_auth_url_on_the_command_line_is_warned_of():
+    flags = {"auth_url": f"http://staging:{LONG}@127.0.0.1/ids.php", "port": "80"}
+    (line,) = on_command_line(load({"RELAY_CONFIG": os.devnull}, flags))
+    assert "--auth-url" in line and "--port" not in line and LONG not in line
+    for harmless in ({"auth_url": "http://127.0.0.1/ids.php"}, {}):
+        environ = {"RELAY_CONFIG": os.devnull, "RELAY_SECRET": LONG}
+        assert on_command_line(load(environ, harmless)) == []
+
+
+def test_open_registration_is_warned_of_if_any_setting_shows_that_visitors_come_from_elsewhere():
+    for given in (
+        {"base_path": "/relay"},
+        {"origins": "same-host, https://www.example.com"},
+        {"trusted_proxies": "127.0.0.1"},
+        {"host": "0.0.0.0"},
+    ):
+        (line,) = warnings(load({"RELAY_CONFIG": os.devnull}, given))
+        assert "register any id" in line and "set secret, id_cookie or auth_url" in line
+        assert warnings(load({"RELAY_CONFIG": os.devnull}, {**given, "secret": LONG})) == []
+    assert warnings(load({"RELAY_CONFIG": os.devnull}, {"origins": "same-host, http://localhost:8000"})) == []
