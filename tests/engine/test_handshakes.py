@@ -7,7 +7,7 @@ import pytest
 from conftest import DEADLINE, wait_for
 from echo import POLLING, WEBSOCKET, Echo, in_background
 
-from pushrelay.engine import handshakes
+from pushrelay.engine import handshakes, link
 from pushrelay.server.conversation import Conversation
 from pushrelay.server.limiter import ConnectionLimiter
 
@@ -176,6 +176,7 @@ def test_after_a_probe_that_broke_off_polls_wait_again(echo):
 @pytest.mark.parametrize("probes", [False, True])
 def test_a_websocket_that_never_takes_over_is_closed(echo, monkeypatch, probes):
     monkeypatch.setattr(handshakes, "UPGRADE_SECONDS", 0.2)
+    monkeypatch.setattr(link, "CLOSE_SECONDS", 0.2)
     sid = echo.open()
     for _ in range(2):
         client = echo.websocket_of(sid)
