@@ -32,7 +32,8 @@ class EncodedPacket:
     def part(self) -> str:
         """The packet in a payload: text as it is, binary as `b` and base64."""
         if not self._part:
-            self._part = "b" + base64.b64encode(self._data).decode()  # type: ignore[arg-type]
+            data = self._data.encode() if isinstance(self._data, str) else self._data
+            self._part = "b" + base64.b64encode(data).decode()
         return self._part
 
     def compressed(self, coding: str, compress: Callable[[bytes], bytes]) -> bytes:
