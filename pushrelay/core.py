@@ -13,8 +13,8 @@ from pushrelay.register.registrations import Registrations
 from pushrelay.register.subscription import delivery
 from pushrelay.settings import Settings, SettingsError
 from pushrelay.store import Broker, open_broker
-from pushrelay.store.dispatch import Deliver
 from pushrelay.store.maintenance import Maintenance
+from pushrelay.store.stripe import Deliver
 from pushrelay.wsgi.base_path import at_base_path
 from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 

@@ -10,7 +10,7 @@ from pushrelay.register.subscription import delivery
 from pushrelay.rooms.deferred import DeferredPackets
 from pushrelay.settings import Settings
 from pushrelay.store import open_broker
-from pushrelay.store.dispatch import Pending
+from pushrelay.store.stripe import Pending
 
 SECRET = "0123456789" * 4
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pushrelay.errors import Refused, StoreError
 from pushrelay.server.poller import Poller
 from pushrelay.store import Broker
-from pushrelay.store.dispatch import Pending
+from pushrelay.store.stripe import Pending
 
 log = logging.getLogger(__name__)
 

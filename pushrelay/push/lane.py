@@ -13,7 +13,7 @@ from pushrelay.access.callers import Caller
 from pushrelay.answers import JSON_HEADERS
 from pushrelay.errors import Refused, StoreError
 from pushrelay.server.conversation import Conversation
-from pushrelay.store.dispatch import Pending
+from pushrelay.store.stripe import Pending
 
 from .body import Body, reader_of, usual_reader_of
 from .fields import Push, pushes_of

@@ -12,8 +12,8 @@ from pushrelay.log.refusals import RefusalLog
 from pushrelay.server.conversation import Conversation
 from pushrelay.settings import Settings
 from pushrelay.store import Broker
-from pushrelay.store.dispatch import KeyUse, Pending
 from pushrelay.store.publication import offset_of
+from pushrelay.store.stripe import KeyUse, Pending
 
 from .batching import Batcher
 from .fields import Push, read_pushes

@@ -12,7 +12,7 @@ from pushrelay.log.refusals import RefusalLog
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Any, str, dict[str, Any]], dict[str, Any]]  # message, sid, and the environ of the socket
-Answered = Callable[[str, Any, bool], dict[str, Any] | None]  # as dispatch calls it: sid, message, wants_answer
+Answered = Callable[[str, Any, bool], dict[str, Any] | None]  # as packet_dispatch calls it: sid, message, wants_answer
 
 
 class Server(Protocol):

@@ -13,8 +13,8 @@ from pushrelay.engine.packet import MESSAGE, EncodedPacket
 from pushrelay.engine.session import REGISTER_TIMEOUT, TOO_MANY_EVENTS, Session
 
 from .deferred import MOST_PACKETS, Data, DeferredPackets
-from .dispatch import is_known, receive, unknown_namespace
 from .packet import Packet, StrictPacket
+from .packet_dispatch import is_known, receive, unknown_namespace
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ several relays publish, implements this protocol itself.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .dispatch import Pending
 from .listing import Listing
 from .publication import Delivered, Draft, Publication, Receipt
 from .replay import Replay
+from .stripe import Pending
 
 
 class Broker(Protocol):

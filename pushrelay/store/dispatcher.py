@@ -5,9 +5,9 @@ Stripe.drain() moves it. Publications that are stored and still queued are beyon
 is never the answer to a socket.
 """
 
-from .dispatch import Deliver, LiveQueue, Stripe
 from .publication import Delivered, Tip, offset_in
 from .store import Store
+from .stripe import Deliver, LiveQueue, Stripe
 
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two threads seldom meet
 

@@ -1,8 +1,8 @@
 """Idempotency keys: a push whose key was used before is answered as the first one was, and not stored."""
 
-from .dispatch import KeyUse, Pending
 from .publication import KeyRecord, position_of
 from .store import Store
+from .stripe import KeyUse, Pending
 
 
 class Keys:

@@ -1,7 +1,7 @@
 """The broker whose order is this process's: publications of this process, over any store.
 
 A publication is stored in a transaction that it shares with others (group_commit.py), queued with others of its stripe
-in the order of the offsets, and handed out by whoever holds the stripe's lock (dispatch.py). Holding a destination's
+in the order of the offsets, and handed out by whoever holds the stripe's lock (stripe.py). Holding a destination's
 lock over the commit would be simpler, but then a busy destination would wait for one fsync per push.
 """
 
@@ -14,7 +14,6 @@ from typing import Any
 from pushrelay.errors import StoreError
 
 from .archive import Archive
-from .dispatch import NOT_STORED, Deliver, Pending
 from .dispatcher import Dispatcher
 from .group_commit import GroupCommit, Job
 from .keys import Keys
@@ -22,6 +21,7 @@ from .listing import MAX_BYTES, Listing
 from .publication import Delivered, Draft, History, Publication, Receipt, Recovery, offset_in, position_of
 from .replay import Replay
 from .store import CLOSED, HistoryLimits, Store
+from .stripe import NOT_STORED, Deliver, Pending
 
 log = logging.getLogger(__name__)
 

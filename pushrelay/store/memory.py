@@ -7,10 +7,10 @@ import threading
 from collections import OrderedDict, deque
 from typing import Any
 
-from .dispatch import Pending
 from .group_commit import Job
 from .publication import Kept, KeyRecord, Tip, cut
 from .store import Deadline, HistoryLimits, IsRepeat, Page, Place, Store, new_epoch
+from .stripe import Pending
 
 OVERHEAD = 600  # memory of a publication beside its data, and of a destination beside its name (measured)
 _OFFSET = operator.attrgetter("offset")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from pushrelay.settings import Settings
 from pushrelay.settings.values import broker_url, durability_of
 
-from .dispatch import Deliver
 from .local_broker import LocalBroker
 from .store import HistoryLimits, Store
+from .stripe import Deliver
 
 Clock = Callable[[], float]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .archive import Archive
-from .dispatch import LiveQueue, Pending
 from .dispatcher import Dispatcher
 from .publication import Kept, Publication, Recovery, offset_in, position_of
+from .stripe import LiveQueue, Pending
 
 # Bytes of data that are read at a time. The outbox of one client holds a megabyte, so a page is a small part of it, and
 # a thousand replays that begin at once take 64 MiB at most.

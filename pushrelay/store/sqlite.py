@@ -8,7 +8,6 @@ from typing import Any
 from pushrelay.json_text import quote
 
 from . import sqlite_file
-from .dispatch import Pending
 from .group_commit import Job
 from .journal import SIZE
 from .publication import KeyRecord, Tip
@@ -19,6 +18,7 @@ from .sqlite_retention import Retention
 from .sqlite_rows import data_sum
 from .sqlite_writer import Writer
 from .store import CLOSED, HistoryLimits, IsRepeat, Page, Place, Store
+from .stripe import Pending
 
 MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none
 

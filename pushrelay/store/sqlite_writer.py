@@ -7,11 +7,11 @@ from typing import Any
 from pushrelay.json_text import decode
 
 from . import sqlite_meta, sqlite_rows
-from .dispatch import Pending
 from .publication import KeyRecord
 from .sqlite_file import Damaged
 from .sqlite_rows import FLOOR, Cursor, checksum_of, data_sum, only, whole
 from .store import HistoryLimits
+from .stripe import Pending
 
 TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for all of them
 MAX_CURSORS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from pushrelay.settings import Settings
 
-from .dispatch import KeyUse, Pending
 from .group_commit import Job
 from .publication import Kept, KeyRecord, Tip
+from .stripe import KeyUse, Pending
 
 CLOSED = "the store is closed until the relay is started again"
 

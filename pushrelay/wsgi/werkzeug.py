@@ -22,7 +22,7 @@ from pushrelay.lifecycle import spread_for
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_handshake, refused_origin, refused_session, seen_as
 from pushrelay.rooms.app_events import AppEvents
-from pushrelay.rooms.dispatch import is_known, receive, unknown_namespace
+from pushrelay.rooms.packet_dispatch import is_known, receive, unknown_namespace
 from pushrelay.rooms.presence import Presence
 from pushrelay.server.sockets import BACKLOG, bind_tcp
 from pushrelay.waiting import wait_until

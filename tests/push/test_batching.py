@@ -15,10 +15,10 @@ from conftest import DEADLINE, own_only, wait_for
 from pushrelay.errors import Refused, StoreError
 from pushrelay.push import batching
 from pushrelay.push.batching import Batcher
-from pushrelay.store.dispatch import Pending
 from pushrelay.store.local_broker import LocalBroker
 from pushrelay.store.memory import MemoryStore
 from pushrelay.store.store import HistoryLimits
+from pushrelay.store.stripe import Pending
 
 
 class Poller:

@@ -20,7 +20,7 @@ from pushrelay.push.publisher import items_of
 from pushrelay.rooms.packet import INVALID, Packet
 from pushrelay.settings import Settings, SettingsError, load
 from pushrelay.store import Draft
-from pushrelay.store.dispatch import Pending
+from pushrelay.store.stripe import Pending
 
 DEPTH = json_text.MAX_DEPTH
 JSON = {"Content-Type": "application/json"}

@@ -12,8 +12,8 @@ from desk import SECRET, desks
 from pushrelay.access.tokens import sign
 from pushrelay.errors import StoreError
 from pushrelay.settings import Settings
-from pushrelay.store.dispatch import LIVE_QUEUE_BYTES, LiveQueue, Pending
 from pushrelay.store.publication import Publication
+from pushrelay.store.stripe import LIVE_QUEUE_BYTES, LiveQueue, Pending
 
 own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
 

@@ -8,7 +8,7 @@ from conftest import wait_for
 from desk import Desk, desks
 
 from pushrelay.register import registration as registering
-from pushrelay.store import dispatch, replay
+from pushrelay.store import replay, stripe
 from pushrelay.store.publication import Publication
 
 own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
@@ -72,7 +72,7 @@ def test_a_replay_that_waits_keeps_little_of_what_is_pushed_and_nothing_is_missi
     desk.emit("page", "register", id="42", since=desk.since(0))
     desk.push("42", *["x" * 1000] * 900)
     [live_queue] = desk.live_queues()
-    assert sum(len(item.text) for item in live_queue.items) <= dispatch.LIVE_QUEUE_BYTES
+    assert sum(len(item.text) for item in live_queue.items) <= stripe.LIVE_QUEUE_BYTES
     desk.sockets.read("page")
     assert desk.answers("page")[0]["ids"]["42"] == {"position": desk.since(905), "recovered": True, "replayed": 905}
     assert desk.got("page") == [*range(5), *["x" * 1000] * 900]

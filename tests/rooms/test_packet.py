@@ -1,4 +1,4 @@
-"""Packets as clients send them: read, or refused with a reason. Over a socket: test_dispatch.py."""
+"""Packets as clients send them: read, or refused with a reason. Over a socket: test_packet_dispatch.py."""
 
 import pytest
 from socketio import packet as sio

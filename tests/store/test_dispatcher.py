@@ -4,7 +4,7 @@ import pytest
 
 from pushrelay.errors import StoreError
 from pushrelay.store import Draft, open_broker
-from pushrelay.store.dispatch import Pending
+from pushrelay.store.stripe import Pending
 
 
 def opened(deliver=lambda publication, skip_sid: 1):

@@ -1,8 +1,8 @@
 """A push whose key was used before is answered as the first one was."""
 
-from pushrelay.store.dispatch import KeyUse, Pending
 from pushrelay.store.keys import Keys
 from pushrelay.store.publication import KeyRecord
+from pushrelay.store.stripe import KeyUse, Pending
 
 
 class Store:

@@ -6,8 +6,8 @@ import pytest
 
 from pushrelay.errors import StoreError
 from pushrelay.store import Broker, Draft, open_broker
-from pushrelay.store.dispatch import Pending
 from pushrelay.store.local_broker import SWEEP_EVERY, LocalBroker
+from pushrelay.store.stripe import Pending
 
 
 def opened(deliver=lambda publication, skip_sid: 1):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from pushrelay.store.dispatch import Pending
 from pushrelay.store.group_commit import Job
 from pushrelay.store.open import STORES
 from pushrelay.store.store import Deadline, HistoryLimits
+from pushrelay.store.stripe import Pending
 
 
 class Clock:

@@ -12,8 +12,8 @@ from pushrelay.push.batching import Batcher
 from pushrelay.rooms.packet import Packet
 from pushrelay.server.request import Limits, Parser
 from pushrelay.server.request_error import RequestError
-from pushrelay.store.dispatch import Pending
 from pushrelay.store.group_commit import GroupCommit
+from pushrelay.store.stripe import Pending
 
 
 def garbage_of(action, seconds=10.0):

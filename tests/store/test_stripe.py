@@ -2,8 +2,8 @@
 
 import pytest
 
-from pushrelay.store.dispatch import LIVE_QUEUE_BYTES, MAX_SKIPPED, PENDING_BYTES, KeyUse, LiveQueue, Pending, Stripe
 from pushrelay.store.publication import Publication
+from pushrelay.store.stripe import LIVE_QUEUE_BYTES, MAX_SKIPPED, PENDING_BYTES, KeyUse, LiveQueue, Pending, Stripe
 
 
 def placed(destination, offset, data="x", ttl=60.0, **fields):
