@@ -118,7 +118,7 @@ def json_response(value: Any, status: str = "200 OK") -> Response:
 
 
 @app.post("/push")
-def push() -> Response:
+def push_route() -> Response:
     return respond(relay.publisher.answer(request.environ))
 
 

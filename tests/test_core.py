@@ -62,6 +62,13 @@ def test_a_route_for_programs_refuses_others():
     module.relay.maintenance.close()
 
 
+def test_an_own_view_may_be_called_push():
+    app = load_relay().app
+    app.add_url_rule("/mine", "push", lambda: "mine")
+    with app.test_request_context("/mine"):
+        assert app.dispatch_request() == "mine"
+
+
 def test_the_version_has_one_place():
     ran = run("--version")
     assert (ran.stdout, ran.returncode) == (f"relay {__version__}\n", 0)
