@@ -25,14 +25,15 @@ class Heartbeat:
 
     def extend(self, session: Session) -> None:
         """Give the session the time for its answer once more. Call it after the deadline."""
-        session.pong_due = time.monotonic() + self._timeout
-        self._deadlines.add(self._pongs, session.pong_due, session)
+        session.pong_due = deadline = time.monotonic() + self._timeout
+        self._deadlines.add(self._pongs, deadline, session)
 
     def _ping(self, session: Session, due: float, now: float) -> None:
         # The time counts from when the ping was due, or clients that count themselves would find us late. But if the
         # whole process was held up and nobody could have answered, it counts from now.
-        session.pong_due = (due if now - due < self._timeout / 4 else now) + self._timeout
-        self._deadlines.add(self._pongs, session.pong_due, session)
+        deadline = (due if now - due < self._timeout / 4 else now) + self._timeout
+        session.pong_due = deadline  # a pong that nobody asked for may come at once, and sets it to 0
+        self._deadlines.add(self._pongs, deadline, session)
         session.send(PING_PACKET)
 
     def _miss_pong(self, session: Session, due: float, now: float) -> None:

@@ -90,6 +90,34 @@ def test_a_client_that_answered_the_last_ping_has_the_whole_time_for_the_next_on
     assert missed == [107.0] and len(sent) == 2
 
 
+def test_a_pong_that_nobody_asked_for_does_not_end_its_client_if_it_comes_with_the_ping():
+    class Early:
+        closed, has_more_time, sid = False, False, "a client"
+
+        @property
+        def pong_due(self):
+            return 0.0  # another thread has just handled a pong
+
+        @pong_due.setter
+        def pong_due(self, deadline):
+            pass
+
+        def send(self, packet):
+            pass
+
+    poller = Poller()
+    deadlines, session = Deadlines(poller), Early()
+    Heartbeat(deadlines, 1.0, 4.0).begin(session)
+    missed = []
+    session.miss_ping = lambda: missed.append(session)
+    now = time.monotonic()
+    for seconds in (1.1, 2.0, 6.0):
+        deadlines.meet(now + seconds)
+    while poller._timers:
+        poller._timers.pop()[2].run()
+    assert not missed
+
+
 def test_after_a_pause_of_the_process_clients_still_have_their_time_to_answer():
     class Timers:
         deadline = float("inf")
