@@ -156,13 +156,15 @@ class BlockingConnection:
         link = self.receiver
         if link is None:
             return
-        while (packet := self._receive()) is not None:
-            # simple-websocket has a limit too, but a reader that waits while it is exceeded may miss its end.
-            if len(packet) > link.limit:
-                link.close(TOO_BIG)
-                break
-            link.receive_message(packet)
-        link.lost(TRANSPORT_CLOSE)
+        try:
+            while (packet := self._receive()) is not None:
+                # simple-websocket has a limit too, but a reader that waits while it is exceeded may miss its end.
+                if len(packet) > link.limit:
+                    link.close(TOO_BIG)
+                    break
+                link.receive_message(packet)
+        finally:  # whatever fails, the session ends with its connection
+            link.lost(TRANSPORT_CLOSE)
 
     def leave(self) -> Iterable[bytes]:
         """Return or raise what makes the server believe that its client has gone."""

@@ -89,6 +89,17 @@ def test_a_message_that_is_too_large_closes_its_client_alone(sio, room):
     assert not other.closed
 
 
+def test_a_client_whose_packet_cannot_be_handled_is_closed(sio, room, monkeypatch):
+    ((session, client),) = room(1)
+
+    def fail(*_):
+        raise RuntimeError("a fault of the relay")
+
+    monkeypatch.setattr(sio.eio, "dispatch", fail)
+    client.send('42["x"]')
+    wait_for(lambda: session.closed, "the end of the client")
+
+
 class Broken:
     """A connection that fails in an unexpected way."""
 
