@@ -13,11 +13,10 @@ from .errors import BAD_REQUEST, SESSION_UNKNOWN, Rejected
 from .packet import EncodedPacket, payload, split_payload
 from .posting import Posting
 from .request_host import RequestHost
-from .response import Responses
+from .response import Responses, Whole
 from .session import Session
 
 _TEXT = [("Content-Type", "text/plain; charset=UTF-8"), *PRIVATE]
-_POSTED = Answer("200 OK", _TEXT, b"ok")
 
 
 def payload_answer(packets: list[EncodedPacket], headers: list[tuple[str, str]] | None = None) -> Answer:
@@ -42,7 +41,7 @@ class Polling:
             raise Rejected(BAD_REQUEST) from None
         return carrier.returned(start_response) if packets is None else payload_answer(packets)
 
-    def complete(self, environ: dict[str, Any], packets: list[EncodedPacket]) -> Answer:
+    def complete(self, environ: dict[str, Any], packets: list[EncodedPacket]) -> Whole:
         """Return the whole answer to a GET that was parked."""
         return self._responses.complete(environ, payload_answer(packets), packets)
 
@@ -71,7 +70,7 @@ class Polling:
         except ValueError:
             session.close(abort=True, reason=TRANSPORT_ERROR)
             raise Rejected(BAD_REQUEST) from None
-        return _POSTED
+        return _posted()
 
     def _read_packets(self, session: Session, environ: dict[str, Any]) -> list[str | bytes]:
         """Read the packets of a POST. Raises ValueError, and Rejected, with the session closed, if it is too large."""
@@ -85,7 +84,7 @@ class Polling:
 
     def _answer_posting(self, environ: dict[str, Any], carrier: Carrier, were_valid: bool) -> None:
         """Answer a POST whose packets took more than one turn."""
-        answer = _POSTED if were_valid else Rejected(BAD_REQUEST).answer()
+        answer = _posted() if were_valid else Rejected(BAD_REQUEST).answer()
         carrier.answer(*self._responses.complete(environ, answer))
 
 
@@ -111,6 +110,10 @@ class ParkedPoll:
 
     def _lost(self) -> None:
         self._session.poll_lost(self)
+
+
+def _posted() -> Answer:
+    return Answer("200 OK", [*_TEXT], b"ok")  # its own list, because a WSGI middleware may add headers to it
 
 
 def _read_body(environ: dict[str, Any], limit: int) -> bytes:

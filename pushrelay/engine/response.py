@@ -28,6 +28,10 @@ def deflated(body: bytes) -> bytes:
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzipped, "deflate": deflated}
 
 
+# Status, headers and body: a plain tuple, because one is made for every request.
+Whole = tuple[str, Sequence[tuple[str, str]], bytes]
+
+
 class Responses:
     """Completes answers, and knows the origins whose pages may read them."""
 
@@ -45,8 +49,8 @@ class Responses:
 
     def complete(
         self, environ: dict[str, Any], answer: Answer, packets: Sequence[EncodedPacket] = (), readable: bool = False
-    ) -> Answer:
-        """Return the answer, compressed if the client wants that, and with the headers of CORS.
+    ) -> Whole:
+        """Return the answer's parts: compressed if the client wants that, and with the headers of CORS.
 
         `packets` are those that the body consists of, if it does. `readable`: a page of any origin may read it.
         """
@@ -58,7 +62,7 @@ class Responses:
         if engine.cors_allowed_origins != []:
             is_allowed = (lambda origin: True) if readable else partial(self._is_allowed, environ)
             headers = [*headers, *cors(environ, is_allowed, engine.cors_credentials)]
-        return Answer(status, headers, body)
+        return status, headers, body
 
     def _compressed(
         self, environ: dict[str, Any], body: bytes, packets: Sequence[EncodedPacket]

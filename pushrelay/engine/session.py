@@ -99,8 +99,9 @@ class Session:
         self.has_more_time = False  # for that ping; see miss_ping
         self.may_stay = False  # it has registered, or the app lets it stay
         # Its events.
-        self._events = engine.new_bucket()
-        self._work: TokenBucket | None = None  # work beyond an event's own, once there was some
+        # Most clients send few events or none, so a bucket is made when it is needed first.
+        self._events: TokenBucket | None = None
+        self._work: TokenBucket | None = None  # work beyond an event's own
         self.refused_at = 0.0  # monotonic: when it was last told that its events are refused
 
     @property
@@ -192,7 +193,8 @@ class Session:
         return None
 
     def _take_buffer(self) -> list[EncodedPacket]:
-        return [] if self._buffer is None else self._buffer.take(self._engine.outboxes)
+        buffer = self._buffer
+        return buffer.take(self._engine.outboxes) if buffer else []
 
     def complain(self, cause: str, message: str) -> None:
         """Have the log name this client; `message` is what it did."""
@@ -255,7 +257,8 @@ class Session:
         """Handle one packet on this thread. Raises ValueError if a client may not send such a packet."""
         kind = packet[:1]
         if kind == MESSAGE or isinstance(packet, bytes):
-            if self._events is None or not self._events.take():
+            bucket = self._events or self._new_events()
+            if bucket is None or not bucket.take():
                 self._engine.dispatch(self.sid, packet)
             else:
                 self.charge_minor()
@@ -299,8 +302,13 @@ class Session:
 
     def charge_minor(self, count: int = 1) -> None:
         """Count refused events, and packets or frames that ask for nothing; close a client that floods."""
-        if self._events is not None and self._events.overdraw(MINOR_COST * count) > FLOOD_SECONDS:
+        bucket = self._events or self._new_events()
+        if bucket is not None and bucket.overdraw(MINOR_COST * count) > FLOOD_SECONDS:
             self.close(reason=TOO_MANY_EVENTS)
+
+    def _new_events(self) -> TokenBucket | None:
+        self._events = self._engine.new_bucket()
+        return self._events
 
     def miss_ping(self) -> None:
         """Close the session because the answer to a ping is overdue.

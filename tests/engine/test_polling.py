@@ -35,6 +35,25 @@ def test_an_invalid_payload_closes_the_session(echo, payload):
     assert echo.gone == [(sid, "transport error")]
 
 
+def test_headers_that_a_middleware_adds_are_not_kept_for_the_next_answer(serve):
+    echo = Echo(serve, cors_allowed_origins=[])
+    app, answers = echo.client.server.app, []
+
+    def add_one(environ, start_response):
+        def start(status, headers, *more):
+            headers.append(("X-Mine", "1"))
+            answers.append(len(headers))
+            return start_response(status, headers, *more)
+
+        return app(environ, start)
+
+    echo.client.server.app = add_one
+    sid = echo.open()
+    for _ in range(3):
+        assert echo.post(sid, "4hello") == (200, "ok")
+    assert len(set(answers[1:])) == 1
+
+
 def test_a_second_poll_closes_the_session(echo):
     sid = echo.open()
     first = in_background(echo.get, sid)

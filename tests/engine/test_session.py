@@ -158,6 +158,19 @@ def test_a_client_that_floods_is_refused_first_and_then_closed():
     assert refused and session.closed
 
 
+def test_a_client_that_floods_with_packets_that_ask_for_nothing_is_closed():
+    engine = Engine(event_rate=10)
+    engine.start(None)
+    session = Session(engine, "strays")
+    for _ in range(1900):
+        session.receive("6")
+    assert not session.closed, "twenty seconds of its rate, at a tenth of an event each"
+    for _ in range(200):
+        session.receive("6")
+    engine.shutdown()
+    assert session.closed
+
+
 def test_work_beyond_an_events_own_is_a_debt_with_a_bound():
     engine = Engine(event_rate=10)
     session = Session(engine, "works")
