@@ -60,10 +60,10 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def send(answer: Answer, start_response: Callable[..., Any]) -> list[bytes]:
-    """Send an answer as a WSGI app does: call `start_response` and return the body."""
+def send(answer: Answer, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """Send an answer as a WSGI app does: call `start_response` and return the body, which HEAD does not get."""
     start_response(answer.status, [*answer.headers, ("Content-Length", str(len(answer.body)))])
-    return [answer.body]
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
 
 def json_answer(text: str, status: str = "200 OK") -> Answer:

@@ -29,7 +29,7 @@ def at_base_path(
             message = f"everything here is below {base} (setting base_path): POST pushes to {base}/push"
             error = Refused(404, "not_found", message)
             log_refusal(environ, error)
-            return send(refusal(error), start_response)
+            return send(refusal(error), environ, start_response)
         # A copy: the server goes on knowing the request by its whole path.
         inside = {**environ, "SCRIPT_NAME": script + base, "PATH_INFO": path[len(base) :] or "/"}
         return app(inside, start_response)

@@ -72,7 +72,7 @@ class Front:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not self._maintenance.started:
             if reason := hosts.refusal(environ):
-                return self._refuse_to_serve(reason, start_response)
+                return self._refuse_to_serve(reason, environ, start_response)
             self._maintenance.ensure_open()
         path = environ["PATH_INFO"]
         if path in PUSH_PATHS and environ["REQUEST_METHOD"] == "POST" and not is_hooked(self.app):
@@ -85,7 +85,7 @@ class Front:
             # A server may ignore an upgrade (RFC 9110, 7.8). Only the engine offers one; Werkzeug would answer 400.
             environ.pop("HTTP_UPGRADE", None)
         elif path.endswith(SCRIPT_ENDS):
-            return send(refusal(NO_SUCH_SCRIPT), start_response)
+            return send(refusal(NO_SUCH_SCRIPT), environ, start_response)
         return self._flask(environ, start_response)
 
     def _push(self, environ: dict[str, Any], start_response: Callable[..., Any], at_root: bool) -> Iterable[bytes]:
@@ -95,14 +95,16 @@ class Front:
             log.exception("a push failed")
             answer = refusal(failure())
         # None: the push is answered when it is stored or acknowledged, and no thread waits for that.
-        return () if answer is None else send(answer, start_response)
+        return () if answer is None else send(answer, environ, start_response)
 
-    def _refuse_to_serve(self, reason: str, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _refuse_to_serve(
+        self, reason: str, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         """Answer everybody while the relay must not run in this server. Log it once: health checks may repeat."""
         if not self._is_wrong_server:
             self._is_wrong_server = True
             log.error("the relay does not serve: %s", reason)
-        return send(refusal(Refused(503, "wrong_server", reason)), start_response)
+        return send(refusal(Refused(503, "wrong_server", reason)), environ, start_response)
 
     # Called by the relay's own server.
 

@@ -32,6 +32,19 @@ def test_other_builds_of_the_script_are_refused_with_advice(own, name):
     assert answer.status_code == 404 and "load that one" in answer.json["message"]
 
 
+def test_head_gets_no_body_from_what_answers_before_flask():
+    module, answered = load_relay(base_path="/relay"), []
+    environs = [EnvironBuilder(path, method="HEAD").get_environ() for path in ("/", "/relay/socket.io/x.map")]
+    environs += [{**environs[1], "wsgi.multiprocess": True}]
+    for environ in reversed(environs):
+        body = module.app(
+            environ, lambda status, headers: answered.append((status[:3], dict(headers)["Content-Length"]))
+        )
+        assert b"".join(body) == b""
+    module.relay.maintenance.close()
+    assert [status for status, _ in answered] == ["503", "404", "404"] and all(int(size) for _, size in answered)
+
+
 def test_an_upgrade_outside_the_engine_is_ignored(own):
     """RFC 9110, 7.8: a server may ignore it. Werkzeug would answer 400."""
     upgrade = {"HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade"}
