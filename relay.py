@@ -224,6 +224,8 @@ our_endpoints = {rule.endpoint for rule in app.url_map.iter_rules()}
 
 def is_our_request(error: HTTPException) -> bool:
     """Return whether an error belongs to one of the routes above, or to a path without a route."""
+    if error.response is not None:
+        return False  # the whole response is somebody's own, as in abort(Response(…))
     if request.url_rule is not None:
         return request.endpoint in our_endpoints
     return error.code == 404 or request.path in our_paths or request.path.startswith("/static/")

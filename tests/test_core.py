@@ -62,6 +62,15 @@ def test_a_route_for_programs_refuses_others():
     module.relay.maintenance.close()
 
 
+def test_an_own_hook_may_abort_with_a_response_of_its_own():
+    module = load_relay()
+    module.relay.maintenance.start()
+    module.app.before_request(lambda: flask.abort(flask.Response("closed on Sundays", 418)))
+    answer = Client(module.app).get("/health/live")
+    assert (answer.status_code, answer.text) == (418, "closed on Sundays")
+    module.relay.maintenance.close()
+
+
 def test_an_own_view_may_be_called_push():
     app = load_relay().app
     app.add_url_rule("/mine", "push", lambda: "mine")
