@@ -1,7 +1,7 @@
 """The relay: PHP posts to /push, and the browsers that registered the destination get the push at once.
 
-    python relay.py                              serves, on the relay's own server
-    gunicorn --workers 1 --threads 8 relay:app   serves the same app on another WSGI server
+    python relay.py                                        serves, on the relay's own server
+    gunicorn --threads 8 --bind 127.0.0.1:8080 relay:app   serves the same app on another WSGI server
 
 This is an ordinary Flask-SocketIO app: routes, error handlers and event handlers, in the order of this file. They are
 short because pushrelay.core has the parts. Importing this file starts nothing: no thread, no file, no socket.
@@ -21,7 +21,7 @@ settings = startup.settings(__name__)
 from flask import Flask, Response, render_template, request
 from flask_socketio import SocketIO
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import RoutingException
+from werkzeug.routing import RoutingException, Rule  # a RoutingException is a redirect
 
 from pushrelay import answers
 from pushrelay.core import Core
@@ -33,7 +33,7 @@ from pushrelay.places import HOME
 from pushrelay.push.fields import history_query, queried_destinations
 from pushrelay.register.subscription import rooms_of
 from pushrelay.rooms.answering import answering
-from pushrelay.rooms.packet import OURS, Packet
+from pushrelay.rooms.packet import OUR_EVENTS, Packet
 from pushrelay.wsgi import hosts
 
 
@@ -58,7 +58,7 @@ class RelaySocketIO(SocketIO):
     """Flask-SocketIO, with the names of the relay's own events reserved, and run() on the relay's own server."""
 
     def on(self, message: str, namespace: str | None = None) -> Any:
-        if message in OURS and namespace in (None, "/"):
+        if message in OUR_EVENTS and namespace in (None, "/"):
             raise ValueError(f"the event {message!r} in namespace / is the relay's own: choose another name")
         return super().on(message, namespace)
 
@@ -69,6 +69,7 @@ class RelaySocketIO(SocketIO):
         startup.serve(relay, app, host, port)
 
 
+# Everything except Flask. Your own files can import it: from relay import relay
 relay = Core(settings)
 # Both folders are given because Flask would search them from the working folder, which may have been removed.
 app = RelayApp(__name__, root_path=str(HOME), instance_path=str(HOME / "instance"))
@@ -80,7 +81,7 @@ socketio = RelaySocketIO(
     client_manager=relay.rooms,
     logger=logging.getLogger("pushrelay.socketio"),  # their own loggers would write everything twice
     engineio_logger=logging.getLogger("pushrelay.engineio"),
-    serializer=Packet,
+    serializer=Packet,  # reads Socket.IO's packets, and gives a reason for each that it refuses
     cors_allowed_origins=relay.access.origin_allowed,
     ping_interval=settings.ping_interval,
     ping_timeout=settings.ping_timeout,
@@ -119,7 +120,7 @@ def json_response(value: Any, status: str = "200 OK") -> Response:
 
 @app.post("/push")
 def push_route() -> Response:
-    return respond(relay.publisher.answer(request.environ))
+    return respond(relay.publisher.answer(request.environ))  # waits until the push is stored
 
 
 @app.post("/")
@@ -134,7 +135,7 @@ def push_at_root() -> Response:
 @app.get("/history")
 @for_programs
 def history() -> Response:
-    """Return the publications that are kept of a destination, and its position now."""
+    """Return the publications that are kept of a destination, and its position now. Send a long list in pieces."""
     listing = relay.broker.listing(*history_query(request.environ, settings))
     body = "".join(listing.answer()) if listing.is_short else listing.answer()
     return Response(body, headers=answers.JSON_HEADERS)
@@ -197,8 +198,7 @@ def live() -> Response:
 @app.get("/health/ready")
 def ready() -> Response:
     """Return 200 if the relay takes pushes now."""
-    reason = relay.trouble(request.environ)
-    if reason:
+    if reason := relay.trouble(request.environ):
         return json_response({"ready": False, "reason": reason}, "503 Service Unavailable")
     return json_response({"ready": True})
 
@@ -218,17 +218,19 @@ def store_failed(error: StoreError) -> Response:
     return refused(answers.store_refusal(error, "the history cannot be read; ask again later", is_local))
 
 
-our_paths = {rule.rule for rule in app.url_map.iter_rules()}
-our_endpoints = {rule.endpoint for rule in app.url_map.iter_rules()}
-
-
 def is_our_request(error: HTTPException) -> bool:
-    """Return whether an error belongs to one of the routes above, or to a path without a route."""
+    """Return whether an error belongs to a route of this file, or to a path without a route."""
     if error.response is not None:
         return False  # the whole response is somebody's own, as in abort(Response(…))
     if request.url_rule is not None:
-        return request.endpoint in our_endpoints
-    return error.code == 404 or request.path in our_paths or request.path.startswith("/static/")
+        return is_our_route(request.url_rule)
+    same_path = [rule for rule in app.url_map.iter_rules() if rule.rule == request.path]
+    return error.code == 404 or request.path.startswith("/static/") or any(map(is_our_route, same_path))
+
+
+def is_our_route(rule: Rule) -> bool:
+    """Return whether a route has its view in this file, or is Flask's for static files."""
+    return rule.endpoint == "static" or getattr(app.view_functions.get(rule.endpoint), "__module__", None) == __name__
 
 
 # Socket.IO. The acknowledgement of an event is what its handler returns, or why it refuses.
@@ -236,12 +238,12 @@ def is_our_request(error: HTTPException) -> bool:
 relay_event = answering(socketio.server, relay.refusal_log)
 
 
-@relay_event("register", "nothing was registered; register again later, with the last position that you have")
+@relay_event("register", not_done="nothing was registered; register again later, with the last position that you have")
 def on_register(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
     return relay.registrations.register(message, sid, environ)
 
 
-@relay_event("ack", "it was not acknowledged; acknowledge it again later")
+@relay_event("ack", not_done="it was not acknowledged; acknowledge it again later")
 def on_ack(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
     relay.registrations.ack(message, sid, environ)
     return {}
@@ -253,7 +255,7 @@ def on_unregister(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, 
     return {}
 
 
-@relay_event("push", "the push was not taken; send it again later")
+@relay_event("push", not_done="the push was not taken; send it again later")
 def on_push(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
     asked = relay.registrations.read_push(message, sid, environ)
     receipts = relay.publisher.publish(asked)

@@ -21,7 +21,7 @@ import flask_socketio  # noqa: E402
 import relay  # noqa: E402
 from pushrelay.cli.banner import banner  # noqa: E402
 from pushrelay.register.subscription import room_of  # noqa: E402
-from pushrelay.rooms.packet import OURS  # noqa: E402
+from pushrelay.rooms.packet import OUR_EVENTS  # noqa: E402
 from pushrelay.store import Draft  # noqa: E402
 
 
@@ -37,7 +37,7 @@ def block(sid, seconds, wants_answer):
     return "blocked"
 
 
-OURS.add("block")
+OUR_EVENTS.add("block")
 relay.socketio.server.on("block", block)
 
 

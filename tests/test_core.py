@@ -1,6 +1,7 @@
 """Core: the parts of a relay, put together from settings, with a broker of the caller's if there is one."""
 
 import threading
+import types
 
 import flask
 import pytest
@@ -76,6 +77,20 @@ def test_an_own_view_may_be_called_push():
     app.add_url_rule("/mine", "push", lambda: "mine")
     with app.test_request_context("/mine"):
         assert app.dispatch_request() == "mine"
+
+
+def test_errors_of_the_relays_routes_are_json_and_those_of_an_apps_own_are_flasks():
+    module = load_relay()
+    ours, own = (types.FunctionType((lambda: "1").__code__, {"__name__": name}) for name in (module.__name__, "shop"))
+    module.app.add_url_rule("/version", "version", ours)  # as if it were the last route of relay.py
+    module.app.add_url_rule("/shop", "shop", own)
+    module.relay.maintenance.start()
+    client = Client(module.app)
+    kinds = {
+        path: client.put(path).content_type for path in ("/version", "/push", "/static/relay.js", "/none", "/shop")
+    }
+    assert kinds.pop("/shop").startswith("text/html") and set(kinds.values()) == {"application/json"}
+    module.relay.maintenance.close()
 
 
 def test_the_version_has_one_place():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pushrelay.addresses import is_upstream
 from pushrelay.errors import Refused
+from pushrelay.paths import FOLDERS, PATHS
 
 from .limiter import LogLimiter
 
@@ -31,8 +32,8 @@ _BAD_ORIGINS = {
     "": "this is not an origin; let the client leave the header Origin out (setting origins)",
 }
 # A path of the relay below another one, which then belongs into the setting base_path.
-_OURS = r"socket\.io/|static/|health/|(?:push|history|presence|connections)$"
-_BELOW = re.compile(rf"((?:/[\w~-][\w.~-]*)+)/(?:{_OURS})", re.ASCII)
+_PATH = "|".join([*map(re.escape, FOLDERS), *(re.escape(path) + "$" for path in PATHS if path != "/")])
+BELOW = re.compile(rf"((?:/[\w~-][\w.~-]*)+)(?:{_PATH})", re.ASCII)
 
 
 class Line(NamedTuple):
@@ -126,7 +127,7 @@ _ADVICE = {
 
 def _base_path_advice(environ: dict[str, Any]) -> str:
     """Return what to do if the path is one of the relay's below another one, as some proxies pass it on."""
-    found = None if environ.get("SCRIPT_NAME") else _BELOW.match(environ.get("PATH_INFO", "")[:_LONGEST])
+    found = None if environ.get("SCRIPT_NAME") else BELOW.match(environ.get("PATH_INFO", "")[:_LONGEST])
     return f"; if a proxy passes the whole path on, set base_path = {found[1]}" if found else ""
 
 

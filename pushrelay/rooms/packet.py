@@ -14,7 +14,7 @@ from pushrelay import json_text
 from pushrelay.names import RESERVED_EVENTS
 
 # The relay's own events, in namespace "/". Their handlers are called with `(sid, message, wants_answer)`: see Packet.
-OURS = {"register", "unregister", "ack", "push"}
+OUR_EVENTS = {"register", "unregister", "ack", "push"}
 # Replaces the event of a packet that is refused. Nothing handles it.
 INVALID = "relay:invalid"
 # Names with another meaning to python-socketio, which would call the wrong handler for an event with such a name.
@@ -97,7 +97,7 @@ class Packet(StrictPacket):
     """
 
     refusal: tuple[str, str] | None = None  # error code and message
-    is_ours = False  # whether it is one of OURS
+    is_ours = False  # whether it is one of OUR_EVENTS
     attachments_left = 0  # that have not come yet, also if the packet is refused
     size = 0  # characters of the packet and bytes of its attachments
 
@@ -133,7 +133,7 @@ class Packet(StrictPacket):
         name = data[0]
         if name in RESERVED:
             self.refuse(*unknown_event(name))
-        elif name in OURS and self.namespace in (None, "/"):
+        elif name in OUR_EVENTS and self.namespace in (None, "/"):
             if self.packet_type == packet.BINARY_EVENT:
                 raise ValueError(f"{name} takes no binary attachments: send text, such as base64")
             self.is_ours = True

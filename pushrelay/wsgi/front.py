@@ -13,6 +13,7 @@ from pushrelay.access import instance
 from pushrelay.access.callers import Access
 from pushrelay.answers import failure, refusal, send
 from pushrelay.errors import Refused
+from pushrelay.paths import PROGRAM_PATHS, PUSH_PATHS
 from pushrelay.push.lane import lane_for
 from pushrelay.push.publisher import Publisher
 from pushrelay.server.conversation import Conversation
@@ -24,8 +25,6 @@ log = logging.getLogger(__name__)
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-PUSH_PATHS = {"/push": False, "/": True}  # the paths that take pushes, and whether that is the server's root
-PROGRAM_PATHS = ("/history", "/presence", "/connections", "/health/live", "/health/ready")
 # Socket.IO servers have their client's script here. The engine would take it for a request of its own.
 SCRIPT_PATHS = {"/socket.io/socket.io.js", "/socket.io/socket.io.min.js"}
 SCRIPT_ENDS = (".js", ".mjs", ".map")
