@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from .values import (
+    BROKER_HELP,
     Key,
     Network,
     SettingsError,
@@ -65,7 +66,7 @@ class Settings:
     )
     threads: int = _setting(8, whole(2, 64), "maximum number of threads that handle requests and events")
 
-    broker: str = _setting("sqlite:relay.db", broker_url, "the store of publications: sqlite:FILE, or memory:")
+    broker: str = _setting("sqlite:relay.db", broker_url, BROKER_HELP)
     durability: str = _setting(
         "process",
         durability_of,

@@ -115,15 +115,31 @@ def _is_store_file(rest: str) -> bool:
     return bool(rest) and not re.match(r"//|\s|:memory:|file:|~|.*\$|.*[\t\r\n]", rest)
 
 
-# The kinds of broker, and whether a text may follow the colon of each. store/open.py creates them.
-BROKERS: dict[str, Callable[[str], bool]] = {"memory": lambda rest: not rest, "sqlite": _is_store_file}
+class BrokerKind(NamedTuple):
+    """A kind of broker in the setting `broker`."""
+
+    accepts: Callable[[str], bool]  # whether a text may follow the colon
+    usage: str  # in --help
+    advice: str  # in the error message
+
+
+# store/open.py creates them.
+BROKERS = {
+    "memory": BrokerKind(lambda rest: not rest, "memory:", "memory:"),
+    "sqlite": BrokerKind(
+        _is_store_file,
+        "sqlite:FILE",
+        "sqlite: and a file, such as sqlite:relay.db or sqlite:/var/lib/relay/relay.db",
+    ),
+}
+BROKER_HELP = f"the store of publications: {', or '.join(kind.usage for kind in BROKERS.values())}"
 
 
 def broker_url(text: str) -> str:
     """Parse the name of a broker: its kind, a colon, and what that kind needs, such as a file."""
     kind, colon, rest = text.partition(":")
-    if not colon or kind not in BROKERS or not BROKERS[kind](rest):
-        raise ValueError("memory:, or sqlite: and a file, such as sqlite:relay.db or sqlite:/var/lib/relay/relay.db")
+    if not colon or kind not in BROKERS or not BROKERS[kind].accepts(rest):
+        raise ValueError(", or ".join(each.advice for each in BROKERS.values()))
     return text
 
 

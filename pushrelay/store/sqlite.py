@@ -12,7 +12,7 @@ from .group_commit import Job
 from .journal import SIZE
 from .publication import KeyRecord, Tip
 from .sqlite_file import ERRORS
-from .sqlite_opening import Files
+from .sqlite_opening import BRIEF_SECONDS, Files
 from .sqlite_reading import Reader
 from .sqlite_retention import Retention
 from .sqlite_rows import data_sum
@@ -109,7 +109,7 @@ class SQLiteStore(Store):
         except ERRORS as error:
             self._rollback()
             if sqlite_file.code_of(error) == sqlite3.SQLITE_BUSY:
-                files.be_patient(False)
+                files.set_lock_wait(BRIEF_SECONDS)
             raise files.failed(error) from error
         except BaseException:
             self._rollback()

@@ -19,7 +19,7 @@ from .store import CLOSED, HistoryLimits, new_epoch
 log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 2.0  # how long to wait for other programs that lock the file
-IMPATIENT_SECONDS = 0.02  # the same, while one has locked it for longer than that
+BRIEF_SECONDS = 0.02  # the same, while one has locked it for longer than that
 # 16 MiB: the more, the fewer times a page that changes often is copied into the file. With 4 MiB, a push to a random
 # destination took 44 µs and not 30. A thread for checkpoints copied the same pages more often, and cost 7 µs more.
 WAL_PAGES = 4000
@@ -63,7 +63,7 @@ class Files:
         self._set_epoch = set_epoch
         self._inodes: tuple[int, ...] = ()  # of the files that are open: somebody may put others in their place
         self._leftover: Contents | None = None  # what the journal held when this process closed it, to be replayed
-        self._is_impatient = False  # another program's lock was waited for in vain, so the next try is a short one
+        self._waits_briefly = False  # another program's lock was waited for in vain, so the next try is a short one
         self._has_reported_damage = False
 
     def open(self) -> None:
@@ -100,15 +100,21 @@ class Files:
             self._has_reported_damage = False
         self._inodes = inodes
         self.readers = Readers(self.path, self.busy_seconds)
-        self.is_broken = self._is_impatient = False
+        self.is_broken = self._waits_briefly = False
         self.until_check = CHECK_EVERY
 
     def _take_over(self) -> None:
         """Commit what the journal holds, note that this relay works with the file, and begin a new journal.
 
-        All in one synced transaction, and the new journal replaces the old one after it: whenever this process is
-        killed, the next one finds a journal that belongs to the file. With durability "power" the journal has no
-        records, but its token and number are still compared.
+        This is where the publications come back that a killed process had accepted:
+
+        1. Read the meta rows of the file and the journal beside it. Their tokens show whether they belong together.
+        2. If something is missing, declare the loss: a new epoch begins, and clients learn it.
+        3. In one synced transaction, replay the journal into the file, and write the meta rows of this process.
+        4. Put a new, empty journal in place of the old one.
+
+        Whenever this process is killed, the next one finds a journal that belongs to the file. With durability "power"
+        the journal has no records, but its token and number are still compared.
         """
         path, writer = f"{self.path}-recent", self._writer
         connection = writer.connection
@@ -177,19 +183,21 @@ class Files:
         """Begin a transaction of SQLite's, unless one is open. Raises ERRORS."""
         writer = self._writer
         writer.begin()
-        if self._is_impatient:
-            self.be_patient(True)
+        if self._waits_briefly:
+            self.set_lock_wait(self.busy_seconds)
         if writer.is_lost:
             writer.replay(self.journal.payloads)
             writer.is_lost = False
 
-    def be_patient(self, patient: bool) -> None:
-        """Set how long to wait for other programs' locks: briefly while one persists. Raises ERRORS.
+    def set_lock_wait(self, seconds: float) -> None:
+        """Set how long SQLite waits for the lock of another program before it gives up. Raises ERRORS.
 
-        Otherwise every thread would soon block on it.
+        That is BUSY_SECONDS; after a wait in vain, BRIEF_SECONDS until a transaction begins. Otherwise every thread
+        would soon wait for a lock that persists. Nobody retries in between: the push gets a 503, and the next push or
+        the next second of Maintenance tries again.
         """
-        self._is_impatient = not patient
-        sqlite_file.wait_for_locks(self._writer.connection, self.busy_seconds if patient else IMPATIENT_SECONDS)
+        self._waits_briefly = seconds < self.busy_seconds
+        sqlite_file.wait_for_locks(self._writer.connection, seconds)
 
     def commit(self) -> None:
         """Commit everything that was accepted, and empty the journal. Raises ERRORS."""

@@ -1,8 +1,11 @@
 """The settings broker and durability lead to a broker, or to a sentence."""
 
-import pytest
+import re
 
-from pushrelay.settings.values import BROKERS
+import pytest
+from conftest import ROOT
+
+from pushrelay.settings.values import BROKER_HELP, BROKERS
 from pushrelay.store import open_broker
 from pushrelay.store.memory import MemoryStore
 from pushrelay.store.open import STORES, file_of
@@ -10,6 +13,12 @@ from pushrelay.store.open import STORES, file_of
 
 def test_the_settings_know_the_same_kinds_of_broker_as_the_store():
     assert set(STORES) == set(BROKERS)
+
+
+def test_the_docs_and_the_help_have_each_kind():
+    [row] = re.findall(r"^\| `broker` \|.*", (ROOT / "docs/settings.md").read_text(), re.M)
+    for kind in BROKERS.values():
+        assert f"`{kind.usage}`" in row and kind.usage in BROKER_HELP
 
 
 def test_each_kind_has_its_store_and_its_file():

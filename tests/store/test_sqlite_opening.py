@@ -238,7 +238,7 @@ def test_a_lock_that_lasts_is_waited_for_once_and_not_by_every_push(path, open_a
         lambda sql: waits.append(int(sql.partition("=")[2])) if sql.startswith("PRAGMA busy_timeout=") else None
     )
     broker._store._files.busy_seconds = 0.2
-    broker._store._files.be_patient(True)
+    broker._store._files.set_lock_wait(0.2)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         begun = time.monotonic()
