@@ -48,7 +48,7 @@ class Requests:
         """Answer a request, as a WSGI app. If it was parked or became a WebSocket, the carrier knows what to return."""
         readable = False  # by a page of an origin that may not connect
         try:
-            if self._responses.allows(environ):
+            if self._may_connect(environ):
                 answer = self._route(environ, start_response)
             else:
                 readable = _is_handshake(environ)
@@ -93,6 +93,11 @@ class Requests:
         if method == "POST":
             return self._polling.post(session, environ, start_response, carrier)
         raise Rejected(BAD_REQUEST)
+
+    def _may_connect(self, environ: dict[str, Any]) -> bool:
+        """Return whether the request is from no page, or from a page of an allowed origin."""
+        origin = environ.get("HTTP_ORIGIN")
+        return origin is None or self._engine.cors_allowed_origins == [] or self._responses.is_allowed(environ, origin)
 
     # Refusals.
 

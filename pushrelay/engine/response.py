@@ -33,17 +33,13 @@ Whole = tuple[str, Sequence[tuple[str, str]], bytes]
 
 
 class Responses:
-    """Completes answers, and knows the origins whose pages may read them."""
+    """Completes answers, so that pages of allowed origins can read them."""
 
     def __init__(self, engine: RequestHost):
         self._engine = engine
 
-    def allows(self, environ: dict[str, Any]) -> bool:
-        """Return whether a page of this origin may connect."""
-        origin = environ.get("HTTP_ORIGIN")
-        return origin is None or self._engine.cors_allowed_origins == [] or self._is_allowed(environ, origin)
-
-    def _is_allowed(self, environ: dict[str, Any], origin: str) -> bool:
+    def is_allowed(self, environ: dict[str, Any], origin: str) -> bool:
+        """Return whether the setting `origins` allows a page of this origin to connect and to read answers."""
         allowed = self._engine.allowed_origins(environ)
         return allowed is None or origin in allowed
 
@@ -60,7 +56,7 @@ class Responses:
             body, coding = self._compressed(environ, body, packets)
             headers = [*headers, *coding]
         if engine.cors_allowed_origins != []:
-            is_allowed = (lambda origin: True) if readable else partial(self._is_allowed, environ)
+            is_allowed = (lambda origin: True) if readable else partial(self.is_allowed, environ)
             headers = [*headers, *cors(environ, is_allowed, engine.cors_credentials)]
         return status, headers, body
 
