@@ -43,7 +43,8 @@ class FlagParser(argparse.ArgumentParser):
 
     def add_settings(self, in_help: bool = True) -> None:
         """Add a flag for every setting, and `--config`."""
-        about = f"the INI file to read [relay] from (default: {SETTINGS_FILE})"
+        file = str(SETTINGS_FILE).replace("%", "%%")  # argparse formats help with %
+        about = f"the INI file to read [relay] from (default: {file})"
         self.add_argument("--config", metavar="FILE", help=about)
         for setting in TABLE:
             about = f"{setting.help} (default: {_written(setting.default)})" if in_help else argparse.SUPPRESS

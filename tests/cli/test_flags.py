@@ -1,9 +1,12 @@
 """Every setting is a flag, and the help lists them all."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
-from conftest import ROOT
+from conftest import DEADLINE, ROOT, clean_environ
 from starting import run
 
 import pushrelay
@@ -23,6 +26,16 @@ def test_help_lists_every_setting():
     assert ran.returncode == 0
     for setting in TABLE:
         assert f"--{setting.name.replace('_', '-')}" in ran.stdout
+
+
+def test_help_names_a_file_in_a_folder_with_a_percent_sign(tmp_path):
+    folder = tmp_path / "100%/relay"
+    shutil.copytree(ROOT / "pushrelay", folder / "pushrelay", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "relay.py", folder)
+    command = [sys.executable, str(folder / "relay.py"), "--help"]
+    environ = {**clean_environ(), "COLUMNS": "1000"}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environ)
+    assert ran.returncode == 0 and f"(default: {folder / 'wsgi.ini'})" in ran.stdout, ran
 
 
 def test_version_prints_the_version_of_the_package():

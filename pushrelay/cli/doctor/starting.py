@@ -90,7 +90,7 @@ def with_other_flags(given: Mapping[str, str]) -> list[Advice]:
     found: dict[str, None] = {}
     for folder, words in started_from(PROGRAM):
         try:
-            flags = {} if {"--check", "--help", "-h"} & set(words) else parse_flags(list(words))[0]
+            flags = {} if {"--check", "--help", "-h", "--version"} & set(words) else parse_flags(list(words))[0]
         except SettingsError:  # it runs a command such as `push`
             continue
         if "config" in flags:

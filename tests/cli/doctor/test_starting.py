@@ -6,7 +6,7 @@ import sys
 from conftest import DEADLINE, ROOT, clean_environ, free_port, wait_for
 from examination import Examination, doctor, running, settings_of
 
-from pushrelay.cli.doctor import process
+from pushrelay.cli.doctor import process, starting
 
 
 def test_a_relay_that_runs_with_other_flags_leads_to_the_same_flags(tmp_path):
@@ -24,6 +24,14 @@ def test_a_relay_that_runs_with_other_flags_leads_to_the_same_flags(tmp_path):
     finally:
         relay.terminate()
         relay.wait(DEADLINE)
+
+
+def test_a_process_that_only_prints_its_version_does_not_end_the_doctor(tmp_path):
+    command = [sys.executable, "-c", "input()", str(ROOT / "relay.py"), "--version"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE) as other:
+        wait_for(lambda: (tmp_path, ("--version",)) in process.started_from(ROOT / "relay.py"), "it")
+        assert "version" not in str(starting.with_other_flags({}))
+        other.communicate(b"\n", DEADLINE)
 
 
 def test_a_relay_that_is_down_is_started_by_the_printed_command(tmp_path):
