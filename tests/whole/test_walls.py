@@ -16,7 +16,7 @@ FORBIDDEN = [
     ("layers", "server/server.py", "import pushrelay.engine.session"),
     ("layers", "access/tokens.py", "from pushrelay.push import body"),
     ("layers", "store/memory.py", "from pushrelay.server import quota"),
-    ("layers", "new_room.py", ""),
+    ("layers", "new_layer.py", ""),
     ("circles", "json_text.py", "from pushrelay import errors, waiting"),
     ("flask", "rooms/manager.py", "from flask import request"),
     ("flask", "cli/terminal.py", "import relay"),
