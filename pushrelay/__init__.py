@@ -1,4 +1,4 @@
-"""The parts of the relay. relay.py puts them behind a Flask app; nothing here knows Flask.
+"""The parts of the relay. relay.py puts them behind a Flask app; nothing here depends on Flask.
 
 Python 3.6 and later can compile this file and relay.py, so an old Python gets the sentence below, not a SyntaxError.
 """

@@ -9,7 +9,7 @@ IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 # A household or a server has a whole network of IPv6 addresses (RFC 6177), which counts as one address.
 IPV6_PREFIX = 64
 LONGEST = 100  # characters of an address with its zone; longer ones are rejected, because strangers choose them
-MOST_HOPS = 32  # entries of X-Forwarded-For that are read: more than anybody has proxies
+MOST_HOPS = 32  # entries of X-Forwarded-For that are read: nobody has more proxies than that
 _PORT = r"(?::\d{1,5})?"
 _HOP = re.compile(rf"\[([^\]]{{2,60}})\]{_PORT}|([\d.]+){_PORT}|([\da-fA-F:.]{{2,45}})", re.ASCII)
 
@@ -49,7 +49,7 @@ def counted(text: str) -> str | None:
     return str(ip) if ip.version == 4 else str(ipaddress.ip_network((ip, IPV6_PREFIX), strict=False))
 
 
-@functools.lru_cache(maxsize=64)  # few, because strangers can make each as long as a header may be
+@functools.lru_cache(maxsize=64)  # few entries, because strangers can make each as long as a header may be
 def names_this_machine(host: str) -> bool:
     """Return whether a `Host` header, with its port, can be meant for this machine: its own name, or an address.
 
@@ -75,7 +75,7 @@ def hops_of(forwarded_for: str) -> list[IP | None]:
     The list ends with None at an entry that cannot be read.
     """
     hops: list[IP | None] = []
-    for piece in reversed(forwarded_for.rsplit(",", MOST_HOPS)):  # the rest is one piece with commas, and no address
+    for piece in reversed(forwarded_for.rsplit(",", MOST_HOPS)):  # the rest is one piece with commas, not an address
         found = _HOP.fullmatch(piece.strip(" \t"))
         hops.append(ip_of(found[1] or found[2] or found[3]) if found else None)
         if hops[-1] is None:

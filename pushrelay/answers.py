@@ -20,7 +20,7 @@ JSON_HEADERS = (("Content-Type", "application/json"), *PRIVATE)
 _VARY = ("Vary", "Origin")
 _VARY_PREFLIGHT = ("Vary", "Access-Control-Request-Headers, Access-Control-Request-Private-Network")
 _CREDENTIALS = ("Access-Control-Allow-Credentials", "true")
-_METHODS = ("Access-Control-Allow-Methods", "GET, POST")  # polling needs no more
+_METHODS = ("Access-Control-Allow-Methods", "GET, POST")  # polling needs no other methods
 _MAX_AGE = ("Access-Control-Max-Age", "7200")  # seconds: Chromium's upper limit
 _PRIVATE_NETWORK = ("Access-Control-Allow-Private-Network", "true")
 _NAME = r"[\w!#$%&'*+.^`|~-]+"  # RFC 9110, 5.6.2
@@ -31,7 +31,7 @@ def cors(environ: dict[str, Any], is_allowed: Callable[[str], bool], credentials
     """Return the headers with which a page of another origin may read the answer, if it is allowed to (Fetch, 3.2)."""
     origin = environ.get("HTTP_ORIGIN")
     if not origin or not is_allowed(origin):
-        return [_VARY]  # even without an Origin: a cache must not give one page the answer to another
+        return [_VARY]  # even without an Origin: a cache must not give one page the answer for another
     headers = [_VARY, ("Access-Control-Allow-Origin", origin)]
     if credentials:
         headers.append(_CREDENTIALS)

@@ -18,14 +18,14 @@ from pushrelay.store.stripe import Deliver
 from pushrelay.wsgi.base_path import at_base_path
 from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 
-if TYPE_CHECKING:  # one of them is imported when it is known which one runs
+if TYPE_CHECKING:  # one of them is imported once it is known which one runs
     from pushrelay.rooms.manager import RoomManager
     from pushrelay.wsgi.werkzeug import WerkzeugManager
 
 # Seconds for which the first requests wait for the store if another program imported the relay. When that program
-# reloads, the next process starts before the last one has released the store.
+# reloads, the next process starts before the previous one has released the store.
 RELOAD_SECONDS = 10.0
-# Clients that are enough for a site that never set max_connections.
+# Enough clients for a site that never set max_connections.
 USUAL_CLIENTS = 1000
 STORE_FAILS = "the store takes no pushes: the relay's log has the reason"
 
@@ -40,7 +40,7 @@ class Server(DrainableServer, Protocol):
 
 
 class Core:
-    """Everything of a relay except Flask. relay.py puts routes and event handlers on top.
+    """All parts of a relay except Flask. relay.py adds routes and event handlers.
 
     `broker` is a function that takes `deliver` and returns the broker to use, not started; without it, the setting
     `broker` decides. The broker calls `deliver(publication, skip_sid)` for each publication that it has stored, in the
@@ -52,7 +52,7 @@ class Core:
 
     def __init__(self, settings: Settings, broker: Callable[[Deliver], Broker] | None = None):
         self.settings = settings
-        self.log_limiter = LogLimiter()  # limits how often the log has the same line
+        self.log_limiter = LogLimiter()  # limits how often the same line is logged
         self.access = Access(settings)
         self.refusal_log = RefusalLog(self.log_limiter, self.access.client_address)
         self.rooms = _rooms(settings, self.access, self.log_limiter)  # Flask-SocketIO's client_manager
@@ -90,9 +90,9 @@ class Core:
         return _own_server(app, settings, self.front, self.log_limiter)
 
     def trouble(self, environ: dict[str, Any]) -> str | None:
-        """Return why the relay takes no pushes now, or None if it takes them.
+        """Return why the relay accepts no pushes now, or None if it accepts them.
 
-        Only callers on this machine get the whole reason, which may hold the path of the store's file.
+        Only callers on this machine get the full reason, which may contain the path of the store's file.
         """
         if self.lifecycle.reason:
             return self.lifecycle.reason
@@ -100,7 +100,7 @@ class Core:
         return STORE_FAILS if trouble and not self.access.is_local(environ) else trouble
 
     def close(self) -> None:
-        """Send the clients away and close the store, once. For a relay whose process another server ends."""
+        """Disconnect the clients and close the store, once. For a relay whose process another server ends."""
         self.lifecycle.end(self.rooms.server.eio.shutdown, self.maintenance.close)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-# Sentences for HTTP's own errors. All others get OTHER_ERROR: the text of a library never reaches a client.
+# Sentences for HTTP's own errors. All others get OTHER_ERROR: a library's text never reaches a client.
 HELP = {
     400: "the relay cannot read this request: check its headers and its address",
     404: "there is nothing here: POST pushes to /push, and connect with Socket.IO at /socket.io/",
@@ -20,7 +20,7 @@ OTHER_ERROR = "the relay cannot answer this request: check its method, its heade
 
 
 class Refused(Exception):
-    """A request or an event that is refused. Nothing of it was carried out.
+    """A request or an event that is refused. No part of it was carried out.
 
     `status` is the HTTP status. `error` is a code for programs, such as "invalid_id"; codes never change. `message` is
     a sentence for people, with what to do. `headers` belong to the answer over HTTP.
@@ -47,7 +47,7 @@ class StoreError(Exception):
     """The store failed to keep a push, or cannot be read.
 
     The text is for the log, the terminal and callers on this machine: what happened and what to do, with the file's
-    path. `public` is the text for everybody else. It holds no path and no text of another program.
+    path. `public` is the text for everybody else. It contains no path and no text from another program.
     """
 
     def __init__(self, message: str, public: str = "the relay's log has the reason"):
@@ -60,14 +60,14 @@ class StoreInUse(StoreError):
 
 
 class NotYet(BaseException):
-    """Raised by a handler of an event that needs something which is not known yet, such as PHP's answer.
+    """Raised by an event handler that needs something not known yet, such as PHP's answer.
 
     The packet then waits, and no thread does: a few threads that wait for PHP, which may itself wait for a push to the
     relay, would stop all service. When some thread calls the callback given to `call_when_ready(callback)`, the packet
     is handled again from its beginning, so a handler must be repeatable up to the line that raises this. `cancel()` is
     called instead if the client disconnects first. See rooms.deferred.
 
-    It is not an Exception, so that no handler of errors takes it on its way up to RoomManager.
+    It is not an Exception, so that no error handler catches it on its way up to RoomManager.
     """
 
     def __init__(

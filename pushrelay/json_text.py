@@ -64,7 +64,7 @@ def may_be_deep(text: str, most: int = MAX_DEPTH) -> bool:
 
 
 def read_at(text: str, start: int) -> tuple[Any, int]:
-    """Return the value at index `start` of a JSON text, and the index behind it. Raises ValueError without a value.
+    """Return the value at index `start` of a JSON text, and the index after it. Raises ValueError without a value.
 
     It checks no bounds: the caller has checked the text's depth and the length of its numbers.
     """
@@ -128,7 +128,7 @@ def _keep_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_numbers(text: str) -> None:
-    """Raise ValueError if a valid JSON text holds an integer that exceeds a double."""
+    """Raise ValueError if a valid JSON text contains an integer that exceeds a double."""
     if has_long_number(text):
         _decode_finite(text)
 
@@ -187,8 +187,8 @@ _decode_finite = json.JSONDecoder(parse_int=_finite).decode
 
 # For the relay's own texts.
 
-# Made once, because json.dumps makes an encoder for each call with other separators. Without NaN and infinity, which
-# browsers cannot read, and not limited to ASCII, in which other scripts would take twice the space.
+# Created once, because json.dumps creates an encoder for each call with other separators. Without NaN and infinity,
+# which browsers cannot read, and not limited to ASCII, in which other scripts would take twice the space.
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 decode = json.JSONDecoder().decode
 quote = json.encoder.encode_basestring  # a text as a JSON string, not limited to ASCII

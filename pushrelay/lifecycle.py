@@ -24,7 +24,7 @@ LAST_POLL_SECONDS = 0.5
 GOODBYE_SECONDS = 1.0
 
 
-# Clients asked to reconnect in one second. The first second is for the restart itself.
+# Clients asked to reconnect in one second. The first second is reserved for the restart itself.
 CLIENTS_PER_SECOND = 1000
 
 
@@ -62,7 +62,7 @@ class DrainableServer(Protocol):
 
 
 def spread_for(clients: int, most: float) -> float:
-    """Return the seconds over which `clients` reconnect: as many as their number needs, but at most `most`."""
+    """Return the seconds over which `clients` reconnect: enough for their number, but at most `most`."""
     return min(most, 1 + clients / CLIENTS_PER_SECOND)
 
 
@@ -114,7 +114,7 @@ class Draining:
         return self._clients.drain(self._spread, LAST_POLL_SECONDS)
 
     def end(self, *closers: Callable[[], Any]) -> None:
-        """Send the clients away and then call each of `closers`: for a relay whose process another server ends.
+        """Disconnect the clients and then call each of `closers`: for a relay whose process another server ends.
 
         Only the first call does so. A call from another thread returns when the first one is done, because the process
         may exit after it.

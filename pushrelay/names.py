@@ -10,7 +10,7 @@ from pushrelay.settings import Settings
 MAX_PUSHES = 1000
 MAX_EVENT_LENGTH = 100  # characters
 MOST_EXACT = (1 << 53) - 1  # up to this number JavaScript does not round whole numbers (RFC 7493, 2.2)
-# Socket.IO's own events. Its clients would not tell an event with one of these names from their own.
+# Socket.IO's own events. Its clients could not distinguish an event with one of these names from their own.
 RESERVED_EVENTS = {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -63,7 +63,7 @@ def _destination(value: Any, longest: int) -> str:
 
 
 def _decimal(value: Any) -> str:
-    # JavaScript has one kind of number. 42 and 42.0 are the same id there, and so are 0 and -0; so they are here.
+    # JavaScript has one kind of number. There, 42 and 42.0 are the same id, and so are 0 and -0, so they are here too.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -75,12 +75,12 @@ def _decimal(value: Any) -> str:
 
 
 def is_clean(text: str) -> bool:
-    """Return whether a text holds neither control characters nor halves of surrogate pairs."""
+    """Return whether a text contains neither control characters nor halves of surrogate pairs."""
     # isprintable() is the fastest check, but it is false for characters that are allowed, such as a no-break space.
     return text.isprintable() or not (_CONTROL.search(text) or LONE_SURROGATE.search(text))
 
 
 def kind_of(value: Any) -> str:
-    """Return in words what a decoded JSON value is, such as "an object"."""
+    """Return the kind of a decoded JSON value in words, such as "an object"."""
     names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", float: "a fraction"}
     return names.get(type(value), "a number" if isinstance(value, int) else "a string")

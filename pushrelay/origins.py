@@ -15,7 +15,7 @@ from pushrelay.addresses import ip_of, is_loopback
 LONGEST = 300  # characters of an origin: a host name has 253 (RFC 1035, 2.3.4)
 _WEB = re.compile(r"(https?|wss?)://(\*\.)?([a-z\d_-]+(?:\.[a-z\d_-]+)*|\[[\da-f:.]+\])\.?(?::(\d{1,5}))?")
 # Pages of apps and browser extensions: capacitor://localhost, chrome-extension://ID, file://. The app chooses the host,
-# so it is compared as it stands. A listed `*` stands for any host, because Firefox makes up a new one for each
+# so it is compared as written. A listed `*` matches any host, because Firefox makes up a new one for each
 # installation of an extension.
 _APP = re.compile(r"([a-z][a-z\d+.-]*)://([^\s/?#@,*:]*|\*)(?::(\d{1,5}))?")
 # Clients other than browsers send the address they connect to, with WebSocket's scheme (socket.io-client-swift).

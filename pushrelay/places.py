@@ -1,4 +1,4 @@
-"""Paths of the files that are not modules: beside the package in a clone, inside it in an installed relay."""
+"""Paths of the files that are not modules: next to the package in a clone, inside it in an installed relay."""
 
 import pathlib
 

@@ -14,7 +14,7 @@ MOST_SECONDS = 70.0  # longer than the largest auth_timeout
 
 
 class Visitor(NamedTuple):
-    """A browser as the site would see it if it came by itself: its header Cookie, its User-Agent and its address."""
+    """A browser as the site would see it if it visited directly: its header Cookie, its User-Agent and its address."""
 
     cookies: str = ""
     agent: str = ""
@@ -24,8 +24,9 @@ class Visitor(NamedTuple):
 class AuthRequest:
     """A request to auth_url for the rights of one visitor. Any thread may call it.
 
-    `share` stands for the client whose turn the request takes, such as its address. Requests of the same share wait for
-    each other: see FairQueue. A client can make up any number of cookies, and each is another visitor in its share.
+    `share` identifies the client in whose turn the request is sent, such as its address. Requests of the same share
+    wait for each other: see FairQueue. A client can make up any number of cookies, and each is another visitor in the
+    same share.
     """
 
     def __init__(self, visitor: Visitor, share: str | None = None):
@@ -35,7 +36,7 @@ class AuthRequest:
         self.clients = 1  # that wait for the result
         self.created = time.monotonic()
         self.started: float | None = None  # when it was sent (monotonic)
-        self.valid_until = 0.0  # until when its result may answer other clients (monotonic)
+        self.valid_until = 0.0  # until when its result may be used for other clients (monotonic)
         self.is_stale = False  # its result may be older than the last forget_results()
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -48,7 +49,7 @@ class AuthRequest:
         return self._done.is_set()
 
     def call_when_done(self, callback: Callable[[], None]) -> None:
-        """Call back from some thread when there is a result; at once if there is one."""
+        """Call back from some thread when there is a result; immediately if there already is one."""
         with self._lock:
             if not self.is_done:
                 self._callbacks.append(callback)
@@ -60,7 +61,7 @@ class AuthRequest:
         self._done.wait(BEGIN_SECONDS + MOST_SECONDS)
 
     def result(self) -> Rights:
-        """Return the rights that the site gives. Raises Refused if it gives none or cannot be asked."""
+        """Return the rights that the site grants. Raises Refused if it grants none or the request fails."""
         outcome = self._outcome
         if isinstance(outcome, Rights):
             return outcome
@@ -69,7 +70,7 @@ class AuthRequest:
         raise Refused(outcome.status, outcome.error, outcome.message)
 
     def finish(self, outcome: Rights | Refused) -> None:
-        """Set the result and call back everybody who waits. Does nothing if there is a result already."""
+        """Set the result and call back all waiters. Does nothing if there already is a result."""
         with self._lock:
             if self.is_done:
                 return
@@ -81,5 +82,5 @@ class AuthRequest:
 
 
 def not_available(reason: str) -> Refused:
-    """Return the refusal (503) for a site that cannot be asked."""
-    return Refused(503, "auth_not_available", f"the site could not be asked (setting auth_url): {reason}")
+    """Return the refusal (503) for a request to the site that failed."""
+    return Refused(503, "auth_not_available", f"the request to the site failed (setting auth_url): {reason}")

@@ -22,12 +22,12 @@ from .cookies import cookie_names
 from .tokens import Rights, rights_of
 
 MAX_ANSWER = 65_536  # bytes: thousands of ids
-MOST_AGENT = 512  # characters of a User-Agent that are passed on
+MOST_AGENT = 512  # characters of a User-Agent that are forwarded
 
 _REDIRECT = "auth_url redirects to {location} ({status}), and the relay does not follow redirects"
 _TO_LOGIN = _REDIRECT + ". That is usually a login page: have auth_url itself answer 401 to visitors without a login"
 _LOGIN = "have auth_url itself answer 401 to visitors who are not logged in"
-_SEE_LOGS = "look into the error logs of its web server and of PHP"
+_SEE_LOGS = "check the error logs of its web server and of PHP"
 _TRY = "request it yourself with curl, and look at what it prints"
 
 
@@ -65,7 +65,7 @@ class AuthSite:
         except (InvalidResponse, ValueError):
             return _failed("http", "its answer is not HTTP", "check whether auth_url needs https://, and its port")
         except OSError as error:
-            advice = "check that its web server runs, and host and port in auth_url"
+            advice = "check that its web server is running, and check the host and the port in auth_url"
             return _failed("connection", f"no connection to it: {error.strerror or 'it broke'}", advice)
         return self._result(reply, visitor)
 
@@ -105,8 +105,8 @@ class AuthSite:
     def _redirected(self, status: int, location: str) -> AuthResult:
         """Return the result for a redirect.
 
-        Sites redirect visitors to their login page, so that is a denial. A redirect to the same page elsewhere (https,
-        www, a slash) is a mistake in auth_url.
+        Sites redirect visitors to their login page, so a redirect is a denial. A redirect to the same page elsewhere
+        (https, www, a slash) is a mistake in auth_url.
         """
         shown = _printable(location)
         try:
@@ -152,13 +152,13 @@ def _password(url: SplitResult) -> dict[str, str]:
 
 
 def _denial(status: int, visitor: Visitor) -> str:
-    """Return the message for a visitor whom the site allows nothing."""
+    """Return the message for a visitor to whom the site gives no rights."""
     if not visitor.cookies:
         advice = "the browser sent no cookie, so log in, or load the page from the relay's own host name"
     else:
         names = ", ".join(cookie_names(visitor.cookies))
-        advice = f"{f'it was shown {names}, so ' if names else ''}log in, and register again"
-    return f"the site says no ({status}): {advice}"
+        advice = f"{f'it was sent {names}, so ' if names else ''}log in, and register again"
+    return f"the site refused this visitor ({status}): {advice}"
 
 
 def _failed(cause: str, reason: str, advice: str) -> AuthResult:

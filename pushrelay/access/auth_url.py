@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # Seconds for which a failure answers further clients, so that a page that retries at once does not overload PHP.
 FAILURE_SECONDS = 1.0
 MOST_RESULTS = 4096  # that are kept
-LATE_SECONDS = 0.5  # a request that is this much later than auth_timeout fails, whatever its thread hangs in
+LATE_SECONDS = 0.5  # a request that exceeds auth_timeout by this much fails, whatever its thread hangs in
 
 
 class AuthBackend:
@@ -61,7 +61,7 @@ class AuthBackend:
             request = AuthRequest(visitor, share)
             if len(self._queue) >= self._settings.max_connections:
                 # There cannot be as many clients: most of these have left.
-                request.finish(not_available("too many questions wait for others (setting auth_concurrency)"))
+                request.finish(not_available("too many requests to it are waiting already (setting auth_concurrency)"))
                 return request
             self._make_room()
             self._requests.pop(key, None)  # the new one goes to the end
@@ -72,7 +72,7 @@ class AuthBackend:
         return request
 
     def release(self, request: AuthRequest) -> None:
-        """Count one client less. Drop the request if no client waits for it and it has not been sent."""
+        """Count one client fewer. Drop the request if no client waits for it any longer and it has not been sent."""
         with self._lock:
             request.clients -= 1
             if request.clients > 0 or request.started is not None or not self._queue.remove(request):
@@ -81,17 +81,17 @@ class AuthBackend:
             key = _key_of(request.visitor)
             if self._requests.get(key) is request:
                 del self._requests[key]
-        request.finish(not_available("nobody waits for the answer"))
+        request.finish(not_available("no client waits for the answer"))
 
     def forget_results(self) -> None:
-        """Forget all results. Open requests are sent again, because PHP may have answered from before this call."""
+        """Forget all results. Open requests are sent again, because PHP may have answered them before this call."""
         with self._lock:
             for request in self._requests.values():
                 request.is_stale = True
             self._requests = {key: each for key, each in self._requests.items() if each in self._open}
 
     def fail_overdue(self) -> None:
-        """Fail requests that are open for too long, whatever their threads hang in. To be called every second."""
+        """Fail requests that are open for too long, whatever their threads hang in. Call this every second."""
         if not self._open:
             return
         now, most = time.monotonic(), self._settings.auth_timeout + LATE_SECONDS
@@ -107,7 +107,7 @@ class AuthBackend:
 
     def _too_busy(self) -> AuthResult:
         most = self._settings.auth_concurrency
-        reason = f"{most} questions at a time (setting auth_concurrency) were busy for {BEGIN_SECONDS:g} s"
+        reason = f"all {most} requests at a time (setting auth_concurrency) were busy for {BEGIN_SECONDS:g} s"
         return AuthResult(
             not_available(reason), "concurrency", "raise auth_concurrency, or make auth_url answer sooner"
         )
@@ -115,7 +115,7 @@ class AuthBackend:
     # On the workers' threads.
 
     def _send(self, request: AuthRequest) -> None:
-        """Send a request; once more if results were forgotten while it was under way."""
+        """Send a request, and send it again if results were forgotten in the meantime."""
         while request in self._open:
             request.is_stale, request.started = False, time.monotonic()
             self._finish(request, self._fetch(request))

@@ -22,7 +22,7 @@ _FORWARDED = re.compile(
     re.MULTILINE,
 )
 _CHAIN, _ASKED_HOST, _REAL_IP = "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP"
-# Headers that a trusted proxy may add beside X-Forwarded-For, as Apache does, to the request of a local program.
+# Headers that a trusted proxy such as Apache may add to a local program's request, besides X-Forwarded-For.
 _BESIDE = {_CHAIN, _ASKED_HOST, _REAL_IP, "HTTP_VIA"}
 _BESIDE |= {"HTTP_X_FORWARDED_SERVER", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PORT"}
 
@@ -72,9 +72,9 @@ class Access:
     def may_push(self, environ: dict[str, Any]) -> Caller:
         """Return the caller of a request that pushes, or reads what was pushed. Raises Refused (400, 401 or 403).
 
-        The holder of one of push_keys is the caller. Without a valid key, programs on this machine are let in, whatever
-        key they send, so that a program that moves to this machine keeps working. A page of another host is not: a
-        browser on this machine sends the forms of foreign pages, and their `Origin` shows it.
+        The holder of one of push_keys is the caller. Programs on this machine are accepted without a valid key,
+        whatever key they send, so that a program that moves to this machine keeps working. Pages of other hosts are
+        refused: a browser on this machine also sends the forms of foreign pages, and their `Origin` shows it.
         """
         given: set[str] = set()
         if "HTTP_AUTHORIZATION" in environ or "HTTP_X_RELAY_KEY" in environ:
@@ -110,7 +110,7 @@ class Access:
     def client_address(self, environ: dict[str, Any]) -> str | None:
         """Return what a client's address is counted as; None if it is this machine's own or unknown.
 
-        Behind trusted proxies it is the last address in X-Forwarded-For that is not one of theirs.
+        Behind trusted proxies, it is the last address in X-Forwarded-For that does not belong to such a proxy.
         """
         return counted(self._address_of(environ))
 
@@ -151,7 +151,7 @@ class Access:
         peer = environ.get("REMOTE_ADDR")
         if peer is None or (peer and not is_loopback(peer)):  # a Unix socket's peer has no address
             return _ELSEWHERE
-        # All names at once: this runs for every push, and a search in each name takes several times as long.
+        # All names are searched at once: this runs for every push, and searching each name takes several times as long.
         if _is_forwarded("\n".join(environ)) and not self._is_forwarded_from_here(environ, peer):
             return _PROXIED
         if peer and not names_this_machine(environ.get("HTTP_HOST", "")):
@@ -198,7 +198,7 @@ class Access:
         raise Refused(401, "missing_key", message, _CHALLENGE)
 
 
-@functools.lru_cache(maxsize=64)  # most requests have the same few names
+@functools.lru_cache(maxsize=64)  # most requests have the same few header names
 def _is_forwarded(names: str) -> bool:
     return _FORWARDED.search(names) is not None
 

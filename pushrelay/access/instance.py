@@ -1,8 +1,8 @@
-"""A random word for this process, by which the doctor recognizes it, also through its public address.
+"""A random word for this process, by which the doctor recognizes it even through its public address.
 
 A caller that may push, such as a program on this machine, is shown the word if its request has the header. The doctor
-sends the word with a handshake through the public address, where /health cannot be reached. The relay whose word it is
-reports how that request arrived; every other relay reports that it is not the one.
+sends the word with a handshake through the public address, where /health cannot be reached. The relay that owns the
+word reports how that request arrived; every other relay reports that the word is not its own.
 """
 
 import hmac
@@ -16,9 +16,9 @@ from pushrelay.errors import Refused
 from .callers import Access
 
 WORD = secrets.token_hex(16)  # nobody can guess it
-HEADER = "Relay-Doctor"  # of the request, with the word or SHOW_WORD; and of the response, with the report in JSON
+HEADER = "Relay-Doctor"  # in the request, with the word or SHOW_WORD; and in the response, with the report in JSON
 ENVIRON_KEY = "HTTP_RELAY_DOCTOR"
-SHOW_WORD = "?"  # in place of the word, to be shown it
+SHOW_WORD = "?"  # sent instead of the word, to ask for it
 MOST_REPORTED = 200  # characters of each header
 _REPORTED = {
     "host": "HTTP_HOST",

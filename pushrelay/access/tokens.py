@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MAX_TOKEN = 8192
 # The end of the year 9999. A time in milliseconds, as JavaScript has it, is beyond that.
 LATEST = 253_402_300_799
-# Seconds by which the clock of the machine that signs may be ahead of this one (RFC 7519, 4.1.5): a page whose token is
-# refused once gives up. `exp` has no leeway, because an expired right must not be used.
+# Seconds by which the clock of the signing machine may be ahead of this one (RFC 7519, 4.1.5): a page gives up when its
+# token is refused once. `exp` has no leeway, because an expired right must not be used.
 LEEWAY = 60.0
 
 # Times are checked here, because PyJWT accepts strings and `true` as times, and fails at infinite ones. The relay does
@@ -42,7 +42,8 @@ warnings.filterwarnings("ignore", "The HMAC key is")
 
 
 class Patterns:
-    """Names of destinations. `*` at the end of a name stands for any characters; elsewhere it stands for itself."""
+    """Names of destinations. `*` at the end of a name stands for any characters; elsewhere it is an ordinary "
+    "character."""
 
     __slots__ = ("_names", "_prefixes")
 
@@ -64,7 +65,7 @@ class Rights(NamedTuple):
 
     ids: Patterns  # that it may register
     push: Patterns  # that it may push to
-    expires: float | None = None  # seconds since 1970; None: as long as the socket lives
+    expires: float | None = None  # seconds since 1970; None: as long as the socket is connected
 
     def check_time(self) -> None:
         """Raise Refused if they have expired."""
@@ -77,7 +78,7 @@ def expired_since(expires: float) -> str:
     now = time.time()
     clock = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
     return (
-        f"its time (exp) was over {_duration(now - expires)} ago by the relay's clock ({clock}): register again with a "
+        f"it expired (exp) {_duration(now - expires)} ago by the relay's clock ({clock}): register again with a "
         "new token, or compare that clock with your server's if this one is new"
     )
 
@@ -94,7 +95,7 @@ def rights_of(claims: dict[str, Any], settings: Settings) -> Rights:
     """Return the rights that these claims give. Raises ValueError with the claim at fault and the reason."""
     expires, begins = _time(claims, "exp"), _time(claims, "nbf")
     if begins is not None and begins > time.time() + LEEWAY:
-        raise ValueError(f"its time (nbf) has not come yet, and is more than {LEEWAY:.0f} s ahead: compare the clocks")
+        raise ValueError(f"it is not valid yet: its time (nbf) is more than {LEEWAY:.0f} s ahead; compare the clocks")
     return Rights(_patterns(claims, "ids", settings), _patterns(claims, "push", settings), expires)
 
 
@@ -146,13 +147,13 @@ class Tokens:
         if not isinstance(token, str):
             raise _invalid(f"a token is a string, not {kind_of(token)}")
         if len(token) > MAX_TOKEN:
-            raise _invalid(f"a token has {MAX_TOKEN} bytes at most: use names that end with * for what it allows")
+            raise _invalid(f"a token has {MAX_TOKEN} bytes at most: use names that end with *")
         _check_depth(token)
         for secret in self._settings.secret:
             try:
                 return jwt.decode(token, secret, algorithms=["HS256"], options=_OPTIONS)
             except jwt.InvalidSignatureError:
-                continue  # perhaps it was signed with the next one
+                continue  # it may have been signed with the next one
             except jwt.InvalidAlgorithmError:
                 raise _invalid("it is not signed with HS256, the only algorithm that is accepted") from None
             except jwt.InvalidAudienceError:

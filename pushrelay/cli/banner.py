@@ -12,7 +12,7 @@ from .exposure import on_command_line, open_to, warnings
 
 
 def remarks(settings: Settings) -> list[str]:
-    """Return lines about the server if it cannot take as many clients as the settings ask for."""
+    """Return lines about the server if it cannot serve as many clients as the settings allow."""
     if is_own(settings):
         from pushrelay.server.open_files import file_limit
 
@@ -24,11 +24,11 @@ def remarks(settings: Settings) -> list[str]:
             f"open files is {file_limit()}; raise it with ulimit -n, or LimitNOFILE= of systemd"
         ]
     why = "as the setting server demands" if settings.server == "werkzeug" else "because this system has no epoll"
-    return [f"runs on Werkzeug, {why}: each client needs several threads, so a few hundred are the limit"]
+    return [f"runs on Werkzeug, {why}: each client needs several threads, so the limit is a few hundred clients"]
 
 
 def banner(settings: Settings, port: int) -> str:
-    """Return the text that the relay prints when it serves: its address, who can do what, warnings, how to try it."""
+    """Return the text that the relay prints once it serves: its address, who can do what, warnings, how to try it."""
     url, _ = address(settings, port)
     lines = [
         f"The relay serves on {url}",
@@ -41,7 +41,7 @@ def banner(settings: Settings, port: int) -> str:
 
 
 def first_steps(settings: Settings, port: int) -> list[str]:
-    """Return the lines by which somebody can try the relay, printed when it starts."""
+    """Return the lines that show how to try the relay, printed when it starts."""
     url, curl = address(settings, port)
     page = f"{url}/?id={first_id(settings)}"
     if settings.host.startswith("unix:"):
@@ -61,7 +61,7 @@ def _from_elsewhere(settings: Settings, port: int) -> list[str]:
     if settings.demo and settings.host in ANYWHERE:
         return [f"On another machine: http://{_own_address()}:{port}{settings.base_path}/?id={first_id(settings)}"]
     return [
-        f"If your browser is on another machine, run there first:  ssh -L {tunnel(settings, port)} USER@THIS-SERVER"
+        f"If your browser is on another machine, first run there:  ssh -L {tunnel(settings, port)} USER@THIS-SERVER"
     ]
 
 
@@ -69,7 +69,7 @@ def _own_address() -> str:
     """Return the address at which other machines reach this one, or its host name without a network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses a route
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but selects a route
         except OSError:
             return socket.gethostname()
         own: str = probe.getsockname()[0]
@@ -84,7 +84,7 @@ def checked(settings: Settings) -> str:
 
 def cannot_listen(settings: Settings, error: OSError) -> str:
     """Return the sentence about an address on which the relay cannot listen. `error` is the reason."""
-    if error.errno is None:  # the relay raised it itself, with a sentence
+    if error.errno is None:  # the relay raised it itself, with a complete sentence
         return str(error)
     if settings.host.startswith("unix:"):
         if error.errno == errno.EADDRINUSE:
@@ -92,5 +92,5 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
         return f"cannot listen on {settings.host}: {error.strerror}; choose another path with --host"
     where = f"{settings.host} port {settings.port}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is taken by another program: stop that one, or choose another port with --port"
+        return f"{where} is in use by another program: stop that program, or choose another port with --port"
     return f"cannot listen on {where}: {error.strerror}; choose another address with --host and --port"

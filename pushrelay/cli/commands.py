@@ -1,7 +1,7 @@
-"""The commands beside serving: `python relay.py doctor`, `push`, `listen` and `token`.
+"""The commands other than serving: `python relay.py doctor`, `push`, `listen` and `token`.
 
-A command is the first word of the command line. It reads the same settings as the relay, so it finds the relay's
-address, a key and the secret by itself.
+A command is the first word of the command line. It reads the same settings as the relay, so it knows the relay's
+address, a key and the secret.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         discard(sys.stdout)
         return 141  # 128 and the number of SIGPIPE
-    except OSError as error:  # a full disk behind the standard output, for example
+    except OSError as error:  # for example, the standard output goes to a full disk
         discard(sys.stdout)
         return fail(f"the output cannot be written ({error.strerror or error}): check where it goes")
     except ModuleNotFoundError as missing:
@@ -69,11 +69,11 @@ def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("url", nargs="?", metavar="PUBLIC_URL", help="the relay's address for browsers: https://example.com/relay/")
     add("--origin", metavar="ORIGIN", help="another site whose pages connect too: https://shop.example.com")
-    add("--connect", metavar="ADDRESS", help="connect to this address in place of the one DNS has for PUBLIC_URL")
+    add("--connect", metavar="ADDRESS", help="connect to this address instead of the one that DNS has for PUBLIC_URL")
     add("--user", metavar="NAME[:PASSWORD]", help="name and password for a web server that asks for them (Basic)")
-    add("--ca", metavar="FILE", help="the certificate of a CA (PEM) to trust beside the system's")
+    add("--ca", metavar="FILE", help="the certificate of a CA (PEM) to trust in addition to the system's")
     add("--insecure", action="store_true", help="accept any certificate")
-    add("--quick", action="store_true", help="skip the wait for the relay's ping, which finds time-outs that are short")
+    add("--quick", action="store_true", help="skip the wait for the relay's ping, which finds short timeouts")
 
 
 def _doctor(given: argparse.Namespace, flags: dict[str, str]) -> int:
@@ -88,7 +88,7 @@ def _push_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("destination", metavar="DEST", help="the destination: the id that pages registered")
     add("data", metavar="DATA", help="the data to push, as text; - reads it from the standard input")
-    add("--json", action="store_true", help="DATA is JSON; push the value that it stands for")
+    add("--json", action="store_true", help="DATA is JSON; push its value")
     add("--event", help="the event's name (default: push)")
     add("--ttl", metavar="SECONDS", type=_number, help="how long to keep it for clients that are away; 0: not at all")
     add("--id", help="an idempotency key: a second push with the same key is not delivered again")
@@ -119,9 +119,15 @@ def _listen(given: argparse.Namespace, flags: dict[str, str]) -> int:
 
 def _token_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--ids", nargs="+", required=True, metavar="ID", help="ids that its holder may register; 'room-*': all such")
+    add(
+        "--ids",
+        nargs="+",
+        required=True,
+        metavar="ID",
+        help="ids that its holder may register, such as 42 and 'room-*'",
+    )
     add("--push", nargs="+", metavar="ID", help="destinations to which its holder may push from a page")
-    add("--expires", type=_number, default=3600, metavar="SECONDS", help="seconds until it ends (default: 3600)")
+    add("--expires", type=_number, default=3600, metavar="SECONDS", help="seconds until it expires (default: 3600)")
 
 
 def _token(given: argparse.Namespace, flags: dict[str, str]) -> int:

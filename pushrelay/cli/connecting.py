@@ -1,4 +1,4 @@
-"""The way from a command to the relay: its address, a key and a token, all from the settings."""
+"""How a command reaches the relay: its address, a key and a token, all from the settings."""
 
 import re
 import time
@@ -25,7 +25,7 @@ def dialer_of(settings: Settings, url: str | None = None) -> Dialer:
 
 
 def key_header(settings: Settings, key: str | None = None) -> dict[str, str]:
-    """Return the header that lets a program push: with `key`, else the first of push_keys; empty without a key.
+    """Return the header that lets a program push: with `key`, or else the first of push_keys; empty without a key.
 
     Raises SettingsError if no header can hold the key.
     """
@@ -38,6 +38,6 @@ def key_header(settings: Settings, key: str | None = None) -> dict[str, str]:
 
 
 def signed(settings: Settings, ids: Sequence[str], push: Sequence[str] = (), seconds: float = TOKEN_SECONDS) -> str:
-    """Return a token for these ids that ends in `seconds`, signed with the first secret. There must be one."""
+    """Return a token for these ids that expires in `seconds`, signed with the first secret. There must be one."""
     claims = {"ids": list(ids), **({"push": list(push)} if push else {}), "exp": int(time.time() + seconds)}
     return sign(claims, settings.secret[0])

@@ -18,7 +18,7 @@ USAGE = "python relay.py [--SETTING VALUE ...]\n       python relay.py COMMAND .
 ABOUT = """The relay takes a POST from PHP and delivers it to the right browsers at once.
 Without a command it serves, until Ctrl+C.
 
-commands, each with a --help of its own:
+commands (each has its own --help):
   python relay.py doctor  find out what keeps pushes from arriving
   python relay.py push    push to a destination
   python relay.py listen  print what is pushed to a destination
@@ -28,7 +28,7 @@ Each flag is a setting. You can also write it into [relay] of the INI file (port
 the environment (RELAY_PORT=9000). Write secret and push_keys there and not as flags, because every user of this
 machine can see a program's flags."""
 SECRET_FLAGS = ("secret", "push_keys", "key")
-# An error shows neither the value of such a flag nor the words behind it, which may be a second secret.
+# An error shows neither the value of such a flag nor the words after it, which may be a second secret.
 _NEVER_SHOWN = (*(setting.name for setting in TABLE if setting.secret), "key", "token")
 
 
@@ -108,8 +108,8 @@ def _stray(word: str, argv: list[str]) -> str:
     before = [each for each in argv[: argv.index(word)] if each.startswith("--")]
     flag = before[-1].partition("=")[0] if before else ""
     if flag.lstrip("-").replace("-", "_") in _NEVER_SHOWN:
-        word = f"a word behind {flag}"
-    return f"the command line: {word} is too much; put quotes around a value that has spaces (--help lists the flags)"
+        word = f"a word after {flag}"
+    return f"the command line: {word} is not a flag; put quotes around a value that has spaces (--help lists the flags)"
 
 
 def _written(default: Any) -> str:

@@ -6,7 +6,7 @@ better, but it brings 1.5 MB of dictionaries for a warning about values that sho
 
 import re
 
-# Words of examples and placeholders, ours included, and others that people often choose.
+# Words from examples and placeholders, including ours, and others that people often choose.
 _WORDS = """
 abcdef abc123 admin another apikey auth battery change changeit changeme characters chat correct default demo dev
 develop development dummy example fixme foobar geheim generate hello here horse hs256 hunter2 insecure insert jwt key
@@ -18,7 +18,7 @@ _LONGEST_FIRST = re.compile("|".join(sorted(re.findall(r"\w+", _WORDS), key=len,
 _COMMON_WORDS = {"changeme", "password", "passwort", "secret", "geheim", "12345678", "relay", "test", "example"}
 _OF_OUR_DOCS = {"2bd806c97f0e00af1a1fc332", "9b74c9897bac770ffc029102"}
 FEWEST = 8  # different characters; of 5,000 strings of 20 random hex digits, about one has fewer
-FEWEST_AT_ALL = 6  # different characters of anything but a trivial text
+FEWEST_AT_ALL = 6  # different characters in anything but a trivial text
 
 
 def is_guessable(text: str) -> bool:
@@ -31,7 +31,7 @@ def is_guessable(text: str) -> bool:
 
 
 def is_trivial(text: str) -> bool:
-    """Return whether this is one common word, maybe with digits behind it, or has very few different characters."""
+    """Return whether this is one common word, possibly followed by digits, or has very few different characters."""
     return len(set(text)) < FEWEST_AT_ALL or re.sub(r"[\W\d_]+$", "", text.lower()) in _COMMON_WORDS
 
 
@@ -42,7 +42,7 @@ def _repeats(text: str) -> bool:
 
 
 def _counts(text: str) -> bool:
-    """Return whether most characters follow the one before, in 0123456789, abcdefgh or a row of a keyboard."""
+    """Return whether most characters follow the previous one in 0123456789, abcdefgh or a row of a keyboard."""
     rows = "01234567890 abcdefghijklmnopqrstuvwxyz qwertyuiop asdfghjkl zxcvbnm qwertzuiop yxcvbnm"
     pairs = [text[i : i + 2] for i in range(len(text) - 1)]
     near = sum(pair in rows or pair[::-1] in rows or pair[0] == pair[1] for pair in pairs)

@@ -17,8 +17,8 @@ from .connecting import dialer_of, signed
 from .flags import warn_of_secrets
 from .output import discard, fail, print_data, print_status
 
-# Seconds between two attempts to connect. The bound doubles with each failure, and the wait is random below it, so
-# that listeners of the same relay do not all come back at once.
+# Seconds between two attempts to connect. The bound doubles with each failure, and the delay is random below it, so
+# that listeners of the same relay do not all return at once.
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 DRAIN_MAX = 3600.0  # seconds; no relay asks its clients to stay away longer
 
@@ -53,11 +53,11 @@ class Listener:
         self._token = token
         self._raw = raw
         self._client: SocketIOClient | None = None
-        self._positions: dict[str, str] = {}  # by destination: of the last printed push, at first of the registration
+        self._positions: dict[str, str] = {}  # by destination: of the last printed push, or of the registration
         self._failures = 0  # since the last registration
 
     def run(self) -> None:
-        """Listen until the relay refuses these ids, and print why it did."""
+        """Listen until the relay refuses these ids, and print the reason."""
         while True:
             wait = 0.0
             try:
@@ -115,7 +115,7 @@ class Listener:
             if each not in before or each in lost:
                 self._positions[each] = state["position"]
         if lost:
-            print_status(f"lost: {', '.join(lost)} (some pushes of the time offline are no longer kept)")
+            print_status(f"lost: {', '.join(lost)} (some pushes from the time offline are no longer kept)")
         else:
             print_status("recovered" if before else "online")
 

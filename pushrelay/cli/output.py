@@ -1,4 +1,4 @@
-"""Writing to the terminal: text that is safe to show, and streams whose reader may have gone."""
+"""Writing to the terminal: text that is safe to show, and streams whose reader may be gone."""
 
 import contextlib
 import os
@@ -31,14 +31,14 @@ def print_data(line: str) -> None:
 
 
 def print_error(text: str) -> None:
-    """Write a line to the standard error output, and ignore that it cannot be written."""
+    """Write a line to the standard error output, and ignore failures."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
 
 def print_status(text: str) -> None:
-    """Write to the standard error output what a command is doing, beside the data on the standard output."""
+    """Write to the standard error output what a command is doing, apart from the data on the standard output."""
     print_error(printable(text))
 
 
@@ -49,7 +49,7 @@ def fail(message: str, code: int = 1) -> int:
 
 
 def discard(stream: TextIO) -> None:
-    """Discard what is buffered in a stream, and all that is written to it later.
+    """Discard what is buffered in a stream, and everything that is written to it later.
 
     Otherwise Python reports at its exit that the stream cannot be flushed.
     """

@@ -37,12 +37,12 @@ _SIGPIPE = 141  # the exit code of a program that the signal ended: 128 and its 
 def settings(name: str) -> Settings:
     """Return the relay's settings. `name` is relay.py's `__name__`.
 
-    For a program they come from the INI file, the environment and the command line. This function then also runs
-    commands such as `doctor`, and `--help` and `--check`, and ends the process after them. A mistake ends it with one
-    sentence and exit code 2.
+    If relay.py is the program, they come from the INI file, the environment and the command line. This function then
+    also runs commands such as `doctor`, and `--help` and `--check`, and ends the process after them. A mistake ends it
+    with one sentence and exit code 2.
 
-    For an importing program they come from the INI file and the environment. Raises SettingsError, ModuleNotFoundError,
-    and Incompatible if an installed package has a version that cannot be used.
+    In a program that imports relay.py, they come from the INI file and the environment. Raises SettingsError,
+    ModuleNotFoundError, and Incompatible if an installed package has a version that cannot be used.
     """
     return _settings_of_program() if name == "__main__" else _settings_of_import()
 
@@ -101,7 +101,8 @@ def _check_parts(found: Settings) -> None:
 
 
 def store_problem(found: Settings) -> str:
-    """Return the error if the folder of the store does not exist, else "". `--check` opens no store to find it out.
+    """Return the error if the folder of the store does not exist, else "". `--check` does not open the store to find "
+    "out.
 
     A folder that this user may not see counts as existing, because the relay's own user may see it.
     """
@@ -123,7 +124,7 @@ def _print_checked(found: Settings) -> None:
     from .banner import checked
 
     error = output.print_text(checked(found))
-    if isinstance(error, BrokenPipeError):  # whoever reads the output has read enough
+    if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
         raise SystemExit(_SIGPIPE)
     if error:
         stop_with(f"the result of --check cannot be written ({error.strerror}): check where its output goes")
@@ -132,7 +133,7 @@ def _print_checked(found: Settings) -> None:
 def run(relay: "Core", app: "WSGIApp") -> None:
     """Serve `app` until a signal ends the program.
 
-    If another program imported relay.py, that one serves: then only close the relay when it ends.
+    If another program imported relay.py, that program serves: then only close the relay when it ends.
     """
     if relay.settings.imported:
         hosts.at_end(relay.close)
@@ -177,7 +178,8 @@ def serve(relay: "Core", app: "WSGIApp", host: str | None = None, port: int | No
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Check the options that an app passes to socketio.run(). Raise TypeError for those that the relay cannot do."""
+    """Check the options that an app passes to socketio.run(). Raise TypeError for those that the relay does not "
+    "support."""
     unknown = sorted(set(options) - _FOR_WERKZEUG)
     if unknown:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests with one deadline for everything together; a server that sends single bytes cannot extend it.
+"""HTTP/1.1 requests with one deadline for the whole exchange, which a server that sends single bytes cannot extend.
 
 `http.client` and libraries such as requests limit the time of each read only. The command line and the doctor use this
 through `dialer`, and auth_url uses `get`.
@@ -28,7 +28,7 @@ class IncompleteResponse(InvalidResponse):
 
 
 class Reply(NamedTuple):
-    """A response over HTTP. `missing` is the number of bytes that its header announced and that did not come."""
+    """A response over HTTP. `missing` is the number of bytes that its header announced but that did not arrive."""
 
     status: int
     reason: str
@@ -108,7 +108,7 @@ class Exchange:
     ):
         self.sock = sock
         self._early = b""
-        self._connection = http.client.HTTPConnection("")  # its name would only be used for Host
+        self._connection = http.client.HTTPConnection("")  # the name would only be used for Host
         self._connection.sock = TimedSocket(sock, deadline)
         self._connection.request(method, target, body or None, dict(headers))
 
@@ -156,7 +156,7 @@ def get(
 ) -> Reply:
     """GET a URL with the scheme http, or with https if there is a `context`; read at most `limit` bytes of the body.
 
-    Everything is over by `deadline` (monotonic), unless a name server does not answer. Raises TimeoutError, OSError
+    It returns or raises by `deadline` (monotonic), unless a name server does not answer. Raises TimeoutError, OSError
     (ssl.SSLError included), ValueError, InvalidResponse and IncompleteResponse.
     """
     host = url.hostname or ""

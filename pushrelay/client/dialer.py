@@ -1,8 +1,8 @@
 """Connections to one server, for the commands and the doctor: HTTP/1.1 requests and WebSockets.
 
 Every failure is a ClientError that reports exactly what the server answered. No call starts a thread, and each has a
-deadline. simple-websocket's client would not do: it reports at most a status, has no deadlines, and overlooks frames
-that arrive together with the 101.
+deadline. simple-websocket's client is not sufficient: it reports at most a status, has no deadlines, and overlooks
+frames that arrive together with the 101.
 """
 
 import base64
@@ -29,7 +29,7 @@ LARGEST_BODY = 64 << 20  # bytes of a response's body that are read; a poll may 
 class Dialer:
     """Opens connections to one address.
 
-    `connect_to` is a host or an IP address to connect to in place of the address's own host. `headers` are sent with
+    `connect_to` is a host or an IP address to connect to instead of the address's own host. `headers` are sent with
     every request.
     """
 
@@ -131,7 +131,7 @@ class Dialer:
 
 
 class SentRequest:
-    """A request that was sent, on a connection of its own, and its response."""
+    """A request that was sent on its own connection, and its response."""
 
     def __init__(
         self, dialer: Dialer, method: str, target: str, body: bytes, headers: Mapping[str, str], timeout: float
@@ -156,7 +156,7 @@ class SentRequest:
             return self._exchange.reply(time.monotonic() + self._timeout, LARGEST_BODY)
 
     def upgraded(self, key: str) -> bytes:
-        """Return the bytes that came behind the 101. Raises ClientError if no 101 comes, or one for another key."""
+        """Return the bytes that came after the 101. Raises ClientError if no 101 comes, or one for another key."""
         with client_errors(self._timeout):
             response = self._exchange.response(time.monotonic() + self._timeout)
             if response.status != 101:
@@ -164,7 +164,7 @@ class SentRequest:
                 raise ClientError(f"the answer was {reply.status} {reply.reason} in place of 101", reply)
             if response.headers.get("Sec-WebSocket-Accept", "").encode() != accept_key(key):
                 raise ClientError("the 101 does not answer this request: its Sec-WebSocket-Accept is for another key")
-            # http.client has filled a buffer, and the bytes behind the header are ours.
+            # http.client has filled a buffer, and the bytes after the header are ours.
             raw: object = response.fp.raw
             if isinstance(raw, TimedSocket):
                 raw.waits = False

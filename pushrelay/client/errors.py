@@ -28,7 +28,7 @@ class ClientTimeout(ClientError):
 
 @contextlib.contextmanager
 def client_errors(timeout: float) -> Iterator[None]:
-    """Raise ClientError for every way in which a connection can fail. `timeout` (seconds) is named in the text."""
+    """Raise ClientError for every way in which a connection can fail. The text names `timeout` (seconds)."""
     try:
         yield
     except TimeoutError:

@@ -10,13 +10,13 @@ from .errors import ClientError, ClientTimeout
 
 CLOSE_PACKET = "1"
 SEPARATOR = "\x1e"  # between two packets in a body
-SEND_STEP = 0.02  # seconds of waiting for a POST before the held GET is looked at again
+SEND_STEP = 0.02  # seconds to wait for a POST before checking the held GET again
 
 
 class Polling:
     """Long polling at `target`, a path with a query relative to the dialer's address.
 
-    `patience` is how many seconds the relay may hold a GET. It is the relay's to say, so set it after the handshake.
+    `patience` is how many seconds the relay may hold a GET. The relay decides that, so set it after the handshake.
     """
 
     def __init__(self, dialer: Dialer, target: str, headers: Mapping[str, str]):
@@ -36,7 +36,7 @@ class Polling:
     def send(self, packet: str) -> None:
         """Send a packet. Raises ClientError.
 
-        A relay that has much to send answers the POST late, so packets are received while this waits.
+        A relay with much to send answers the POST late, so this method receives packets while it waits.
         """
         with contextlib.closing(self._post(packet)) as post:
             end = time.monotonic() + self.patience

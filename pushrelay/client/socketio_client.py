@@ -22,7 +22,7 @@ _TARGET = "socket.io/?EIO=4&transport="
 _OPEN, _CLOSE, _PING, _PONG = "0", "1", "2", "3"
 _CONNECT, _DISCONNECT, _EVENT, _ACK, _CONNECT_ERROR = "40", "41", "42", "43", "44"
 _PACKET = re.compile(r"(4[0-4]|[0-3])?(\d*)(.*)", re.DOTALL)
-_LONGEST_PING = 86400_000  # ms; no relay pings less often, and the time-outs of sockets have a bound
+_LONGEST_PING = 86400_000  # ms; no relay pings less often, and the timeouts of sockets have a bound
 
 
 class Transport(Protocol):
@@ -42,15 +42,15 @@ class SocketIOClient:
     """One connection to a relay, in the namespace "/".
 
     All methods raise ClientError if the connection ends or is refused, or if no answer comes in time. `handshake` has
-    what the relay sent first: sid, pingInterval and pingTimeout (both in ms). `patience` is how many seconds the relay
-    may send nothing, `pings` how many pings it has sent.
+    what the relay sent first: sid, pingInterval and pingTimeout (both in ms). `patience` is the number of seconds for
+    which the relay may send nothing, `pings` the number of pings it has sent.
     """
 
     def __init__(self, dialer: Dialer, transport: str, headers: Mapping[str, str] | None = None):
         self.handshake: dict[str, Any] = {}
         self.patience = TIMEOUT
         self.pings = 0
-        self._acks_wanted = 0  # the number of the last event that wants an acknowledgement
+        self._acks_wanted = 0  # the number of the last event that asks for an acknowledgement
         self._events: deque[tuple[str, dict[str, Any]]] = deque()
         self._acks: dict[int, dict[str, Any]] = {}  # by the number of the event
         self._is_connected = False

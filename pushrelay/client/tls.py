@@ -7,8 +7,8 @@ def client_context(ca: str = "", verify: bool = True) -> ssl.SSLContext:
     """Return a context that trusts the system's CAs and those in the file `ca`. Raises OSError for that file.
 
     Chain, name and dates are always checked. Python 3.13 also refuses a CA without the extensions that RFC 5280 asks
-    for (VERIFY_X509_STRICT). Earlier Pythons and all browsers accept it, and many sites have made their own CA without
-    them, so this context accepts them too. SSL_CERT_FILE in the environment replaces the system's CAs.
+    for (VERIFY_X509_STRICT). Earlier Pythons and all browsers accept it, and many sites have created their own CA
+    without them, so this context accepts them too. SSL_CERT_FILE in the environment replaces the system's CAs.
     """
     context = ssl.create_default_context()
     context.verify_flags = (context.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -16,7 +16,7 @@ CLOSE_SECONDS = 1.0  # to send the close frame
 class WebSocket:
     """An open WebSocket. Only one thread at a time may use it.
 
-    `early` are bytes that came behind the 101, `timeout` the seconds in which a packet must be sent.
+    `early` are bytes that came after the 101, `timeout` the seconds within which a packet must be sent.
     """
 
     def __init__(self, sock: socket.socket, early: bytes, timeout: float):

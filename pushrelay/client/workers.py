@@ -37,7 +37,7 @@ class Workers(Generic[T]):
         self._idle = 0  # of these
 
     def notify(self) -> None:
-        """Have a thread take the item that was just added to the queue. The caller holds the lock."""
+        """Have a thread process the item that was just added to the queue. The caller holds the lock."""
         self._added.notify()
         if len(self._queue) > self._idle and self._threads < self._most:
             self._start()
@@ -46,7 +46,7 @@ class Workers(Generic[T]):
         self._threads += 1
         try:
             threading.Thread(target=self._run, name=self._name, daemon=True).start()
-        except RuntimeError:  # the system has no more threads: the item waits for one that runs, or for the next try
+        except RuntimeError:  # the system has no more threads: the item waits for a thread or the next attempt
             self._threads -= 1
 
     def _run(self) -> None:

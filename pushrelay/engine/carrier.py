@@ -19,7 +19,7 @@ from pushrelay.server.poller import Poller
 from pushrelay.server.websocket import HandshakeError
 
 NO_WEBSOCKETS = "WebSocket does not work through this server: use long polling"
-# Threads of a server that has one for each connection, or does not say how many there are.
+# Threads of a server that has one for each connection, or does not reveal how many there are.
 NO_BOUND = sys.maxsize
 
 
@@ -43,10 +43,10 @@ class ClientConnection(Protocol):
         """Whether the connection is over, or about to be."""
 
     def write(self, data: bytes, limit: int = 0) -> bool:
-        """Send bytes; return False if the connection is over. With more than `limit` bytes waiting it ends as slow."""
+        """Send bytes; return False if the connection is over. If more than `limit` bytes wait, it ends as slow."""
 
     def has_unread(self) -> bool:
-        """Return whether the client has sent something that was not handled yet."""
+        """Return whether the client has sent data that has not been handled yet."""
 
     def set_reading(self, reading: bool) -> None:
         """Stop or resume reading."""
@@ -94,8 +94,8 @@ class Carrier(Protocol):
     def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
         """Leave the request without an answer until `answer` is called.
 
-        `on_lost()` is called instead if the client goes away first. `is_poll`: the request may wait for long. Raises
-        Rejected if the connection cannot be kept.
+        `on_lost()` is called instead if the client disconnects first. `is_poll`: the request may wait for a long time.
+        Raises Rejected if the connection cannot be kept.
         """
 
     def upgrade(self, receiver: WebSocketReceiver, head: bytes) -> object:
@@ -132,7 +132,7 @@ class WaitingCarrier:
 
     @property
     def websockets(self) -> bool:
-        """Return False: nothing is known of the server's sockets."""
+        """Return False: nothing is known about the server's sockets."""
         return False
 
     # In the server's thread, while it handles the request.
@@ -142,7 +142,7 @@ class WaitingCarrier:
         raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
 
     def park(self, on_lost: Callable[[], None] | None = None, is_poll: bool = False) -> None:
-        """Do nothing: `returned` waits for the answer. Nobody notices here if the client goes away."""
+        """Do nothing: `returned` waits for the answer. Nothing here notices if the client disconnects."""
 
     def upgrade(self, receiver: WebSocketReceiver, head: bytes) -> object:
         """Raise HandshakeError, as `take`."""

@@ -1,7 +1,7 @@
 """Deadlines of sessions: one queue for each kind, and one timer for all.
 
-The sessions of a queue all have the same time, so their deadlines come in the order in which they were made. No heap is
-needed, and 10,000 idle clients cost 400 pings a second and nothing else.
+The sessions of a queue all have the same time, so their deadlines expire in the order in which they were created. No
+heap is needed, and 10,000 idle clients cost 400 pings a second and nothing else.
 """
 
 import logging
@@ -17,9 +17,9 @@ from .session import Session
 
 log = logging.getLogger(__name__)
 
-# Seconds: deadlines this close together are met at one time.
+# Seconds: deadlines this close together are handled together.
 GRAIN = 0.005
-# Closed sessions are swept out of a queue once there are more than this, and more of them than of others.
+# Closed sessions are removed from a queue once there are more of them than this, and more than open ones.
 SWEEP_AT = 1000
 
 
@@ -32,7 +32,7 @@ class DeadlineQueue:
         self._closed = 0  # closed sessions still in it, at most
 
     def take_due(self, now: float) -> list[tuple[float, Session]]:
-        """Take the deadlines that have passed out of the queue, and return those of open sessions."""
+        """Remove the deadlines that have passed from the queue, and return those of open sessions."""
         due = []
         while self.entries and self.entries[0][0] <= now:
             entry = self.entries.popleft()
@@ -78,7 +78,7 @@ class Deadlines:
                 self._set_timer(deadline)
 
     def count_closed(self) -> None:
-        """Count a session that was closed. Its entries go with the others' at some later time."""
+        """Count a session that was closed. Its entries are removed later, together with others."""
         with self._lock:
             for queue in self._queues:
                 queue.count_closed()

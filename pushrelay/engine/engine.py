@@ -1,6 +1,6 @@
 """An Engine.IO server whose sessions cost no thread: `engineio.Server`, on the poller.
 
-It does everything that python-socketio asks of engineio's server, and takes the same options. The sessions are here;
+It does everything that python-socketio expects of engineio's server, and takes the same options. The sessions are here;
 `requests.py` answers the requests.
 """
 
@@ -38,18 +38,19 @@ from .session import DRAINING, REGISTER_TIMEOUT, TOO_MANY_EVENTS, Session
 
 # Messages for the log about clients that were closed because of a setting.
 _CLOSED_BY_SETTING = {
-    SLOW: "was closed because it does not read what it is sent (settings max_outbox and max_outboxes): it comes back",
+    SLOW: "was closed because it does not read what it is sent (settings max_outbox and max_outboxes): it reconnects",
     REGISTER_TIMEOUT: "was closed because it registered nothing: have the page call register(), or raise the setting "
     "register_timeout",
-    TOO_MANY_EVENTS: "was closed because it goes on sending more events than the setting max_event_rate allows",
+    TOO_MANY_EVENTS: "was closed because it keeps sending more events than the setting max_event_rate allows",
 }
 
 
 def install(**options: Any) -> None:
-    """Make every `socketio.Server` created from now on run on this Engine, with these options of its own.
+    """Make every `socketio.Server` created from now on run on this Engine, with these Engine options.
 
     Flask-SocketIO creates its `socketio.Server` itself and takes no class for it. So the class that python-socketio
-    asks for its engine is replaced for the whole process, by the method that its AsyncServer overrides for this.
+    uses for its engine is replaced for the whole process, through the method that its AsyncServer overrides for this
+    purpose.
     """
 
     def engine_class(server: socketio.Server) -> Callable[..., Engine]:
@@ -79,12 +80,12 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
     ):
         """Take engineio.Server's options, and these:
 
-        `outbox_bytes` may wait for one client, and `outboxes_bytes` for all together. A message must be complete within
-        `message_timeout` seconds. `close_unregistered` is called for sessions whose `may_stay` is not set within
-        `settle_timeout` seconds; 0: never. A client may send `event_rate` messages a second in the long run; 0: any
-        number. `admission` limits the clients. `log_limiter` gets what is refused. An Engine that has to make a poller
-        of its own gives it `threads` threads. `carrier_of(environ, poller)` returns the carrier of a request that came
-        through another server than pushrelay.server.
+        `outbox_bytes` may wait for one client, and `outboxes_bytes` for all clients together. A message must be
+        complete within `message_timeout` seconds. `close_unregistered` is called for sessions whose `may_stay` is not
+        set within `settle_timeout` seconds; 0: never. A client may send `event_rate` messages a second on average; 0:
+        any number. `admission` limits the clients. `log_limiter` logs refusals. An Engine that must create its own
+        poller gives it `threads` threads. `carrier_of(environ, poller)` returns the carrier of a request that came
+        through a server other than pushrelay.server.
         """
         options["async_mode"] = "threading"
         super().__init__(**options)
@@ -95,7 +96,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         self.threads = threads
         self.sid_prefix = secrets.token_urlsafe(3)
         self.open_text = self._open_text()
-        self.is_shut = False  # its own poller was closed: no request can be carried any more
+        self.is_shut = False  # its own poller was closed: no request can be carried from then on
         self._most_waiting = outboxes_bytes
         self._event_rate = event_rate
         self._settle_timeout = settle_timeout
@@ -120,7 +121,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
     # Life.
 
     def start(self, poller: Poller | None) -> Poller:
-        """Run on this poller, or on one of its own, and return it. The first call does so, later ones do nothing."""
+        """Run on this poller, or on a new one, and return it. Only the first call has an effect."""
         with self._start_lock:
             if self._poller is None or self._deadlines is None:
                 if poller is None:
@@ -161,12 +162,12 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         self.limiter.draining = True
 
     def drain(self, last: Callable[[str], EncodedPacket | None], seconds: float) -> int:
-        """Close all sessions, each after the packet `last(sid)`, if that is one; return the number of sessions.
+        """Close all sessions, each after the packet `last(sid)`, if there is one; return the number of sessions.
 
-        Clients that are between two polls have at most this many seconds to fetch it.
+        Clients that are between two polls have at most `seconds` to fetch it.
         """
         count = 0
-        for _ in range(2):  # a client may have been let in just before stop_accepting()
+        for _ in range(2):  # a client may have been accepted just before stop_accepting()
             for sid, session in list(self.sockets.items()):
                 count += not session.closed
                 self._close(session, DRAINING, last(sid))
@@ -174,7 +175,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         return count
 
     def shutdown(self) -> None:
-        """Stop what runs in the background. Sessions stay as they are; the server that carries them ends them.
+        """Stop all background work. Sessions stay as they are; the server that carries them ends them.
 
         Connections that were taken from another server are closed, and its later requests are refused.
         """
@@ -220,7 +221,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         return self.sid_prefix + sid
 
     def connect(self, session: Session, environ: dict[str, Any]) -> Answer | None:
-        """Open the session, or return the answer to a client that the app did not let in.
+        """Open the session, or return the answer to a client that the app rejected.
 
         Raises Rejected if the session was closed while the app was asked.
         """
@@ -242,7 +243,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
     # Sessions.
 
     def new_bucket(self) -> TokenBucket | None:
-        """Return a bucket for what one client sends; None if that is not limited."""
+        """Return a bucket for the events of one client; None if they are not limited."""
         rate = self._event_rate
         return TokenBucket(rate, rate * BURST_SECONDS) if rate else None
 
@@ -260,12 +261,12 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         """Do nothing about an event that was not handled. RoomManager replaces this, and tells the client."""
 
     def close_unregistered(self, session: Session) -> None:
-        """Close a session that did not register in time. RoomManager replaces this, and sends the reason before."""
+        """Close a session that did not register in time. RoomManager replaces this, and sends the reason first."""
         session.close(reason=REGISTER_TIMEOUT)
 
     def _check_registered(self, session: Session, due: float, now: float) -> None:
         if not session.may_stay:
-            # Later, because the app's disconnect handler may take long.
+            # Later, because the app's disconnect handler may take a long time.
             self.call_soon(self._close_if_unregistered, session)
 
     def _close_if_unregistered(self, session: Session) -> None:
@@ -273,7 +274,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
             self.close_unregistered(session)
 
     def complain(self, session: Session, cause: str, message: str) -> None:
-        """Have the log name a client that was closed, or one of whose events was not handled."""
+        """Log a client that was closed, or one of whose events was not handled."""
         self.log_limiter.warn(*refused_session(cause, session.counted_as or "this machine", message))
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
@@ -285,7 +286,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         return self.poller.call_later(seconds, callback, *args)
 
     def call_in_turn(self, sid: str, callback: Callable[..., Any], *args: Any) -> None:
-        """Call back when the clients of this client's address have their turn."""
+        """Call back when it is the turn of this client's address."""
         session = self.sockets.get(sid)
         self.poller.run_again(Turn(self.poller, None if session is None else session.share, callback, *args))
 
@@ -305,18 +306,18 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
             self._trigger_event("disconnect", session.sid, reason, run_async=False)
 
     def keep_last_packets(self, sid: str, packets: list[EncodedPacket]) -> None:
-        """Keep what a client gets if it polls once more, for as long as that may take it."""
+        """Keep what a client gets if it polls again, for as long as that may take."""
         self._last_packets[sid] = packets
         self.call_later(self.ping_timeout, self._last_packets.pop, sid, None)
 
     def pop_last_packets(self, sid: str) -> list[EncodedPacket] | None:
-        """Return what a client gets that polls once more after its session was closed; None if there is nothing."""
+        """Return what a client gets if it polls again after its session was closed; None if there is nothing."""
         return self._last_packets.pop(sid, None)
 
     # engineio.Server's methods.
 
     def send_packet(self, sid: str, pkt: Packet) -> None:
-        """Send a packet of engineio's. It is encoded once, however many clients get it."""
+        """Send an engineio packet. It is encoded once, however many clients get it."""
         session = self.sockets.get(sid)
         if session is None:
             self.logger.warning("Cannot send to sid %s", sid)

@@ -16,15 +16,15 @@ BAD_REQUEST = (3, "Bad request")
 FORBIDDEN = (4, "Forbidden")
 UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 # Our own.
-GOING_DOWN = (BAD_REQUEST[0], "the relay is going down here: connect again")
+GOING_DOWN = (BAD_REQUEST[0], "the relay is shutting down: connect again")
 NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open files (ulimit -n)")
 ORIGIN_REFUSED = "origin_not_allowed"
 
-_DOCTOR = ", or run python relay.py doctor"  # a browser shows this on its console: developers look there first
-# Origins that cannot be added as they are: `null` and `*` in the setting would let other websites in.
+_DOCTOR = ", or run python relay.py doctor"  # a browser shows this on its console, where developers look first
+# Origins that must not be added as they are: `null` and `*` in the setting would let other websites connect.
 _NO_ORIGINS = {
     "null": "a page from a file or in a sandboxed frame has no origin, so open it from a web server",
-    "*": "this is no origin, so have the client send none, or its page's own",
+    "*": "this is not an origin: have the client send no Origin, or that of its page",
 }
 
 _JSON = [("Content-Type", "application/json"), *PRIVATE]
@@ -71,7 +71,7 @@ def limit_answer(reached: LimitReached) -> Answer:
 
 
 def _when_to_retry(status: str) -> list[tuple[str, str]]:
-    """Return the headers with the time to try again, which a page of any origin may read; none for lasting refusals."""
+    """Return the headers with the time to retry, which a page of any origin may read; none for permanent refusals."""
     if status[:3] not in ("503", "429"):
         return []
     return [("Retry-After", retry_after()), ("Access-Control-Expose-Headers", "Retry-After")]

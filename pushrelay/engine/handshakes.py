@@ -1,4 +1,4 @@
-"""New sessions, and WebSockets: the handshake, the move from polling, and the refusal that a page can read."""
+"""New sessions, and WebSockets: the handshake, the move from polling, and refusals that a page can read."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -21,7 +21,7 @@ from .session import Session
 
 # A WebSocket that was opened to take over from polling does so within a round trip or two, or is closed.
 UPGRADE_SECONDS = 10.0
-# If clients hold threads of their server, this many are kept for pushes and for what clients send.
+# If clients hold threads of their server, this many are reserved for pushes and for what clients send.
 FREE_THREADS = 2
 _SWITCHING = f"{': '.join(NO_STORE)}\r\n".encode()  # in the answer that makes a request a WebSocket
 

@@ -24,13 +24,13 @@ class Heartbeat:
         self._deadlines.add(self._pings, time.monotonic() + self._interval, session)
 
     def extend(self, session: Session) -> None:
-        """Give the session the time for its answer once more. Call it after the deadline."""
+        """Give the session the same time again to answer. Call it after the deadline."""
         session.pong_due = deadline = time.monotonic() + self._timeout
         self._deadlines.add(self._pongs, deadline, session)
 
     def _ping(self, session: Session, due: float, now: float) -> None:
-        # The time counts from when the ping was due, or clients that count themselves would find us late. But if the
-        # whole process was held up and nobody could have answered, it counts from now.
+        # The time counts from when the ping was due, or clients that keep time themselves would find us late. But if
+        # the whole process was held up and no client could have answered, it counts from now.
         deadline = (due if now - due < self._timeout / 4 else now) + self._timeout
         session.pong_due = deadline  # a pong that nobody asked for may come at once, and sets it to 0
         self._deadlines.add(self._pongs, deadline, session)
@@ -38,5 +38,5 @@ class Heartbeat:
 
     def _miss_pong(self, session: Session, due: float, now: float) -> None:
         if session.pong_due == due:  # it has not answered
-            # Later, because the app's handler may take long when a client is gone, and the others' pings must not wait.
+            # Later, because the app's disconnect handler may take a long time, and the others' pings must not wait.
             self._deadlines.poller.call_later(0, session.miss_ping)

@@ -18,7 +18,7 @@ class Heart(Protocol[S]):
         """Ping the session one interval from now."""
 
     def extend(self, session: S) -> None:
-        """Give the session the time for its answer to a ping once more."""
+        """Give the session the same time again to answer a ping."""
 
 
 class SessionHost(Protocol[S]):
@@ -36,16 +36,16 @@ class SessionHost(Protocol[S]):
         """The memory of all outboxes together."""
 
     def new_bucket(self) -> TokenBucket | None:
-        """Return a bucket for what one client sends; None if that is not limited."""
+        """Return a bucket for the events of one client; None if they are not limited."""
 
     def dispatch(self, sid: str, packet: str | bytes) -> None:
         """Hand a message to the app."""
 
     def refuse_event(self, session: S, packet: str | bytes) -> None:
-        """Tell a client that sends too much that this event was not handled."""
+        """Inform a client that sends too many events that this one was not handled."""
 
     def complain(self, session: S, cause: str, message: str) -> None:
-        """Have the log name a client."""
+        """Log what a client did."""
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call back on a thread of the poller."""
@@ -57,4 +57,4 @@ class SessionHost(Protocol[S]):
         """Forget a session that was closed; called once for each."""
 
     def keep_last_packets(self, sid: str, packets: list[EncodedPacket]) -> None:
-        """Keep what a client gets if it polls once more after its session was closed."""
+        """Keep what a client gets if it polls again after its session was closed."""

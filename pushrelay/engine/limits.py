@@ -20,7 +20,7 @@ MOST_OVERDRAFT = 30.0
 
 
 class LimitReached(Exception):
-    """No further client gets in.
+    """No further client is accepted.
 
     `status` is the HTTP status, `error` the code for programs, and the message names the setting.
     """
@@ -44,10 +44,10 @@ class ClientLimiter:
     ):
         """Allow `most` clients, and `most_each` of one address.
 
-        `setting` is max_connections, which may be more than there can be. `address_of(environ)` returns the address
-        that the client of a handshake counts for; None if it counts for none.
+        `setting` is max_connections, which may be more than the system allows. `address_of(environ)` returns the
+        address that the client of a handshake counts for; None if it counts for none.
         """
-        self.draining = False  # nobody gets in any more
+        self.draining = False  # no further client is accepted
         self._setting = most if setting is None else setting
         self._quota = Quota(most, most_each)
         self.address_of = address_of
@@ -60,7 +60,7 @@ class ClientLimiter:
             raise LimitReached("503 Service Unavailable", "too_many_connections", NO_ROOM)
 
     def acquire(self, environ: dict[str, Any]) -> str | None:
-        """Count a client that shakes hands, and return what `release` needs. Raises LimitReached."""
+        """Count a client at its handshake, and return what `release` needs. Raises LimitReached."""
         address = self.address_of(environ)
         lacking = self._quota.acquire(address)
         if lacking:
@@ -68,7 +68,7 @@ class ClientLimiter:
         return address
 
     def release(self, address: str | None) -> None:
-        """Count a client no more: `acquire` returned this address for it."""
+        """Stop counting a client: `acquire` returned this address for it."""
         self._quota.release(address)
 
     def _limit_reached(self, lacking: str) -> LimitReached:

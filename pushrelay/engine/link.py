@@ -44,7 +44,7 @@ class Link:
         self.upgrade_timer: Timer | None = None  # closes the WebSocket if it does not take over in time
         # Input that did not fit into one turn.
         self._packets = _NO_PACKETS  # parsed
-        self._rest = b""  # bytes behind them, not parsed yet
+        self._rest = b""  # bytes after them, not parsed yet
         self._ended = False  # the client sends no more
         self.connection: ClientConnection
 
@@ -83,7 +83,7 @@ class Link:
             self.connection.finish()
 
     def _answer_frames(self) -> None:
-        """Charge for frames without a message, and answer them, behind the answers to messages."""
+        """Charge for frames without a message, and answer them after the answers to messages."""
         socket, session = self._socket, self._session
         if socket.strays:
             strays, socket.strays = socket.strays, 0
@@ -150,12 +150,13 @@ class Link:
             session.close(reason=TRANSPORT_ERROR)
 
     def close(self, code: int) -> None:
-        """Begin to close; the client has CLOSE_SECONDS to answer before its connection is cut. Any thread."""
+        """Begin to close; the client has CLOSE_SECONDS to answer before its connection is dropped. Any thread."""
         self.connection.write(self._socket.begin_close(code))
         self.connection.abort_later(CLOSE_SECONDS, TRANSPORT_CLOSE)
 
     def _expect_the_rest(self) -> None:
-        """Give the client its time for the message that it has begun. There is one timer for all its messages."""
+        """Start the client's time to complete the message that it has begun. There is one timer for all its "
+        "messages."""
         self._begun = time.monotonic()
         if self._timer is None:
             self._timer = self.connection.poller.call_later(self._session.message_timeout, self._check_the_rest)
@@ -186,18 +187,18 @@ class Link:
             self.connection.finish()
 
     def proceed(self) -> None:
-        """Tell the session that nothing waits in the outbox any more."""
+        """Tell the session that the outbox is empty."""
         self._session.link_cleared(self)
 
     def expired(self) -> None:
-        """Do nothing: the heartbeat and _check_the_rest have deadlines of their own."""
+        """Do nothing: the heartbeat and _check_the_rest have their own deadlines."""
 
     def lost(self, reason: str) -> None:
         """Close the session, on a thread that the app's disconnect handler may block."""
         poller = self.connection.poller
         for timer in (self._timer, self.upgrade_timer):
             if timer is not None:
-                timer.cancel()  # or it would keep all of this for a minute
+                timer.cancel()  # or it would keep all of this in memory for a minute
         self._timer = self.upgrade_timer = None
         if poller.is_short():
             poller.call_when_spare(self.lost, reason)

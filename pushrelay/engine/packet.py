@@ -11,7 +11,7 @@ from pushrelay.server.websocket import BINARY, frame, text_frame
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 SEPARATOR = "\x1e"  # between the packets of one payload
-# Packets of one payload from a client, which has a few ready at a time: each costs us more than it costs the client.
+# Packets in one payload from a client, which has only a few ready at a time: each costs us more than the client.
 MAX_PACKETS = 1000
 
 
@@ -37,7 +37,7 @@ class EncodedPacket:
         return self._part
 
     def compressed(self, coding: str, compress: Callable[[bytes], bytes]) -> bytes:
-        """Return the payload of this packet alone in this content coding; compressed once for all that poll."""
+        """Return the payload of this packet alone in this content coding; compressed once for all polling clients."""
         known = self._compressed
         if known is None:
             known = self._compressed = {}
@@ -51,7 +51,7 @@ class EncodedPacket:
 
 
 def payload(packets: list[EncodedPacket]) -> bytes:
-    """Return the body of a response that brings these packets."""
+    """Return the body of a response with these packets."""
     return SEPARATOR.join([packet.part for packet in packets]).encode("utf-8")
 
 
@@ -66,7 +66,7 @@ def split_payload(body: bytes) -> list[str | bytes]:
 def data_of(packet: str) -> Any:
     """Return the data of a message packet, as engineio does: the value of JSON, except a bare number, or the text."""
     text = packet[1:]
-    if text[:1].isnumeric():  # nearly always: Socket.IO's packets begin with their type
+    if text[:1].isnumeric():  # the usual case: Socket.IO's packets begin with their type
         return text
     try:
         return json_text.read(text)

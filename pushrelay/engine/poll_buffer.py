@@ -30,12 +30,12 @@ class PollBuffer:
     def add(self, packet: EncodedPacket, outboxes: Outboxes, limit: int) -> bool:
         """Keep a packet; return whether more than `limit` bytes wait now.
 
-        As on a WebSocket, the first and the next one have room whatever their size.
+        As on a WebSocket, the first and the next packet always fit, whatever their size.
         """
         packets = self._packets
         packets.append(packet)
         self.bytes += packet.size
-        outboxes.add(self._owner, packet, 2 * packet.size)  # it is kept as text and as a frame
+        outboxes.add(self._owner, packet, 2 * packet.size)  # it is stored both as text and as a frame
         return len(packets) > 2 and self.bytes - packets[0].size > limit
 
     def take(self, outboxes: Outboxes) -> list[EncodedPacket]:

@@ -46,7 +46,7 @@ class Polling:
         return self._responses.complete(environ, payload_answer(packets), packets)
 
     def last_packets(self, sid: str) -> Answer:
-        """Answer a client that polls once more after its session was closed. Raises Rejected if nothing is left."""
+        """Answer a client that polls again after its session was closed. Raises Rejected if nothing is left."""
         packets = self._engine.pop_last_packets(sid)
         if packets is None:
             raise Rejected(SESSION_UNKNOWN)
@@ -89,14 +89,14 @@ class Polling:
 
 
 class ParkedPoll:
-    """A GET that waits for packets, and no thread with it."""
+    """A GET that waits for packets without holding a thread."""
 
     __slots__ = ("_carrier", "_environ", "_polling", "_session")
 
     def __init__(self, polling: Polling, session: Session, environ: dict[str, Any], carrier: Carrier):
         self._polling = polling
         self._session = session
-        self._environ = environ if KEY in environ else dict(environ)  # uWSGI empties its own when the app returns
+        self._environ = environ if KEY in environ else dict(environ)  # uWSGI empties its environ when the app returns
         self._carrier = carrier
 
     def park(self) -> "ParkedPoll":
@@ -118,12 +118,12 @@ def _posted() -> Answer:
 
 def _read_body(environ: dict[str, Any], limit: int) -> bytes:
     """Return the body of a POST, or the first `limit` + 1 bytes of a longer one. Raises ValueError if it breaks off."""
-    # Our own server gives every body its length; others pass chunks on, and say that reading ends with the last one.
+    # Our own server gives every body its length; others pass chunks on, and signal that reading ends with the last one.
     length = environ.get("CONTENT_LENGTH") or str(limit + 1 if environ.get("wsgi.input_terminated") else 0)
     if not (length.isascii() and length.isdigit()):
-        raise ValueError("the length of the body is no number")
+        raise ValueError("the length of the body is not a number")
     try:
         body: bytes = environ["wsgi.input"].read(min(int(length[:18]), limit + 1))
-    except Exception as error:  # each WSGI server has a class of its own for it
+    except Exception as error:  # each WSGI server raises its own class
         raise ValueError("the body broke off") from error
     return body

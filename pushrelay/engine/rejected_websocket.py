@@ -1,9 +1,9 @@
 """A WebSocket that tells a page why it may not connect, and ends.
 
-A page can read nothing of an HTTP error on a WebSocket handshake (WHATWG WebSockets, "Feedback from the protocol"). So
-the WebSocket is accepted, gets a CONNECT_ERROR, and is closed. There is no session: the sid in the open packet is made
-up, so no request that names it is answered. Only refusals that last are answered this way, because socket.io-client
-takes a CONNECT_ERROR for final.
+A page cannot read an HTTP error on a WebSocket handshake (WHATWG WebSockets, "Feedback from the protocol"). So the
+WebSocket is accepted, gets a CONNECT_ERROR, and is closed. There is no session: the sid in the open packet is made up,
+so no request that names it is answered. Only permanent refusals are answered this way, because socket.io-client treats
+a CONNECT_ERROR as final.
 """
 
 import json
@@ -19,9 +19,9 @@ from .packet import MESSAGE
 CONNECT_ERROR = 4  # Socket.IO protocol, revision 5, "Packet encoding"
 # Seconds for the client to read the reason and to close its side; a browser does so at once.
 REJECTION_SECONDS = 2.0
-# Bytes that are read of such a client: its CONNECT and its close frame are 20.
+# Bytes that are read from such a client: its CONNECT and its close frame take 20.
 MOST_BYTES = 4096
-# Clients that are told at a time; the others get the HTTP error.
+# Clients that are informed in this way at a time; the others get the HTTP error.
 MOST_AT_ONCE = 32
 
 
@@ -32,7 +32,7 @@ def rejection_frames(opening: str, error: str, message: str) -> bytes:
 
 
 class RejectedWebSocket(DiscardingReceiver):
-    """The receiver of such a connection: it discards what comes, until the client has closed the WebSocket."""
+    """The receiver of such a connection: it discards all data until the client has closed the WebSocket."""
 
     __slots__ = ("_websocket",)
 

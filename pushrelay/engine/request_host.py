@@ -27,7 +27,7 @@ class RequestHost(SessionHost[Session], Protocol):
     max_http_buffer_size: int
     transports: Sequence[str]
     # The Engine's own.
-    is_shut: bool  # no request can be carried any more
+    is_shut: bool  # no further request can be carried
     limiter: ClientLimiter
     log_limiter: LogLimiter
     open_text: str  # the first packet of every session, with `%s` for its sid and for the JSON array of its upgrades
@@ -44,7 +44,7 @@ class RequestHost(SessionHost[Session], Protocol):
         """Return what parks and upgrades this request. Raises Rejected once the Engine was shut down."""
 
     def connect(self, session: Session, environ: dict[str, Any]) -> Answer | None:
-        """Open the session, or return the answer to a client that the app did not let in.
+        """Open the session, or return the answer to a client that the app rejected.
 
         Raises Rejected if the session was closed while the app was asked.
         """
@@ -56,4 +56,4 @@ class RequestHost(SessionHost[Session], Protocol):
         """Return a new sid."""
 
     def pop_last_packets(self, sid: str) -> list[EncodedPacket] | None:
-        """Return what a client gets that polls once more after its session was closed; None if there is nothing."""
+        """Return what a client gets if it polls again after its session was closed; None if there is nothing."""

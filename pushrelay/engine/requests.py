@@ -1,4 +1,4 @@
-"""Engine.IO over HTTP (revision 4 of the protocol): the way of each request, and the refusal of those that are wrong.
+"""Engine.IO over HTTP (revision 4 of the protocol): the handling of each request, and the refusal of invalid ones.
 
 Under `pushrelay.server` polls are parked and WebSockets live on the poller. Under other WSGI servers a carrier takes
 their sockets or holds their threads: see `carrier.py`.
@@ -58,7 +58,7 @@ class Requests:
         if not isinstance(answer, Answer):
             return answer
         status, headers, body = self._responses.complete(environ, answer, readable=readable)
-        # Our own server counts by itself; others leave a client that keeps its connection to wait for the end.
+        # Our own server counts the bytes itself; under others, a client with a persistent connection waits for its end.
         if KEY not in environ:
             headers = [*headers, ("Content-Length", str(len(body)))]
         start_response(status, headers)
@@ -130,14 +130,14 @@ class Requests:
         query, message = read_query(environ.get("QUERY_STRING", "")), rejected.message
         cause = "too_large" if rejected.status.startswith("413") else CAUSES.get(rejected.code, message)
         if cause == "session" and query.get("sid", self._engine.sid_prefix).startswith(self._engine.sid_prefix):
-            return  # it ended here: a computer that was asleep comes back to it
+            return  # the session ended here; this is a computer that wakes up and returns to it
         detail = {"old_client": "EIO", "transport": "transport"}.get(cause, "")
         if detail:
             message += f" ({detail}={query.get(detail, '')[:20]!r})"
         self._log(environ, cause, message, has_address=not rejected.status.startswith("503"))
 
     def _log(self, environ: dict[str, Any], cause: str, message: str, has_address: bool = True) -> None:
-        """Have the log name a client that was refused; without its address if it cannot help it."""
+        """Log a client that was refused; without its address if the client is not at fault."""
         seen = seen_as(self._engine.limiter.address_of(environ), environ)
         cause, address, sentence = refused_handshake(environ, seen, cause, message)
         self._engine.log_limiter.warn(cause, address if has_address else "", sentence)
@@ -157,7 +157,7 @@ def _no_transport(query: dict[str, str], path: str, is_known: bool) -> Rejected:
 
 
 def _is_overdue(session: Session) -> bool:
-    """Return whether a session's time to answer a ping is up, though the heartbeat has not come to it yet."""
+    """Return whether a session's answer to a ping is overdue, although the heartbeat has not noticed it yet."""
     if not 0 < session.pong_due <= time.monotonic():
         return False
     session.miss_ping()

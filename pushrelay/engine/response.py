@@ -1,4 +1,4 @@
-"""Compression, and the headers of CORS, for every answer of the Engine."""
+"""Compression and CORS headers for every answer of the Engine."""
 
 import zlib
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""One Engine.IO client (Engine.IO protocol, revision 4): what waits for it, and the way it takes.
+"""One Engine.IO client (Engine.IO protocol, revision 4): what waits for it, and how it is sent.
 
 A session begins over long polling or over a WebSocket, may move from the first to the second, and is closed once.
 It has no thread of its own: the threads that handle its connections call it.
@@ -27,7 +27,7 @@ SERVER_DISCONNECT = "server disconnect"
 REGISTER_TIMEOUT = "register timeout"
 TOO_MANY_EVENTS = "too many events"
 DRAINING = "draining"
-# If the server closes a session for one of these, a client that polls gets the last packets with its next poll.
+# If the server closes a session for one of these, a polling client gets the last packets with its next poll.
 _ANSWERS_NEXT_POLL = (SERVER_DISCONNECT, REGISTER_TIMEOUT, TOO_MANY_EVENTS, DRAINING)
 _CLOSE_CODES = {
     TRANSPORT_ERROR: PROTOCOL_ERROR,
@@ -35,8 +35,8 @@ _CLOSE_CODES = {
     REGISTER_TIMEOUT: POLICY_VIOLATION,
     TOO_MANY_EVENTS: POLICY_VIOLATION,
 }
-# Bytes that are kept for a closed client until it polls once more: no limit counts them, because its slot is free
-# again. It recovers what it missed when it is back.
+# Bytes that are kept for a closed client until it polls again: no limit counts them, because its slot is free again. It
+# recovers what it missed when it returns.
 LAST_BYTES = 16384
 
 
@@ -81,11 +81,11 @@ class Session:
         self.counted_as = counted_as  # the address that ClientLimiter counts it for while it is open
         self.share = counted_as or ""  # the group in which it waits for its turn: see fair_queue
         self._engine = engine
-        self._state: dict[Any, Any] | None = None  # the app's, made when the app first asks for it
+        self._state: dict[Any, Any] | None = None  # the app's data, created when the app first asks for it
         # The way out: the connection of the WebSocket. Without one, packets wait in the buffer for the next poll.
         self.connection: ClientConnection | None = None
         self._lock = threading.Lock()  # over all that follows, and over the move from polling to the WebSocket
-        self._buffer: PollBuffer | None = PollBuffer(self)  # None once nothing may be kept any more
+        self._buffer: PollBuffer | None = PollBuffer(self)  # None once nothing more may be kept
         self._on_clear: Callable[[], None] | None = None  # see call_when_clear()
         self._poll: Parked | None = None
         self._posting = False  # a POST is being handled
@@ -93,7 +93,7 @@ class Session:
         self._probe: ProbingLink | None = None  # tries to take over
         self.upgrading = False  # it was probed: polls are sent back at once
         # Its life.
-        self.connected = False  # the app has let it in
+        self.connected = False  # the app has accepted it
         self.closed = False
         self.pong_due = 0.0  # monotonic: when the answer to a ping is due; 0 while none is under way
         self.has_more_time = False  # for that ping; see miss_ping
@@ -102,11 +102,11 @@ class Session:
         # Most clients send few events or none, so a bucket is made when it is needed first.
         self._events: TokenBucket | None = None
         self._work: TokenBucket | None = None  # work beyond an event's own
-        self.refused_at = 0.0  # monotonic: when it was last told that its events are refused
+        self.refused_at = 0.0  # monotonic: when it was last informed that its events are refused
 
     @property
     def upgraded(self) -> bool:
-        """Whether it is on a WebSocket, from the start or since. engineio's name for it."""
+        """Whether it is on a WebSocket, from the start or by now. engineio's name for it."""
         return self.connection is not None
 
     @property
@@ -156,7 +156,7 @@ class Session:
     def call_when_clear(self, callback: Callable[[], None]) -> None:
         """Call back once, on a thread of the poller, when nothing waits for the client or the session is closed.
 
-        A sender of much waits for this instead of filling the outbox. There is one callback at a time.
+        A sender of much data waits for this instead of filling the outbox. There is one callback at a time.
         """
         with self._lock:
             self._on_clear = callback
@@ -182,7 +182,7 @@ class Session:
             elif self._buffer.add(packet, self._engine.outboxes, self._engine.outbox_bytes):
                 slow = True
                 self._take_buffer()
-                self._buffer = None  # it gets nothing from here on: what came behind a gap would hide the gap
+                self._buffer = None  # it gets nothing from here on: anything after a gap would hide the gap
         if poll is not None:
             poll.answer(packets)
             if self._on_clear is not None:
@@ -197,17 +197,18 @@ class Session:
         return buffer.take(self._engine.outboxes) if buffer else []
 
     def complain(self, cause: str, message: str) -> None:
-        """Have the log name this client; `message` is what it did."""
+        """Log what this client did (`message`)."""
         self._engine.complain(self, cause, message)
 
     def give_up(self) -> None:
-        """Close the session as `slow`: all clients together have too much waiting, and this one has the most."""
+        """Close the session as `slow`: too much waits for all clients together, and most of it for this one."""
         self._engine.close_soon(self, SLOW)
 
     # Polling.
 
     def poll(self, park: Callable[[], Parked]) -> list[EncodedPacket] | None:
-        """Return the packets that answer a GET; None if `park()` parked it, and returned what answers it later.
+        """Return the packets that answer a GET; None if it was parked. `park()` returns the object that answers it "
+        "later.
 
         Raises ValueError, with the session closed as the protocol demands, if another GET is parked already.
         """
@@ -248,7 +249,7 @@ class Session:
             return True
 
     def end_post(self) -> None:
-        """Let the next POST come: the packets of this one have been handled."""
+        """Allow the next POST: the packets of this one have been handled."""
         self._posting = False
 
     # Receiving.
@@ -313,8 +314,8 @@ class Session:
     def miss_ping(self) -> None:
         """Close the session because the answer to a ping is overdue.
 
-        It may lie unread, because the process was stopped or others had their turn. So a client that has sent
-        something gets the same time once more.
+        The answer may be unread, because the process was stopped or others had their turn. So a client that has sent
+        something gets the same time again.
         """
         connection = self.connection
         if connection is not None and not self.has_more_time and connection.has_unread():
@@ -390,7 +391,7 @@ class Session:
             self._cleared()
 
     def link_lost(self, link: ProbingLink, reason: str) -> None:
-        """Close the session if the WebSocket that is gone carried it."""
+        """Close the session if it was carried by the WebSocket that is gone."""
         with self._lock:
             if self._probe is link:
                 self._probe, self.upgrading = None, False
@@ -403,9 +404,9 @@ class Session:
     def close(
         self, wait: bool = True, abort: bool = False, reason: str | None = None, last: EncodedPacket | None = None
     ) -> None:
-        """Close the session, once, and tell the app. With `abort` the client is told as little as possible.
+        """Close the session, once, and tell the app. With `abort` the client is sent as little as possible.
 
-        `last` is sent before the close packet. `wait` is there for engineio's sake: nothing here waits.
+        `last` is sent before the close packet. `wait` exists only for compatibility with engineio: nothing here waits.
         """
         with self._lock:
             if self.closed:
@@ -423,7 +424,7 @@ class Session:
         self._cleared()
 
     def _say_goodbye(self, poll: Parked | None, abort: bool, reason: str, final: Sequence[EncodedPacket]) -> None:
-        """Send the `final` packets, the close packet last, by the way that the client can still be reached."""
+        """Send the `final` packets, the close packet last, by whichever way still reaches the client."""
         if self.connection is not None:
             for packet in final[:-1]:  # a WebSocket gets a close frame instead of the close packet
                 self.connection.write(packet.frame, self.outbox_bytes)

@@ -1,8 +1,8 @@
-"""A log handler whose thread does the writing, so that a stopped reader of the log costs lines and never a push.
+"""A log handler that writes on its own thread, so that a stalled log reader costs lines but never a push.
 
 Writing to a pipe that nobody reads, or to a terminal that was stopped (Ctrl-S), blocks until somebody reads. The
-standard library's QueueListener does not fit: at the end it waits for its thread without a limit, and its queue counts
-lines and not bytes.
+standard library's QueueListener is not suitable: at the end it waits for its thread without a limit, and its queue
+counts lines, not bytes.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ STANDARD_ERROR = 2
 # ten thousand lines of access log.
 MOST_WAITING = 1 << 20
 LONGEST_LINE = 64 * 1024  # characters; a line of the access log has an address as long as a header may be
-FLUSH_SECONDS = 1.0  # for which the end of the process waits for lines that are not written yet
+FLUSH_SECONDS = 1.0  # for which the process waits at its end for lines that are not written yet
 LOST = "%s pushrelay.log: %d lines were lost because nobody read the log fast enough\n"
 
 
 class BackgroundHandler(logging.Handler):
     """A handler that never blocks its caller: a thread writes the lines to a file descriptor, in their order.
 
-    It does not use Python's stream, which stays locked while a thread is blocked in it: the end of the process needs
-    that lock.
+    It does not use Python's stream, which stays locked while a thread is blocked in it, and the process needs that lock
+    to exit.
     """
 
     def __init__(self, fd: int = STANDARD_ERROR, most_waiting: int = MOST_WAITING):
@@ -115,7 +115,7 @@ class BackgroundHandler(logging.Handler):
 def start_log() -> None:
     """Send all logging through a BackgroundHandler, with the tracebacks that end a thread or the process.
 
-    Do nothing in a program that has set up logging by itself.
+    Do nothing in a program that has set up logging itself.
     """
     if logging.getLogger().handlers:
         return

@@ -9,12 +9,12 @@ EVERY_SECONDS = 60.0
 # causes together. Beyond the bound all other subjects count as one, which is also logged once a minute.
 MOST_OF_CAUSE = 16
 MOST_SUBJECTS = 64
-OTHERS = "\0others"  # can be neither an origin nor an address
+OTHERS = "\0others"  # cannot be an origin or an address
 LONGEST = 1000  # characters of a line
 
 
 class _Silence:
-    """The time for which one subject is not logged again, and how many lines were left out since the last one."""
+    """The time until which one subject is not logged again, and the number of lines left out since the last one."""
 
     __slots__ = ("count", "until")
 
@@ -53,7 +53,7 @@ class LogLimiter:
         self._log.warning("%s%s", _printable(sentence), more)
 
     def _subject(self, of_cause: dict[str, _Silence], subject: str, now: float) -> str:
-        """Return the subject if it is or may be logged by itself, else OTHERS."""
+        """Return the subject if it is or may be logged individually, or else OTHERS."""
         if subject in of_cause or self._has_room(of_cause):
             return subject
         for each in self._silences.values():
@@ -65,7 +65,7 @@ class LogLimiter:
 
 
 def _drop_old(of_cause: dict[str, _Silence], now: float) -> None:
-    """Drop the subjects whose minute is over, and add their left-out lines to those of OTHERS."""
+    """Drop the subjects whose minute has passed, and add their left-out lines to those of OTHERS."""
     for subject, silence in list(of_cause.items()):
         if silence.until <= now and subject != OTHERS:
             del of_cause[subject]

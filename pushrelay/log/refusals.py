@@ -28,10 +28,10 @@ _SILENT = {"draining", "store_not_available", "auth_not_available", "internal_se
 _UPGRADING = "if there is a proxy, it must pass WebSocket on (docs/apache.md, docs/nginx.md): the doctor checks it"
 _BAD_ORIGINS = {
     "null": "pages from files and sandboxed frames have no origin; serve the page from a web server (setting origins)",
-    "*": "this is not an origin; let the client leave the header Origin out (setting origins)",
-    "": "this is not an origin; let the client leave the header Origin out (setting origins)",
+    "*": "this is not an origin; have the client omit the header Origin (setting origins)",
+    "": "this is not an origin; have the client omit the header Origin (setting origins)",
 }
-# A path of the relay below another one, which then belongs into the setting base_path.
+# A path of the relay below another path, which then belongs in the setting base_path.
 _PATH = "|".join([*map(re.escape, FOLDERS), *(re.escape(path) + "$" for path in PATHS if path != "/")])
 BELOW = re.compile(rf"((?:/[\w~-][\w.~-]*)+)(?:{_PATH})", re.ASCII)
 
@@ -45,7 +45,7 @@ class Line(NamedTuple):
 
 
 def seen_as(counted: str | None, environ: dict[str, Any]) -> str:
-    """Return how the log names a client. `counted` is the address by which it is counted, if there is one."""
+    """Return the log's name for a client. `counted` is the address by which it is counted, if there is one."""
     return counted or environ.get("REMOTE_ADDR") or NOBODY
 
 
@@ -126,9 +126,9 @@ _ADVICE = {
 
 
 def _base_path_advice(environ: dict[str, Any]) -> str:
-    """Return what to do if the path is one of the relay's below another one, as some proxies pass it on."""
+    """Return what to do if the path is one of the relay's paths below another one, as some proxies forward it."""
     found = None if environ.get("SCRIPT_NAME") else BELOW.match(environ.get("PATH_INFO", "")[:_LONGEST])
-    return f"; if a proxy passes the whole path on, set base_path = {found[1]}" if found else ""
+    return f"; if a proxy forwards the whole path, set base_path = {found[1]}" if found else ""
 
 
 def _asked(environ: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""The demo page: its address, the facts that it shows, and those of the page that replaces it for strangers.
+"""The demo page: its address, the facts that it shows, and those on the page that strangers get instead.
 
-Whoever sees the demo page on this machine may push, and gets a token that names one id, because programs on this
-machine may push and read every history anyway. All others see the page without these, and only if `demo` is set.
+A visitor who sees the demo page on this machine may push, and gets a token for one id, because programs on this machine
+may push and read every history anyway. All others see the page without these, and only if `demo` is set.
 """
 
 import re
@@ -12,7 +12,7 @@ from pushrelay.access.tokens import sign
 from pushrelay.addresses import is_loopback
 from pushrelay.settings import Settings
 
-# No script or style but the relay's own may run, and no other page may show this one.
+# Only the relay's own scripts and styles may run, and no other page may embed this one.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",

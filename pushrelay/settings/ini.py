@@ -1,6 +1,6 @@
 """The reader of the INI file, which takes `[relay]` line by line, so that no line can silently mean something else.
 
-Python's ConfigParser joins lines, takes comments for values, and ignores sections with a similar name. Here a line is
+Python's ConfigParser joins lines, reads comments as values, and ignores sections with a similar name. Here a line is
 a section, a comment or `name = value`; anything else is an error with the line's number. Lines of other sections
 belong to other programs and are ignored.
 """
@@ -19,7 +19,7 @@ _SECTION = re.compile(r"\[([^\[\]]*)\]\s*(?:[#;].*)?")
 # Sections for uWSGI and PasteDeploy. A file may have these and no [relay].
 _FOREIGN = re.compile(r"uwsgi|DEFAULT|(app|server|composite|filter|filter-app|pipeline):.*")
 _BLANKS = " \t"
-# Most of the relay's settings in a server's section are mistakes: a line added at the end of wsgi.ini is in its last
+# A relay setting in a server's section is usually a mistake: a line added at the end of wsgi.ini belongs to its last
 # section. These four are settings of the servers too.
 _OF_SERVERS = re.compile(r"uwsgi|server:.*")
 _OF_SERVERS_TOO = {"host", "port", "server", "threads"}
@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
 
 class _Wrong(Exception):
-    """A line is wrong. The message is what is wrong with it, and what to write instead."""
+    """A line is wrong. The message explains what is wrong with it and what to write instead."""
 
 
 def read(file: pathlib.Path, names: set[str], named: bool) -> list[Line] | None:
@@ -73,7 +73,7 @@ def _bytes_of(file: pathlib.Path, named: bool) -> bytes | None:
     else:
         if len(data) <= MAX_BYTES:
             return data
-        reason = f"it has more than {MAX_BYTES} bytes, so it is no settings file"
+        reason = f"it has more than {MAX_BYTES} bytes, so it is not a settings file"
     raise SettingsError(f"{file}: cannot be read ({reason}); --config names the file with the settings")
 
 
@@ -98,7 +98,7 @@ class _Reader:
         self._section: str | None = None
         self._first: dict[str, int] = {}  # the settings that were read, and the number of their line
         self._astray: list[tuple[int, str, str]] = []  # line, section and name of guards in other programs' sections
-        self.has_content = False  # something else than blank lines and comments
+        self.has_content = False  # anything other than blank lines and comments
 
     def read(self, text: str) -> None:
         """Read the text of the file into `found`. Raises _Wrong."""
@@ -144,7 +144,7 @@ class _Reader:
         if not match or "relay" in _plain(line):
             _check_visible(line)
         if not match:
-            raise _Wrong("a section is written as [relay], on a line of its own")
+            raise _Wrong("write a section as [relay], on a line of its own")
         name = match[1]
         if name != "relay" and (_plain(name) == "relay" or _is_near(name)):
             raise _Wrong(f"the section [{name}] is not read (did you mean [relay]?); write it as [relay]")
@@ -165,7 +165,7 @@ class _Reader:
         first, *more = name.split() or [""]
         if not delimiter or not name or (more and first in self._names):
             example = first if first in self._names else "name"
-            raise _Wrong(f"this is no setting; write {example} = value, or # in front of a comment")
+            raise _Wrong(f"this is not a setting; write {example} = value, or # in front of a comment")
         text = text.strip(_BLANKS)
         if text[:1] in ("=", ">"):
             raise _Wrong(f"write {name if name in self._names else 'name'} = value, with a single =")

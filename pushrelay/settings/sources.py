@@ -41,7 +41,7 @@ def unknown(where: str, name: str) -> str:
     near = difflib.get_close_matches(plain, NAMES, 1)
     # Do not show what may be a part of a secret.
     is_word = re.fullmatch(r"[\w. -]{0,20}", name) and len(re.findall(r"\d", name)) < 3
-    called = f"there is no setting called {name}" if is_word else "this is no setting"
+    called = f"there is no setting called {name}" if is_word else "this is not a setting"
     hint = f"did you mean {near[0]}?" if near else "remove it"
     return f"{where}: {called}; {hint} (python relay.py --help lists them all)"
 

@@ -1,4 +1,4 @@
-"""The table of settings: the name, type, default, bounds and help of each one stand here and nowhere else."""
+"""The table of settings: the name, type, default, bounds and help of each one are here and nowhere else."""
 
 import dataclasses
 import pathlib
@@ -184,7 +184,7 @@ class Setting(NamedTuple):
     """The declaration of one setting."""
 
     name: str
-    default: Any  # of the attribute's own type, as the two below
+    default: Any  # of the attribute's own type
     parse: Callable[[str], Any]  # raises ValueError with the end of the sentence "NAME must be …"
     help: str
     secret: bool  # its value must never be written anywhere

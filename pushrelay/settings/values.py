@@ -16,7 +16,7 @@ from pushrelay.origins import read_origins
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-UNIX_PATH_BYTES = 107  # Linux' sockaddr_un has 108, with the zero at the end
+UNIX_PATH_BYTES = 107  # Linux's sockaddr_un has 108, with the zero at the end
 
 # As in php.ini and PostgreSQL, a unit of size is a power of 1024, however it is written.
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -44,7 +44,7 @@ def oddity(text: str) -> str | None:
     if found := invisible(text):
         return f"has an invisible character ({found}): type the value again"
     if _COMMENT.search(text):
-        return "has a # or ; where a comment begins: put the comment on a line of its own, or remove it"
+        return "has a # or ; that begins a comment: put the comment on a line of its own, or remove it"
     if any(item[0] in _QUOTES or item[-1] in _QUOTES for item in re.split(r"[,\s:]+", text) if item):
         # Not removed: PHP's parse_ini_file removes them, but uWSGI and Docker's --env-file keep them. If one side reads
         # a secret with quotes and the other without, every token is invalid.
@@ -54,7 +54,7 @@ def oddity(text: str) -> str | None:
     if text.endswith(";"):
         return "ends with a semicolon: remove it"
     if _REFERENCE.search(text):
-        return "refers to a variable, and the relay replaces none: write the value itself"
+        return "refers to a variable, which the relay does not replace: write the value itself"
     return None
 
 
@@ -111,7 +111,7 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
 
 
 def _is_store_file(rest: str) -> bool:
-    # SQLite's own notations, and a shell's for the home folder, would be taken for names of files.
+    # SQLite's special notations, and the shell's for the home folder, would be mistaken for file names.
     return bool(rest) and not re.match(r"//|\s|:memory:|file:|~|.*\$|.*[\t\r\n]", rest)
 
 
@@ -147,7 +147,7 @@ def path_prefix(text: str) -> str:
     """Parse the path that all addresses begin with. The result begins with a slash and does not end with one."""
     path = text.removesuffix("/")
     path = path if path.startswith("/") or not path else f"/{path}"
-    # Plain characters only, because proxies write the others in more than one way.
+    # Only plain characters, because proxies write the others in more than one way.
     if not re.fullmatch(r"(/(?!\.)[\w.~-]+)*", path, re.ASCII):
         raise ValueError("a path such as /relay, of letters, digits and . _ ~ -, or empty")
     return path
@@ -182,7 +182,7 @@ def group_name(text: str) -> str:
 
 
 def switch(text: str) -> bool:
-    """Parse yes and no, in all the words that INI files use."""
+    """Parse yes and no, in all the spellings that INI files use."""
     try:
         return configparser.ConfigParser.BOOLEAN_STATES[text.lower()]
     except KeyError:
@@ -288,7 +288,7 @@ def http_url(text: str) -> str:
 def ca_file(text: str) -> str:
     """Parse the name of a file with certificates of CAs in PEM form, which must be readable, or an empty text."""
     if text:
-        import ssl  # here, because its import takes longer than all others here, and few relays have this setting
+        import ssl  # here, because its import takes longer than all the others, and few relays have this setting
 
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(text)

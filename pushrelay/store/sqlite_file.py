@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from pushrelay.errors import StoreError
 
-READERS = 4  # connections that read at once: further threads wait for microseconds, and each has its own page cache
+READERS = 4  # connections for reading, each with its own page cache; further threads wait for microseconds
 
 # Page size, cache and mmap are SQLite's defaults: 1 and 8 KiB pages, 64 MiB of cache, and mmap were not faster when
 # measured. Without auto_vacuum, free pages are used again.
-# secure_delete: Debian's build overwrites deleted rows with zeros, which doubles what a trim has to write.
+# secure_delete is turned off: Debian's build overwrites deleted rows with zeros, which doubles what a trim must write.
 PRAGMAS = ("journal_mode=WAL", "secure_delete=OFF", "temp_store=MEMORY")
 
 # Each step brings the file from one user_version to the next; released steps are never changed; new ones are added.
@@ -67,9 +67,9 @@ _HELP = {
     sqlite3.SQLITE_READONLY: "the store cannot be written: make the file and its folder writable for the relay's user",
     sqlite3.SQLITE_CANTOPEN: "the store cannot be opened: make the file and its folder writable for the relay's user",
     sqlite3.SQLITE_PERM: "the store cannot be opened: make the file and its folder writable for the relay's user",
-    sqlite3.SQLITE_NOTADB: "the store is no SQLite database: move it away, or name another file in the setting broker",
+    sqlite3.SQLITE_NOTADB: "this is not an SQLite database: move it away, or name another file in the setting broker",
     sqlite3.SQLITE_IOERR: "the disk refuses to write or read the store (full, over quota, or failing): check the disk",
-    # The relay's statements cause these only if the file is not as the relay left it.
+    # The relay's statements cause these errors only if the file is not as the relay left it.
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_CONSTRAINT: _DAMAGED,
     sqlite3.SQLITE_FORMAT: _DAMAGED,
@@ -77,7 +77,7 @@ _HELP = {
     sqlite3.SQLITE_TOOBIG: _DAMAGED,
 }
 _DAMAGED_SCHEMA = ("no such", "no column", "duplicate column", "malformed")  # in the text of SQLITE_ERROR
-_NOT_TEXT = "Could not decode"  # how Python's message begins if a text is not UTF-8; the damaged text follows
+_NOT_TEXT = "Could not decode"  # the beginning of Python's message if a text is not UTF-8; the damaged text follows
 # After these the connection may be unusable, so the file is opened again before the next transaction.
 BREAKING = {
     sqlite3.SQLITE_READONLY,
@@ -92,7 +92,7 @@ class Damaged(Exception):
     """The file holds something that the relay never writes. The text is half a sentence about it."""
 
 
-# Errors of reading or writing a file, damaged or not. UnicodeError: a message of SQLite's may quote the file.
+# Errors of reading or writing a file, damaged or not. UnicodeError: an SQLite message may quote the file.
 ERRORS = (sqlite3.Error, UnicodeError, Damaged)
 
 
@@ -128,7 +128,7 @@ def check_folder(path: str) -> None:
             f"the name of the store has more than {longest} bytes: choose a shorter one in the setting broker"
         )
     if not folder.is_dir():
-        raise StoreError(f"{path}: there is no folder {folder}: make it, or name another file in the setting broker")
+        raise StoreError(f"{path}: there is no folder {folder}: create it, or name another file in the setting broker")
     if pathlib.Path(path).is_dir():
         raise StoreError(f"{path}: this is a folder: choose a file in it in the setting broker")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -174,7 +174,7 @@ def wait_for_locks(connection: sqlite3.Connection, seconds: float) -> None:
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring the file to the newest version, all steps or none. Raises StoreError for a version that is newer still."""
+    """Bring the file to the newest version, all steps or none. Raises StoreError if its version is even newer."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -199,7 +199,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
 
 
 def check(connection: sqlite3.Connection, seconds: float) -> None:
-    """Look for damage, for at most `seconds`, about. Raises Damaged.
+    """Look for damage, for about `seconds` at most. Raises Damaged.
 
     integrity_check also notices keys that are out of order, which would hide publications. It takes 0.2 s of CPU for
     140 MiB.

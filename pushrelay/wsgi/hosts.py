@@ -1,6 +1,6 @@
 """Facts about the server that imported the relay: uWSGI, gunicorn, waitress, or another.
 
-Servers offer little about themselves, so some facts are read from where they keep them.
+Servers reveal little about themselves, so some facts are read from their internals.
 """
 
 import atexit
@@ -18,13 +18,13 @@ ONE_PROCESS = (
     "give it one worker process and more threads (uWSGI: processes = 1; gunicorn: --workers 1, no WEB_CONCURRENCY)"
 )
 HIDES_PROXIES = (
-    "waitress takes away the headers by which the relay knows who came through a proxy, so that everybody could push: "
-    "start it with --no-clear-untrusted-proxy-headers, or clear_untrusted_proxy_headers = no in its section"
+    "waitress removes the headers by which the relay recognizes requests that came through a proxy, so anybody could "
+    "push: start it with --no-clear-untrusted-proxy-headers, or clear_untrusted_proxy_headers = no in its section"
 )
 
 
 def check_processes() -> None:
-    """Raise SettingsError if the server that imports the relay is about to start several processes, and shows it."""
+    """Raise SettingsError if the server that imports the relay visibly is about to start several processes."""
     try:
         import uwsgi
     except ImportError:
@@ -36,7 +36,7 @@ def check_processes() -> None:
 
 
 def refusal(environ: Mapping[str, Any]) -> str | None:
-    """Return why the relay must not serve in this server as it is set up, as far as a request shows; None if it may."""
+    """Return why the relay must not serve in this server as configured, as far as a request shows; None if it may."""
     if environ.get("wsgi.multiprocess"):
         return ONE_PROCESS
     waitress = waitress_settings(environ)
@@ -51,7 +51,7 @@ def check_paste(settings: Settings, global_conf: Mapping[str, str], local_conf: 
     The relay takes its settings from [relay] alone. That section must be in the file that PasteDeploy read.
     """
     if local_conf:
-        raise SettingsError(f"[app:main]: {', '.join(local_conf)}: the relay's settings belong into [relay]")
+        raise SettingsError(f"[app:main]: {', '.join(local_conf)}: the relay's settings belong in [relay]")
     read = global_conf["__file__"]
     if settings.file is None or not settings.file.samefile(read):
         raise SettingsError(
@@ -63,8 +63,8 @@ def check_paste(settings: Settings, global_conf: Mapping[str, str], local_conf: 
 def at_end(end: Callable[[], None]) -> None:
     """Call `end()` when the process ends; in a gunicorn worker at its SIGTERM, on a thread of its own.
 
-    After that signal the worker goes on for a while, with requests that it has and connections that are kept. The next
-    worker, which a reload has started already, waits for the store until `end` has closed it.
+    After that signal the worker continues for a while, with its current requests and persistent connections. The next
+    worker, which a reload has already started, waits for the store until `end` has closed it.
     """
     atexit.register(end)
     handler = signal.getsignal(signal.SIGTERM)
@@ -80,19 +80,19 @@ def at_end(end: Callable[[], None]) -> None:
 
 
 def waitress_settings(environ: Mapping[str, Any]) -> Any:
-    """Return waitress' own settings; None if it is not the server."""
+    """Return waitress's own settings; None if it is not the server."""
     channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
     return getattr(channel, "adj", None)
 
 
-_gunicorn: Any = None  # gunicorn's settings, once they were found
+_gunicorn: Any = None  # gunicorn's settings, once found
 
 
 def gunicorn_setting(name: str, default: Any) -> Any:
-    """Return a setting of gunicorn's; `default` if gunicorn is not the server.
+    """Return a gunicorn setting; `default` if gunicorn is not the server.
 
-    gunicorn hands its settings to no app. So the first call looks for them in the frames of the callers, and must come
-    while gunicorn imports the relay. The only other way is a hook in gunicorn's own configuration.
+    gunicorn does not pass its settings to the app. So the first call looks for them in the frames of the callers, and
+    must come while gunicorn imports the relay. The only other way is a hook in gunicorn's own configuration.
     """
     global _gunicorn
     frame = sys._getframe() if _gunicorn is None and "gunicorn.app.base" in sys.modules else None

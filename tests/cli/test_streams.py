@@ -132,7 +132,7 @@ def has_reader(fifo):
         ("/", "Is a directory"),
         ("/no/such/my.ini", "No such file"),
         ("/etc/passwd/my.ini", "Not a directory"),
-        ("/dev/zero", "no settings file"),
+        ("/dev/zero", "not a settings file"),
         ("x" * 300, "too long"),
         ("a\0b", "no file can have this name"),
     ],

@@ -35,7 +35,7 @@ def engine():
 
 
 def test_an_origin_that_cannot_be_listed_is_in_the_log_with_what_to_do_about_it(shop, caplog):
-    for origin, advice in (("*", "leave the header"), ("", "leave the header"), ("null", "web server")):
+    for origin, advice in (("*", "omit the header"), ("", "omit the header"), ("null", "web server")):
         assert answer_of(shop, "GET", HTTP_ORIGIN=origin)[0] == 403
         assert advice in caplog.records[-1].getMessage() and "setting origins" in caplog.records[-1].getMessage()
 

@@ -59,7 +59,7 @@ def test_variables_of_kubernetes_and_docker_are_ignored(service):
         ("relay_secret", SECRET, "write RELAY_SECRET"),
         ("RELAY-SECRET", SECRET, "write RELAY_SECRET"),
         ("RELAYPUSHKEYS", KEY, "write RELAY_PUSH_KEYS"),
-        ("RELAY_PORT_8080", "tcp://10.0.0.1:80", "RELAY_PORT_8080 in the environment: this is no setting"),
+        ("RELAY_PORT_8080", "tcp://10.0.0.1:80", "RELAY_PORT_8080 in the environment: this is not a setting"),
     ],
 )
 def test_a_variable_that_is_misspelt_still_stops_the_start(name, text, words):
@@ -82,7 +82,7 @@ def test_a_variable_that_is_misspelt_still_stops_the_start(name, text, words):
         (["--secret", "one-secret,", SECRET], "put quotes around"),
         (["--push-keys=web:12345678", KEY], "put quotes around"),
         ([f"--secert={SECRET}"], "did you mean secret?"),
-        ([f"--{SECRET}"], "this is no setting"),
+        ([f"--{SECRET}"], "this is not a setting"),
         (["--broker", "sqlite:/srv/my", "files/relay.db"], "files/relay.db"),
     ],
 )

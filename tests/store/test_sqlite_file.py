@@ -68,7 +68,7 @@ def test_another_programs_file_is_refused_and_left_alone(path):
 
 def test_a_file_that_is_not_a_database_is_refused_and_left_alone(path):
     path.write_bytes(b"Dear diary, " * 1000)
-    assert "no SQLite database" in refusal(path)
+    assert "not an SQLite database" in refusal(path)
     assert path.read_bytes() == b"Dear diary, " * 1000
 
 

@@ -180,7 +180,7 @@ def test_a_damaged_file_is_named_and_a_new_one_is_used_once_it_is_moved_away(pat
     epoch = broker.epoch
     with path.open("r+b") as file:
         file.write(b"\xff" * path.stat().st_size)
-    with pytest.raises(StoreError, match="damaged|no SQLite database"):
+    with pytest.raises(StoreError, match="damaged|not an SQLite database"):
         for i in range(50):
             push(broker, i, destination=f"user{i}")
             broker.history("42")

@@ -516,7 +516,8 @@ def test_every_answer_names_what_was_not_done_while_the_store_is_in_trouble(star
 def test_a_damaged_file_stops_the_start(tmp_path):
     file = tmp_path / "damaged.db"
     file.write_bytes(b"no database at all " * 1000)
-    assert_stops_with_a_sentence(run("--port=0", f"--broker=sqlite:{file}"), str(file), "no SQLite database", "move it")
+    ran = run("--port=0", f"--broker=sqlite:{file}")
+    assert_stops_with_a_sentence(ran, str(file), "not an SQLite database", "move it")
     assert file.read_bytes().startswith(b"no database"), "what stood there was overwritten"
 
 

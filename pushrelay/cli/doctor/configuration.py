@@ -11,7 +11,7 @@ from pushrelay.settings import NAMES, Settings
 
 from .report import Advice, Report
 
-WEAK_SECRET = 16  # bytes; whoever has a token can find a shorter secret by trying
+WEAK_SECRET = 16  # bytes; anyone with a token can find a shorter secret by trial and error
 WEAK_KEY = 16  # characters
 GENERATE = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 

@@ -1,4 +1,5 @@
-"""The first checks through the public address: name, port and certificate; and what no answer there means."""
+"""The first checks through the public address: name, port and certificate; and the meaning of a missing answer "
+"there."""
 
 import contextlib
 import socket
@@ -39,12 +40,12 @@ class Entrance:
         self._passed = ""  # the last request that worked
 
     def name_and_port(self) -> None:
-        """Check that the host has an address, and its port takes connections. Raises Stop."""
+        """Check that the host has an address and its port accepts connections. Raises Stop."""
         address = self._dialer.address
         try:
             found = self._dialer.resolve()
         except ClientError as error:
-            advice = Advice("Make an A record for it, or use --connect ADDRESS to try before there is one.")
+            advice = Advice("Create an A record for it, or use --connect ADDRESS to test before it exists.")
             self._report.stop("DNS", str(error), advice)
         self._report.ok("DNS", f"{address.host} is {', '.join(found)}")
         try:
@@ -54,13 +55,13 @@ class Entrance:
         self._report.ok("TCP", f"port {address.port} takes connections")
 
     def _no_connection(self, port: int) -> list[Advice]:
-        """Return what to do if nothing takes connections at a port."""
+        """Return what to do if nothing accepts connections at a port."""
         settings = self._relay.settings
         if port == settings.port and is_loopback(settings.host):
             found = f"Port {port} is the relay's own, and it listens on this machine only ({settings.host})."
             return [
                 Advice(f"{found} To accept browsers on other machines, in [relay]:", ("host = 0.0.0.0",)),
-                Advice("Or give it an address of your site, and examine that one (docs/apache.md, docs/nginx.md)."),
+                Advice("Or give it an address of your site, and check that one (docs/apache.md, docs/nginx.md)."),
             ]
         sentence = f"Check that Apache or nginx runs and listens on port {port}, and that no firewall blocks that port."
         return [Advice(f"{sentence} This lists what listens here:", ("ss -ltn",))]

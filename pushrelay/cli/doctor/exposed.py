@@ -41,7 +41,7 @@ class Exposure(Entrance):
             with opened(self._dialer, "polling", self._headers) as client:
                 answer = client.call("register", {"id": some_id()})
         except ClientError:
-            return  # the same worked above, so this check cannot judge it
+            return  # the same worked above, so this check proves nothing
         if answer.get("ok") is not True:
             self._report.ok("registering", f"a stranger's is refused ({answer.get('error')})")
             return
@@ -70,7 +70,7 @@ class Exposure(Entrance):
             self._report.warn("/push", f"{url} can be reached and asks for a key; if only PHP here pushes:", *advice)
             return
         else:
-            found = f"the proxy passes {url} on to the relay, which refuses it; nobody outside needs this path"
+            found = f"the proxy forwards {url} to the relay, which refuses it; nobody outside needs this path"
         self._report.stop("/push", found, *advice)
 
     def addresses(self) -> None:

@@ -1,4 +1,4 @@
-"""Checks of the relay at its own address, past every proxy: it is well, and a push arrives.
+"""Checks of the relay at its own address, past every proxy: that it is healthy, and that a push arrives.
 
 The checks through the public address use the same push (`round_trip`).
 """
@@ -45,7 +45,7 @@ class Relay(NamedTuple):
         return receipt(reply, destination, self.dialer.address.url)
 
     def may_register(self) -> bool:
-        """Return whether the doctor can register an id of its own."""
+        """Return whether the doctor can register its own id."""
         return bool(self.settings.secret) or not (self.settings.id_cookie or self.settings.auth_url)
 
 
@@ -95,7 +95,7 @@ def health(report: Report, relay: Relay) -> Relay:
 
 
 def _stop_at_other(report: Report, relay: Relay, reply: Reply) -> NoReturn:
-    """Report that the answer is not that of a relay with these settings, and raise Stop."""
+    """Report that a relay with these settings would answer differently, and raise Stop."""
     where, message = relay.dialer.address.url, refusal_message(reply)
     if elsewhere := re.search(r"below (/[\w.~/-]+) \(setting base_path\)", message):
         advice = Advice(f"{_OTHER_SETTINGS} Or add:", (f"--base-path {elsewhere[1]}",))
@@ -200,7 +200,7 @@ def some_id() -> str:
 def round_trip(relay: Relay, client: SocketIOClient) -> float:
     """Register, push, and return how many seconds the push took to arrive. Raises ClientError.
 
-    Return 0 if only the site's visitors can register, because then there is nothing to try.
+    Return 0 if only the site's visitors can register, because then there is nothing to test.
     """
     if not relay.may_register():
         return 0.0
@@ -211,7 +211,7 @@ def round_trip(relay: Relay, client: SocketIOClient) -> float:
     answer = client.call("register", request)
     if answer.get("ok") is not True:
         raise NotRegistered(answer)
-    # A proxy must pass a response on while it still holds the request, so the poll must be held before the push.
+    # A proxy must forward a response while it still holds the request, so the poll must be held before the push.
     client.next_event(POLL_HELD_SECONDS)
     began = time.monotonic()
     delivered = relay.push(destination, "from the doctor").get("connections")

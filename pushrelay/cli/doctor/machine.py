@@ -67,10 +67,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def clock(report: Report, settings: Settings) -> None:
-    """Check that the clock is not far off: tokens and publications end by it."""
+    """Check that the clock is not far off: it decides when tokens and publications expire."""
     behind = PROGRAM.stat().st_mtime - time.time()
     if behind > 86400:
-        found = f"it is {time.strftime('%Y-%m-%d %H:%M')} here, before these very files were written"
+        found = f"it is {time.strftime('%Y-%m-%d %H:%M')} here, which is before these files were written"
         advice = Advice("Set it, and keep it right:", ("timedatectl set-ntp true",))
         (report.fail if settings.secret else report.warn)("clock", found, advice)
     elif settings.secret:
@@ -123,9 +123,9 @@ def store(report: Report, settings: Settings, process: Process | None) -> None:
     """Check the folder of the store, and the free space there."""
     name = file_of(settings.broker)
     if name is None:
-        report.warn("store", "in memory: what pages missed is gone when the relay is stopped", _KEEP)
+        report.warn("store", "in memory: what pages have missed is lost when the relay stops", _KEEP)
     if name is None or (process and not process.pid):
-        return  # of another user's process the folder is unknown; the relay reports below whether its store works
+        return  # the folder of another user's process is unknown; the relay reports below whether its store works
     # The path is relative to the folder in which the relay was started.
     file = ((process and process.folder) or pathlib.Path.cwd()) / name
     folder = file.parent
@@ -134,7 +134,7 @@ def store(report: Report, settings: Settings, process: Process | None) -> None:
         report.fail("store", f"there is no folder {folder}", advice)
         return
     closed = next((each for each in (folder, file) if each.exists() and not os.access(each, os.W_OK)), None)
-    if closed and process is None:  # a relay that runs may be another user's, and reports below how its store is
+    if closed and process is None:  # a running relay may be another user's, and reports below whether its store works
         advice = Advice("Give it to the user that the relay runs as:", (f"chown USER {shlex.quote(str(closed))}",))
         report.fail("store", f"{closed} cannot be written by this user", advice)
         return

@@ -1,7 +1,7 @@
 """The lines that fix the configuration of Apache or nginx, with the user's own path and port in them.
 
 They come from the files in deploy/, so the doctor prints what is shipped there and explained in docs/. Each fix is
-minimal: for Apache it goes above existing lines, for nginx it replaces some. The tests put these very lines into the
+minimal: for Apache it goes above existing lines, for nginx it replaces some. The tests put exactly these lines into the
 configuration of a real Apache or nginx and run the doctor again.
 """
 
@@ -17,7 +17,7 @@ from .report import Advice
 
 APACHE, NGINX = "Apache", "nginx"
 SHORTEST_TIMEOUT = 60  # seconds; the one in the shipped files
-# Paths for programs on this machine, which no proxy should pass on, also if the relay has a whole host name to itself.
+# Paths for programs on this machine, which no proxy should forward, even if the relay has a host name to itself.
 PRIVATE = "push|history|presence|connections"
 # Apache's ProxyPass knows upgrade= from this version on.
 FIRST_UPGRADE = (2, 4, 47)
@@ -53,13 +53,13 @@ def proxy_of(reply: Reply | None) -> str:
 
 
 def is_old_apache(reply: Reply) -> bool:
-    """Return whether a response is from an Apache whose ProxyPass cannot pass WebSockets on."""
+    """Return whether a response is from an Apache whose ProxyPass cannot forward WebSockets."""
     found = re.match(r"Apache/(\d+)\.(\d+)\.(\d+)", reply.server)
     return found is not None and tuple(map(int, found.groups())) < FIRST_UPGRADE
 
 
 def passing_on(way: Way, *parts: str) -> list[Advice]:
-    """Return the lines that pass requests on to the relay: for the paths in `parts`, or for all if it is empty."""
+    """Return the lines that forward requests to the relay: for the paths in `parts`, or for all if it is empty."""
     path = way.public.path
     apache, nginx = _apache_lines(way), _nginx_blocks(way)
     if parts:
@@ -84,7 +84,7 @@ def leading_elsewhere(way: Way) -> list[Advice]:
 
 
 def upgrading(way: Way) -> list[Advice]:
-    """Return the lines that pass WebSockets on."""
+    """Return the lines that forward WebSockets."""
     return _for(
         way,
         Advice(f"{_IN_APACHE} (Apache 2.4.47 or later):", (_proxy_pass(way),)),
@@ -93,7 +93,7 @@ def upgrading(way: Way) -> list[Advice]:
 
 
 def waiting_longer(way: Way) -> list[Advice]:
-    """Return the lines that keep connections open which are quiet between two pings."""
+    """Return the lines that keep connections open while they are quiet between two pings."""
     return _for(
         way,
         Advice(f"{_IN_APACHE} (the cause is its ProxyTimeout, or timeout= there):", (_proxy_pass(way),)),
@@ -102,12 +102,12 @@ def waiting_longer(way: Way) -> list[Advice]:
 
 
 def without_buffering(way: Way) -> list[Advice]:
-    """Return the lines that pass responses on as they come. Apache always does."""
+    """Return the lines that forward responses as they arrive. Apache always does."""
     return [] if way.proxy == APACHE else [Advice(f"nginx: {_in_location(way)}", _directives(way, "proxy_buffering"))]
 
 
 def naming_host(way: Way) -> list[Advice]:
-    """Return the lines that pass on the host name that the browser asked for."""
+    """Return the lines that forward the host name that the browser asked for."""
     host = tuple(line for line in _directives(way, "proxy_set_header") if line.startswith("proxy_set_header Host "))
     return _for(
         way,
@@ -189,7 +189,7 @@ def _shipped(name: str) -> tuple[str, ...]:
 
 
 def _fitted(way: Way, line: str) -> str:
-    """Return a shipped line with the path, the relay's address and the time-out of this way."""
+    """Return a shipped line with the path, the relay's address and the timeout of this way."""
     line = line.replace("http://127.0.0.1:8080/", _apache_url(way.relay))
     line = line.replace("http://relay/", _nginx_url(way.relay)).replace("$relay_connection", '"upgrade"')
     line = re.sub(r'(?<=[\s"])/relay/', way.public.path, line)
@@ -197,9 +197,9 @@ def _fitted(way: Way, line: str) -> str:
 
 
 def _apache_lines(way: Way) -> list[str]:
-    """Return the shipped lines that pass requests on, without their conditional sections.
+    """Return the shipped lines that forward requests, without their conditional sections.
 
-    In these Apache serves relay.js itself (docs/apache.md). Passing it on works everywhere.
+    In those sections Apache serves relay.js itself (docs/apache.md). Forwarding it works everywhere.
     """
     found: list[str] = []
     left_out: list[bool] = []  # for each section around a line
@@ -227,7 +227,7 @@ def _section(way: Way) -> tuple[str, ...]:
 
 
 def _nginx_blocks(way: Way) -> list[list[str]]:
-    """Return the shipped locations that pass requests on, without those that serve files and the one for `/`."""
+    """Return the shipped locations that forward requests, without those that serve files and the one for `/`."""
     blocks: list[list[str]] = []
     for line in _shipped("nginx-relay-location.conf"):
         if line.startswith("location "):
@@ -244,7 +244,7 @@ def _location(way: Way) -> list[str]:
 
 
 def _directives(way: Way, *names: str) -> tuple[str, ...]:
-    """Return the shipped directives with these names, from the location that passes Socket.IO on."""
+    """Return the shipped directives with these names, from the location that forwards Socket.IO."""
     lines = [line.strip() for line in _location(way)]
     return tuple(line for line in lines if line.split()[0] in names)
 

@@ -31,11 +31,11 @@ SCRIPT_BEGINS = b"// The relay's browser client"
 SCRIPT_HAS = re.compile(rb"relay_drain")  # also in a minified script
 HANDSHAKE = "socket.io/?EIO=4&transport=polling"
 LONGEST_WAIT = 60.0  # seconds; if the relay pings less often, the doctor does not wait for a ping
-CLOCKS_APART = 60  # seconds of difference that tokens can bear
-ROUNDS = 6  # requests that are sent to find several relays behind one address
+CLOCKS_APART = 60  # seconds of difference that tokens tolerate
+ROUNDS = 6  # requests that are sent to detect several relays behind one address
 _CHANGED = Advice(
-    "Find what changes scripts or cuts them short (mod_pagespeed, a minifier, a CDN, a full disk) and exempt this "
-    "file. Or find the cache or the other clone that has an old one."
+    "Find out what changes or truncates scripts (mod_pagespeed, a minifier, a CDN, a full disk) and exempt this "
+    "file. Or find the cache or the other clone that has an old version."
 )
 COOKIE = {"Cookie": "relay_doctor=1"}
 
@@ -109,7 +109,7 @@ class Public(Exposure):
         with contextlib.suppress(ClientError):
             socket_io = self._dialer.ask("GET", HANDSHAKE)
             if _is_handshake(socket_io):
-                parts = ("static/",)  # only this is not passed on
+                parts = ("static/",)  # only this path is not forwarded
                 self._forget(socket_io)
         found, advice = verdict(reply, Asked(SCRIPT, parts=parts), self._way)
         if reply.status == 403:
@@ -136,7 +136,7 @@ class Public(Exposure):
             return ""
 
     def _has_proxy(self, reply: Reply) -> bool:
-        """Return whether a proxy passes requests on, so that PUBLIC_URL is not the relay's own address."""
+        """Return whether a proxy forwards requests, so that PUBLIC_URL is not the relay's own address."""
         public, own = self._dialer.address, self._relay.dialer.address
         if (public.scheme, public.port, public.path) != (own.scheme, own.port, own.path) or "Via" in reply.headers:
             return True
@@ -275,7 +275,7 @@ class Public(Exposure):
         return [*proxies.without_buffering(self._way), Advice(sentence)]
 
     def pings(self) -> None:
-        """Check that quiet connections live until the relay's ping, on both transports at once. Raises Stop."""
+        """Check that quiet connections stay open until the relay's ping, on both transports at once. Raises Stop."""
         interval = self._relay.settings.ping_interval
         if interval > LONGEST_WAIT:
             self._report.warn("staying connected", f"not checked, because the relay pings only every {interval:g} s")
@@ -295,10 +295,10 @@ class Public(Exposure):
             if not survived:
                 found = f"cut after {seconds:.1f} s ({error}), and the relay pings every {interval:g} s"
                 self._report.stop(what, found, *proxies.waiting_longer(self._way))
-            self._report.ok(what, f"lives until the relay's ping, {seconds:.1f} s")
+            self._report.ok(what, f"stays open until the relay's ping, {seconds:.1f} s")
 
     def _wait_for_ping(self, transport: str, found_by: dict[str, tuple[bool, float, str]]) -> None:
-        """Note in `found_by` whether a ping came, after how many seconds, and what happened if none did."""
+        """Record in `found_by` whether a ping came, after how many seconds, and what happened if none did."""
         began = time.monotonic()
         try:
             with opened(self._dialer, transport, self._headers) as client:
@@ -335,7 +335,7 @@ def _about_file(is_rest_passed: bool) -> list[Advice]:
 
 
 def _decoded(reply: Reply) -> bytes:
-    """Return the body without the gzip of a filter in front, which the request had not asked for."""
+    """Return the body without gzip, which a filter in front may add although the request did not ask for it."""
     if reply.headers.get("Content-Encoding", "").lower() != "gzip":
         return reply.body
     try:

@@ -26,7 +26,7 @@ class Stop(Exception):
 class Report:
     """Prints each check to the standard output as soon as it is done, and counts failures and warnings.
 
-    `colors` is by default whether the standard output is a terminal.
+    By default, `colors` is set if the standard output is a terminal.
     """
 
     def __init__(self, colors: bool | None = None):
@@ -48,7 +48,7 @@ class Report:
         self._line("warn", what, found, *advice)
 
     def fail(self, what: str, found: str, *advice: Advice) -> None:
-        """Print a problem that keeps pushes from arriving, or strangers from being kept out."""
+        """Print a problem that keeps pushes from arriving or lets strangers in."""
         self.failures += 1
         self._line("FAIL", what, found, *advice)
 
@@ -88,7 +88,7 @@ class Report:
         )
 
     def _write(self, text: str) -> None:
-        encoding = sys.stdout.encoding or "utf-8"  # some terminals lack letters, which become "?"
+        encoding = sys.stdout.encoding or "utf-8"  # some terminals lack certain letters, which become "?"
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
         sys.stdout.flush()
 

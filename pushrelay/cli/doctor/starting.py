@@ -46,11 +46,11 @@ def started_with(report: Report, settings: Settings, process: Process | None) ->
     _compare_file(report, settings, process, process.folder)
     try:
         others = _differing(settings, process, process.folder)
-    except SettingsError:  # the relay's file has a mistake by now, which its next start reports
+    except SettingsError:  # the relay's file now has a mistake, which the relay reports at its next start
         return
     if others:
         found = f"the relay was started with other values than the doctor for: {', '.join(others)}"
-        advice = Advice("Run the doctor with the same --config, flags and RELAY_* variables, or what follows is wrong.")
+        advice = Advice("Run the doctor with the same --config, flags and RELAY_* variables, or the results are wrong.")
         report.warn("settings", found, advice)
 
 
@@ -59,7 +59,7 @@ def _compare_file(report: Report, settings: Settings, process: Process, folder: 
         config = folder / process.config
         if settings.file is None or settings.file.resolve() != config.resolve():
             found = f"the relay was started with --config {config}, and the doctor reads another file"
-            sentence = "Add this, and the relay's RELAY_* variables, or what follows may be wrong:"
+            sentence = "Add this, and the relay's RELAY_* variables, or the results may be wrong:"
             report.warn("settings", found, Advice(sentence, (f"--config {config}",)))
             return
     if settings.file and process.started and settings.file.stat().st_mtime > process.started + 1:

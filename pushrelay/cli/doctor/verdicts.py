@@ -1,7 +1,7 @@
 """The meaning of an unexpected response: which program sent it, why, and what to do.
 
-The status decides, and whether the relay answered (in its JSON) or something in front of it. Lines for ProxyPass are
-printed only if the response shows that they are missing.
+The verdict depends on the status and on whether the relay answered (in its JSON) or something in front of it. Lines for
+ProxyPass are printed only if the response shows that they are missing.
 """
 
 import re
@@ -27,9 +27,9 @@ _POLLING_WORKS = "long polling still works, so pages get their pushes, with more
 
 
 class Asked(NamedTuple):
-    """A request: `what` as people call it, its method, and whether it asks for an upgrade to WebSocket.
+    """A request: `what` people call it, its method, and whether it asks for an upgrade to WebSocket.
 
-    `passed` names a request that worked before on the same way. `parts` are the paths for which
+    `passed` names an earlier request that worked on the same path. `parts` are the paths for which
     proxies.passing_on gives lines; empty: all.
     """
 
@@ -109,7 +109,7 @@ def _by_relay(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 def several_relays() -> Advice:
     """Return what to do if requests of one client reach different relays."""
     return Advice(
-        "Run one relay, as one process, and let the proxy or balancer lead to that one alone: all requests of a "
+        "Run one relay, as one process, and let the proxy or load balancer lead only to that one: all requests of a "
         "client, and all pushes, must reach the same. Take the other out of the list (upstream, BalancerMember)."
     )
 
@@ -198,7 +198,7 @@ def _limited(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 
 
 def _not_there(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """The path is not passed on to the relay."""
+    """The path is not forwarded to the relay."""
     if reply.status not in (404, 410):
         return None
     found = f"{_got(reply, asked)}: not the relay's, so this path is not passed on to it{_passed(asked)}"
@@ -206,7 +206,7 @@ def _not_there(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 
 
 def _down(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """The proxy cannot reach the relay, or does not want to."""
+    """The proxy cannot reach the relay, or is configured not to."""
     if reply.status not in (502, 503, 504, 508) and not 520 <= reply.status <= 530:
         return None
     found = (
@@ -222,7 +222,7 @@ def _down(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 
 
 def _broken(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
-    """Something in front fails by itself."""
+    """Something in front fails on its own."""
     if reply.status != 500:
         return None
     advice = Advice(
@@ -242,7 +242,7 @@ def _other_page(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
         "before its other rewrite rules; in nginx the location below is enough:",
         (f"RewriteRule ^{way.public.path} - [END]",),
     )
-    if asked.passed:  # the path is passed on, so something answers only this kind of request
+    if asked.passed:  # the path is forwarded, so something answers only this kind of request
         sentence = (
             f"Look for a cache, a filter or a rule that answers {way.public.path} by itself, and exempt that path."
         )

@@ -11,11 +11,11 @@ from .report import Advice, Report
 PROGRAMS = ("apache2", "httpd")
 USUAL_FILES = ("/etc/apache2/apache2.conf", "/etc/httpd/conf/httpd.conf")
 DEEPEST = 10  # levels of files that include one another
-FEW_LEFT, MANY_LEFT = 0.1, 0.5  # shares of all workers
+FEW_LEFT, MANY_LEFT = 0.1, 0.5  # fractions of all workers
 # Apache's defaults for ServerLimit and ThreadsPerChild, from the documentation of mpm_common and of each MPM.
 _DEFAULTS = {"prefork": (256, 1), "worker": (16, 25), "event": (16, 25)}
 _OWN_PORT = Advice(
-    "Give the relay a port of its own that does not lead through Apache; nginx beside Apache holds thousands of "
+    "Give the relay a port of its own that does not lead through Apache; nginx next to Apache holds thousands of "
     "clients (docs/apache.md)."
 )
 
@@ -54,7 +54,7 @@ class Workers(NamedTuple):
             report.ok("Apache", found)
 
     def _more(self) -> list[Advice]:
-        """Return what to do to have more workers."""
+        """Return what to do to get more workers."""
         if self.mpm == "prefork":
             return [_OWN_PORT]
         children = -(-self.limit * 4 // 64)
