@@ -98,8 +98,7 @@ class AuthBackend:
         with self._lock:
             unsent = {each for each in self._open if each.started is None and now - each.created > BEGIN_SECONDS}
             overdue = [each for each in self._open if each.started is not None and now - each.started > most]
-            for each in unsent:
-                self._queue.remove(each)
+            self._queue.remove_all(unsent)
         for request in unsent:
             self._finish(request, self._too_busy(), is_late=True)
         for request in overdue:

@@ -48,6 +48,21 @@ def test_a_removed_entry_leaves_the_turns_of_others_as_they_were():
     assert (len(queue), queue.pop()) == (1, first)
 
 
+def test_many_removed_entries_leave_the_turns_of_others_as_they_were():
+    entries = [Entry(share, f"{share}{n}") for n in range(3) for share in "abc"]
+    queue = FairQueue()
+    for each in entries:
+        queue.add(each)
+    queue.remove_all(
+        [each for each in entries if each.name in ("a0", "a2", "b0", "b1", "b2")] + [Entry("a"), Entry("d")]
+    )
+    queue.remove_all([])
+    assert len(queue) == 4
+    assert [queue.pop().name for _ in range(4)] == ["a1", "c0", "c1", "c2"]
+    queue.add(entries[1])
+    assert (len(queue), queue.pop().name) == (1, "b0")
+
+
 def test_an_entry_whose_share_changes_while_it_waits_is_queued_once():
     queue = FairQueue()
     entry = Entry("a")
