@@ -198,9 +198,9 @@ def live() -> Response:
 @app.get("/health/ready")
 def ready() -> Response:
     """Return 200 if the relay takes pushes now."""
-    if reason := relay.trouble(request.environ):
-        return json_response({"ready": False, "reason": reason}, "503 Service Unavailable")
-    return json_response({"ready": True})
+    reason = relay.trouble(request.environ)
+    facts = {"ready": False, "reason": reason} if reason else {"ready": True}
+    return json_response(facts, "503 Service Unavailable" if reason else "200 OK")
 
 
 # Errors.
