@@ -2,9 +2,9 @@
 
 A push is added while its request is handled, and the request stays unanswered. When a thread of the poller has handled
 the events at hand, it stores, delivers and answers everything that was added. While the store is slow or locked, the
-other threads go on; the pushes that they add become the next transaction.
+other threads continue; the pushes that they add become the next transaction.
 
-A transaction is bounded in bytes too. Pushes with much data wait in a queue of their own. Each transaction takes a few
+A transaction is bounded in bytes too. Pushes with much data wait in a separate queue. Each transaction takes a few
 of them, so a small push waits for at most two transactions.
 
 The store batches too: writers that find it busy form a group commit (store.group_commit), and SQLite commits what a
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 MOST_AT_ONCE = 256  # publications in one transaction, because the first one waits for the last
 LARGE = 64 << 10  # bytes of data that make a push a large one
 MOST_BYTES_AT_ONCE = 2 << 20  # bytes of data in one transaction before its last push: some 20 ms of writing
-# Limits on what waits for the store. Behind more than this, publishers time out before it is their turn.
+# Limits on what waits for the store. Beyond this, publishers would time out before their turn.
 MOST_WAITING = 4096  # pushes
 MOST_BYTES = 64 << 20  # bytes of data as JSON, over all destinations
 
@@ -41,7 +41,7 @@ class Batcher:
         self._broker = broker
         self._waiting: deque[tuple[list[Pending], Done, int]] = deque()  # and the bytes of their data
         self._large: deque[tuple[list[Pending], Done, int]] = deque()  # pushes with much data
-        self._bytes = 0  # of data that waits; inexact, because threads add to it at the same time
+        self._bytes = 0  # of data that waits; inexact, because several threads add to it
         self._called = False  # the poller will call `_publish`
         self._storing = threading.Lock()  # held by the thread that uses the store
 
@@ -77,7 +77,7 @@ class Batcher:
             taken, items = self._take()
             self._broker.store(items)
         except StoreError as refused:
-            # A copy: the traceback refers to this call and so to the error itself, which would be a reference cycle.
+            # A copy: the traceback refers to this call and thus to the error itself, which would be a reference cycle.
             error = StoreError(str(refused), refused.public)
         except Exception as failure:
             log.exception("storing failed")

@@ -25,9 +25,9 @@ _FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-
 _LINES = "application/x-ndjson"
 _GZIP = b"\x1f\x8b"
 
-# The shortest ways to write a push: one match finds its fields.
+# The shortest ways to write a push: a single match finds its fields.
 _USUAL_FORM = re.compile(r"destination=([^&]+)&data=([^&]*)")
-# Neither escapes nor control characters in the destination; a number is a whole one that JavaScript does not round.
+# The destination has no escapes and no control characters; a number is a whole one that JavaScript does not round.
 _USUAL_JSON = re.compile(r'\{"destination": ?(?:"([^"\\\x00-\x1f]+)"|(0|[1-9][0-9]{0,14})), ?"data": ?')
 
 Fields = dict[str, Any]
@@ -72,10 +72,11 @@ def read_query(environ: dict[str, Any]) -> Fields:
 
 
 def usual_reader_of(content_type: str) -> Callable[[bytes], tuple[str, str] | None] | None:
-    """Return what reads the shortest pushes of this type, with only `destination` and `data`; None if nothing does.
+    """Return the reader for the shortest pushes of this type, with only `destination` and `data`; None if there is "
+    "none.
 
-    It takes a body and returns the destination and the data as JSON, exactly as the longer way would; or None for a
-    body that has to take the longer way. It raises ValueError for bodies that are not UTF-8 or not JSON.
+    It takes a body and returns the destination and the data as JSON, exactly as the complete reader would; or None for
+    a body that needs the complete reader. It raises ValueError for bodies that are not UTF-8 or not JSON.
     """
     if content_type in (_FORM, ""):
         return _read_usual_form
@@ -152,7 +153,7 @@ def _read(environ: dict[str, Any], size: int) -> bytes:
     try:
         body: bytes = environ["wsgi.input"].read(size)
         return body
-    except Exception as error:  # each WSGI server has its own exceptions for a body that breaks off or is badly chunked
+    except Exception as error:  # each WSGI server has its own exceptions for a body that breaks off or has bad chunks
         bad("incomplete_body", f"the body cannot be read to its end: {str(error)[:100] or 'it broke off'}")
 
 
@@ -202,9 +203,9 @@ def _json_body(body: bytes, at_root: bool) -> Body:
 def _once_each(text: str, value: Any, names: Collection[str]) -> Any:
     """Return `value`, which was read from this JSON text, with a Refused for each object that repeats one of `names`.
 
-    Nearly all texts have each name of a push once, which is quickly checked by counting. Other texts are parsed again,
-    as are those in which an escaped letter may hide a name. Objects inside the data may repeat a name: browsers use
-    the last one, as the relay does.
+    Nearly all texts contain each name of a push once, which is quickly checked by counting. Other texts are parsed
+    again, as are those in which an escaped letter may hide a name. Objects inside the data may repeat a name: browsers
+    use the last one, as the relay does.
     """
     is_plain = True
     if isinstance(value, dict):

@@ -19,9 +19,9 @@ from .body import FIELDS, ROOT_FIELDS, Body, Fields, read_body, read_query
 
 MAX_KEY_LENGTH = 255  # characters
 MAX_TTL = 1e20  # seconds: more than any 64-bit integer, because programs send the largest for "no limit"
-MAX_WAIT = 30.0  # seconds: not far below PHP's own limit for a script and the time-outs of proxies
-# Bytes of data that one request may store over all destinations, or max_body if that is more: 20 ms of SQLite. Data
-# that is stored once for all destinations would allow more, but need a count of references and a second table to sweep.
+MAX_WAIT = 30.0  # seconds: not far below PHP's own time limit for a script and the timeouts of proxies
+# Bytes of data that one request may store over all destinations, or max_body if that is more: 20 ms of SQLite. Storing
+# the data once for all destinations would allow more, but would need reference counts and a second table to sweep.
 MOST_STORED = 4 << 20
 
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
@@ -33,7 +33,7 @@ class Push:
     """A push: the same data for each of its destinations."""
 
     destinations: list[str]
-    several: bool  # the destinations came as a list, maybe of one, so the answer is a list too
+    several: bool  # the destinations came as a list, possibly of one, so the answer is a list too
     event: str
     data: Any
     skip_sid: str | None
@@ -44,7 +44,7 @@ class Push:
 
 
 def read_pushes(environ: dict[str, Any], settings: Settings, at_root: bool = False) -> Push | list[Push | Refused]:
-    """Return the push or the batch that a WSGI request asks for. In a batch, a bad item is the Refused that it gets.
+    """Return the push or the batch in a WSGI request. In a batch, a bad item is replaced by its Refused.
 
     Raises Refused (400, 413, 415), which names the field at fault. At the server's root (`at_root`) only destination
     and data have a meaning: the programs that post there may send an `id` or a `wait` of their own.
@@ -147,7 +147,7 @@ def queried_destinations(environ: dict[str, Any], settings: Settings, *others: s
 
 
 def history_query(environ: dict[str, Any], settings: Settings) -> tuple[str, str | None, int | None]:
-    """Return what a query string asks of a history: destination, `since` and `limit`. Raises Refused (400).
+    """Return the parameters of a query string for a history: destination, `since` and `limit`. Raises Refused (400).
 
     `since` is None for the whole history. `limit` is the maximum number of publications, or None.
     """
@@ -215,7 +215,7 @@ def _with_key(fields: Fields, header: str | None, suffix: str = "") -> Fields:
 def _header_key(header: str) -> str:
     """Return the key in an `Idempotency-Key` header, with quotes or without. Raises Refused (400).
 
-    Servers join two headers of one name with a comma, so a key that holds one must be in quotes.
+    Servers join two headers of the same name with a comma, so a key that contains a comma must be in quotes.
     """
     key = header.strip()
     if quoted := _QUOTED_KEY.fullmatch(key):

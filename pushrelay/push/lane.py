@@ -1,8 +1,8 @@
 """The lane: pushes that the server hands over as a body, without a WSGI environ, a request or a response for each.
 
 A program sends the same header with every push. The server remembers that header by its bytes (see server.Server), so
-everything that depends on the header alone is decided once: whether it is a push, who may send it, and how its body is
-read. Each push then needs only its body, which makes it two to three times as fast.
+everything that depends only on the header is decided once: whether it is a push, who may send it, and how to read its
+body. For each push only the body remains, which makes it two to three times as fast.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from .body import Body, reader_of, usual_reader_of
 from .fields import Push, pushes_of
 from .publisher import Publisher, Pushes, items_of, json_of
 
-MOST_GROWTH = 6  # bytes that one byte of text takes as JSON at most: a control character becomes \u0001
+MOST_GROWTH = 6  # maximum bytes that one byte of text takes as JSON: a control character becomes \u0001
 MOST_ADDRESSES = 64  # remembered for one header; callers at further addresses are checked for every push
 
 
@@ -31,7 +31,7 @@ def lane_for(
     `environ` is the header's. `at_root` is true for pushes to the server's root. While `is_open()` is false, the app
     answers all pushes.
     """
-    # An idempotency key belongs to one push, so its header does not come again.
+    # An idempotency key belongs to one push, so its header is not repeated.
     if "HTTP_IDEMPOTENCY_KEY" in environ or "HTTP_CONTENT_ENCODING" in environ:
         return None
     if int(environ.get("CONTENT_LENGTH") or 0) > publisher.settings.max_body:

@@ -65,7 +65,7 @@ class Publisher:
             items = items_of(pushes, at_root)
             if isinstance(pushes, list):
                 self.log_refused(environ, pushes)
-            caller.charge(len(items))  # before anything is stored, and after a refusal would have been raised
+            caller.charge(len(items))  # before anything is stored, and after any refusal would have been raised
             if conversation is None:
                 return self._publish_here(pushes, items, at_root, environ)
             return self._publish_soon(pushes, items, at_root, conversation, environ)
@@ -204,7 +204,7 @@ class Publisher:
         receipts = [item.receipt() for item in items]
         for destination, receipt in zip(waiter.destinations, receipts, strict=True):
             if receipt.repeated:  # a client may have acknowledged it already
-                with contextlib.suppress(StoreError):  # the push itself was taken, so it waits
+                with contextlib.suppress(StoreError):  # the push itself was accepted, so it waits
                     waiter.note(destination, offset_of(self._broker.acked(destination)), "somebody")
         waiter.expect(receipts, answer)
 

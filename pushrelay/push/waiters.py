@@ -1,4 +1,4 @@
-"""Pushes that wait for an acknowledgement. They are answered when it comes, or when their time is up.
+"""Pushes that wait for an acknowledgement. They are answered when it comes or when their time has passed.
 
 On our own server a waiting push is a parked request and holds no thread.
 """
@@ -53,7 +53,8 @@ class Waiter:
             self.finish()
 
     def finish(self) -> None:
-        """Answer now, unless that was done: time is up, everything is acknowledged, or the publisher has left."""
+        """Answer now, unless that was done: the time has passed, everything is acknowledged, or the publisher has "
+        "left."""
         with self._lock:
             self._is_over = True
             answer, self._answer = self._answer, None
@@ -106,7 +107,7 @@ class Waiters:
                     del self._by_destination[each]
 
     def note(self, destination: str, offset: int, sid: str) -> None:
-        """Tell the pushes to a destination that the client `sid` has everything up to an offset."""
+        """Notify the pushes to a destination that the client `sid` has everything up to an offset."""
         with self._lock:
             waiting = list(self._by_destination.get(destination, ()))
         for waiter in waiting:
@@ -132,7 +133,7 @@ class BlockingWait:
         self._acked: dict[str, int] = {}
 
     def answer(self, acked: dict[str, int]) -> None:
-        """Let wait() return this."""
+        """Make wait() return this."""
         self._acked = acked
         self._done.set()
 

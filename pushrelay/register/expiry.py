@@ -28,11 +28,11 @@ class Expiries:
         # The next time first. A socket has one entry, and another one only for an earlier time, so that a page that
         # registers in a loop adds nothing. An entry whose time is not the state's `next_expiry` is an old one.
         self._heap: list[tuple[float, int, SocketState]] = []
-        self._numbers = itertools.count()  # so that states are never compared
+        self._numbers = itertools.count()  # a tie-breaker, so that states are never compared
         self._sweep_at = SWEEP_AT
 
     def set_expiry(self, state: SocketState, rooms: Iterable[str], expires: float | None) -> dict[str, float | None]:
-        """Let a socket be in rooms until a time, without an end if that is None. Return what was set before."""
+        """Let a socket be in rooms until a time; None means no limit. Return what was set before."""
         if expires is None and not state.expiry:
             return {}
         with self._lock:
@@ -57,7 +57,7 @@ class Expiries:
             state.expiry.pop(room, None)
 
     def end_due(self, now: float) -> Ended:
-        """Take sockets out of the rooms whose time is up. Return those that lost rooms or the right to push."""
+        """Remove sockets from rooms whose time has passed. Return those that lost rooms or the right to push."""
         ended: Ended = []
         while True:
             with self._lock:

@@ -3,10 +3,10 @@
 If the history of one id cannot be read, the socket is in none of the rooms that it asked for. relay.js treats that as a
 lost connection and retries with its usual delays.
 
-A register whose socket reads slowly holds no thread: it raises NotYet, and goes on when the socket has room.
+A register whose socket reads slowly holds no thread: it raises NotYet, and continues when the socket has room.
 
-It reads positions first and checks last that the socket still holds its rooms. So no answer counts a publication that
-came after another thread took the socket out of a room.
+It reads positions first and checks last that the socket still holds its rooms. So no answer includes a publication that
+came after another thread removed the socket from a room.
 """
 
 import threading
@@ -27,11 +27,11 @@ from .subscription import Subscription
 
 # Bytes that one socket is sent at a time; then other sockets have their turn. It takes one or two milliseconds.
 TURN_BYTES = 65_536
-# Bytes that a publication, and an id, count at least: they take time however short they are.
+# Minimum bytes that a publication or an id counts as: each takes time, however short it is.
 LEAST_BYTES = 512
 # The work of a replay, in events: a tenth of an event for each publication, and one event for each BYTES_EACH.
 EVENTS_EACH, BYTES_EACH = 0.1, 16_384
-# Seconds to wait for a delivery under way to a socket that leaves. It takes milliseconds, unless a socket of another
+# Seconds to wait for a delivery in progress to a socket that leaves. It takes milliseconds, unless a socket of another
 # WSGI server blocks.
 FINISH_SECONDS = 1.0
 
@@ -113,7 +113,7 @@ class Registration:
         return cost
 
     def let_finish(self, seconds: float) -> None:
-        """Wait until nothing is being sent, at most for this number of seconds."""
+        """Wait until nothing is being sent, but at most this number of seconds."""
         if self._lock.acquire(timeout=seconds):
             self._lock.release()
 
@@ -186,7 +186,7 @@ class Registration:
         if self._turn <= 0 and self._manager.has_outbox(self.sid):
             return False
         if not self._manager.has_room(self.sid, len(publication.text)):
-            return False  # before the event is built, or it would be built again for the next try
+            return False  # before the event is built, or it would be built again for the next attempt
         text = subscription.text(publication)
         if not self._manager.send_if_clear(text, self.sid):
             return False
@@ -196,7 +196,7 @@ class Registration:
 
     def _finish(self) -> None:
         if self.has_waited:
-            for each in self.subscriptions:  # the first ones have been sent more since they were done
+            for each in self.subscriptions:  # the first ones have been sent more since they were completed
                 self._done[each.name] = _moved_on(self._done[each.name], self._broker.delivered(each.destination))
         # Last: if the socket has left a room by now, a position above may be beyond what it was sent.
         self._check(self._expiry_before)
@@ -204,7 +204,7 @@ class Registration:
             self._expiries.grant(self._state, self._rights)
 
     def _roll_back(self) -> None:
-        """Leave the socket in the rooms that it was in before, and in no other."""
+        """Leave the socket only in the rooms that it was in before."""
         replay, self._replay = self._replay, None
         if replay is not None:
             replay.close()
@@ -271,7 +271,7 @@ class Registration:
 def _moved_on(done: Recovery, delivered: Delivered) -> Recovery:
     """Return the recovery of a socket that has been in the room since it was done."""
     offset = offset_in(done.position, delivered.epoch)
-    if offset is None:  # the store has lost something since then, and began a new epoch
+    if offset is None:  # since then the store has lost something and begun a new epoch
         return Recovery(delivered.position, False, done.replayed)
     return done if offset > delivered.offset else done._replace(position=delivered.position)
 

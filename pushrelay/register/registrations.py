@@ -28,14 +28,14 @@ from .subscription import Subscription, destination_in, rooms_of, subscriptions_
 
 log = logging.getLogger(__name__)
 
-EXPIRED = "the time that the token gave (exp) is over, and these ids were left: register them again with a new token"
+EXPIRED = "the token's time (exp) has passed, and these ids were unregistered: register them again with a new token"
 
 
 class Registrations:
     """The ids that sockets hold and may hold. Any thread may call it.
 
     `on_ack(destination, offset, sid)` is called for each acknowledgement. `address_of(environ)` returns the address of
-    a socket's client, None if that is this machine's own. In the methods, `sid` and `environ` are the socket's own.
+    a socket's client, or None for this machine's own. In the methods, `sid` and `environ` are the socket's own.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Registrations:
         self._in_progress: dict[str, Registration] = {}  # by sid: its register, which may be waiting
         self._expiries = Expiries(self._leave_rooms, lambda sid: manager.is_connected(sid, "/"))
 
-    # The events. All of them raise Refused, StoreError, and NotYet if they are to be called again later.
+    # The events. All of them raise Refused, StoreError, or NotYet to be called again later.
 
     def register(self, message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
         """Replay what the socket missed and enter the rooms, for all ids or for none. Return the answer for each id."""
@@ -75,7 +75,7 @@ class Registrations:
                 self._forget(registration)
 
     def unregister(self, message: Any, sid: str, environ: dict[str, Any]) -> None:
-        """Leave the rooms of these ids. Nothing is sent for them any more when this returns."""
+        """Leave the rooms of these ids. Once this returns, nothing more is sent for them."""
         state, subscriptions = state_of(sid, environ), self._subscriptions(message, environ)
         for subscription in subscriptions:
             leave(self._manager, state, subscription.room)
@@ -84,7 +84,8 @@ class Registrations:
         self._let_finish(subscription.destination for subscription in subscriptions)
 
     def ack(self, message: Any, sid: str, environ: dict[str, Any]) -> None:
-        """Note that everything up to a position was received, for all sockets that ask for what is not acknowledged."""
+        """Note that everything up to a position was received, for all sockets that ask for unacknowledged "
+        "publications."""
         subscriptions, position = self._subscriptions(message, environ), message.get("position")
         if len(subscriptions) > 1:
             bad("invalid_id", "a position belongs to one id: acknowledge each id on its own")
@@ -122,14 +123,14 @@ class Registrations:
     # Called by the relay.
 
     def each_second(self) -> None:
-        """End what is over by the clock, and send those sockets `relay_error`. It takes a moment."""
+        """End what has expired, and send those sockets `relay_error`. It takes a moment."""
         for state, rooms in self._expiries.end_due(time.time()):
             # `me` never expires, so each room's name holds the id as the page knows it.
             ids = [destination_in(room) for room in rooms]
             refusal = {"ok": False, "error": "token_expired", "message": EXPIRED, "ids": ids}
             if registration := self._in_progress.get(state.sid):
                 registration.let_finish(FINISH_SECONDS)
-            self._let_finish(ids)  # nothing comes for these ids behind the message
+            self._let_finish(ids)  # nothing is sent for these ids after the message
             try:
                 self._manager.send_text(encode(["relay_error", refusal]), state.sid)
             except Exception:
@@ -140,7 +141,7 @@ class Registrations:
     def close(self, destinations: list[str]) -> int:
         """Disconnect all sockets that hold one of these ids or are registering it; return their number.
 
-        Results of auth_url are forgotten: a visitor who was logged out just now must not be let in by an earlier one.
+        Results of auth_url are forgotten: an earlier result must not admit a visitor who has just been logged out.
         """
         if self._auth is not None:
             self._auth.forget_results()
@@ -150,7 +151,7 @@ class Registrations:
         for each in registrations:
             each.ended = True
         sids = {*self._manager.sids_in(list(rooms)), *(each.sid for each in registrations)}
-        # These sockets are taken out of all rooms below, so registers of other ids must not enter a room after that.
+        # These sockets are removed from all rooms below, so registers of other ids must not enter a room after that.
         others = [each for each in list(self._in_progress.values()) if each.sid in sids and not each.ended]
         for each in others:
             each.ended = True
@@ -221,7 +222,7 @@ class Registrations:
             rights, source = self._rights_from(self._auth, state, environ), "the site does not (setting auth_url)"
             rights.check_time()
         elif names and self._settings.id_cookie:
-            rights, source = None, 'here a page registers "me", its own id (setting id_cookie), and no other'
+            rights, source = None, 'here a page may register only "me", its own id (setting id_cookie)'
         else:
             return None
         for name in names:
@@ -232,7 +233,7 @@ class Registrations:
     def _rights_from(self, auth: AuthBackend, state: SocketState, environ: dict[str, Any]) -> Rights:
         """Return the rights that PHP gives this browser. Raise NotYet until they are known, if handlers may do so.
 
-        A request that was made for this socket is good for it even if results are not kept (auth_cache = 0).
+        The result of a request for this socket is valid for it even if results are not cached (auth_cache = 0).
         """
         request = state.auth_request
         if request is None or (request.is_done and request.is_stale):
@@ -269,7 +270,7 @@ class Registrations:
             leave(self._manager, state, room)
 
     def _leave_all(self, sids: set[str]) -> None:
-        """Take sockets out of all their rooms. Nothing is delivered to them any more when this returns."""
+        """Remove sockets from all their rooms. Once this returns, nothing more is delivered to them."""
         left = set()
         for sid in sids:
             for room in rooms_of_socket(self._manager, sid):
@@ -278,7 +279,7 @@ class Registrations:
         self._let_finish(left)
 
     def _let_finish(self, destinations: Iterable[str]) -> None:
-        """Wait for deliveries under way: a socket that has just left a room may still be among their receivers."""
+        """Wait for deliveries in progress: a socket that has just left a room may still be one of their receivers."""
         for each in destinations:
             self._broker.let_finish(each, FINISH_SECONDS)
 

@@ -1,16 +1,16 @@
-"""The state of one socket: since when it has received everything in a room, and until when it may be in it."""
+"""The state of one socket: since when it has received everything in a room, and how long it may stay there."""
 
 from pushrelay.access.auth_requests import AuthRequest
 from pushrelay.access.tokens import Rights
 
-_NO_FIRST: dict[str, int] = {}  # what most sockets have; never written to
+_NO_FIRST: dict[str, int] = {}  # the value for most sockets; never modified
 _NO_EXPIRY: dict[str, float] = {}  # likewise
 
 STATE_KEY = "relay.socket_state"  # of the SocketState in the environ of a socket's handshake
 
 
 class SocketState:
-    """The state of one socket, beside the rooms that it is in.
+    """The state of one socket, apart from the rooms that it is in.
 
     A socket in a room has been sent all publications after an offset, its `first`, up to the one that
     Broker.delivered() returns. The exceptions are pushes with `except` that name this socket, and pushes with `ttl=0`
@@ -28,7 +28,7 @@ class SocketState:
         self._others: dict[str, int] = _NO_FIRST
         self.auth_request: AuthRequest | None = None  # the request to auth_url that the socket waits for
         # Only Expiries changes these; every thread reads them.
-        self.rights: Rights | None = None  # the last that the socket was given: what it may push to
+        self.rights: Rights | None = None  # what the socket may push to, as it was last granted
         self.expiry: dict[str, float] = _NO_EXPIRY  # by room: when the socket has to leave it, in seconds since 1970
         self.next_expiry: float | None = None  # when Expiries looks at this socket next
 
@@ -52,7 +52,7 @@ class SocketState:
         return self._first if room == self._room else self._others.get(room)
 
     def left(self, room: str) -> None:
-        """Note that the socket is not in a room any more."""
+        """Note that the socket has left a room."""
         if room == self._room:
             self._room = None
         else:

@@ -1,11 +1,11 @@
-"""An id as a socket holds it: under its own name, or as `me`, the value of a cookie that the page must never learn.
+"""An id as a socket registers it: under its own name, or as `me`, the value of a cookie that the page must never learn.
 
 With the setting `id_cookie`, a page that registers `me` holds the destination that its cookie names. It is in a second
 room of that destination, whose events name the destination `me`. So an event is still encoded once for all sockets that
 share a session. Publishers do not notice any of this.
 
 The positions of `me` are `EPOCH~HASH:OFFSET`, with a hash of the destination. For relay.js a login is thus a change of
-epoch, and it takes nothing from before the login for the new session's.
+epoch, so it never attributes an earlier position to the new session.
 """
 
 import hashlib
@@ -22,15 +22,16 @@ from pushrelay.store.publication import Publication
 
 ME = "me"
 # If tokens or auth_url guard other ids, a cookie that is `me` has at least this length: any program can send the cookie
-# PHPSESSID=42, and would receive what only a token for 42 opens. PHP's session ids have 22 characters or more.
+# PHPSESSID=42, and would receive what is meant only for holders of a token for 42. PHP's session ids have 22 characters
+# or more.
 LEAST_GUARDED = 20
 
 
 def room_of(destination: str) -> str:
     """Return the Socket.IO room of a destination.
 
-    python-socketio has a room for each sid, with the sid for a name. No sid holds a colon, so nobody can register the
-    room of another client or push to one.
+    python-socketio has a room for each sid, with the sid for a name. No sid contains a colon, so nobody can register
+    another client's room or push to it.
     """
     return f"to:{destination}"
 
@@ -61,7 +62,8 @@ class Subscription(NamedTuple):
         return f"{_shown_epoch(epoch, self.destination)}:{offset}"
 
     def position_in_store(self, position: str, epoch: str) -> str:
-        """Return the position that a page means, for a store of this epoch. Another session's is unknown to the store.
+        """Return the position that a page means, for a store of this epoch. The store does not know another "
+        "session's position.
 
         Positions as publishers see them are accepted as well, because PHP may have written one into the page.
         """

@@ -1,4 +1,4 @@
-"""Handlers of the relay's own Socket.IO events: what they return, or why they refuse, is the acknowledgement."""
+"""Handlers of the relay's own Socket.IO events: their result, or the reason for a refusal, is the acknowledgement."""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Server(Protocol):
     manager: Any
 
     def on(self, event: str, handler: Any) -> Any:
-        """Make `handler` the one of this event."""
+        """Make `handler` the handler of this event."""
 
     def get_environ(self, sid: str) -> dict[str, Any] | None:
         """Return the environ of a socket's handshake, or None if the socket has left."""

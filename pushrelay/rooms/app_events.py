@@ -1,7 +1,7 @@
-"""Events of an app's own handlers, on threads of their own: those of one client in order, clients in turn.
+"""Events for an app's own handlers, on separate threads: each client's events in order, and clients take turns.
 
-A handler may wait, for a database or for a client's answer (`call()`). On the poller's threads, a few such handlers
-would stop all pushes, and the answer that a handler waits for could not be read. python-socketio itself starts a thread
+A handler may wait for a database or for a client's answer (`call()`). On the poller's threads, a few such handlers
+would stop all pushes, and the answers that handlers wait for could not be read. python-socketio itself starts a thread
 for each event, without order and without a limit.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-# Handlers that run at a time. A thread that waits costs little.
+# Handlers that run at the same time. A waiting thread costs little.
 MOST_THREADS = 64
 # The same limits as for packets that wait (deferred.py): events of one client, and largest messages.
 MOST_WAITING = 100
@@ -39,8 +39,8 @@ class AppEvents:
     def __init__(self, threads: int = MOST_THREADS):
         self._most_threads = threads
         self._lock = threading.Lock()  # over what follows
-        self._clients: dict[str, _Client] = {}  # that have events which wait or run
-        self._ready: deque[str] = deque()  # those of them none of whose events runs
+        self._clients: dict[str, _Client] = {}  # that have waiting or running events
+        self._ready: deque[str] = deque()  # those of them without a running event
         self._threads = 0
 
     def add(self, client: str, run: Callable[[], None], size: int, limit: int) -> bool:
@@ -68,7 +68,7 @@ class AppEvents:
             threading.Thread(target=self._work, name="app-events", daemon=True).start()
         except (
             RuntimeError
-        ):  # the system has no more threads: those that run do the work, or the next event tries again
+        ):  # the system has no more threads: running threads do the work, or the next event tries again
             log.exception("no thread could be started for the handler of an event")
             with self._lock:
                 self._threads -= 1

@@ -1,4 +1,4 @@
-"""Packets of clients whose first packet has to wait for something: kept, and handled behind it in their order."""
+"""Packets of clients whose first packet must wait for something: they are kept, and handled after it in order."""
 
 import logging
 import threading
@@ -13,8 +13,8 @@ log = logging.getLogger(__name__)
 
 Data = str | bytes  # one Socket.IO packet, or an attachment, as the client sent it
 
-MOST_PACKETS = 100  # that may wait for one client: far more than a page sends while PHP answers
-MOST_MESSAGES = 4  # as many bytes may wait for one client as this number of the largest messages has
+MOST_PACKETS = 100  # that may wait for one client: far more than a page sends until PHP has answered
+MOST_MESSAGES = 4  # the bytes that may wait for one client, in messages of the largest size
 
 
 class _Packets:
@@ -44,8 +44,8 @@ class _Packets:
 class DeferredPackets:
     """Hands packets to `handle(client, packet)`, which may raise NotYet: then the packet waits, and no thread does.
 
-    When what it waits for is there, the packet is handled again from its beginning, and after it all packets of this
-    client that came behind it. So handlers are written as if nothing ever waited, and a client's order stays.
+    When that is available, the packet is handled again from its beginning, followed by all later packets of this
+    client. So handlers are written as if nothing ever waited, and each client's packets stay in order.
 
     `call_soon(callback, client)` has some thread call `callback(client)` when it is the turn of this client. Any thread
     may call these methods.
@@ -62,7 +62,7 @@ class DeferredPackets:
         return len(self._waiting)
 
     def receive(self, client: str, packet: Data, message_bytes: int) -> bool:
-        """Handle a packet, or keep it behind those of this client that wait. Return False if too much waits then.
+        """Handle a packet, or queue it after this client's waiting packets. Return False if too much waits then.
 
         `message_bytes` is the size of the largest message that a client may send.
         """
@@ -128,5 +128,5 @@ class DeferredPackets:
 
 
 def _without_traceback(not_yet: NotYet) -> NotYet:
-    """Return a copy that keeps no frames alive: the traceback of the original refers to this very call."""
+    """Return a copy that keeps no frames alive: the traceback of the original refers to this call itself."""
     return NotYet(not_yet.call_when_ready, not_yet.cancel)

@@ -26,7 +26,8 @@ from .receiving import EVENT, Receiving, encode
 
 log = logging.getLogger(__name__)
 
-# A replay fills this part of a client's outbox, 256 KiB of 1 MiB. The rest is for what is published in the meantime.
+# A replay fills this fraction of a client's outbox, 256 KiB of 1 MiB. The rest is for what is published in the
+# meantime.
 ROOM_SHARE = 4
 _NOTHING: dict[Any, Any] = {}
 
@@ -42,7 +43,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
         # `rooms[namespace][room][sid]` is the Engine.IO sid, as in the base class. A client's own room, which has its
         # sid for a name, is not stored: all clients in `rooms[namespace][None]` have one.
         self._lock = threading.RLock()  # over all that follows
-        self._sids: dict[str, dict[str, str]] = {}  # [namespace][eio_sid]: the way back
+        self._sids: dict[str, dict[str, str]] = {}  # [namespace][eio_sid]: the reverse mapping
         self._rooms_of: dict[str, dict[str, set[Any]]] = {}  # [namespace][sid]: the rooms it is in, without its own
         self._presence = Presence()  # of namespace "/"
         self.app_events = AppEvents()
@@ -52,7 +53,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
     def set_server(self, server: Any) -> None:
         """Attach to a socketio.Server, whose engine is ours. python-socketio calls it."""
         super().set_server(server)
-        if server.packet_class is sio.Packet:  # the app has no class of its own
+        if server.packet_class is sio.Packet:  # the app has not set its own class
             server.packet_class = StrictPacket
         server.eio.on("message", self._receiving.receive)
         server.eio.refuse_event = self._receiving.refuse_event
@@ -157,18 +158,18 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
         return [eio_sid for sid, eio_sid in list(members.items()) if sid not in skipped]
 
     def _hand_out(self, message: EncodedPacket, eio_sids: list[str]) -> None:
-        """Send a message to each of these clients. An error at one client does not concern the others."""
+        """Send a message to each of these clients. An error with one client does not affect the others."""
         sockets = self.server.eio.sockets
         for eio_sid in eio_sids:
             session = sockets.get(eio_sid)
             try:
                 if session is not None:
                     session.send(message)
-                else:  # Flask-SocketIO's test client, which has no session and listens here; or one just closed
+                else:  # Flask-SocketIO's test client, which has no session and listens here; or a session just closed
                     self.server._send_eio_packet(eio_sid, message.to_packet())
             except Exception:
                 log.exception("sending to the client %s failed; its connection is closed", eio_sid)
-                if session is not None:  # it has missed this message, so it must come back with its last position
+                if session is not None:  # it has missed this message, so it must reconnect with its last position
                     self.server.eio.close_soon(session, TRANSPORT_ERROR)
 
     def emit(
@@ -184,7 +185,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
     ) -> None:
         """Emit an event, as socketio.Server.emit() describes it.
 
-        With a callback each client has a packet of its own, which python-socketio sends.
+        With a callback, each client gets its own packet, which python-socketio sends.
         """
         if callback:
             super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, to=to, **options)
@@ -194,11 +195,11 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
     def _messages(self, event: str, data: Any, namespace: str) -> list[EncodedPacket]:
         """Return the Engine.IO messages of an event: one, and one for each binary attachment."""
         arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
-        if namespace == "/" and self.json is engineio.json:  # unless the app has a JSON module of its own
+        if namespace == "/" and self.json is engineio.json:  # unless the app has its own JSON module
             try:
                 return [EncodedPacket(EVENT + encode([event, *arguments]))]
             except TypeError:
-                pass  # there are bytes in it, which become attachments
+                pass  # it contains bytes, which become attachments
         encoded = self.server.packet_class(sio.EVENT, namespace=namespace, data=[event, *arguments]).encode()
         parts = encoded if isinstance(encoded, list) else [encoded]
         return [EncodedPacket(MESSAGE + part if isinstance(part, str) else part) for part in parts]
@@ -279,12 +280,12 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
         return set(self._members("/", rooms))
 
     def disconnect_all(self, sids: Iterable[str]) -> None:
-        """Disconnect clients with the packet DISCONNECT, after which they do not reconnect by themselves."""
+        """Disconnect clients with the packet DISCONNECT, after which they do not reconnect automatically."""
         for sid in sids:
             self.server.disconnect(sid)
 
     def close_transport(self, sid: str) -> None:
-        """Close a client's connection, so that the client reconnects by itself."""
+        """Close a client's connection, so that the client reconnects automatically."""
         session = self._session(sid)
         if session is not None:
             session.close()
@@ -342,7 +343,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
             self._rooms_of.setdefault(namespace, {}).setdefault(sid, set()).add(room)
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        """Take a client out of a room. Does nothing if it is not in it."""
+        """Remove a client from a room. Does nothing if the client is not in it."""
         with self._lock:
             rooms = self.rooms.get(namespace, {})
             if rooms.get(room, {}).pop(sid, None) is None or room is None:
@@ -378,7 +379,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
                 each.pop(namespace, None)
 
     def get_rooms(self, sid: str, namespace: str) -> list[Any]:
-        """Return the rooms that a client is in, its own among them."""
+        """Return the rooms that a client is in, including its own."""
         if self.eio_sid_from_sid(sid, namespace) is None:
             return []
         return [sid, *self._rooms_of.get(namespace, {}).get(sid, ())]

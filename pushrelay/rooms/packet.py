@@ -1,7 +1,7 @@
 """Socket.IO packets as clients send them: checked, with a reason for each packet that is refused.
 
 The relay's own four events are special. A refusal is sent as `relay_error` if the client asked for no acknowledgement,
-and python-socketio does not pass that on to its handlers. Its packet class can be replaced, and the packet knows.
+and python-socketio does not report that to its handlers. But its packet class can be replaced, and the packet knows it.
 """
 
 import json
@@ -15,11 +15,11 @@ from pushrelay.names import RESERVED_EVENTS
 
 # The relay's own events, in namespace "/". Their handlers are called with `(sid, message, wants_answer)`: see Packet.
 OUR_EVENTS = {"register", "unregister", "ack", "push"}
-# Replaces the event of a packet that is refused. Nothing handles it.
+# Replaces the event of a refused packet. It has no handler.
 INVALID = "relay:invalid"
 # Names with another meaning to python-socketio, which would call the wrong handler for an event with such a name.
 RESERVED = {"connect", "disconnect", "*", INVALID}
-# In one packet. A page sends one file or a few at a time; each attachment is a message of its own.
+# In one packet. A page sends one file or a few at a time; each attachment is a separate message.
 MOST_ATTACHMENTS = 64
 _TYPES = set("0123456")
 _EVENTS = (packet.EVENT, packet.BINARY_EVENT)
@@ -93,7 +93,7 @@ class Packet(StrictPacket):
 
     The refusal is sent as the acknowledgement of an event or as `relay_error`. python-socketio would log a traceback
     and leave the client without an answer. The data of the relay's own events becomes `[name, message, wants_answer]`.
-    All other events reach the app's handlers as they came.
+    All other events reach the app's handlers unchanged.
     """
 
     refusal: tuple[str, str] | None = None  # error code and message

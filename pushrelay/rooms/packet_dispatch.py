@@ -1,7 +1,7 @@
 """Dispatches Socket.IO packets by their type and by the state of their client. No packet is ignored silently.
 
 The reference server closes the connection for a packet that its client may not send now (Socket.IO protocol, revision
-5). So do we, after a CONNECT_ERROR, the only packet that a client heeds while it is not connected.
+5). So do we, after a CONNECT_ERROR, the only packet that a client reacts to while it is not connected.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Connect = Callable[[str, Any], None]
 
 
 def receive(server: Any, eio_sid: str, data: Any, connect: Connect) -> None:
-    """Handle a Socket.IO message: a packet, or an attachment of the packet before. Close the client if it is invalid.
+    """Handle a Socket.IO message: a packet, or an attachment of the previous packet. Close the client if it is invalid.
 
     `server` is a socketio.Server, which has no type hints. `connect(eio_sid, packet)` handles CONNECT. Exceptions of
     the app's handlers are raised.
@@ -83,7 +83,7 @@ def _dispatch(server: Any, eio_sid: str, packet: Any, connect: Connect) -> None:
 
 
 def is_known(server: Any, namespace: str) -> bool:
-    """Return whether clients may connect to a namespace, as python-socketio decides it."""
+    """Return whether clients may connect to a namespace, by python-socketio's rules."""
     return (
         namespace in server.handlers
         or namespace in server.namespace_handlers
@@ -100,7 +100,7 @@ def unknown_namespace(namespace: str) -> tuple[str, str]:
 
 def _await_attachments(server: Any, eio_sid: str, sid: str, packet: Any) -> None:
     """Keep a binary packet until its attachments have come, unless nothing handles its event."""
-    if packet.packet_type not in _BINARY:  # clients send no others
+    if packet.packet_type not in _BINARY:  # clients send no other binary packets
         server.eio.disconnect(eio_sid)
         return
     if isinstance(packet, Packet):

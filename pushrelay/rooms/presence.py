@@ -25,7 +25,7 @@ class Presence:
     def of(self, rooms: Iterable[str], connections: int) -> dict[str, float]:
         """Return the presence of a destination whose rooms have this number of clients.
 
-        `since` is the time at which the first of these rooms got a client, in seconds since 1970. It is missing if
+        `since` is the time at which the first of these rooms got a client, in seconds since 1970. It is omitted if
         there is no client.
         """
         since = [self._since[room] for room in rooms if room in self._since] if connections else []

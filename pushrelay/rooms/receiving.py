@@ -1,4 +1,4 @@
-"""The packets of clients on our Engine: handled one after the other, and what clients are closed or refused for."""
+"""The packets of clients on our Engine: handled one after another, and the reasons to refuse or close clients."""
 
 import json
 import logging
@@ -18,8 +18,8 @@ from .packet_dispatch import is_known, receive, unknown_namespace
 
 log = logging.getLogger(__name__)
 
-# Made once, because json.dumps makes a new encoder for each call with other separators. It takes all that json.dumps
-# takes, unlike json_text.encode: an app's own events may hold NaN or half a surrogate pair.
+# Made once, because json.dumps makes a new encoder for each call with other separators. It accepts everything that
+# json.dumps does, unlike json_text.encode: an app's own events may contain NaN or half a surrogate pair.
 encode = json.JSONEncoder(separators=(",", ":")).encode
 EVENT = f"{MESSAGE}{sio.EVENT}"
 # An event that wants an answer, with or without attachments (Socket.IO protocol 5, "Packet encoding").
@@ -60,7 +60,7 @@ class Receiving:
         self.deferred = DeferredPackets(self._handle, self._call_in_turn)
 
     def receive(self, eio_sid: str, data: Data) -> None:
-        """Handle a Socket.IO packet, or keep it behind another of this client that waits: see DeferredPackets."""
+        """Handle a Socket.IO packet, or queue it after another one of this client that waits: see DeferredPackets."""
         eio = self._manager.server.eio
         if not self.deferred.receive(eio_sid, data, eio.max_http_buffer_size):
             self._manager.log_client(
@@ -84,14 +84,14 @@ class Receiving:
         self._manager.server.eio.call_in_turn(eio_sid, callback, eio_sid)
 
     def _leave_all(self, eio_sid: str) -> None:
-        """Take a client out of all namespaces: its session was closed while a packet of it was handled."""
+        """Remove a client from all namespaces: its session was closed while one of its packets was handled."""
         server = self._manager.server
         self.deferred.forget(eio_sid)
         for namespace in self._manager.namespaces_of(eio_sid):
             server._handle_disconnect(eio_sid, namespace, server.reason.TRANSPORT_CLOSE)
 
     def _connect(self, eio_sid: str, packet: Packet | StrictPacket) -> None:
-        """Let a client into a namespace, by the shortest way if the app has no handler that could reject it."""
+        """Admit a client to a namespace, by the shortest path if the app has no handler that could reject it."""
         manager, server, namespace = self._manager, self._manager.server, packet.namespace or "/"
         if not is_known(server, namespace):
             error = {"message": "Invalid namespace"}
@@ -108,7 +108,7 @@ class Receiving:
                 manager.let_client_stay(eio_sid, namespace)
 
     def _has_connect_handler(self, namespace: str, own: bool = False) -> bool:
-        """Return whether the app may have a handler; with `own`, whether it is one of this very namespace or of all."""
+        """Return whether the app may have a handler; with `own`, one for this namespace itself or for all."""
         server, names = self._manager.server, (namespace, "*")
         classes = server.namespace_handlers
         return bool(any(name in classes for name in names) if own else classes) or any(
@@ -135,7 +135,7 @@ class Receiving:
             session.send(EncodedPacket(f"{MESSAGE}{sio.ACK}{event[1] or ''}{event[2]}[{encode(answer)}]"))
             return
         namespaces = self._manager.namespaces_of(session.sid)
-        if not namespaces:  # the client would notice nothing that could be sent to it
+        if not namespaces:  # the client would not notice anything that could be sent to it
             session.close(reason=TOO_MANY_EVENTS)
             return
         now = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """A call that was ordered for later."""
+    """A call that is scheduled for later."""
 
     def cancel(self) -> None:
         """Do not call."""
@@ -18,7 +18,7 @@ class Rooms(Protocol):
     """The connected clients of namespace "/" and their rooms. Any thread may call these methods.
 
     A `sid` is the one that Socket.IO gives a client in the namespace. Methods that take one do nothing if the client
-    has disconnected, unless they say otherwise.
+    has disconnected, unless documented otherwise.
     """
 
     @property
@@ -31,13 +31,13 @@ class Rooms(Protocol):
         """Return whether a client is connected to a namespace and is not being disconnected."""
 
     def get_rooms(self, sid: str, namespace: str) -> Iterable[str]:
-        """Return the rooms that a client is in. The one that has its sid for a name is among them."""
+        """Return the rooms that a client is in. They include the room that is named after its sid."""
 
     def enter_room(self, sid: str, namespace: str, room: str) -> None:
         """Put a client into a room. Raises ValueError or KeyError if it has disconnected."""
 
     def leave_room(self, sid: str, namespace: str, room: str) -> None:
-        """Take a client out of a room."""
+        """Remove a client from a room."""
 
     def sids_in(self, rooms: list[str]) -> set[str]:
         """Return the sids of all clients that are in any of these rooms."""
@@ -48,7 +48,7 @@ class Rooms(Protocol):
     # Delivery. `text` is the JSON array of an event's name and its one argument.
 
     def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
-        """Emit an event to a room, except to `skip_sid`; return the number of clients. Its text is `write()`."""
+        """Emit an event, whose text is `write()`, to a room except `skip_sid`; return the number of clients."""
 
     def send_text(self, text: str, sid: str) -> None:
         """Emit an event to one client."""
@@ -85,7 +85,7 @@ class Rooms(Protocol):
     # The end of clients.
 
     def disconnect_all(self, sids: Iterable[str]) -> None:
-        """Disconnect clients with Socket.IO's packet DISCONNECT, after which they do not reconnect by themselves."""
+        """Disconnect clients with Socket.IO's packet DISCONNECT, after which they do not reconnect automatically."""
 
     def close_transport(self, sid: str) -> None:
-        """Close a client's connection, so that the client reconnects by itself."""
+        """Close a client's connection, so that the client reconnects automatically."""

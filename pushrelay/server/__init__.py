@@ -1,4 +1,4 @@
-"""HTTP/1.1 and WebSocket on epoll, for any WSGI app. It knows nothing of the relay.
+"""HTTP/1.1 and WebSocket on epoll, for any WSGI app. It knows nothing about the relay.
 
 A `Server` accepts connections, as many as its `ConnectionLimiter` allows. The threads of a `Poller` handle events.
 Each `Connection` has a receiver. The first is a `Conversation`: it parses requests, calls the app and sends its

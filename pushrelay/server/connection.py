@@ -19,7 +19,7 @@ from .poller import HANGUP, IN, OUT, Poller
 
 log = logging.getLogger(__name__)
 
-# Bytes of one read at most. A push has a few hundred, and large bodies should not be read in tiny pieces.
+# Maximum bytes of one read. A push has a few hundred, and large bodies should not be read in tiny pieces.
 READ_BYTES = 65536
 # Pieces that are sent in one call. The kernel takes 1,024 (IOV_MAX); most slow clients are a few dozen frames behind.
 GATHER = 64
@@ -29,13 +29,13 @@ TRANSPORT_CLOSE = "transport close"
 TRANSPORT_ERROR = "transport error"
 SLOW = "slow"
 PING_TIMEOUT = "ping timeout"
-# For these reasons nobody reads any more: the kernel discards its buffer at once, instead of keeping it for minutes.
+# After these reasons nobody reads: the kernel discards its buffer immediately instead of keeping it for minutes.
 _ABRUPT = {SLOW, PING_TIMEOUT, TRANSPORT_ERROR}
 _RESET = struct.pack("ii", 1, 0)
 
 
 def _whole(piece: bytes | memoryview) -> Any:
-    """Return the object that was written, of which this is the end."""
+    """Return the written object of which this is the rest."""
     return piece.obj if type(piece) is memoryview else piece
 
 
@@ -49,10 +49,10 @@ class Receiver(Protocol):
         """The other side will send no more."""
 
     def proceed(self) -> None:
-        """Go on, because the outbox is empty again or somebody called `run_soon`."""
+        """Continue, because the outbox is empty again or somebody called `run_soon`."""
 
     def resume(self) -> None:
-        """Go on with the rest that was left when the receiver called `yield_turn`. Nothing is read before that."""
+        """Continue with the work that was left when the receiver called `yield_turn`. Nothing is read before that."""
 
     def lost(self, reason: str) -> None:
         """The connection has ended. Called once, last."""
@@ -62,7 +62,7 @@ class Receiver(Protocol):
 
 
 class _NoReceiver:
-    """The receiver of a connection that has none yet, or has ended: it ignores everything."""
+    """The receiver of a connection that has no other yet, or has ended: it ignores everything."""
 
     def received(self, data: bytes) -> None:
         pass
@@ -156,9 +156,9 @@ class Connection:
     def write(self, data: bytes, limit: int = 0) -> bool:
         """Send bytes, or keep in the outbox what the kernel does not take. Return False if the connection has ended.
 
-        Never blocks. With a `limit`, in bytes, the connection ends as `slow` if more than that would wait behind the
-        piece that is being sent. The next piece always has room, whatever its size: otherwise a client could never
-        receive a large one.
+        Never blocks. With a `limit`, in bytes, the connection ends as `slow` if more than that would wait after the
+        piece that is being sent. The next piece always fits, whatever its size: otherwise a client could never receive
+        a large one.
         """
         with self._lock:
             if self._reason is not None or self._finishing:
@@ -212,7 +212,7 @@ class Connection:
                 self._arm()
 
     def shut_down(self) -> None:
-        """Close our side of the connection, and go on reading."""
+        """Close our side of the connection, and keep reading."""
         with self._lock:
             if self._reason is None:
                 try:
@@ -302,7 +302,7 @@ class Connection:
             if data:
                 self.receiver.received(data)
             else:
-                self._reading = False  # epoll would report the end again and again
+                self._reading = False  # epoll would keep reporting the end
                 self.receiver.ended()
         except OSError:
             self.abort(TRANSPORT_ERROR)
@@ -362,8 +362,8 @@ class Connection:
     def _close(self) -> None:
         """Close the connection. Only the owner calls this, once, and it stays the owner.
 
-        The reason is set and checked under the lock, so no thread is inside a `send` on a file descriptor that could
-        become another connection's.
+        The reason is set and checked under the lock, so no thread is inside a `send` on a file descriptor that the
+        kernel could reuse for another connection.
         """
         if self._reason in _ABRUPT:
             # A Unix socket has no such option, and a dead socket does not need it.

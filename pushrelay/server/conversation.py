@@ -28,7 +28,7 @@ WAIT_SECONDS = 0.02  # until the next attempt to serve a request that must not h
 EARLY_BYTES = 65536
 ONE_REQUEST_SECONDS = 3.0  # for the request on a connection that may have only one
 PIECE_BYTES = 4096  # parsed at a time: 150 of the shortest requests, or 1 ms of work
-# Reads for which a new connection goes before visitors: a push and its body arrive in two or three.
+# Reads for which a new connection goes before visitors: a push and its body arrive in two or three reads.
 FIRST_READS = 4
 
 
@@ -76,7 +76,9 @@ class Conversation:
         self._first_reads = FIRST_READS  # the number that is left
         self.is_last = False  # the next response ends the connection
         # The request that is being answered.
-        self._known: KnownHeader | None = None  # set if the app's shortcut took it; then it has no Request and Response
+        self._known: KnownHeader | None = (
+            None  # set if the app's shortcut took it; then there is no Request or Response
+        )
         self._request: Request | None = None
         self.user = "-"  # the name of the caller, for the access log; the app sets it
         self._response: Response | None = None
@@ -92,7 +94,7 @@ class Conversation:
 
     def received(self, data: bytes) -> None:
         """Handle bytes from the client."""
-        # If there are early bytes and no request is under way any more, proceed() is about to be called.
+        # If there are early bytes and no request is in progress, proceed() is about to be called.
         if self._waits() or self._early:
             with self._lock:
                 if self._waits() or self._early:
@@ -122,13 +124,13 @@ class Conversation:
         return False
 
     def resume(self) -> None:
-        """Go on with requests that were left when the turn was over."""
+        """Continue with the requests that were left at the end of the turn."""
         if not self._busy:
             self._serve()
             self._read_early()
 
     def proceed(self) -> None:
-        """Go on after the outbox has been sent, a request has been answered, or the deadline has passed."""
+        """Continue after the outbox has been sent, a request has been answered, or the deadline has passed."""
         if self._expired and not self._busy:
             self._give_up()
             return
@@ -158,7 +160,7 @@ class Conversation:
             self.connection.run_soon()
 
     def lost(self, reason: str) -> None:
-        """Drop the request: its client has gone."""
+        """Drop the request: its client is gone."""
         self._server.forget(self.connection)
         self._parser.close()
         self._error = None  # its traceback refers to this conversation
@@ -211,7 +213,7 @@ class Conversation:
     # Any thread.
 
     def answer(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Answer the parked request, once. Does nothing if the client has gone."""
+        """Answer the parked request, once. Does nothing if the client is gone."""
         known, request, response = self._known, self._request, self._response
         if known is not None:
             self._known = None
@@ -244,27 +246,27 @@ class Conversation:
         self.connection.deadline = time.monotonic() + ONE_REQUEST_SECONDS
 
     def end_soon(self) -> None:
-        """End the connection once no request is under way; a request that is not complete is rejected."""
+        """End the connection once no request is in progress; an incomplete request is rejected."""
         self._expired = True
         self.connection.run_soon()
 
     # The course of requests.
 
     def _keep_for_later(self, data: bytes) -> None:
-        """Keep bytes that came while a request is under way. The caller holds the lock."""
+        """Keep bytes that came while a request is in progress. The caller holds the lock."""
         self._early += data
         if len(self._early) >= EARLY_BYTES:
             self.connection.set_reading(False)
 
     def _count_read(self) -> None:
-        """Put a connection into the share of its visitor once it has sent much and no push."""
+        """Put a connection into the share of its visitor once it has sent much data and no push."""
         if self._first_reads:
             self._first_reads -= 1
         elif self.connection.share is None:
             self.connection.share = self._server.share_of_peer(self.connection.peer)
 
     def _waits(self) -> bool:
-        """Return whether a request is not answered yet, so that bytes behind it have to wait."""
+        """Return whether a request is not answered yet, so that the bytes after it must wait."""
         return self._busy or bool(self._parser.requests)
 
     def _read_early(self) -> None:
@@ -368,7 +370,7 @@ class Conversation:
             self._fail(response)
 
     def _pump(self, response: Response) -> None:
-        """Go on with a response that was too large to send at once."""
+        """Continue with a response that was too large to send at once."""
         request = self._request
         try:
             if request is not None and not response.pump():
@@ -412,13 +414,13 @@ class Conversation:
         self._finish()
 
     def _hand_over(self) -> None:
-        """Pass the bytes behind the request to the receiver of the new protocol."""
+        """Pass the bytes after the request to the receiver of the new protocol."""
         self._parser.close()
         self._request = self._response = None
         self._pass_on(self._parser.upgrade_rest)
 
     def _pass_on(self, rest: bytes | None) -> None:
-        """Pass bytes to the receiver of the new protocol, and the end if that came already."""
+        """Pass bytes to the receiver of the new protocol, and the end if it has already come."""
         receiver = self.connection.receiver
         if rest:
             receiver.received(rest)

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Collection
 from typing import Generic, Protocol, TypeVar
 
-# The bounds of one turn of a connection, in seconds and in events. Both are checked between two events, so one event
-# more may run.
+# The bounds of one turn of a connection, in seconds and in events. Both are checked between two events, so one more
+# event may run.
 TURN_SECONDS = 0.001
 TURN_EVENTS = 32
 
@@ -41,7 +41,7 @@ class FairQueue(Generic[T]):
         return self.count
 
     def add(self, entry: T) -> None:
-        """Queue an entry behind the others of its share; one that is queued already keeps its place."""
+        """Queue an entry after the others of its share; an entry that is already queued keeps its place."""
         with self._lock:
             if entry in self._share_of:
                 return

@@ -19,7 +19,7 @@ class Host(Protocol):
     app: WSGIApp
     limits: Limits
     paths: PathTimes
-    ending: bool  # each connection ends as soon as it has no request under way
+    ending: bool  # each connection ends as soon as it has no request in progress
     access_log: logging.Logger | None
     share_of: Callable[[dict[str, Any]], str | None]  # the share in which a request waits for its turn
 
@@ -30,7 +30,7 @@ class Host(Protocol):
         """Return the share of a connection that has sent no push; None if pushes or other visitors may come on it."""
 
     def has_to_wait(self, path: str, share: str | None) -> bool:
-        """Return whether a request must wait for a thread, because it must not have the last free one."""
+        """Return whether a request must wait for a thread, because it must not take the last free one."""
 
     def forget(self, connection: Connection) -> None:
         """Forget a connection that no longer speaks HTTP."""

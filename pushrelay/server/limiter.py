@@ -1,4 +1,4 @@
-"""The limit on TCP connections: as many as the file descriptors allow, and a number for each address."""
+"""The limit on TCP connections: as many as the file descriptors allow, with a limit for each address."""
 
 import json
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """A lingering close: after an error response, read on for a while so that the client can receive it.
 
-The client may still be sending. Closing at once would make the kernel reset the connection, and the response would be
-lost on its way (RFC 9112, 9.6).
+The client may still be sending. Closing immediately would make the kernel reset the connection, and the response would
+be lost in transit (RFC 9112, 9.6).
 """
 
 import time
@@ -10,13 +10,13 @@ from typing import Protocol
 
 from .connection import TRANSPORT_CLOSE, Connection
 
-# Seconds for which the client is read after an error response, and bytes that it may still send.
+# Seconds for which we read from the client after an error response, and bytes that it may still send.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 
 
 class Endable(Protocol):
-    """A connection, as far as it has to be ended."""
+    """The part of a connection that is needed to end it."""
 
     def finish(self) -> None:
         """End the connection once the outbox has been sent."""

@@ -1,4 +1,4 @@
-"""File descriptors: how many the process may open, and how they are shared out.
+"""File descriptors: how many the process may open, and how they are distributed.
 
 `resource` exists on Unix only, so modules that must load elsewhere import this one inside a function.
 """
@@ -10,12 +10,12 @@ from typing import NamedTuple
 # Linux's own bound for a process without a limit (fs.nr_open).
 UNLIMITED_FILES = 1 << 20
 # Descriptors that no ordinary connection gets: see Files and files_for. `OTHERS` are for the store and its readers, the
-# logs, and questions to auth_url.
+# logs, and requests to auth_url.
 REFUSED, SPARE, OTHERS = 32, 128, 96
 
 
 class Files(NamedTuple):
-    """How the file descriptors of the process are shared out among connections."""
+    """How the file descriptors of the process are distributed among connections."""
 
     connections: int  # served without restriction
     spare: int  # in addition: served for one request each, so that pushes continue when clients hold the rest
@@ -23,7 +23,7 @@ class Files(NamedTuple):
 
 
 def files_for(limit: int, threads: int) -> Files:
-    """Share out `limit` file descriptors in a process with `threads` threads."""
+    """Distribute `limit` file descriptors in a process with `threads` threads."""
     refused, spare = min(REFUSED, limit // 16), min(SPARE, limit // 8)
     return Files(limit - refused - spare - min(OTHERS + 4 * threads, limit // 3), spare, refused)
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
 MOST_BYTES = 256 << 20
-# Above the limit, the slowest clients are closed until only this part of it is in use, so that the next message finds
-# room again.
+# Above the limit, the slowest clients are closed until only this fraction of it is in use, so that the next message
+# fits again.
 LEFT_SHARE = 0.75
 
 
@@ -18,7 +18,7 @@ class Consumer(Hashable, Protocol):
         """Bytes that wait."""
 
     def give_up(self) -> None:
-        """Drop what waits, and close the client. Called without locks, on a thread that may do so."""
+        """Drop what waits, and close the client. Called without locks, on a thread that may close clients."""
 
 
 class Outboxes:

@@ -2,7 +2,7 @@
 
 One thread at a time polls, the *leader*. It takes a batch of events and handles them one after the other, as an event
 loop does. With several threads polling, each push would cost a hand-over of the interpreter lock. If a handler blocks,
-a watchdog hands the lead to another thread within two ticks; the blocked thread waits for the lead when it is done. So
+a watchdog hands the lead to another thread within two ticks; when the blocked thread is done, it waits for the lead. So
 a blocking handler delays others once, by some milliseconds, and holds one thread.
 
 A *source* is anything with `fileno()`, `run()` and a `share`. It is armed for one event at a time (`EPOLLONESHOT`), so
@@ -42,19 +42,19 @@ ONE_SHOT = getattr(select, "EPOLLONESHOT", 1 << 30)
 # Seconds. A handler counts as stuck after one tick at least and two at most.
 TICK = 0.002
 # A leader that finishes more than BUSY_TURNS turns in a tick is checked less often. Each wake-up of the watchdog takes
-# the interpreter lock from the leader, and then its core: one every 4 ms cost a busy leader 10 % of its pushes.
+# the interpreter lock from the leader, and then its core: a wake-up every 4 ms cost a busy leader 10 % of its pushes.
 BUSY_TURNS = 20
 BUSY_TICK = 0.016
 # Ticks without work after which the watchdog sleeps, so that an idle relay uses no CPU.
 DOZE_AFTER = 25
 # Seconds without work after which a thread beyond the first one ends.
 IDLE_SECONDS = 10.0
-# Turns in a row for sources that come first. Then something else has one turn: what was left for afterwards, a timer,
-# or a source with a share. Some turns take as long as ten pushes.
+# Turns in a row for sources that come first. Then something else has one turn: deferred work, a timer, or a source with
+# a share. Some turns take as long as ten pushes.
 PATIENCE = 16
 # Seconds between two looks for new events while sources with a share wait for their turn.
 POLL_SECONDS = 0.002
-# Seconds for which the watchdog pauses after a failure of its own.
+# Seconds for which the watchdog pauses after it has failed.
 WATCHDOG_PAUSE = 0.1
 # Events taken at a time: enough to make the call cheap, few enough that timers are not late.
 BATCH = 256
@@ -98,7 +98,7 @@ class Poller:
         # The lead.
         self._lock = threading.Lock()  # guards the workers below
         self._leader: _Worker | None = None
-        self._idle: list[_Worker] = []  # the last one is woken first, so that the others can end
+        self._idle: list[_Worker] = []  # the last one is woken first, so that the others can become idle and end
         self._workers: set[_Worker] = set()
         # The watchdog compares `_turns` with its value a tick ago, and notifies the source that is stuck.
         self._turns = 0
@@ -138,7 +138,7 @@ class Poller:
         self.wake()
 
     def run_again(self, source: Runnable) -> None:
-        """Run the source once more, behind others, because one turn was not enough. Any thread may call this."""
+        """Run the source again, after others, because one turn was not enough. Any thread may call this."""
         self._shares.add(source)
         self.wake()
 
@@ -359,7 +359,7 @@ class Poller:
         worker.thread.start()
 
     def _watch(self) -> None:
-        """Run the watchdog until the poller is closed, even after a failure of its own."""
+        """Run the watchdog until the poller is closed, even if it fails in between."""
         while not self._stopped:
             try:
                 self._watch_leader()

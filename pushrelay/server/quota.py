@@ -29,7 +29,7 @@ class Quota:
     def acquire(self, address: str | None) -> str:
         """Take a slot; with None it counts for no address.
 
-        Return an empty string if there was one. Else return the limit that was reached: "all" or "address".
+        Return an empty string if one was free; otherwise the limit that was reached: "all" or "address".
         """
         with self._lock:
             if self.used >= self.limit:

@@ -1,8 +1,9 @@
 """HTTP/1.1 requests, without I/O: bytes in, WSGI environs out (RFC 9112, PEP 3333).
 
-httptools (Node's parser, llhttp) reads; this module rejects what llhttp accepts and two readers could read in two ways:
-Content-Length with Transfer-Encoding, two lengths, headers with an underscore, and the like. After a `RequestError` the
-caller sends its response and closes the connection, because nothing that follows such a request can be trusted.
+httptools (Node's parser, llhttp) parses; this module rejects what llhttp accepts although two parsers could read it
+differently: Content-Length with Transfer-Encoding, two lengths, headers with an underscore, and the like. After a
+`RequestError` the caller sends its response and closes the connection, because nothing that follows such a request can
+be trusted.
 """
 
 import contextlib
@@ -26,11 +27,11 @@ Shortcut = Callable[[dict[str, Any]], Take | None]  # called with the environ of
 class Limits:
     """Limits on a client's requests: bytes, and seconds that are counted to within a second.
 
-    The defaults are for a server by itself. The relay sets all but `spill_bytes` from its settings, whose defaults are
+    The defaults are for a standalone server. The relay sets all but `spill_bytes` from its settings, whose defaults are
     the same, except for a smaller `max_body`.
     """
 
-    max_header: int = 32768  # Apache allows 8 KiB for each line, and passes cookies on as a proxy
+    max_header: int = 32768  # Apache allows 8 KiB for each line, and as a proxy forwards cookies
     header_timeout: float = 10.0
     max_body: int = 16 * 1024 * 1024
     body_timeout: float = 60.0  # for the whole body
@@ -64,7 +65,7 @@ _ONLY_ONCE = {"HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCO
 def environ_key(name: bytes) -> str:
     """Return the environ's key for a header; empty if the header must be dropped.
 
-    A header with an underscore, such as `X_Forwarded_For`, would pass for `X-Forwarded-For`, which proxies strip.
+    A header with an underscore, such as `X_Forwarded_For`, would be taken for `X-Forwarded-For`, which proxies strip.
     """
     if b"_" in name:
         return ""
@@ -129,7 +130,7 @@ class Parser:
         self._limits = limits
         self._header_bytes = b""  # the bytes with which this request began, while its header may be remembered
         self.requests: deque[Request] = deque()
-        self.upgrade_rest: bytes | None = None  # the bytes behind a request for another protocol
+        self.upgrade_rest: bytes | None = None  # the bytes after a request for another protocol
         self.wants_continue = False
         self._llhttp: Any = httptools.HttpRequestParser(self)
         self._fed = 0  # bytes in the last call of feed
@@ -170,7 +171,7 @@ class Parser:
                 raise self._header_too_large()
 
     def close(self) -> None:
-        """Parse no more. The parser and llhttp refer to each other; this spares the garbage collector the cycle."""
+        """Stop parsing. The parser and llhttp refer to each other; this breaks the cycle for the garbage collector."""
         self._llhttp = None
 
     def _parse(self, data: bytes) -> bytes | None:
@@ -181,7 +182,8 @@ class Parser:
         except httptools.HttpParserUpgrade as upgrade:
             return self._upgraded(data[upgrade.args[0] :])
         except httptools.HttpParserInvalidMethodError:
-            # Not 501, even for a word like a method: llhttp fails at the first unknown letter, wherever the data ends.
+            # Not 501, even if the word resembles a method: llhttp fails at the first unknown letter, wherever the data
+            # ends.
             raise bad_request(_HTTPS if data.startswith(_TLS) else _NO_METHOD) from None
         except httptools.HttpParserError as error:
             raise self._take_error() or bad_request(f"this is not HTTP/1.1: {error}") from None
@@ -226,7 +228,7 @@ class Parser:
         return RequestError("431 Request Header Fields Too Large", "header_too_large", message)
 
     def _upgraded(self, rest: bytes) -> bytes | None:
-        """Go on after a request with `Upgrade`, behind which llhttp stops. Return the bytes to feed next.
+        """Continue after a request with `Upgrade`, after which llhttp stops. Return the bytes to feed next.
 
         Only a WebSocket handshake is the last request on its connection.
         """
@@ -253,7 +255,7 @@ class Parser:
         self._llhttp.feed_data(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode())
         self.phase = "body" if self._environ else "idle"
 
-    # Called by httptools. It replaces what these raise by an error of its own, so ours is kept in `_error`.
+    # Called by httptools. It replaces what these raise with its own error, so ours is kept in `_error`.
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -288,7 +290,7 @@ class Parser:
             raise
 
     def on_body(self, data: bytes) -> None:
-        """A part of the body."""
+        """Part of the body."""
         self._body_size += len(data)
         if self._body_size > self._limits.max_body:
             self._error = self._body_too_large()
@@ -371,7 +373,7 @@ class Parser:
     def _check_upgrade(self, environ: dict[str, Any]) -> None:
         """Ignore an upgrade of HTTP/1.0, as RFC 9110, 7.8 requires, or of a request with a body, as it allows.
 
-        A body in front of the new protocol belongs to the request: its bytes must never be read as frames.
+        A body before the new protocol belongs to the request: its bytes must never be read as frames.
         """
         has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
         if self._version == "1.0" or has_body:

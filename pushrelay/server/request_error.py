@@ -1,4 +1,4 @@
-"""Requests that the server rejects by itself, before any app sees them."""
+"""Requests that the server itself rejects, before any app sees them."""
 
 import json
 

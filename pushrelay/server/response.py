@@ -13,8 +13,8 @@ from .request import KnownHeader, Request
 
 WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # environ, start_response
 
-# Bytes of a response that may wait to be sent; only below this the app is asked for more. So a client that does not
-# read costs this and one piece.
+# Bytes of a response that may wait to be sent; the app is asked for more only below this limit. So a client that does
+# not read costs this much plus one piece.
 AHEAD_BYTES = 256 * 1024
 FILE_BLOCK = 65536
 
@@ -89,7 +89,8 @@ _heads = _Heads()
 class Response:
     """The response to one request: `start` is the app's start_response; `deliver` and `pump` send its result.
 
-    `send_timeout` is the number of seconds after which a client is cut that does not read while the app calls `write`.
+    `send_timeout` is the number of seconds after which a client that does not read is dropped while the app calls
+    `write`.
     """
 
     # The initial state is on the class, because most responses change less than half of it.
@@ -127,7 +128,7 @@ class Response:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Send a part of the body in the old way of WSGI. Blocks while the client is slow."""
+        """Send part of the body through WSGI's old `write` callable. Blocks while the client is slow."""
         self._emit(data)
         if self._connection.backlog > AHEAD_BYTES:
             self._wait()

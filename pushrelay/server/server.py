@@ -34,12 +34,12 @@ access_logger = logging.getLogger("pushrelay.access_log")
 ACCEPT_AT_ONCE = 64
 # Seconds before the next attempt to accept after the file descriptors have run out.
 ACCEPT_PAUSE = 0.2
-# Seconds until a signal is handled at the latest.
+# Maximum seconds until a signal is handled.
 SIGNAL_SECONDS = 0.5
 # New objects before the garbage collector looks at the youngest. With Python's own 700 it would run all the time while
-# thousands of clients connect. Whatever ends here is freed by its reference count: connections, parsers and sessions
-# leave no cycles, and neither may anything else that happens often. Exceptions above all: never keep one in an object
-# that its own traceback refers to.
+# thousands of clients connect. Ended objects are freed by their reference counts: connections, parsers and sessions
+# leave no cycles, and nothing else that happens often may leave any. This applies above all to exceptions: never keep
+# one in an object that its own traceback refers to.
 GC_THRESHOLD = 50_000
 
 
@@ -52,7 +52,7 @@ class Server:
     before `start` or `serve_forever`. Raises OSError if it cannot listen.
 
     `shortcut(environ)` is called once for each header that clients send repeatedly. It may return a function
-    `take(body, conversation)`, which is then called for all requests with this very header. That function either
+    `take(body, conversation)`, which is then called for all requests with exactly this header. That function either
     answers the request through the conversation, which it parks first, and returns True; or it returns False, and the
     app is called as usual. With `access_log` the shortcut is not used, because the log needs a request object.
 
@@ -87,7 +87,7 @@ class Server:
         self.limits = limits or Limits()
         self.access_log = access_logger if access_log else None
         self.poller = poller or Poller(threads)
-        self.ending = False  # each connection ends as soon as it has no request under way
+        self.ending = False  # each connection ends as soon as it has no request in progress
         self.closing = False
         self._limiter = limiter or ConnectionLimiter()
         self._socket, self._path = listen(host, port, socket_mode, socket_group)
@@ -117,7 +117,8 @@ class Server:
             pass
 
     def drain(self, seconds: float) -> None:
-        """Stop listening, and wait at most `seconds` until requests under way are answered; parked polls do not count.
+        """Stop listening, and wait at most `seconds` until requests in progress are answered; parked polls do not "
+        "count.
 
         Connections stay open, and the next request on each of them is answered as its last one.
         """
@@ -135,7 +136,7 @@ class Server:
     def finish(self, seconds: float) -> None:
         """End the remaining connections, and wait at most `seconds` until they are closed.
 
-        Their owners end them, between two requests, so that no response is lost on its way.
+        Their owners end them, between two requests, so that no response is lost in transit.
         """
         self.ending = True
         for conversation in self._conversations():
@@ -263,7 +264,7 @@ class Server:
         }
 
     def _sweep(self) -> None:
-        """Notify the receivers of connections whose deadline has passed, and come back soon."""
+        """Notify the receivers of connections whose deadline has passed, and schedule the next check."""
         if self.closing:
             return
         now = time.monotonic()
@@ -337,7 +338,8 @@ class _Listener:
 
 
 def _tune_collector() -> None:
-    """Exempt from garbage collection what exists when serving begins, because it stays, and collect less often."""
+    """Exempt the objects that exist when serving begins from garbage collection, because they stay, and collect less "
+    "often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)

@@ -10,9 +10,9 @@ from .systemd import passed_socket
 
 # Connections that wait to be accepted: after a restart all browsers return at once.
 BACKLOG = 4096
-# Bytes that the kernel may hold for one connection, as requested; Linux doubles this for its own records, and grants at
-# most that much. By default it would hold some 4 MB for a client that does not read, which no limit of ours counts.
-# At a round trip of 100 ms this size still allows a megabyte per second.
+# Bytes that the kernel may hold for one connection, as requested; Linux doubles this for its own bookkeeping, and
+# grants at most that much. By default it would hold some 4 MB for a client that does not read, which no limit of ours
+# counts. At a round trip of 100 ms this size still allows a megabyte per second.
 SEND_BUFFER = 131_072
 
 

@@ -33,7 +33,7 @@ class Timer:
         self._args = args
 
     def cancel(self) -> None:
-        """Prevent the call. Any thread may do this, even when it is too late."""
+        """Prevent the call. Any thread may do this, even if it is too late."""
         self._callback, self._args = None, ()
 
     def run(self) -> None:

@@ -12,12 +12,12 @@ FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 def passed_socket() -> socket.socket | None:
     """Return the listening socket that systemd passed to this process (`relay.socket`); None if there is none.
 
-    It can be taken once. Raises OSError with a whole sentence if what was passed cannot be served on.
+    It can be taken once. Raises OSError with a complete sentence if the relay cannot serve on what was passed.
     """
     count = os.environ.get("LISTEN_FDS", "0")
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or count == "0":
         return None
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # they are meant for this process, not for its children
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # they are for this process, not for its children
         os.environ.pop(name, None)
     if count != "1":
         raise OSError(
@@ -33,7 +33,7 @@ def passed_socket() -> socket.socket | None:
 def notify(state: str) -> None:
     """Send the state of the service to systemd, such as `READY=1` or `STOPPING=1` (sd_notify(3)).
 
-    Does nothing if systemd did not ask for it (`Type=notify`). A failure is logged, and the relay serves on.
+    Does nothing if systemd did not ask for it (`Type=notify`). A failure is logged, and the relay continues.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

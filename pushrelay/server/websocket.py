@@ -87,7 +87,7 @@ def text_frame(text: str) -> bytes:
 
 
 def close_frame(code: int = NORMAL, reason: str = "") -> bytes:
-    """Return a close frame. Its reason is cut to 123 bytes, because control frames hold 125 (RFC 6455, 5.5.1)."""
+    """Return a close frame. Its reason is truncated to 123 bytes, because control frames hold 125 (RFC 6455, 5.5.1)."""
     if code == NO_CODE:
         return frame(CLOSE, b"")
     return frame(CLOSE, code.to_bytes(2, "big") + reason.encode("utf-8")[:123].decode("utf-8", "ignore").encode())
@@ -114,7 +114,7 @@ class WebSocket:
     `receive` takes bytes and returns the messages that they complete. Pongs and the close frame, which must be sent in
     response, are in `output` until the caller takes them. Once `close_code` is set, nothing more is received.
 
-    `strays` counts control frames and fragments, which are not messages of their own, until the caller resets it.
+    `strays` counts control frames and fragments, which are not separate messages, until the caller resets it.
     `unfinished` is set while a frame or a message is incomplete. `left` is the number of bytes that are still missing
     from the payload of the current data frame.
     """
@@ -146,18 +146,19 @@ class WebSocket:
         self._buffer = b""  # the beginning of a header or of a control frame: at most 139 bytes
         # The current data frame.
         self.left = 0
-        self._mask = b""  # rotated so that it begins with the byte for the next one of the payload
+        self._mask = b""  # rotated so that it begins with the byte for the next payload byte
         self._final = True
         # The current message, of one frame or several.
         self._kind = 0  # TEXT, BINARY, or 0 if there is none
         self._size = 0  # bytes announced so far
-        # Its part so far: a StringIO or a BytesIO. Not a list of pieces, because a client may send a byte at a time.
+        # The part received so far: a StringIO or a BytesIO. Not a list of pieces, because a client may send one byte at
+        # a time.
         self._partial: Any = None
         self._decoder: codecs.IncrementalDecoder | None = None
 
     def receive(self, data: bytes) -> list[str | bytes]:
         """Parse bytes from the client, and return the messages that they complete, in order."""
-        # Nearly everything that clients of the relay send: one short text in one frame, and nothing else.
+        # This is nearly everything that the relay's clients send: one short text in one frame, and nothing else.
         size = len(data)
         whole = 5 < size < 132 and data[0] == _FIN | TEXT and data[1] == size - 6 + _MASKED
         if whole and not self._buffer and not self._kind and self.close_code is None and not self._closing:
