@@ -178,6 +178,7 @@ def is_quick(item):
     return not any(starts_programs(function) for function in [item.function, *fixtures])
 
 
+@functools.cache
 def starts_programs(function):
     """Return whether a function of the tests uses `subprocess`, or a function or class of the tests that does."""
     reached = [function]
