@@ -154,7 +154,7 @@ def test_a_site_that_denies_or_allows_is_well_and_nothing_is_logged(php, caplog)
 
 def test_a_site_that_is_down_or_hangs_is_named(php):
     said, report = doctor_on(f"http://127.0.0.1:{free_port()}/a.php")
-    assert report.failures == 1 and "refused" in said and "its web server runs" in said
+    assert report.failures == 1 and "refused" in said and "its web server is running" in said
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         said, report = doctor_on(f"http://127.0.0.1:{silent.getsockname()[1]}/", auth_timeout=0.3)
     assert report.failures == 1 and "within 0.3 s" in said and "read_and_close" in said

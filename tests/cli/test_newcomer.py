@@ -155,7 +155,7 @@ def denying():
     ("cookies", "words"),
     [
         ("", "the browser sent no cookie, so log in, or load the page from the relay's own host name"),
-        ("SHOP=5be1c07d2f3a; lang=de", "it was shown SHOP, lang, so log in, and register again"),
+        ("SHOP=5be1c07d2f3a; lang=de", "it was sent SHOP, lang, so log in, and register again"),
         ("5be1c07d2f3a", "(401): log in, and register again"),
     ],
 )
