@@ -5,7 +5,7 @@
 
 This is an ordinary Flask-SocketIO app: routes, error handlers and event handlers, in the order of this file. They are
 short because pushrelay.core has the parts. Importing this file starts nothing: no thread, no file, no socket.
-To add routes, handlers or a broker of your own, see docs/extending.md.
+To add your own routes, handlers or broker, see docs/extending.md.
 """
 
 import logging
@@ -15,7 +15,7 @@ from typing import Any
 
 from pushrelay.cli import startup
 
-# First, because `python relay.py doctor` and other commands run here, also if packages that serving needs are missing.
+# First, because `python relay.py doctor` and other commands run here, even if packages that serving needs are missing.
 settings = startup.settings(__name__)
 
 from flask import Flask, Response, render_template, request
@@ -44,7 +44,8 @@ class RelayApp(Flask):
         return static_files.response(filename, request)
 
     def make_response(self, rv: Any) -> Response:
-        # Here and not in an errorhandler: handlers of your own routes come first, and those routes keep Flask's errors.
+        # Here and not in an errorhandler: handlers for your own routes come first, and those routes keep Flask's
+        # errors.
         if isinstance(rv, HTTPException) and not isinstance(rv, RoutingException) and is_our_request(rv):
             rv = refused(answers.werkzeug_error(rv))
         return super().make_response(rv)
@@ -94,7 +95,7 @@ app.wsgi_app = relay.wsgi(app)
 
 
 def for_programs(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Let in only those who may push: programs with one of push_keys, and programs on this machine."""
+    """Admit only callers that may push: programs with one of push_keys, and programs on this machine."""
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -135,7 +136,7 @@ def push_at_root() -> Response:
 @app.get("/history")
 @for_programs
 def history() -> Response:
-    """Return the publications that are kept of a destination, and its position now. Send a long list in pieces."""
+    """Return the publications that are kept for a destination, and its current position. Send a long list in pieces."""
     listing = relay.broker.listing(*history_query(request.environ, settings))
     body = "".join(listing.answer()) if listing.is_short else listing.answer()
     return Response(body, headers=answers.JSON_HEADERS)
@@ -186,7 +187,7 @@ def demo_not_shown(error: Refused) -> Response:
 
 
 def wants_page() -> bool:
-    """Return whether this is a browser: health checks and other programs prefer JSON, or do not care."""
+    """Return whether this is a browser: health checks and other programs prefer JSON or accept anything."""
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
@@ -197,7 +198,7 @@ def live() -> Response:
 
 @app.get("/health/ready")
 def ready() -> Response:
-    """Return 200 if the relay takes pushes now."""
+    """Return 200 if the relay accepts pushes now."""
     reason = relay.trouble(request.environ)
     facts = {"ready": False, "reason": reason} if reason else {"ready": True}
     return json_response(facts, "503 Service Unavailable" if reason else "200 OK")

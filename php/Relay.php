@@ -153,9 +153,10 @@ if (!\class_exists(Relay::class, false)) {
         }
 
         /**
-         * Push several at once. Each push is an array of destination, data and push()'s options, except `wait`. They are sent in
-         * requests of at most 1,000 publications, all within one budget. Each answer has the key of its push. The answer to a
-         * push that was not taken has `error` and `message`, and lastError() gives the number of these.
+         * Push several at once. Each push is an array of destination, data and push()'s options, except `wait`. They
+         * are sent in requests of at most 1,000 publications, all within one budget. Each answer has the key of its
+         * push. The answer to a push that was not accepted has `error` and `message`, and lastError() gives the number
+         * of these.
          *
          * @param iterable $pushes
          * @return array|null null: no request was answered
@@ -235,7 +236,7 @@ if (!\class_exists(Relay::class, false)) {
             return $signed . '.' . self::base64url(hash_hmac('sha256', $signed, $secret, true));
         }
 
-        /** Return why the last push() or pushMany() was not taken, and what to do: code, colon, sentence. Null if it was taken. */
+        /** Return why the last push() or pushMany() was not accepted, and what to do: code, colon, sentence. Null if it was accepted. */
         public function lastError(): ?string
         {
             return $this->lastError;
@@ -637,7 +638,7 @@ if (!\class_exists(Relay::class, false)) {
                 return "{$this->url}/push redirects to {$to[1]}. $help";
             }
             $says = substr(trim(preg_replace('/<[^>]*>|[^\x21-\x7e]+/', ' ', substr($text, 0, 2000))), 0, 200);
-            $advice = 'Check the address. If it is a proxy, check that it passes /push on to a running relay. ';
+            $advice = 'Check the address. If it is a proxy, check that it forwards /push to a running relay. ';
             if ($status >= 400 && $status < 500) {
                 $advice = 'Check the address: browsers use the web server\'s address, but pushes go to the relay\'s own, such as '
                     . 'http://127.0.0.1:8080 on the same machine (settings host and port). ';
@@ -786,7 +787,7 @@ if (!\class_exists(Relay::class, false)) {
             return $stream;
         }
 
-        /** Wait until the stream can be read, or written. Throw if the time is over before that. */
+        /** Wait until the stream can be read, or written. Throw if the time runs out first. */
         private function await($stream, bool $toWrite = false): void
         {
             $left = max(0, $this->deadline - self::now());
@@ -810,7 +811,7 @@ if (!\class_exists(Relay::class, false)) {
         {
             $path = $this->host;
             if (function_exists('ini_get') && (string) ini_get('open_basedir') !== '') {
-                return null; // PHP may not look at these files
+                return null; // PHP may not access these files
             }
             clearstatcache();
             $folders = [];
@@ -838,7 +839,7 @@ if (!\class_exists(Relay::class, false)) {
             return "no relay listens on $path; one that was killed left it behind. Start the relay";
         }
 
-        /** Throw because there was no answer. `$said`: the reason; null: the time is over. */
+        /** Throw because there was no answer. `$said`: the reason; null: the time ran out. */
         private function fail(?string $said): void
         {
             if ($said === null) {
@@ -853,10 +854,10 @@ if (!\class_exists(Relay::class, false)) {
             throw new RelayException('unreachable', $message, 0, true);
         }
 
-        // --- The breaker ---
-        // It is one number that all requests to this relay share, `milliseconds * 100 + failures in a row`, set by
-        // compare-and-swap in APCu or in a file. Until that time no request is sent. After it, the request that first moves the
-        // time is the trial, and others see the new time. The reason of the first failure is stored beside the number.
+        // --- The breaker --- It is one number that all requests to this relay share, `milliseconds * 100 + failures in
+        // a row`, set by compare-and-swap in APCu or in a file. Until that time no request is sent. After it, the
+        // request that first moves the time is the trial, and others see the new time. The reason for the first failure
+        // is stored next to the number.
 
         private function mayAsk(): bool
         {
@@ -896,7 +897,7 @@ if (!\class_exists(Relay::class, false)) {
             }
         }
 
-        /** Try once to count. Return false if another request was quicker. */
+        /** Try once to count. Return false if another request was faster. */
         private function counted(bool $well, string $why): bool
         {
             $seen = $this->read();
@@ -910,7 +911,7 @@ if (!\class_exists(Relay::class, false)) {
             return $seen === $next || $this->swap($seen, $next, $failures === self::FAILURES ? $why : null) !== false;
         }
 
-        /** Return the seconds until the next try, after this many failures. */
+        /** Return the seconds until the next attempt, after this many failures. */
         private function cooldown(int $failures): float
         {
             $trials = min($failures - self::FAILURES, count(self::COOLDOWNS) - 1);

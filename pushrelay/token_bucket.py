@@ -9,7 +9,8 @@ class TokenBucket:
 
     It keeps one number, the time at which it is full again (the generic cell rate algorithm), and needs no lock for it:
     CPython switches threads only at calls and loops, and `take` has neither between reading that number and writing it.
-    Even if a thread did come in between, one of two simultaneous events would go uncounted, and nothing worse.
+    Even if a thread did come in between, one of two simultaneous events would go uncounted, and nothing worse would
+    happen.
     """
 
     __slots__ = ("_full_at", "_rate", "_span")
@@ -22,8 +23,8 @@ class TokenBucket:
     def take(self, n: float = 1, now: float | None = None) -> float:
         """Take n tokens and return 0.0; or take none and return the seconds until there will be enough.
 
-        A full bucket gives more than the burst; the next caller then waits until that is made up for. `now` is by
-        time.monotonic().
+        A full bucket gives even more than the burst; the next caller then waits until the difference is made up. `now`
+        is by time.monotonic().
         """
         if now is None:
             now = time.monotonic()
@@ -32,7 +33,7 @@ class TokenBucket:
         if full_at < now:
             full_at = now
         wait = full_at - now + (cost if cost < self._span else self._span) - self._span
-        if wait > 1e-9:  # rounding errors of added fractions are no reason to wait
+        if wait > 1e-9:  # do not wait because of rounding errors in added fractions
             return wait
         self._full_at = full_at + cost
         return 0.0

@@ -216,7 +216,7 @@ function layOut(node, text) {
     const line = element("span", "line");
     open[open.length - 1].append(line);
     open.push(line);
-    lines += open.length > 20 ? Infinity : 1; // a staircase of brackets is no easier to read
+    lines += open.length > 20 ? Infinity : 1; // a staircase of brackets is not easier to read
   };
   tokens.forEach((token, i) => {
     if (/[}\]]/.test(token[0]) && !/[{[]/.test(tokens[i - 1][0])) open.pop();

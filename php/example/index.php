@@ -1,7 +1,7 @@
 <?php
 /**
  * A chat in plain PHP. The session has the user's name, a form sends the message, and PHP keeps it and pushes it to all
- * browsers. If the relay is down, the form still works, and pages ask for new messages by themselves.
+ * browsers. If the relay is down, the form still works, and pages ask PHP for new messages.
  */
 
 const IN_CHAT = true; // only this file may include the others
@@ -54,7 +54,7 @@ function field(string $field, int $most): string
     return is_string($text) && preg_match("/^.{1,$most}$/us", trim($text)) ? trim($text) : '';
 }
 
-/** Keep a message and push it. Return it; `live` is whether the relay took it. */
+/** Keep a message and push it. Return it; `live` is whether the relay accepted it. */
 function publish(Chat $chat, Relay $relay, array $config, string $author, string $name, string $text): array
 {
     // An open session is locked, so other pages of this browser would wait for the relay.

@@ -24,11 +24,11 @@ class Archive:
         return self._store.tip(destination).acked if since == "acked" else offset_in(since, self._store.epoch)
 
     def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:
-        """Return what is kept after an offset, as Store.read()."""
+        """Return what is kept after an offset, like Store.read()."""
         return self._store.read(destination, after, max_bytes, with_data)
 
     def complete(self, kept: list[Kept], tip: Tip, after: int) -> list[Kept] | None:
-        """Return what has not expired of `kept`, everything after an offset; None if something is missing."""
+        """Return the unexpired part of `kept`, everything after an offset; None if something is missing."""
         if not tip.trimmed <= after <= tip.offset:
             return None
         now = self.clock()

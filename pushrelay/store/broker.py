@@ -1,8 +1,8 @@
 """The interface of a broker: every method that the rest of the relay calls, however the broker is built.
 
 A broker numbers publications, stores them, hands them out in order, and replays what a client missed. `LocalBroker` is
-one whose order is this process's, over any `Store`. A broker whose order is made elsewhere, and that hands out what
-several relays publish, implements this protocol itself.
+a broker whose order is determined in this process, over any `Store`. A broker whose order is determined elsewhere, and
+that hands out what several relays publish, implements this protocol itself.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Broker(Protocol):
         """The part of every position before the colon. It changes when offsets may be given out again."""
 
     def start(self) -> None:
-        """Open the store. Raises StoreError with what is wrong and what to do; it may be called again then."""
+        """Open the store. Raises StoreError with what is wrong and what to do; after that, it may be called again."""
 
     # Publishing.
 
@@ -37,7 +37,7 @@ class Broker(Protocol):
         """
 
     def publish_pending(self, items: list[Pending]) -> None:
-        """Do the same for items, which have their receipts afterwards."""
+        """Do the same for items, which then have their receipts."""
 
     def store(self, items: list[Pending]) -> None:
         """Store items in one transaction. Raises StoreError; then none was stored.
@@ -46,10 +46,11 @@ class Broker(Protocol):
         """
 
     def hand_out(self, items: list[Pending]) -> None:
-        """Return when stored items have been handed out, by this thread or another. They have receipts then."""
+        """Return once stored items have been handed out, by this thread or another. They then have receipts."""
 
     def sweep_after(self, count: int) -> None:
-        """Drop as much as `count` publications may have made superfluous, so that no flood of pushes outruns it."""
+        """Drop as much as `count` publications may have made superfluous, so that a flood of pushes cannot outrun "
+        "it."""
 
     # Clients.
 
@@ -73,11 +74,11 @@ class Broker(Protocol):
     def delivered(self, destination: str) -> Delivered:
         """Return the offset up to which the sockets of a destination have been handed everything.
 
-        It waits for what is being handed out. Raises StoreError.
+        It waits for deliveries in progress. Raises StoreError.
         """
 
     def let_finish(self, destination: str, seconds: float = -1) -> None:
-        """Wait until what is being handed out for a destination has been handed out, at most `seconds`; -1: no limit.
+        """Wait until deliveries in progress for a destination are done, at most `seconds`; -1: no limit.
 
         A socket that left the destination before this call gets nothing of it afterwards.
         """
@@ -85,7 +86,7 @@ class Broker(Protocol):
     # History and acknowledgements.
 
     def listing(self, destination: str, since: str | None = None, limit: int | None = None) -> Listing:
-        """Return the history of a destination, to be read page by page, no larger than one response may be."""
+        """Return the history of a destination, no larger than one response may be. It is read page by page."""
 
     def position(self, destination: str) -> str:
         """Return the position of the last publication, or the one before the first."""
@@ -104,12 +105,12 @@ class Broker(Protocol):
     def sweep(self) -> bool:
         """Drop a little of what the limits no longer allow; return whether there is more.
 
-        Raises StoreError if the store cannot be written. Reading does not notice a full disk, so after a failure
-        something is written to find out whether it is over.
+        Raises StoreError if the store cannot be written. Reading does not notice a full disk, so after a failure the
+        store writes something to find out whether the trouble is over.
         """
 
     def flush(self) -> None:
-        """Bring everything that was accepted to where the store keeps it for good. Raises StoreError."""
+        """Move everything that was accepted to its permanent place in the store. Raises StoreError."""
 
     def close(self) -> None:
-        """Wait for the transaction under way, and close the store. Later calls raise StoreError."""
+        """Wait for the current transaction, and close the store. Later calls raise StoreError."""

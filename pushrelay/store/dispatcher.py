@@ -1,4 +1,4 @@
-"""The way of publications from the store to the sockets: which have been stored, queued, and handed out.
+"""The path of publications from the store to the sockets: which have been stored, queued, and handed out.
 
 The sockets of a destination have been handed everything up to one offset, however they registered it; only
 Stripe.drain() moves it. Publications that are stored and still queued are beyond that offset, so the end of the store
@@ -9,7 +9,7 @@ from .publication import Delivered, Tip, offset_in
 from .store import Store
 from .stripe import Deliver, LiveQueue, Stripe
 
-STRIPES = 64  # locks that the destinations share; far more than there are threads, so two threads seldom meet
+STRIPES = 64  # locks that the destinations share; far more than there are threads, so two threads seldom collide
 
 
 class Dispatcher:
@@ -44,10 +44,10 @@ class Dispatcher:
     def delivered(self, stripe: Stripe, destination: str) -> Delivered:
         """Hand out what is queued, and return how far the destination's sockets are. Raises StoreError.
 
-        The caller holds the stripe's lock, so it may let a newcomer join at this very point. The offset is one number
-        for all sockets of a destination. A publication that is stored and not handed out is beyond it, so the stored
-        tip is never an answer to a socket. A store that loses something may begin a new epoch in between: the epoch is
-        returned with its offset, and offsets of two epochs are never compared.
+        The caller holds the stripe's lock, so it may let a newcomer join at exactly this point. The offset is one
+        number for all sockets of a destination. A publication that is stored and not handed out is beyond it, so the
+        stored tip is never an answer to a socket. A store that loses something may begin a new epoch in between: the
+        epoch is returned with its offset, and offsets of two epochs are never compared.
         """
         while True:
             epoch, last = self._store.epoch, 0
@@ -61,6 +61,6 @@ class Dispatcher:
                 finally:
                     stripe.detach(destination, live_queue)
                 last = offset_in(live_queue.last, epoch) or 0
-            if epoch == self._store.epoch:  # otherwise the tip may belong to either epoch
+            if epoch == self._store.epoch:  # otherwise the tip could belong to either epoch
                 offset = max(reached, last)
                 return Delivered(epoch, offset, max(tip.offset, offset))

@@ -1,7 +1,7 @@
 """Group commit: writers that find the store busy queue up, and the next writer commits the whole queue.
 
 The order of the commits is the order of each stripe's queue. A lock that is held from the commit to the delivery would
-be simpler, but then each push to a busy destination would wait for a sync of its own.
+be simpler, but then each push to a busy destination would wait for its own sync.
 """
 
 import threading
@@ -23,13 +23,13 @@ class Job(Generic[T]):
     def __init__(self, work: Callable[[], T]):
         self.work = work
         # Why it was not done, as StoreError's arguments. Not the exception, whose traceback would refer to this job:
-        # both would stay until the garbage collector runs, which it seldom does (server.GC_THRESHOLD).
+        # both would stay until the garbage collector runs, which is seldom (server.GC_THRESHOLD).
         self.error: tuple[str, str] | None = None
         self.is_done = False
 
 
 class GroupCommit:
-    """Has `transact(jobs)` called by one thread at a time, with all the jobs that came while it was busy.
+    """Calls `transact(jobs)` on one thread at a time, with all the jobs that came while it was busy.
 
     `transact()` does the work of all of them or, raising StoreError, of none.
     """

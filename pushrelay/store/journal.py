@@ -1,14 +1,14 @@
-"""A journal: what was accepted and is not committed to the database yet, in a file beside it.
+"""A journal: accepted pushes that are not committed to the database yet, in a file next to it.
 
-A commit of SQLite writes every page that it changed, and each destination has pages of its own, so one commit for each
-push would be the largest part of a push's cost (measured: 20,400 pushes a second without a journal, 25,200 with it).
-Pushes are therefore written to this journal, and their changes stay in an open transaction that is committed about once
-a second. Once written, data belongs to the kernel: it survives this process however that ends, but not a power
-failure. Other programs can lock the database for writing only between two such commits. With durability "power" each
-push is committed and synced, and the journal is only a header, by which the next opening recognizes the database.
+A commit of SQLite writes every page that it changed, and each destination has its own pages, so one commit per push
+would be the largest part of a push's cost (measured: 20,400 pushes a second without a journal, 25,200 with it). Pushes
+are therefore written to this journal, and their changes stay in an open transaction that is committed about once a
+second. Once written, data belongs to the kernel: it survives the end of this process, however that happens, but not a
+power failure. Other programs can lock the database for writing only between two such commits. With durability "power"
+each push is committed and synced, and the journal is only a header, by which the next opening recognizes the database.
 
-The file is written, not mapped. If the file system has no room, or somebody cut the file short, a write fails; with a
-mapping, the process would end with SIGBUS. A write costs 0.6 µs more for each transaction, but it releases Python's
+The file is written, not mapped. If the file system is full, or somebody truncated the file, a write fails; with a
+mapping, the process would die with SIGBUS. A write costs 0.6 µs more for each transaction, but it releases Python's
 lock, so a slow disk holds up one thread and not all.
 
 Layout: a header, records, and an end mark. The header has the store's epoch, a word for this opening (`token`), and the
@@ -36,7 +36,7 @@ _RECORD = struct.Struct("<II")
 _MAGIC = b"relayJ2\n"
 _OLD_MAGIC = b"relayJ1\n"  # of older relays, which had neither tokens nor end marks
 _OLD_HEADER = struct.Struct("<8sQ24s")
-_END = 0xFFFFFFFF  # in place of a length: this is the end mark
+_END = 0xFFFFFFFF  # instead of a length: this is the end mark
 
 
 class Contents(NamedTuple):
@@ -60,7 +60,7 @@ class Journal:
         self._path = path
         self.epoch = epoch
         self.token = token
-        self.payloads: list[bytes] = []  # everything since begin(), so that replaying does not need the file
+        self.payloads: list[bytes] = []  # everything since begin(), so that a replay does not need the file
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(new_of(path))
@@ -77,7 +77,8 @@ class Journal:
             raise _explain(path, error) from None
 
     def put_in_place(self, keep_old: bool = False) -> None:
-        """Replace the journal before this one; with `keep_old`, keep that as PATH.bad. Raises StoreError."""
+        """Replace the previous journal with this one; with `keep_old`, keep the old one as PATH.bad. Raises "
+        "StoreError."""
         _put_in_place(self._path, keep_old)
 
     def begin(self, generation: int) -> None:
@@ -94,7 +95,7 @@ class Journal:
             raise _explain(self._path, error) from None
 
     def has_room(self, length: int) -> bool:
-        """Return whether a payload of `length` bytes fits, with the end mark behind it."""
+        """Return whether a payload of `length` bytes fits, with the end mark after it."""
         return self._end + _RECORD.size + length + (-length & 7) + _RECORD.size <= SIZE
 
     def put(self, payload: bytes) -> None:
@@ -127,7 +128,7 @@ class Journal:
             os.pwrite(self._fd, self._tails[0], self._end)
 
     def contents(self) -> Contents:
-        """Return what it holds, by this process's own memory."""
+        """Return its contents, from this process's memory."""
         return Contents(self.epoch, self.token, self.generation, self.payloads)
 
     def is_in_place(self) -> bool:
@@ -216,7 +217,8 @@ def _records(data: bytes, seed: int) -> tuple[list[bytes], bool]:
 
 
 def _read_old(data: bytes) -> Contents:
-    """Read what an older relay left when it was killed. Whether something is missing at its end cannot be known."""
+    """Read what an older relay left when it was killed. There is no way to know whether something is missing at its "
+    "end."""
     if len(data) < _OLD_HEADER.size:
         return Contents("", "", 0, [], "its header cannot be read")
     _, generation, epoch = _OLD_HEADER.unpack_from(data)
@@ -233,7 +235,7 @@ def _read_old(data: bytes) -> Contents:
 
 
 def _seed_of(epoch: str, token: str, generation: int) -> int:
-    """Return the checksum from which the records' checksums go on."""
+    """Return the checksum from which the records' checksums continue."""
     return zlib.crc32(f"{epoch}:{token}:{generation}".encode())
 
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: a push whose key was used before is answered as the first one was, and not stored."""
+"""Idempotency keys: a push whose key was used before gets the first one's answer and is not stored."""
 
 from .publication import KeyRecord, position_of
 from .store import Store

@@ -31,7 +31,7 @@ class Listing:
         listed, tip, _ = archive.read(destination, after or 0, with_data=False)
         now = archive.clock()
         live = [each.offset for each in listed if each.expires > now][-archive.limits.history_size or len(listed) :]
-        self._read_to = live[0] - 1 if live else tip.offset  # the offset behind which the next page begins
+        self._read_to = live[0] - 1 if live else tip.offset  # the offset after which the next page begins
         self._last = live[-1] if live else 0
         self._trimmed = tip.trimmed
         self._left = len(live) if limit is None else limit
@@ -57,7 +57,7 @@ class Listing:
 
     @property
     def is_short(self) -> bool:
-        """Whether the first page is all of it."""
+        """Whether the first page is everything."""
         return self._read_to >= self._last or self._is_over
 
     def answer(self) -> Iterator[str]:
@@ -75,7 +75,7 @@ class Listing:
         return self._left <= 0 or (self._left_bytes is not None and self._left_bytes <= 0)
 
     def _next_page(self, is_first: bool = False) -> list[Publication]:
-        """Read on until there is something that has not expired; return an empty page at the end."""
+        """Continue reading until there is something that has not expired; return an empty page at the end."""
         while self._read_to < self._last and not self._is_over:
             max_bytes = PAGE_BYTES if self._left_bytes is None else min(PAGE_BYTES, self._left_bytes)
             kept, tip, _ = self._archive.read(self._destination, self._read_to, max_bytes)

@@ -1,4 +1,4 @@
-"""The broker whose order is this process's: publications of this process, over any store.
+"""The broker whose order is determined in this process: it hands out this process's publications, over any store.
 
 A publication is stored in a transaction that it shares with others (group_commit.py), queued with others of its stripe
 in the order of the offsets, and handed out by whoever holds the stripe's lock (stripe.py). Holding a destination's
@@ -56,7 +56,7 @@ class LocalBroker:
         return self._store.epoch
 
     def start(self) -> None:
-        """Open the store. Raises StoreError with what is wrong and what to do; it may be called again then."""
+        """Open the store. Raises StoreError with what is wrong and what to do; after that, it may be called again."""
         try:
             self._store.open()
         except StoreError as error:
@@ -84,7 +84,7 @@ class LocalBroker:
         self._group_commit.run(lambda: self._store.append(items, self._clock(), self._place, self._keys.is_repeat))
 
     def hand_out(self, items: list[Pending]) -> None:
-        """Return when stored items have been handed out, by this thread or another. They have receipts then.
+        """Return once stored items have been handed out, by this thread or another. They then have receipts.
 
         Items that they repeat are handed out too: same destination, same stripe, earlier in its queue.
         """
@@ -153,7 +153,8 @@ class LocalBroker:
             return
         counted = [item for item in firsts if item.connections]
         if counted:
-            # They are accepted whether this works or not; if it fails, a repeat's receipt has no connections.
+            # The items are accepted whether this works or not; if it fails, the receipt of a repeated push has no
+            # connections.
             with contextlib.suppress(StoreError):
                 self._group_commit.run(lambda: self._store.set_connections(counted))
         for item in firsts:
@@ -176,7 +177,7 @@ class LocalBroker:
     def recover(
         self, destination: str, since: str | None, send: Callable[[Publication], Any], join: Callable[[], Any]
     ) -> Recovery:
-        """Replay to a newcomer that takes everything at once, in this thread; return how it stands then."""
+        """Replay in this thread to a newcomer that takes everything at once; return its recovery."""
         replay = self.replay(destination, since, send, join)
         try:
             while not replay.go_on():
@@ -200,7 +201,7 @@ class LocalBroker:
             return self._dispatcher.delivered(stripe, destination)
 
     def let_finish(self, destination: str, seconds: float = -1) -> None:
-        """Wait until what is being handed out for a destination has been handed out, or `seconds` are over."""
+        """Wait until deliveries in progress for a destination are done, or `seconds` have passed."""
         lock = self._stripe_of(destination).lock
         if lock.acquire(timeout=seconds):
             lock.release()
@@ -208,13 +209,13 @@ class LocalBroker:
     # History and acknowledgements.
 
     def history(self, destination: str, since: str | None = None, limit: int | None = None) -> History:
-        """Return what is kept after `since` (a position, "acked", or None for all), the oldest `limit` of it."""
+        """Return what is kept after `since` (a position, "acked", or None for all): the oldest `limit` publications."""
         listing = Listing(self._archive, destination, since, limit, None)
         publications = [each for page in listing.pages() for each in page]
         return History(publications, listing.position, listing.recovered)
 
     def listing(self, destination: str, since: str | None = None, limit: int | None = None) -> Listing:
-        """Return the history of a destination, to be read page by page, no larger than one response may be."""
+        """Return the history of a destination, no larger than one response may be. It is read page by page."""
         return Listing(self._archive, destination, since, limit, MAX_BYTES)
 
     def position(self, destination: str) -> str:
@@ -225,9 +226,9 @@ class LocalBroker:
         """Acknowledge everything up to a position. One that is earlier than acknowledged before changes nothing."""
         offset, tip = offset_in(position, self._store.epoch), self._store.tip(destination)
         if offset is None:
-            raise ValueError("this is not a position of this relay's store: acknowledge the id that came with the push")
+            raise ValueError("this is not a position in this relay's store: acknowledge the id that came with the push")
         if offset > tip.offset:
-            raise ValueError("nothing was pushed at this position yet: acknowledge the id that came with the push")
+            raise ValueError("nothing has been pushed at this position yet: acknowledge the id that came with the push")
         if offset > tip.acked:
             self._group_commit.run(lambda: self._store.ack(destination, offset))
 
@@ -245,11 +246,11 @@ class LocalBroker:
         return self._group_commit.run(lambda: self._store.retain(self._clock()))
 
     def flush(self) -> None:
-        """Bring everything that was accepted to where the store keeps it for good. Raises StoreError."""
+        """Move everything that was accepted to its permanent place in the store. Raises StoreError."""
         self._group_commit.run(self._store.flush)
 
     def close(self) -> None:
-        """Wait for the transaction under way, and close the store. Later calls raise StoreError."""
+        """Wait for the current transaction, and close the store. Later calls raise StoreError."""
         self._group_commit.exclusive(self._close_once)
 
     def _close_once(self) -> None:

@@ -1,4 +1,4 @@
-"""The broker's life beside the requests: opened for the first of them, swept every second, closed at the end."""
+"""The broker's life outside the requests: opened for the first request, swept every second, closed at the end."""
 
 import logging
 import threading
@@ -25,11 +25,11 @@ class Maintenance:
     def __init__(self, broker: Broker, each_second: Callable[[], None] = lambda: None, patience: float = 0.0):
         self.broker = broker
         self.patience = patience
-        self.trouble: str | None = None  # why the store cannot be written, while that is so
+        self.trouble: str | None = None  # the reason, while the store cannot be written
         self.started = False
         self._each_second = each_second
         self._patient_until = 0.0  # monotonic; 0 until the first request has come
-        self._next_try = 0.0  # monotonic; no try before then, because a try may have to wait for a lock
+        self._next_try = 0.0  # monotonic; no attempt before then, because an attempt may have to wait for a lock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -76,7 +76,7 @@ class Maintenance:
                 self._report(str(error))
             except Exception:  # without this thread, no token would expire and nothing would be swept
                 pause = EVERY
-                log.exception("maintenance failed; it goes on")
+                log.exception("maintenance failed; it continues")
 
     def _report(self, trouble: str | None) -> None:
         """Log when the trouble begins and when it ends, and nothing in between."""

@@ -12,7 +12,7 @@ from .publication import Kept, KeyRecord, Tip, cut
 from .store import Deadline, HistoryLimits, IsRepeat, Page, Place, Store, new_epoch
 from .stripe import Pending
 
-OVERHEAD = 600  # memory of a publication beside its data, and of a destination beside its name (measured)
+OVERHEAD = 600  # memory of a publication besides its data, and of a destination besides its name (measured)
 _OFFSET = operator.attrgetter("offset")
 
 
@@ -25,7 +25,7 @@ class _Destination:
 
 
 class MemoryStore(Store):
-    """A store in memory. Publications that expired early may take room until older ones are dropped, too."""
+    """A store in memory. Publications that expired early may take space until older ones are dropped too."""
 
     def __init__(self, limits: HistoryLimits):
         self._limits = limits
@@ -67,7 +67,8 @@ class MemoryStore(Store):
     # Writing.
 
     def transact(self, jobs: list[Job[Any]]) -> None:
-        """Do the work of all jobs. Nothing needs to be undone: items are checked before, so no work fails halfway."""
+        """Do the work of all jobs. Nothing needs to be undone: items are checked in advance, so no work fails "
+        "halfway."""
         with self._lock:
             for job in jobs:
                 job.result = job.work()
@@ -119,7 +120,7 @@ class MemoryStore(Store):
         """Return what is known of an idempotency key."""
         found = self._keys.get(key)
         if found is None or found[1] + self._limits.key_ttl <= now:
-            self._keys.pop(key, None)  # so that the new one stands at the end
+            self._keys.pop(key, None)  # so that the new one is at the end
             return None
         return found[0]
 
@@ -146,7 +147,7 @@ class MemoryStore(Store):
         return False
 
     def flush(self) -> None:
-        """Do nothing: memory is the only place there is."""
+        """Do nothing: there is no place other than memory."""
 
     def probe(self) -> None:
         """Do nothing: memory can always be written."""

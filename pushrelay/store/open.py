@@ -1,4 +1,4 @@
-"""From the settings `broker` and `durability` to a broker.
+"""Creates a broker from the settings `broker` and `durability`.
 
 To add a kind of store, add a row to STORES here and one to BROKERS in settings/values.py, which checks what the setting
 may be.
@@ -50,8 +50,8 @@ def open_broker(
     """Return the broker that a setting names, not started: no file is opened and no thread runs before start().
 
     `options` are fields of HistoryLimits; `deliver` and `clock` are LocalBroker's. `durability` is what an accepted
-    push survives: "process", the end of the process however it ends, or "power", a power failure as well. Raises
-    ValueError with what to write instead.
+    push survives: "process" means the end of the process, however it ends; "power" means a power failure as well.
+    Raises ValueError with what to write instead.
     """
     kind, rest = _parse(url)
     try:

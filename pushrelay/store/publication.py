@@ -69,7 +69,7 @@ class KeyRecord(NamedTuple):
 
 
 class Recovery(NamedTuple):
-    """How a newcomer stands: it has, or cannot have, everything up to `position`; everything later comes live."""
+    """The state of a newcomer: it has, or cannot have, everything up to `position`; everything later arrives live."""
 
     position: str
     recovered: bool  # nothing is missing since the position it came with; False if it came with none
@@ -77,7 +77,7 @@ class Recovery(NamedTuple):
 
 
 class History(NamedTuple):
-    """The publications that are kept of a destination."""
+    """The publications that are kept for a destination."""
 
     publications: list[Publication]  # the oldest first
     position: str  # of the last publication there was, kept or not
@@ -92,7 +92,7 @@ class Kept(NamedTuple):
     text: str  # the data as JSON
     created: float
     expires: float
-    # Its publisher asked for this expiry, so nobody has lost anything when it is gone. False if a limit of the history
+    # Its publisher asked for this expiry, so nobody loses anything when it is gone. False if a limit of the history
     # sets the expiry.
     own: bool
 
@@ -129,7 +129,7 @@ def offset_of(position: str) -> int:
 
 
 def offset_in(position: str, epoch: str) -> int | None:
-    """Return the offset in a position; None if it is of another epoch, or no position at all."""
+    """Return the offset in a position; None if it belongs to another epoch or is not a position at all."""
     its_epoch, _, digits = position.rpartition(":")
     # int() itself would also read "+1", " 1" and "1_0".
     if its_epoch != epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:

@@ -1,8 +1,8 @@
 """Replaying: a newcomer is sent what it missed, as fast as it reads, and then joins, with no gap and no overlap.
 
-A replay holds no thread. It goes on while its newcomer takes what it is offered, returns, and is called again once the
-newcomer has room. In between it keeps a live queue and an offset; what it still has to send is in the store. The live
-queue makes the replay complete even if more is pushed in the meantime than the history keeps.
+A replay holds no thread. It continues while its newcomer accepts what it is offered, then returns, and is called again
+once the newcomer has room. In between it keeps a live queue and an offset; what it still has to send is in the store.
+The live queue makes the replay complete even if more is pushed in the meantime than the history keeps.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ from .stripe import LiveQueue, Pending
 # a thousand replays that begin at once take 64 MiB at most.
 PAGE_BYTES = 65536
 TAIL = 8  # publications that may be sent to a newcomer while others wait for the stripe
-ROUNDS = 4  # tries to make the tail that short before the others have to wait for it
+ROUNDS = 4  # attempts to make the tail that short before the others must wait for it
 
 
 class Replay:
@@ -101,18 +101,18 @@ class Replay:
         return not waits
 
     def close(self) -> None:
-        """End the replay, whether it joined or not, and leave nothing behind. May be called any number of times."""
+        """End the replay, whether it joined or not, and clean up. May be called any number of times."""
         with self._stripe.lock:
             self._stripe.detach(self.destination, self._live_queue)
 
     def recovery(self) -> Recovery:
-        """Return how the newcomer stands once it has joined."""
+        """Return the recovery of the newcomer once it has joined."""
         return Recovery(position_of(self.epoch, self._reached), self.recovered, self.replayed)
 
     # The steps.
 
     def _begin(self, since: str) -> bool:
-        """Find out whether everything after `since` can be had, and send the first page of it.
+        """Find out whether everything after `since` is available, and send the first page of it.
 
         Returns False if the newcomer cannot take all of that page.
         """
@@ -231,11 +231,11 @@ class Replay:
             self._join()
             self.has_joined = True
             if live_queue.dropped_ephemeral and self.has_left:
-                self.recovered = False  # it would have been handed that publication, had it stayed
+                self.recovered = False  # if it had stayed, it would have been handed that publication
         return True
 
     def _join_now(self) -> bool:
-        """Join at the end of what was handed out: nothing was missed, or not all of it can be had."""
+        """Join at the end of what was handed out: nothing was missed, or not all of it is available."""
         with self._stripe.lock:
             delivered = self._dispatcher.delivered(self._stripe, self.destination)
             self.epoch, self.first, self._reached = delivered.epoch, delivered.offset, delivered.offset

@@ -1,4 +1,4 @@
-"""`sqlite:FILE`: publications in an SQLite database. A push that was answered survives the process."""
+"""`sqlite:FILE`: publications in an SQLite database. An answered push survives the process."""
 
 import os
 import sqlite3
@@ -26,14 +26,14 @@ MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size w
 class SQLiteStore(Store):
     """A store in one file. One connection writes, a few read, and no other relay may use the file.
 
-    `durability`: with "process", what was accepted survives the end of the process, however it ends; with "power", the
-    end of the machine too.
+    `durability`: with "process", accepted pushes survive the end of the process, however it ends; with "power", a power
+    failure too.
 
-    A transaction of the store is SQLite's too only if it must be. Otherwise it is a record in the journal, and its
-    changes stay in SQLite's open transaction, which is committed once a second, or after 256 of the store's (see
+    A transaction of the store is an SQLite transaction only if it must be. Otherwise it is a record in the journal, and
+    its changes stay in SQLite's open transaction, which is committed once a second, or after 256 of the store's (see
     journal.py). If SQLite's transaction fails, it is repeated from memory; after a kill, from the journal. Readers take
-    what is in it from memory, so they never wait. Other programs can lock the file for writing only between two commits
-    of SQLite's.
+    what is in it from memory, so they never wait. Other programs can lock the file for writing only between two SQLite
+    commits.
     """
 
     def __init__(self, path: str, limits: HistoryLimits, clock: Callable[[], float], durability: str):
@@ -41,10 +41,10 @@ class SQLiteStore(Store):
             raise ValueError(f"history_bytes must be at least {MIN_BYTES}, not {limits.history_bytes}")
         try:
             path = os.path.realpath(path)  # one file has one lock, whatever links lead to it
-        except FileNotFoundError:  # of os.getcwd(): only a relative path asks for it
+        except FileNotFoundError:  # from os.getcwd(), which only a relative path calls
             raise ValueError(
                 f"the folder in which the relay was started is gone, so {path} leads nowhere: start it in a folder "
-                "that exists, or write the whole path in the setting broker"
+                f"that exists, or write the whole path in the setting broker"
             ) from None
         self._limits = limits
         self._always_commits = durability == "power"
@@ -121,7 +121,7 @@ class SQLiteStore(Store):
         if writer.must_commit or not files.journal.has_room(len(payload)):
             files.commit()
         elif self._entries:
-            files.journal.put(payload)  # first, as it may fail; nobody waits for what is not in a queue yet
+            files.journal.put(payload)  # first, because it may fail; nobody waits for what is not in a queue yet
             writer.recent += self._appended
             writer.uncommitted += 1
         writer.cursors.update(writer.staged)
@@ -196,5 +196,5 @@ class SQLiteStore(Store):
     def probe(self) -> None:
         """Write as much as a push does."""
         self._writer.must_commit = True
-        # It stays: what is written and deleted in one transaction SQLite does not write at all.
+        # It stays, because SQLite does not write anything that is inserted and deleted in one transaction.
         self._writer.connection.execute("REPLACE INTO meta VALUES ('probe', zeroblob(32768))")

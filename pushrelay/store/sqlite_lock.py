@@ -1,9 +1,9 @@
 """The lock that keeps a second relay off a database, by whatever path it comes.
 
-There are two locks. One is SQLite's, on an empty database beside the file (PATH-lock). It works wherever SQLite does,
-but another path to the same file (a hard link, a bind mount) has another file beside it, and anybody can remove that
-file. So on Linux the database's own inode is locked as well. That lock belongs to an open file description and to a
-byte far behind those that SQLite locks, so the two do not interfere.
+There are two locks. One is SQLite's, on an empty database next to the file (PATH-lock). It works wherever SQLite does,
+but another path to the same file (a hard link, a bind mount) has another lock file next to it, and anybody can remove
+that file. So on Linux the database's own inode is locked as well. That lock belongs to an open file description and to
+a byte far after those that SQLite locks, so the two do not interfere.
 
 Closing any descriptor of a file drops all locks that SQLite holds on it in this process. Therefore the descriptor of
 the inode's lock is opened before SQLite opens the file, closed after SQLite has closed it, and kept when the same file
@@ -31,7 +31,7 @@ except ImportError:  # not a POSIX system
 log = logging.getLogger(__name__)
 
 _BYTE = 1 << 62  # SQLite locks bytes at 1 << 30
-_AGAIN = 0.02  # seconds between two tries
+_AGAIN = 0.02  # seconds between two attempts
 _NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # the file system or kernel has none
 
 # The inodes that this process has locked, (device, inode): descriptor. Two of its brokers cannot share a file either.
@@ -40,7 +40,7 @@ _guard = threading.Lock()  # guards _inodes
 
 
 class StoreLock:
-    """Keeps other relays off a database until it is closed or this process ends, however that ends."""
+    """Keeps other relays off a database until it is closed or this process ends for any reason."""
 
     def __init__(self, path: str, seconds: float):
         """Lock the path, waiting at most `seconds` for a relay that is just ending. Raises StoreInUse, StoreError."""
@@ -77,7 +77,7 @@ class StoreLock:
             connection = _lock_beside(self._path, 0.0)
         except StoreInUse:
             if self._inode is not None:
-                return  # the other relay is about to find the inode locked, and gives up
+                return  # the other relay is about to find the inode locked, and then gives up
             raise
         self._connection.close()
         self._connection, self._beside = connection, _identity(f"{self._path}-lock")
@@ -115,7 +115,7 @@ class StoreLock:
 
 
 def _lock_beside(path: str, seconds: float) -> sqlite3.Connection:
-    """Lock the empty database beside the file. Only its owner can open it: a reader could lock it too."""
+    """Lock the empty database next to the file. Only its owner can open it, because a reader could lock it too."""
     beside = f"{path}-lock"
     create(beside)
     with contextlib.suppress(OSError):  # of an earlier release, or another user's

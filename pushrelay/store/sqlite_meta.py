@@ -1,9 +1,9 @@
-"""The table `meta`: which relay works with the file, so that the next one notices whether anything is missing.
+"""The table `meta`: which relay uses the file, so that the next one notices whether anything is missing.
 
-A relay that opens the file writes down the boot of the machine, a random word for this opening (`token`), and with
-each commit its number (`generation`). The journal beside the file has the same word and number. So the next opening
-knows whether both files are as the last relay left them. If one is missing, cut, damaged or an older copy, offsets that
-clients have seen would be given out again. A new epoch begins then, and clients learn that they lost something.
+A relay that opens the file records the boot of the machine, a random word for this opening (`token`), and with each
+commit its number (`generation`). The journal next to the file has the same word and number. So the next opening knows
+whether both files are as the last relay left them. If one is missing, truncated, damaged or an older copy, offsets that
+clients have seen would be used again. A new epoch begins then, and clients learn that they lost something.
 """
 
 import pathlib
@@ -26,7 +26,7 @@ class Meta(NamedTuple):
     token: str = ""  # "" in a file that no relay has opened yet
     is_open: bool = False  # the store was not closed
     generation: int = 0  # number of the last commit
-    lost_at: float = 0.0  # when something was lost the last time, in seconds since 1970
+    lost_at: float = 0.0  # when something was last lost, in seconds since 1970
 
 
 def read(connection: sqlite3.Connection) -> Meta:
@@ -62,13 +62,13 @@ def find_loss(meta: Meta, left: Contents | None, journal: str) -> str | None:
 
 
 def mark_open(connection: sqlite3.Connection, meta: Meta) -> None:
-    """Write down that a relay works with the file. The caller's transaction syncs it to the disk."""
+    """Record that a relay uses the file. The caller's transaction syncs it to the disk."""
     rows = {"epoch": meta.epoch, "open": meta.boot, "token": meta.token, "working": 1, "generation": meta.generation}
     connection.executemany("REPLACE INTO meta VALUES (?, ?)", list(rows.items()))
 
 
 def mark_closed(connection: sqlite3.Connection) -> None:
-    """Write down that the store is closed. Closing the connection then brings everything to the disk."""
+    """Record that the store is closed. Closing the connection then writes everything to the disk."""
     connection.execute(
         "UPDATE meta SET value = CASE name WHEN 'open' THEN '' ELSE 0 END WHERE name IN ('open', 'working')"
     )
@@ -77,8 +77,8 @@ def mark_closed(connection: sqlite3.Connection) -> None:
 def declare_loss(connection: sqlite3.Connection, now: float) -> None:
     """Mark the newest publication of every destination as lost, so that no client recovers past what is missing.
 
-    Positions of the earlier epoch no longer count, but what was acknowledged does, and nothing is known of what came
-    after that. So each destination has lost its newest publication, and nobody has acknowledged that one.
+    Positions of the earlier epoch no longer count, but acknowledgements do, and nothing is known about what came after
+    that. So each destination has lost its newest publication, and nobody has acknowledged that one.
     """
     newest = "(SELECT max(p.offset) FROM publications p WHERE p.destination = destinations.id)"
     connection.execute(f"UPDATE destinations SET offset = max(offset, coalesce({newest}, 0))")  # noqa: S608
@@ -93,7 +93,7 @@ def new_token() -> str:
 
 
 def this_boot() -> str:
-    """Return a word that changes each time the machine starts; always the same word on systems that have none."""
+    """Return a word that changes each time the machine starts; always the same word on systems without one."""
     try:
         return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

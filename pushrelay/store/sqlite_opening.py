@@ -1,4 +1,4 @@
-"""The files of an SQLite store: opened, taken over from the relay before, checked, opened again, closed."""
+"""The files of an SQLite store: opened, taken over from the previous relay, checked, reopened, closed."""
 
 import contextlib
 import logging
@@ -19,19 +19,20 @@ from .store import CLOSED, HistoryLimits, new_epoch
 log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 2.0  # how long to wait for other programs that lock the file
-BRIEF_SECONDS = 0.02  # the same, while one has locked it for longer than that
-# 16 MiB: the more, the fewer times a page that changes often is copied into the file. With 4 MiB, a push to a random
-# destination took 44 µs and not 30. A thread for checkpoints copied the same pages more often, and cost 7 µs more.
+BRIEF_SECONDS = 0.02  # the same, while a program has locked it for longer than that
+# 16 MiB: the larger it is, the less often a frequently changing page is copied into the file. With 4 MiB, a push to a
+# random destination took 44 µs instead of 30. A thread for checkpoints copied the same pages more often, and cost 7 µs
+# more.
 WAL_PAGES = 4000
 WAL_BYTES = 48 << 20  # if readers kept SQLite from restarting a WAL of this size, writing waits for them
-CHECK_EVERY = 256  # transactions between two commits and looks at the files; a quiet store does both once a second
+CHECK_EVERY = 256  # transactions between two commits and checks of the files; a quiet store does both once a second
 CHECK_SECONDS = 2.0  # that a start spends looking for damage, at most
 CHECK_BYTES = 32 << 20  # a store that was closed is checked if it is smaller: that takes some 50 ms at most
 REOPENING = "the store is being opened again. Try again in a moment"
 
 
 class Files:
-    """The database with its WAL, the journal beside it, and the lock that keeps other relays off.
+    """The database with its WAL, the journal next to it, and the lock that keeps other relays off.
 
     `set_epoch` is called with the store's epoch. Only the thread in the store's transaction calls the methods; any
     thread may read `readers` and `unavailable`, and call failed() and report_damage().
@@ -51,8 +52,8 @@ class Files:
         self.wal_bytes = WAL_BYTES
         self.unavailable = CLOSED  # why the files cannot be used, while they are not open
         self.readers: Readers | None = None  # while the files are open
-        self.is_broken = False  # an error was one that a connection may not survive: open the files again
-        self.until_check = CHECK_EVERY  # transactions until the files are looked at
+        self.is_broken = False  # an error occurred that a connection may not survive: reopen the files
+        self.until_check = CHECK_EVERY  # transactions until the files are checked
         self.journal: Journal  # while `_has_journal`
         self._has_journal = False
         self._lock: StoreLock | None = None
@@ -63,7 +64,7 @@ class Files:
         self._set_epoch = set_epoch
         self._inodes: tuple[int, ...] = ()  # of the files that are open: somebody may put others in their place
         self._leftover: Contents | None = None  # what the journal held when this process closed it, to be replayed
-        self._waits_briefly = False  # another program's lock was waited for in vain, so the next try is a short one
+        self._waits_briefly = False  # waiting for another program's lock was in vain, so the next attempt is short
         self._has_reported_damage = False
 
     def open(self) -> None:
@@ -129,7 +130,7 @@ class Files:
         meta = Meta(new_epoch() if loss else old.epoch, boot, sqlite_meta.new_token(), True, old.generation + 1)
         new = Journal(path, meta.epoch, meta.token, meta.generation)
         try:
-            connection.execute("PRAGMA synchronous=FULL")  # the meta rows are worth something once they are on the disk
+            connection.execute("PRAGMA synchronous=FULL")  # the meta rows count once they are on the disk
             connection.execute("BEGIN IMMEDIATE")
             writer.all_cursors, writer.cursors = None, {}
             writer.reset()
@@ -180,7 +181,7 @@ class Files:
     # Transactions.
 
     def begin(self) -> None:
-        """Begin a transaction of SQLite's, unless one is open. Raises ERRORS."""
+        """Begin an SQLite transaction, unless one is open. Raises ERRORS."""
         writer = self._writer
         writer.begin()
         if self._waits_briefly:
@@ -211,7 +212,7 @@ class Files:
     # Errors.
 
     def failed(self, error: Exception) -> StoreError:
-        """Return an error of SQLite's as a StoreError, after which the files may have to be opened again."""
+        """Return an SQLite error as a StoreError, after which the files may have to be reopened."""
         self.is_broken = self.is_broken or sqlite_file.code_of(error) in sqlite_file.BREAKING
         return sqlite_file.explain(error, self.path)
 
@@ -231,7 +232,7 @@ class Files:
     def close(self) -> None:
         """Commit what was accepted if that is possible, close the files, and give up the lock."""
         is_committed = False
-        if self.readers is not None:  # otherwise they were never wholly open: the journal may be the only copy
+        if self.readers is not None:  # otherwise they were never completely open: the journal may be the only copy
             with contextlib.suppress(*ERRORS):
                 if self._writer.connection.in_transaction:
                     self.commit()
@@ -258,33 +259,35 @@ class Files:
                 self._writer.connection.close()
             self._writer.is_open = False
 
-    # Looking after the files.
+    # Checking the files.
 
     def check(self) -> None:
         """Check that the open files are still in place and that the WAL is not too long. Raises StoreError, ERRORS.
 
-        If the check fails, the next transaction checks again: it must not write to a store that another relay has.
+        If the check fails, the next transaction checks again: it must not write to a store that another relay uses.
         """
         if self.is_broken or self._lock is None:
             return
         now = self._inodes_now()
         if now[:1] != self._inodes[:1]:
-            log.error("%s was removed or replaced. The relay opens what is there now; find what did that", self.path)
+            log.error("%s was removed or replaced. The relay opens what is there now; find out what did it", self.path)
             self.is_broken = True
             return  # what is not committed yet goes to the file that is there now
         try:
             self._lock.renew()
         except StoreInUse:
-            self.is_broken = True  # what is known of the file may be wrong by now
+            self.is_broken = True  # what is known about the file may be wrong by now
             raise
         self.until_check = CHECK_EVERY
         if self._writer.connection.in_transaction:
             self.commit()
         if self._writer.reloads and not self._writer.uncommitted:
-            with contextlib.suppress(*ERRORS):  # it only saves looking up each new destination in the file
+            with contextlib.suppress(*ERRORS):  # it only saves a lookup in the file for each new destination
                 self._writer.load_cursors()
         if now != self._inodes or not self.journal.is_in_place():
-            log.error("%s-wal or -recent was removed, replaced or cut. Nothing is lost; find what did that", self.path)
+            log.error(
+                "%s-wal or -recent was removed, replaced or cut short. Nothing is lost; find out what did it", self.path
+            )
             self.is_broken = True
         elif os.path.getsize(f"{self.path}-wal") > self.wal_bytes:
             # This waits for current readers only. New readers use the database file, so the wait is short.

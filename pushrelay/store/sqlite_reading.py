@@ -37,7 +37,7 @@ class Reader:
         self._files = files
         self._writer = writer
         self._limits = limits
-        self._next_reopening = 0.0  # monotonic: from then on, an error that a reader meets has the file opened again
+        self._next_reopening = 0.0  # monotonic: from then on, a reader's error causes the file to be reopened
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -55,7 +55,7 @@ class Reader:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> StoreError:
-        """Have the file opened again, but not often: clients choose what is read, and pushes wait for a reopening.
+        """Have the file reopened, but not often: clients choose what is read, and pushes wait for a reopening.
 
         Nothing depends on it: a connection for reading is closed after an error, and the next one reads the file again.
         """
@@ -98,7 +98,7 @@ class Reader:
             tip = tip._replace(trimmed=tip.offset, is_damaged=True)
             self._files.report_damage(destination)
         mine = [item for item in recent if item.destination == destination]
-        if mine and cursor is None:  # it is new: it began before its first one, wherever others would begin by now
+        if mine and cursor is None:  # it is new: it began before its first one, wherever others would begin now
             before = mine[0].offset - 1
             tip = Tip(offset=before, trimmed=before, acked=before)
         late = []
@@ -115,7 +115,7 @@ class Reader:
 
 
 class _Rows:
-    """The publications of a destination behind an offset, checked; damaged ones are left out."""
+    """The publications of a destination after an offset, checked; damaged ones are left out."""
 
     def __init__(self, connection: sqlite3.Connection, destination: str, which: tuple[int, int], with_data: bool):
         self.are_damaged = False

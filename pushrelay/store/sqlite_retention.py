@@ -3,11 +3,11 @@
 It works in steps of a millisecond, on behalf of the pushes and once a second. A destination is looked at when it is
 `due`: by then something of it has expired, or it has had no history for as long as it takes to be forgotten. This time
 is seldom written; an index over all expiries would cost as much again as a push. If all publications together take too
-much room, counted in pages of the file, the destination whose history is the oldest loses some first.
+much space, counted in pages of the file, the destination with the oldest history loses some first.
 
 A destination is forgotten after a day without history. The highest offset ever forgotten is kept (`floor`), and new
-destinations count on from there, so no position is used twice. After more than a day away from a forgotten destination,
-a client may get `lost` although nothing was; never the reverse.
+destinations continue counting from there, so no position is used twice. After more than a day away from a forgotten
+destination, a client may get `lost` although nothing was; never the reverse.
 """
 
 from .sqlite_rows import Cursor, seconds, text, whole
@@ -15,7 +15,7 @@ from .sqlite_writer import GRAIN, Writer
 from .store import Deadline, HistoryLimits
 
 EVICT = 16  # publications that one destination loses at a time when all together take too much room
-EXPIRE = 256  # the oldest of a destination that are looked at together; what expired behind them can wait
+EXPIRE = 256  # the oldest publications of a destination that are checked together; later ones that expired can wait
 
 _Row = tuple[int, bool, float]  # offset, own, expires
 
@@ -57,7 +57,7 @@ class Retention:
         if is_crowded and not gone and not self._due_of(cursor.id, now) > due:
             gone = [(offset, False, expires) for offset, _, expires in rows]
             if not gone:
-                quiet = cursor.offset  # only its name is left, and even that takes too much room
+                quiet = cursor.offset  # only its name is left, and even that takes too much space
         self._drop(name, cursor, gone, quiet, now)
         return True
 
@@ -69,7 +69,8 @@ class Retention:
     def _due_of(self, id_: int, now: float) -> float:
         """Return when a destination's oldest publication expires, plus GRAIN; 0 if it has no history.
 
-        A clock that was set back leaves expiries in a far future: look again after one history_ttl at the latest.
+        A clock that was set back leaves expiries in the distant future: check again after one history_ttl at the
+        latest.
         """
         first = "SELECT expires FROM publications WHERE destination = ? ORDER BY offset LIMIT 1"
         found = self._writer.connection.execute(first, (id_,)).fetchone()
@@ -78,7 +79,7 @@ class Retention:
     def _drop(self, name: str, cursor: Cursor, gone: list[_Row], quiet: int | None, now: float) -> None:
         """Drop publications of a destination, and set when to look at it again; forget it if it had none.
 
-        It is forgotten if a whole `forget_after` lies between two looks and nothing was pushed between them.
+        It is forgotten if a whole `forget_after` lies between two checks and nothing was pushed in between.
         """
         connection = self._writer.connection
         rows = [(cursor.id, offset) for offset, _, _ in gone]
@@ -96,7 +97,7 @@ class Retention:
         self._writer.staged[name] = cursor._replace(trimmed=trimmed, due=due)
 
     def _forget(self, name: str, cursor: Cursor) -> None:
-        """Forget a destination. Destinations that are created later count on from its offset: no position repeats."""
+        """Forget a destination. Destinations that are created later continue from its offset: no position repeats."""
         writer = self._writer
         writer.must_commit = True  # clients may learn of this floor, so it must not be lost with this process
         writer.floor = max(writer.floor, cursor.offset)
@@ -107,7 +108,7 @@ class Retention:
         writer.lost_cursors.pop(name, None)
 
     def _look_at_future(self, now: float) -> bool:
-        """Move forward a destination that is due in a far future because the clock was set back since."""
+        """Move forward a destination that is due in the distant future because the clock was set back."""
         horizon = now + self._limits.forget_after + self._limits.history_ttl + GRAIN
         last = self._writer.connection.execute(
             "SELECT id, name, due FROM destinations ORDER BY due DESC LIMIT 1"

@@ -15,7 +15,7 @@ from pushrelay.json_text import decode
 from .publication import Kept
 from .sqlite_file import Damaged
 
-LIMIT = 1 << 62  # no offset and no id gets there
+LIMIT = 1 << 62  # no offset or id reaches this
 
 FLOOR = "SELECT value FROM meta WHERE name = 'floor'"
 _FIND = "SELECT id, offset, trimmed, acked, due FROM destinations WHERE name = ?"
@@ -79,7 +79,7 @@ def find_cursor(connection: sqlite3.Connection, name: str) -> Cursor | None:
 
 
 def data_sum(data: str, created: float, expires: float, own: bool) -> int:
-    """Return the part of a checksum that one push has in common for all its destinations."""
+    """Return the part of a checksum that all destinations of a push share."""
     return zlib.crc32(data.encode(), zlib.crc32(_TIMES.pack(created, expires, own)))
 
 

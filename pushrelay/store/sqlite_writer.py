@@ -13,9 +13,9 @@ from .sqlite_rows import FLOOR, Cursor, checksum_of, data_sum, only, whole
 from .store import HistoryLimits
 from .stripe import Pending
 
-TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for all of them
-MAX_CURSORS = 20_000  # destinations whose offsets are kept at hand, some 300 bytes each
-GRAIN = 60.0  # seconds that what expired may stay on the disk: retention looks at a destination no more often
+TRIM_EVERY = 32  # offsets between two trims of a destination: a trim costs as much for one row as for many
+MAX_CURSORS = 20_000  # destinations whose offsets are cached, at about 300 bytes each
+GRAIN = 60.0  # seconds for which expired data may stay on the disk: retention checks a destination no more often
 
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM destinations"
 _NEW = "INSERT INTO destinations (id, name, offset, trimmed, acked, due) VALUES (?, ?, ?, ?, ?, ?)"
@@ -48,7 +48,7 @@ class Writer:
         self.cursors: dict[str, Cursor] = {}
         self.staged: dict[str, Cursor] = {}  # what the store's present transaction makes of them
         self.all_cursors: dict[str, Cursor] | None = None  # `cursors`, if every destination has one: others are new
-        self.reloads = False  # a rollback took all_cursors away: load all cursors again when everything is committed
+        self.reloads = False  # a rollback dropped all_cursors: load all cursors again once everything is committed
         self.recent: list[Pending] = []  # items of the open transaction, which no reader finds in the file
         self.uncommitted = 0  # transactions of the store that are in the journal, and not committed to the file
         self.must_commit = True  # the store's present transaction must be SQLite's as well
@@ -65,7 +65,7 @@ class Writer:
         self.floor = 0  # the offset before the first one of a new destination
         self._next_id = 1  # of a new destination
         self.generation = 0  # number of the last commit that changed anything
-        self.lost_at = 0.0  # when the store lost something the last time, in seconds since 1970
+        self.lost_at = 0.0  # when the store last lost something, in seconds since 1970
         self._changes = 0  # total_changes of the connection when its transaction began
 
     # Transactions of SQLite.
@@ -82,7 +82,7 @@ class Writer:
         if is_change:
             self.connection.execute(sqlite_meta.COMMITTED, (self.generation + 1,))
         self.connection.execute("COMMIT")
-        self.lost_cursors = {}  # not before: a reader may have looked at the cursors before they were complete again
+        self.lost_cursors = {}  # not earlier: a reader may have checked the cursors before they were complete again
         while len(self.cursors) > MAX_CURSORS:  # not before: what SQLite does not know is found by its cursor only
             self.all_cursors = None
             del self.cursors[next(iter(self.cursors))]
@@ -102,7 +102,7 @@ class Writer:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what SQLite was not given yet, and read the file's state. Raises ERRORS."""
+        """Forget what SQLite has not been given yet, and read the file's state. Raises ERRORS."""
         self._rows, self._new, self.staged = [], [], {}
         if self.is_open:
             meta = sqlite_meta.read(self.connection)
@@ -120,7 +120,7 @@ class Writer:
             self._rows = []
 
     def replay(self, payloads: Iterable[bytes]) -> None:
-        """Do again what a journal holds; what is committed already stays as it is."""
+        """Repeat what a journal holds; what is already committed stays as it is."""
         for payload in payloads:
             for kind, *fields in decode(payload.decode()):
                 if kind == "publication":

@@ -17,7 +17,7 @@ CLOSED = "the store is closed until the relay is started again"
 
 # `place(item, offset, created, expires)`: the store gave an item this offset.
 Place = Callable[[Pending, int, float, float], None]
-# `is_repeat(item, use, now)`: whether an item's key was used before, so that the item is not to be stored.
+# `is_repeat(item, use, now)`: whether an item's key was used before, so that the item must not be stored.
 IsRepeat = Callable[[Pending, KeyUse, float], bool]
 
 
@@ -44,7 +44,7 @@ class HistoryLimits:
 
 
 class Page(NamedTuple):
-    """Some of what is kept of a destination."""
+    """Some of what is kept for a destination."""
 
     kept: list[Kept]  # in order
     tip: Tip  # it knows of everything that was trimmed before `kept` was read
@@ -58,7 +58,7 @@ class Store(abc.ABC):
     time, between the beginning and the end of transact(), and any of them may raise StoreError.
     """
 
-    epoch: str = ""  # from open() on; a new word whenever offsets that clients know may be given out again
+    epoch: str = ""  # from open() on; a new word whenever offsets that clients know may be used again
 
     @abc.abstractmethod
     def open(self) -> None:
@@ -66,7 +66,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close the store. No transaction is under way."""
+        """Close the store. No transaction is in progress."""
 
     @abc.abstractmethod
     def tip(self, destination: str) -> Tip:
@@ -113,7 +113,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def flush(self) -> None:
-        """Have this transaction bring everything that was accepted to where the store keeps it for good."""
+        """Have this transaction move everything that was accepted to its permanent place in the store."""
 
     @abc.abstractmethod
     def probe(self) -> None:
@@ -124,7 +124,7 @@ class Store(abc.ABC):
 
 
 def new_epoch() -> str:
-    """Return a random word; 40 bits, so that a new store is never taken for the one before."""
+    """Return a random word; 40 bits, so that a new store is never mistaken for the previous one."""
     return secrets.token_hex(5)
 
 

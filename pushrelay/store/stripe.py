@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 # returns the number of sockets.
 Deliver = Callable[[Publication, str | None], int]
 
-# The bytes that a live queue holds for a newcomer that cannot take more at the moment: a hundred short publications.
-# Kept publications can be read from the store instead, so this bound costs a read and no publication.
+# The bytes that a live queue holds for a newcomer that cannot take more at the moment: about a hundred short
+# publications. Kept publications can be read from the store instead, so this bound costs a read and no publication.
 LIVE_QUEUE_BYTES = 65536
-PENDING_BYTES = 600  # memory of a pending publication beside its data (measured)
+PENDING_BYTES = 600  # memory of a pending publication in addition to its data (measured)
 MAX_SKIPPED = 1000  # offsets that a live queue notes as not meant for its newcomer
 NOT_STORED = Publication("", "", "", "", 0.0, 0.0)  # the publication of an item that is not stored, or not yet
 
@@ -37,14 +37,13 @@ class KeyUse:
     __slots__ = ("fingerprint", "is_reused", "keys", "known")
 
     def __init__(self, text: str, event: str = "push", ttl: float | None = None, skip_sid: str | None = None):
-        # 1 in JSON and "1" in a form may be the same push, sent in two ways. `wait` is not part of it, as it changes
-        # the answer only.
+        # 1 in JSON and "1" in a form may be the same push, sent in two ways. `wait` is not part of it, because it only
+        # changes the answer.
         plain = text[1:-1] if text.startswith('"') else text
         asked = f"{ttl}\0{event}\0{skip_sid}\0{plain}".encode("utf-8", "surrogatepass")
         self.fingerprint = hashlib.blake2b(asked, digest_size=8).hexdigest()
         self.keys: list[str] = []  # of its items
-        # Those keys that were used before: by an item on its way, or by one that is stored. None until the store is
-        # asked.
+        # Those keys that were used before, by a pending item or a stored one. None until the store is asked.
         self.known: dict[str, Pending | KeyRecord] | None = None
         self.is_reused = False  # a key was used for a push with other contents: nothing of this one is stored
 
@@ -81,7 +80,7 @@ class Pending:
     ):
         """The arguments up to `skip_sid` are the fields of a Draft.
 
-        `text` is the data as JSON, if that is known already: then `data` is not looked at. `use` is the KeyUse that
+        `text` is the data as JSON, if that is already known: then `data` is not used. `use` is the KeyUse that
         all items of one push with a key share.
         """
         self.destination = destination
@@ -134,8 +133,7 @@ class Pending:
 class LiveQueue:
     """Collects what is handed out while a newcomer is still being sent what it missed. The stripe's lock guards it.
 
-    It holds at most LIVE_QUEUE_BYTES. Beyond that it is `overflowed` and holds nothing: the newcomer reads the store
-    again.
+    It holds at most LIVE_QUEUE_BYTES. Beyond that it is `overflowed` and empty: the newcomer reads the store again.
     """
 
     __slots__ = ("_sid", "_size", "dropped_ephemeral", "items", "last", "overflowed", "skipped")

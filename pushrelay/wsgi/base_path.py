@@ -1,4 +1,4 @@
-"""The app below a base path, for proxies that pass the whole path on (setting base_path)."""
+"""The app below a base path, for proxies that forward the whole path (setting base_path)."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,8 +16,8 @@ def at_base_path(
 
     Below `base`, `app` is called with SCRIPT_NAME and PATH_INFO as PEP 3333 defines them: `base` moves from the second
     to the first. A server that knows the base path has done so already, which its SCRIPT_NAME shows. Requests for
-    anything else are answered with 404, and `log_refusal` gets them. With two addresses for each thing there would be
-    two to protect.
+    anything else are answered with 404, and `log_refusal` gets them. If everything had two addresses, both would have
+    to be protected.
     """
     below = base + "/"
 
@@ -30,7 +30,7 @@ def at_base_path(
             error = Refused(404, "not_found", message)
             log_refusal(environ, error)
             return send(refusal(error), environ, start_response)
-        # A copy: the server goes on knowing the request by its whole path.
+        # A copy: the server still identifies the request by its whole path.
         inside = {**environ, "SCRIPT_NAME": script + base, "PATH_INFO": path[len(base) :] or "/"}
         return app(inside, start_response)
 

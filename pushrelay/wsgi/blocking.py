@@ -1,7 +1,7 @@
 """The carrier for WSGI servers whose sockets cannot be taken (waitress, or TLS): each client holds one of its threads.
 
-If the server hands its socket on, a WebSocket goes through simple-websocket, as in Flask-SocketIO itself. Sending to it
-may block the sender for as long as its client does not read.
+If the server passes its socket to the app, a WebSocket goes through simple-websocket, as in Flask-SocketIO itself.
+Sending to it may block the sender for as long as its client does not read.
 """
 
 import contextlib
@@ -56,12 +56,12 @@ class BlockingCarrier(WaitingCarrier):
             raise HandshakeError("400 Bad Request", message) from None
         try:
             self._taken = BlockingConnection(Server(self._environ), self._poller)
-        except Exception as error:  # whatever the server's socket raises: the client is gone
+        except Exception as error:  # whatever the server's socket raises, the client is gone
             raise Rejected(BAD_REQUEST) from error
         return self._taken
 
     def upgrade(self, receiver: WebSocketReceiver, head: bytes) -> "BlockingConnection":
-        """Send the frames behind the first empty line of `head`, and give `receiver` what comes, in `returned`."""
+        """Send the frames after the first empty line of `head`; `returned` then gives `receiver` what arrives."""
         connection = self._taken
         if connection is None or not isinstance(receiver, Link):
             raise RuntimeError("only a session's WebSocket can be opened here, and after take()")
@@ -104,7 +104,7 @@ class BlockingConnection:
                     self._first += data
                 else:
                     self._send(data)
-        except Exception:  # whatever the server's socket raises: the client is gone
+        except Exception:  # whatever the server's socket raises, the client is gone
             self.abort(TRANSPORT_ERROR)
             return False
         return True
@@ -117,7 +117,7 @@ class BlockingConnection:
         """Do nothing: simple-websocket reads all the time."""
 
     def yield_turn(self, may_block: bool = False) -> None:
-        """Do nothing: this client has a thread of its own."""
+        """Do nothing: this client has its own thread."""
 
     def finish(self) -> None:
         """End the connection; everything written has been sent."""
@@ -126,7 +126,7 @@ class BlockingConnection:
     def abort(self, reason: str) -> None:
         """End the connection, and free the thread that serves it. Raises nothing."""
         websocket = self._websocket
-        with contextlib.suppress(Exception):  # whatever the server's socket raises, and if it is being closed already
+        with contextlib.suppress(Exception):  # whatever the server's socket raises, also if it is already being closed
             websocket.close()
         with contextlib.suppress(Exception):
             websocket.sock.shutdown(socket.SHUT_RDWR)  # ends all reading, which would wait for the client's answer
@@ -167,7 +167,7 @@ class BlockingConnection:
             link.lost(TRANSPORT_CLOSE)
 
     def leave(self) -> Iterable[bytes]:
-        """Return or raise what makes the server believe that its client has gone."""
+        """Return or raise what makes the server believe that its client is gone."""
         if self._websocket.mode == "gunicorn":
             raise StopIteration
         raise ConnectionError("the WebSocket has ended")

@@ -1,8 +1,8 @@
-"""The front: the WSGI app that a server calls. It answers pushes itself and passes other requests on to Flask.
+"""The front: the WSGI app that a server calls. It answers pushes itself and passes other requests to Flask.
 
-A push is answered on the bare environ, with the function that Flask's view calls too. Flask's way from the environ to
-the view and back takes longer than everything else about a push. An app that hooks functions into Flask's way
-(`before_request`, for example) has them called: its pushes go through Flask.
+A push is answered on the bare environ, with the function that Flask's view calls too. Flask's path from the environ to
+the view and back takes longer than everything else about a push. If an app hooks functions into Flask
+(`before_request`, for example), they are called: its pushes go through Flask.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-# Socket.IO servers have their client's script here. The engine would take it for a request of its own.
+# Socket.IO servers have their client's script here. The engine would mistake it for one of its own requests.
 SCRIPT_PATHS = {"/socket.io/socket.io.js", "/socket.io/socket.io.min.js"}
 SCRIPT_ENDS = (".js", ".mjs", ".map")
 NO_SUCH_SCRIPT = Refused(
@@ -58,12 +58,12 @@ class Front:
 
     def __init__(self, app: FlaskApp, publisher: Publisher, access: Access, maintenance: Maintenance, base_path: str):
         self.app = app
-        self.outermost: WSGIApp = self  # what the app's wsgi_app is while nobody has wrapped it
+        self.outermost: WSGIApp = self  # the app's wsgi_app as long as nobody has wrapped it
         self._flask = app.wsgi_app
         self._publisher = publisher
         self._access = access
         self._maintenance = maintenance
-        self._is_wrong_server = False  # the log has why
+        self._is_wrong_server = False  # the log has the reason
         # As the server sees them.
         self._push_paths = {base_path + path: at_root for path, at_root in PUSH_PATHS.items()}
         self._program_paths = {base_path + path for path in PROGRAM_PATHS}
@@ -120,8 +120,8 @@ class Front:
     def share_of(self, environ: dict[str, Any]) -> str | None:
         """Return the name under which a request takes its turn among others, or None for a push, which goes first.
 
-        That is the client's address. Requests of programs have a share of their own: behind a proxy, programs may have
-        the address that all visitors have.
+        That is the client's address. Requests from programs have a separate share: behind a proxy, programs may have
+        the same address as all visitors.
         """
         path = environ["PATH_INFO"]
         if path in self._push_paths and environ["REQUEST_METHOD"] == "POST":

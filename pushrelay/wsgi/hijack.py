@@ -1,10 +1,10 @@
 """The carrier that takes a client's TCP socket away from another WSGI server: our own poller serves it from then on.
 
-gunicorn, uWSGI and Werkzeug give the app the socket, or its number, and later want it back: they read on, answer, shut
-it down and close it. So the server keeps the number and loses what is behind it. The connection is duplicated, and the
-server's own file descriptor gets one end of a socket pair whose other end is closed. A read there finds the end of the
-stream, a write is lost, and closing it closes nothing of ours. For the server, that client has gone: gunicorn learns
-this from StopIteration, Werkzeug from ConnectionError, uWSGI from a response without anything in it.
+gunicorn, uWSGI and Werkzeug give the app the socket, or its number, and later use it again: they keep reading, answer,
+shut it down and close it. So the server keeps the number, but no longer the connection. The connection is duplicated,
+and the server's own file descriptor gets one end of a socket pair whose other end is closed. A read there finds the end
+of the stream, a write is lost, and closing it closes nothing of ours. To the server, that client is gone: gunicorn
+learns this from StopIteration, Werkzeug from ConnectionError, uWSGI from a response without anything in it.
 
 Polls that wait are taken too, not only WebSockets. If they held threads, as many polls as there are threads would stop
 all pushes; and a poll that is answered early only makes its client poll again at once.
@@ -25,11 +25,11 @@ from pushrelay.server.request import Request
 from pushrelay.server.response import Response
 from pushrelay.server.sockets import bound_send_buffer
 
-# Seconds for a client that takes nothing of its answer, as the setting send_timeout of our own server.
+# Seconds for a client that takes nothing of its answer, like the setting send_timeout of our own server.
 SEND_SECONDS = 60.0
 # uWSGI's sockets that wrap the bytes: there is more to the connection than what comes out of its number.
 _WRAPPED = ("https-socket", "fastcgi-", "puwsgi-", "suwsgi-")
-# uWSGI's routers: they pass WebSockets on only with the option http-websockets.
+# uWSGI's routers: they forward WebSockets only with the option http-websockets.
 _ROUTERS = {"http", "httprouter", "https", "https2", "http-to-https"}
 
 # All that an answer needs to know of a parked request.
@@ -46,7 +46,7 @@ class Host(NamedTuple):
 
     fd: int
     read_ahead: Callable[[], bytes]  # returns what was read beyond the request; called when the socket is taken
-    leave: Callable[[], Iterable[bytes]]  # returns or raises what makes the server believe that its client has gone
+    leave: Callable[[], Iterable[bytes]]  # returns or raises what makes the server believe that its client is gone
     websockets: bool = True
 
 
@@ -118,7 +118,7 @@ class HijackedConnection:
         return connection
 
     def returned(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Return or raise what makes the server believe that its client has gone."""
+        """Return or raise what makes the server believe that its client is gone."""
         return self._host.leave()
 
     # Any thread.
@@ -142,7 +142,7 @@ class HijackedConnection:
     # The receiver, while the request is parked.
 
     def received(self, data: bytes) -> None:
-        """Drop another request behind this one: the client sends it again on a new connection."""
+        """Drop a further request after this one: the client sends it again on a new connection."""
 
     def ended(self) -> None:
         """End the connection: the client sends no more, so it waits for no answer."""
@@ -183,7 +183,7 @@ class ReadAhead:
         self._hand_over()
 
     def received(self, data: bytes) -> None:
-        """Hand over, and pass on what came behind the first bytes."""
+        """Hand over, and then pass on what came after the first bytes."""
         self._hand_over()
         self._link.received(data)
 
@@ -252,7 +252,7 @@ def _in_uwsgi() -> Host | None:
     if any(option.startswith(_WRAPPED) for option in options):
         return None
     websockets = not options & _ROUTERS or "http-websockets" in options
-    # Frames that a client sends before it has the 101 stay with uWSGI, which hands them to nobody. RFC 6455, 4.1
+    # Frames that a client sends before it has the 101 stay in uWSGI, which does not release them. RFC 6455, 4.1
     # forbids such frames.
     return Host(uwsgi.connection_fd(), bytes, tuple, websockets)
 
@@ -268,4 +268,4 @@ def _leave_gunicorn() -> Iterable[bytes]:
 
 
 def _leave_werkzeug() -> Iterable[bytes]:
-    raise ConnectionError("the connection was taken over")  # Werkzeug takes it for a client that has gone
+    raise ConnectionError("the connection was taken over")  # Werkzeug treats it as a client that is gone

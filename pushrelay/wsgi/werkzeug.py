@@ -45,7 +45,7 @@ WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has no type hints
     """python-socketio's manager, with the methods that RoomManager has besides."""
 
-    can_defer = False  # a client has a thread of its own here, which can wait
+    can_defer = False  # a client has its own thread here, which can wait
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         self.app_events = AppEvents()
 
     def set_server(self, server: Any) -> None:
-        """Take the place of engineio's handling of messages, requests and disconnects."""
+        """Replace engineio's handling of messages, requests and disconnects."""
         super().set_server(server)
         server.eio.on("message", self.receive)
         server.eio.disconnect = self._close_transports
@@ -142,12 +142,12 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         return self._presence.of(rooms, len(self.sids_in(rooms)))
 
     def disconnect_all(self, sids: Iterable[str]) -> None:
-        """Disconnect clients, and tell them that the server did."""
+        """Disconnect clients, with the reason that the server did it."""
         for sid in sids:
             self.server.disconnect(sid)
 
     def close_transport(self, sid: str) -> None:
-        """Close a client's transport, so that it comes back by itself."""
+        """Close a client's transport, so that it reconnects automatically."""
         eio_sid = self.eio_sid_from_sid(sid, "/")
         if eio_sid is not None:  # None stands for all clients in disconnect()
             self.server.eio.disconnect(eio_sid)
@@ -157,7 +157,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         return {sid for room in rooms for sid, _ in self.get_participants("/", room)}
 
     def get_rooms(self, sid: str, namespace: str) -> list[str]:
-        """Return the rooms that a client is in, its own among them.
+        """Return the rooms that a client is in, including its own.
 
         Under the lock, because the base class fails if another client enters a new room at the same time.
         """
@@ -173,7 +173,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
                 self._presence.entered(room)
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        """Leave a room, and note that the last client may have gone."""
+        """Leave a room, and note that the last client may be gone."""
         with self._presence_lock:
             super().basic_leave_room(sid, namespace, room)
             if namespace == "/" and room not in self.rooms.get(namespace, ()):
@@ -223,7 +223,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         """Do nothing: a client that connects at the last moment gets relay_drain like the others."""
 
     def drain(self, spread: float, seconds: float) -> int:
-        """Tell every client to reconnect after a random time of at most `spread` seconds, and close it.
+        """Ask every client to reconnect after a random time of at most `spread` seconds, and close it.
 
         Return the number of clients. Wait at most `seconds` until they have taken what was sent.
         """
@@ -264,7 +264,7 @@ class WerkzeugServer:
         """Do nothing: connections end with the process."""
 
     def close(self) -> None:
-        """Stop listening. Connections end with the process; clients come back by themselves."""
+        """Stop listening. Connections end with the process; clients reconnect automatically."""
         self._server.server_close()
         self._listener.close()
 
@@ -289,13 +289,13 @@ class _RequestHandler(WSGIRequestHandler):
     server: _Server
 
     def handle_expect_100(self) -> bool:
-        """Leave it to run_wsgi, or the client would be told to continue twice."""
+        """Leave it to run_wsgi, or the client would get "100 Continue" twice."""
         return True
 
     def run_wsgi(self) -> None:
         """Answer the request with the app."""
         # RFC 9110, 10.1.1: a client that asks first need not send a body that would be refused. Werkzeug answers
-        # "100 Continue" to every client, and then has to read it all.
+        # "100 Continue" to every client, and then must read all of it.
         length = self.headers.get("Content-Length", "")
         if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.server.max_body):
             del self.headers["Expect"]
@@ -315,7 +315,7 @@ class _RequestHandler(WSGIRequestHandler):
         """Answer a request that is not HTTP in JSON, as the relay answers all errors; http.server would send a page."""
         status, headers, body = refusal(http_error(code))
         self.close_connection = True
-        if self.request_version == "HTTP/0.9":  # http.server takes garbage for it, and would send no head
+        if self.request_version == "HTTP/0.9":  # http.server mistakes garbage for it, and would send no head
             self.request_version = "HTTP/1.0"
         self.send_response(code, status.partition(" ")[2])
         for name, value in (*headers, ("Content-Length", str(len(body)))):
