@@ -42,8 +42,7 @@ warnings.filterwarnings("ignore", "The HMAC key is")
 
 
 class Patterns:
-    """Names of destinations. `*` at the end of a name stands for any characters; elsewhere it is an ordinary "
-    "character."""
+    """Names of destinations. `*` at the end of a name stands for any characters; elsewhere it stands for itself."""
 
     __slots__ = ("_names", "_prefixes")
 

@@ -178,8 +178,7 @@ def serve(relay: "Core", app: "WSGIApp", host: str | None = None, port: int | No
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Check the options that an app passes to socketio.run(). Raise TypeError for those that the relay does not "
-    "support."""
+    """Check the options that an app passes to socketio.run(). Raise TypeError for those that are not supported."""
     unknown = sorted(set(options) - _FOR_WERKZEUG)
     if unknown:
         raise TypeError(

@@ -155,8 +155,7 @@ class Link:
         self.connection.abort_later(CLOSE_SECONDS, TRANSPORT_CLOSE)
 
     def _expect_the_rest(self) -> None:
-        """Start the client's time to complete the message that it has begun. There is one timer for all its "
-        "messages."""
+        """Start the client's time to complete the message that it has begun. All its messages share one timer."""
         self._begun = time.monotonic()
         if self._timer is None:
             self._timer = self.connection.poller.call_later(self._session.message_timeout, self._check_the_rest)

@@ -53,8 +53,7 @@ class Waiter:
             self.finish()
 
     def finish(self) -> None:
-        """Answer now, unless that was done: the time has passed, everything is acknowledged, or the publisher has "
-        "left."""
+        """Answer now, unless that was done: time is up, everything is acknowledged, or the publisher has left."""
         with self._lock:
             self._is_over = True
             answer, self._answer = self._answer, None

@@ -84,8 +84,7 @@ class Registrations:
         self._let_finish(subscription.destination for subscription in subscriptions)
 
     def ack(self, message: Any, sid: str, environ: dict[str, Any]) -> None:
-        """Note that everything up to a position was received, for all sockets that ask for unacknowledged "
-        "publications."""
+        """Note that everything up to a position was received, for sockets that ask for what is not acknowledged."""
         subscriptions, position = self._subscriptions(message, environ), message.get("position")
         if len(subscriptions) > 1:
             bad("invalid_id", "a position belongs to one id: acknowledge each id on its own")

@@ -338,8 +338,7 @@ class _Listener:
 
 
 def _tune_collector() -> None:
-    """Exempt the objects that exist when serving begins from garbage collection, because they stay, and collect less "
-    "often."""
+    """Exempt the objects that exist when serving begins from garbage collection, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)

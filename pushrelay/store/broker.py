@@ -49,8 +49,7 @@ class Broker(Protocol):
         """Return once stored items have been handed out, by this thread or another. They then have receipts."""
 
     def sweep_after(self, count: int) -> None:
-        """Drop as much as `count` publications may have made superfluous, so that a flood of pushes cannot outrun "
-        "it."""
+        """Drop as much as `count` publications may have made superfluous. So no flood of pushes can outrun it."""
 
     # Clients.
 

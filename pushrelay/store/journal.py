@@ -217,8 +217,7 @@ def _records(data: bytes, seed: int) -> tuple[list[bytes], bool]:
 
 
 def _read_old(data: bytes) -> Contents:
-    """Read what an older relay left when it was killed. There is no way to know whether something is missing at its "
-    "end."""
+    """Read what an older relay left when it was killed. Whether something is missing at its end cannot be known."""
     if len(data) < _OLD_HEADER.size:
         return Contents("", "", 0, [], "its header cannot be read")
     _, generation, epoch = _OLD_HEADER.unpack_from(data)

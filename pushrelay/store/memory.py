@@ -67,8 +67,7 @@ class MemoryStore(Store):
     # Writing.
 
     def transact(self, jobs: list[Job[Any]]) -> None:
-        """Do the work of all jobs. Nothing needs to be undone: items are checked in advance, so no work fails "
-        "halfway."""
+        """Do the work of all jobs. Nothing needs to be undone: items are checked before, so no work fails halfway."""
         with self._lock:
             for job in jobs:
                 job.result = job.work()

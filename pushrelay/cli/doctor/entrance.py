@@ -1,5 +1,4 @@
-"""The first checks through the public address: name, port and certificate; and the meaning of a missing answer "
-"there."""
+"""The first checks through the public address: name, port and certificate; and what it means if no answer comes."""
 
 import contextlib
 import socket
