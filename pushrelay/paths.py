@@ -1,6 +1,12 @@
 """The paths of the relay's HTTP interface. relay.py has a route for each; docs/http-api.md describes them."""
 
 PUSH_PATHS = {"/push": False, "/": True}  # the paths that take pushes, and whether that is the server's root
-PROGRAM_PATHS = ("/history", "/presence", "/connections", "/health/live", "/health/ready")  # for programs that ask
+PROGRAM_PATHS = (  # for programs that ask
+    "/history",
+    "/presence",
+    "/connections",
+    "/health/live",
+    "/health/ready",
+)
 FOLDERS = ("/static/", "/socket.io/")  # for browsers: everything below these
 PATHS = (*PUSH_PATHS, *PROGRAM_PATHS)

@@ -82,13 +82,11 @@ def test_an_own_view_may_be_called_push():
 def test_errors_of_the_relays_routes_are_json_and_those_of_an_apps_own_are_flasks():
     module = load_relay()
     ours, own = (types.FunctionType((lambda: "1").__code__, {"__name__": name}) for name in (module.__name__, "shop"))
-    module.app.add_url_rule("/version", "version", ours)  # as if it were the last route of relay.py
+    module.app.add_url_rule("/late", "late", ours)  # as if it were the last route of relay.py
     module.app.add_url_rule("/shop", "shop", own)
     module.relay.maintenance.start()
     client = Client(module.app)
-    kinds = {
-        path: client.put(path).content_type for path in ("/version", "/push", "/static/relay.js", "/none", "/shop")
-    }
+    kinds = {path: client.put(path).content_type for path in ("/late", "/push", "/static/relay.js", "/none", "/shop")}
     assert kinds.pop("/shop").startswith("text/html") and set(kinds.values()) == {"application/json"}
     module.relay.maintenance.close()
 

@@ -10,13 +10,11 @@ TESTS = [file for file in (ROOT / "tests").rglob("test_*.py") if "node_modules" 
 
 # The modules that have no test file of their own, and the files with their tests.
 ELSEWHERE = {
-    "answers": "push/test_answers.py",
     "cli/doctor/exposed": "cli/doctor/test_doctor.py",
     "cli/doctor/public": "cli/doctor/test_doctor.py",
     "cli/doctor/site": "access/test_auth_site.py",
     "engine/host": "engine/test_engine.py",
     "engine/request_host": "engine/test_requests.py",
-    "engine/response": "engine/test_polling.py",
     "errors": "push/test_push.py",
     "rooms/rooms": "rooms/test_manager.py",
 }
