@@ -109,7 +109,7 @@ class Listener:
         return self.process.stdout.readline()
 
     def last_figures(self) -> str:
-        """Return the figures when the expected pushes have arrived, or the time is over. The clients leave."""
+        """Return the figures when the expected pushes have arrived, or the time has passed. The clients leave."""
         return self.process.communicate()[0]
 
 
@@ -166,7 +166,7 @@ def measure_clients(server: Server, work: Work, clients: int) -> Iterator[tuple[
         yield "idle_cpu", (server.cpu() - cpu) / work.idle_seconds * 100
 
         replies = push(server, work.paced, 2, "u", clients, rate=work.rate)
-        time.sleep(0.5)  # for deliveries under way
+        time.sleep(0.5)  # for deliveries in transit
         deliveries = must_have_arrived(work.paced, everybody.figures())
         for percentile in ("p50", "p99"):
             yield f"reply_{percentile}", number(rf"{percentile} (\d+)", replies)

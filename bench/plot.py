@@ -126,7 +126,9 @@ def footnote(result: dict) -> str:
     parts = [f"{max(others or stock):,} clients"]
     if stock:
         fewer = (
-            f", {max(stock):,} clients, as each needs threads of its own" if max(stock) != max(others or stock) else ""
+            f", {max(stock):,} clients, because each needs its own threads"
+            if max(stock) != max(others or stock)
+            else ""
         )
         parts.append(f"¹ stock, threading mode{fewer}")
     parts.append(f"medians of {work['rounds']} rounds" if work["rounds"] > 1 else "one round")

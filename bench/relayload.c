@@ -624,7 +624,7 @@ static void read_answer(int fd, struct answer *a)
     }
 }
 
-/* Sends one request and reads its answer. If the server has closed a kept connection, it tries once more. */
+/* Sends one request and reads its answer. If the server has closed a kept connection, it tries again. */
 static bool exchange(struct pusher *p, const char *request, size_t length)
 {
     struct answer a;

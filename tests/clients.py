@@ -1,9 +1,9 @@
 """Clients for the tests:
 
 - `conftest.Client`, by the fixture `connect`: python-socketio's own client, for messages as any program sees them.
-- `WebSocketClient`: raw. It does nothing by itself, and shows every frame.
+- `WebSocketClient`: raw. It does nothing on its own, and shows every frame.
 - `Wire`: ordered. A Socket.IO client that answers pings and returns messages in their order. `Follower` is one that
-  reconnects and registers again by itself.
+  reconnects and registers again automatically.
 - `crowd.crowd`: thousands of clients in asyncio.
 - `OfficialClient`, by the fixture `official`: socket.io-client in Node.
 
@@ -109,7 +109,7 @@ def open_websocket(port, *ids, buffer=0, before=None):
 
 
 class WebSocketClient:
-    """A WebSocket that does nothing by itself."""
+    """A WebSocket that does nothing on its own."""
 
     def __init__(self, port, path=PATH + "websocket"):
         self.sock = socket.create_connection(("127.0.0.1", port), DEADLINE)
@@ -157,7 +157,7 @@ def enter(relay, *ids):
 class Wire:
     """A Socket.IO client on a plain socket, which reads only when the test calls it.
 
-    python-socketio's client handles each event in a thread of its own, so it cannot show an order.
+    python-socketio's client handles each event in its own thread, so it cannot show an order.
     """
 
     def __init__(self, port, deadline=DEADLINE, buffer=0, path="/socket.io/"):
@@ -230,7 +230,7 @@ class Wire:
 
 
 class Follower:
-    """A client that stays registered for one id: it reconnects by itself, with the last id it saw as `since`.
+    """A client that stays registered for one id: it reconnects automatically, with the last id it saw as `since`.
 
     `messages` is everything that it received, in order; `answers` are the answers to its registrations.
     """
@@ -322,7 +322,7 @@ class ServedClient:
         self._open = contextlib.ExitStack()
 
     def request(self, method, path, body=None, headers=None):
-        """Send one request on a connection of its own; return (status, headers, body)."""
+        """Send one request on its own connection; return (status, headers, body)."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})

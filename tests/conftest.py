@@ -67,7 +67,7 @@ def free_port():
 
 
 class Relay:
-    """A relay in a process of its own. Settings are passed as flags; the port is 0 unless one is given."""
+    """A relay in its own process. Settings are passed as flags; the port is 0 unless one is given."""
 
     def __init__(self, log, program="relay.py", **settings):
         self.program = program

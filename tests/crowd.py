@@ -187,6 +187,6 @@ async def until(condition, what, deadline=60.0):
 
 
 def run(coroutine):
-    """Run a coroutine in a thread of its own: Playwright keeps an event loop in the main one."""
+    """Run a coroutine in its own thread: Playwright keeps an event loop in the main one."""
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

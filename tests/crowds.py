@@ -7,7 +7,7 @@
 It prints the time that another publisher's pushes took, the relay's peak memory, and for each client of the crowd
 whether it got everything that was accepted ("complete"), was informed that it did not ("told"), or neither ("lost").
 
-Crowds run in processes of their own at the lowest priority (nice 19, unless another is given), so that they do not take
+Crowds run in separate processes at the lowest priority (nice 19, unless another is given), so that they do not take
 the processor from the publisher that measures. They do take it from the relay, as visitors on this machine would.
 """
 
@@ -273,7 +273,7 @@ def push_large(port, size):
 
 
 async def departed(port, seconds, finished, tips):
-    """2,600 clients with cookies of their own that register and leave, again and again; and a visitor now and then."""
+    """2,600 clients with their own cookies that register and leave, again and again; and a visitor now and then."""
     end, count, waited = time.monotonic() + seconds, 0, []
     visits = asyncio.create_task(visit(port, end, waited))
     while time.monotonic() < end:
@@ -312,7 +312,7 @@ CROWDS = {each.__name__: each for each in (allowance, registering, slow_readers,
 
 
 def run_crowd(name, port, seconds, finished, tips, results, nice):
-    """Run in a process of its own."""
+    """Run in its own process."""
     os.nice(nice)
     results[name] = asyncio.run(CROWDS[name](port, seconds, finished, tips))
 

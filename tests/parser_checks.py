@@ -119,7 +119,7 @@ def check_packet(data):
 
 
 def check_push(data, content_type):
-    """Check that a push is refused with a reason, or can be sent to browsers just as it was read."""
+    """Check that a push is refused with a reason, or can be sent to browsers exactly as it was read."""
     environ = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": str(len(data)), "wsgi.input": io.BytesIO(data)}
     try:
         read = read_pushes(environ, SETTINGS)

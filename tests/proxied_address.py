@@ -1,4 +1,4 @@
-"""Apache and nginx in front of a relay that trusts them, and visitors with addresses of their own.
+"""Apache and nginx in front of a relay that trusts them, and visitors with their own addresses.
 
 test_lamp.py runs this in a network namespace. Prints the answer to each visitor as JSON.
 

@@ -157,7 +157,7 @@ class Talkative:
                 pusher = None
 
     async def misbehave(self, until):
-        """Requests that are refused, one after the other."""
+        """Requests that are refused, one after another."""
         push = "POST /push HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n"
         form = "Content-Length: 20\r\n\r\ndestination=a&data=b"
         bad = [

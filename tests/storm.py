@@ -1,7 +1,7 @@
-"""A storm of connections, in a process of its own: python storm.py PORT COUNT.
+"""A storm of connections, in its own process: python storm.py PORT COUNT.
 
 It opens as many as it can at a time. Every other one sends a handshake, the rest send nothing or half a request.
-Prints one JSON object: the numbers of WebSockets that were let in, that were refused with 503 and Retry-After, and that
+Prints one JSON object: the numbers of WebSockets accepted, refused with 503 and Retry-After, and that
 had no answer.
 """
 

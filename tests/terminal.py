@@ -19,7 +19,7 @@ def run(*arguments, text=None, env=None):
 
 
 class Listening:
-    """`python relay.py listen` in a process of its own."""
+    """`python relay.py listen` in its own process."""
 
     def __init__(self, folder, *arguments):
         self._out, self._err = folder / "printed", folder / "said"
@@ -46,7 +46,7 @@ class Listening:
 
 
 class Upgradeless:
-    """A proxy without WebSockets: it changes the word Upgrade in the requests that it passes on."""
+    """A proxy without WebSockets: it changes the word Upgrade in the requests that it forwards."""
 
     def __init__(self, port):
         self._port = port

@@ -1,4 +1,4 @@
-"""Graceful shutdown: requests under way are finished, every client learns when to reconnect, and nothing accepted is
+"""Graceful shutdown: requests in progress are finished, every client learns when to reconnect, and nothing accepted is
 lost.
 """
 
@@ -157,7 +157,7 @@ def test_a_client_between_two_polls_learns_it_with_its_next_poll(start_relay):
 
 
 @own_only
-def test_requests_under_way_are_finished_and_kept_connections_get_a_last_response(start_relay):
+def test_requests_in_progress_are_finished_and_kept_connections_get_a_last_response(start_relay):
     relay = start_relay()
     kept = [http.client.HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE) for _ in range(4)]
     for connection in kept:

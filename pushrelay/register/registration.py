@@ -1,4 +1,4 @@
-"""One `register` in progress: the replay of each id, one after the other, and its room, for all ids or for none.
+"""One `register` in progress: the replay of each id, one after another, and its room, for all ids or for none.
 
 If the history of one id cannot be read, the socket is in none of the rooms that it asked for. relay.js treats that as a
 lost connection and retries with its usual delays.

@@ -1,6 +1,6 @@
 """Threads that share one epoll set: the thread that receives an event handles it, in ordinary blocking Python.
 
-One thread at a time polls, the *leader*. It takes a batch of events and handles them one after the other, as an event
+One thread at a time polls, the *leader*. It takes a batch of events and handles them one after another, as an event
 loop does. With several threads polling, each push would cost a hand-over of the interpreter lock. If a handler blocks,
 a watchdog hands the lead to another thread within two ticks; when the blocked thread is done, it waits for the lead. So
 a blocking handler delays others once, by some milliseconds, and holds one thread.

@@ -44,7 +44,7 @@ def test_callbacks_are_called_once_and_at_once_if_there_is_a_result():
     assert called == ["early", "late"]
 
 
-def test_a_thread_that_waits_goes_on_with_the_result():
+def test_a_waiting_thread_continues_with_the_result():
     request = request_of()
     waiting = threading.Thread(target=request.wait, daemon=True)
     waiting.start()

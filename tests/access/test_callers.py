@@ -213,7 +213,7 @@ def test_without_push_keys_the_refusal_names_the_setting(relay, raw):
     assert raw(relay).ask(FAR, f"X-Relay-Key: {WEB}")[0] == 403
 
 
-def test_a_local_caller_is_let_in_whatever_key_it_sends(keyed, raw):
+def test_a_local_caller_is_accepted_whatever_key_it_sends(keyed, raw):
     for headers in (["X-Relay-Key: a-wrong-key"], *TWICE, [f"X-Relay-Key: {WEB}"]):
         assert raw(keyed).ask(*headers)[0] == 200
 

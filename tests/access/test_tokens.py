@@ -94,7 +94,7 @@ FORGED = {
     "b64": forge({**HS256, "b64": False, "crit": ["b64"]}, GOOD),
     "a header that is a list": forge(["HS256"], GOOD),
     "claims that are a list": forge(HS256, [GOOD]),
-    "claims that are no JSON": forge(HS256, b"{ids:"),
+    "claims that are not JSON": forge(HS256, b"{ids:"),
     "deep claims": forge(HS256, b"[" * 5500),
     "a deep header": forge(b"[" * 5500, GOOD),
     "aud": sign({**GOOD, "aud": "somebody"}, SECRET),

@@ -111,7 +111,7 @@ def test_a_connection_that_is_closed_leaves_its_position_to_the_next_one(start_r
 
 
 def test_an_answer_never_moves_an_id_past_what_was_handed_over(fake, page, relay):
-    """A relay's store is ahead of what it has sent: pushes that are under way still come."""
+    """A relay's store is ahead of what it has sent: pushes in transit still arrive."""
     open_registered(page, relay, fake, {"42": ["e:5", False]})
     fake.push("e:6")
     page.pushed(1)
@@ -128,7 +128,7 @@ def test_an_answer_never_moves_an_id_past_what_was_handed_over(fake, page, relay
 
 
 @pytest.mark.parametrize("options", ["{inbox: true}", "{since: 'e:3'}"])
-def test_publications_under_way_do_not_hide_what_a_page_asks_for_again(fake, page, relay, options):
+def test_publications_in_transit_do_not_hide_what_a_page_asks_for_again(fake, page, relay, options):
     """A page that holds an id asks for older publications; one that it was sent before that is still to arrive."""
     open_registered(page, relay, fake, {"42": ["e:7", False]})
     fake.positions = None
@@ -191,7 +191,7 @@ def test_nothing_comes_after_unregister_and_the_next_register_is_live_from_then(
     assert page.pushed(2) == ["e:2", "e:10"] and fake.sent("register")[-1] == {"id": "42"}
 
 
-def test_publications_under_way_are_dropped_even_if_the_id_is_registered_again_at_once(fake, page, relay):
+def test_publications_in_transit_are_dropped_even_if_the_id_is_registered_again_at_once(fake, page, relay):
     open_registered(page, relay, fake, {"42": ["e:1", False]})
     fake.positions = None
     page.run("() => { relay.unregister('42'); relay.register('42').then(keep('answer')); }")
@@ -255,7 +255,7 @@ def test_an_acknowledgement_waits_for_its_registration_and_is_not_lost(fake, pag
 
 
 def test_a_handled_publication_that_is_replayed_is_acknowledged_again(fake, page, relay):
-    """The acknowledgement was under way when the connection broke."""
+    """The acknowledgement was in transit when the connection broke."""
     open_registered(page, relay, fake, {"42": ["e:0", True]}, "relay.register('42', {inbox: true})")
     fake.push("e:1")
     fake.waits_for("ack", 1)
@@ -634,7 +634,7 @@ def test_polling_sends_many_packets_in_few_posts_one_after_the_other(relay, page
     assert len(answers) == 40 and page.run("posts") < 8 and page.run("most") == 1
 
 
-def test_a_polling_batch_is_no_larger_than_the_server_accepts(start_relay, page):
+def test_a_polling_batch_is_not_larger_than_the_server_accepts(start_relay, page):
     relay = start_relay(socket_push="yes")
     page.open(relay.url).connect(POLLING)
     page.run("() => { window.text = 'ä'.repeat(20000); }")

@@ -139,7 +139,7 @@ def test_a_long_history_comes_through_polling_as_well(relay, listening):
         assert [line[:2] for line in listener.lines(15)] == [f"{number}" * (2 - number // 10) for number in range(15)]
 
 
-def test_it_ends_quietly_when_its_reader_has_gone(relay, tmp_path):
+def test_it_ends_quietly_when_its_reader_is_gone(relay, tmp_path):
     with (tmp_path / "said").open("wb") as said:
         command = [sys.executable, str(ROOT / "relay.py"), "listen", "piped", f"--url={relay.url}"]
         listener = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, env=clean_environ())

@@ -40,7 +40,7 @@ def refusal_of_me(cookies, name="PHPSESSID"):
 
 
 @pytest.mark.parametrize("name", ["phpsessid", "PHPSESSIONID", "PHPSESSID_"])
-def test_a_wrong_name_of_the_cookie_is_shown_beside_those_that_came(name):
+def test_a_wrong_name_of_the_cookie_is_shown_with_those_that_arrived(name):
     message = refusal_of_me("lang=de; PHPSESSID=5be1c07d2f3a5be1c07d2f3a", name)
     assert f"no cookie {name} " in message and ", but lang, PHPSESSID (the setting id_cookie" in message
 
@@ -68,7 +68,7 @@ def test_a_page_that_asked_for_a_sites_name_is_advised_to_list_its_origin(host):
 
 
 @pytest.mark.parametrize("ids", ["", ["42", ""]])
-def test_an_empty_id_is_explained_to_who_registers_as_well_as_to_who_pushes(ids):
+def test_an_empty_id_is_explained_to_pages_and_to_publishers(ids):
     with pytest.raises(Refused) as refused:
         destinations_of(ids, settings_of())
     assert refused.value.error == "missing_destination"

@@ -27,7 +27,7 @@ def test_an_output_that_cannot_be_written_is_an_error_once_and_discarded_then():
     assert (ran.returncode, ran.stderr) == (0, "OSError None\n")
 
 
-def test_a_reader_that_has_gone_causes_no_traceback():
+def test_a_reader_that_is_gone_causes_no_traceback():
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as nobody:

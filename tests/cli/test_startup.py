@@ -123,7 +123,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path):
     assert settings.file == file
 
 
-def test_the_file_beside_relay_py_is_read_from_any_folder(tmp_path):
+def test_the_file_next_to_relay_py_is_read_from_any_folder(tmp_path):
     assert str(ROOT / "wsgi.ini") in run("--check", cwd=tmp_path).stdout
 
 

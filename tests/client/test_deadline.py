@@ -113,7 +113,7 @@ def test_an_exchange_can_be_looked_at_without_waiting():
             assert exchange.reply(time.monotonic() + 5, 100).body == b"hello"
 
 
-def test_what_is_read_without_waiting_is_what_is_there():
+def test_reading_without_waiting_returns_what_is_there():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         timed = TimedSocket(ours, time.monotonic() + 5, early=b"early")

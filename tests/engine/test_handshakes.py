@@ -118,7 +118,7 @@ def test_after_the_upgrade_polls_and_other_websockets_are_refused(echo):
     assert client.receive() == "4hello"
 
 
-def test_an_upgrade_is_refused_while_a_post_is_handled_and_polling_goes_on(echo):
+def test_an_upgrade_is_refused_while_a_post_is_handled_and_polling_continues(echo):
     sid, client = echo.upgrading()
     handling, go_on, together = threading.Event(), threading.Event(), []
 

@@ -1,4 +1,4 @@
-"""The limits on one client, on one address and on all clients: what a refusal contains, and that others go on.
+"""The limits on one client, on one address and on all clients: what a refusal contains, and that others continue.
 
 All tests are about the relay's own server, because Werkzeug's is for a few clients.
 """
@@ -42,7 +42,7 @@ def closed_with(client, until=None):
 
 @pytest.fixture(scope="module")
 def one_address(tmp_path_factory):
-    """Return what one_address.py saw in a network of its own."""
+    """Return what one_address.py saw in its own network."""
     command = ["unshare", "-n", sys.executable, str(TESTS / "one_address.py"), str(tmp_path_factory.mktemp("one"))]
     need(shutil.which("unshare") and shutil.which("ip"), "unshare and ip (apt-get install util-linux iproute2)")
     need(os.geteuid() == 0 and subprocess.run(["unshare", "-n", "true"]).returncode == 0, "a network namespace (root)")
@@ -51,7 +51,7 @@ def one_address(tmp_path_factory):
     return json.loads(ran.stdout)
 
 
-def test_one_address_has_at_most_max_per_address_clients_and_other_addresses_go_on(one_address):
+def test_one_address_has_at_most_max_per_address_clients_and_other_addresses_are_still_served(one_address):
     assert one_address["let_in"] == [101] * 3
     status, retry_after, body = one_address["polling"]
     assert (status, one_address["websocket"]) == (429, 429)
@@ -60,7 +60,7 @@ def test_one_address_has_at_most_max_per_address_clients_and_other_addresses_go_
     assert one_address["again"] == 200, "after one has gone"
 
 
-def test_one_address_has_two_connections_for_each_client_and_other_addresses_go_on(one_address):
+def test_one_address_has_two_connections_for_each_client_and_other_addresses_are_still_served(one_address):
     assert one_address["taken"] == 6, "two for each client"
     assert len(one_address["beyond"]) == 1, one_address["beyond"]
     status, has_retry_after, body = one_address["beyond"][0]
@@ -402,7 +402,7 @@ class Crowded:
 
 
 @own_only
-def test_when_file_descriptors_run_out_pushes_and_connected_clients_go_on(start_relay):
+def test_when_file_descriptors_run_out_pushes_and_connected_clients_continue(start_relay):
     relay = start_relay(program="tests/few_files.py", header_timeout=30)
     assert "the limit on open files is 200" in relay.log.read_text()
     client, crowded = enter(relay, "42"), Crowded(relay)
@@ -417,7 +417,7 @@ def test_when_file_descriptors_run_out_pushes_and_connected_clients_go_on(start_
 
     push_kept("one")
     crowded.fill(lambda answer: "Connection: close" in answer)
-    for _ in range(60):  # one after the other: they do not add up
+    for _ in range(60):  # one after another: they do not add up
         assert "200 OK" in crowded.ask("/push", b"destination=42&data=new")
         assert '"new"' in client.receive()
     answer = crowded.fill(lambda answer: " 503 " in answer, SIO + "polling")

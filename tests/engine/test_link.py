@@ -35,7 +35,7 @@ def test_a_message_that_is_too_large_closes_the_websocket_with_its_code_and_the_
     assert client.frame() == (8, (1009).to_bytes(2, "big") + b"a message has 1000 bytes at most")
 
 
-def test_a_client_that_does_not_answer_a_close_frame_is_cut(echo, monkeypatch):
+def test_a_client_that_does_not_answer_a_close_frame_is_dropped(echo, monkeypatch):
     monkeypatch.setattr(link, "CLOSE_SECONDS", 0.2)
     client = echo.open_websocket()
     echo.eio.disconnect(next(iter(echo.eio.sockets)))

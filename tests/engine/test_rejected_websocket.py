@@ -83,7 +83,7 @@ def test_few_pages_at_a_time_get_a_websocket_and_the_others_get_the_http_error(s
     wait_for(lambda: " 101 " in foreign(relay.port).status, "a free slot")
 
 
-def test_the_connection_of_a_refused_page_that_stays_is_cut(relay, foreign):
+def test_the_connection_of_a_refused_page_that_stays_is_dropped(relay, foreign):
     client = foreign(relay.port)
     packets_and_code(client)
     began = time.monotonic()
@@ -126,7 +126,7 @@ def test_the_official_client_gets_the_reason_once_and_does_not_come_back(start_r
     assert len(lines) == 1
 
 
-def test_the_official_client_comes_back_by_itself_once_there_is_room(start_relay, official):
+def test_the_official_client_reconnects_automatically_once_there_is_room(start_relay, official):
     """It takes a CONNECT_ERROR for final, so refusals that pass are HTTP errors."""
     relay = start_relay(max_connections=1)
     inside = enter(relay, "42")

@@ -91,7 +91,7 @@ def test_a_poller_that_does_not_come_back_is_closed_as_slow(serve):
     wait_for(lambda: echo.gone == [(sid, "slow")])
 
 
-def test_a_large_message_does_not_close_a_polling_client_that_gets_small_ones_behind_it(bare_engine):
+def test_a_large_message_does_not_close_a_polling_client_that_gets_small_ones_after_it(bare_engine):
     session = Session(bare_engine, "large")
     session.send(EncodedPacket("4" + "x" * (session.outbox_bytes + 1)))
     for _ in range(5):
@@ -120,7 +120,7 @@ def test_a_callback_for_an_empty_outbox_is_called_when_the_session_is_closed(bar
     assert heard.wait(DEADLINE)
 
 
-def test_a_slow_poller_never_gets_packets_behind_a_gap(serve, monkeypatch):
+def test_a_slow_poller_never_gets_packets_after_a_gap(serve, monkeypatch):
     echo = Echo(serve, outbox_bytes=10_000)
     sid = echo.open()
     monkeypatch.setattr(echo.eio, "close_soon", lambda session, reason: None)  # it is still open

@@ -130,7 +130,7 @@ def test_with_werkzeug_the_same_refusals_are_in_the_log(relay_with):
         assert len([line for line in lines if advice in line]) == 1, (advice, lines)
 
 
-def test_below_a_base_path_what_is_asked_for_outside_is_in_the_log(caplog):
+def test_below_a_base_path_requests_outside_it_are_logged(caplog):
     app = at_base_path(
         lambda environ, start_response: [], "/relay", RefusalLog(LogLimiter(), lambda environ: None).log_request
     )

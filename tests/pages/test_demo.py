@@ -65,7 +65,7 @@ def test_two_windows_of_the_bare_address_share_an_id(relay, context):
 
 
 @own_only
-def test_the_page_comes_back_by_itself_after_the_relay_was_away(start_relay, demo):
+def test_the_page_reconnects_automatically_after_the_relay_was_away(start_relay, demo):
     relay = start_relay()
     page = demo(relay, "patient")
     relay.kill()
@@ -241,7 +241,7 @@ def test_a_refusal_stays_on_the_page_after_a_restart(start_relay, refused):
 
 
 @own_only
-def test_a_page_that_was_refused_registers_by_itself_once_the_relay_lets_it(start_relay, refused):
+def test_a_page_that_was_refused_registers_automatically_once_the_relay_allows_it(start_relay, refused):
     relay = start_relay(secret=SECRET, demo="yes")
     page = refused(relay)
     relay.kill()
@@ -356,7 +356,7 @@ def test_if_the_site_denies_an_id_the_page_leads_on_after_the_login(start_relay,
 
 
 @own_only
-def test_an_error_that_is_no_longer_true_goes(start_relay, demo):
+def test_an_error_that_is_no_longer_true_disappears(start_relay, demo):
     relay = start_relay()
     page = demo(relay, "42")
     relay.kill()

@@ -37,7 +37,7 @@ def chat(php, tmp_path):
 
 @pytest.fixture
 def visit(browser):
-    """Return a function that opens the chat under a name, in a browser of its own."""
+    """Return a function that opens the chat under a name, in its own browser."""
     contexts = []
 
     def visit(url, name, status="online", **options):

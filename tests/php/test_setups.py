@@ -317,7 +317,7 @@ def test_a_relay_is_tried_again_after_half_a_second_and_the_reason_is_kept(stran
     assert "It began with: unreachable: http://127.0.0.1:1 did not answer" in why and "unreachable" in still
 
 
-def test_an_explicit_cooldown_is_constant_and_pushes_under_way_do_not_prolong_it(php):
+def test_an_explicit_cooldown_is_constant_and_pushes_in_progress_do_not_prolong_it(php):
     code = """
         set_error_handler(static fn() => true); // as push() does
         $relay = new Relay('http://127.0.0.1:1', ['cooldown' => 60]);

@@ -47,7 +47,7 @@ def environ_of(body, content_type="application/json"):
 @pytest.mark.parametrize(
     "shape", [nested, lambda n: '{"":' * (n - 1) + "{}" + "}" * (n - 1)], ids=["arrays", "objects"]
 )
-def test_data_of_the_greatest_depth_is_taken_and_one_level_more_is_refused(shape):
+def test_data_of_the_greatest_depth_is_accepted_and_one_level_more_is_refused(shape):
     for text in (shape(DEPTH), f'["[[[",{shape(DEPTH - 1)},"\\"[",{{"\\\\":[]}}]', "[" + "[]," * 500 + "{}]"):
         assert json_text.read(text) == json.loads(text)
     for text in (shape(DEPTH + 1), f'["[[[",{shape(DEPTH)},"\\"["]', "[" + "[]," * 500 + shape(DEPTH) + "]"):
@@ -214,7 +214,7 @@ GROWING = {
 
 
 @pytest.mark.parametrize("character", GROWING.values(), ids=GROWING)
-def test_data_of_max_body_bytes_is_taken_and_one_byte_more_is_refused(character):
+def test_data_of_max_body_bytes_is_accepted_and_one_byte_more_is_refused(character):
     settings = Settings(max_body=10_000)
     each = len(json.dumps(character, ensure_ascii=False).encode()) - 2
     most = 9998 // each
@@ -353,7 +353,7 @@ def test_a_push_counts_before_it_is_added(monkeypatch):
 
 
 @own_only
-def test_a_large_push_to_many_destinations_is_refused_with_advice_and_others_go_on(relay):
+def test_a_large_push_to_many_destinations_is_refused_with_advice_and_others_continue(relay):
     status, answer = push(relay, json.dumps({"destination": names(1000), "data": "x" * 980_000}))
     assert (status, answer["error"]) == (413, "too_large") and "fewer destinations" in answer["message"]
     status, answer = push(relay, json.dumps({"destination": names(1000), "data": "x" * 4000}))

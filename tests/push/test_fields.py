@@ -1,4 +1,4 @@
-"""A push that is answered with 200 was understood as it was meant; any other is refused."""
+"""A push that is answered with 200 was understood as intended; any other is refused."""
 
 import contextlib
 import io
@@ -185,7 +185,7 @@ def test_an_encoded_part_is_refused_and_not_passed_on_undecoded(headers):
     assert read(multipart("R3LDvMOfZQ==", *headers), MULTIPART) == (415, "unsupported_media_type")
 
 
-def test_a_part_declared_as_not_encoded_is_taken():
+def test_a_part_declared_as_not_encoded_is_accepted():
     for encoding in ("8bit", "binary", "7bit"):
         assert read(multipart("x", f"Content-Transfer-Encoding: {encoding}"), MULTIPART) == (["42"], "x")
 
@@ -215,7 +215,7 @@ def test_a_compressed_body_is_refused_with_advice(relay, coding, path):
         assert "without that header" in json.loads(answer)["message"]
 
 
-def test_a_body_declared_as_not_compressed_is_taken_and_undeclared_gzip_is_named(relay):
+def test_a_body_declared_as_not_compressed_is_accepted_and_undeclared_gzip_is_named(relay):
     body = b"destination=coded&data=x"
     assert relay.request("POST", "/push", body, {"Content-Encoding": "identity"})[0] == 200
     status, _, answer = relay.request("POST", "/push", b"\x1f\x8b\x08\x00", {"Content-Type": JSON})
@@ -293,7 +293,7 @@ def test_nested_destinations_are_refused(body, error):
         assert read(encoded, FORM, at_root) == (400, error)
 
 
-def test_phps_lists_are_taken():
+def test_phps_lists_are_accepted():
     for body in (
         "destination[0]=a&destination[1]=b",
         "destination[]=a&destination[]=b",

@@ -176,7 +176,7 @@ REFUSED = [
     ("an empty destination", FORM, b"destination=&data=x", 400, "missing_destination"),
     ("no data", FORM, b"destination=a", 400, "missing_data"),
     ("an array as data", FORM, b"destination=a&data[x]=1", 400, "invalid_data"),
-    ("an array beside data", FORM, b"destination=a&data=1&data[x]=1", 400, "invalid_data"),
+    ("an array in addition to data", FORM, b"destination=a&data=1&data[x]=1", 400, "invalid_data"),
     ("data twice", FORM, b"destination=a&data=x&data=y", 400, "invalid_form"),
     ("a field nobody knows", FORM, b"destination=a&data=x&evnet=y", 400, "unknown_field"),
     ("a wait beyond the limit", FORM, b"destination=a&data=x&wait=31", 400, "invalid_wait"),

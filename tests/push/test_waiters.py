@@ -89,7 +89,7 @@ def test_a_push_is_answered_at_once_while_the_relay_stops(waiters, answers):
     assert answers == [{"a": 0}, {"b": 0}] and len(waiters) == 0
 
 
-def test_a_wait_that_is_over_leaves_nothing_in_memory(waiters):
+def test_a_finished_wait_leaves_nothing_in_memory(waiters):
     for number in range(10):
         waiters.enter([str(number), "both"]).finish()
     assert waiters._by_destination == {}

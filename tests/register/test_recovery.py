@@ -172,7 +172,7 @@ def test_a_large_replay_reaches_a_slow_reader_whole(start_relay, wire):
 
 
 @own_server_only
-def test_closing_connections_includes_sockets_whose_replay_is_under_way(start_relay, wire):
+def test_closing_connections_includes_sockets_whose_replay_is_in_progress(start_relay, wire):
     relay = start_relay()
     first = [relay.push("shut", "x" * 100_000)["id"] for _ in range(60)][0]
     client = wire(relay.port, buffer=4096)

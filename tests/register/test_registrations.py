@@ -183,7 +183,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("packet", UNREADABLE, ids=lambda packet: repr(packet[:12]))
-def test_an_unreadable_packet_is_answered_and_the_relay_goes_on(relay, connect, transport, packet):
+def test_an_unreadable_packet_is_answered_and_the_relay_continues(relay, connect, transport, packet):
     client = connect(relay.url, "unreadable", transport=transport)
     client.socket.eio.send(packet)
     name, refusal = client.wait(1)[0]
@@ -248,7 +248,7 @@ def test_200_clients_get_exactly_their_own_2000_pushes_in_order(relay):
 
 async def push_to_200(relay, rounds=10):
     def publish(members):
-        """Push from one thread to destinations of its own, so that the order of arrival is known."""
+        """Push from one thread to its own destinations, so that the order of arrival is known."""
         for round_ in range(rounds):
             for member in members:
                 assert relay.push(member.name, f"{member.name}/{round_}")["connections"] == 1

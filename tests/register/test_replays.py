@@ -35,7 +35,7 @@ def in_thread(function, *args):
     return thread
 
 
-def test_a_replay_goes_on_when_its_socket_has_room_and_ends_without_gap_or_overlap(desk):
+def test_a_replay_continues_when_its_socket_has_room_and_ends_without_gap_or_overlap(desk):
     desk.push("42", *range(10))
     desk.connect("page")
     desk.sockets.read("page", 4)

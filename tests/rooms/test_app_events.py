@@ -409,7 +409,7 @@ def test_text_in_place_of_an_attachment_ends_the_connection(own):
             wire.until_answer(7)
 
 
-# In a process of its own: Flask-SocketIO's test client changes the server that it talks to.
+# In its own process: Flask-SocketIO's test client changes the server that it talks to.
 
 IN_PROCESS = """
 import flask

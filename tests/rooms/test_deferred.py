@@ -64,7 +64,7 @@ def test_packets_that_follow_one_that_waits_are_handled_in_order(waits):
     assert waits.handled == ["one", "elsewhere", "wait 2", "three", "four"] and not len(waits.deferred)
 
 
-def test_a_packet_that_fails_does_not_stop_those_behind_it(waits, caplog):
+def test_a_packet_that_fails_does_not_stop_later_ones(waits, caplog):
     waits.receive("wait 1", "fail", "three")
     waits.ready = True
     with caplog.at_level(logging.ERROR):
@@ -146,7 +146,7 @@ def socket_io(sio):
     return client
 
 
-def test_packets_behind_one_that_waits_are_handled_after_it_in_order(sio):
+def test_packets_after_one_that_waits_are_handled_in_order(sio):
     client, other = socket_io(sio), socket_io(sio)
     for packet in ('420["ask",1]', '421["say",2]', "41", "40", '422["ask",3]', '423["say",4]'):
         client.send(packet)

@@ -104,7 +104,7 @@ def test_presence_of_a_thousand_destinations_is_one_answer(relay):
     assert len(presence(relay, *range(1000))) == 1000
 
 
-def test_a_destination_that_nobody_holds_any_more_leaves_nothing_in_memory(monkeypatch):
+def test_a_destination_that_nobody_holds_any_longer_leaves_nothing_in_memory(monkeypatch):
     monkeypatch.setattr(socketio.Server, "_engineio_server_class", lambda _: Engine)
     manager = socketio.Server(client_manager=RoomManager(), async_handlers=False).manager
     manager.server.environ["stays"] = manager.server.environ["eio"] = {}

@@ -87,7 +87,7 @@ def test_100_continue_is_sent_once(serve):
     assert answer.startswith(b"HTTP/1.1 200 OK") and b"100 Continue" not in answer
 
 
-def test_bytes_behind_a_request_that_is_being_answered_are_bounded(serve):
+def test_bytes_after_a_request_that_is_being_answered_are_bounded(serve):
     parked = []
 
     def app(environ, start_response):
@@ -107,7 +107,7 @@ def test_bytes_behind_a_request_that_is_being_answered_are_bounded(serve):
     assert sent < 400 * 65536, "and the client is not read any further"
 
 
-def test_bytes_behind_a_websocket_handshake_belong_to_the_websocket(serve):
+def test_bytes_after_a_websocket_handshake_belong_to_the_websocket(serve):
     rest = []
 
     class Receiver:

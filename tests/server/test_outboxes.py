@@ -105,7 +105,7 @@ def test_bytes_that_were_sent_or_dropped_no_longer_count(pair):
     assert not outboxes._held and not outboxes._consumers
 
 
-def test_an_empty_write_behind_others_occupies_no_thread(pair):
+def test_an_empty_write_after_others_occupies_no_thread(pair):
     """A WebSocket that is closed twice writes an empty close frame, and the kernel takes 0 bytes of it each time."""
     connection, far = pair
     connection.write(b"x" * 1_000_000)

@@ -11,7 +11,7 @@ def test_a_timer_calls_once():
     assert calls == ["called"]
 
 
-def test_a_canceled_timer_never_calls_and_holds_nothing():
+def test_a_canceled_timer_never_calls_and_keeps_nothing():
     calls = []
     timer = Timer(0.0, calls.append, (calls,))
     timer.cancel()

@@ -26,7 +26,7 @@ def test_each_setting_is_an_attribute_with_its_default():
     assert Settings.max_body == settings.max_body  # other classes take their defaults from here
 
 
-def test_a_setting_that_does_not_exist_is_no_argument():
+def test_a_setting_that_does_not_exist_is_not_an_argument():
     with pytest.raises(TypeError, match="history_sise"):
         Settings(history_sise=5)
 

@@ -42,7 +42,7 @@ class Sockets:
 
 
 def together(*works):
-    """Run each in a thread of its own, all started at once; raise what one of them raised."""
+    """Run each in its own thread, all started at once; raise what one of them raised."""
     start, errors = threading.Barrier(len(works)), []
 
     def run(work):

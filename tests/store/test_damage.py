@@ -1,4 +1,4 @@
-"""The files of a store that are missing, cut, damaged or older than they were.
+"""The files of a store that are missing, truncated, damaged or older than they were.
 
 Either nothing is lost, or clients that come back learn that something is, and no offset stands for two publications.
 """
@@ -260,7 +260,7 @@ def test_an_older_copy_without_its_journal_is_noticed_if_it_was_made_while_the_r
     assert recover(again, seen)[0] is False
 
 
-def test_a_store_that_was_closed_can_be_moved_without_the_files_beside_it(path, open_at, tmp_path):
+def test_a_store_that_was_closed_can_be_moved_without_the_files_next_to_it(path, open_at, tmp_path):
     broker = open_at(path)
     seen = push(broker, "old")[0]
     broker.close()
@@ -443,13 +443,13 @@ STRUCTURES = {
     "a floor that is a text": "UPDATE meta SET value = 'x' WHERE name = 'floor'",
     "a floor below zero": "UPDATE meta SET value = -5 WHERE name = 'floor'",
     "a floor beyond all": "UPDATE meta SET value = 9223372036854775807 WHERE name = 'floor'",
-    "a number of commits that is none": "UPDATE meta SET value = x'00' WHERE name = 'generation'",
+    "a number of commits that is not a number": "UPDATE meta SET value = x'00' WHERE name = 'generation'",
     "an offset that is a text": "UPDATE destinations SET offset = 'x'",
     "an offset beyond all": "UPDATE destinations SET offset = 9223372036854775807",
     "an offset of a publication beyond all": "UPDATE publications SET offset = 9223372036854775807 WHERE offset = 5",
     "a due that is a text": "UPDATE destinations SET due = 'x'",
     "more acknowledged than pushed": "UPDATE destinations SET acked = 1000",
-    "a name that is no text": "UPDATE destinations SET name = x'ff' || id",
+    "a name that is not text": "UPDATE destinations SET name = x'ff' || id",
     "a name that is not UTF-8": "UPDATE destinations SET name = cast(x'ff' as text) || id",
     "a key's offset that is a text": "UPDATE keys SET offset = 'x'",
     "no publications": "DROP TABLE publications",

@@ -1,4 +1,4 @@
-"""The way of publications from the store to the sockets."""
+"""The path of publications from the store to the sockets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The journal: accepted pushes that are not committed yet, in a file beside the database."""
+"""The journal: accepted pushes that are not committed yet, in a file next to the database."""
 
 import os
 import resource
@@ -45,7 +45,7 @@ def test_after_a_commit_nothing_of_before_is_read_again(path):
     assert read(str(path)) == Contents("epoch", "token", 2, [b"now..!"])
 
 
-def test_a_record_of_an_earlier_commit_is_not_read_behind_a_newer_one(path):
+def test_a_record_of_an_earlier_commit_is_not_read_after_a_newer_one(path):
     """A power cut may leave a new record on the disk, and behind it the old record in place of the new end mark."""
     journal = journal_at(path)
     for payload in (b"old 1", b"old 2"):

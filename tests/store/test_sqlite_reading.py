@@ -22,10 +22,10 @@ def path(tmp_path):
 
 
 ROWS = {
-    "data that is no JSON": "data = '{broken'",
+    "data that is not JSON": "data = '{broken'",
     "other data": "data = '\"other\"'",
     "data nested too deep": "data = '" + "[" * 100_000 + "'",
-    "data that is no text": "data = x'ff00'",
+    "data that is not text": "data = x'ff00'",
     "data that is not UTF-8": "data = cast(x'22ff22' as text)",
     "a number for data": "data = 5",
     "another event": "event = 'other'",

@@ -51,7 +51,7 @@ class StoreContract:
         return [job.result for job in jobs]
 
     def append(self, store, *items, is_repeat=nothing_is_repeated):
-        """Append items in a transaction of their own; return the arguments of each call of place()."""
+        """Append items in their own transaction; return the arguments of each call of place()."""
         placed = []
 
         def place(item, offset, created, expires):

@@ -53,7 +53,7 @@ def ask(front, method, path, body=None, headers=None):
 
 
 class Pusher:
-    """Pushes numbers to an id, one after the other, straight to the relay as PHP does."""
+    """Pushes numbers to an id, one after another, straight to the relay as PHP does."""
 
     def __init__(self, relay, to):
         self.connections = 0  # sockets that received the last push

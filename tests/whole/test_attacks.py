@@ -58,7 +58,7 @@ def test_requests_without_a_pause_between_them_are_all_answered(relay):
         assert read_all(sock).count(b"HTTP/1.1 200 OK") == 2001
 
 
-def test_an_endless_header_is_rejected_even_behind_other_requests(relay):
+def test_an_endless_header_is_rejected_even_after_other_requests(relay):
     live = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     answer = ask(relay, live + live + b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000)
     assert [answer.count(status) for status in (b" 200 OK", b" 431 ")] == [2, 1]
@@ -75,7 +75,7 @@ def open_polling(relay, *ids):
 
 
 @pytest.mark.alone  # it measures time
-def test_a_poll_that_breaks_off_behind_unread_bytes_uses_no_cpu(relay):
+def test_a_poll_that_breaks_off_after_unread_bytes_uses_no_cpu(relay):
     with connect_to(relay) as sock:
         sock.sendall(f"GET {open_polling(relay)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         sock.sendall(b"x" * 200_000)
@@ -111,7 +111,7 @@ def test_a_last_response_that_the_client_does_not_read_is_dropped(start_relay):
 @pytest.mark.parametrize(
     "part", [b"GET /hea", b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\ndest"]
 )
-def test_a_slow_request_gets_a_408_even_behind_another(start_relay, behind, part):
+def test_a_slow_request_gets_a_408_even_after_another(start_relay, behind, part):
     relay = start_relay(header_timeout=0.4, body_timeout=0.4)
     with connect_to(relay) as sock:
         sock.sendall(behind + part)
@@ -219,7 +219,7 @@ LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
         b"GET\t/health/live HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
-def test_nothing_is_read_behind_an_ambiguous_request(relay, data):
+def test_nothing_is_read_after_an_ambiguous_request(relay, data):
     answer = ask(relay, LIVE + data + LIVE, shut=True)
     assert [answer.count(status) for status in (b"HTTP/1.1 200", b"HTTP/1.1 400")] == [1, 1]
     assert answer.endswith(b"}") and b'"bad_request"' in answer
@@ -292,7 +292,7 @@ def send_what_is_taken(sock, data):
             sock.sendall(data[start : start + 65536])
 
 
-def test_requests_behind_a_parked_poll_are_kept_as_bytes_and_answered_after_it(start_relay):
+def test_requests_after_a_parked_poll_are_kept_as_bytes_and_answered_after_it(start_relay):
     relay = start_relay()
     query = open_polling(relay, "polled")
     with contextlib.ExitStack() as stack:

@@ -113,7 +113,7 @@ async def push_beside_sleepers(relay, targets):
 class Probe:
     """Pushes to a client every ten milliseconds, and records how long each takes to arrive.
 
-    The time counts from when the push was due: if one is delayed, those behind it are late as well.
+    The time counts from when the push was due: if one is delayed, later ones are late as well.
     """
 
     def __init__(self, pusher, member):

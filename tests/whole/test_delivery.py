@@ -133,7 +133,7 @@ class FollowingPages:
 
 @pytest.fixture
 def follow():
-    """follow(port, id) gives a raw client that comes back by itself; it ends with the test."""
+    """follow(port, id) gives a raw client that reconnects automatically; it ends with the test."""
     followers = []
 
     def start(port, id_):
@@ -322,7 +322,7 @@ def test_clients_whose_network_was_gone_miss_nothing(start_relay, follow, pages,
 
 
 @pytest.mark.alone  # it measures time
-def test_a_crowd_that_comes_back_at_once_is_recovered_while_pushes_go_on(start_relay):
+def test_a_crowd_that_comes_back_at_once_is_recovered_while_pushes_continue(start_relay):
     count = 10_000 if FULL_SIZE else 1_000
     relay = start_relay(history_ttl=3600)
     epoch = relay.push("first", "x")["id"].partition(":")[0]
@@ -436,7 +436,7 @@ def test_no_push_that_was_answered_is_missing_after_the_disk_was_full(start_rela
     assert [each["id"] for each in kept(relay, "full")] == follower.ids()
 
 
-def test_a_store_that_another_program_locks_is_reported_and_comes_back_by_itself(start_relay, tmp_path):
+def test_a_store_that_another_program_locks_is_reported_and_recovers_automatically(start_relay, tmp_path):
     file = tmp_path / "locked.db"
     relay = start_relay(broker=f"sqlite:{file}")
     first = relay.push("trouble", "before")["id"]
@@ -456,7 +456,7 @@ def test_a_store_that_another_program_locks_is_reported_and_comes_back_by_itself
     assert "Traceback" not in relay.log.read_text()
 
 
-def test_a_store_that_cannot_be_read_is_reported_and_comes_back_by_itself(start_relay, tmp_path):
+def test_a_store_that_cannot_be_read_is_reported_and_recovers_automatically(start_relay, tmp_path):
     file = tmp_path / "away" / "relay.db"
     file.parent.mkdir()
     relay = start_relay(broker=f"sqlite:{file}")

@@ -233,7 +233,7 @@ def test_pipelined_requests_are_answered_in_order_over_many_turns_and_a_bad_one_
     assert got.rindex(b" 400 ") > places[-1]
 
 
-def test_an_invalid_packet_behind_a_turn_closes_the_session_of_a_post(slow_engine):
+def test_an_invalid_packet_after_a_turn_closes_the_session_of_a_post(slow_engine):
     client, handled = slow_engine, slow_engine.handled
     client.gate.set()
     sid = json.loads(client.request("GET", SIO + "polling")[2][1:])["sid"]

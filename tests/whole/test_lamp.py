@@ -35,7 +35,7 @@ def start_apache(certificate, php_fpm):
 
 @pytest.fixture
 def people(sites):
-    """Return a function that opens a page in a browser of its own: people(url)."""
+    """Return a function that opens a page in its own browser: people(url)."""
     with contextlib.ExitStack() as opened:
 
         def come(url):

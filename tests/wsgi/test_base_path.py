@@ -1,4 +1,4 @@
-"""The relay below a base path, for proxies that pass the whole path on: setting base_path, and SCRIPT_NAME."""
+"""The relay below a base path, for proxies that forward the whole path: setting base_path, and SCRIPT_NAME."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The WSGI app in front of Flask: which requests it answers itself, and what it passes on."""
+"""The WSGI app in front of Flask: which requests it answers itself, and what it passes to Flask."""
 
 import pytest
 from loading import load_relay

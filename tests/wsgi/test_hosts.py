@@ -220,7 +220,7 @@ def test_more_clients_than_threads_hold_none(contained):
 
 
 async def pusher_push(relay, name):
-    """Push on a connection of its own: some servers keep none."""
+    """Push on its own connection: some servers keep none."""
     await asyncio.to_thread(relay.push, name, "one")
 
 

@@ -245,7 +245,7 @@ def test_lines_that_are_there_are_not_advised_again(front, relay):
     )
 
 
-def test_with_a_user_it_goes_on_behind_a_password(front, relay):
+def test_with_a_user_it_continues_behind_a_password(front, relay):
     def ask(request):
         given = dict(request.headers).get("Authorization")
         return None if given == "Basic c2hvcDpvcGVuOnNlc2FtZQ==" else BASIC
