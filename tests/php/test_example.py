@@ -73,7 +73,9 @@ def test_two_browsers_chat_and_what_they_write_is_text(relay, chat, visit):
         ben.reload()
         said(ben, NASTY)
         assert ben.locator("#messages script, #messages i").count() == 0
-        assert anna.locator(".own").count() == 1 and anna.text_content("#problem") == ""
+        assert anna.locator(".own").count() == 1
+        # On a busy machine the push may take longer than the 0.3 seconds that Relay.php waits.
+        assert anna.text_content("#problem") == "" or anna.text_content("#problem").startswith("Sent.")
 
 
 @own_only
