@@ -28,7 +28,8 @@ COMMANDS = {
     "uwsgi": "uwsgi {ini}",
     "uwsgi http11": "uwsgi {ini}",
     "uwsgi router": "uwsgi {ini}",
-    "gunicorn": "gunicorn --paste {ini} --threads 8 --bind 127.0.0.1:{port} --graceful-timeout 5",
+    "gunicorn": "gunicorn --threads 8 --bind 127.0.0.1:{port} --graceful-timeout 5 relay:app",
+    "gunicorn paste": "gunicorn --paste {ini} --threads 8 --bind 127.0.0.1:{port}",
     "werkzeug": "flask --app relay run --port {port}",
     "waitress": "pserve {ini}",
     "waitress alone": "waitress-serve --listen=127.0.0.1:{port} --threads=4 relay:app",
@@ -324,7 +325,7 @@ def test_more_than_one_process_stops_the_start_with_a_message(contain, container
 
 
 def test_another_ini_file_than_the_relays_own_stops_the_start_with_a_message(contain, tmp_path):
-    relay = contain("gunicorn", wait=False, config=ROOT / "wsgi.ini")
+    relay = contain("gunicorn paste", wait=False, config=ROOT / "wsgi.ini")
     assert relay.process.wait(DEADLINE) != 0
     assert f"set RELAY_CONFIG={relay.ini}" in relay.log.read_text()
 
