@@ -162,12 +162,12 @@ def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="only tests that start no process and need no system package")
 
 
-SLOW_FOLDERS = {"browser", "php", "whole"}
+SLOW = {"browser", "php", "whole", "test_fuzz.py"}
 HELPERS = {each.stem for each in (ROOT / "tests").glob("*.py")}
 
 
 def pytest_ignore_collect(collection_path, config):
-    return True if config.getoption("quick") and collection_path.name in SLOW_FOLDERS else None
+    return True if config.getoption("quick") and collection_path.name in SLOW else None
 
 
 def is_quick(item):
