@@ -38,7 +38,7 @@ class Handshakes:
     def open(
         self, environ: dict[str, Any], start_response: Callable[..., Any], transport: str, carrier: Carrier
     ) -> Answer | Iterable[bytes]:
-        """Open a session, if there is room for one and the app lets the client in.
+        """Open a session, if a slot is free and the app lets the client in.
 
         Raises Rejected, LimitReached and HandshakeError.
         """

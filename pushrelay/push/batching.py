@@ -50,7 +50,7 @@ class Batcher:
         return len(self._waiting) + len(self._large) >= MOST_WAITING or self._bytes >= MOST_BYTES
 
     def check_room(self, items: Sequence[Pending] = ()) -> None:
-        """Raise Refused (503) if these items have no room. While nothing waits, any push has room."""
+        """Raise Refused (503) if these items do not fit. While nothing waits, any push fits."""
         if self.is_full() or (self._bytes and self._bytes + _size_of(items) > MOST_BYTES):
             message = "the push was not taken; send it again later: too many pushes wait for the store"
             raise Refused(503, "store_not_available", message)

@@ -3,7 +3,7 @@
 If the history of one id cannot be read, the socket is in none of the rooms that it asked for. relay.js treats that as a
 lost connection and retries with its usual delays.
 
-A register whose socket reads slowly holds no thread: it raises NotYet, and continues when the socket has room.
+A register whose socket reads slowly holds no thread: it raises NotYet, and continues when the socket can take more.
 
 It reads positions first and checks last that the socket still holds its rooms. So no answer includes a publication that
 came after another thread removed the socket from a room.
@@ -128,7 +128,7 @@ class Registration:
             rights.check_time()
 
     def _pause(self) -> NoReturn:
-        """Let others have their turn until the socket has room."""
+        """Let others have their turn until the socket can take more."""
         # A room whose time ended during this turn may have been entered after that.
         self._check(self._expiry_before)
         self.has_waited = True

@@ -94,8 +94,8 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
     def send_if_clear(self, text: str, sid: str) -> bool:
         """Emit an event to one client if little waits for it. Return False if it has to be sent later.
 
-        See call_when_clear(). Clients whose sends block always have room, and so have those that Flask-SocketIO's test
-        client simulates.
+        See call_when_clear(). Clients whose sends block can always take more, and so can those that Flask-SocketIO's
+        test client simulates.
         """
         session = self._session(sid)
         message = EncodedPacket(EVENT + text)

@@ -64,7 +64,7 @@ class Outboxes:
                 self._consumers.discard(consumer)
 
     def _shed(self) -> None:
-        """Close the consumers with the largest backlog until there is room again."""
+        """Close the consumers with the largest backlog until the next message fits again."""
         with self._lock:
             self._is_shedding = False
             excess = self.bytes - self.limit * LEFT_SHARE

@@ -1,8 +1,8 @@
 """Replaying: a newcomer is sent what it missed, as fast as it reads, and then joins, with no gap and no overlap.
 
 A replay holds no thread. It continues while its newcomer accepts what it is offered, then returns, and is called again
-once the newcomer has room. In between it keeps a live queue and an offset; what it still has to send is in the store.
-The live queue makes the replay complete even if more is pushed in the meantime than the history keeps.
+once the newcomer can take more. In between it keeps a live queue and an offset; what it still has to send is in the
+store. The live queue makes the replay complete even if more is pushed in the meantime than the history keeps.
 """
 
 from collections import deque

@@ -14,7 +14,7 @@ from .sqlite_rows import Cursor, seconds, text, whole
 from .sqlite_writer import GRAIN, Writer
 from .store import Deadline, HistoryLimits
 
-EVICT = 16  # publications that one destination loses at a time when all together take too much room
+EVICT = 16  # publications that one destination loses at a time when all together take too much space
 EXPIRE = 256  # the oldest publications of a destination that are checked together; later ones that expired can wait
 
 _Row = tuple[int, bool, float]  # offset, own, expires

@@ -180,7 +180,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
                 self._presence.emptied(room)
 
     def send_if_clear(self, text: str, sid: str) -> bool:
-        """Emit an event to one client, and return True: engineio's queues have no bound, so there is always room."""
+        """Emit an event to one client, and return True: engineio's queues have no bound, so it always fits."""
         self.send_text(text, sid)
         return True
 

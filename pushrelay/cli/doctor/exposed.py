@@ -1,4 +1,4 @@
-"""The checks of what strangers can do through the public address, and for how many visitors there is room."""
+"""The checks of what strangers can do through the public address, and how many visitors the relay can take."""
 
 import contextlib
 import shlex
