@@ -194,7 +194,7 @@ def _own_server(app: WSGIApp, settings: Settings, front: Front | None, log_limit
         settings.threads,
         limits,
         settings.access_log,
-        # If another app wraps the relay's, it has to see pushes.
+        # If another app wraps the relay's, it must see pushes.
         shortcut=front.lane if front is not None and app is front.app else None,
         limiter=limiter,
         share_of=front.share_of if front is not None else None,

@@ -85,7 +85,7 @@ class Lane:
         self._let_in: dict[str, Caller] = {}  # by address: the caller with this header
 
     def take(self, body: bytes, conversation: Conversation) -> bool:
-        """Park the request and publish what its body asks for; return False if the app has to answer instead."""
+        """Park the request and publish what its body asks for; return False if the app must answer instead."""
         peer, batcher = conversation.connection.peer, self._batcher
         address = peer[0] if type(peer) is tuple else ""
         if not self._is_open() or batcher.is_full():

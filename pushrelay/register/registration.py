@@ -181,7 +181,7 @@ class Registration:
         enter(self._manager, self._state, room)
 
     def _send(self, subscription: Subscription, publication: Publication) -> bool:
-        """Send one publication of a replay. Return False if it has to wait."""
+        """Send one publication of a replay. Return False if it must wait."""
         self._check()
         if self._turn <= 0 and self._manager.has_outbox(self.sid):
             return False

@@ -29,7 +29,7 @@ class SocketState:
         self.auth_request: AuthRequest | None = None  # the request to auth_url that the socket waits for
         # Only Expiries changes these; every thread reads them.
         self.rights: Rights | None = None  # what the socket may push to, as it was last granted
-        self.expiry: dict[str, float] = _NO_EXPIRY  # by room: when the socket has to leave it, in seconds since 1970
+        self.expiry: dict[str, float] = _NO_EXPIRY  # by room: when the socket must leave it, in seconds since 1970
         self.next_expiry: float | None = None  # when Expiries looks at this socket next
 
     def entered(self, room: str, epoch: str, first: int) -> None:

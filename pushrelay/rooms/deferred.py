@@ -94,7 +94,7 @@ class DeferredPackets:
         not_yet.call_when_ready(lambda: self._call_soon(self._resume, client))
 
     def _resume(self, client: str) -> None:
-        """Handle the packets that wait, until the turn is over or one of them has to wait again."""
+        """Handle the packets that wait, until the turn is over or one of them must wait again."""
         ends_at = time.monotonic() + TURN_SECONDS
         while True:
             with self._lock:

@@ -92,7 +92,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
             self._hand_out(EncodedPacket(EVENT + text), [eio_sid])
 
     def send_if_clear(self, text: str, sid: str) -> bool:
-        """Emit an event to one client if little waits for it. Return False if it has to be sent later.
+        """Emit an event to one client if little waits for it. Return False if it must be sent later.
 
         See call_when_clear(). Clients whose sends block can always take more, and so can those that Flask-SocketIO's
         test client simulates.

@@ -308,7 +308,7 @@ class Conversation:
         self.connection.deadline = time.monotonic() + seconds
 
     def _serve(self) -> None:
-        """Answer the complete requests, until one has to wait or the turn is over."""
+        """Answer the complete requests, until one must wait or the turn is over."""
         requests, connection, ends_at = self._parser.requests, self.connection, 0.0
         while requests and not self._busy and not connection.closed:
             path = requests[0].environ["PATH_INFO"]

@@ -93,7 +93,7 @@ class Poller:
         self._patience = 0  # or for this turn, if it comes first
         self._retired: list[socket.socket] = []  # to be closed while no thread holds an event
         self._polling = threading.Lock()  # held from closing the retired sockets until all events have become sources
-        self._waiting = False  # the leader waits for events, or is about to, and has to be woken
+        self._waiting = False  # the leader waits for events, or is about to, and must be woken
         self._wake_fd = -1  # an eventfd that wakes it
         # The lead.
         self._lock = threading.Lock()  # guards the workers below

@@ -1,6 +1,6 @@
 """Retention of an SQLite store: dropping expired and surplus publications, destinations without history, and old keys.
 
-It works in steps of a millisecond, on behalf of the pushes and once a second. A destination is looked at when it is
+It works in steps of a millisecond, on behalf of the pushes and once a second. A destination is checked when it is
 `due`: by then something of it has expired, or it has had no history for as long as it takes to be forgotten. This time
 is seldom written; an index over all expiries would cost as much again as a push. If all publications together take too
 much space, counted in pages of the file, the destination with the oldest history loses some first.

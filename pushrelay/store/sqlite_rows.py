@@ -31,7 +31,7 @@ class Cursor(NamedTuple):
     offset: int
     trimmed: int
     acked: int
-    due: float  # when retention has to look at the destination
+    due: float  # when retention must check the destination
 
 
 def whole(value: Any) -> int:

@@ -746,7 +746,7 @@ def test_a_failed_handler_is_called_again_and_the_publication_is_acknowledged_th
     fake.push("e:2")
     fake.push("e:3")
     page.until("seen.filter(([what, data]) => what === 'handled' && data === 'e:2').length > 2")
-    assert len(fake.sent("ack")) == 1, "what is behind a failure is not acknowledged"
+    assert len(fake.sent("ack")) == 1, "nothing after a failure is acknowledged"
     assert [data for [data] in page.seen("handled")].count("e:3") == 1, "and does not wait for it"
     error = page.seen("error")[0][0]
     assert error["error"] == "handler_failed" and error["ids"] == ["42"] and error["id"] == "e:2"

@@ -17,7 +17,7 @@ INTERVAL, TIMEOUT = 0.3, 0.2
 
 @pytest.fixture
 def pinging(serve):
-    """An Echo that pings soon. A test beside it has to answer within half a second, or its client is gone."""
+    """An Echo that pings soon. A test that runs alongside must answer within half a second, or its client is gone."""
     return Echo(serve, ping_interval=INTERVAL, ping_timeout=TIMEOUT)
 
 

@@ -114,7 +114,7 @@ def test_a_journal_that_lost_anything_has_a_fault(path):
     for more in (b"", b"garbage" * 100):
         path.write_bytes(whole + more)
         assert left_in(path) == (payloads, True)
-    path.write_bytes(whole[:end])  # what is behind the end mark counts for nothing
+    path.write_bytes(whole[:end])  # data after the end mark is ignored
     assert left_in(path) == (payloads, True)
 
 
