@@ -44,8 +44,7 @@ class RelayApp(Flask):
         return static_files.response(filename, request)
 
     def make_response(self, rv: Any) -> Response:
-        # Here and not in an errorhandler: handlers for your own routes come first, and those routes keep Flask's
-        # errors.
+        # Not in an errorhandler, so that handlers for your own routes come first and those routes keep Flask's errors.
         if isinstance(rv, HTTPException) and not isinstance(rv, RoutingException) and is_our_request(rv):
             rv = refused(answers.werkzeug_error(rv))
         return super().make_response(rv)

@@ -44,3 +44,8 @@ def test_each_module_has_tests_in_a_file_of_its_name():
     }
     assert without == set(ELSEWHERE), "give a new module a test file, and remove a line for a module that has one"
     assert not [file for file in ELSEWHERE.values() if not (ROOT / "tests" / file).exists()]
+
+
+def test_each_file_has_at_most_450_lines():
+    files = [ROOT / "relay.py", *(ROOT / "pushrelay").rglob("*.py")]
+    assert not [file.name for file in files if len(file.read_text().splitlines()) > 450]

@@ -76,9 +76,7 @@ class Conversation:
         self._first_reads = FIRST_READS  # the number that is left
         self.is_last = False  # the next response ends the connection
         # The request that is being answered.
-        self._known: KnownHeader | None = (
-            None  # set if the app's shortcut took it; then there is no Request or Response
-        )
+        self._known: KnownHeader | None = None  # set if the app's shortcut took it, without a Request or Response
         self._request: Request | None = None
         self.user = "-"  # the name of the caller, for the access log; the app sets it
         self._response: Response | None = None
