@@ -92,5 +92,5 @@ def cannot_listen(settings: Settings, error: OSError) -> str:
         return f"cannot listen on {settings.host}: {error.strerror}; choose another path with --host"
     where = f"{settings.host} port {settings.port}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use by another program: stop that program, or choose another port with --port"
+        return f"{where} is taken by another program: stop that program, or choose another port with --port"
     return f"cannot listen on {where}: {error.strerror}; choose another address with --host and --port"

@@ -78,7 +78,7 @@ _HELP = {
 }
 _DAMAGED_SCHEMA = ("no such", "no column", "duplicate column", "malformed")  # in the text of SQLITE_ERROR
 _NOT_TEXT = "Could not decode"  # the beginning of Python's message if a text is not UTF-8; the damaged text follows
-# After these the connection may be unusable, so the file is opened again before the next transaction.
+# After these the connection may be unusable, so the file is reopened before the next transaction.
 BREAKING = {
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,

@@ -48,7 +48,7 @@ def waits():
 
 def test_a_packet_that_waits_is_handled_again_from_its_beginning_so_a_handler_is_repeatable(waits):
     waits.receive("wait 1")
-    waits.go_on()  # and it has to wait once more
+    waits.go_on()  # and it must wait again
     waits.ready = True
     waits.go_on()
     assert waits.calls == ["wait 1"] * 3 and waits.handled == ["wait 1"]
@@ -153,7 +153,7 @@ def test_packets_after_one_that_waits_are_handled_in_order(sio):
     other.send('429["say",5]')
     assert other.receive() == "439[5]"
     wait_for(lambda: sio.waits, "the question")
-    sio.waits.pop()()  # it has to wait once more
+    sio.waits.pop()()  # it must wait again
     wait_for(lambda: sio.waits, "the second question")
     sio.known = True
     sio.waits.pop()()
