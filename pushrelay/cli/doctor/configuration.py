@@ -21,7 +21,9 @@ def settings_found(report: Report, settings: Settings) -> None:
     report.ok("settings", f"sound ({settings.file or 'no file, all defaults'})")
     if not hasattr(select, "epoll") or settings.server == "werkzeug":
         why = "as the setting server demands" if hasattr(select, "epoll") else "because this system has no epoll"
-        report.warn("server", f"Werkzeug's, {why}: each client needs several threads, so a few hundred are the limit")
+        report.warn(
+            "server", f"Werkzeug's, {why}: each client needs several threads, so the limit is a few hundred clients"
+        )
     for name, key in settings.push_keys:
         _check_key(report, name, key)
     for secret in settings.secret:
