@@ -1,6 +1,7 @@
 """Socket activation and notifications, over real sockets and with the test in systemd's place."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import re
@@ -65,12 +66,11 @@ class Activated(Relay):
 
     def spawn(self):
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
+        # Numbers that are free here, and out of the way of those from 3 on, which the relay's process gets.
+        fds = tuple(fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, 50) for each in self.sockets)
+        numbers = " ".join(f"{3 + i}<&{fd}" for i, fd in enumerate(fds))
         # The relay keeps the shell's process ID, as with systemd's child.
-        numbers = " ".join(f"{3 + i}<&{50 + i}" for i in range(len(self.sockets)))
         pid = f"LISTEN_PID=$$ LISTEN_FDS={len(self.sockets)} LISTEN_FDNAMES=relay.socket"
-        for i, each in enumerate(self.sockets):
-            os.dup2(each.fileno(), 50 + i)
-        fds = tuple(range(50, 50 + len(self.sockets)))
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 ["bash", "-c", f'{pid} exec "$@" {numbers}', "bash", sys.executable, ROOT / "relay.py", *flags],
