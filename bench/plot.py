@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-PIXELS = 1800, 1300  # twice the 900 that a README is wide, for sharp screens
+PIXELS = 1800, 1720  # twice the 900 that a README is wide, for sharp screens
 DPI = 200
 TITLE, LABEL, NOTE = 8.6, 7.5, 6.9  # font sizes in points; at 900 pixels, 12, 10 and 9.6 of them
 
@@ -31,12 +31,15 @@ class Panel:
 
 
 PANELS = [
-    Panel("kept", "Pushes per second", "on kept connections"),
+    Panel("kept", "Pushes per second", "plain forms, on kept connections"),
+    Panel("kept_text", "Pushes per second", "forms with spaces and %"),
+    Panel("kept_json", "Pushes per second", "JSON, as Relay.php sends it"),
     Panel("new", "Pushes per second", "a new connection each, as PHP"),
     Panel("unicast", "Pushes delivered per second", "each to one of all clients"),
     Panel("fanout", "Deliveries per second", "each push to {fan_clients:,} clients"),
     Panel("connects", "Clients connected per second", "WebSocket, up to registered"),
     Panel("memory", "Memory per idle client", "connected and registered", "KiB", True),
+    Panel("delivery_p50", "Push to client, p50", "at {rate} pushes per second", "µs", True),
     Panel("reply_p50", "Reply to a push, p50", "at {rate} pushes per second", "µs", True),
     Panel("reply_p99", "Reply to a push, p99", "at {rate} pushes per second", "µs", True),
     Panel("delivery_p99", "Push to client, p99", "at {rate} pushes per second", "µs", True),
@@ -141,8 +144,8 @@ def footnote(result: dict) -> str:
 def draw(result: dict, theme: Theme, target: pathlib.Path) -> None:
     matplotlib.rcParams["font.family"] = ["DejaVu Sans"]  # matplotlib's own: the same picture on every machine
     figure = Figure(figsize=(PIXELS[0] / DPI, PIXELS[1] / DPI), dpi=DPI)
-    grid = figure.subplots(3, 3)
-    figure.subplots_adjust(left=0.15, right=0.99, top=0.9, bottom=0.075, wspace=0.06, hspace=0.52)
+    grid = figure.subplots(len(PANELS) // 3, 3)
+    figure.subplots_adjust(left=0.15, right=0.99, top=0.925, bottom=0.057, wspace=0.06, hspace=0.52)
     figure.patch.set_alpha(0)
     # A card with round corners, which looks right on a page of the other color too.
     box = {"boxstyle": "round,pad=0,rounding_size=0.012", "mutation_aspect": PIXELS[0] / PIXELS[1]}
@@ -151,7 +154,7 @@ def draw(result: dict, theme: Theme, target: pathlib.Path) -> None:
     figure.add_artist(card)
     for place, panel in enumerate(PANELS):
         draw_panel(grid.flat[place], panel, result, theme, with_names=place % 3 == 0)
-    figure.text(0.5, 0.022, footnote(result), fontsize=NOTE, color=theme.faint, ha="center")
+    figure.text(0.5, 0.017, footnote(result), fontsize=NOTE, color=theme.faint, ha="center")
     figure.savefig(target, dpi=DPI)
 
 

@@ -64,19 +64,20 @@ def test_a_stuck_handler_delays_no_other_source(poller):
 
 
 class Busy:
-    """A source with a share that is never done."""
+    """A source with a share that is not done until an event is set."""
 
-    def __init__(self, poller, share):
-        self.poller, self.share = poller, share
+    def __init__(self, poller, share, end):
+        self.poller, self.share, self.end = poller, share, end
 
     def run(self):
-        self.poller.run_again(self)
+        if not self.end.is_set():
+            self.poller.run_again(self)
 
 
 def test_a_timer_runs_while_sources_are_never_done(poller):
-    for number in range(8):
-        poller.run_again(Busy(poller, str(number)))
     came = threading.Event()
+    for number in range(8):
+        poller.run_again(Busy(poller, str(number), came))
     poller.call_later(0.05, came.set)
     assert came.wait(DEADLINE)
 
