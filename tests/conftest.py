@@ -346,6 +346,20 @@ def many_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.fixture(params=["memory:", "sqlite"])
+def open_desk(request, tmp_path):
+    """Return a function that opens a desk (see desk.py) on a store of this kind: open_desk(history_size=10)."""
+    from desk import desks  # here: programs that tests start import this file, and not the relay
+
+    with desks("memory:" if request.param == "memory:" else f"sqlite:{tmp_path}/relay.db") as open_desk:
+        yield open_desk
+
+
+@pytest.fixture
+def desk(open_desk):
+    return open_desk(history_size=1000)
+
+
 @pytest.fixture
 def open_at():
     """Open SQLite brokers that are closed with the test: open_at(path, history_size=5)."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 from collections import defaultdict, deque
 
 from pushrelay.errors import Refused, StoreError
@@ -207,3 +208,10 @@ def desks(url):
     """Yield a function that opens desks on this store, which close with the context."""
     with contextlib.ExitStack() as opened:
         yield lambda **options: opened.enter_context(contextlib.closing(Desk(url, **options)))
+
+
+def start_thread(function, *args):
+    """Run a function in its own thread. Return the thread."""
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    return thread

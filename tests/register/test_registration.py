@@ -7,36 +7,15 @@ import time
 import pytest
 from clients import Wire
 from conftest import DEADLINE, wait_for
-from desk import SECRET, desks
+from desk import SECRET, start_thread
 
 from pushrelay.access.tokens import sign
 from pushrelay.errors import StoreError
 from pushrelay.settings import Settings
-from pushrelay.store.publication import Publication
+from pushrelay.store.publication import Publication, offset_of
 from pushrelay.store.stripe import LIVE_QUEUE_BYTES, LiveQueue, Pending
 
 own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
-
-
-@pytest.fixture(params=["memory:", "sqlite"])
-def open_desk(request, tmp_path):
-    with desks("memory:" if request.param == "memory:" else f"sqlite:{tmp_path}/relay.db") as open_desk:
-        yield open_desk
-
-
-@pytest.fixture
-def desk(open_desk):
-    return open_desk(history_size=1000)
-
-
-def offset_of(position):
-    return int(position.rpartition(":")[2])
-
-
-def in_thread(function, *args):
-    thread = threading.Thread(target=function, args=args, daemon=True)
-    thread.start()
-    return thread
 
 
 # Positions in answers.
@@ -68,7 +47,7 @@ def test_a_second_register_does_not_count_what_is_committed_and_not_yet_queued(d
         assert go_on.wait(DEADLINE)
 
     desk.broker._store.transact = transact_and_wait
-    pushing = in_thread(desk.push, "42", "x")
+    pushing = start_thread(desk.push, "42", "x")
     assert committed.wait(DEADLINE)
     try:
         answers = [desk.register("page", "42")["42"], desk.register("page", "42", since=desk.since(1))["42"]]
@@ -130,7 +109,7 @@ def test_pushes_during_a_second_register_are_counted_by_its_answer_or_follow_it(
     wire = Wire(relay.port)
     seen = offset_of(wire.call("register", {"id": "again"})[1]["ids"]["again"]["position"])
     items = [{"destination": "again", "data": n} for n in range(500)]
-    pushing = in_thread(lambda: [relay.request("POST", "/push", json.dumps(items).encode(), {
+    pushing = start_thread(lambda: [relay.request("POST", "/push", json.dumps(items).encode(), {
         "Content-Type": "application/json"}) for _ in range(4)])  # fmt: skip
     while pushing.is_alive():
         events, answer = wire.call("register", {"id": "again"})
@@ -155,7 +134,7 @@ def test_nothing_comes_for_an_id_after_its_last_message(open_desk, how):
         assert go_on.wait(DEADLINE)
 
     desk.sockets.before_delivery = hold_up
-    pushing = in_thread(desk.push, "42", "a", "b")
+    pushing = start_thread(desk.push, "42", "a", "b")
     assert under_way.wait(DEADLINE)
     goodbye = {
         "unregister": lambda: desk.call("page", "unregister", id="42"),
@@ -163,7 +142,7 @@ def test_nothing_comes_for_an_id_after_its_last_message(open_desk, how):
         "close": lambda: desk.registrations.close(["42"]),
     }[how]
     time.sleep(0.6 if how == "expire" else 0)
-    leaving = in_thread(goodbye)
+    leaving = start_thread(goodbye)
     leaving.join(0.2)
     go_on.set()
     for thread in (pushing, leaving):
@@ -176,7 +155,9 @@ def test_nothing_comes_for_an_id_after_its_last_message(open_desk, how):
 
 def end_in_thread(desk, how):
     """Have another thread take the page out of its rooms while its register runs. Return when that is done."""
-    leaving = in_thread(*([desk.registrations.each_second] if how == "expire" else [desk.registrations.close, ["42"]]))
+    leaving = start_thread(
+        *([desk.registrations.each_second] if how == "expire" else [desk.registrations.close, ["42"]])
+    )
     wait_for(lambda: "page" not in desk.sockets.rooms["to:42"], "the end of it")
     return leaving
 

@@ -1,38 +1,16 @@
 """Replays to sockets that read slowly, leave in the middle, or outlive the store."""
 
 import contextlib
-import threading
 
 import pytest
 from conftest import wait_for
-from desk import Desk, desks
+from desk import Desk
 
 from pushrelay.register import registration as registering
 from pushrelay.store import replay, stripe
-from pushrelay.store.publication import Publication
+from pushrelay.store.publication import Publication, offset_of
 
 own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
-
-
-@pytest.fixture(params=["memory:", "sqlite"])
-def open_desk(request, tmp_path):
-    with desks("memory:" if request.param == "memory:" else f"sqlite:{tmp_path}/relay.db") as open_desk:
-        yield open_desk
-
-
-@pytest.fixture
-def desk(open_desk):
-    return open_desk(history_size=1000)
-
-
-def offset_of(position):
-    return int(position.rpartition(":")[2])
-
-
-def in_thread(function, *args):
-    thread = threading.Thread(target=function, args=args, daemon=True)
-    thread.start()
-    return thread
 
 
 def test_a_replay_continues_when_its_socket_has_room_and_ends_without_gap_or_overlap(desk):
