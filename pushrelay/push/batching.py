@@ -15,6 +15,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pushrelay.errors import Refused, StoreError
 from pushrelay.server.poller import Poller
@@ -43,7 +44,7 @@ class Batcher:
         self._large: deque[tuple[list[Pending], Done, int]] = deque()  # pushes with much data
         self._bytes = 0  # of data that waits; inexact, because several threads add to it
         self._called = False  # the poller will call `_publish`
-        self._storing = threading.Lock()  # held by the thread that uses the store
+        self._storing = threading.Lock()  # held while the store has a batch; any thread may release it
 
     def is_full(self) -> bool:
         """Return whether too many pushes wait for the store."""
@@ -71,21 +72,19 @@ class Batcher:
     def _publish(self, poller: Poller) -> None:
         self._called = False
         if not self._storing.acquire(blocking=False):
-            return  # the thread that uses the store checks for more when it has finished
-        error: StoreError | None = None
+            return  # the end of the batch that the store has calls for the next one
+        taken, items = self._take()
         try:
-            taken, items = self._take()
-            self._broker.store(items)
-        except StoreError as refused:
-            # A copy: the traceback refers to this call and thus to the error itself, which would be a reference cycle.
-            error = StoreError(str(refused), refused.public)
+            self._broker.store_soon(items, partial(self._stored, taken, items, poller))
         except Exception as failure:
             log.exception("storing failed")
-            error = StoreError(f"the relay failed ({failure!r}): its log has more")
-        finally:
-            self._storing.release()
-            if self._waiting or self._large:
-                self._call(poller)
+            self._stored(taken, items, poller, StoreError(f"the relay failed ({failure!r}): its log has more"))
+
+    def _stored(self, taken: list[Done], items: list[Pending], poller: Poller, error: StoreError | None) -> None:
+        """Let the next batch begin, hand out the items of this one, and answer its publishers."""
+        self._storing.release()
+        if self._waiting or self._large:
+            self._call(poller)
         if error is None:
             self._hand_out(items)
         for done in taken:

@@ -8,10 +8,14 @@ that hands out what several relays publish, implements this protocol itself.
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from pushrelay.errors import StoreError
+
 from .listing import Listing
 from .publication import Delivered, Draft, Publication, Receipt
 from .replay import Replay
 from .stripe import Pending
+
+Stored = Callable[[StoreError | None], None]
 
 
 class Broker(Protocol):
@@ -39,10 +43,11 @@ class Broker(Protocol):
     def publish_pending(self, items: list[Pending]) -> None:
         """Do the same for items, which then have their receipts."""
 
-    def store(self, items: list[Pending]) -> None:
-        """Store items in one transaction. Raises StoreError; then none was stored.
+    def store_soon(self, items: list[Pending], stored: Stored) -> None:
+        """Store items in one transaction, and call `stored(error)` once, maybe before this returns.
 
-        Call hand_out() with the same items next, and sweep_after() once their publishers have been answered.
+        `error` is None if they are stored; otherwise none of them is. It is called by any thread. If there is no error,
+        the caller calls hand_out() with the same items next, and sweep_after() after answering their publishers.
         """
 
     def hand_out(self, items: list[Pending]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from pushrelay.errors import StoreError
 
 from .archive import Archive
+from .broker import Stored
 from .dispatcher import Dispatcher
 from .group_commit import GroupCommit, Job
 from .keys import Keys
@@ -82,6 +83,16 @@ class LocalBroker:
     def store(self, items: list[Pending]) -> None:
         """Store items in one transaction. Raises StoreError; then none was stored."""
         self._group_commit.run(lambda: self._store.append(items, self._clock(), self._place, self._keys.is_repeat))
+
+    def store_soon(self, items: list[Pending], stored: Stored) -> None:
+        """Store items in one transaction, in this thread, and call `stored(error)`."""
+        error: StoreError | None = None
+        try:
+            self.store(items)
+        except StoreError as refused:
+            # A copy: the traceback refers to this call and thus to the error itself, which would be a reference cycle.
+            error = StoreError(str(refused), refused.public)
+        stored(error)
 
     def hand_out(self, items: list[Pending]) -> None:
         """Return once stored items have been handed out, by this thread or another. They then have receipts.
