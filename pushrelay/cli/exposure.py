@@ -135,7 +135,9 @@ def seen_in_ps(flags: Sequence[str]) -> str:
 def on_command_line(settings: Settings) -> list[str]:
     """Return the warning about secrets among the flags of this process, if there are any."""
     secret = [
-        name for name in settings.given if NAMES[name].secret or (name == "auth_url" and "@" in settings.auth_url)
+        name
+        for name in settings.given
+        if NAMES[name].secret or (name in ("auth_url", "broker") and "@" in getattr(settings, name))
     ]
     flags = [settings.given[name] for name in secret if settings.given[name].startswith("--")]
     return [f"warning: {seen_in_ps(flags)}"] if flags else []

@@ -11,7 +11,7 @@ from pushrelay.places import SETTINGS_FILE
 
 from . import ini
 from .table import NAMES, Settings
-from .values import SettingsError, oddity
+from .values import SettingsError, oddity, without_password
 
 GUARDS = ("secret", "id_cookie", "auth_url")  # one of these decides who may register which destinations
 
@@ -58,18 +58,13 @@ def _parsed(source: str, name: str, text: str) -> Any:
     try:
         return NAMES[name].parse(text)
     except ValueError as error:
-        given = "" if NAMES[name].secret else f", not {_without_password(text)!r}"
+        given = "" if NAMES[name].secret else f", not {without_password(text)!r}"
         raise SettingsError(f"{source}: {name} must be {error}{given}") from None
 
 
 def _is_text(text: str) -> bool:
     """Return whether a text is Unicode. Python turns other bytes of the environment and the flags into surrogates."""
     return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
-
-
-def _without_password(text: str) -> str:
-    """Return a value as an error may show it: without the name and password of a URL, even of a broken one."""
-    return re.sub("//.*@", "//…@", text)
 
 
 def without_secrets(url: str) -> str:

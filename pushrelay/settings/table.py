@@ -19,6 +19,7 @@ from .values import (
     group_name,
     http_url,
     keys,
+    name_of_at_most,
     networks,
     one_of,
     origin_list,
@@ -78,6 +79,21 @@ class Settings:
     )
     history_bytes: int = _setting(
         256 << 20, size(1 << 20, 1 << 40), "maximum size of all publications in bytes; also 512M, 2G"
+    )
+
+    redis_prefix: str = _setting(
+        "relay",
+        name_of_at_most(64, empty=False),
+        "first word of all keys and channels in Redis; relays that work together have the same one",
+    )
+    redis_wait: int = _setting(
+        0, whole(0, 8), "number of Redis's replicas that must have a push before it is accepted (WAIT)"
+    )
+    redis_patience: float = _setting(
+        2.0, seconds(0.1, 60), "seconds for which a push waits for a Redis that does not answer, before it is refused"
+    )
+    node: str = _setting(
+        "", name_of_at_most(32, empty=True), "name of this relay among several; empty: the relay makes one up"
     )
 
     push_keys: tuple[Key, ...] = _setting(

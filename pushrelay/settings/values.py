@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 from pushrelay.origins import read_origins
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from .host_names import UNIX_PATH_BYTES, is_host, is_host_or_ip
+from .redis_url import SCHEMES, redis_url
 
-UNIX_PATH_BYTES = 107  # Linux's sockaddr_un has 108, with the zero at the end
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # As in php.ini and PostgreSQL, a unit of size is a power of 1024, however it is written.
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -29,7 +30,6 @@ _COMMENT = re.compile(r"(?:^|[\s,])[#;]")
 _REFERENCE = re.compile(r"\$\{|\$\(|\{\{|%\(\w*\)s|^\$[A-Z_][A-Z0-9_]*$|^%\w+%$")
 # References to a secret in other programs: <placeholder>, env(NAME), env:NAME, file:/run/secrets/relay, a path.
 _STANDS_FOR_SECRET = re.compile(r"<.*>|\[.*\]|(env|getenv|file|vault|secret|arn)[:(].*|@?/(run|etc|var|home|root)/.*")
-_HOST = re.compile(r"\w([\w-]*\w)?(\.\w([\w-]*\w)?)*\.?")
 
 
 class SettingsError(ValueError):
@@ -65,6 +65,13 @@ def invisible(text: str) -> str | None:
         if each not in _BLANKS and (kind in ("Cc", "Cf", "Zl", "Zp") or (kind == "Zs" and each != " ")):
             return unicodedata.name(each, "").lower() or f"U+{ord(each):04X}"
     return None
+
+
+def without_password(text: str) -> str:
+    """Return a value as an error may show it: without the names and passwords of a URL, even of a broken one."""
+    text = re.sub(r"(:?//|:).*@", r"\1…@", text, flags=re.DOTALL)
+    text = re.sub(r"//:(?!…).*", "//:…", text, flags=re.DOTALL)
+    return re.sub(r"(passw\w*=).*", r"\1…", text, flags=re.DOTALL | re.IGNORECASE)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -115,12 +122,17 @@ def _is_store_file(rest: str) -> bool:
     return bool(rest) and not re.match(r"//|\s|:memory:|file:|~|.*\$|.*[\t\r\n]", rest)
 
 
+def _is_redis(scheme: str) -> Callable[[str], bool]:
+    return lambda rest: bool(redis_url(f"{scheme}:{rest}"))
+
+
 class BrokerKind(NamedTuple):
     """A kind of broker in the setting `broker`."""
 
-    accepts: Callable[[str], bool]  # whether a text may follow the colon
+    # accepts(rest): whether `rest` may follow the colon; ValueError with the end of "broker must be …" says more.
+    accepts: Callable[[str], bool]
     usage: str  # in --help
-    advice: str  # in the error message
+    advice: str = ""  # in the error message
 
 
 # store/open.py creates them.
@@ -131,15 +143,20 @@ BROKERS = {
         "sqlite:FILE",
         "sqlite: and a file, such as sqlite:relay.db or sqlite:/var/lib/relay/relay.db",
     ),
+    "redis": BrokerKind(_is_redis("redis"), "redis://HOST:PORT/DB", "the address of a Redis: redis://127.0.0.1:6379/0"),
+    "rediss": BrokerKind(_is_redis("rediss"), "rediss://HOST:PORT/DB"),
+    "unix": BrokerKind(_is_redis("unix"), "unix:///PATH"),
+    "redis+sentinel": BrokerKind(_is_redis("redis+sentinel"), "redis+sentinel://HOST:PORT,HOST:PORT/NAME/DB"),
+    "rediss+sentinel": BrokerKind(_is_redis("rediss+sentinel"), "rediss+sentinel://HOST:PORT,HOST:PORT/NAME/DB"),
 }
 BROKER_HELP = f"the store of publications: {', or '.join(kind.usage for kind in BROKERS.values())}"
 
 
 def broker_url(text: str) -> str:
-    """Parse the name of a broker: its kind, a colon, and what that kind needs, such as a file."""
+    """Parse the name of a broker: its kind, a colon, and what that kind needs, such as a file or an address."""
     kind, colon, rest = text.partition(":")
     if not colon or kind not in BROKERS or not BROKERS[kind].accepts(rest):
-        raise ValueError(", or ".join(each.advice for each in BROKERS.values()))
+        raise ValueError(", or ".join(each.advice for each in BROKERS.values() if each.advice))
     return text
 
 
@@ -151,6 +168,22 @@ def path_prefix(text: str) -> str:
     if not re.fullmatch(r"(/(?!\.)[\w.~-]+)*", path, re.ASCII):
         raise ValueError("a path such as /relay, of letters, digits and . _ ~ -, or empty")
     return path
+
+
+def is_redis(broker: str) -> bool:
+    """Return whether the setting `broker` names a Redis."""
+    return broker.partition(":")[0] in SCHEMES
+
+
+def name_of_at_most(most: int, empty: bool) -> Callable[[str], str]:
+    """Return a parser for names of at most `most` characters, which other programs and URLs take as they are."""
+
+    def parse(text: str) -> str:
+        if not re.fullmatch(rf"[A-Za-z0-9_-]{{{0 if empty else 1},{most}}}", text):
+            raise ValueError(f"at most {most} letters (a-z, A-Z), digits, - and _{', or empty' if empty else ''}")
+        return text
+
+    return parse
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -197,18 +230,9 @@ def address(text: str) -> str:
         if "?" in text or text[5].isspace():
             raise ValueError("unix: and a path such as unix:/run/relay/relay.sock; its mode is the setting socket_mode")
         return text
-    if not (_HOST.fullmatch(text) and _is_host(text)) and not _is_ip(text):
+    if not is_host_or_ip(text):
         raise ValueError("a host name or an address such as 127.0.0.1, ::1 or 0.0.0.0; the port has its own setting")
     return text
-
-
-def _is_ip(text: str) -> bool:
-    """Return whether a text is an IP address, which may have a zone: fe80::1%eth0."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 class Key(NamedTuple):
@@ -276,7 +300,7 @@ def http_url(text: str) -> str:
     """Parse a URL that the relay sends requests to, or an empty text."""
     try:
         parts = urlsplit(text)
-        has_host = parts.hostname and _is_host(parts.hostname) and parts.port != 0
+        has_host = parts.hostname and is_host(parts.hostname) and parts.port != 0
         sound = parts.scheme in ("http", "https") and has_host and parts.username != ""
     except ValueError:
         sound = False
@@ -305,15 +329,6 @@ def cookie_name(text: str) -> str:
     if text and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
         raise ValueError("the name of a cookie, such as PHPSESSID, or empty")
     return text
-
-
-def _is_host(name: str) -> bool:
-    """Return whether a name can be looked up. For others, getaddrinfo() would raise UnicodeError and not OSError."""
-    try:
-        name.encode("idna")
-    except UnicodeError:
-        return False
-    return True
 
 
 def _listed(text: str) -> list[str]:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pushrelay.settings import Settings
-from pushrelay.settings.values import broker_url, durability_of
+from pushrelay.settings.redis_url import SCHEMES
+from pushrelay.settings.values import broker_url, durability_of, without_password
 
 from .local_broker import LocalBroker
 from .store import HistoryLimits, Store
@@ -38,9 +39,14 @@ def _sqlite(rest: str, limits: HistoryLimits, clock: Clock, durability: str) -> 
     return SQLiteStore(rest, limits, clock, durability)
 
 
+def _redis(rest: str, limits: HistoryLimits, clock: Clock, durability: str) -> Store:
+    raise ValueError("broker: Redis is not supported yet")
+
+
 STORES = {
     "memory": Kind(_memory, lambda rest: None),
     "sqlite": Kind(_sqlite, lambda rest: rest),
+    **{scheme: Kind(_redis, lambda rest: None) for scheme in SCHEMES},
 }
 
 
@@ -72,5 +78,5 @@ def _parse(url: str) -> tuple[Kind, str]:
     try:
         name, _, rest = broker_url(url).partition(":")
     except ValueError as error:
-        raise ValueError(f"broker must be {error}, not {url!r}") from None
+        raise ValueError(f"broker must be {error}, not {without_password(url)!r}") from None
     return STORES[name], rest

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, Relay, need
 
 import pushrelay
+from pushrelay.store.redis.packages import NEEDED
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_the_wheel_has_every_file_that_the_relay_and_its_users_need(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(file.relative_to(ROOT)) for file in [*(ROOT / "pushrelay").rglob("*.py"), ROOT / "relay.py"]}
     folders = [each for name in ("static", "templates", "php", "deploy") for each in (ROOT / name).rglob("*.*")]
-    files = {str(file.relative_to(ROOT)) for file in folders} | {"requirements.txt"}
+    files = {str(file.relative_to(ROOT)) for file in folders} | {"requirements.txt", "requirements-redis.txt"}
     assert modules | {f"pushrelay/share/{name}" for name in files} <= names
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"relay.py", "pushrelay", f"pushrelay-{pushrelay.__version__}.dist-info"}
@@ -56,6 +57,14 @@ def test_the_package_requires_what_requirements_txt_lists():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     listed = re.findall(r"^[a-z][^#\s]*", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert sorted(project["dependencies"]) == sorted(listed)
+
+
+def test_the_extra_for_redis_requires_what_requirements_redis_txt_lists():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = (ROOT / "requirements-redis.txt").read_text().split()
+    assert sorted(project["optional-dependencies"]["redis"]) == sorted(listed)
+    bounds = {name: ".".join(map(str, low)) + ",<" + ".".join(map(str, high)) for name, (low, high) in NEEDED.items()}
+    assert sorted(f"{name}>={range}" for name, range in bounds.items()) == sorted(listed)
 
 
 def test_an_installed_relay_serves_its_pages_and_takes_a_push(installed, tmp_path):

@@ -35,7 +35,7 @@ def settings_found(report: Report, settings: Settings) -> None:
 
 def _holds_secrets(file: pathlib.Path) -> bool:
     names = "|".join(setting.name for setting in NAMES.values() if setting.secret)
-    pattern = rf"^\s*(({names})\s*[=:]\s*\S|auth_url\s*[=:]\s*\S+//.*@)"
+    pattern = rf"^\s*(({names})\s*[=:]\s*\S|(auth_url|broker)\s*[=:]\s*\S+//.*@)"
     return bool(re.search(pattern, file.read_text("utf-8"), re.MULTILINE | re.IGNORECASE))
 
 

@@ -1,7 +1,6 @@
 """How the relay is started here: its process and settings, compared with the doctor's own, and how to restart it."""
 
 import pathlib
-import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from collections.abc import Mapping
 from pushrelay.cli.flags import parse_flags
 from pushrelay.places import PROGRAM
 from pushrelay.settings import NAMES, Settings, SettingsError, load
+from pushrelay.settings.values import without_password
 
 from .process import Process, listener, started_from
 from .report import Advice, Report
@@ -105,7 +105,7 @@ def _written_flags(flags: Mapping[str, str]) -> list[str]:
 
 
 def _without_secret(name: str, text: str) -> str:
-    return "…" if name in NAMES and NAMES[name].secret else re.sub("//.*@", "//…@", text)
+    return "…" if name in NAMES and NAMES[name].secret else without_password(text)
 
 
 def has_unit() -> bool:

@@ -1,0 +1,1 @@
+"""Publications in a Redis that several relays share."""

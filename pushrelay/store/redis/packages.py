@@ -1,0 +1,34 @@
+"""The packages that a Redis needs. They are an extra: a relay without Redis runs without them."""
+
+import importlib.metadata
+import re
+
+from pushrelay.errors import StoreError
+
+# The same ranges as in requirements-redis.txt and in pyproject.toml; a test compares them.
+NEEDED = {"redis": ((7,), (9,)), "hiredis": ((3, 2), (4,))}
+_COMMAND = "pip install -r requirements-redis.txt  (or  pip install 'pushrelay[redis]'  if the relay is installed)"
+
+
+class PackageMissing(StoreError):
+    """A package that a Redis needs is missing, or is installed in a version that the relay cannot use."""
+
+
+def check_packages() -> None:
+    """Raise PackageMissing, with the line to type, unless the packages are installed in versions that can be used."""
+    if problems := [each for name in NEEDED if (each := _problem(name))]:
+        raise PackageMissing(f"{' and '.join(problems)}, which broker = redis:// needs. Run:  {_COMMAND}")
+
+
+def _problem(name: str) -> str:
+    """Return what is wrong with a package; "" if nothing is."""
+    low, high = NEEDED[name]
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"the package {name} is missing"
+    numbers = tuple(map(int, re.findall(r"\d+", re.split("[a-z+-]", version)[0])))
+    if low <= numbers < high:
+        return ""
+    asked = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
+    return f"the package {name} is {version}, not {asked}"
