@@ -3,7 +3,7 @@
 import pathlib
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
-# The wheel has a copy of static, templates, php, deploy and requirements.txt here (see pyproject.toml).
+# The wheel has a copy of static, templates, php, deploy and the requirements here (see pyproject.toml).
 _SHARE = _PACKAGE / "share"
 
 IS_INSTALLED = _SHARE.is_dir()

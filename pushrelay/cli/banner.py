@@ -5,10 +5,12 @@ import os
 import socket
 
 from pushrelay.core import clients_expected, is_own, most_clients
+from pushrelay.errors import StoreError
 from pushrelay.pages.demo import ANYWHERE, address, first_id, is_at_loopback, tunnel
 from pushrelay.settings import Settings
 
 from .exposure import on_command_line, open_to, warnings
+from .redis_report import RedisReport, report_on
 
 
 def remarks(settings: Settings) -> list[str]:
@@ -30,14 +32,24 @@ def remarks(settings: Settings) -> list[str]:
 def banner(settings: Settings, port: int) -> str:
     """Return the text that the relay prints once it serves: its address, who can do what, warnings, how to try it."""
     url, _ = address(settings, port)
+    try:
+        redis = report_on(settings)
+    except StoreError:  # it has gone since the relay connected, which the log reports
+        redis = None
     lines = [
         f"The relay serves on {url}",
-        *(f"  {line}" for line in (*open_to(settings), *remarks(settings))),
+        *(f"  {line}" for line in (*open_to(settings), *remarks(settings), *stored_in(redis))),
         *warnings(settings),
+        *(f"warning: {each}" for each in (redis.warnings if redis else ())),
         *on_command_line(settings),
         *first_steps(settings, port),
     ]
     return "\n".join(lines)
+
+
+def stored_in(redis: RedisReport | None) -> list[str]:
+    """Return lines about the Redis in which pushes are stored, and about when it loses them; none without a Redis."""
+    return [f"stores pushes in  {redis.name}", *redis.survives] if redis else []
 
 
 def first_steps(settings: Settings, port: int) -> list[str]:
@@ -76,10 +88,12 @@ def _own_address() -> str:
         return own
 
 
-def checked(settings: Settings) -> str:
-    """Return the text that `--check` prints for sound settings."""
+def checked(settings: Settings, redis: RedisReport | None = None) -> str:
+    """Return the text that `--check` prints for sound settings. `redis` is the verdict on their Redis."""
     lines = [f"The settings are sound ({settings.file or 'no file, all defaults'})."]
-    return "\n".join([*lines, *(f"  {line}" for line in open_to(settings)), *warnings(settings)])
+    lines += [f"  {line}" for line in (*open_to(settings), *stored_in(redis))]
+    lines += [*warnings(settings), *(f"warning: {each}" for each in (redis.warnings if redis else ()))]
+    return "\n".join(lines)
 
 
 def cannot_listen(settings: Settings, error: OSError) -> str:

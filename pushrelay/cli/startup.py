@@ -14,12 +14,16 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pushrelay.errors import StoreError
 from pushrelay.settings import Settings, load
+from pushrelay.settings.values import is_redis
+from pushrelay.store.redis.packages import check_packages
 from pushrelay.wsgi import hosts
 
 from . import output, streams
 from .commands import missing_module, run_command
 from .flags import parse_flags
+from .redis_report import report_on
 
 if TYPE_CHECKING:
     from pushrelay.core import Core
@@ -67,13 +71,10 @@ def _settings_of_program() -> Settings:
         _check_packages()
         found = load(flags=flags)
         _check_parts(found)
-    except ValueError as error:  # SettingsError is one
+        if check_only:
+            _check(found)
+    except (ValueError, StoreError) as error:  # SettingsError is a ValueError
         stop_with(str(error))
-    if check_only:
-        if problem := store_problem(found):
-            stop_with(problem)
-        _print_checked(found)
-        raise SystemExit(0)
     return found
 
 
@@ -93,10 +94,12 @@ def _check_packages() -> None:
 
 
 def _check_parts(found: Settings) -> None:
-    """Raise ValueError for a setting that is well-formed but cannot work here. Opens nothing."""
+    """Raise ValueError or StoreError for a setting that is well-formed but cannot work here. Opens nothing."""
     from pushrelay import core
 
     core.is_own(found)
+    if is_redis(found.broker):
+        check_packages()
     core.broker_of(found, lambda publication, skip_sid: 0)
 
 
@@ -120,14 +123,21 @@ def store_problem(found: Settings) -> str:
     return f"{name}: there is no folder {folder}: create it, or name another file in the setting broker"
 
 
-def _print_checked(found: Settings) -> None:
+def _check(found: Settings) -> NoReturn:
+    """Carry out `--check`, and end the process. Raises StoreError for a Redis that the start would refuse."""
     from .banner import checked
 
-    error = output.print_text(checked(found))
+    if problem := store_problem(found):
+        stop_with(problem)
+    redis = report_on(found)
+    if redis and redis.refusals:
+        stop_with(f"{redis.name}: {redis.refusals[0]}")
+    error = output.print_text(checked(found, redis))
     if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
         raise SystemExit(_SIGPIPE)
     if error:
         stop_with(f"the result of --check cannot be written ({error.strerror}): check where its output goes")
+    raise SystemExit(0)
 
 
 def run(relay: "Core", app: "WSGIApp") -> None:
@@ -147,7 +157,6 @@ def serve(relay: "Core", app: "WSGIApp", host: str | None = None, port: int | No
     `host` and `port` replace the settings of these names. End the process with a sentence if the address cannot be
     bound or the store cannot be opened.
     """
-    from pushrelay.errors import StoreError
     from pushrelay.lifecycle import exit_at_signals
     from pushrelay.log.handler import start_log
     from pushrelay.server.systemd import notify

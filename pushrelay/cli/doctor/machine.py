@@ -12,9 +12,11 @@ import time
 
 from pushrelay.places import HOME, PROGRAM
 from pushrelay.settings import NAMES, Settings
+from pushrelay.settings.values import is_redis
 from pushrelay.store.open import file_of
 
 from .process import Process
+from .redis_store import redis_store
 from .report import Advice, Report
 
 OLDEST_PYTHON = (3, 11)
@@ -120,7 +122,10 @@ def _about_limit(needed: int, most: int) -> list[Advice]:
 
 
 def store(report: Report, settings: Settings, process: Process | None) -> None:
-    """Check the folder of the store, and the free space there."""
+    """Check the store: the Redis, or the folder of the file and the free space there."""
+    if is_redis(settings.broker):
+        redis_store(report, settings)
+        return
     name = file_of(settings.broker)
     if name is None:
         report.warn("store", "in memory: what pages have missed is lost when the relay stops", _KEEP)

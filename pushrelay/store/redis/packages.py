@@ -2,12 +2,13 @@
 
 import importlib.metadata
 import re
+import sys
 
 from pushrelay.errors import StoreError
+from pushrelay.places import HOME
 
 # The same ranges as in requirements-redis.txt and in pyproject.toml; a test compares them.
 NEEDED = {"redis": ((7,), (9,)), "hiredis": ((3, 2), (4,))}
-_COMMAND = "pip install -r requirements-redis.txt  (or  pip install 'pushrelay[redis]'  if the relay is installed)"
 
 
 class PackageMissing(StoreError):
@@ -16,8 +17,9 @@ class PackageMissing(StoreError):
 
 def check_packages() -> None:
     """Raise PackageMissing, with the line to type, unless the packages are installed in versions that can be used."""
+    command = f"{sys.executable} -m pip install -r {HOME / 'requirements-redis.txt'}"
     if problems := [each for name in NEEDED if (each := _problem(name))]:
-        raise PackageMissing(f"{' and '.join(problems)}, which broker = redis:// needs. Run:  {_COMMAND}")
+        raise PackageMissing(f"{' and '.join(problems)}, which a broker on Redis needs. Run:  {command}")
 
 
 def _problem(name: str) -> str:

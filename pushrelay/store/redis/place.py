@@ -27,6 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from pushrelay.errors import StoreError
+from pushrelay.settings import Settings
 from pushrelay.settings.redis_url import RedisURL, host_and_port, redis_url
 
 from .explanations import not_a_redis, os_error, reply_error
@@ -58,7 +59,7 @@ class Place:
 
     def __init__(self, url: str, wanted: Wanted = DEFAULT, *, prefix: str = "relay", name: str = ""):
         self.url: RedisURL = redis_url(url)
-        self.wanted = wanted
+        self.wanted = wanted._replace(has_sentinels=self.url.is_sentinel)
         self._prefix = prefix
         self._name = name
 
@@ -227,6 +228,12 @@ class Place:
             raise os_error(_os_error_of(error), where, self.url.is_tls) from None
         except OSError as error:
             raise os_error(error, where, self.url.is_tls) from None
+
+
+def place_of(settings: Settings, name: str = "") -> Place:
+    """Return the Redis of these settings. `name` is that of its connections in Redis, without spaces."""
+    wanted = Wanted(settings.durability, settings.redis_wait)
+    return Place(settings.broker, wanted, prefix=settings.redis_prefix, name=name)
 
 
 def take_socket(connection: Any) -> socket.socket:

@@ -120,37 +120,38 @@ def _about_connections(facts: Facts, url: RedisURL) -> list[str]:
 
 
 def outlives(facts: Facts, wanted: Wanted) -> list[str]:
-    """Return what an accepted push survives on this Redis: a line each for its end, its machine's, and a failover."""
+    """Return what becomes of accepted pushes if Redis ends, without power, and at a failover: a line for each.
+
+    The end of a relay loses nothing, whatever the Redis.
+    """
     return [
-        f"end of the relay   an accepted push survives it: it is in {facts.name}",
-        f"end of Redis       {_end(facts)}",
-        f"power failure      {_power(facts)}",
-        f"failover           {_failover(facts, wanted)}",
+        f"if Redis ends     {_end(facts)}",
+        f"without power     {_power(facts)}",
+        f"at a failover     {_failover(facts, wanted)}",
     ]
 
 
 def _end(facts: Facts) -> str:
     if not facts.appends:
-        return "everything since its last snapshot is lost (appendonly no)"
-    return "an accepted push survives it (appendonly yes)"
+        return "all pushes since its last snapshot are lost (appendonly no)"
+    return "no accepted push is lost (appendonly yes)"
 
 
 def _power(facts: Facts) -> str:
     if not facts.appends:
-        return "everything since the last snapshot is lost (appendonly no)"
+        return "all pushes since the last snapshot are lost (appendonly no)"
     if facts.syncs is None:
-        return "up to 2 s are lost, unless appendfsync is always (the relay may not read that)"
+        return "pushes of up to 2 s are lost, unless appendfsync is always (the relay may not read that)"
     if facts.syncs:
-        return "nothing is lost if the disk keeps what it confirms (appendfsync always)"
-    return (
-        "up to 2 s are lost (appendfsync everysec)" if facts.appendfsync == "everysec" else "half a minute may be lost"
-    )
+        return "no accepted push is lost, if the disk keeps what it confirms (appendfsync always)"
+    if facts.appendfsync == "everysec":
+        return "pushes of up to 2 s are lost (appendfsync everysec)"
+    return "pushes of half a minute may be lost (appendfsync no)"
 
 
 def _failover(facts: Facts, wanted: Wanted) -> str:
     if wanted.redis_wait:
-        number = f"{wanted.redis_wait} replica{'s' if wanted.redis_wait > 1 else ''}"
-        return f"nothing that a replica has confirmed is lost if one of them takes over (redis_wait: {number})"
+        return f"no push is lost if a replica takes over that confirmed it (redis_wait = {wanted.redis_wait})"
     if wanted.has_sentinels or facts.replicas:
-        return "what the replica does not have yet is lost (redis_wait = 1 prevents that)"
-    return "there is no replica"
+        return "pushes that the replica does not have yet are lost (redis_wait = 1 prevents that)"
+    return "there is no replica that could take over"
