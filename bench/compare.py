@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from servers import CACHE, HERE, KINDS, Failed, Server, prepare, prepare_venv, relay_command
+from servers import CACHE, HERE, KINDS, Failed, Server, Target, prepare, prepare_venv, relay_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,14 @@ def number(pattern: str, text: str) -> float:
 
 
 def push(
-    server: Server, count: int, threads: int, prefix: str, destinations: int, keep=True, rate=0, kind="plain"
+    server: Server | Target,
+    count: int,
+    threads: int,
+    prefix: str,
+    destinations: int,
+    keep=True,
+    rate=0,
+    kind="plain",
 ) -> str:
     """Push with relayload and return its output. Raise if pushes failed, because no figure would be valid."""
     what = [count, threads, int(keep), prefix, destinations, rate]
@@ -114,7 +121,9 @@ class Listener:
 
 
 @contextlib.contextmanager
-def listening(server: Server, clients: int, prefix: str, expect: int, same_id=False, seconds=90) -> Iterator[Listener]:
+def listening(
+    server: Server | Target, clients: int, prefix: str, expect: int, same_id=False, seconds=90
+) -> Iterator[Listener]:
     what = [clients, prefix, int(same_id), seconds]
     command = [CACHE / "relayload", "listen", "127.0.0.1", server.port, *what]
     environ = {**os.environ, "EXPECT": str(expect)}
@@ -245,7 +254,8 @@ def run_rounds(options: argparse.Namespace, work: Work) -> dict:
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    values = {name: [figures[name] for figures in rounds if name in figures] for name in FIGURES}
+    names = dict.fromkeys(name for figures in rounds for name in figures)  # a set would lose the order
+    values = {name: [figures[name] for figures in rounds if name in figures] for name in names}
     return {name: round(statistics.median(found), 3) for name, found in values.items() if found}
 
 

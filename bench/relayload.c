@@ -16,6 +16,9 @@
  *       PAD=text      more data in each push
  *       HDR=lines     more request headers, each ending in \r\n
  *
+ * PORT may be several ports, separated by commas: the nodes of one service. Clients, and connections that push, take
+ * turns among them.
+ *
  * A push carries the time at which it was sent as T<nanoseconds>E, by the clock that listen reads on the same machine, so
  * the time of a delivery is known. A reply's time runs from before sending (before connecting, if KEEPALIVE is 0) to its
  * last byte.
@@ -58,10 +61,11 @@
 #define CONNECTIONS_PER_ADDRESS 2000      /* see open_socket() */
 #define MAX_MESSAGE ((size_t)16 << 20)    /* bytes; a longer message cannot be right */
 #define MAX_THREADS 256
+#define MAX_NODES 16
 
 static const char *host, *prefix;
-static int port;
-static struct sockaddr_in server;
+static struct sockaddr_in nodes[MAX_NODES];
+static long node_count;
 
 /* ---- both: helpers ---- */
 
@@ -150,15 +154,29 @@ static void print_samples(const char *name, struct samples *s)
 
 /* ---- both: connections ---- */
 
-static void set_server(const char *host_argument, const char *port_argument)
+static void add_node(const char *port)
+{
+    int number = atoi(port);
+    if (node_count == MAX_NODES)
+        die("PORT has more than 16 ports");
+    struct sockaddr_in *node = &nodes[node_count++];
+    node->sin_family = AF_INET;
+    node->sin_port = htons((uint16_t)number);
+    if (inet_pton(AF_INET, host, &node->sin_addr) != 1 || number < 1 || number > 65535)
+        die("HOST is an IPv4 address, PORT a number up to 65535, or several with commas");
+}
+
+static void set_nodes(const char *host_argument, const char *ports)
 {
     host = host_argument;
-    port = atoi(port_argument);
-    server.sin_family = AF_INET;
-    server.sin_port = htons((uint16_t)port);
-    if (inet_pton(AF_INET, host, &server.sin_addr) != 1 || port < 1 || port > 65535)
-        die("HOST is an IPv4 address, PORT a number up to 65535");
+    for (const char *port = ports; port; port = strchr(port, ',') ? strchr(port, ',') + 1 : NULL)
+        add_node(port);
     signal(SIGPIPE, SIG_IGN); /* a server that closes is an error to count, and does not end the program */
+}
+
+static const struct sockaddr_in *node_of(long number)
+{
+    return &nodes[number % node_count];
 }
 
 /* On loopback every 2,000 connections come from an address of their own (127.<pid>.x.y): thousands of ports in
@@ -167,7 +185,7 @@ static void choose_own_address(int fd)
 {
     static atomic_long opened;
     long block = atomic_fetch_add(&opened, 1) / CONNECTIONS_PER_ADDRESS;
-    if (ntohl(server.sin_addr.s_addr) >> 24 != 127)
+    if (ntohl(nodes[0].sin_addr.s_addr) >> 24 != 127)
         return;
     uint32_t ip = 127u << 24 | ((uint32_t)getpid() & 0xff) << 16 | (((uint32_t)block + 1) & 0xffff);
     struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(ip)};
@@ -178,13 +196,13 @@ static void choose_own_address(int fd)
 }
 
 /* Returns a connected socket, or -1. It blocks: on one machine a connect takes microseconds, or the backlog is full. */
-static int open_socket(void)
+static int open_socket(const struct sockaddr_in *node)
 {
     int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     if (fd < 0)
         return -1;
     choose_own_address(fd);
-    if (connect(fd, (struct sockaddr *)&server, sizeof server)) {
+    if (connect(fd, (const struct sockaddr *)node, sizeof *node)) {
         close(fd);
         return -1;
     }
@@ -423,7 +441,7 @@ static void open_client(struct client *c, int poll)
     c->number = opened++;
     c->state = AWAITS_UPGRADE;
     pending++;
-    c->fd = open_socket();
+    c->fd = open_socket(node_of(c->number));
     if (c->fd < 0) {
         if (!dead)
             perror("connect");
@@ -437,7 +455,7 @@ static void open_client(struct client *c, int poll)
     size_t length = format(request, sizeof request,
                            "GET %s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                           path, host, port);
+                           path, host, ntohs(node_of(c->number)->sin_port));
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     if (write(c->fd, request, length) != (ssize_t)length || epoll_ctl(poll, EPOLL_CTL_ADD, c->fd, &event))
         drop(c);
@@ -494,7 +512,7 @@ static void connect_clients(struct client *all, int poll)
 
 static int listen_main(int argc, char **argv)
 {
-    set_server(argv[2], argv[3]);
+    set_nodes(argv[2], argv[3]);
     clients = atol(argv[4]);
     prefix = argv[5];
     same_id = atoi(argv[6]);
@@ -535,6 +553,7 @@ struct answer {
 
 struct pusher {
     pthread_t thread;
+    const struct sockaddr_in *node;
     int fd; /* -1 when not connected */
     long ok, errors;
     struct samples replies;
@@ -560,7 +579,7 @@ static bool connected(struct pusher *p)
     struct timeval patience = {.tv_sec = ANSWER_SECONDS};
     if (p->fd >= 0)
         return true;
-    p->fd = open_socket();
+    p->fd = open_socket(p->node);
     if (p->fd >= 0)
         setsockopt(p->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     return p->fd >= 0;
@@ -652,7 +671,7 @@ static void wait_until_due(long k)
         ;
 }
 
-static size_t build_request(char *out, size_t size, long k, uint64_t sent)
+static size_t build_request(char *out, size_t size, const struct sockaddr_in *node, long k, uint64_t sent)
 {
     char body[4096], number[32] = "";
     if (destinations)
@@ -660,7 +679,7 @@ static size_t build_request(char *out, size_t size, long k, uint64_t sent)
     size_t length = format(body, sizeof body, body_format, prefix, number, (unsigned long long)sent, pad);
     return format(out, size,
                   "POST %s HTTP/1.1\r\nHost: %s:%d\r\n%sContent-Type: %s\r\nContent-Length: %zu\r\n%s\r\n%s",
-                  path, host, port, headers, type, length, keep ? "" : "Connection: close\r\n", body);
+                  path, host, ntohs(node->sin_port), headers, type, length, keep ? "" : "Connection: close\r\n", body);
 }
 
 static void choose_body(const char *kind)
@@ -681,7 +700,7 @@ static void *run_pusher(void *argument)
     for (long k; (k = atomic_fetch_add(&next_push, 1)) < count;) {
         wait_until_due(k);
         uint64_t sent = now_ns();
-        size_t length = build_request(request, sizeof request, k, sent);
+        size_t length = build_request(request, sizeof request, p->node, k, sent);
         bool good = exchange(p, request, length);
         add_sample(&p->replies, now_ns() - sent);
         if (good)
@@ -711,7 +730,7 @@ static void print_replies(struct pusher *pushers, int threads, double seconds)
 static int push_main(int argc, char **argv)
 {
     static struct pusher pushers[MAX_THREADS];
-    set_server(argv[2], argv[3]);
+    set_nodes(argv[2], argv[3]);
     path = argv[4];
     count = atol(argv[5]);
     int threads = atoi(argv[6]);
@@ -728,6 +747,7 @@ static int push_main(int argc, char **argv)
     began = now_ns();
     for (int i = 0; i < threads; i++) {
         pushers[i].fd = -1;
+        pushers[i].node = node_of(i);
         if (pthread_create(&pushers[i].thread, NULL, run_pusher, &pushers[i]))
             die("cannot start a thread");
     }

@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "relay-bench"
 CFLAGS = ["-O2", "-Wall", "-Wextra", "-pthread"]
 SOCKET_IO = "socket.io@4.8"
+REDIS_PACKAGES = ["@socket.io/redis-adapter@8.3", "@socket.io/redis-emitter@5.1", "redis@5.12"]
 START = 20.0  # seconds within which a server must listen
 STOP = 10.0  # seconds within which a server must end after SIGTERM, before it is killed
 
@@ -64,11 +66,17 @@ def prepare(kinds: list[str]) -> None:
     if not load.exists() or load.stat().st_mtime < source.stat().st_mtime:
         run_tool("cc", *CFLAGS, "-o", load, source)
     if "seed" in kinds:
-        if not (CACHE / "node_modules/socket.io").exists():
-            run_tool("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", CACHE, SOCKET_IO)
-        shutil.copy(HERE / "seed.js", CACHE)  # Node looks for modules beside the importing file
+        prepare_seed()
     if {"werkzeug", "gunicorn"} & set(kinds):
         prepare_venv()
+
+
+def prepare_seed(*more: str) -> None:
+    """Put seed.js, socket.io and `more` npm packages, as name@version, into the cache."""
+    packages = [SOCKET_IO, *more]
+    if not all((CACHE / "node_modules" / package.rpartition("@")[0]).exists() for package in packages):
+        run_tool("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", CACHE, *packages)
+    shutil.copy(HERE / "seed.js", CACHE)  # Node looks for modules beside the importing file
 
 
 def prepare_venv() -> pathlib.Path:
@@ -83,21 +91,23 @@ def prepare_venv() -> pathlib.Path:
     return CACHE / "venv/bin/python"
 
 
-def run_tool(*command: object) -> None:
+def run_tool(*command: object) -> str:
+    """Return what the command prints. Raise Failed if it fails or is not there."""
     try:
         ran = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     except FileNotFoundError as missing:
         raise Failed(f"{command[0]} is not on this machine") from missing
     if ran.returncode:
         raise Failed(f"{shlex.join(map(str, command))} failed:\n{(ran.stdout + ran.stderr)[-2000:]}")
+    return ran.stdout
 
 
-def relay_command() -> str:
-    """Return `python relay.py` with the project's venv, if there is one, and a store in the temporary folder."""
+def relay_command(broker: str = "sqlite:{dir}/relay.db") -> str:
+    """Return `python relay.py` with the project's venv, if there is one, and a broker, by default in {dir}."""
     own = ROOT / ".venv/bin/python"
     python = str(own) if own.exists() else sys.executable
     told = subprocess.run([python, str(ROOT / "relay.py"), "--help"], capture_output=True, text=True)
-    store = " --broker sqlite:{dir}/relay.db" if "--broker" in told.stdout else ""
+    store = f" --broker {broker}" if "--broker" in told.stdout else ""
     return f"{shlex.quote(python)} {shlex.quote(str(ROOT / 'relay.py'))} --port {{port}}{store}"
 
 
@@ -105,6 +115,13 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+class Target(NamedTuple):
+    """One or several nodes of a kind, for the load generator."""
+
+    kind: Kind
+    port: str  # their ports, separated by commas
 
 
 class Server:

@@ -29,14 +29,21 @@ FIGURES = {
 }
 
 
-class Compare:
-    """bench/compare.py. Its processes are found by a word in the environment that they inherit."""
+CLUSTER_FIGURES = {
+    *("pushes", "pushes_nodes", "pushes_redis", "unicast", "unicast_nodes", "unicast_redis"),
+    *("fanout", "fanout_nodes", "delivery_p50", "delivery_p99"),
+}
 
-    def __init__(self, word):
+
+class Script:
+    """A script of bench/. Its processes are found by a word in the environment that they inherit."""
+
+    def __init__(self, name, word):
+        self.name = name
         self.word = word
 
     def start(self, *flags):
-        command = [sys.executable, str(BENCH / "compare.py"), *flags]
+        command = [sys.executable, str(BENCH / self.name), *flags]
         environ = {**clean_environ(), "BENCH_TEST": self.word}
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
 
@@ -65,9 +72,17 @@ class Compare:
 
 @pytest.fixture
 def compare(tmp_path):
-    compare = Compare(str(tmp_path))
+    compare = Script("compare.py", str(tmp_path))
     yield compare
     assert not compare.processes()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    need(shutil.which("redis-server") and shutil.which("redis-cli"), "Redis (apt-get install redis-server)")
+    cluster = Script("cluster.py", str(tmp_path))
+    yield cluster
+    assert not cluster.processes()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,3 +129,24 @@ def test_a_run_that_is_stopped_leaves_no_process_behind(compare):
     process.terminate()
     process.communicate(timeout=DEADLINE)
     assert process.returncode == 1
+
+
+def test_a_small_run_gives_all_figures_of_every_cluster(cluster, tmp_path):
+    need_node()
+    file = tmp_path / "result.json"
+    flags = ("--quick", "--nodes=2", "--rounds=1", "--only=push,clients,fanout,memory", "--kinds=adapter,emitter")
+    printed = cluster.run(*flags, f"--json={file}")
+    clusters = json.loads(file.read_text())["clusters"]
+    assert clusters["failures"] == {}
+    for kind in ("adapter 2", "emitter 2"):
+        assert set(clusters["medians"][kind]) == CLUSTER_FIGURES
+    assert "| socket.io, Redis adapter, 2 nodes | socket.io, Redis emitter, 2 nodes |" in printed
+    assert cluster.run(f"--from={file}") == printed
+
+
+def test_if_the_relays_do_not_start_the_run_prints_a_line_about_it(cluster):
+    broken = shlex.join([sys.executable, "-c", "raise SystemExit('not today')"])
+    flags = ("--quick", "--rounds=1", "--kinds=relay", "--nodes=1", "--only=push,pairs", "--relay", broken)
+    printed = cluster.run(*flags)
+    assert "- the relay, 1 node: round 1: did not start: not today" in printed
+    assert "- Redis beside SQLite: did not start: not today" in printed
