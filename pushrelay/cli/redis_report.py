@@ -10,7 +10,7 @@ PATIENCE = 5.0  # seconds within which a Redis must answer
 
 
 class RedisReport(NamedTuple):
-    """What is known about a Redis that answers."""
+    """The verdict on a Redis that answers."""
 
     name: str  # "Redis 7.0.15 at redis://127.0.0.1:6379/0"
     refusals: list[str]  # why the relay must not use it, with what to do

@@ -50,6 +50,7 @@ from lab import (
     units,
 )
 from machine import HOSTS
+from redis_snippets import redis_conf, redis_report, redis_settings, redis_user
 
 TOKEN_PAGE = f"""<?php require 'Relay.php'; $relay = new Relay('http://127.0.0.1:8080', ['secret' => '{SECRET}']); ?>
 <script src="/relay/static/relay.js"></script><script>{SHOW}{CONNECT} relay.on("push", show);</script>"""
@@ -162,6 +163,14 @@ SNIPPETS = {
         "require_once 'Relay.php'": php("^$", "set_include_path('php');"),
         '{\n    "repositories"': composer,
         "<script>\n  relay.register": page("42", before=TOKEN_PAGE),
+    },
+    "docs/redis.md": {
+        "apt-get install -y redis-server": Reason(INSTALLS),
+        "[relay]": redis_settings,
+        "appendonly yes": redis_conf,
+        "stores pushes in": redis_report,
+        "user relay": redis_user,
+        "min-replicas-to-write": redis_conf,
     },
     "docs/socket-api.md": {
         '<script type="module">': page(),

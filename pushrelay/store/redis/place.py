@@ -70,8 +70,9 @@ class Place:
     def connect(self, deadline: float, blocking: bool = False) -> Connected:
         """Make one connection to a Redis that the relay can use: the first one that is not refused.
 
-        Sentinels are asked each time. `deadline` is a time of time.monotonic(); only the look-up of a host name may
-        take longer. The socket does not block, unless `blocking` is true. Raises StoreError, with what to do.
+        Sentinels are asked each time. `deadline` is a time of time.monotonic(); only the look-up of a host name, and a
+        name with several addresses that do not answer, may take longer. The socket does not block, unless `blocking` is
+        true. Raises StoreError, with what to do.
         """
         connected = self.look(deadline)
         if found := refusals(connected.facts, self.wanted):

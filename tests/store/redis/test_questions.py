@@ -69,6 +69,17 @@ def test_a_connection_that_redis_closed_is_replaced_before_it_is_used(questions,
     assert questions.ask("PING") == b"PONG"
 
 
+def test_over_tls_a_connection_that_redis_closed_is_replaced_too(tmp_path):
+    with RedisServer(tmp_path, tls=True) as server:
+        questions = Questions(Place(server.url, name="questions"), patience=20)
+        assert questions.ask("PING") == questions.ask("PING") == b"PONG"
+        assert connections(server) == 1, "it is kept"
+        server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        wait_for(lambda: connections(server) == 0, "the end of the connection")
+        assert questions.ask("PING") == b"PONG"
+        questions.close()
+
+
 def test_a_redis_that_is_away_or_silent_is_an_error_with_what_to_do(tmp_path):
     with RedisServer(tmp_path) as server:
         questions = Questions(Place(server.url), patience=0.5)
