@@ -46,7 +46,7 @@ class RedisServer:
     """A Redis in a process of its own, which has started. Arguments are lines of redis.conf, with _ for -.
 
     `engine` is one of ENGINES. With `unix=True` it has only a Unix socket, and with `tls=True` only a TLS port with a
-    certificate for localhost, whose CA is the file `ca`.
+    certificate for localhost, whose CA is the file `ca`; another server's `certificate` may be passed instead of True.
     """
 
     def __init__(self, folder, engine="redis", unix=False, tls=False, port=None, mode=(), **config):
@@ -59,7 +59,7 @@ class RedisServer:
         self.mode = mode
         self.socket = self.folder / "redis.sock" if unix else None
         self.password = self.config.get("requirepass", "")
-        self.certificate = Certificate(self.folder, ["localhost"]) if tls else None
+        self.certificate = Certificate(self.folder, ["localhost"]) if tls is True else tls or None
         self.port = port or (0 if unix else free_port())
         for left in reversed(range(TRIES)):
             try:

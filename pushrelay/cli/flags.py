@@ -9,6 +9,7 @@ from pushrelay import __version__
 from pushrelay.places import SETTINGS_FILE
 from pushrelay.settings import NAMES, TABLE, SettingsError
 from pushrelay.settings.sources import check_not_empty, flag_of, unknown
+from pushrelay.settings.values import without_password
 
 from .exposure import seen_in_ps
 from .output import print_error
@@ -104,10 +105,11 @@ def _stray(word: str, argv: list[str]) -> str:
     if word == argv[0]:
         near = difflib.get_close_matches(word.lower(), COMMAND_NAMES, 1)
         hint = f"did you mean {near[0]}?" if near else "without a command the relay serves"
-        return f"the command line: there is no command called {word}; {hint} (python relay.py --help lists them)"
+        shown = without_password(word)
+        return f"the command line: there is no command called {shown}; {hint} (python relay.py --help lists them)"
     before = [each for each in argv[: argv.index(word)] if each.startswith("--")]
     flag = before[-1].partition("=")[0] if before else ""
-    if flag.lstrip("-").replace("-", "_") in _NEVER_SHOWN:
+    if flag.lstrip("-").replace("-", "_") in _NEVER_SHOWN or "@" in word:  # the rest of an address with a password
         word = f"a word after {flag}"
     return f"the command line: {word} is not a flag; put quotes around a value that has spaces (--help lists the flags)"
 

@@ -84,6 +84,8 @@ def test_a_variable_that_is_misspelt_still_stops_the_start(name, text, words):
         ([f"--secert={SECRET}"], "did you mean secret?"),
         ([f"--{SECRET}"], "this is not a setting"),
         (["--broker", "sqlite:/srv/my", "files/relay.db"], "files/relay.db"),
+        (["--broker", "redis://relay:my", "pass@10.0.0.7"], "a word after --broker"),
+        ([f"redis://:{SECRET}@10.0.0.7"], "redis://…@10.0.0.7; without a command"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named_with_a_suggestion(argv, words):

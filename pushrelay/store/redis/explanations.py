@@ -38,6 +38,21 @@ _PATTERNS = (
 )
 
 
+_OF_SENTINELS = "add the Sentinels' password to broker: redis+sentinel://HOST/NAME?sentinel_password=PASSWORD"
+_SENTINEL_REPLIES = {
+    "NOAUTH": f"asks for a password: {_OF_SENTINELS}",
+    "WRONGPASS": f"does not accept the password: {_OF_SENTINELS}",
+}
+
+
+def sentinel_error(text: str, where: str) -> StoreError:
+    """Return the error for an error reply of the Sentinel at `where`."""
+    if "unknown command" in text and "HELLO" not in text:
+        return StoreError(f"{where} is not a Sentinel: correct the address in broker")
+    end = _SENTINEL_REPLIES.get(text.partition(" ")[0])
+    return StoreError(f"{where} {end}") if end else reply_error(text, where)
+
+
 def reply_error(text: str, where: str, prefix: str = "relay") -> StoreError:
     """Return the error for an error reply of the Redis at `where`, such as "NOAUTH Authentication required."."""
     word = text.partition(" ")[0]
@@ -52,7 +67,10 @@ def reply_error(text: str, where: str, prefix: str = "relay") -> StoreError:
 def os_error(error: OSError, where: str, is_tls: bool) -> StoreError:
     """Return the error for a connection to `where` that could not be made, or has ended."""
     if isinstance(error, socket.gaierror):
-        return StoreError(f"{where} cannot be reached, because its host name is unknown: correct it in broker")
+        return StoreError(
+            f"{where} cannot be reached, because its host name cannot be looked up ({error.strerror}): correct it in "
+            "broker, or repair this machine's DNS"
+        )
     if isinstance(error, ConnectionRefusedError):
         return StoreError(f"{where} refuses connections: start Redis there, or correct the address in broker")
     if isinstance(error, TimeoutError):

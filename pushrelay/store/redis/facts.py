@@ -10,7 +10,13 @@ import hiredis
 from .wire import Wire
 
 # Parameters for CONFIG GET. A Redis of a hosting company often forbids the command.
-_ASKED = ("appendfsync", "timeout", "client-output-buffer-limit", "min-replicas-to-write")
+_ASKED = (
+    "appendfsync",
+    "no-appendfsync-on-rewrite",
+    "timeout",
+    "client-output-buffer-limit",
+    "min-replicas-to-write",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Facts:
     loading: bool  # it still reads its files
     # From CONFIG GET; None if this user may not use it.
     appendfsync: str | None = None  # "always", "everysec" or "no"
+    skips_syncs: bool = False  # no-appendfsync-on-rewrite yes: no sync while the file is rewritten
     timeout: int | None = None  # seconds after which Redis closes idle connections; 0: never
     pubsub_limit: tuple[int, int, int] | None = None  # client-output-buffer-limit pubsub: bytes, bytes, seconds
     min_replicas: int | None = None  # min-replicas-to-write
@@ -39,7 +46,7 @@ class Facts:
         """Whether each write is on the disk before its reply; None if that cannot be known."""
         if not self.appends:
             return False
-        return None if self.appendfsync is None else self.appendfsync == "always"
+        return None if self.appendfsync is None else self.appendfsync == "always" and not self.skips_syncs
 
 
 def read_facts(wire: Wire, deadline: float) -> Facts:
@@ -68,6 +75,7 @@ def facts_of(info: Mapping[str, str], config: Mapping[str, str]) -> Facts:
         appends=info.get("aof_enabled", "0") == "1",
         loading=info.get("loading", "0") != "0",
         appendfsync=config.get("appendfsync"),
+        skips_syncs=config.get("no-appendfsync-on-rewrite") == "yes",
         timeout=_number(config.get("timeout")),
         pubsub_limit=_pubsub(config.get("client-output-buffer-limit", "")),
         min_replicas=_number(config.get("min-replicas-to-write")),

@@ -30,7 +30,7 @@ from pushrelay.errors import StoreError
 from pushrelay.settings import Settings
 from pushrelay.settings.redis_url import RedisURL, host_and_port, redis_url
 
-from .explanations import not_a_redis, os_error, reply_error
+from .explanations import not_a_redis, os_error, reply_error, sentinel_error
 from .facts import Facts, read_facts
 from .verdicts import DEFAULT, Wanted, refusals
 from .wire import Wire
@@ -114,7 +114,7 @@ class Place:
         where = str(self) if address is None or not self.url.is_sentinel else f"Redis {host_and_port(*address)}"
         url = self.url
         self._check_files()
-        with self._explaining(where, bool(url.password)):
+        with self._explaining(where, url.password):
             sock = take_socket(self._connection(address, url.user, url.password, url.db, deadline))
             try:
                 facts = self._learn(sock, deadline)
@@ -204,31 +204,34 @@ class Place:
     def _ask_sentinel(self, sentinel: tuple[str, int], deadline: float) -> tuple[str, int] | None:
         where = f"Sentinel {host_and_port(*sentinel)}"
         url = self.url
-        with self._explaining(where, bool(url.sentinel_password)):
+        with self._explaining(where, url.sentinel_password, is_sentinel=True):
             made = self._connection(sentinel, url.sentinel_user, url.sentinel_password, 0, deadline)
             with contextlib.closing(take_socket(made)) as sock:
                 reply = Wire(sock).ask(deadline, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.name)
             if isinstance(reply, hiredis.ReplyError):
-                if "unknown command" in str(reply):
-                    raise StoreError(f"{where} is not a Sentinel: correct the address in broker")
                 raise reply
             return None if reply is None else (reply[0].decode(), int(reply[1]))
 
     @contextlib.contextmanager
-    def _explaining(self, where: str, has_password: bool) -> Iterator[None]:
+    def _explaining(self, where: str, password: str, is_sentinel: bool = False) -> Iterator[None]:
         """Raise StoreError, with what to do, for what redis-py and the socket raise in the block."""
         try:
             yield
         except (InvalidResponse, hiredis.ProtocolError):
             raise not_a_redis(where) from None
         except hiredis.ReplyError as error:
-            raise reply_error(str(error), where, self._prefix) from None
+            text = str(error)
         except RedisError as error:
-            if text := _reply_of(error, has_password):
-                raise reply_error(text, where, self._prefix) from None
-            raise os_error(_os_error_of(error), where, self.url.is_tls) from None
+            text = _reply_of(error, bool(password))
+            if not text:
+                raise os_error(_os_error_of(error), where, self.url.is_tls) from None
         except OSError as error:
             raise os_error(error, where, self.url.is_tls) from None
+        else:
+            return
+        if password:  # some servers repeat the command that they refuse
+            text = text.replace(password, "…")
+        raise sentinel_error(text, where) if is_sentinel else reply_error(text, where, self._prefix)
 
 
 def place_of(settings: Settings, name: str = "") -> Place:

@@ -10,7 +10,7 @@ from .facts import Facts
 
 OLDEST = (6, 0)
 # Bytes that wait for a relay which reads slowly. Redis's default of 32 MiB is 2.4 s of 46,000 publications per second.
-PUBSUB_BYTES = 32 << 20
+PUBSUB_BYTES = (32 << 20, 8 << 20)  # the hard and the soft limit
 SHORTEST_TIMEOUT = 10  # seconds: a relay asks for something each second, so only shorter ones could cut it
 
 
@@ -57,6 +57,8 @@ def _lacks_power(facts: Facts, wanted: Wanted) -> list[str]:
         found.append(
             "durability = power needs appendonly yes and appendfsync always in redis.conf, or durability = process"
         )
+    elif facts.appendfsync == "always" and facts.skips_syncs:
+        found.append("durability = power needs no-appendfsync-on-rewrite no in redis.conf, or durability = process")
     elif facts.syncs is False:
         found.append(
             f"durability = power needs appendfsync always, and it is {facts.appendfsync}: change it in redis.conf, or "
@@ -84,6 +86,8 @@ def _about_data(facts: Facts, wanted: Wanted) -> list[str]:
         )
     elif facts.appendfsync == "no":
         found.append("Redis has appendfsync no: a power failure may lose half a minute; set it to everysec")
+    elif facts.skips_syncs:
+        found.append("Redis has no-appendfsync-on-rewrite yes: a power failure may lose half a minute; set it to no")
     if facts.policy.startswith("volatile-") and facts.policy != "volatile-ttl" and facts.maxmemory:
         found.append(
             f"Redis has maxmemory-policy {facts.policy}: when it is full, it removes histories in no useful order; set "
@@ -93,6 +97,11 @@ def _about_data(facts: Facts, wanted: Wanted) -> list[str]:
         found.append(
             f"redis_wait is {wanted.redis_wait} and Redis has {facts.replicas} connected replicas, so no push can be "
             "confirmed: start the replicas, or lower redis_wait"
+        )
+    if wanted.has_sentinels and not wanted.redis_wait and facts.min_replicas == 0:
+        found.append(
+            "Redis takes pushes even if it is cut off from its replicas and from the Sentinels, and a failover loses "
+            "them: set min-replicas-to-write 1 and min-replicas-max-lag 10 in redis.conf, or redis_wait = 1"
         )
     if wanted.durability == "power" and facts.syncs is None:
         found.append(
@@ -106,10 +115,11 @@ def _about_connections(facts: Facts, url: RedisURL) -> list[str]:
     found = []
     if facts.timeout and facts.timeout < SHORTEST_TIMEOUT:
         found.append(f"Redis closes connections after {facts.timeout} s (timeout): set timeout 0 in redis.conf")
-    if facts.pubsub_limit and 0 < facts.pubsub_limit[0] < PUBSUB_BYTES:
+    low = [limit for limit, usual in zip(facts.pubsub_limit or (), PUBSUB_BYTES, strict=False) if 0 < limit < usual]
+    if low:
         found.append(
-            f"Redis cuts a relay that is {facts.pubsub_limit[0] >> 10} KiB behind: set client-output-buffer-limit "
-            "pubsub 64mb 32mb 60 in redis.conf"
+            f"Redis cuts a relay that is {min(low) >> 10} KiB behind: set client-output-buffer-limit pubsub 64mb 32mb "
+            "60 in redis.conf"
         )
     if not url.password and not url.path and not all(is_loopback(host) for host, _ in url.addresses):
         found.append(
@@ -144,6 +154,8 @@ def _power(facts: Facts) -> str:
         return "pushes of up to 2 s are lost, unless appendfsync is always (the relay may not read that)"
     if facts.syncs:
         return "no accepted push is lost, if the disk keeps what it confirms (appendfsync always)"
+    if facts.skips_syncs:
+        return "pushes of half a minute may be lost (no-appendfsync-on-rewrite yes)"
     if facts.appendfsync == "everysec":
         return "pushes of up to 2 s are lost (appendfsync everysec)"
     return "pushes of half a minute may be lost (appendfsync no)"

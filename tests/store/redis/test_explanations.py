@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from pushrelay.store.redis.explanations import not_a_redis, os_error, reply_error
+from pushrelay.store.redis.explanations import not_a_redis, os_error, reply_error, sentinel_error
 
 WHERE = "redis://127.0.0.1:6379/0"
 
@@ -40,7 +40,10 @@ def test_each_error_reply_has_a_sentence_with_what_to_do(reply, words):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "host name is unknown"),
+        (
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            "host name cannot be looked up (Name or service not known)",
+        ),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "start Redis there"),
         (TimeoutError("timed out"), "does not answer"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), "its socket does not exist"),
@@ -55,3 +58,17 @@ def test_each_error_of_the_network_has_a_sentence_with_what_to_do(error, words):
 
 def test_another_server_is_no_redis():
     assert "correct the address" in str(not_a_redis(WHERE))
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ("NOAUTH HELLO must be called with the client already authenticated", "?sentinel_password=PASSWORD"),
+        ("WRONGPASS invalid username-password pair or user is disabled.", "?sentinel_password=PASSWORD"),
+        ("ERR unknown command 'SENTINEL', with args beginning with:", "is not a Sentinel"),
+        ("ERR unknown command `HELLO`, with args beginning with: `3`", "older than Redis 6"),
+        ("ERR max number of clients reached", "maxclients"),
+    ],
+)
+def test_error_replies_of_sentinels_have_their_own_sentences(reply, words):
+    assert words in str(sentinel_error(reply, "Sentinel 127.0.0.1:26379"))

@@ -142,7 +142,7 @@ def test_tls_checks_the_certificate_and_the_name(tmp_path):
 
 def test_a_redis_that_is_not_there_is_named_with_what_to_do(redis, tmp_path):
     refused(f"redis://127.0.0.1:{free_port()}", "refuses connections", "start Redis")
-    refused("redis://no-such-host.invalid", "host name is unknown")
+    refused("redis://no-such-host.invalid", "host name cannot be looked up")
     refused(f"unix://{tmp_path}/none.sock", "none.sock", "start Redis")
     refused(f"rediss://127.0.0.1:{redis.port}", "if it does not expect TLS, write redis://", seconds=0.5)
     with server_that(b"-ERR plain text\r\n") as port:
@@ -193,12 +193,17 @@ def test_error_replies_to_the_first_command_have_their_sentences(reply, words):
         refused(f"redis://127.0.0.1:{port}", words)
 
 
+def test_a_server_that_repeats_a_password_in_its_error_does_not_bring_it_into_ours():
+    with server_that(f"-ERR syntax error near `AUTH` `default` `{PASSWORD}`\r\n".encode()) as port:
+        refused(f"redis://:{ENCODED}@127.0.0.1:{port}", "syntax error near `AUTH` `default` `…`")
+
+
 def test_redis_that_would_lose_pushes_is_refused(redis, tmp_path):
     with RedisServer(tmp_path / "a", maxmemory_policy="allkeys-lru") as server:
         refused(server.url, "maxmemory-policy is allkeys-lru", "volatile-ttl")
     with RedisServer(tmp_path / "b", replicaof=f"127.0.0.1 {redis.port}") as replica:
         refused(replica.url, "this is a replica", "redis+sentinel://")
-    with RedisServer(tmp_path / "c", cluster_enabled="yes") as cluster:
+    with RedisServer(tmp_path / "c", cluster_enabled="yes", cluster_port=free_port()) as cluster:
         refused(cluster.url, "Redis Cluster")
     refused(redis.url, "appendfsync always", "durability = process", wanted=Wanted("power"))
 
@@ -222,6 +227,20 @@ def test_sentinels_are_asked_each_time_and_name_the_new_master(tmp_path):
         sock, after = place.connect(soon())
         sock.close()
         assert after.run_id == run_id_of(both.replica) != before.run_id
+
+
+def test_sentinels_have_a_password_and_tls_of_their_own(tmp_path):
+    with RedisServer(tmp_path / "a", tls=True, requirepass="p1") as server:
+        watched = [f"monitor {Failover.NAME} localhost {server.port} 1", "announce-hostnames yes"]
+        config = {"mode": ("--sentinel",), "sentinel": ["resolve-hostnames yes", *watched], "requirepass": "p2"}
+        with RedisServer(tmp_path / "s", tls=server.certificate, **config) as sentinel:
+            url = f"rediss+sentinel://:p1@localhost:{sentinel.port}/{Failover.NAME}/0?ca={server.ca}"
+            sock, facts = Place(f"{url}&sentinel_password=p2").connect(soon())
+            with sock:
+                assert isinstance(sock, ssl.SSLSocket) and facts.run_id == run_id_of(server)
+            refused(url, "?sentinel_password=PASSWORD", "asks for a password")
+            refused(f"{url}&sentinel_password=p1", "?sentinel_password=PASSWORD", "does not accept the password")
+            refused(f"{url.replace('p1', 'p2')}&sentinel_password=p2", f"Redis localhost:{server.port} does not accept")
 
 
 def test_sentinels_that_are_away_are_all_named(redis):

@@ -66,6 +66,8 @@ def test_power_is_promised_only_if_every_write_is_synced(learn):
     assert not refusals(learn(appendonly="yes", appendfsync="always"), power)
     [why] = refusals(learn(appendonly="yes"), power)
     assert "appendfsync always, and it is everysec" in why
+    [why] = refusals(learn(appendonly="yes", appendfsync="always", no_appendfsync_on_rewrite="yes"), power)
+    assert "no-appendfsync-on-rewrite no" in why
     [why] = refusals(learn(), power)
     assert "appendonly yes and appendfsync always" in why
     [why] = refusals(of(appendfsync="always"), Wanted("power", has_sentinels=True))
@@ -89,6 +91,8 @@ def test_a_redis_that_hides_its_configuration_cannot_be_verified():
         ({"appendonly": "yes", "maxmemory": "100mb", "maxmemory_policy": "volatile-lru"}, "set it to volatile-ttl"),
         ({"appendonly": "yes", "timeout": 5}, "timeout 0"),
         ({"appendonly": "yes", "client_output_buffer_limit": "pubsub 1mb 512kb 60"}, "pubsub 64mb 32mb 60"),
+        ({"appendonly": "yes", "client_output_buffer_limit": "pubsub 64mb 1mb 1"}, "1024 KiB behind"),
+        ({"appendonly": "yes", "no_appendfsync_on_rewrite": "yes"}, "no-appendfsync-on-rewrite yes"),
     ],
 )
 def test_a_risky_configuration_is_warned_about_with_the_line_to_write(learn, config, words):
@@ -109,6 +113,18 @@ def test_configurations_without_risk_are_not_warned_about():
 def test_replicas_that_are_missing_for_redis_wait_are_warned_about():
     assert "0 connected replicas" in warnings(SOUND, Wanted(redis_wait=1), LOCAL)[0]
     assert not warnings(of(replicas=1), Wanted(redis_wait=1), LOCAL)
+
+
+def test_a_master_that_may_be_cut_off_from_its_replicas_is_warned_about():
+    [why] = warnings(of(min_replicas=0), Wanted(has_sentinels=True), LOCAL)
+    assert "min-replicas-to-write 1" in why
+    for facts, wanted in (
+        (of(min_replicas=0), Wanted()),
+        (of(min_replicas=1), Wanted(has_sentinels=True)),
+        (of(min_replicas=0, replicas=1), Wanted(redis_wait=1, has_sentinels=True)),
+        (of(), Wanted(has_sentinels=True)),  # it hides its configuration
+    ):
+        assert not warnings(facts, wanted, LOCAL)
 
 
 def test_a_redis_of_the_network_without_a_password_is_warned_about():
@@ -133,6 +149,7 @@ def test_a_redis_of_the_network_without_a_password_is_warned_about():
             ("if Redis ends     no accepted push is lost", "of up to 2 s are lost (appendfsync everysec)"),
         ),
         ({"appendfsync": "no"}, Wanted(), ("half a minute may be lost",)),
+        ({"skips_syncs": True}, Wanted(), ("half a minute may be lost (no-appendfsync-on-rewrite yes)",)),
         ({"appendfsync": "always"}, Wanted(), ("no accepted push is lost, if the disk keeps what it confirms",)),
         ({}, Wanted(), ("at a failover     there is no replica",)),
         ({"replicas": 1}, Wanted(), ("pushes that the replica does not have yet are lost",)),
