@@ -446,6 +446,15 @@ def python_broker(lab, text):
     app.kill()
 
 
+def backup(lab, text):
+    """Run a command for backups in a folder with a store; one that restores follows one that wrote the file."""
+    program = "from pushrelay.store import open_broker as o; b = o('sqlite:relay.db', None); b.start(); b.close()"
+    store = f'PYTHONPATH=/opt/relay python -c "{program}"'
+    before = text.replace("restore", "backup --overwrite")
+    enter = f"mkdir -p /var/backups {lab.folder}/stored; cd {lab.folder}/stored; rm -f relay.db*"
+    lab.sh(f"{enter}; ln -sf /opt/relay/relay.py .; {store}; {before}; {text}")
+
+
 def python_store(lab, text):
     """Check that a program with only the store prints a delivery, the position and the history."""
     (lab.folder / "store.py").write_text(text)

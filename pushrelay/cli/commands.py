@@ -1,4 +1,4 @@
-"""The commands other than serving: `python relay.py doctor`, `push`, `listen` and `token`.
+"""The commands other than serving, such as `python relay.py doctor`; COMMANDS has them all.
 
 A command is the first word of the command line. It reads the same settings as the relay, so it knows the relay's
 address, a key and the secret.
@@ -136,6 +136,37 @@ def _token(given: argparse.Namespace, flags: dict[str, str]) -> int:
     return token(given, flags)
 
 
+def _backup_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the file to write, which only its owner can read")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+
+
+def _backup(given: argparse.Namespace, flags: dict[str, str]) -> int:
+    from .backup import backup
+
+    return backup(given, flags)
+
+
+def _restore_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the backup")
+
+
+def _restore(given: argparse.Namespace, flags: dict[str, str]) -> int:
+    from .backup import restore
+
+    return restore(given, flags)
+
+
+def _health_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="the relay's address (default: the one in the settings)")
+
+
+def _health(given: argparse.Namespace, flags: dict[str, str]) -> int:
+    from .health import health
+
+    return health(given, flags)
+
+
 def _number(text: str) -> float:
     """Return a number of seconds, also written as 15m. Raises ValueError, which argparse makes a sentence of."""
     value = seconds(0, 1e10 - 1)(text)
@@ -158,4 +189,21 @@ COMMANDS = {
         _listen,
     ),
     "token": Command("Prints a token that lets a page register, signed with the secret.", _token_arguments, _token),
+    "health": Command(
+        "Asks the relay whether it accepts pushes. Exit code 0: it does; 1: it does not, or does not answer.",
+        _health_arguments,
+        _health,
+    ),
+    "backup": Command(
+        "Writes everything that the relay has stored to FILE, while the relay runs or while it does not. Start it in "
+        "the folder in which the relay is started, with the same settings.",
+        _backup_arguments,
+        _backup,
+    ),
+    "restore": Command(
+        "Puts a backup in the place of the store, and keeps the previous store beside it. Stop the relay first. "
+        "Afterwards, clients that come back get the status lost: pushes that came after the backup are missing.",
+        _restore_arguments,
+        _restore,
+    ),
 }

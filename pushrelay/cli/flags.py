@@ -14,16 +14,19 @@ from pushrelay.settings.values import without_password
 from .exposure import seen_in_ps
 from .output import print_error
 
-COMMAND_NAMES = ("doctor", "push", "listen", "token")
+COMMAND_NAMES = ("doctor", "push", "listen", "token", "health", "backup", "restore")
 USAGE = "python relay.py [--SETTING VALUE ...]\n       python relay.py COMMAND ..."
 ABOUT = """The relay takes a POST from PHP and delivers it to the right browsers at once.
 Without a command it serves, until Ctrl+C.
 
 commands (each has its own --help):
-  python relay.py doctor  find out what keeps pushes from arriving
-  python relay.py push    push to a destination
-  python relay.py listen  print what is pushed to a destination
-  python relay.py token   print a token for register
+  python relay.py doctor   find out what keeps pushes from arriving
+  python relay.py push     push to a destination
+  python relay.py listen   print what is pushed to a destination
+  python relay.py token    print a token for register
+  python relay.py health   ask whether the relay accepts pushes, for health checks
+  python relay.py backup   write everything that is stored to a file
+  python relay.py restore  put such a file in the place of the store
 
 Each flag is a setting. You can also write it into [relay] of the INI file (port = 9000), or set it as RELAY_NAME in
 the environment (RELAY_PORT=9000). Write secret and push_keys there and not as flags, because every user of this

@@ -174,7 +174,7 @@ def _put_in_place(path: str, keep_old: bool) -> None:
     except OSError as error:
         raise _explain(path, error) from None
     with contextlib.suppress(OSError):  # the folder cannot be read, or the file system cannot sync folders
-        _sync_folder(path)
+        sync_folder(path)
 
 
 def read(path: str) -> Contents | None:
@@ -244,8 +244,8 @@ def _explain(path: str, error: OSError) -> StoreError:
     return StoreError(message, public)
 
 
-def _sync_folder(path: str) -> None:
-    """Sync the names in a folder to the disk."""
+def sync_folder(path: str) -> None:
+    """Sync the names in the folder of the file at `path` to the disk. Raises OSError."""
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

@@ -9,6 +9,7 @@ clients have seen would be used again. A new epoch begins then, and clients lear
 import pathlib
 import secrets
 import sqlite3
+import time
 from typing import NamedTuple
 
 from .journal import Contents
@@ -27,6 +28,7 @@ class Meta(NamedTuple):
     is_open: bool = False  # the store was not closed
     generation: int = 0  # number of the last commit
     lost_at: float = 0.0  # when something was last lost, in seconds since 1970
+    copied_at: float = 0.0  # when this copy was made, unless a relay has opened it since; 0 in a store
 
 
 def read(connection: sqlite3.Connection) -> Meta:
@@ -37,7 +39,8 @@ def read(connection: sqlite3.Connection) -> Meta:
         raise Damaged("its epoch was not written by the relay")
     boot, token = text(meta.get("open", "")), text(meta.get("token", ""))
     is_open = bool(whole(meta.get("working", 0))) or boot != ""
-    return Meta(epoch, boot, token, is_open, whole(meta.get("generation", 0)), seconds(meta.get("lost_at", 0.0)))
+    times = (seconds(meta.get(name, 0.0)) for name in ("lost_at", "copied_at"))
+    return Meta(epoch, boot, token, is_open, whole(meta.get("generation", 0)), *times)
 
 
 def find_loss(meta: Meta, left: Contents | None, journal: str) -> str | None:
@@ -45,6 +48,8 @@ def find_loss(meta: Meta, left: Contents | None, journal: str) -> str | None:
 
     `left` is what the file `journal` holds; None if the file does not exist.
     """
+    if meta.copied_at:
+        return f"this is a backup of {date_of(meta.copied_at)}, and what came after it is not in it"
     if meta.boot not in ("", this_boot()):
         return "the machine went down while the relay was running, and the last seconds of pushes may be lost"
     if left is None:
@@ -85,6 +90,21 @@ def declare_loss(connection: sqlite3.Connection, now: float) -> None:
     connection.execute("UPDATE destinations SET trimmed = offset, acked = min(acked, offset - 1)")
     connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'floor'")
     connection.execute("REPLACE INTO meta VALUES ('lost_at', ?)", (now,))
+    connection.execute("DELETE FROM meta WHERE name = 'copied_at'")
+
+
+def mark_copied(connection: sqlite3.Connection, now: float) -> None:
+    """Record that this is a copy of a store, so that the relay that opens it begins a new epoch.
+
+    To relays that do not know this mark it looks like a store that was in use and lost its journal: they do the same.
+    """
+    rows = {"copied_at": now, "token": new_token(), "open": "", "working": 1}
+    connection.executemany("REPLACE INTO meta VALUES (?, ?)", list(rows.items()))
+
+
+def date_of(when: float) -> str:
+    """Return a time in seconds since 1970 as people read it, in the time zone of this machine."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(when))
 
 
 def new_token() -> str:

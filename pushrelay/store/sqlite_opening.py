@@ -24,7 +24,7 @@ BRIEF_SECONDS = 0.02  # the same, while a program has locked it for longer than 
 # random destination took 44 µs instead of 30. A thread for checkpoints copied the same pages more often, and cost 7 µs
 # more.
 WAL_PAGES = 4000
-WAL_BYTES = 48 << 20  # if readers kept SQLite from restarting a WAL of this size, writing waits for them
+WAL_BYTES = 48 << 20  # if readers kept SQLite from restarting a WAL of this size, writing waits for them briefly
 CHECK_EVERY = 256  # transactions between two commits and checks of the files; a quiet store does both once a second
 CHECK_SECONDS = 2.0  # that a start spends looking for damage, at most
 CHECK_BYTES = 32 << 20  # a store that was closed is checked if it is smaller: that takes some 50 ms at most
@@ -50,6 +50,7 @@ class Files:
         self.path = path
         self.busy_seconds = BUSY_SECONDS
         self.wal_bytes = WAL_BYTES
+        self._wal_tried = 0  # bytes that the WAL had when it was last not restarted
         self.unavailable = CLOSED  # why the files cannot be used, while they are not open
         self.readers: Readers | None = None  # while the files are open
         self.is_broken = False  # an error occurred that a connection may not survive: reopen the files
@@ -289,9 +290,20 @@ class Files:
                 "%s-wal or -recent was removed, replaced or cut short. Nothing is lost; find out what did it", self.path
             )
             self.is_broken = True
-        elif os.path.getsize(f"{self.path}-wal") > self.wal_bytes:
-            # This waits for current readers only. New readers use the database file, so the wait is short.
-            self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        elif (size := os.path.getsize(f"{self.path}-wal")) > self._wal_tried + self.wal_bytes:
+            self._empty_wal(size)
+
+    def _empty_wal(self, size: int) -> None:
+        """Copy a WAL of `size` bytes into the database and empty it, unless another program reads for long.
+
+        This waits for current readers only. Those of the relay end at once, and new ones use the database file. A
+        backup may read for minutes, so the next attempt comes after another `wal_bytes`.
+        """
+        connection = self._writer.connection
+        sqlite_file.wait_for_locks(connection, BRIEF_SECONDS)
+        (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        sqlite_file.wait_for_locks(connection, BRIEF_SECONDS if self._waits_briefly else self.busy_seconds)
+        self._wal_tried = size if is_busy else 0
 
     def _inodes_now(self) -> tuple[int, ...]:
         """Return the inodes of the database and its WAL; 0 for one that is not there."""

@@ -8,7 +8,7 @@ import pytest
 from conftest import DEADLINE, ROOT, clean_environ
 from terminal import run
 
-from pushrelay.cli.commands import missing_module
+from pushrelay.cli.commands import COMMANDS, missing_module
 
 SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
 
@@ -25,6 +25,9 @@ SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
         (["push", "a", "x", "--port=0"], ["port = 0", "--url"]),
         (["listen"], ["DEST"]),
         (["token"], ["--ids"]),
+        (["backup"], ["FILE"]),
+        (["restore", "a", "b"], ["b is not a flag"]),
+        (["health", "--port=0"], ["port = 0", "--url"]),
         (["token", "--ids", "a", "--expires=-1"], ["--expires"]),
         (["pusch", "a", "x"], ["pusch", "--help"]),
     ],
@@ -35,7 +38,7 @@ def test_a_wrong_command_line_is_a_sentence_and_exit_code_2(arguments, words):
     assert all(word in ran.stderr for word in words), ran.stderr
 
 
-@pytest.mark.parametrize("command", ["doctor", "push", "listen", "token"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_its_help(command):
     ran = run(command, "--help")
     assert ran.returncode == 0 and f"python relay.py {command}" in ran.stdout
@@ -43,7 +46,7 @@ def test_each_command_has_its_help(command):
 
 
 def test_the_help_of_the_relay_names_the_commands():
-    assert all(word in run("--help").stdout for word in ("doctor", "push", "listen", "token"))
+    assert all(word in run("--help").stdout for word in COMMANDS)
 
 
 @pytest.mark.parametrize("command", ["push a x", f"token --ids a --secret={SECRET}", "doctor --quick"])

@@ -21,6 +21,7 @@ from lab import (
     apache,
     apache_site,
     auth_script,
+    backup,
     before_and_after,
     chat_behind_apache,
     composer,
@@ -158,6 +159,10 @@ SNIPPETS = {
         "@shop.get": python_route,
         "# my_relay.py": python_broker,
         "from pushrelay.store import": python_store,
+    },
+    "docs/operations.md": {
+        "python relay.py backup": backup,
+        "python relay.py restore": backup,
     },
     "docs/php.md": {
         "require_once 'Relay.php'": php("^$", "set_include_path('php');"),

@@ -1,0 +1,158 @@
+"""`python relay.py backup` loses nothing under load, and after `restore` no client is told that it has everything."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
+from terminal import run
+
+
+class Load:
+    """Pushes over four connections until it is stopped, each push to a destination of its own turn."""
+
+    def __init__(self, relay):
+        self.answered = []  # (destination, data), in the order of the answers
+        self._relay = relay
+        self._numbers = itertools.count()
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._push) for _ in range(4)]
+        for thread in self._threads:
+            thread.start()
+
+    def _push(self):
+        while not self._ended.is_set():
+            number = next(self._numbers)
+            try:
+                self._relay.push(f"load{number % 20}", f"{number}")
+            except (OSError, AssertionError):
+                return  # the relay was killed
+            self.answered.append((f"load{number % 20}", f"{number}"))
+
+    def wait(self, count):
+        """Wait for `count` more answers."""
+        until = len(self.answered) + count
+        wait_for(lambda: len(self.answered) >= until, f"{count} answers")
+
+    def stop(self):
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(DEADLINE)
+
+
+def kept(relay, destination):
+    body = relay.request("GET", f"/history?destination={destination}")[2]
+    return [each["data"] for each in json.loads(body)["publications"]]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    return tmp_path / "elsewhere"
+
+
+@own_only
+def test_a_backup_under_load_has_every_answered_push_and_nobody_recovers_past_it(start_relay, connect, folder):
+    relay = start_relay(history_size=100_000)
+    broker = relay.settings["broker"]
+    load = Load(relay)
+    files = []
+    try:
+        for number in range(4):
+            load.wait(100)
+            before = list(load.answered)
+            files.append((folder / f"{number}.db", before))
+            ran = run("backup", files[-1][0], f"--broker={broker}")
+            assert (ran.returncode, ran.stderr) == (0, ""), ran
+            assert int(ran.stdout.split()[1]) >= len(before) and "to 20 destinations" in ran.stdout
+        load.wait(20)
+    finally:
+        load.stop()
+    after = relay.push("load0", "after the backup")["id"]
+    relay.kill()
+
+    file, before = files[-1]
+    place = f"sqlite:{folder}/relay.db"
+    ran = run("restore", file, f"--broker={place}")
+    assert ran.returncode == 0 and "from the backup of" in ran.stdout, ran
+    restored = start_relay(broker=place, history_size=100_000)
+    for number in range(20):
+        name = f"load{number}"
+        had = [data for destination, data in before if destination == name]
+        assert set(had) <= set(kept(restored, name))
+    assert "this is a backup of" in restored.log.read_text()
+
+    for number in range(50):  # until the offset of `after` has been given out again
+        later = restored.push("load0", f"{number}")["id"]
+    client = connect(restored.url)
+    answer = client.call("register", {"id": "load0", "since": after})
+    assert answer["ids"]["load0"]["recovered"] is False
+    answer = client.call("register", {"id": "load0", "since": later})
+    assert answer["ids"]["load0"]["recovered"] is True
+
+
+@own_only
+def test_a_running_relay_is_not_restored_and_keeps_running(relay_with, folder):
+    relay = relay_with()
+    relay.push("42", "kept")
+    broker = f"--broker={relay.settings['broker']}"
+    assert run("backup", folder / "backup.db", broker).returncode == 0
+    ran = run("restore", folder / "backup.db", broker)
+    assert (ran.returncode, ran.stdout) == (1, "") and "a relay uses this store: stop it first" in ran.stderr
+    assert kept(relay, "42") == ["kept"]
+
+
+@own_only
+def test_a_restore_names_the_store_that_it_moved_away(start_relay, folder):
+    relay = start_relay()
+    relay.push("42", "in the backup")
+    broker = f"--broker={relay.settings['broker']}"
+    assert run("backup", folder / "backup.db", broker).stdout.endswith(": 1 publications to 1 destinations\n")
+    relay.push("42", "after the backup")
+    relay.stop()
+    ran = run("restore", folder / "backup.db", broker)
+    assert ran.returncode == 0 and "Now start the relay" in ran.stdout
+    moved = ran.stdout.split("The previous store is ")[1].split(";")[0]
+    assert os.path.exists(moved)
+    relay.start()
+    assert kept(relay, "42") == ["in the backup"]
+
+
+@own_only
+def test_a_backup_exists_only_once_it_is_complete(start_relay, folder):
+    relay = start_relay(history_bytes=100_000_000, history_size=1000)
+    for number in range(30):
+        relay.push("42", f"{number}" + "x" * 900_000)
+    command = [sys.executable, str(ROOT / "relay.py"), "backup", str(folder / "backup.db")]
+    command.append(f"--broker={relay.settings['broker']}")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environ())
+    wait_for(lambda: os.listdir(folder) or process.poll() is not None, "the file under its temporary name")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=DEADLINE)
+    assert os.listdir(folder) == ([] if process.returncode else ["backup.db"])
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+@pytest.mark.parametrize(
+    ("broker", "words"),
+    [
+        ("memory:", "there is nothing to back up"),
+        ("redis://127.0.0.1:6379/0", "BGSAVE"),
+        ("unix:///run/redis.sock", "BGSAVE"),
+        ("rediss+sentinel://a.example.com,b.example.com/mymaster/0", "BGSAVE"),
+    ],
+)
+def test_a_broker_without_a_file_is_explained(command, broker, words, folder):
+    ran = run(command, folder / "file.db", f"--broker={broker}")
+    assert (ran.returncode, ran.stdout) == (1, "") and words in ran.stderr
+
+
+def test_a_backup_in_the_wrong_folder_names_the_path_and_what_it_depends_on(folder):
+    ran = run("backup", folder / "file.db", f"--broker=sqlite:{folder}/relay.db")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert f"{folder}/relay.db: there is no store" in ran.stderr and "in which the relay is started" in ran.stderr
