@@ -6,6 +6,7 @@ import pytest
 from conftest import free_port
 from redis_server import RedisServer
 
+from pushrelay.cli import startup
 from pushrelay.cli.banner import banner, checked
 from pushrelay.cli.redis_report import report_on
 from pushrelay.errors import StoreError
@@ -51,3 +52,16 @@ def test_the_start_goes_on_if_redis_goes_away_just_before_the_banner():
     assert "serves on" in banner(settings_of(f"redis://127.0.0.1:{free_port()}"), 81)
     with pytest.raises(StoreError, match="refuses connections"):
         report_on(settings_of(f"redis://127.0.0.1:{free_port()}"))
+
+
+def test_check_ends_with_a_sentence_if_the_start_would_refuse_the_redis(tmp_path, capsys):
+    with RedisServer(tmp_path, maxmemory_policy="allkeys-lru") as server:
+        with pytest.raises(SystemExit) as ended:
+            startup._check(settings_of(server.url))
+        said = capsys.readouterr()
+        assert (ended.value.code, said.out) == (2, "")
+        assert said.err.startswith("relay: Redis ") and "maxmemory-policy is allkeys-lru" in said.err
+        server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        with pytest.raises(SystemExit) as ended:
+            startup._check(settings_of(server.url))
+        assert ended.value.code == 0 and "stores pushes in  Redis" in capsys.readouterr().out
