@@ -31,7 +31,6 @@ from pushrelay.pages import demo
 from pushrelay.pages.static_files import StaticFiles
 from pushrelay.places import HOME
 from pushrelay.push.fields import history_query, queried_destinations
-from pushrelay.register.subscription import rooms_of
 from pushrelay.rooms.answering import answering
 from pushrelay.rooms.packet import OUR_EVENTS, Packet
 from pushrelay.wsgi import hosts
@@ -144,17 +143,17 @@ def history() -> Response:
 @app.get("/presence")
 @for_programs
 def presence() -> Response:
-    """Return how many sockets hold each of these destinations, and since when one does."""
+    """Return how many sockets hold each of these destinations, at all nodes, and since when one does."""
     destinations, _ = queried_destinations(request.environ, settings)
-    return json_response({each: relay.rooms.presence(rooms_of(each)) for each in destinations})
+    return json_response(relay.presence(destinations))
 
 
 @app.delete("/connections")
 @for_programs
 def close_connections() -> Response:
-    """Close all sockets that hold one of these destinations."""
+    """Close all sockets that hold one of these destinations, at all nodes."""
     destinations, _ = queried_destinations(request.environ, settings)
-    return json_response({"closed": relay.registrations.close(destinations)})
+    return json_response(relay.broker.close_connections(destinations))
 
 
 # For people, and for proxies.

@@ -9,17 +9,20 @@ from pushrelay.lifecycle import DrainableServer, Draining
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import RefusalLog
 from pushrelay.push.publisher import Publisher
+from pushrelay.register.node_clients import NodeClients
 from pushrelay.register.registrations import Registrations
 from pushrelay.register.subscription import delivery
 from pushrelay.settings import Settings, SettingsError
 from pushrelay.store import Broker, open_broker
 from pushrelay.store.maintenance import Maintenance
+from pushrelay.store.open import RedisOptions, is_local
 from pushrelay.store.stripe import Deliver
 from pushrelay.wsgi.base_path import at_base_path
 from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 
 if TYPE_CHECKING:  # one of them is imported once it is known which one runs
     from pushrelay.rooms.manager import RoomManager
+    from pushrelay.server.poller import Poller
     from pushrelay.wsgi.werkzeug import WerkzeugManager
 
 # Seconds for which the first requests wait for the store if another program imported the relay. When that program
@@ -46,8 +49,8 @@ class Core:
     `broker` decides. The broker calls `deliver(publication, skip_sid)` for each publication that it has stored, in the
     order of their offsets; that sends the publication to the connected subscribers, and returns how many there are.
 
-    Raises SettingsError if the settings ask for a server that cannot run here, and ValueError if the store's path is
-    relative and the working folder was removed.
+    Raises SettingsError if the settings ask for a server that cannot run here, ValueError if the store's path is
+    relative and the working folder was removed, and StoreError if packages for Redis are missing.
     """
 
     def __init__(self, settings: Settings, broker: Callable[[Deliver], Broker] | None = None):
@@ -57,11 +60,16 @@ class Core:
         self.refusal_log = RefusalLog(self.log_limiter, self.access.client_address)
         self.rooms = _rooms(settings, self.access, self.log_limiter)  # Flask-SocketIO's client_manager
         deliver = delivery(self.rooms, settings)
-        self.broker = broker_of(settings, deliver) if broker is None else broker(deliver)
+        self._poller = _own_poller(settings)
+        self.broker = broker_of(settings, deliver, self._poller) if broker is None else broker(deliver)
         self.publisher = Publisher(self.broker, settings, self.access, self.refusal_log)
         self.registrations = Registrations(
             self.broker, self.rooms, settings, self.publisher.waiters.note, self.access.full_address
         )
+        self.clients = NodeClients(self.rooms, self.registrations, self.publisher.waiters, settings.drain_spread)
+        self.broker.attach(self.clients)
+        if self.broker.is_shared:
+            self.clients.report_changes(self.broker.changed)
         patience = RELOAD_SECONDS if settings.imported else 0.0
         self.maintenance = Maintenance(self.broker, self.registrations.each_second, patience)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
@@ -87,7 +95,21 @@ class Core:
             from pushrelay.wsgi.werkzeug import WerkzeugServer
 
             return WerkzeugServer(app, settings.host, settings.port, settings.max_body)
-        return _own_server(app, settings, self.front, self.log_limiter)
+        return _own_server(app, settings, self.front, self.log_limiter, self._poller)
+
+    def presence(self, destinations: list[str]) -> dict[str, dict[str, float]]:
+        """Return the connections of each destination at all nodes, and since when there are any.
+
+        `since` is in seconds since 1970, and missing if there are none. Raises StoreError.
+        """
+        elsewhere = self.broker.elsewhere(destinations)
+        found = {}
+        for each in destinations:
+            here, since = self.clients.holders(each)
+            there, other_since = elsewhere.get(each, (0, 0.0))
+            times = [seconds for seconds in (since, other_since) if seconds]
+            found[each] = {"connections": here + there, **({"since": min(times)} if times else {})}
+        return found
 
     def trouble(self, environ: dict[str, Any]) -> str | None:
         """Return why the relay accepts no pushes now, or None if it accepts them.
@@ -154,8 +176,14 @@ def clients_expected(settings: Settings) -> int:
     return most if "max_connections" in settings.given else min(most, USUAL_CLIENTS)
 
 
-def broker_of(settings: Settings, deliver: Deliver) -> Broker:
-    """Return the broker that the settings name, not started. Raises ValueError: see Core."""
+def broker_of(settings: Settings, deliver: Deliver, poller: "Poller | None" = None) -> Broker:
+    """Return the broker that the settings name, not started. Raises ValueError and StoreError: see Core.
+
+    `poller` is the server's; without one, a connection to Redis has a thread of its own.
+    """
+    redis = RedisOptions(
+        settings.redis_prefix, settings.redis_wait, settings.redis_patience, settings.node, loop=poller
+    )
     return open_broker(
         settings.broker,
         deliver,
@@ -163,10 +191,22 @@ def broker_of(settings: Settings, deliver: Deliver) -> Broker:
         history_size=settings.history_size,
         history_ttl=settings.history_ttl,
         history_bytes=settings.history_bytes,
+        redis=redis,
     )
 
 
-def _own_server(app: WSGIApp, settings: Settings, front: Front | None, log_limiter: LogLimiter) -> Server:
+def _own_poller(settings: Settings) -> "Poller | None":
+    """Return the poller that our own server and a connection to Redis share, not started; None if there is none."""
+    if is_local(settings.broker) or settings.imported or not is_own(settings):
+        return None
+    from pushrelay.server.poller import Poller
+
+    return Poller(settings.threads)
+
+
+def _own_server(
+    app: WSGIApp, settings: Settings, front: Front | None, log_limiter: LogLimiter, poller: "Poller | None"
+) -> Server:
     from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT, ConnectionLimiter
     from pushrelay.server.open_files import file_limit, files_for, raise_file_limit
     from pushrelay.server.request import Limits
@@ -194,6 +234,7 @@ def _own_server(app: WSGIApp, settings: Settings, front: Front | None, log_limit
         settings.threads,
         limits,
         settings.access_log,
+        poller=poller,
         # If another app wraps the relay's, it must see pushes.
         shortcut=front.lane if front is not None and app is front.app else None,
         limiter=limiter,

@@ -107,7 +107,7 @@ class Publisher:
             if items[0].is_reused:
                 waiter.finish()
                 return self._reused(environ)
-            self._expect(waiter, items, blocking.answer)
+            self._expect(waiter, items, blocking.answer, pushes.wait)
         except BaseException:
             waiter.finish()
             raise
@@ -156,7 +156,7 @@ class Publisher:
                 timer.cancel()
                 conversation.answer(*self.answer_to_published(push, items, at_root, environ, acked))
 
-            self._expect(waiter, items, answer)
+            self._expect(waiter, items, answer, push.wait)
 
         conversation.park(waiter.finish)
         self.batcher.add(items, done, poller)
@@ -199,14 +199,18 @@ class Publisher:
         what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
         return refusal(store_refusal(error, f"{what}; send it again later", self.access.is_local(environ)))
 
-    def _expect(self, waiter: Waiter, items: list[Pending], answer: Callable[[dict[str, int]], None]) -> None:
-        """Have `waiter` call `answer` when the published items are acknowledged."""
+    def _expect(
+        self, waiter: Waiter, items: list[Pending], answer: Callable[[dict[str, int]], None], seconds: float
+    ) -> None:
+        """Have `waiter` call `answer` when the published items are acknowledged, within this number of seconds."""
         receipts = [item.receipt() for item in items]
         for destination, receipt in zip(waiter.destinations, receipts, strict=True):
             if receipt.repeated:  # a client may have acknowledged it already
                 with contextlib.suppress(StoreError):  # the push itself was accepted, so it waits
                     waiter.note(destination, offset_of(self._broker.acked(destination)), "somebody")
         waiter.expect(receipts, answer)
+        for destination, receipt in zip(waiter.destinations, receipts, strict=True):
+            self._broker.expect(destination, offset_of(receipt.position), seconds)
 
 
 def items_of(pushes: Pushes, at_root: bool = False) -> list[Pending]:

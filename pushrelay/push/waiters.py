@@ -112,6 +112,11 @@ class Waiters:
         for waiter in waiting:
             waiter.note(destination, offset, sid)
 
+    def destinations(self) -> list[str]:
+        """Return the destinations of the pushes that wait."""
+        with self._lock:
+            return list(self._by_destination)
+
     def finish(self) -> None:
         """Answer all pushes that wait, because the relay stops; they are stored. Later pushes do not wait."""
         self._ending = True

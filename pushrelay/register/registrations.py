@@ -95,7 +95,7 @@ class Registrations:
             bad("invalid_position", "position is the id of the publication that is acknowledged")
         position = subscription.position_in_store(position, self._broker.epoch)
         try:
-            self._broker.ack(subscription.destination, position)
+            self._broker.ack(subscription.destination, position, sid)
         except ValueError as error:
             bad("invalid_position", str(error))
         self._on_ack(subscription.destination, offset_of(position), sid)
@@ -159,6 +159,15 @@ class Registrations:
             each.let_finish(FINISH_SECONDS)
         self._manager.disconnect_all(sids)
         return len(sids)
+
+    def expel(self, destinations: list[str]) -> set[str]:
+        """Remove the sockets that hold one of these ids from all their rooms, and return their sids.
+
+        Once this returns, nothing more is delivered to them. The caller closes them, and they come back.
+        """
+        sids = self._manager.sids_in([room for each in destinations for room in rooms_of(each)])
+        self._leave_all(sids)
+        return sids
 
     # The steps of a register.
 

@@ -36,6 +36,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
     """A `client_manager` for socketio.Server on our Engine. Any thread may call it."""
 
     can_defer = True  # a handler may raise NotYet
+    on_change: Callable[[str, bool], None] | None = None  # see Rooms
 
     def __init__(self) -> None:
         super().__init__()
@@ -337,6 +338,8 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
             if not members and namespace == "/":
                 self._presence.entered(room)
             members[sid] = eio_sid
+            if self.on_change is not None and namespace == "/":
+                self.on_change(room, False)
             session = self.server.eio.sockets.get(eio_sid)
             if session is not None:
                 session.may_stay = True
@@ -353,6 +356,8 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
                 del rooms[room]
                 if namespace == "/":
                     self._presence.emptied(room)
+            if self.on_change is not None and namespace == "/":
+                self.on_change(room, room not in rooms)
 
     def basic_disconnect(self, sid: str, namespace: str, **options: Any) -> None:
         """Forget a client. The time depends on the number of its own rooms only."""

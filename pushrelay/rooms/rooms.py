@@ -21,6 +21,10 @@ class Rooms(Protocol):
     has disconnected, unless documented otherwise.
     """
 
+    # `on_change(room, is_empty)` is called when a client has entered or left a room of namespace "/", under the lock of
+    # the manager. None: nobody wants to know it.
+    on_change: Callable[[str, bool], None] | None
+
     @property
     def can_defer(self) -> bool:
         """Whether a handler may raise NotYet. If not, it waits in the client's own thread."""

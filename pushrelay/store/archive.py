@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from .publication import Kept, Publication, Tip, offset_in, position_of
-from .store import HistoryLimits, Page, Store
+from .store import HistoryLimits, Page, StoreReader
 
 
 class Archive:
     """The history of all destinations. `clock` returns the seconds since 1970. Every method may raise StoreError."""
 
-    def __init__(self, store: Store, limits: HistoryLimits, clock: Callable[[], float]):
+    def __init__(self, store: StoreReader, limits: HistoryLimits, clock: Callable[[], float]):
         self._store = store
         self.limits = limits
         self.clock = clock

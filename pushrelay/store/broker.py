@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pushrelay.errors import StoreError
 
 from .listing import Listing
+from .nodes import Clients
 from .publication import Delivered, Draft, Publication, Receipt
 from .replay import Replay
 from .stripe import Pending
@@ -21,7 +22,12 @@ Stored = Callable[[StoreError | None], None]
 class Broker(Protocol):
     """The publications of all destinations. Any thread may call any method. Most raise StoreError."""
 
-    trouble: str | None  # why the last transaction stored nothing, until one does
+    # Whether several relays publish through it: then the rooms report to changed().
+    is_shared: bool
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last transaction stored nothing, until one does."""
 
     @property
     def epoch(self) -> str:
@@ -95,14 +101,38 @@ class Broker(Protocol):
     def position(self, destination: str) -> str:
         """Return the position of the last publication, or the one before the first."""
 
-    def ack(self, destination: str, position: str) -> None:
+    def ack(self, destination: str, position: str, sid: str = "") -> None:
         """Acknowledge everything up to a position. One that is earlier than acknowledged before changes nothing.
 
+        `sid` is the socket that does so; a shared broker reports it to all nodes while a push waits: see expect().
         Raises StoreError, and ValueError with a sentence if the position is not one of this destination.
         """
 
     def acked(self, destination: str) -> str:
         """Return the position acknowledged last, or the one before the first publication."""
+
+    # Several relays. A broker of one relay alone has little to do here.
+
+    def attach(self, clients: Clients) -> None:
+        """Have the clients of this node take part. Called once, before start()."""
+
+    def changed(self, destination: str, is_empty: bool) -> None:
+        """Note that a client registered a destination, or that the last one left it. Any lock may be held."""
+
+    def expect(self, destination: str, offset: int, seconds: float) -> None:
+        """Have acknowledgements of this offset reported to Clients.acknowledged() by all nodes, for some seconds."""
+
+    def elsewhere(self, destinations: list[str]) -> dict[str, tuple[int, float]]:
+        """Return the connections at other nodes of each destination that has some, and since when. Raises StoreError.
+
+        The time is in seconds since 1970.
+        """
+
+    def close_connections(self, destinations: list[str]) -> dict[str, Any]:
+        """Disconnect the sockets of destinations at all nodes. Raises StoreError.
+
+        Return their number as `closed`, and as `unreached` the names of nodes that did not answer, if there are any.
+        """
 
     # Maintenance.
 

@@ -6,7 +6,7 @@ is never the answer to a socket.
 """
 
 from .publication import Delivered, Tip, offset_in
-from .store import Store
+from .store import TipReader
 from .stripe import Deliver, LiveQueue, Stripe
 
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two threads seldom collide
@@ -18,7 +18,7 @@ class Dispatcher:
     `deliver` is called by one thread at a time for each destination, in the order of the offsets.
     """
 
-    def __init__(self, store: Store, deliver: Deliver):
+    def __init__(self, store: TipReader, deliver: Deliver):
         self._store = store
         # For each destination in the present transaction, its first offset that is not in its stripe's queue yet. All
         # threads read it. The thread in the transaction changes it, and Stripe.drain() advances entries.

@@ -19,6 +19,7 @@ from .dispatcher import Dispatcher
 from .group_commit import GroupCommit, Job
 from .keys import Keys
 from .listing import MAX_BYTES, Listing
+from .nodes import Clients
 from .publication import Delivered, Draft, History, Publication, Receipt, Recovery, offset_in, position_of
 from .replay import Replay
 from .store import CLOSED, HistoryLimits, Store
@@ -37,7 +38,10 @@ class LocalBroker:
     broker itself. `clock` returns the seconds since 1970.
     """
 
+    is_shared = False
+
     def __init__(self, store: Store, deliver: Deliver, limits: HistoryLimits, clock: Callable[[], float] = time.time):
+        self._clients: Clients | None = None
         self.trouble: str | None = None  # why the last transaction stored nothing, until one does
         self._store = store
         self._clock = clock
@@ -233,7 +237,7 @@ class LocalBroker:
         """Return the position of the last publication, or the one before the first."""
         return position_of(self._store.epoch, self._store.tip(destination).offset)
 
-    def ack(self, destination: str, position: str) -> None:
+    def ack(self, destination: str, position: str, sid: str = "") -> None:
         """Acknowledge everything up to a position. One that is earlier than acknowledged before changes nothing."""
         offset, tip = offset_in(position, self._store.epoch), self._store.tip(destination)
         if offset is None:
@@ -246,6 +250,26 @@ class LocalBroker:
     def acked(self, destination: str) -> str:
         """Return the position acknowledged last, or the one before the first publication."""
         return position_of(self._store.epoch, self._store.tip(destination).acked)
+
+    # Several relays: there are none.
+
+    def attach(self, clients: Clients) -> None:
+        """Have the clients of this node take part."""
+        self._clients = clients
+
+    def changed(self, destination: str, is_empty: bool) -> None:
+        """Do nothing: nobody else wants to know it."""
+
+    def expect(self, destination: str, offset: int, seconds: float) -> None:
+        """Do nothing: who acknowledges here reports it."""
+
+    def elsewhere(self, destinations: list[str]) -> dict[str, tuple[int, float]]:
+        """Return nothing: there are no connections elsewhere."""
+        return {}
+
+    def close_connections(self, destinations: list[str]) -> dict[str, Any]:
+        """Disconnect the sockets of destinations, and return their number as `closed`."""
+        return {"closed": 0 if self._clients is None else self._clients.close(destinations)}
 
     # Maintenance.
 

@@ -6,7 +6,7 @@ may be.
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pushrelay.settings import Settings
 from pushrelay.settings.redis_url import SCHEMES
@@ -15,6 +15,10 @@ from pushrelay.settings.values import broker_url, durability_of, without_passwor
 from .local_broker import LocalBroker
 from .store import HistoryLimits, Store
 from .stripe import Deliver
+
+if TYPE_CHECKING:  # without the packages for Redis, everything else runs
+    from .redis.broker import RedisBroker
+    from .redis.loop import Loop
 
 Clock = Callable[[], float]
 
@@ -39,44 +43,92 @@ def _sqlite(rest: str, limits: HistoryLimits, clock: Clock, durability: str) -> 
     return SQLiteStore(rest, limits, clock, durability)
 
 
-def _redis(rest: str, limits: HistoryLimits, clock: Clock, durability: str) -> Store:
-    raise ValueError("broker: Redis is not supported yet")
-
-
 STORES = {
     "memory": Kind(_memory, lambda rest: None),
     "sqlite": Kind(_sqlite, lambda rest: rest),
-    **{scheme: Kind(_redis, lambda rest: None) for scheme in SCHEMES},
 }
 
 
+class RedisOptions(NamedTuple):
+    """The settings of these names, and the loop that watches the connection; without one it has a thread of its own."""
+
+    redis_prefix: str = Settings.redis_prefix
+    redis_wait: int = Settings.redis_wait
+    redis_patience: float = Settings.redis_patience
+    node: str = Settings.node
+    loop: "Loop | None" = None
+
+
+DEFAULT_REDIS = RedisOptions()
+
+
 def open_broker(
-    url: str, deliver: Deliver, *, durability: str = Settings.durability, clock: Clock = time.time, **options: Any
-) -> LocalBroker:
+    url: str,
+    deliver: Deliver,
+    *,
+    durability: str = Settings.durability,
+    clock: Clock = time.time,
+    redis: RedisOptions = DEFAULT_REDIS,
+    **options: Any,
+) -> "LocalBroker | RedisBroker":
     """Return the broker that a setting names, not started: no file is opened and no thread runs before start().
 
     `options` are fields of HistoryLimits; `deliver` and `clock` are LocalBroker's. `durability` is what an accepted
     push survives: "process" means the end of the process, however it ends; "power" means a power failure as well.
-    Raises ValueError with what to write instead.
+    Raises ValueError with what to write instead, and StoreError if packages for Redis are missing.
     """
-    kind, rest = _parse(url)
+    name, rest = _parse(url)
     try:
         durability_of(durability)
     except ValueError as error:
         raise ValueError(f"durability must be {error}, not {durability!r}") from None
     limits = HistoryLimits(**options)
-    return LocalBroker(kind.make(rest, limits, clock, durability), deliver, limits, clock)
+    if name in SCHEMES:
+        return _redis_broker(url, deliver, limits, clock, durability, redis)
+    return LocalBroker(STORES[name].make(rest, limits, clock, durability), deliver, limits, clock)
+
+
+def _redis_broker(
+    url: str, deliver: Deliver, limits: HistoryLimits, clock: Clock, durability: str, options: RedisOptions
+) -> "RedisBroker":
+    from .redis.packages import check_packages
+
+    check_packages()
+    from .redis.broker import RedisBroker
+    from .redis.loop import ThreadLoop
+    from .redis.place import Place
+    from .redis.verdicts import Wanted
+
+    wanted = Wanted(durability, options.redis_wait, "sentinel" in url.partition(":")[0])
+    place = Place(url, wanted, prefix=options.redis_prefix, name="pushrelay")
+    return RedisBroker(
+        place,
+        deliver,
+        limits,
+        clock,
+        loop=options.loop or ThreadLoop(),
+        node=options.node,
+        prefix=options.redis_prefix,
+        patience=options.redis_patience,
+        replicas=options.redis_wait,
+        durable=durability == "power",
+    )
+
+
+def is_local(url: str) -> bool:
+    """Return whether a broker belongs to one relay alone, and others cannot share it."""
+    return url.partition(":")[0] in STORES
 
 
 def file_of(url: str) -> str | None:
     """Return the file in which a broker keeps publications; None if it uses none. Raises ValueError."""
-    kind, rest = _parse(url)
-    return kind.file_of(rest)
+    name, rest = _parse(url)
+    return None if name in SCHEMES else STORES[name].file_of(rest)
 
 
-def _parse(url: str) -> tuple[Kind, str]:
+def _parse(url: str) -> tuple[str, str]:
     try:
         name, _, rest = broker_url(url).partition(":")
     except ValueError as error:
         raise ValueError(f"broker must be {error}, not {without_password(url)!r}") from None
-    return STORES[name], rest
+    return name, rest

@@ -5,7 +5,7 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pushrelay.settings import Settings
 
@@ -49,6 +49,24 @@ class Page(NamedTuple):
     kept: list[Kept]  # in order
     tip: Tip  # it knows of everything that was trimmed before `kept` was read
     more: bool  # whether the store has more
+
+
+class TipReader(Protocol):
+    """The part of a store that a dispatcher asks: see Store."""
+
+    @property
+    def epoch(self) -> str:
+        """A new word whenever offsets that clients know may be used again."""
+
+    def tip(self, destination: str) -> Tip:
+        """Return the state of a destination. Raises StoreError."""
+
+
+class StoreReader(TipReader, Protocol):
+    """The part of a store that an archive asks."""
+
+    def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:
+        """Return what is kept after an offset. Raises StoreError."""
 
 
 class Store(abc.ABC):

@@ -54,6 +54,7 @@ class Pending:
     __slots__ = (
         "connections",
         "destination",
+        "elsewhere",
         "event",
         "first",
         "key",
@@ -108,6 +109,7 @@ class Pending:
         self.position = ""
         self.publication = NOT_STORED
         self.connections = 0
+        self.elsewhere: int  # connections at other nodes; set by a broker that has some
 
     @property
     def is_reused(self) -> bool:
@@ -181,6 +183,10 @@ class LiveQueue:
         """Hold what is handed out from now on; the newcomer reads from the store what was dropped."""
         self.items.clear()
         self._size, self.overflowed = 0, False
+
+    def break_off(self) -> None:
+        """Hold nothing: something is missing before what is handed out next."""
+        self._overflow(())
 
     def _overflow(self, dropped: Iterable[Pending]) -> None:
         self.overflowed = True

@@ -46,6 +46,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
     """python-socketio's manager, with the methods that RoomManager has besides."""
 
     can_defer = False  # a client has its own thread here, which can wait
+    on_change: Callable[[str, bool], None] | None = None  # see Rooms
 
     def __init__(
         self,
@@ -171,13 +172,21 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
             super().basic_enter_room(sid, namespace, room, eio_sid)
             if namespace == "/" and isinstance(room, str) and room != sid:
                 self._presence.entered(room)
+                self._note_change(room, False)
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
         """Leave a room, and note that the last client may be gone."""
         with self._presence_lock:
             super().basic_leave_room(sid, namespace, room)
-            if namespace == "/" and room not in self.rooms.get(namespace, ()):
-                self._presence.emptied(room)
+            if namespace == "/":
+                is_empty = room not in self.rooms.get(namespace, ())
+                if is_empty:
+                    self._presence.emptied(room)
+                self._note_change(room, is_empty)
+
+    def _note_change(self, room: Any, is_empty: bool) -> None:
+        if self.on_change is not None and isinstance(room, str):
+            self.on_change(room, is_empty)
 
     def send_if_clear(self, text: str, sid: str) -> bool:
         """Emit an event to one client, and return True: engineio's queues have no bound, so it always fits."""

@@ -330,54 +330,6 @@ class BrokerContract:
             assert offsets(got) == list(range(2, last + 1))
             assert offset(recovery.position) == recovery.replayed + 1
 
-    def test_a_committed_publication_that_is_not_handed_out_yet_comes_once(self):
-        broker = self.open()
-        self.push(broker, "42", "before")
-        committed, go_on, transact = threading.Event(), threading.Event(), broker._store.transact
-
-        def transact_and_wait(jobs):
-            transact(jobs)
-            committed.set()
-            assert go_on.wait(DEADLINE)
-
-        broker._store.transact = transact_and_wait
-        thread = threading.Thread(target=self.push, args=(broker, "42", "x"))
-        thread.start()
-        assert committed.wait(DEADLINE)
-        replayed, live = self.recover(broker, "42", f"{broker.epoch}:0"), self.recover(broker, "42", None)
-        go_on.set()
-        thread.join(DEADLINE)
-        assert [data(got) for _, got in (replayed, live)] == [["before", "x"], ["x"]]
-        assert replayed[0].position == live[0].position == f"{broker.epoch}:1"
-
-    def test_a_publication_that_is_committed_while_a_newcomer_asks_the_store_comes_once(self):
-        """The store is read before the list of uncommitted publications: in the other order it would come twice."""
-        broker = self.open()
-        self.push(broker, "42", "before")
-        committed, go_on = threading.Event(), threading.Event()
-        transact, tip = broker._store.transact, broker._store.tip
-        workers = []
-
-        def transact_and_wait(jobs):
-            transact(jobs)
-            committed.set()
-            assert go_on.wait(DEADLINE)
-
-        def tip_while_committing(destination):
-            if not workers and threading.current_thread() is threading.main_thread():
-                broker._store.transact = transact_and_wait
-                workers.append(threading.Thread(target=self.push, args=(broker, "42", "x")))
-                workers[0].start()
-                assert committed.wait(DEADLINE)
-            return tip(destination)
-
-        broker._store.tip = tip_while_committing
-        _, got = self.recover(broker, "42", f"{broker.epoch}:0")
-        broker._store.transact = transact
-        go_on.set()
-        workers[0].join(DEADLINE)
-        assert data(got) == ["before", "x"]
-
     def test_the_position_in_a_recovery_is_where_live_publications_begin_also_without_since(self):
         broker = self.open()
         results, done = [], threading.Event()
@@ -550,15 +502,6 @@ class BrokerContract:
             thread.join(DEADLINE)
         assert sorted(receipts) == [Receipt(f"{broker.epoch}:1", 7, repeated) for repeated in (False, True)]
 
-    def test_old_keys_are_swept(self):
-        broker = self.open()
-        broker._archive.limits.max_keys = 100
-        for i in range(300):
-            self.push(broker, "42", "x", key=f"{i}")
-        self.sweep(broker)
-        assert self.push(broker, "42", "x", key="0")[0].repeated is False
-        assert self.push(broker, "42", "x", key="299")[0].repeated is True
-
     # Bounds.
 
     def test_the_history_keeps_a_number_of_publications_of_each_destination(self):
@@ -570,27 +513,6 @@ class BrokerContract:
         self.push(broker, "batch", *range(1000))
         assert data(broker.history("batch").publications) == list(range(980, 1000))
         assert data(broker.history("quiet").publications) == ["x"]
-
-    def test_the_history_keeps_a_number_of_bytes_and_drops_the_oldest_first(self):
-        broker = self.open(history_bytes=2 << 20)
-        for i in range(100):
-            self.clock.now += 10
-            for k in range(10):
-                self.push(broker, f"user{i}-{k}", "x" * 10_000)
-        self.sweep(broker)
-        kept = [bool(broker.history(f"user{i}-0").publications) for i in range(100)]
-        assert 5 < sum(kept) < 22
-        assert kept == sorted(kept)
-        assert self.recover(broker, "user0-0", f"{broker.epoch}:0")[0].recovered is False
-
-    def test_one_destination_cannot_fill_the_store(self):
-        broker = self.open(history_bytes=2 << 20, history_size=100_000)
-        for i in range(600):
-            self.push(broker, "42", f"{i} " + "x" * 10_000)
-        kept = broker.history("42").publications
-        assert 100 < len(kept) < 230
-        assert offsets(kept) == list(range(601 - len(kept), 601))
-        assert self.recover(broker, "42", f"{broker.epoch}:1")[0].recovered is False
 
     def test_a_destination_forgotten_never_gives_an_id_twice(self):
         broker = self.open(history_ttl=100)
@@ -615,14 +537,6 @@ class BrokerContract:
             self.sweep(broker)
         assert broker.position("42") == broker.position("1") == f"{broker.epoch}:10"
 
-    def test_names_alone_cannot_fill_the_store(self):
-        broker = self.open(history_bytes=1 << 20)
-        for i in range(40):
-            broker.publish([Draft(f"{i}-{k}-{'x' * 200}", "x", ttl=0) for k in range(250)])
-        self.sweep(broker)
-        assert broker.position(f"0-0-{'x' * 200}") != f"{broker.epoch}:0"
-        assert self.bytes_of(broker) < 1.2 * (1 << 20)
-
     # Life and death.
 
     def test_nothing_happens_before_the_start(self):
@@ -641,7 +555,97 @@ class BrokerContract:
         broker.close()
 
 
-class TestMemoryBroker(BrokerContract):
+class LocalBrokerContract(BrokerContract):
+    """The further promises of brokers whose store belongs to one relay: in Redis, Redis's own limits apply."""
+
+    def test_a_committed_publication_that_is_not_handed_out_yet_comes_once(self):
+        broker = self.open()
+        self.push(broker, "42", "before")
+        committed, go_on, transact = threading.Event(), threading.Event(), broker._store.transact
+
+        def transact_and_wait(jobs):
+            transact(jobs)
+            committed.set()
+            assert go_on.wait(DEADLINE)
+
+        broker._store.transact = transact_and_wait
+        thread = threading.Thread(target=self.push, args=(broker, "42", "x"))
+        thread.start()
+        assert committed.wait(DEADLINE)
+        replayed, live = self.recover(broker, "42", f"{broker.epoch}:0"), self.recover(broker, "42", None)
+        go_on.set()
+        thread.join(DEADLINE)
+        assert [data(got) for _, got in (replayed, live)] == [["before", "x"], ["x"]]
+        assert replayed[0].position == live[0].position == f"{broker.epoch}:1"
+
+    def test_a_publication_that_is_committed_while_a_newcomer_asks_the_store_comes_once(self):
+        """The store is read before the list of uncommitted publications: in the other order it would come twice."""
+        broker = self.open()
+        self.push(broker, "42", "before")
+        committed, go_on = threading.Event(), threading.Event()
+        transact, tip = broker._store.transact, broker._store.tip
+        workers = []
+
+        def transact_and_wait(jobs):
+            transact(jobs)
+            committed.set()
+            assert go_on.wait(DEADLINE)
+
+        def tip_while_committing(destination):
+            if not workers and threading.current_thread() is threading.main_thread():
+                broker._store.transact = transact_and_wait
+                workers.append(threading.Thread(target=self.push, args=(broker, "42", "x")))
+                workers[0].start()
+                assert committed.wait(DEADLINE)
+            return tip(destination)
+
+        broker._store.tip = tip_while_committing
+        _, got = self.recover(broker, "42", f"{broker.epoch}:0")
+        broker._store.transact = transact
+        go_on.set()
+        workers[0].join(DEADLINE)
+        assert data(got) == ["before", "x"]
+
+    def test_old_keys_are_swept(self):
+        broker = self.open()
+        broker._archive.limits.max_keys = 100
+        for i in range(300):
+            self.push(broker, "42", "x", key=f"{i}")
+        self.sweep(broker)
+        assert self.push(broker, "42", "x", key="0")[0].repeated is False
+        assert self.push(broker, "42", "x", key="299")[0].repeated is True
+
+    def test_the_history_keeps_a_number_of_bytes_and_drops_the_oldest_first(self):
+        broker = self.open(history_bytes=2 << 20)
+        for i in range(100):
+            self.clock.now += 10
+            for k in range(10):
+                self.push(broker, f"user{i}-{k}", "x" * 10_000)
+        self.sweep(broker)
+        kept = [bool(broker.history(f"user{i}-0").publications) for i in range(100)]
+        assert 5 < sum(kept) < 22
+        assert kept == sorted(kept)
+        assert self.recover(broker, "user0-0", f"{broker.epoch}:0")[0].recovered is False
+
+    def test_one_destination_cannot_fill_the_store(self):
+        broker = self.open(history_bytes=2 << 20, history_size=100_000)
+        for i in range(600):
+            self.push(broker, "42", f"{i} " + "x" * 10_000)
+        kept = broker.history("42").publications
+        assert 100 < len(kept) < 230
+        assert offsets(kept) == list(range(601 - len(kept), 601))
+        assert self.recover(broker, "42", f"{broker.epoch}:1")[0].recovered is False
+
+    def test_names_alone_cannot_fill_the_store(self):
+        broker = self.open(history_bytes=1 << 20)
+        for i in range(40):
+            broker.publish([Draft(f"{i}-{k}-{'x' * 200}", "x", ttl=0) for k in range(250)])
+        self.sweep(broker)
+        assert broker.position(f"0-0-{'x' * 200}") != f"{broker.epoch}:0"
+        assert self.bytes_of(broker) < 1.2 * (1 << 20)
+
+
+class TestMemoryBroker(LocalBrokerContract):
     url = "memory:"
 
     def bytes_of(self, broker):
@@ -651,7 +655,7 @@ class TestMemoryBroker(BrokerContract):
         assert self.open().epoch != self.open().epoch
 
 
-class TestSQLiteBroker(BrokerContract):
+class TestSQLiteBroker(LocalBrokerContract):
     url = "sqlite:{path}"
 
     def bytes_of(self, broker):

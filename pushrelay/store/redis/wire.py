@@ -11,15 +11,16 @@ Command = Sequence[str | int | float | bytes]
 
 READ_BYTES = 65536
 _pack: Any = hiredis.pack_command  # Any: its annotation allows only one word
-_INCOMPLETE = object()  # False is a reply in RESP3
+INCOMPLETE = object()  # what `reader.gets()` returns if a reply is not complete: False is a reply in RESP3
 
 
 class Wire:
-    """One connection. Only one thread at a time may use it."""
+    """One connection. Only one thread at a time may use it. `pushes` gets the messages of a subscriber."""
 
-    def __init__(self, sock: socket.socket):
+    def __init__(self, sock: socket.socket, pushes: list[Any] | None = None):
         self.sock = sock
-        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        self.pushes = pushes
+        self.reader = hiredis.Reader(notEnoughData=INCOMPLETE)
 
     def ask(self, deadline: float, *command: str | int | float | bytes) -> Any:
         """Return the reply to a command: see `ask_all`."""
@@ -37,13 +38,18 @@ class Wire:
         self.sock.sendall(b"".join(_pack(tuple(each)) for each in commands))
         return [self._reply(deadline) for _ in commands]
 
+    def tell(self, deadline: float, *command: str | int | float | bytes) -> None:
+        """Send a command that has no reply, such as SUBSCRIBE. Raises OSError."""
+        self._set_timeout(deadline)
+        self.sock.sendall(packed(*command))
+
     def is_quiet(self) -> bool:
         """Return whether the connection is open and nothing has come since the last reply. Never waits."""
-        if self._reader.has_data():
+        if self.reader.has_data():
             return False
         self.sock.setblocking(False)
         try:
-            self._reader.feed(self.sock.recv(1))
+            self.reader.feed(self.sock.recv(1))
         except BlockingIOError:
             return True
         except OSError as error:
@@ -56,22 +62,31 @@ class Wire:
 
     def _reply(self, deadline: float) -> Any:
         while True:
-            reply = self._reader.gets()
-            if isinstance(reply, hiredis.PushNotification):  # only subscribers should get these
+            reply = self.reader.gets()
+            if isinstance(reply, hiredis.PushNotification):
+                if self.pushes is not None:
+                    self.pushes.append(reply)
                 continue
-            if reply is not _INCOMPLETE:
+            if reply is not INCOMPLETE:
                 return reply
             self._set_timeout(deadline)
             data = self.sock.recv(READ_BYTES)
             if not data:
                 raise ConnectionAbortedError("the connection was closed")
-            self._reader.feed(data)
+            self.reader.feed(data)
 
     def _set_timeout(self, deadline: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         self.sock.settimeout(left)
+
+
+def packed(*parts: Any) -> bytes:
+    """Return a command as it is sent; the parts are texts, bytes and numbers."""
+    command: Any = parts  # hiredis declares a tuple of one part
+    data: bytes = hiredis.pack_command(command)
+    return data
 
 
 def is_want_read(error: OSError) -> bool:

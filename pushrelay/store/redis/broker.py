@@ -1,0 +1,476 @@
+"""The broker on a Redis that several relays share: Redis numbers publications, and sends each of them to every node.
+
+What comes back through the subscription is what is handed out, a node's own publications too. So the order at every
+node is Redis's order, and there is one path. See link.py for how nothing gets lost on it.
+"""
+
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pushrelay.errors import StoreError
+from pushrelay.store.archive import Archive
+from pushrelay.store.broker import Stored
+from pushrelay.store.dispatcher import Dispatcher
+from pushrelay.store.listing import MAX_BYTES, Listing
+from pushrelay.store.nodes import Clients
+from pushrelay.store.publication import (
+    Delivered,
+    Draft,
+    History,
+    Publication,
+    Receipt,
+    Recovery,
+    offset_in,
+    position_of,
+)
+from pushrelay.store.replay import Replay
+from pushrelay.store.store import CLOSED, HistoryLimits
+from pushrelay.store.stripe import Deliver, Pending
+
+from .entry import Arrived
+from .held import ASKED, Held, Hole
+from .history import RedisHistory, Seen
+from .link import LEASE_SECONDS, Link, State, Talk
+from .loop import Loop, ThreadLoop
+from .nodes import Announcer, Orders
+from .place import Place
+from .publishing import Publishing
+from .questions import Questions
+from .resync import Missed, queue_missed, read_missed
+from .scripts import ACK, CLEAN, EXPECT, PRESENCE, SWEEP
+from .work import Work
+
+log = logging.getLogger(__name__)
+
+SHARD = "{0}"  # the hash tag of all keys, so that a shard's keys lie on one server
+FORGET_AT_ONCE = 100  # destinations, in one sweep
+DROP_SECONDS = 5.0  # after which a destination that nobody holds is held no longer
+READY_SECONDS = 3.0  # without a connection, after which the relay is not ready
+
+
+class RedisBroker:
+    """A Broker: see there for its methods. `place` is the Redis.
+
+    `deliver` and `clock` are LocalBroker's. `prefix`, `patience`, `replicas` and `node` are the settings redis_prefix,
+    redis_patience, redis_wait and node. `loop` is the server's poller, or a ThreadLoop.
+    """
+
+    is_shared = True
+
+    def __init__(
+        self,
+        place: Place,
+        deliver: Deliver,
+        limits: HistoryLimits,
+        clock: Callable[[], float] = time.time,
+        *,
+        loop: Loop,
+        node: str = "",
+        prefix: str = "relay",
+        patience: float = 2.0,
+        replicas: int = 0,
+        durable: bool = False,
+    ):
+        self.name = node or default_node()
+        self.missed = 0  # publications that were read after a new connection
+        self.sent_back = 0  # destinations whose clients had to reconnect
+        self.nodes = 1  # that live
+        self._limits = limits
+        self._clock = clock
+        self._clients: Clients | None = None
+        self._link = Link(place, loop, f"{self.name}:{secrets.token_hex(4)}", f"{prefix}:{SHARD}:", durable)
+        self._link.owner = self
+        self._questions = Questions(place, patience)
+        self._history = RedisHistory(self._questions, self._link, clock)
+        seen = Seen(self._link)
+        self._dispatcher = Dispatcher(seen, deliver)
+        self._stripe_of = self._dispatcher.stripe_of
+        self._held = seen.held = Held(self._stripe_of)
+        self._archive = Archive(self._history, limits, clock)
+        self._announcer = Announcer(self._link, lambda: self._clients)
+        self._publishing = Publishing(
+            self._link, self._held, limits, clock, patience, replicas, self._holders, self._announcer.announced
+        )
+        self._orders = Orders(self._link, lambda: self._clients)
+        self._fresh: dict[bytes, float] = {}  # destinations that may have no holder, and since when (monotonic)
+        self._started = False
+
+    @property
+    def epoch(self) -> str:
+        """The store's epoch."""
+        return self._link.state.epoch
+
+    @property
+    def trouble(self) -> str | None:
+        """Why pushes are refused; None while they are not."""
+        if not self._link.is_up and self._started and time.monotonic() - self._link.down_since > READY_SECONDS:
+            return self._link.trouble
+        return self._publishing.trouble
+
+    def attach(self, clients: Clients) -> None:
+        """Have the clients of this node take part. Call it once, before start()."""
+        self._clients = clients
+
+    def changed(self, destination: str, is_empty: bool) -> None:
+        """Note that a client registered a destination, or that the last one left it. Any lock may be held."""
+        self._announcer.changed(destination, is_empty)
+        if is_empty:
+            self._fresh[destination.encode()] = time.monotonic()
+
+    def start(self) -> None:
+        """Connect. Raises StoreError with what is wrong and what to do; after that, it may be called again."""
+        self._link.start()
+        self._started = True
+
+    # Publishing.
+
+    def publish(self, drafts: list[Draft]) -> list[Receipt]:
+        """Store drafts in one transaction, hand each out, and return their receipts in the same order."""
+        items = [Pending(*draft) for draft in drafts]
+        self.publish_pending(items)
+        return [item.receipt() for item in items]
+
+    def publish_pending(self, items: list[Pending]) -> None:
+        """Store items in one transaction, and hand each out."""
+        if items:
+            self._require_started()
+            self._publishing.publish(items)
+            self.hand_out(items)
+
+    def store_soon(self, items: list[Pending], stored: Stored) -> None:
+        """Store items in one transaction, and call `stored(error)` when Redis has answered."""
+        self._publishing.add(items, stored)
+
+    def hand_out(self, items: list[Pending]) -> None:
+        """Return once stored items have been handed out, by this thread or another. They then have receipts."""
+        try:
+            for stripe in {self._stripe_of(item.destination): None for item in items}:
+                with stripe.lock:
+                    if stripe.queue:
+                        stripe.drain()
+        finally:
+            self._publishing.finish(items)
+
+    def sweep_after(self, count: int) -> None:
+        """Do nothing: the scripts drop what a publication makes superfluous."""
+
+    # Clients.
+
+    def replay(
+        self,
+        destination: str,
+        since: str | None,
+        send: Callable[[Publication], Any],
+        join: Callable[[], Any],
+        leave: Callable[[], Any] | None = None,
+        sid: str | None = None,
+    ) -> Replay:
+        """Return a replay for a newcomer, not begun. Raises StoreError."""
+        self._hold(destination)
+        return Replay(self._archive, self._dispatcher, destination, since, send, join, leave, sid)
+
+    def recover(
+        self, destination: str, since: str | None, send: Callable[[Publication], Any], join: Callable[[], Any]
+    ) -> Recovery:
+        """Replay in this thread to a newcomer that takes everything at once; return its recovery."""
+        replay = self.replay(destination, since, send, join)
+        try:
+            while not replay.go_on():
+                pass
+        finally:
+            replay.close()
+        return replay.recovery()
+
+    def join(self, destination: str, join: Callable[[], Any]) -> Delivered:
+        """Call `join()` for a newcomer that asks for nothing it missed; return what delivered() does at that moment."""
+        self._hold(destination)
+        stripe = self._stripe_of(destination)
+        with stripe.lock:
+            delivered = self._dispatcher.delivered(stripe, destination)
+            join()
+        return delivered
+
+    def delivered(self, destination: str) -> Delivered:
+        """Return the offset up to which the sockets of a destination have been handed everything."""
+        self._hold(destination)
+        stripe = self._stripe_of(destination)
+        with stripe.lock:
+            return self._dispatcher.delivered(stripe, destination)
+
+    def let_finish(self, destination: str, seconds: float = -1) -> None:
+        """Wait until deliveries in progress for a destination are done, or `seconds` have passed."""
+        lock = self._stripe_of(destination).lock
+        if lock.acquire(timeout=seconds):
+            lock.release()
+
+    def _hold(self, destination: str) -> None:
+        """Have this node hand out a destination's publications. Raises StoreError.
+
+        What arrives until Redis has answered which offset is the last one is kept aside. It is published after that
+        answer was made, or before: then it is in the history.
+        """
+        key, link, held = destination.encode(), self._link, self._held
+        for _ in range(5):
+            with link.lock:
+                self._require_started()
+                link.require_up()
+                reached = held.reached.get(key)
+                if reached is not None and reached != ASKED:
+                    return
+                if reached is None:
+                    held.ask(key)
+                    self._fresh[key] = time.monotonic()
+                session = link.session
+            try:
+                offset = self._history.tip(destination).offset
+            except BaseException:
+                with link.lock:
+                    held.give_up(key)
+                raise
+            work = Work()
+            with link.lock:
+                if link.session == session and link.is_up:
+                    try:
+                        early = held.found(key, offset)
+                    except Hole:
+                        link.cut("hole", "something is missing", work)
+                    else:
+                        for item in early:
+                            work.drain(self._stripe_of(item.destination))
+            work.run()
+        raise StoreError("the connection to Redis keeps ending", "the relay cannot reach its store")
+
+    def _holders(self, destination: str) -> int:
+        return 0 if self._clients is None else self._clients.holders(destination)[0]
+
+    def _require_started(self) -> None:
+        if not self._started:
+            raise StoreError(CLOSED)
+
+    # History and acknowledgements.
+
+    def history(self, destination: str, since: str | None = None, limit: int | None = None) -> History:
+        """Return what is kept after `since` (a position, "acked", or None for all): the oldest `limit` publications."""
+        listing = Listing(self._archive, destination, since, limit, None)
+        publications = [each for page in listing.pages() for each in page]
+        return History(publications, listing.position, listing.recovered)
+
+    def listing(self, destination: str, since: str | None = None, limit: int | None = None) -> Listing:
+        """Return the history of a destination, no larger than one response may be. It is read page by page."""
+        return Listing(self._archive, destination, since, limit, MAX_BYTES)
+
+    def position(self, destination: str) -> str:
+        """Return the position of the last publication, or the one before the first."""
+        return position_of(self.epoch, self._history.tip(destination).offset)
+
+    def ack(self, destination: str, position: str, sid: str = "") -> None:
+        """Acknowledge everything up to a position. One that is earlier than acknowledged before changes nothing."""
+        offset = offset_in(position, self.epoch)
+        if offset is None:
+            raise ValueError("this is not a position in this relay's store: acknowledge the id that came with the push")
+        last, _ = self._history.run(ACK, self.epoch, self._clock(), destination, offset, self._link.channel, sid)
+        if offset > last:
+            raise ValueError("nothing has been pushed at this position yet: acknowledge the id that came with the push")
+
+    def acked(self, destination: str) -> str:
+        """Return the position acknowledged last, or the one before the first publication."""
+        return position_of(self.epoch, self._history.tip(destination).acked)
+
+    def expect(self, destination: str, offset: int, seconds: float) -> None:
+        """Have the acknowledgements of this offset reported by all nodes for some seconds."""
+        link = self._link
+
+        def expected(reply: Any, work: Work) -> None:
+            if self._clients is not None and isinstance(reply, int) and reply >= offset:
+                work.call(partial(self._clients.acknowledged, destination, reply, "somebody"))
+
+        with link.lock:
+            if link.is_up:
+                link.run_script(EXPECT, (destination, seconds), expected)
+
+    # Nodes.
+
+    def elsewhere(self, destinations: list[str]) -> dict[str, tuple[int, float]]:
+        """Return the connections at other nodes of each destination that has some, and since when."""
+        answer = self._history.run(PRESENCE, self._link.node, *destinations)
+        found = zip(destinations, answer[::2], answer[1::2], strict=True)
+        return {each: (connections, float(since)) for each, connections, since in found if connections}
+
+    def close_connections(self, destinations: list[str]) -> dict[str, Any]:
+        """Disconnect the sockets of destinations at all nodes: see Orders.close(). Raises StoreError."""
+        return self._orders.close(destinations)
+
+    # Maintenance.
+
+    def sweep(self) -> bool:
+        """Forget a few destinations that nobody has used for long; return whether there is more."""
+        self._require_started()
+        self._drop_unheld()
+        if not self._link.is_up:
+            if time.monotonic() - self._link.down_since > READY_SECONDS:
+                raise StoreError(self._link.trouble)
+            return False
+        more = self._history.run(SWEEP, self._clock(), self._limits.forget_after, FORGET_AT_ONCE)
+        self._publishing.trouble = None
+        return bool(more)
+
+    def flush(self) -> None:
+        """Do nothing: what was accepted is in Redis."""
+
+    def close(self) -> None:
+        """Leave the other nodes, and close the connections. Later calls raise StoreError."""
+        if not self._started:
+            return
+        self._started = False
+        link = self._link
+        link.close()
+        try:
+            while link.state.epoch and self._history.run(CLEAN, link.node, 1):
+                pass
+        except StoreError:
+            log.info("the other nodes will notice within %d s that this one is gone", LEASE_SECONDS)
+        self._questions.close()
+        if isinstance(link.loop, ThreadLoop):
+            link.loop.close()
+
+    def _drop_unheld(self) -> None:
+        """Hold destinations no longer that have had no client for DROP_SECONDS."""
+        if self._clients is None:
+            return
+        now = time.monotonic()
+        for key, since in list(self._fresh.items()):
+            if now - since < DROP_SECONDS:
+                continue
+            destination = key.decode()
+            stripe = self._stripe_of(destination)
+            with stripe.lock, self._link.lock:
+                if self._fresh.get(key) != since:
+                    continue
+                del self._fresh[key]
+                if self._holders(destination) or destination in stripe.live_queues or not self._link.is_up:
+                    continue
+                self._held.drop(key)
+
+    # What the link calls.
+
+    def resync(self, talk: Talk, before: State, now: State) -> Callable[[Work], None]:
+        """Read what was missed; see resync.py."""
+        self._questions.renew()
+        if not before.epoch:
+            self._orders.begin(now.order)
+            return lambda work: None
+        self._orders.catch_up(talk, now.order, before.epoch != now.epoch)
+        missed = read_missed(talk, self._held, before, now, self._clock)
+        if missed.lost:
+            self._send_back(missed.lost)
+        return partial(self._hand_out_missed, missed)
+
+    def _send_back(self, keys: list[bytes]) -> None:
+        """Have the clients of destinations reconnect, because something that they missed is in no history any more.
+
+        Nothing arrives before the link is up. So nothing later is handed to them, and they come back with a position
+        from before the hole.
+        """
+        destinations = [key.decode() for key in keys]
+        for key, destination in zip(keys, destinations, strict=True):
+            stripe = self._stripe_of(destination)
+            with stripe.lock, self._link.lock:
+                self._held.drop(key)
+                for live_queue in stripe.live_queues.get(destination, ()):
+                    live_queue.break_off()
+        self.sent_back += len(destinations)
+        log.warning(
+            "something is missing for %d destinations, and their histories do not reach back to it (settings "
+            "history_size and history_ttl): their clients reconnect, and learn it",
+            len(destinations),
+        )
+        if self._clients is not None:
+            self._clients.send_back(destinations)
+
+    def _hand_out_missed(self, missed: Missed, work: Work) -> None:
+        queued = queue_missed(missed, self._held, self.epoch, self._clock())
+        for item in queued:
+            work.drain(self._stripe_of(item.destination))
+        self.missed += len(queued)
+        if queued:
+            log.warning("%d publications came while the connection was away, and are handed out now", len(queued))
+
+    def message(self, fields: list[Any], work: Work) -> None:
+        """Take a message of any node. Raises Hole if something before it is missing."""
+        kind = fields[2]
+        if kind == b"p":
+            if fields[3] != self._link.node_bytes or not self._publishing.is_own(fields[4], work):
+                self._take_foreign(fields, work)
+        elif kind == b"a":
+            if self._clients is not None:
+                destination, offset, sid = fields[3].decode(), int(fields[4]), fields[5].decode()
+                work.call(partial(self._clients.acknowledged, destination, offset, sid))
+        elif kind == b"o":
+            self._orders.take(int(fields[4]), fields[3].decode(), fields[5])
+        elif kind == b"r" and fields[3] == self._link.node_bytes:
+            self._orders.answered(int(fields[4]), fields[5].decode(), int(fields[6]))
+
+    def _take_foreign(self, fields: list[Any], work: Work) -> None:
+        wants, reached = self._held.wants, self._held.reached
+        for at in range(5, len(fields), 3):
+            key = fields[at]
+            if key in reached and wants(key, fields[at + 1]):
+                item = Arrived(key.decode(), fields[at + 1], self.epoch, fields[at + 2])
+                work.drain(self._held.put(key, item))
+
+    def beaten(self, order: int, holding: int, nodes: int, gone: list[str], work: Work) -> None:
+        """Compare what Redis knows of this node, and forget nodes that are gone."""
+        self.nodes = nodes
+        self._announcer.compare(holding, self._destinations)
+        for each in gone:
+            self._clean(each)
+
+    def _clean(self, node: str) -> None:
+        def cleaned(more: Any, work: Work) -> None:
+            if more == 1 and self._link.is_up:
+                self._clean(node)
+
+        self._link.run_script(CLEAN, (node, 0), cleaned)
+
+    def up(self, work: Work) -> None:
+        """Go on after a new connection."""
+        self._announcer.announce_all(self._destinations())
+        self._publishing.resume(work)
+        if self._clients is not None:
+            work.call(self._ask_for_acknowledgements)
+
+    def _ask_for_acknowledgements(self) -> None:
+        if self._clients is None:
+            return
+        for each in self._clients.waiting():
+            try:
+                acked = self._history.tip(each).acked
+            except StoreError:
+                return
+            self._clients.acknowledged(each, acked, "somebody")
+
+    def cut(self, work: Work) -> None:
+        """Expect no reply any more."""
+        self._publishing.cut()
+        if not self._started:
+            self._publishing.fail_all(StoreError(CLOSED), work)
+
+    def information(self) -> str:
+        """Return what other nodes may know about this one."""
+        return self.name
+
+    def _destinations(self) -> list[str]:
+        return [key.decode() for key, reached in list(self._held.reached.items()) if reached != ASKED]
+
+
+def default_node() -> str:
+    """Return a name for a node that has none: its host's, and something random."""
+    host = "".join(
+        each if each.isalnum() and each.isascii() else "-" for each in socket.gethostname().partition(".")[0]
+    )
+    return f"{host[:24] or 'node'}-{secrets.token_hex(3)}"

@@ -1,0 +1,79 @@
+"""What the archive and the dispatcher ask a store, answered by Redis or by what this node has seen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+
+from pushrelay.errors import StoreError
+from pushrelay.store.publication import Tip
+from pushrelay.store.store import Page
+
+from .entry import kept_of, kept_without_data
+from .held import ASKED, Held
+from .link import Link
+from .questions import Questions
+from .scripts import READ, Script
+
+EVERYTHING = 1 << 53  # bytes
+
+
+class RedisHistory:
+    """The histories in Redis. Every method may raise StoreError, and waits for Redis's answer."""
+
+    def __init__(self, questions: Questions, link: Link, clock: Callable[[], float]):
+        self._questions = questions
+        self._link = link
+        self._clock = clock
+
+    @property
+    def epoch(self) -> str:
+        """The store's epoch, as this node knows it."""
+        return self._link.state.epoch
+
+    def tip(self, destination: str) -> Tip:
+        """Return the state of a destination."""
+        return self._read(destination, 1 << 53, 0, False).tip
+
+    def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:
+        """Return what is kept after an offset: see Store.read()."""
+        return self._read(destination, after, EVERYTHING if max_bytes is None else max_bytes, with_data)
+
+    def run(self, script: Script, *args: Any) -> Any:
+        """Return a script's answer."""
+        command = ("EVALSHA", script.sha, 1, self._link.meta, *args)
+        [reply] = self._questions.replies([command])
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+            [reply] = self._questions.replies([("EVAL", script.text, 1, self._link.meta, *args)])
+        if isinstance(reply, hiredis.ReplyError):
+            if str(reply).startswith("EPOCH"):
+                raise StoreError("Redis was restarted or replaced, and the relay is about to notice: ask again")
+            raise self._questions.place.explained(reply)
+        return reply
+
+    def _read(self, destination: str, after: int, most: int, with_data: bool) -> Page:
+        answer = self.run(READ, self.epoch, self._clock(), destination, after, most, int(with_data))
+        offset, trimmed, acked, more, *entries = answer
+        kept = list(map(kept_of if with_data else kept_without_data, entries))
+        return Page(kept, Tip(offset, trimmed, acked), bool(more))
+
+
+class Seen:
+    """What this node has seen of the destinations that it holds: the end of each, for the dispatcher."""
+
+    def __init__(self, link: Link):
+        self.held: Held  # set by the broker
+        self._link = link
+
+    @property
+    def epoch(self) -> str:
+        """The store's epoch, as this node knows it."""
+        return self._link.state.epoch
+
+    def tip(self, destination: str) -> Tip:
+        """Return a tip with the offset that was queued last. Raises StoreError if this node does not hold that."""
+        with self._link.lock:
+            reached = self.held.reached.get(destination.encode())
+        if reached is None or reached == ASKED:
+            raise StoreError("the connection to Redis has just ended: ask again", "ask again")
+        return Tip(reached, 0, 0)

@@ -1,0 +1,217 @@
+"""The nodes that share a Redis: what each of them holds, orders to all of them, and acknowledgements among them.
+
+A node writes which destinations it holds, and renews one lease for all of them with its beat. So the cost does not
+depend on the number of clients, and the destinations of a node that died are forgotten within some seconds.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+
+from pushrelay.errors import StoreError
+from pushrelay.store.nodes import Clients
+
+from .link import Link, Talk
+from .scripts import HOLDERS, ORDER
+from .wire import packed
+from .work import Work
+
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 0.05  # after which a change is written
+LINGER_SECONDS = 2.0  # the same for a destination that nobody holds any more: a page change writes nothing
+MOST_AT_ONCE = 256  # destinations in one write
+ORDER_SECONDS = 2.0  # for all nodes to carry out an order
+COMPARE_EVERY = 10  # beats between two comparisons with what Redis knows
+
+
+class Announcer:
+    """Writes which destinations this node holds. Any thread may call changed(), with any lock held."""
+
+    def __init__(self, link: Link, clients: Callable[[], Clients | None]):
+        self._link = link
+        self._clients = clients
+        self._changes: deque[tuple[float, str]] = deque()  # when to look at it (monotonic), destination
+        self._known: dict[str, int] = {}  # connections of each destination, as they were written
+        self._is_timed = False
+        self._beats = 0
+
+    def changed(self, destination: str, is_empty: bool) -> None:
+        """Note that a client registered a destination, or that the last one left it."""
+        self._changes.append((time.monotonic() + (LINGER_SECONDS if is_empty else 0.0), destination))
+        if not self._is_timed:
+            self._is_timed = True
+            self._link.loop.call_later(FLUSH_SECONDS, self.flush)
+
+    def announced(self, destination: str) -> int:
+        """Return the number of connections that Redis knows this node to have at a destination."""
+        return self._known.get(destination, 0)
+
+    def announce_all(self, destinations: list[str]) -> None:
+        """Write everything again. The lock of the link is held."""
+        self._known = {}
+        for each in destinations:
+            self.changed(each, False)
+
+    def compare(self, holding: int, destinations: Callable[[], list[str]]) -> None:
+        """Write everything again if Redis knows of another number of destinations. Called with each beat."""
+        self._beats += 1
+        if self._beats % COMPARE_EVERY == 0 and not self._changes and holding != len(self._known):
+            self.announce_all(destinations())
+
+    def flush(self) -> None:
+        """Write the changes that are due."""
+        clients, now = self._clients(), time.monotonic()
+        self._is_timed = False
+        if clients is None:
+            self._changes.clear()
+            return
+        due: dict[str, None] = {}
+        later: list[tuple[float, str]] = []
+        while self._changes:
+            at, destination = self._changes.popleft()
+            if at <= now:
+                due[destination] = None
+            else:
+                later.append((at, destination))
+        with self._link.lock:
+            if self._link.is_up:
+                self._write(list(due), clients)
+            else:  # everything is written again when the link is up
+                self._known.clear()
+        self._changes.extend(later)
+        if self._changes and not self._is_timed:
+            self._is_timed = True
+            self._link.loop.call_later(max(FLUSH_SECONDS, min(at for at, _ in list(self._changes)) - now), self.flush)
+
+    def _write(self, destinations: list[str], clients: Clients) -> None:
+        args: list[Any] = []
+        for each in destinations:
+            connections, since = clients.holders(each)
+            if connections == self._known.get(each, 0):
+                continue
+            args += (each, connections, f"{since:.3f}")
+            if connections:
+                self._known[each] = connections
+            else:
+                self._known.pop(each, None)
+        for start in range(0, len(args), 3 * MOST_AT_ONCE):
+            part = args[start : start + 3 * MOST_AT_ONCE]
+            self._link.run_script(HOLDERS, (self._link.node, *part), lambda reply, work: None)
+
+
+class Orders:
+    """Orders to all nodes: to close the sockets of some destinations."""
+
+    def __init__(self, link: Link, clients: Callable[[], Clients | None]):
+        self._link = link
+        self._clients = clients
+        self._last = 0  # number of the last order that was carried out here
+        self._answers: dict[int, dict[str, int]] = {}  # by order of this node: sockets that were closed, by node
+        self._changed = threading.Event()  # an answer has come
+        self._todo: deque[tuple[int, str, bytes]] = deque()
+        self._is_working = False
+
+    def close(self, destinations: list[str]) -> dict[str, Any]:
+        """Have all nodes close the sockets of destinations; return the answer to the program that wants it.
+
+        `closed` is their number. `unreached` names the nodes that did not answer within ORDER_SECONDS; they carry out
+        the order before a client can register there. Raises StoreError.
+        """
+        number, nodes = self._give({"close": destinations})
+        deadline = time.monotonic() + ORDER_SECONDS
+        answers = self._answers[number]
+        while not nodes <= answers.keys() and (left := deadline - time.monotonic()) > 0:
+            self._changed.clear()
+            if not nodes <= answers.keys():
+                self._link.wait(self._changed, left)
+        del self._answers[number]
+        answer: dict[str, Any] = {"closed": sum(answers.values())}
+        if missing := nodes - answers.keys():
+            answer["unreached"] = sorted(each.rpartition(":")[0] for each in missing)
+        return answer
+
+    def _give(self, order: dict[str, Any]) -> tuple[int, set[str]]:
+        """Publish an order; return its number, and the nodes that live."""
+        replies: list[Any] = []
+        done, link = threading.Event(), self._link
+
+        def given(reply: Any, work: Work) -> None:
+            if not isinstance(reply, hiredis.ReplyError):
+                self._answers[reply[0]] = {}
+            replies.append(reply)
+            done.set()
+
+        with link.lock:
+            link.require_up()
+            link.run_script(ORDER, (link.node, link.state.epoch, link.channel, json.dumps(order)), given)
+        link.wait(done, ORDER_SECONDS)
+        if not replies:
+            raise StoreError(f"{link.place} did not answer: it is not known whether the order was given; repeat it")
+        if isinstance(replies[0], hiredis.ReplyError):
+            raise link.place.explained(replies[0])
+        number, *nodes = replies[0]
+        return number, {each.decode() for each in nodes}
+
+    # With the lock of the link held.
+
+    def begin(self, last: int) -> None:
+        """Count from an order that was given before this node was there, or in an earlier epoch."""
+        self._last = last
+
+    def take(self, number: int, asking: str, order: bytes) -> None:
+        """Carry out an order soon, unless that was done."""
+        if number <= self._last:
+            return
+        self._last = number
+        self._todo.append((number, asking, order))
+        if not self._is_working:
+            self._is_working = True
+            threading.Thread(target=self._work, name="redis-orders", daemon=True).start()
+
+    def answered(self, number: int, node: str, closed: int) -> None:
+        """Take a node's answer to an order of this node."""
+        answers = self._answers.get(number)
+        if answers is not None:
+            answers[node] = closed
+            self._changed.set()
+
+    # Without it.
+
+    def catch_up(self, talk: Talk, last: int, is_new_epoch: bool) -> None:
+        """Carry out the orders that were given while the connection was away, before it is used."""
+        if is_new_epoch and last < self._last:
+            self._last = 0
+        for raw in talk.checked("LRANGE", f"{self._link.meta[:-4]}orders", 0, -1):
+            number, _, order = raw.partition(b" ")
+            if int(number) > self._last:
+                self._last = int(number)
+                self._carry_out(order)
+        self._last = max(self._last, last)
+
+    def _work(self) -> None:
+        while True:
+            with self._link.lock:
+                if not self._todo:
+                    self._is_working = False
+                    return
+                number, asking, order = self._todo.popleft()
+            closed = self._carry_out(order)
+            message = packed(self._link.state.epoch, 0, "r", asking, number, self._link.node, closed)
+            with self._link.lock:
+                if self._link.is_up:
+                    self._link.send(("PUBLISH", self._link.channel, message), lambda reply, work: None)
+
+    def _carry_out(self, order: bytes) -> int:
+        clients = self._clients()
+        try:
+            return 0 if clients is None else clients.close(json.loads(order)["close"])
+        except Exception:
+            log.exception("an order of another node could not be carried out")
+            return 0

@@ -1,0 +1,359 @@
+"""The batches that a node publishes: one at a time is under way, and what comes meanwhile is the next one.
+
+A batch has a number. After a cut, the batch that was under way is sent again with the same number, and the script
+answers what it answered before if it was stored. So nothing is stored twice, and nothing that was answered is missing.
+Redis hands out the batch of a node as a message to all nodes, this one included. A batch is done when both its answer
+and its message are here: one follows the other at once, in an order that depends on Redis's version.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import hiredis
+
+from pushrelay.errors import StoreError
+from pushrelay.store.broker import Stored
+from pushrelay.store.publication import Publication, position_of
+from pushrelay.store.store import HistoryLimits
+from pushrelay.store.stripe import NOT_STORED, Pending
+
+from .entry import write_body
+from .held import Held
+from .link import PUBLIC, Link
+from .scripts import BATCH
+from .work import Work
+
+MOST_ITEMS = 256  # in one batch, unless one push has more
+MOST_BYTES = 1 << 20  # of data in one batch, before its last push
+CHECK_SECONDS = 0.1  # between two looks for batches whose time is up
+WAIT_MS = 500  # for replicas
+UNKNOWN = "it is not known whether it was stored; send it again with the same id, and it is stored once"
+STORED, REPEATED, REUSED = 0, 1, 2  # states in the script's answer
+
+
+class NotKnown(StoreError):
+    """Redis did not answer in time: the items may be stored, or not."""
+
+
+class _Group:
+    """Items that are stored together, and whom to call then."""
+
+    __slots__ = ("deadline", "items", "stored")
+
+    def __init__(self, items: list[Pending], stored: Stored, deadline: float):
+        self.items = items
+        self.stored = stored
+        self.deadline = deadline  # monotonic
+
+
+class _Batch:
+    """Groups under way to Redis."""
+
+    __slots__ = ("answer", "args", "groups", "is_abandoned", "is_published", "items", "message", "number", "replicas")
+
+    def __init__(self, number: int, groups: list[_Group], args: list[Any]):
+        self.number = number
+        self.groups = groups
+        self.items = [item for group in groups for item in group.items]
+        self.args = args  # of the script, one item after another
+        self.is_abandoned = False  # its publishers were answered that it is not known
+        self.forget_replies()
+
+    def forget_replies(self) -> None:
+        """Expect all replies anew."""
+        self.answer: bytes | None = None  # the script's
+        self.is_published = False  # a message belongs to the answer
+        self.message = False  # it is here
+        self.replicas: int | None = None  # that have acknowledged it
+
+
+class Publishing:
+    """Publishes items through a link.
+
+    `clock` returns the seconds since 1970. `patience` and `replicas` are the settings redis_patience and redis_wait.
+    `holders(destination)` returns the number of connections at this node, and `announced(destination)` the number that
+    Redis knows.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        held: Held,
+        limits: HistoryLimits,
+        clock: Callable[[], float],
+        patience: float,
+        replicas: int,
+        holders: Callable[[str], int],
+        announced: Callable[[str], int],
+    ):
+        self.trouble: str | None = None  # why the last batch was refused
+        self.resent = 0  # batches that were sent again
+        self._link = link
+        self._held = held
+        self._limits = limits
+        self._clock = clock
+        self._patience = patience
+        self._replicas = replicas
+        self._holders = holders
+        self._announced = announced
+        self._number = 0
+        self._waiting: deque[_Group] = deque()
+        self._batch: _Batch | None = None  # under way
+        self._keyed: dict[str, Pending] = {}  # items whose final connections are not stored with their key yet
+        self._is_checking = False
+
+    def add(self, items: list[Pending], stored: Stored) -> None:
+        """Store items with the next batch, and call `stored(error)`."""
+        with self._link.lock:
+            self._waiting.append(_Group(items, stored, time.monotonic() + self._patience))
+            self._send_next()
+            if not self._is_checking:
+                self._is_checking = True
+                self._link.loop.call_later(CHECK_SECONDS, self._check)
+
+    def publish(self, items: list[Pending]) -> None:
+        """Store items, and wait for that. Raises StoreError."""
+        done, errors = threading.Event(), []
+
+        def stored(error: StoreError | None) -> None:
+            errors.append(error)
+            done.set()
+
+        self.add(items, stored)
+        self._link.wait(done, self._patience + 60)
+        error = errors[0] if errors else StoreError("the relay does not get to ask Redis: it is overloaded")
+        if error is not None:
+            raise type(error)(str(error), error.public)
+
+    # With the lock held.
+
+    def resume(self, work: Work) -> None:
+        """Send the batch that was under way when the connection ended, or the next one."""
+        if self._batch is not None:
+            self.resent += 1
+            self._send(self._batch)
+        self._send_next()
+
+    def cut(self) -> None:
+        """Expect no reply any more."""
+        self._keyed.clear()
+        if self._batch is not None:
+            self._batch.forget_replies()
+            if self._batch.is_abandoned:
+                self._batch = None
+
+    def fail_all(self, error: StoreError, work: Work) -> None:
+        """Refuse everything that waits, because the relay stops."""
+        groups = [*(self._batch.groups if self._batch is not None else ()), *self._waiting]
+        self._batch = None
+        self._waiting.clear()
+        for group in groups:
+            work.call(partial(group.stored, error))
+
+    def is_own(self, number: int, work: Work) -> bool:
+        """Take the message of this node's batch, if it is under way; return whether it is."""
+        batch = self._batch
+        if batch is None or batch.number != number or batch.is_abandoned:
+            return False
+        batch.message = True
+        self._finish_if_complete(work)
+        return True
+
+    def _send_next(self) -> None:
+        if self._batch is not None or not self._link.is_up or not self._waiting:
+            return
+        groups: list[_Group] = []
+        count = size = 0
+        while self._waiting and count < MOST_ITEMS and size < MOST_BYTES:
+            group = self._waiting.popleft()
+            groups.append(group)
+            count += len(group.items)
+            size += sum(len(item.text) for item in group.items)
+        self._number += 1
+        now = self._clock()
+        args: list[Any] = []
+        for group in groups:
+            self._write(group.items, now, args)
+        self._batch = _Batch(self._number, groups, [now, *args])
+        self._send(self._batch)
+
+    def _write(self, items: list[Pending], now: float, args: list[Any]) -> None:
+        """Append the arguments for items, and give them the times at which they are created and expire."""
+        limits = self._limits
+        plain = limits.lifetime(None)
+        counted: Any = None
+        for item in items:
+            seconds, own = plain if item.ttl is None else limits.lifetime(item.ttl)
+            expires = now + seconds
+            mode: Any = "k"
+            if own:
+                mode = f"o{expires!r}" if seconds else "n"
+            elif not seconds:
+                mode = "l"
+            item.publication = Publication(item.destination, "", item.event, item.text, now, expires)
+            args += (item.destination, mode, write_body(item, now, expires, own))
+            use = item.use
+            if use is None:
+                args += ("", "")
+            else:
+                args += (f"{len(use.keys) if use is not counted else 0}:{item.key}", use.fingerprint)
+                counted = use
+
+    def _send(self, batch: _Batch) -> None:
+        link, limits = self._link, self._limits
+        now, *args = batch.args
+        head = (link.node, batch.number, link.state.epoch, link.state.run, now, limits.history_size)
+        more = (math.ceil(limits.history_ttl) + 1, int(limits.key_ttl), link.channel, limits.forget_after)
+        link.run_script(BATCH, (*head, *more, *args), partial(self._answered, batch))
+        if self._replicas:
+            link.send(("WAIT", self._replicas, WAIT_MS), partial(self._replicated, batch))
+
+    def _answered(self, batch: _Batch, reply: Any, work: Work) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            self._refused(batch, reply, work)
+            return
+        batch.is_published = reply[0] == 0
+        batch.answer = reply[1]
+        self._finish_if_complete(work)
+
+    def _replicated(self, batch: _Batch, reply: Any, work: Work) -> None:
+        batch.replicas = 0 if isinstance(reply, hiredis.ReplyError) else reply
+        self._finish_if_complete(work)
+
+    def _refused(self, batch: _Batch, reply: hiredis.ReplyError, work: Work) -> None:
+        word = str(reply).partition(" ")[0]
+        if word in ("EPOCH", "READONLY", "LOADING", "MASTERDOWN"):  # it is sent again once the connection is there
+            self._link.cut("epoch" if word == "EPOCH" else "demoted", str(reply), work)
+            return
+        if word == "NOSCRIPT":
+            self._link.cut("scripts", "its scripts were removed", work)  # a new connection loads them
+            return
+        error = self._link.place.explained(reply)
+        self.trouble = str(error)
+        self._batch = None
+        for group in batch.groups:
+            work.call(partial(group.stored, error))
+        self._send_next()
+
+    def _finish_if_complete(self, work: Work) -> None:
+        batch = self._batch
+        if batch is None or batch.answer is None:
+            return
+        if batch.is_abandoned:  # its publishers have an answer; its message, if that comes later, is another node's
+            self._batch = None
+            if batch.message:
+                self._settle(batch, work)
+            self._send_next()
+            return
+        if (batch.is_published and not batch.message) or (self._replicas and batch.replicas is None):
+            return
+        self._batch = None
+        self.trouble = None
+        error = None
+        if self._replicas and (batch.replicas or 0) < self._replicas:
+            found = f"only {batch.replicas} of {self._replicas} replicas (setting redis_wait) took it in time"
+            error = NotKnown(f"{found}: {UNKNOWN}", UNKNOWN)
+        self._settle(batch, None if error is None else work)
+        for group in batch.groups:
+            work.call(partial(group.stored, error))
+        self._send_next()
+
+    def _settle(self, batch: _Batch, work: Work | None) -> None:
+        """Give items their receipts, and queue those whose destinations this node holds.
+
+        Their publishers hand them out. If those have an error instead, `work` does.
+        """
+        assert batch.answer is not None  # noqa: S101 - the caller has checked it
+        numbers = list(map(int, batch.answer.split()))
+        epoch, held = self._link.state.epoch, self._held
+        for at, item in enumerate(batch.items):
+            offset, connections, state = numbers[3 * at : 3 * at + 3]
+            if state == STORED:
+                item.offset = offset
+                item.position = position_of(epoch, offset)
+                item.publication = item.publication._replace(position=item.position)
+                item.elsewhere = connections
+                if item.use is not None:
+                    self._keyed[item.key] = item
+                key = item.destination.encode()
+                if held.wants(key, offset):
+                    item.stripe = held.put(key, item)
+                    if work is not None:
+                        work.drain(item.stripe)
+                else:  # it was handed out when it was read after a new connection, or nobody is here
+                    item.connections = self._holders(item.destination)
+            else:
+                self._take_repeated(item, offset, connections, state, epoch)
+
+    def _take_repeated(self, item: Pending, offset: int, connections: int, state: int, epoch: str) -> None:
+        item.publication = NOT_STORED
+        if state == REUSED:
+            if item.use is not None:
+                item.use.is_reused = True
+            return
+        first = self._keyed.get(item.key)
+        if first is not None and first.offset == offset:
+            item.first = first
+        else:
+            item.position, item.connections = position_of(epoch, offset), connections
+
+    # Afterwards.
+
+    def finish(self, items: list[Pending]) -> None:
+        """Add the connections of other nodes to items that were handed out here, and store them with their keys."""
+        for item in items:
+            if item.publication is NOT_STORED:
+                continue
+            here, others = item.connections, item.elsewhere
+            item.connections, item.elsewhere = here + others, 0
+            if item.use is None or self._keyed.get(item.key) is not item:
+                continue
+            if here == self._announced(item.destination):  # the script has stored the same number
+                self._keyed.pop(item.key, None)
+            else:
+                self._store_connections(item, item.use.fingerprint)
+
+    def _store_connections(self, item: Pending, fingerprint: str) -> None:
+        """Store the connections of an item with its key. Repeats before that get them from the item itself."""
+        value = f"{item.offset} {item.connections} {fingerprint} {item.publication.created!r}"
+        key = f"{self._link.meta[:-4]}k:{item.key}"
+        with self._link.lock:
+            if self._link.is_up:
+                self._link.send(("SET", key, value, "XX", "KEEPTTL"), partial(self._forget_key, item.key))
+            else:
+                self._keyed.pop(item.key, None)
+
+    def _forget_key(self, key: str, reply: Any, work: Work) -> None:
+        self._keyed.pop(key, None)
+
+    def _check(self) -> None:
+        """Refuse what has waited for too long."""
+        work = Work()
+        with self._link.lock:
+            now = time.monotonic()
+            while self._waiting and self._waiting[0].deadline < now:
+                reason = self._link.trouble if not self._link.is_up else "Redis does not answer in time"
+                error = StoreError(f"{reason}; waited {self._patience:g} s (setting redis_patience)", PUBLIC)
+                work.call(partial(self._waiting.popleft().stored, error))
+            batch = self._batch
+            if batch is not None and not batch.is_abandoned and batch.groups[0].deadline < now:
+                self._abandon(batch, work)
+            self._is_checking = bool(self._waiting or self._batch)
+            if self._is_checking:
+                self._link.loop.call_later(CHECK_SECONDS, self._check)
+        work.run()
+
+    def _abandon(self, batch: _Batch, work: Work) -> None:
+        batch.is_abandoned = True
+        error = NotKnown(
+            f"Redis did not answer within {self._patience:g} s (setting redis_patience): {UNKNOWN}", UNKNOWN
+        )
+        for group in batch.groups:
+            work.call(partial(group.stored, error))
+        if not self._link.is_up:
+            self._batch = None

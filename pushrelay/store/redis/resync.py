@@ -1,0 +1,114 @@
+"""After a new connection: what was published in the meantime is read from the histories and handed out.
+
+It runs on the new, subscribed connection before that is used for anything else: whatever is published later arrives
+after it, as messages. A hole that the history no longer fills cannot be closed; then exactly the clients concerned must
+reconnect, so that they learn it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import hiredis
+
+from pushrelay.store.stripe import Pending
+
+from .entry import Arrived, Entry, read_body, read_entry
+from .held import ASKED, Held
+from .link import State, Talk
+from .scripts import READ, TIPS
+
+TIPS_AT_ONCE = 500
+READS_AT_ONCE = 50
+READ_BYTES = 262_144  # of one history, at a time
+
+_FAR = 1 << 62  # beyond all offsets
+
+
+class Missed(NamedTuple):
+    """What a node found out about the destinations that it holds."""
+
+    offsets: dict[bytes, int]  # the last offset of each
+    entries: dict[bytes, list[Entry]]  # what must be handed out, in order
+    lost: list[bytes]  # something is missing, and no history has it any more
+
+
+def read_missed(talk: Talk, held: Held, before: State, now: State, clock: Callable[[], float]) -> Missed:
+    """Ask for everything that the held destinations have missed since `before`. Raises StoreError and OSError."""
+    missed = Missed({}, {}, [])
+    is_new_epoch = before.epoch != now.epoch
+    behind: list[tuple[bytes, int, int]] = []  # and the offset that was reached, and the highest one that is lost
+    keys = [key for key, reached in list(held.reached.items()) if reached != ASKED]
+    for some in _chunks(keys, TIPS_AT_ONCE):
+        answer = talk.run(TIPS, clock(), *some)
+        for number, key in enumerate(some):
+            offset, trimmed, last, generation = answer[4 * number : 4 * number + 4]
+            missed.offsets[key] = offset
+            reached = held.reached.get(key, offset)
+            if offset != reached or generation > before.generation or (is_new_epoch and last > reached):
+                behind.append((key, reached, trimmed))
+    for reads in _chunks(behind, READS_AT_ONCE):
+        histories = _read(
+            talk, now.epoch, clock(), [(key, 0 if is_new_epoch else reached) for key, reached, _ in reads]
+        )
+        for (key, reached, trimmed), history in zip(reads, histories, strict=True):
+            new, is_lost = _new_entries(history, reached, trimmed, before, now)
+            if new:
+                missed.entries[key] = new
+            if is_lost:
+                missed.lost.append(key)
+    return missed
+
+
+def queue_missed(missed: Missed, held: Held, epoch: str, now: float) -> list[Pending]:
+    """Queue what was missed for the sockets, and return it. The lock of the link is held."""
+    held.drop_asked()
+    queued: list[Pending] = []
+    for key, offset in missed.offsets.items():
+        if key not in held.reached:
+            continue
+        destination = key.decode()
+        for entry in missed.entries.get(key, ()):
+            body = read_body(entry.body)
+            if body.expires > now or not body.own:
+                item = Arrived(destination, entry.offset, epoch, entry.body)
+                held.put(key, item)
+                queued.append(item)
+        held.reached[key] = offset
+    return queued
+
+
+def _new_entries(
+    history: list[Entry], reached: int, trimmed: int, before: State, now: State
+) -> tuple[list[Entry], bool]:
+    """Return the entries that this node has not handed out, and whether some are missing.
+
+    An entry of a later generation than the node's last one is new whatever its offset: the store may have gone back.
+    """
+    mine, known = before.generation, reached
+    if before.epoch != now.epoch and now.generation <= before.generation:  # the store was emptied, or has gone back
+        mine, known = now.generation - 1, _FAR
+    new = [each for each in history if each.generation > mine or (each.generation == mine and each.offset > known)]
+    if before.epoch == now.epoch:
+        return new, trimmed > reached
+    reaches_back = bool(history) and history[0].generation <= mine and history[0].offset <= known + 1
+    return new, bool(new) and not reaches_back and trimmed > 0 and trimmed != reached
+
+
+def _read(talk: Talk, epoch: str, now: float, wanted: Sequence[tuple[bytes, int]]) -> list[list[Entry]]:
+    """Return the history of each destination after an offset."""
+    commands = [talk.command(READ, epoch, now, key, after, READ_BYTES, 1) for key, after in wanted]
+    histories = []
+    for (key, _), answer in zip(wanted, talk.ask_all(talk.deadline, commands), strict=True):
+        if isinstance(answer, hiredis.ReplyError):
+            raise talk.explained(answer)
+        entries = [read_entry(each) for each in answer[4:]]
+        while answer[3]:
+            answer = talk.run(READ, epoch, now, key, entries[-1].offset, READ_BYTES, 1)
+            entries += [read_entry(each) for each in answer[4:]]
+        histories.append(entries)
+    return histories
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,32 @@
+"""The Lua scripts that Redis runs. Each is one transaction: nothing comes between its commands."""
+
+import hashlib
+from pathlib import Path
+
+_FOLDER = Path(__file__).with_name("scripts")
+_COMMON = (_FOLDER / "_common.lua").read_text()
+
+
+class Script:
+    """One script, and the SHA-1 by which EVALSHA names it."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.text = _COMMON + (_FOLDER / f"{name}.lua").read_text()
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+BATCH = Script("batch")
+HELLO = Script("hello")
+TIPS = Script("tips")
+READ = Script("read")
+ACK = Script("ack")
+EXPECT = Script("expect")
+HOLDERS = Script("holders")
+PRESENCE = Script("presence")
+BEAT = Script("beat")
+CLEAN = Script("clean")
+ORDER = Script("order")
+SWEEP = Script("sweep")
+
+ALL = (BATCH, HELLO, TIPS, READ, ACK, EXPECT, HOLDERS, PRESENCE, BEAT, CLEAN, ORDER, SWEEP)

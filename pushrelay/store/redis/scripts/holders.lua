@@ -1,0 +1,12 @@
+-- Note which destinations a node holds. ARGV: node; then for each: destination, connections, since.
+local node = ARGV[1]
+for i = 2, #ARGV, 3 do
+  if ARGV[i + 1] == '0' then
+    call('HDEL', prefix .. 'p:' .. ARGV[i], node)
+    call('SREM', prefix .. 'n:' .. node, ARGV[i])
+  else
+    call('HSET', prefix .. 'p:' .. ARGV[i], node, ARGV[i + 1] .. ' ' .. ARGV[i + 2])
+    call('SADD', prefix .. 'n:' .. node, ARGV[i])
+  end
+end
+return call('SCARD', prefix .. 'n:' .. node)
