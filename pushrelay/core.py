@@ -13,9 +13,10 @@ from pushrelay.register.node_clients import NodeClients
 from pushrelay.register.registrations import Registrations
 from pushrelay.register.subscription import delivery
 from pushrelay.settings import Settings, SettingsError
+from pushrelay.settings.values import is_redis
 from pushrelay.store import Broker, open_broker
 from pushrelay.store.maintenance import Maintenance
-from pushrelay.store.open import RedisOptions, is_local
+from pushrelay.store.open import RedisOptions
 from pushrelay.store.stripe import Deliver
 from pushrelay.wsgi.base_path import at_base_path
 from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
@@ -182,7 +183,7 @@ def broker_of(settings: Settings, deliver: Deliver, poller: "Poller | None" = No
     `poller` is the server's; without one, a connection to Redis has a thread of its own.
     """
     redis = RedisOptions(
-        settings.redis_prefix, settings.redis_wait, settings.redis_patience, settings.node, loop=poller
+        settings.redis_prefix, settings.redis_wait, settings.redis_patience, settings.node, poller, settings.imported
     )
     return open_broker(
         settings.broker,
@@ -197,7 +198,7 @@ def broker_of(settings: Settings, deliver: Deliver, poller: "Poller | None" = No
 
 def _own_poller(settings: Settings) -> "Poller | None":
     """Return the poller that our own server and a connection to Redis share, not started; None if there is none."""
-    if is_local(settings.broker) or settings.imported or not is_own(settings):
+    if not is_redis(settings.broker) or settings.imported or not is_own(settings):
         return None
     from pushrelay.server.poller import Poller
 

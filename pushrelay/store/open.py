@@ -57,6 +57,7 @@ class RedisOptions(NamedTuple):
     redis_patience: float = Settings.redis_patience
     node: str = Settings.node
     loop: "Loop | None" = None
+    warns: bool = False  # whether to log what is risky about this Redis: the start of a program of its own prints it
 
 
 DEFAULT_REDIS = RedisOptions()
@@ -112,12 +113,8 @@ def _redis_broker(
         patience=options.redis_patience,
         replicas=options.redis_wait,
         durable=durability == "power",
+        warns=options.warns,
     )
-
-
-def is_local(url: str) -> bool:
-    """Return whether a broker belongs to one relay alone, and others cannot share it."""
-    return url.partition(":")[0] in STORES
 
 
 def file_of(url: str) -> str | None:

@@ -43,6 +43,7 @@ from .publishing import Publishing
 from .questions import Questions
 from .resync import Missed, queue_missed, read_missed
 from .scripts import ACK, CLEAN, EXPECT, PRESENCE, SWEEP
+from .verdicts import warnings
 from .work import Work
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class RedisBroker:
     """A Broker: see there for its methods. `place` is the Redis.
 
     `deliver` and `clock` are LocalBroker's. `prefix`, `patience`, `replicas` and `node` are the settings redis_prefix,
-    redis_patience, redis_wait and node. `loop` is the server's poller, or a ThreadLoop.
+    redis_patience, redis_wait and node. `loop` is the server's poller, or a ThreadLoop. `warns`: log at the start what
+    is risky about this Redis.
     """
 
     is_shared = True
@@ -75,6 +77,7 @@ class RedisBroker:
         patience: float = 2.0,
         replicas: int = 0,
         durable: bool = False,
+        warns: bool = False,
     ):
         self.name = node or default_node()
         self.missed = 0  # publications that were read after a new connection
@@ -98,6 +101,7 @@ class RedisBroker:
         )
         self._orders = Orders(self._link, lambda: self._clients)
         self._fresh: dict[bytes, float] = {}  # destinations that may have no holder, and since when (monotonic)
+        self._warns = warns
         self._started = False
 
     @property
@@ -124,8 +128,11 @@ class RedisBroker:
 
     def start(self) -> None:
         """Connect. Raises StoreError with what is wrong and what to do; after that, it may be called again."""
-        self._link.start()
+        facts = self._link.start()
         self._started = True
+        place = self._link.place
+        for each in warnings(facts, place.wanted, place.url) if self._warns else ():
+            log.warning("%s: %s", place, each)
 
     # Publishing.
 

@@ -27,6 +27,7 @@ import hiredis
 
 from pushrelay.errors import StoreError
 
+from .facts import Facts
 from .held import Hole
 from .loop import IN, OUT, Loop
 from .place import Place
@@ -149,17 +150,18 @@ class Link:
         self._wake = threading.Event()  # ends the pause between two attempts
         self._logged = 0.0  # when a failed attempt was last logged (monotonic)
 
-    def start(self) -> None:
-        """Connect, in this thread. Raises StoreError, with what to do."""
+    def start(self) -> Facts:
+        """Connect, in this thread, and return what Redis says about itself. Raises StoreError, with what to do."""
         self.loop.start()
         self._closed = False
         try:
-            self._connect()
+            facts = self._connect()
         except OSError as error:
             raise self.place.lost(error) from None
         with self.lock:
             if self._timer is None:
                 self._timer = self.loop.call_later(BEAT_EVERY, self._beat)
+        return facts
 
     def close(self) -> None:
         """Close the connection, and make no other."""
@@ -371,8 +373,8 @@ class Link:
             self._logged = time.monotonic()
             log.error("%s", message)
 
-    def _connect(self) -> None:
-        """Connect, catch up, and go on. Raises StoreError and OSError."""
+    def _connect(self) -> Facts:
+        """Connect, catch up, and go on; return what Redis says about itself. Raises StoreError and OSError."""
         began = time.monotonic()
         connected = self.place.connect(began + CONNECT_SECONDS, blocking=True)
         talk = Talk(connected.sock, self.place, self.meta, began + CONNECT_SECONDS)
@@ -389,7 +391,7 @@ class Link:
         with self.lock:
             if self._closed and self.session:
                 connected.sock.close()
-                return
+                return connected.facts
             self.state = now
             apply(work)
             self._install(talk, work)
@@ -398,6 +400,7 @@ class Link:
             away = time.monotonic() - self.down_since
             log.warning("connected to %s again after %.1f s", self.place, away)
         self._logged = 0.0
+        return connected.facts
 
     def _prepare(self, talk: Talk) -> None:
         talk.tell(talk.deadline, "SUBSCRIBE", self.channel)

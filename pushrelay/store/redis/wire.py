@@ -35,7 +35,7 @@ class Wire:
         be used any more, and it is not known whether Redis has carried out the commands.
         """
         self._set_timeout(deadline)
-        self.sock.sendall(b"".join(_pack(tuple(each)) for each in commands))
+        self.sock.sendall(b"".join(packed(*each) for each in commands))
         return [self._reply(deadline) for _ in commands]
 
     def tell(self, deadline: float, *command: str | int | float | bytes) -> None:
@@ -84,8 +84,7 @@ class Wire:
 
 def packed(*parts: Any) -> bytes:
     """Return a command as it is sent; the parts are texts, bytes and numbers."""
-    command: Any = parts  # hiredis declares a tuple of one part
-    data: bytes = hiredis.pack_command(command)
+    data: bytes = _pack(parts)
     return data
 
 
