@@ -28,6 +28,8 @@ FIGURES = {
     "pushes": Figure("pushes to all nodes, without clients", "/s"),
     "pushes_nodes": Figure("their CPU in all nodes, per push", "µs", True),
     "pushes_redis": Figure("their CPU in Redis, per push", "µs", True),
+    "register_nodes": Figure("CPU in all nodes per client that connects and registers", "µs", True),
+    "register_redis": Figure("its CPU in Redis", "µs", True),
     "unicast": Figure("pushes to one node, each to a client of another", "/s"),
     "unicast_nodes": Figure("their CPU in all nodes, per push", "µs", True),
     "unicast_redis": Figure("their CPU in Redis, per push", "µs", True),
@@ -57,8 +59,9 @@ class Work:
 
     warm_up: int = 60_000  # pushes for each node, as in compare.py
     pushes: int = 20_000  # for each node
-    clients: int = 1000
+    clients: int = 5000
     unicast: int = 20_000
+    fan_clients: int = 1000
     fan_pushes: int = 60
     rate: int = 400  # pushes per second at which deliveries are timed
     paced: int = 2000  # pushes at that rate
@@ -67,7 +70,7 @@ class Work:
     pause: float = 1.0  # seconds for what the load generator cannot see, such as the end of registrations
 
     def reduced(self) -> "Work":
-        return Work(500, 1000, 100, 1000, 20, self.rate, self.paced // 10, 1000, 500, 0.2)
+        return Work(500, 1000, 100, 1000, 100, 20, self.rate, self.paced // 10, 1000, 500, 0.2)
 
 
 # ---- clusters of each kind and size ----
@@ -99,8 +102,11 @@ def measure_pushes(cluster: Cluster, work: Work) -> Iterator[tuple[str, float]]:
 
 
 def measure_clients(cluster: Cluster, work: Work) -> Iterator[tuple[str, float]]:
+    before = cluster.cpu()
     with listening(cluster.other_nodes(), work.clients, "u", work.unicast) as clients:
         time.sleep(work.pause)  # `ready` is printed when the last `register` is sent
+        yield "register_nodes", (cluster.cpu()[0] - before[0]) / work.clients * 1e6
+        yield "register_redis", (cluster.cpu()[1] - before[1]) / work.clients * 1e6
         yield from delivery_times(cluster, work, clients)
         with cpu_of(cluster, work, work.unicast) as cpu:
             out = push(cluster.publisher(), work.unicast, PER_NODE, "u", work.clients)
@@ -119,8 +125,8 @@ def delivery_times(cluster: Cluster, work: Work, clients) -> Iterator[tuple[str,
 
 
 def measure_fanout(cluster: Cluster, work: Work) -> Iterator[tuple[str, float]]:
-    deliveries = work.fan_pushes * work.clients
-    with listening(cluster.all_nodes(), work.clients, "room", deliveries, same_id=True) as room:
+    deliveries = work.fan_pushes * work.fan_clients
+    with listening(cluster.all_nodes(), work.fan_clients, "room", deliveries, same_id=True) as room:
         time.sleep(work.pause)
         with cpu_of(cluster, work, deliveries) as cpu:
             push(cluster.publisher(), work.fan_pushes, 1, "room", 0)
@@ -292,7 +298,7 @@ def table(result: dict) -> str:
     setting = (
         f"Medians of {work['rounds']}; Redis {m['redis']}, append-only file: {work['fsync']}. {m['cpus']} cores, "
         f"shared with the load generator; {m['system']}, Python {m['python']}{node}; "
-        f"{work['clients']:,} clients.{shortened}"
+        f"{work['clients']:,} clients, fan-out to {work['fan_clients']:,}.{shortened}"
     )
     tables = [show(result) for part, show in (("clusters", cluster_table), ("pairs", pair_table)) if part in result]
     return "\n\n".join([*tables, setting])

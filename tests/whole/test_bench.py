@@ -31,7 +31,7 @@ FIGURES = {
 
 CLUSTER_FIGURES = {
     *("pushes", "pushes_nodes", "pushes_redis", "unicast", "unicast_nodes", "unicast_redis"),
-    *("fanout", "fanout_nodes", "delivery_p50", "delivery_p99"),
+    *("register_nodes", "register_redis", "fanout", "fanout_nodes", "delivery_p50", "delivery_p99"),
 }
 
 
