@@ -66,14 +66,15 @@ def queue_missed(missed: Missed, held: Held, epoch: str, now: float) -> list[Pen
     for key, offset in missed.offsets.items():
         if key not in held.reached:
             continue
-        destination = key.decode()
-        for entry in missed.entries.get(key, ()):
+        destination, entries = key.decode(), missed.entries.get(key, ())
+        for entry in entries:
             body = read_body(entry.body)
             if body.expires > now or not body.own:
                 item = Arrived(destination, entry.offset, epoch, entry.body)
                 held.put(key, item)
                 queued.append(item)
-        held.reached[key] = offset
+        # The history was read after the offset, so it may have later publications, whose messages are still to come.
+        held.reached[key] = max(offset, entries[-1].offset) if entries else offset
     return queued
 
 
