@@ -159,6 +159,7 @@ def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> "Room
         admission=ClientLimiter(most, settings.max_per_address, settings.max_connections, access.client_address),
         log_limiter=log_limiter,
         threads=settings.threads,
+        node=settings.node,
         carrier_of=carrier_of,
     )
     return RoomManager()

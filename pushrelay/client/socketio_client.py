@@ -163,7 +163,7 @@ def _handshake(body: Any) -> dict[str, Any]:
     """Return the fields of Engine.IO's OPEN packet that are used. Raises ValueError, KeyError or TypeError."""
     handshake = {key: body[key] for key in ("sid", "pingInterval", "pingTimeout")}
     is_timed = all(0 < handshake[each] <= _LONGEST_PING for each in ("pingInterval", "pingTimeout"))
-    if not is_timed or not re.fullmatch(r"[\w-]{1,200}", handshake["sid"], re.ASCII):
+    if not is_timed or not re.fullmatch(r"[\w.-]{1,200}", handshake["sid"], re.ASCII):
         raise ValueError
     return handshake
 

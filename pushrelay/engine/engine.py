@@ -75,6 +75,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         admission: ClientLimiter | None = None,
         log_limiter: LogLimiter | None = None,
         threads: int = Settings.threads,
+        node: str = "",
         carrier_of: Callable[[dict[str, Any], Poller], Carrier] = WaitingCarrier,
         **options: Any,
     ):
@@ -84,7 +85,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         complete within `message_timeout` seconds. `close_unregistered` is called for sessions whose `may_stay` is not
         set within `settle_timeout` seconds; 0: never. A client may send `event_rate` messages a second on average; 0:
         any number. `admission` limits the clients. `log_limiter` logs refusals. An Engine that must create its own
-        poller gives it `threads` threads. `carrier_of(environ, poller)` returns the carrier of a request that came
+        poller gives it `threads` threads. `node` is the name of this relay among several behind one balancer; sids end
+        with it. `carrier_of(environ, poller)` returns the carrier of a request that came
         through a server other than pushrelay.server.
         """
         options["async_mode"] = "threading"
@@ -94,6 +96,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         self.limiter = admission or ClientLimiter()
         self.log_limiter = log_limiter or LogLimiter()
         self.threads = threads
+        self.node = node
         self.sid_prefix = secrets.token_urlsafe(3)
         self.open_text = self._open_text()
         self.is_shut = False  # its own poller was closed: no request can be carried from then on
@@ -216,9 +219,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         return [("Set-Cookie", self._generate_sid_cookie(sid, attributes))]
 
     def generate_id(self) -> str:
-        """Return a new sid: one that shows whether this process made it."""
+        """Return a random name: one that shows whether this process made it. Socket.IO's sids are such names."""
         sid: str = super().generate_id()
         return self.sid_prefix + sid
+
+    def new_sid(self) -> str:
+        """Return the sid of a new session. Behind a dot it has the node, so that a balancer can route by the query."""
+        return f"{self.generate_id()}.{self.node}" if self.node else self.generate_id()
 
     def connect(self, session: Session, environ: dict[str, Any]) -> Answer | None:
         """Open the session, or return the answer to a client that the app rejected.

@@ -1,12 +1,15 @@
 """The answers to requests that the Engine refuses (Engine.IO protocol, revision 4)."""
 
 import json
+import re
 
 from pushrelay.addresses import is_upstream
 from pushrelay.answers import PRIVATE, Answer
 from pushrelay.server.quota import retry_after
 
 from .limits import LimitReached
+
+NODE = r"[A-Za-z0-9_-]{1,32}"  # the setting `node`
 
 # The protocol's errors, with the numbers and the words of the reference server.
 TRANSPORT_UNKNOWN = (0, "Transport unknown")
@@ -19,6 +22,7 @@ UNSUPPORTED_VERSION = (5, "Unsupported protocol version")
 GOING_DOWN = (BAD_REQUEST[0], "the relay is shutting down: connect again")
 NO_FILES = (BAD_REQUEST[0], "no file descriptor is left: raise the limit on open files (ulimit -n)")
 ORIGIN_REFUSED = "origin_not_allowed"
+WRONG_NODE = "wrong_node"
 
 _DOCTOR = ", or run python relay.py doctor"  # a browser shows this on its console, where developers look first
 # Origins that must not be added as they are: `null` and `*` in the setting would let other websites connect.
@@ -53,6 +57,21 @@ class Rejected(Exception):
         if self.word:
             body["error"] = self.word
         return Answer(self.status, [*_JSON, *_when_to_retry(self.status)], _encoded(body))
+
+
+def session_unknown(sid: str, node: str) -> Rejected:
+    """Return the refusal of a request for a session that is not here. `node` is the name of this relay, or empty.
+
+    Only the names of nodes, which clients know from their sids, are in the message.
+    """
+    owner = sid.rpartition(".")[2] if "." in sid else ""
+    if not node or owner == node or not re.fullmatch(NODE, owner):
+        return Rejected(SESSION_UNKNOWN)
+    message = (
+        f"{SESSION_UNKNOWN[1]}: it belongs to node {owner}, and this is node {node}; have the proxy send all requests "
+        "of a session to its node (docs/load-balancing.md)"
+    )
+    return Rejected((SESSION_UNKNOWN[0], message), word=WRONG_NODE)
 
 
 def origin_message(origin: str, host: str = "") -> str:

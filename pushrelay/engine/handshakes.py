@@ -51,7 +51,7 @@ class Handshakes:
             raise HandshakeError("400 Bad Request", NO_WEBSOCKETS)
         engine.limiter.check(carrier)
         counted_as = engine.limiter.acquire(environ)
-        session = Session(engine, engine.generate_id(), counted_as)
+        session = Session(engine, engine.new_sid(), counted_as)
         if carrier.connection is not None:
             session.share = carrier.connection.share or session.share
         offers_upgrade = (
@@ -129,7 +129,7 @@ class Handshakes:
         except Rejected:
             self._rejections.release(None)
             return None
-        opening = engine.open_text % (engine.generate_id(), "[]")
+        opening = engine.open_text % (engine.new_sid(), "[]")
         head += rejection_frames(opening, error, message) + rejected.closing(error)
         carrier.upgrade(rejected, head)
         return carrier.returned(start_response)

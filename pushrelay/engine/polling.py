@@ -9,7 +9,7 @@ from pushrelay.server.connection import TRANSPORT_ERROR
 from pushrelay.server.host import KEY
 
 from .carrier import Carrier
-from .errors import BAD_REQUEST, SESSION_UNKNOWN, Rejected
+from .errors import BAD_REQUEST, Rejected, session_unknown
 from .packet import EncodedPacket, payload, split_payload
 from .posting import Posting
 from .request_host import RequestHost
@@ -49,7 +49,7 @@ class Polling:
         """Answer a client that polls again after its session was closed. Raises Rejected if nothing is left."""
         packets = self._engine.pop_last_packets(sid)
         if packets is None:
-            raise Rejected(SESSION_UNKNOWN)
+            raise session_unknown(sid, self._engine.node)
         return payload_answer(packets)
 
     def post(

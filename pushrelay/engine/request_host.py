@@ -30,6 +30,7 @@ class RequestHost(SessionHost[Session], Protocol):
     is_shut: bool  # no further request can be carried
     limiter: ClientLimiter
     log_limiter: LogLimiter
+    node: str  # the name of this relay among several, with which sids end; empty if it has none
     open_text: str  # the first packet of every session, with `%s` for its sid and for the JSON array of its upgrades
     sid_prefix: str  # of the sids of this process
     sockets: dict[str, Session]  # by sid
@@ -52,8 +53,8 @@ class RequestHost(SessionHost[Session], Protocol):
     def cookie_headers(self, sid: str) -> list[tuple[str, str]]:
         """Return the header that sets engineio's cookie, if the app wants one."""
 
-    def generate_id(self) -> str:
-        """Return a new sid."""
+    def new_sid(self) -> str:
+        """Return the sid of a new session."""
 
     def pop_last_packets(self, sid: str) -> list[EncodedPacket] | None:
         """Return what a client gets if it polls again after its session was closed; None if there is nothing."""

@@ -23,6 +23,7 @@ from .errors import (
     ORIGIN_REFUSED,
     TRANSPORT_UNKNOWN,
     UNSUPPORTED_VERSION,
+    WRONG_NODE,
     Rejected,
     limit_answer,
     origin_message,
@@ -131,6 +132,9 @@ class Requests:
         cause = "too_large" if rejected.status.startswith("413") else CAUSES.get(rejected.code, message)
         if cause == "session" and query.get("sid", self._engine.sid_prefix).startswith(self._engine.sid_prefix):
             return  # the session ended here; this is a computer that wakes up and returns to it
+        if rejected.word == WRONG_NODE:
+            self._log(environ, "node", message, has_address=False)  # the proxy chose this node, and not the client
+            return
         detail = {"old_client": "EIO", "transport": "transport"}.get(cause, "")
         if detail:
             message += f" ({detail}={query.get(detail, '')[:20]!r})"

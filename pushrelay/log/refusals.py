@@ -114,7 +114,11 @@ _ADVICE = {
     "transport": "use a Socket.IO client, which sends transport=polling or transport=websocket",
     "session": (
         "this is normal after a restart; if it continues, several relays or processes answer at one address: run one, "
-        "or configure the proxy to send each client to the same one"
+        "or give each a name (setting node) and have the proxy send each session to its relay (docs/load-balancing.md)"
+    ),
+    "node": (
+        "this is normal while that node is down, and its clients connect again; if it continues, the proxy is not "
+        "sticky: route by the end of the parameter sid, as deploy/ does for nginx, Apache and HAProxy"
     ),
     "method": "use a Socket.IO client, which opens a session by GET",
     "websocket": _UPGRADING,

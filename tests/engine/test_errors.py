@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pushrelay.engine.errors import BAD_REQUEST, Rejected, limit_answer, origin_message
+from pushrelay.engine.errors import BAD_REQUEST, WRONG_NODE, Rejected, limit_answer, origin_message, session_unknown
 from pushrelay.engine.limits import LimitReached
 
 
@@ -31,3 +31,18 @@ def test_a_refusal_that_passes_has_the_time_to_try_again(status, passes):
 )
 def test_the_message_for_a_refused_page_contains_what_to_do(origin, host, advice):
     assert advice in origin_message(origin, host)
+
+
+def test_a_session_of_another_node_is_refused_with_both_names():
+    refusal = session_unknown("2Xy_-z.b", "a")
+    assert (refusal.code, refusal.status[:3], refusal.word) == (1, "400", WRONG_NODE)
+    assert "belongs to node b, and this is node a" in refusal.message and "load-balancing.md" in refusal.message
+
+
+@pytest.mark.parametrize("sid", ["2Xy", "2Xy.a", "2Xy.", "2Xy.<b>", "2Xy." + "b" * 33, ".", ""])
+def test_a_session_of_this_node_or_without_a_node_is_merely_unknown(sid):
+    assert (session_unknown(sid, "a").message, session_unknown(sid, "a").word) == ("Session ID unknown", "")
+
+
+def test_a_relay_without_a_name_names_no_node():
+    assert session_unknown("2Xy.b", "").message == "Session ID unknown"

@@ -1,9 +1,10 @@
 """The way of requests, and the refusal of those that the protocol does not allow."""
 
 import json
+import re
 
 import pytest
-from echo import POLLING, Echo
+from echo import POLLING, WEBSOCKET, Echo
 
 from pushrelay.engine.engine import Engine
 
@@ -46,6 +47,33 @@ def test_pages_of_allowed_origins_alone_may_connect(serve):
     assert (status, headers["Access-Control-Allow-Origin"]) == (200, "http://good")
     status, _, body = echo.client.request("GET", POLLING, headers={"Origin": "http://bad"})
     assert (status, json.loads(body)["code"]) == (403, 4)
+
+
+def test_a_sid_ends_with_the_node_and_is_as_random_as_without(serve):
+    named, unnamed = Echo(serve, node="web-1"), Echo(serve)
+    sids = [named.open() for _ in range(20)]
+    assert all(re.fullmatch(r"[\w-]{24}\.web-1", sid) for sid in sids) and len(set(sids)) == 20
+    assert re.fullmatch(r"[\w-]{24}", unnamed.open())
+    assert named.post(sids[0], "4hello") == (200, "ok") and named.get(sids[0]) == (200, "4hello")
+
+
+def test_a_request_that_reaches_the_wrong_node_is_refused_and_logged_once(serve, caplog):
+    echo = Echo(serve, node="a")
+    sid = Echo(serve, node="b").open()
+    for _ in range(3):
+        status, body = echo.get(sid)
+        assert (status, json.loads(body)["code"], json.loads(body)["error"]) == (400, 1, "wrong_node")
+    assert echo.post(sid, "4x")[0] == 400
+    assert " 400 " in echo.client.websocket(f"{WEBSOCKET}&sid={sid}").status
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1 and "belongs to node b" in lines[0] and "the proxy is not sticky" in lines[0]
+
+
+def test_a_client_of_websocket_alone_needs_one_request(serve):
+    echo = Echo(serve, node="a")
+    client = echo.open_websocket()
+    client.send("4hello")
+    assert client.receive() == "4hello"
 
 
 def test_an_engine_that_was_shut_down_refuses_the_requests_of_other_servers():
