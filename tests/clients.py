@@ -286,12 +286,15 @@ class Follower:
 
 
 class OfficialClient:
-    """socket.io-client in Node; `lines` grows by an object for each thing that happens there."""
+    """socket.io-client in Node; `lines` grows by an object for each thing that happens there.
 
-    def __init__(self, url, transport, *ids):
+    `script` is the program, with its own arguments after the URL.
+    """
+
+    def __init__(self, url, *arguments, script="official_client.js"):
         need(shutil.which("node"), "Node (apt-get install nodejs npm)")
         need((TESTS / "node_modules/socket.io-client").exists(), "socket.io-client (cd tests && npm install)")
-        command = ["node", str(TESTS / "official_client.js"), url, transport, *ids]
+        command = ["node", str(TESTS / script), url, *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=TESTS)
         self.lines = []
         threading.Thread(target=self._read, daemon=True).start()

@@ -280,6 +280,38 @@ def nginx_server(lab, text):
     lab.sh("cp deploy/nginx-relay-port.conf /etc/nginx/conf.d/relay-port.conf; systemctl restart nginx")
 
 
+def nodes_behind_nginx(lab, text):
+    """Check that nginx reads the files for several relays; test_load_balancing.py runs them."""
+    lab.need_nginx()
+    lab.sh(f"{text}\nnginx -t; {find('docs/nginx.md', 'cp deploy/nginx-relay.conf')}")
+
+
+def nodes_behind_apache(lab, text):
+    """Check that Apache reads the file for several relays; test_load_balancing.py runs it."""
+    try:
+        assert "Syntax OK" in lab.sh(text)
+    finally:
+        lab.sh(f"a2dismod proxy_hcheck; {find('docs/apache.md', 'cp deploy/apache-relay.conf')}")
+    wait_for(lambda: reaches_relay(lab, "http://example.com"), "Apache as it was")
+
+
+def nodes_behind_haproxy(lab, text):
+    """Check that HAProxy reads the file for several relays; test_load_balancing.py runs it."""
+    need(shutil.which("haproxy", path="/usr/sbin"), "HAProxy (apt-get install haproxy)")
+    certificate = f"cat {LIVE}/fullchain.pem {LIVE}/privkey.pem > /etc/haproxy/site.pem"
+    lab.sh(f"{certificate}; cat deploy/haproxy-relay-nodes.cfg >> /etc/haproxy/haproxy.cfg; {text}")
+
+
+def of_a_file(name):
+    """Check that these lines are in a file in deploy/."""
+
+    def run(lab, text):
+        lines = [line.strip() for line in (ROOT / "deploy" / name).read_text().splitlines()]
+        assert all(line.strip() in lines for line in text.splitlines())
+
+    return run
+
+
 def nginx_main(lab, text):
     """Check lines of nginx.conf itself, outside of http."""
     lab.need_nginx()

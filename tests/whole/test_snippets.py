@@ -34,6 +34,10 @@ from lab import (
     nginx_main,
     nginx_server,
     nginx_site,
+    nodes_behind_apache,
+    nodes_behind_haproxy,
+    nodes_behind_nginx,
+    of_a_file,
     page,
     php,
     php_syntax,
@@ -140,6 +144,16 @@ SNIPPETS = {
             "curl -sd destination=7 -d data=hello 127.0.0.1:8080/push >/dev/null; "
             "curl -s '127.0.0.1:8080/history?destination=7'"
         ),
+    },
+    "docs/load-balancing.md": {
+        '{"code":1': Reason("it is the answer of another node: test_load_balancing.py"),
+        "[relay]\nnode": settings,
+        "cp deploy/nginx-relay-nodes.conf": nodes_behind_nginx,
+        "map $arg_sid": of_a_file("nginx-relay-nodes.conf"),
+        "haproxy -c": nodes_behind_haproxy,
+        "cp deploy/apache-relay-nodes.conf": nodes_behind_apache,
+        "$relay = new Relay": php("^$", "require 'php/Relay.php'; $key = '0123456789abcdef0123';"),
+        "systemctl restart relay": Reason("it restarts a service"),
     },
     "docs/nginx.md": {
         "cp deploy/nginx-relay.conf": shell(),

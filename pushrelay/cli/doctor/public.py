@@ -24,13 +24,14 @@ from .exposed import Exposure
 from .hops import TRANSPORT_NAMES, NotArrived, NotRegistered, about_registering, opened, report_in, round_trip, some_id
 from .machine import closed_to_others
 from .report import Advice
-from .verdicts import Asked, described, is_of_relay, several_relays, verdict
+from .verdicts import Asked, described, is_of_relay, not_sticky, several_relays, verdict
 
 SCRIPT = "static/relay.js"
 SCRIPT_BEGINS = b"// The relay's browser client"
 SCRIPT_HAS = re.compile(rb"relay_drain")  # also in a minified script
 HANDSHAKE = "socket.io/?EIO=4&transport=polling"
 LONGEST_WAIT = 60.0  # seconds; if the relay pings less often, the doctor does not wait for a ping
+PONG = b"3"  # a packet without effect
 CLOCKS_APART = 60  # seconds of difference that tokens tolerate
 ROUNDS = 6  # requests that are sent to detect several relays behind one address
 _CHANGED = Advice(
@@ -148,7 +149,8 @@ class Public(Exposure):
         headers = {"Origin": own, **COOKIE, **self._marked()}
         reply = self._ask("GET", HANDSHAKE, headers)
         self._arrived = report_in(reply)
-        self._is_this_one()
+        if not _is_of_node(reply):
+            self._is_this_one()
         if reply.status == 403 and is_of_relay(reply):
             self._refused_origin(own)
         if not _is_handshake(reply):
@@ -157,6 +159,8 @@ class Public(Exposure):
             self._report.stop("handshake", found, *advice)
         self._report.ok("origin", f"pages of {own} may connect")
         self._passed = "a GET of Socket.IO"
+        if _is_of_node(reply):
+            self._stickiness(reply)
         self._forget(reply)
         self._look_at_arrival(own)
         if self._other_origin is None:
@@ -188,6 +192,16 @@ class Public(Exposure):
             found = f"another relay answers at {url}, and not the one at {self._relay.dialer.address.url}"
             elsewhere = Advice("If you mean that other relay, run the doctor on its machine, with its settings.")
             self._report.stop("one relay", found, *proxies.leading_elsewhere(self._way), elsewhere)
+
+    def _stickiness(self, reply: Reply) -> None:
+        """Check that all requests of the session that a handshake opened reach its node. Raises Stop."""
+        target = f"{HANDSHAKE}&sid={_sid_in(reply)}"
+        answers = [self._ask("POST", target, body=PONG) for _ in range(ROUNDS)]
+        wrong = sum("belongs to node" in _reason(answer) for answer in answers)
+        if wrong:
+            found = f"{wrong} of {ROUNDS} requests of a session reached another node than its own"
+            self._report.stop("stickiness", found, not_sticky())
+        self._report.ok("stickiness", f"{ROUNDS} requests of a session reached its node")
 
     def _refused_origin(self, own: str) -> NoReturn:
         """Report that the relay refuses pages of its own host, and raise Stop."""
@@ -229,8 +243,8 @@ class Public(Exposure):
 
     def _forget(self, reply: Reply) -> None:
         """Close the session that a handshake opened."""
-        if found := re.search(rb'"sid":"([\w-]+)"', reply.body):
-            self._ask("POST", f"{HANDSHAKE}&sid={found[1].decode()}", body=b"1")
+        if sid := _sid_in(reply):
+            self._ask("POST", f"{HANDSHAKE}&sid={sid}", body=b"1")
 
     def transport(self, transport: str) -> None:
         """Check that a push arrives at a client that connects as browsers do. Raises Stop."""
@@ -357,6 +371,17 @@ def _same_file(reply: Reply, url: str) -> str:
 def _is_handshake(reply: Reply) -> bool:
     """Return whether an Engine.IO server has opened a session."""
     return reply.status == 200 and reply.body.startswith(b"0{")
+
+
+def _sid_in(reply: Reply) -> str:
+    """Return the sid of the session that a handshake opened; empty if it opened none."""
+    found = re.search(rb'"sid":"([\w.-]+)"', reply.body)
+    return found[1].decode() if found else ""
+
+
+def _is_of_node(reply: Reply) -> bool:
+    """Return whether a handshake was answered by a relay that has a name, and so may be one of several."""
+    return "." in _sid_in(reply)
 
 
 def _host_in(netloc: str) -> str:

@@ -91,8 +91,9 @@ def _by_relay(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
     if not (message := refusal_message(reply) or engineio_message(reply)):
         return None
     found = f"the relay itself answers {reply.status} to {asked.method}: {message}"
-    if message == "Session ID unknown":
-        return Verdict(f"{found}. Another relay opened that session", [several_relays()])
+    if message.startswith("Session ID unknown"):
+        is_named = "belongs to node" in message
+        return Verdict(f"{found}. Another relay opened that session", [not_sticky() if is_named else several_relays()])
     if asked.upgrade and reply.status in (400, 426):
         return _no_upgrade(reply, asked, way)
     if message in ("Transport unknown", "Unsupported protocol version"):
@@ -111,6 +112,14 @@ def several_relays() -> Advice:
     return Advice(
         "Run one relay, as one process, and let the proxy or load balancer lead only to that one: all requests of a "
         "client, and all pushes, must reach the same. Take the other out of the list (upstream, BalancerMember)."
+    )
+
+
+def not_sticky() -> Advice:
+    """Return what to do if requests of one session reach different nodes, which have names."""
+    return Advice(
+        "Let the load balancer send all requests of a session to the node that the parameter sid ends with: "
+        "docs/load-balancing.md, with a file for nginx, Apache and HAProxy in deploy/."
     )
 
 
