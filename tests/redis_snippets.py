@@ -2,10 +2,12 @@
 
 import contextlib
 import re
+import subprocess
 import textwrap
 import time
 
 import pytest
+from conftest import Relay
 from redis_server import RedisServer
 
 from pushrelay.cli.banner import checked
@@ -68,3 +70,18 @@ def redis_report(lab, text):
     shown = re.sub(r"Redis [\d.]+ at redis://[\d.:]+/", "Redis … at …/", textwrap.dedent(text))
     real = re.sub(r"Redis [\d.]+ at redis://[\d.:]+/", "Redis … at …/", textwrap.dedent(printed.split("\n", 1)[1]))
     assert real.endswith(shown)
+
+
+def redis_memory(lab, text):
+    """Run the commands for a Redis in which a relay has stored a publication of 119 bytes."""
+    folder = lab.folder / "redis-memory"
+    with RedisServer(folder) as server:
+        relay = Relay(folder / "relay.log", broker=server.url)
+        try:
+            relay.push("42", "x" * 117)
+            commands = text.replace("redis-cli", f"redis-cli -p {server.port}")
+            said = subprocess.run(["sh", "-ec", commands], capture_output=True, text=True).stdout
+        finally:
+            relay.kill()
+    history, _, rest = said.partition("\n")
+    assert 300 < int(history) < 400 and "used_memory_human" in rest, said

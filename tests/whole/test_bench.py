@@ -33,6 +33,7 @@ CLUSTER_FIGURES = {
     *("pushes", "pushes_nodes", "pushes_redis", "unicast", "unicast_nodes", "unicast_redis"),
     *("register_nodes", "register_redis", "fanout", "fanout_nodes", "delivery_p50", "delivery_p99"),
 }
+MEMORY_FIGURES = {"destination_memory", "publication_memory", "client_memory"}
 
 
 class Script:
@@ -131,17 +132,28 @@ def test_a_run_that_is_stopped_leaves_no_process_behind(compare):
     assert process.returncode == 1
 
 
-def test_a_small_run_gives_all_figures_of_every_cluster(cluster, tmp_path):
+def test_a_small_run_gives_all_figures_of_clusters(cluster, tmp_path):
+    """The nodes of the emitter have the adapter."""
     need_node()
     file = tmp_path / "result.json"
-    flags = ("--quick", "--nodes=2", "--rounds=1", "--only=push,clients,fanout,memory", "--kinds=adapter,emitter")
+    flags = ("--quick", "--nodes=2", "--rounds=1", "--kinds=relay,emitter", "--only=memory,push,clients,fanout")
     printed = cluster.run(*flags, f"--json={file}")
     clusters = json.loads(file.read_text())["clusters"]
     assert clusters["failures"] == {}
-    for kind in ("adapter 2", "emitter 2"):
-        assert set(clusters["medians"][kind]) == CLUSTER_FIGURES
-    assert "| socket.io, Redis adapter, 2 nodes | socket.io, Redis emitter, 2 nodes |" in printed
+    assert set(clusters["medians"]["relay 2"]) == CLUSTER_FIGURES | MEMORY_FIGURES
+    assert set(clusters["medians"]["emitter 2"]) == CLUSTER_FIGURES
+    assert "| the relay, 2 nodes | socket.io, Redis emitter, 2 nodes |" in printed
     assert cluster.run(f"--from={file}") == printed
+
+
+def test_a_small_run_gives_the_ratios_of_redis_to_sqlite(cluster, tmp_path):
+    file = tmp_path / "result.json"
+    printed = cluster.run("--quick", "--rounds=1", "--only=pairs", f"--json={file}")
+    pairs = json.loads(file.read_text())["pairs"]
+    assert pairs["failures"] == []
+    (one_round,) = pairs["rounds"]
+    ratio = one_round["redis"]["kept_4"] / one_round["sqlite"]["kept_4"]
+    assert f" | {ratio:.2f} | ≥ 0.45 | " in printed
 
 
 def test_if_the_relays_do_not_start_the_run_prints_a_line_about_it(cluster):

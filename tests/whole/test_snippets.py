@@ -55,7 +55,7 @@ from lab import (
     units,
 )
 from machine import HOSTS
-from redis_snippets import redis_conf, redis_report, redis_settings, redis_user
+from redis_snippets import redis_conf, redis_memory, redis_report, redis_settings, redis_user
 
 TOKEN_PAGE = f"""<?php require 'Relay.php'; $relay = new Relay('http://127.0.0.1:8080', ['secret' => '{SECRET}']); ?>
 <script src="/relay/static/relay.js"></script><script>{SHOW}{CONNECT} relay.on("push", show);</script>"""
@@ -191,6 +191,7 @@ SNIPPETS = {
         "user relay": redis_user,
         "min-replicas-to-write": redis_conf,
     },
+    "docs/scaling.md": {"redis-cli memory usage": redis_memory},
     "docs/socket-api.md": {
         '<script type="module">': page(),
         "<script>\n  function loadRelay": page(),
