@@ -14,6 +14,8 @@ if m[1] ~= epoch or m[2] ~= run then return redis.error_reply('EPOCH the store h
 if m[5] then
   local last, answer = string.match(m[5], '^(%d+) (.*)$')
   if last == number then return {1, answer} end
+  -- Its publishers were answered that it is not known. A connection that has ended may still deliver it.
+  if tonumber(last) > tonumber(number) then return redis.error_reply('OLD a later batch of this node was stored') end
 end
 local generation, floor = m[3], tonumber(m[4] or 0)
 local answer, message, published = {}, {}, 0
