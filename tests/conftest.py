@@ -154,7 +154,19 @@ def server(request):
 
 
 # The files that take longest, longest first. If one of them began last, the other workers would wait for it.
-LONG_FILES = ["relay_js", "doctor", "example", "page", "demo", "away", "apache", "callers", "damage", "auth_url"]
+LONG_FILES = [
+    "image",
+    "relay_js",
+    "doctor",
+    "example",
+    "page",
+    "demo",
+    "away",
+    "apache",
+    "callers",
+    "damage",
+    "auth_url",
+]
 LONG_FILES += ["push", "listen", "bench", "lamp", "recovery", "registrations", "startup"]
 
 

@@ -110,6 +110,13 @@ SNIPPETS = {
         "RewriteEngine On": apache,
     },
     "docs/design.md": {"PHP ── POST": Reason("a picture")},
+    "docs/docker.md": {
+        "docker build": Reason("no container runtime: test_image.py carries out the Dockerfile"),
+        "for name in": shell(before="cd $(mktemp -d); "),
+        "docker compose up": Reason("no container runtime: test_compose.py runs the services side by side"),
+        "docker compose exec relay relay doctor": Reason("the same commands run in test_image.py"),
+        "docker compose exec relay relay backup": Reason("the same commands run in test_image.py"),
+    },
     "docs/doctor.md": {
         "python relay.py doctor": shell("works", flags="--quick"),
         "FAIL": Reason("output: test_doctor.py"),

@@ -1,0 +1,48 @@
+"""A small Debian in a folder, from debootstrap, as images of Debian have it. It is made once for each user."""
+
+import fcntl
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+
+from conftest import need
+
+VERSION = 1  # of what debian() makes: another number makes it again
+
+
+def debian(suite):
+    """Return the folder of a minimal Debian, which nobody may change. It takes half a minute for the first time."""
+    need(os.geteuid() == 0 and shutil.which("debootstrap"), "debootstrap and root (apt-get install debootstrap)")
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "relay-tests"
+    cache.mkdir(parents=True, exist_ok=True)
+    root = cache / f"debian-{suite}-{VERSION}"
+    with (cache / f"{suite}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test may be making it
+        if not root.exists():
+            _make(suite, root)
+    return root
+
+
+def _make(suite, root):
+    new = pathlib.Path(tempfile.mkdtemp(prefix=f"{root.name}.", dir=root.parent))
+    try:
+        new.chmod(0o755)
+        command = ["debootstrap", "--variant=minbase", suite, str(new), *_mirror()]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+        shutil.rmtree(new / "var/cache/apt/archives", ignore_errors=True)
+        new.rename(root)  # half of it is never found under this name
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _mirror():
+    """Return this machine's mirror of Debian, if it names one; otherwise debootstrap uses Debian's own."""
+    files = [pathlib.Path("/etc/apt/sources.list"), *pathlib.Path("/etc/apt/sources.list.d").glob("*")]
+    for file in files:
+        if file.is_file() and (found := re.search(r"^[^#\n]*?(https?://\S+/debian)/?(?:\s|$)", file.read_text(), re.M)):
+            return [found[1]]
+    return []
