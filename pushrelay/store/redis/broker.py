@@ -156,10 +156,12 @@ class RedisBroker:
     def hand_out(self, items: list[Pending]) -> None:
         """Return once stored items have been handed out, by this thread or another. They then have receipts."""
         try:
-            for stripe in {self._stripe_of(item.destination): None for item in items}:
-                with stripe.lock:
-                    if stripe.queue:
-                        stripe.drain()
+            for item in items:
+                stripe = item.stripe if item.first is None else item.first.stripe
+                if stripe is not None:
+                    with stripe.lock:
+                        if stripe.queue:
+                            stripe.drain()
         finally:
             self._publishing.finish(items)
 

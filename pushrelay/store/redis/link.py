@@ -57,7 +57,7 @@ class State(NamedTuple):
 
     epoch: str = ""
     run: str = ""  # Redis's run_id
-    seq: int = 0  # number of the last batch of any node
+    seq: int = 0  # number of the last batch of any node when the connection was made
     generation: int = 0
     order: int = 0  # number of the last order when the connection was made
 
@@ -131,6 +131,8 @@ class Link:
         self.meta = f"{prefix}meta"
         self.channel = prefix[:-1]
         self.state = State()
+        self.seq = 0  # number of the last batch of any node that was seen
+        self._epoch = b""  # the state's, as messages have it
         self.is_up = False
         self.down_since = time.monotonic()
         self.trouble = "the connection to Redis is not there yet"  # why it is down, if it is
@@ -284,13 +286,13 @@ class Link:
             return
         self._inner.feed(push[2])
         fields = self._inner.gets()
-        seq = int(fields[1])
-        if seq:  # a batch
-            if seq != self.state.seq + 1 or fields[0] != self.state.epoch.encode():
-                if seq <= self.state.seq and fields[0] == self.state.epoch.encode():
-                    return  # seen before the connection was ready
+        if fields[2] == b"p":
+            seq = fields[1]
+            if fields[0] != self._epoch or seq > self.seq + 1:
                 raise Hole(seq)
-            self.state = self.state._replace(seq=seq)
+            if seq <= self.seq:
+                return  # it came while the connection was made: see resync.py
+            self.seq = seq
         self.owner.message(fields, work)
 
     # The beat.
@@ -319,8 +321,8 @@ class Link:
         state = self.state
         if (epoch.decode(), run.decode()) != (state.epoch, state.run):
             self.cut("epoch", "the store has another epoch", work)
-        elif seq != state.seq:
-            self.cut("hole", f"batch {seq} was published, and {state.seq} was seen last", work)
+        elif seq != self.seq:
+            self.cut("hole", f"batch {seq} was published, and {self.seq} was seen last", work)
         else:
             self.owner.beaten(order, holding, nodes, [each.decode() for each in gone], work)
 
@@ -392,7 +394,7 @@ class Link:
             if self._closed and self.session:
                 connected.sock.close()
                 return connected.facts
-            self.state = now
+            self.state, self.seq, self._epoch = now, now.seq, now.epoch.encode()
             apply(work)
             self._install(talk, work)
         work.run()
@@ -411,7 +413,7 @@ class Link:
     def _hello(self, talk: Talk, run: str) -> State:
         state = self.state
         epoch, seq, generation, order = talk.run(
-            HELLO, run, state.epoch, state.seq, int(self._durable), secrets.token_hex(5)
+            HELLO, run, state.epoch, self.seq, int(self._durable), secrets.token_hex(5)
         )
         return State(epoch.decode(), run, seq, generation, order)
 

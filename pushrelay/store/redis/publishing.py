@@ -54,21 +54,37 @@ class _Group:
 class _Batch:
     """Groups under way to Redis."""
 
-    __slots__ = ("answer", "args", "groups", "is_abandoned", "is_published", "items", "message", "number", "replicas")
+    __slots__ = (
+        "answer",
+        "args",
+        "created",
+        "expires",
+        "groups",
+        "has_message",
+        "is_abandoned",
+        "is_published",
+        "is_resent",
+        "items",
+        "number",
+        "replicas",
+    )
 
-    def __init__(self, number: int, groups: list[_Group], args: list[Any]):
+    def __init__(self, number: int, groups: list[_Group], created: float):
         self.number = number
         self.groups = groups
-        self.items = [item for group in groups for item in group.items]
-        self.args = args  # of the script, one item after another
+        self.items = groups[0].items if len(groups) == 1 else [item for group in groups for item in group.items]
+        self.created = created
+        self.expires: list[float] = []  # for each item
+        self.args: list[Any] = []  # of the script, for one item after another
         self.is_abandoned = False  # its publishers were answered that it is not known
+        self.is_resent = False
         self.forget_replies()
 
     def forget_replies(self) -> None:
         """Expect all replies anew."""
         self.answer: bytes | None = None  # the script's
         self.is_published = False  # a message belongs to the answer
-        self.message = False  # it is here
+        self.has_message = False  # it is here
         self.replicas: int | None = None  # that have acknowledged it
 
 
@@ -136,6 +152,7 @@ class Publishing:
         """Send the batch that was under way when the connection ended, or the next one."""
         if self._batch is not None:
             self.resent += 1
+            self._batch.is_resent = True
             self._send(self._batch)
         self._send_next()
 
@@ -160,7 +177,7 @@ class Publishing:
         batch = self._batch
         if batch is None or batch.number != number or batch.is_abandoned:
             return False
-        batch.message = True
+        batch.has_message = True
         self._finish_if_complete(work)
         return True
 
@@ -175,41 +192,39 @@ class Publishing:
             count += len(group.items)
             size += sum(len(item.text) for item in group.items)
         self._number += 1
-        now = self._clock()
-        args: list[Any] = []
-        for group in groups:
-            self._write(group.items, now, args)
-        self._batch = _Batch(self._number, groups, [now, *args])
-        self._send(self._batch)
+        batch = self._batch = _Batch(self._number, groups, self._clock())
+        self._write(batch)
+        self._send(batch)
 
-    def _write(self, items: list[Pending], now: float, args: list[Any]) -> None:
-        """Append the arguments for items, and give them the times at which they are created and expire."""
-        limits = self._limits
+    def _write(self, batch: _Batch) -> None:
+        """Write the script's arguments for the items of a batch."""
+        limits, now, args, expires_at = self._limits, batch.created, batch.args, batch.expires
         plain = limits.lifetime(None)
         counted: Any = None
-        for item in items:
+        for item in batch.items:
             seconds, own = plain if item.ttl is None else limits.lifetime(item.ttl)
             expires = now + seconds
-            mode: Any = "k"
+            expires_at.append(expires)
+            mode = "k"
             if own:
                 mode = f"o{expires!r}" if seconds else "n"
             elif not seconds:
                 mode = "l"
-            item.publication = Publication(item.destination, "", item.event, item.text, now, expires)
-            args += (item.destination, mode, write_body(item, now, expires, own))
             use = item.use
             if use is None:
-                args += ("", "")
-            else:
-                args += (f"{len(use.keys) if use is not counted else 0}:{item.key}", use.fingerprint)
-                counted = use
+                args += (item.destination, mode, write_body(item, now, expires, own), "", "")
+                continue
+            count = len(use.keys) if use is not counted else 0
+            counted = use
+            key = f"{count}:{item.key}"
+            args += (item.destination, mode, write_body(item, now, expires, own), key, use.fingerprint)
 
     def _send(self, batch: _Batch) -> None:
-        link, limits = self._link, self._limits
-        now, *args = batch.args
-        head = (link.node, batch.number, link.state.epoch, link.state.run, now, limits.history_size)
-        more = (math.ceil(limits.history_ttl) + 1, int(limits.key_ttl), link.channel, limits.forget_after)
-        link.run_script(BATCH, (*head, *more, *args), partial(self._answered, batch))
+        link, limits, state = self._link, self._limits, self._link.state
+        ttl = math.ceil(limits.history_ttl) + 1
+        head = (link.node, batch.number, state.epoch, state.run, batch.created, limits.history_size, ttl)
+        more = (int(limits.key_ttl), link.channel, limits.forget_after)
+        link.run_script(BATCH, (*head, *more, *batch.args), partial(self._answered, batch))
         if self._replicas:
             link.send(("WAIT", self._replicas, WAIT_MS), partial(self._replicated, batch))
 
@@ -246,11 +261,11 @@ class Publishing:
             return
         if batch.is_abandoned:  # its publishers have an answer; its message, if that comes later, is another node's
             self._batch = None
-            if batch.message:
+            if batch.has_message:
                 self._settle(batch, work)
             self._send_next()
             return
-        if (batch.is_published and not batch.message) or (self._replicas and batch.replicas is None):
+        if (batch.is_published and not batch.has_message) or (self._replicas and batch.replicas is None):
             return
         self._batch = None
         self.trouble = None
@@ -269,26 +284,27 @@ class Publishing:
         Their publishers hand them out. If those have an error instead, `work` does.
         """
         assert batch.answer is not None  # noqa: S101 - the caller has checked it
-        numbers = list(map(int, batch.answer.split()))
-        epoch, held = self._link.state.epoch, self._held
-        for at, item in enumerate(batch.items):
-            offset, connections, state = numbers[3 * at : 3 * at + 3]
-            if state == STORED:
-                item.offset = offset
-                item.position = position_of(epoch, offset)
-                item.publication = item.publication._replace(position=item.position)
-                item.elsewhere = connections
-                if item.use is not None:
-                    self._keyed[item.key] = item
-                key = item.destination.encode()
-                if held.wants(key, offset):
-                    item.stripe = held.put(key, item)
-                    if work is not None:
-                        work.drain(item.stripe)
-                else:  # it was handed out when it was read after a new connection, or nobody is here
-                    item.connections = self._holders(item.destination)
-            else:
-                self._take_repeated(item, offset, connections, state, epoch)
+        numbers = iter(map(int, batch.answer.split()))
+        epoch, held, created = self._link.state.epoch, self._held, batch.created
+        for item, expires, offset, others, state in zip(
+            batch.items, batch.expires, numbers, numbers, numbers, strict=True
+        ):
+            if state != STORED:
+                self._take_repeated(item, offset, others, state, epoch)
+                continue
+            item.offset = offset
+            item.position = position = f"{epoch}:{offset}"
+            item.publication = Publication._make((item.destination, position, item.event, item.text, created, expires))
+            item.elsewhere = others
+            if item.use is not None:
+                self._keyed[item.key] = item
+            key = item.destination.encode()
+            if held.wants(key, offset):
+                item.stripe = held.put(key, item)
+                if work is not None:
+                    work.drain(item.stripe)
+            elif batch.is_resent:  # it may have been handed out when it was read after the new connection
+                item.connections = self._holders(item.destination)
 
     def _take_repeated(self, item: Pending, offset: int, connections: int, state: int, epoch: str) -> None:
         item.publication = NOT_STORED
@@ -309,8 +325,9 @@ class Publishing:
         for item in items:
             if item.publication is NOT_STORED:
                 continue
-            here, others = item.connections, item.elsewhere
-            item.connections, item.elsewhere = here + others, 0
+            here = item.connections
+            if item.elsewhere:
+                item.connections, item.elsewhere = here + item.elsewhere, 0
             if item.use is None or self._keyed.get(item.key) is not item:
                 continue
             if here == self._announced(item.destination):  # the script has stored the same number
