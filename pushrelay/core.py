@@ -16,6 +16,7 @@ from pushrelay.settings import Settings, SettingsError
 from pushrelay.settings.values import is_redis
 from pushrelay.store import Broker, open_broker
 from pushrelay.store.maintenance import Maintenance
+from pushrelay.store.node_name import default_node
 from pushrelay.store.open import RedisOptions
 from pushrelay.store.stripe import Deliver
 from pushrelay.wsgi.base_path import at_base_path
@@ -59,10 +60,11 @@ class Core:
         self.log_limiter = LogLimiter()  # limits how often the same line is logged
         self.access = Access(settings)
         self.refusal_log = RefusalLog(self.log_limiter, self.access.client_address)
-        self.rooms = _rooms(settings, self.access, self.log_limiter)  # Flask-SocketIO's client_manager
+        self.node = node_of(settings)
+        self.rooms = _rooms(settings, self.access, self.log_limiter, self.node)  # Flask-SocketIO's client_manager
         deliver = delivery(self.rooms, settings)
         self._poller = _own_poller(settings)
-        self.broker = broker_of(settings, deliver, self._poller) if broker is None else broker(deliver)
+        self.broker = broker_of(settings, deliver, self._poller, self.node) if broker is None else broker(deliver)
         self.publisher = Publisher(self.broker, settings, self.access, self.refusal_log)
         self.registrations = Registrations(
             self.broker, self.rooms, settings, self.publisher.waiters.note, self.access.full_address
@@ -135,7 +137,12 @@ def is_own(settings: Settings) -> bool:
     return has_epoll and settings.server != "werkzeug"
 
 
-def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> "RoomManager | WerkzeugManager":
+def node_of(settings: Settings) -> str:
+    """Return the name of this relay: the setting `node`, or a new one if relays share the store; else an empty text."""
+    return settings.node or (default_node() if is_redis(settings.broker) else "")
+
+
+def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter, node: str) -> "RoomManager | WerkzeugManager":
     """Return the manager of Socket.IO's rooms, a `client_manager` for Flask-SocketIO, and install its engine.
 
     The setting `server` does not apply if another program imported the relay: our engine works on any server.
@@ -159,7 +166,7 @@ def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter) -> "Room
         admission=ClientLimiter(most, settings.max_per_address, settings.max_connections, access.client_address),
         log_limiter=log_limiter,
         threads=settings.threads,
-        node=settings.node,
+        node=node,
         carrier_of=carrier_of,
     )
     return RoomManager()
@@ -178,13 +185,14 @@ def clients_expected(settings: Settings) -> int:
     return most if "max_connections" in settings.given else min(most, USUAL_CLIENTS)
 
 
-def broker_of(settings: Settings, deliver: Deliver, poller: "Poller | None" = None) -> Broker:
+def broker_of(settings: Settings, deliver: Deliver, poller: "Poller | None" = None, node: str = "") -> Broker:
     """Return the broker that the settings name, not started. Raises ValueError and StoreError: see Core.
 
-    `poller` is the server's; without one, a connection to Redis has a thread of its own.
+    `poller` is the server's; without one, a connection to Redis has a thread of its own. `node` is the name of this
+    relay.
     """
     redis = RedisOptions(
-        settings.redis_prefix, settings.redis_wait, settings.redis_patience, settings.node, poller, settings.imported
+        settings.redis_prefix, settings.redis_wait, settings.redis_patience, node, poller, settings.imported
     )
     return open_broker(
         settings.broker,

@@ -18,7 +18,7 @@ class Nodes:
     """Relays named a, b and c on this machine."""
 
     def __init__(self, folder, names=NAMES, **settings):
-        settings = {"server": "own", "push_keys": KEY, "ping_interval": 2, "ping_timeout": 3, **settings}
+        settings = {"server": "own", "push_keys": KEY, "ping_interval": 1, "ping_timeout": 5, **settings}
         with contextlib.ExitStack() as stack:
             self.relays = []
             for name in names:

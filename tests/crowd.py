@@ -8,13 +8,15 @@ import concurrent.futures
 import contextlib
 import json
 
-from clients import PATH, UPGRADE, event, frame
+from clients import PATH, UPGRADE, event, frame, handshake
 
 AT_ONCE = 100  # clients that connect at the same time
 
 
 class Member:
     """One client of a crowd."""
+
+    path = PATH  # of the relay, up to the transport's name
 
     def __init__(self, port, name):
         self.port = port
@@ -61,7 +63,7 @@ class Member:
 class WebSocketMember(Member):
     async def open(self):
         await self._connect()
-        self._writer.write(UPGRADE)
+        self._writer.write(UPGRADE if self.path == PATH else handshake(self.path + "websocket"))
         assert b" 101 " in await self._reader.readuntil(b"\r\n\r\n")
         self._writer.write(frame("40") + frame(event("register", self.register, 1)))
         while self.answer is None:
@@ -92,7 +94,7 @@ class PollingMember(Member):
 
     async def open(self):
         await self._connect()
-        self._path = PATH + "polling"
+        self._path = self.path + "polling"
         self._path += "&sid=" + json.loads((await self._request("GET"))[1:])["sid"]
         await self._request("POST", "40\x1e" + event("register", self.register, 1))
         while self.answer is None:

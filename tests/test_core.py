@@ -10,7 +10,7 @@ from starting import run
 from werkzeug.test import Client
 
 from pushrelay import __version__
-from pushrelay.core import Core
+from pushrelay.core import Core, node_of
 from pushrelay.settings import Settings
 from pushrelay.store import open_broker
 
@@ -104,3 +104,9 @@ def test_a_server_is_made_for_another_address_than_the_settings_name(server):
     made = relay.make_server(lambda environ, start_response: [], chosen)
     assert made.port > 1
     made.close()
+
+
+def test_a_relay_among_several_has_a_name_of_its_own_and_a_single_one_has_none():
+    shared, single, named = Settings(broker="redis://127.0.0.1/0"), Settings(broker="memory:"), Settings(node="web-1")
+    assert node_of(shared) and node_of(shared) != node_of(shared)
+    assert (node_of(single), node_of(named)) == ("", "web-1")

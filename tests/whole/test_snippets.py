@@ -160,7 +160,7 @@ SNIPPETS = {
         "haproxy -c": nodes_behind_haproxy,
         "cp deploy/apache-relay-nodes.conf": nodes_behind_apache,
         "$relay = new Relay": php("^$", "require 'php/Relay.php'; $key = '0123456789abcdef0123';"),
-        "systemctl restart relay": Reason("it restarts a service"),
+        "systemctl restart relay": Reason("it restarts a service: tests/rolling.py"),
     },
     "docs/nginx.md": {
         "cp deploy/nginx-relay.conf": shell(),

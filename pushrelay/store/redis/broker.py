@@ -6,7 +6,6 @@ node is Redis's order, and there is one path. See link.py for how nothing gets l
 
 import logging
 import secrets
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from pushrelay.store.archive import Archive
 from pushrelay.store.broker import Stored
 from pushrelay.store.dispatcher import Dispatcher
 from pushrelay.store.listing import MAX_BYTES, Listing
+from pushrelay.store.node_name import default_node
 from pushrelay.store.nodes import Clients
 from pushrelay.store.publication import (
     Delivered,
@@ -475,11 +475,3 @@ class RedisBroker:
 
     def _destinations(self) -> list[str]:
         return [key.decode() for key, reached in list(self._held.reached.items()) if reached != ASKED]
-
-
-def default_node() -> str:
-    """Return a name for a node that has none: its host's, and something random."""
-    host = "".join(
-        each if each.isalnum() and each.isascii() else "-" for each in socket.gethostname().partition(".")[0]
-    )
-    return f"{host[:24] or 'node'}-{secrets.token_hex(3)}"
