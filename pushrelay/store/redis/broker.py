@@ -7,10 +7,11 @@ node is Redis's order, and there is one path. See link.py for how nothing gets l
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from pushrelay.counters import Family
 from pushrelay.errors import StoreError
 from pushrelay.store.archive import Archive
 from pushrelay.store.broker import Stored
@@ -37,6 +38,7 @@ from .held import ASKED, Held, Hole
 from .history import RedisHistory, Seen
 from .link import LEASE_SECONDS, Link, State, Talk
 from .loop import Loop, ThreadLoop
+from .measures import FILLED, LOST, NOTHING, Measures
 from .nodes import Announcer, Orders
 from .place import Place
 from .publishing import Publishing
@@ -80,13 +82,13 @@ class RedisBroker:
         warns: bool = False,
     ):
         self.name = node or default_node()
-        self.missed = 0  # publications that were read after a new connection
-        self.sent_back = 0  # destinations whose clients had to reconnect
-        self.nodes = 1  # that live
+        self._measures = Measures()
         self._limits = limits
         self._clock = clock
         self._clients: Clients | None = None
-        self._link = Link(place, loop, f"{self.name}:{secrets.token_hex(4)}", f"{prefix}:{SHARD}:", durable)
+        self._link = Link(
+            place, loop, f"{self.name}:{secrets.token_hex(4)}", f"{prefix}:{SHARD}:", durable, self._measures
+        )
         self._link.owner = self
         self._questions = Questions(place, patience)
         self._history = RedisHistory(self._questions, self._link, clock)
@@ -97,7 +99,15 @@ class RedisBroker:
         self._archive = Archive(self._history, limits, clock)
         self._announcer = Announcer(self._link, lambda: self._clients)
         self._publishing = Publishing(
-            self._link, self._held, limits, clock, patience, replicas, self._holders, self._announcer.announced
+            self._link,
+            self._held,
+            limits,
+            clock,
+            patience,
+            replicas,
+            self._holders,
+            self._announcer.announced,
+            self._measures,
         )
         self._orders = Orders(self._link, lambda: self._clients)
         self._fresh: dict[bytes, float] = {}  # destinations that may have no holder, and since when (monotonic)
@@ -328,6 +338,10 @@ class RedisBroker:
         self._publishing.trouble = None
         return bool(more)
 
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of the publications and of the connection. Any thread may call it; it does not wait."""
+        yield from self._measures.metrics()
+
     def flush(self) -> None:
         """Do nothing: what was accepted is in Redis."""
 
@@ -375,6 +389,7 @@ class RedisBroker:
             return lambda work: None
         self._orders.catch_up(talk, now.order, before.epoch != now.epoch)
         missed = read_missed(talk, self._held, before, now, self._clock)
+        self._measures.resyncs.add(LOST if missed.lost else FILLED if missed.entries else NOTHING)
         if missed.lost:
             self._send_back(missed.lost)
         return partial(self._hand_out_missed, missed)
@@ -392,7 +407,6 @@ class RedisBroker:
                 self._held.drop(key)
                 for live_queue in stripe.live_queues.get(destination, ()):
                     live_queue.break_off()
-        self.sent_back += len(destinations)
         log.warning(
             "something is missing for %d destinations, and their histories do not reach back to it (settings "
             "history_size and history_ttl): their clients reconnect, and learn it",
@@ -405,7 +419,7 @@ class RedisBroker:
         queued = queue_missed(missed, self._held, self.epoch, self._clock())
         for item in queued:
             work.drain(self._stripe_of(item.destination))
-        self.missed += len(queued)
+        self._measures.missed += len(queued)
         if queued:
             log.warning("%d publications came while the connection was away, and are handed out now", len(queued))
 
@@ -434,7 +448,7 @@ class RedisBroker:
 
     def beaten(self, order: int, holding: int, nodes: int, gone: list[str], work: Work) -> None:
         """Compare what Redis knows of this node, and forget nodes that are gone."""
-        self.nodes = nodes
+        self._measures.nodes = nodes
         self._announcer.compare(holding, self._destinations)
         for each in gone:
             self._clean(each)

@@ -30,6 +30,7 @@ from pushrelay.errors import StoreError
 from .facts import Facts
 from .held import Hole
 from .loop import IN, OUT, Loop
+from .measures import Measures
 from .place import Place
 from .scripts import ALL, BEAT, HELLO, Script
 from .wire import INCOMPLETE, Wire, is_want_read, packed
@@ -122,7 +123,7 @@ class Link:
 
     share: str | None = None  # as a source, it goes before visitors
 
-    def __init__(self, place: Place, loop: Loop, node: str, prefix: str, durable: bool):
+    def __init__(self, place: Place, loop: Loop, node: str, prefix: str, durable: bool, measures: Measures):
         self.lock = threading.RLock()
         self.place = place
         self.loop = loop
@@ -137,7 +138,7 @@ class Link:
         self.down_since = time.monotonic()
         self.trouble = "the connection to Redis is not there yet"  # why it is down, if it is
         self.session = 0  # number of the connection
-        self.cuts: dict[str, int] = {}  # by reason
+        self._measures = measures
         self.owner: Owner  # set by the broker
         self._durable = durable
         self._sock: Any = None
@@ -313,6 +314,7 @@ class Link:
         work.run()
 
     def _beaten(self, reply: Any, work: Work) -> None:
+        self._measures.echo.observe(time.monotonic() - self._beat_sent)
         self._beat_sent = 0.0
         if isinstance(reply, hiredis.ReplyError):
             self.cut("beat", str(self.place.explained(reply)), work)
@@ -335,7 +337,8 @@ class Link:
         self.is_up = False
         self.trouble = f"the connection to {self.place} was lost: {message}"
         self.down_since = time.monotonic()
-        self.cuts[reason] = self.cuts.get(reason, 0) + 1
+        self._measures.cuts.add(reason)
+        self._measures.is_up = False
         self._drop_socket()
         self.owner.cut(work)
         if not self._closed:
@@ -394,6 +397,8 @@ class Link:
             if self._closed and self.session:
                 connected.sock.close()
                 return connected.facts
+            if before.epoch and before.epoch != now.epoch:
+                self._measures.epochs += 1
             self.state, self.seq, self._epoch = now, now.seq, now.epoch.encode()
             apply(work)
             self._install(talk, work)
@@ -421,7 +426,7 @@ class Link:
         self._sock, self._fd, self._reader = talk.sock, talk.sock.fileno(), talk.reader
         self._sock.setblocking(False)
         self.session += 1
-        self.is_up = True
+        self.is_up = self._measures.is_up = True
         self.loop.watch(self, IN)
         try:
             for push in talk.pushes or ():

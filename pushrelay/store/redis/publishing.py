@@ -25,6 +25,7 @@ from pushrelay.store.stripe import NOT_STORED, Pending
 from .entry import write_body
 from .held import Held
 from .link import PUBLIC, Link
+from .measures import Measures
 from .scripts import BATCH
 from .work import Work
 
@@ -106,9 +107,10 @@ class Publishing:
         replicas: int,
         holders: Callable[[str], int],
         announced: Callable[[str], int],
+        measures: Measures,
     ):
         self.trouble: str | None = None  # why the last batch was refused
-        self.resent = 0  # batches that were sent again
+        self._measures = measures
         self._link = link
         self._held = held
         self._limits = limits
@@ -151,7 +153,7 @@ class Publishing:
     def resume(self, work: Work) -> None:
         """Send the batch that was under way when the connection ended, or the next one."""
         if self._batch is not None:
-            self.resent += 1
+            self._measures.resent += 1
             self._batch.is_resent = True
             self._send(self._batch)
         self._send_next()
@@ -193,6 +195,7 @@ class Publishing:
             size += sum(len(item.text) for item in group.items)
         self._number += 1
         batch = self._batch = _Batch(self._number, groups, self._clock())
+        self._measures.batches.observe(count)
         self._write(batch)
         self._send(batch)
 
@@ -286,11 +289,13 @@ class Publishing:
         assert batch.answer is not None  # noqa: S101 - the caller has checked it
         numbers = iter(map(int, batch.answer.split()))
         epoch, held, created = self._link.state.epoch, self._held, batch.created
+        repeated = 0
         for item, expires, offset, others, state in zip(
             batch.items, batch.expires, numbers, numbers, numbers, strict=True
         ):
             if state != STORED:
                 self._take_repeated(item, offset, others, state, epoch)
+                repeated += 1
                 continue
             item.offset = offset
             item.position = position = f"{epoch}:{offset}"
@@ -305,6 +310,7 @@ class Publishing:
                     work.drain(item.stripe)
             elif batch.is_resent:  # it may have been handed out when it was read after the new connection
                 item.connections = self._holders(item.destination)
+        self._measures.published += len(batch.items) - repeated
 
     def _take_repeated(self, item: Pending, offset: int, connections: int, state: int, epoch: str) -> None:
         item.publication = NOT_STORED
