@@ -8,7 +8,7 @@ import hiredis
 from conftest import DEADLINE
 
 from pushrelay.store.redis.place import Place
-from pushrelay.store.redis.scripts import ACK, BATCH, BEAT, EXPECT, HELLO, HOLDERS, ORDER, READ, SWEEP, TIPS
+from pushrelay.store.redis.scripts import ACK, BATCH, BEAT, EXPECT, HELLO, HOLD, HOLDERS, ORDER, READ, SWEEP, TIPS
 from pushrelay.store.redis.wire import Wire
 
 NOW = 1_700_000_000.0
@@ -119,6 +119,10 @@ class Scripts:
 
     def expect(self, destination, seconds):
         return self.run(EXPECT, destination, seconds)
+
+    def begin(self, destination, epoch=None):
+        """Begin to hold a destination; return its last offset."""
+        return self.run(HOLD, epoch or self.epoch, NOW, destination, 86400.0)
 
     def hold(self, *held, node=None):
         """Note (destination, connections, since) of each; return how many the node holds."""

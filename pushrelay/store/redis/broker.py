@@ -246,7 +246,7 @@ class RedisBroker:
                     self._fresh[key] = time.monotonic()
                 session = link.session
             try:
-                offset = self._history.tip(destination).offset
+                offset = self._history.hold(destination, self._limits.forget_after)
             except BaseException:
                 with link.lock:
                     held.give_up(key)

@@ -13,7 +13,7 @@ from .entry import kept_of, kept_without_data
 from .held import ASKED, Held
 from .link import Link
 from .questions import Questions
-from .scripts import READ, Script
+from .scripts import HOLD, READ, Script
 
 EVERYTHING = 1 << 53  # bytes
 
@@ -34,6 +34,11 @@ class RedisHistory:
     def tip(self, destination: str) -> Tip:
         """Return the state of a destination."""
         return self._read(destination, 1 << 53, 0, False).tip
+
+    def hold(self, destination: str, forget_after: float) -> int:
+        """Return the last offset of a destination that this node begins to hold: see hold.lua."""
+        offset: int = self.run(HOLD, self.epoch, self._clock(), destination, forget_after)
+        return offset
 
     def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:
         """Return what is kept after an offset: see Store.read()."""

@@ -270,13 +270,13 @@ class Publishing:
             return
         if (batch.is_published and not batch.has_message) or (self._replicas and batch.replicas is None):
             return
-        self._batch = None
         self.trouble = None
         error = None
         if self._replicas and (batch.replicas or 0) < self._replicas:
             found = f"only {batch.replicas} of {self._replicas} replicas (setting redis_wait) took it in time"
             error = NotKnown(f"{found}: {UNKNOWN}", UNKNOWN)
-        self._settle(batch, None if error is None else work)
+        self._settle(batch, None if error is None else work)  # if this raises Hole, the batch is sent again
+        self._batch = None
         for group in batch.groups:
             work.call(partial(group.stored, error))
         self._send_next()

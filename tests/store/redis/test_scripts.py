@@ -10,6 +10,7 @@ from redis_server import ENGINES, RedisServer, asked
 
 from pushrelay.store.redis.scripts import ALL, CLEAN, PRESENCE
 
+DAY = 86400.0
 FAR = 10**15  # Lua writes numbers from 1e14 on with an exponent, unless it is told otherwise
 
 
@@ -249,6 +250,52 @@ def test_a_destination_that_is_new_or_forgotten_begins_above_the_floor(store):
     assert store.read("d", 41)[0] == (43, 41, 41) and store.tips("d") == [(43, 41, 43, 1)]
 
 
+# hold: a destination whose first publication comes while it is held.
+
+
+@pytest.mark.parametrize("floor", [0, 41, FAR])
+def test_a_destination_that_is_held_goes_on_from_the_offset_that_its_holder_knows(store, floor):
+    store.ask("HSET", store.meta, "f", floor)
+    assert store.begin("d") == floor
+    assert store.read("d")[0] == (floor, floor, floor) and store.tips("d") == [(floor, floor, 0, 0)]
+    store.ask("HSET", store.meta, "f", floor + 7)  # others were forgotten
+    assert store.begin("d") == floor
+    assert store.store(item("d"), item("new"), item("d")) == [floor + 1, floor + 8, floor + 2]
+    assert store.read("d")[0] == (floor + 2, floor, floor)
+    assert store.begin("d") == floor + 2
+
+
+def test_a_destination_that_is_held_no_longer_is_forgotten(store):
+    store.begin("d")
+    store.hold(("d", 1, 1.0))
+    for day in range(1, 4):
+        store.sweep(NOW + day * DAY)
+    assert store.ask("EXISTS", "{}d:d") == 1
+    store.hold(("d", 0, 0))
+    store.sweep(NOW + 4 * DAY)
+    assert store.ask("EXISTS", "{}d:d", "{}due") == 0
+
+
+def test_a_destination_is_held_in_no_other_epoch(store):
+    with pytest.raises(hiredis.ReplyError, match="^EPOCH"):
+        store.begin("d", epoch="other")
+    assert store.ask("EXISTS", "{}d:d") == 0
+
+
+def test_a_destination_can_be_held_while_redis_accepts_no_writes(store):
+    store.ask("HSET", store.meta, "f", 41)
+    store.store(item("there"))
+    store.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        assert store.begin("new") == 41 and store.begin("there") == 42
+        with pytest.raises(hiredis.ReplyError, match="OOM"):
+            store.batch(item("there"))
+    finally:
+        store.ask("CONFIG", "SET", "maxmemory", "0")
+    assert store.ask("EXISTS", "{}d:new") == 0
+    assert store.store(item("new")) == [42]
+
+
 # batch: keys.
 
 
@@ -478,9 +525,6 @@ def test_a_thousand_orders_are_remembered(store):
 
 
 # sweep.
-
-
-DAY = 86400.0
 
 
 def test_a_destination_is_forgotten_after_a_period_without_any_use(store):

@@ -62,7 +62,7 @@ for at = 11, #ARGV, 5 do
   if not skip then
     local d, s = prefix .. 'd:' .. dest, prefix .. 's:' .. dest
     offset = call('HINCRBY', d, 'o', 1)
-    if offset == 1 then
+    if offset == 1 and call('HLEN', d) == 1 then -- nobody holds it: see hold.lua
       if floor > 0 then
         offset = floor + 1
         call('HSET', d, 'o', whole(offset), 't', whole(floor), 'a', whole(floor))
