@@ -5,7 +5,8 @@ import pathlib
 import re
 import signal
 
-from conftest import Relay, free_port, need
+from cluster import Node
+from conftest import free_port, need
 from fronts import APACHE_PROGRAM, AS_ROOT, DEPLOY, MODULES, NGINX_PROGRAM, Process, connects
 
 HAPROXY_PROGRAM = pathlib.Path("/usr/sbin/haproxy")
@@ -22,7 +23,7 @@ class Nodes:
         with contextlib.ExitStack() as stack:
             self.relays = []
             for name in names:
-                self.relays.append(Relay(folder / f"node-{name}", node=name, **settings))
+                self.relays.append(Node(name, folder / f"node-{name}", node=name, **settings))
                 stack.callback(self.relays[-1].kill)
             self._stack = stack.pop_all()
 

@@ -2,14 +2,18 @@
 
 import contextlib
 import http.client
+import http.server
 import json
 import signal
+import threading
+from typing import ClassVar, NamedTuple
 
 import pytest
 from balancers import BALANCERS, KEY, NAMES, PATH, HAProxyBalancer, NginxBalancer, Nodes
 from clients import OfficialClient
 from conftest import DEADLINE, wait_for
 from examination import Examination, settings_of
+from redis_server import RedisServer
 
 CLIENTS = 30
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -18,7 +22,11 @@ KEYED = {**FORM, "Authorization": f"Bearer {KEY}"}
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
-    with contextlib.closing(Nodes(tmp_path_factory.mktemp("nodes"), trusted_proxies="127.0.0.1")) as nodes:
+    folder = tmp_path_factory.mktemp("nodes")
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(RedisServer(folder / "redis"))
+        nodes = Nodes(folder, trusted_proxies="127.0.0.1", broker=redis.url)
+        stack.callback(nodes.close)
         yield nodes
         assert "Traceback" not in nodes.log()
 
@@ -58,9 +66,14 @@ def wait_for_all(client, kind, count):
     wait_for(lambda: len(numbers(client, kind)) == count, f"{kind} of all in {client.lines[-5:]}")
 
 
-def push_to_all(nodes, prefix, count):
-    """Push to each client at every node, and return how many clients each node has."""
-    return [sum(relay.push(f"{prefix}-{n}", "hello")["connections"] for n in range(count)) for relay in nodes]
+def push_to_all(balancer, prefix, count):
+    """Push to each client through the balancer, and return the statuses."""
+    pushes = [f"destination={prefix}-{n}&data=hello" for n in range(count)]
+    return {ask(balancer.push_port, "POST", "/push", body, KEYED)[0] for body in pushes}
+
+
+def nodes_of(sids):
+    return {sid.rpartition(".")[2] for sid in sids}
 
 
 def connected(balancer):
@@ -80,7 +93,7 @@ def open_session_on(connection):
     return json.loads(body[1:])["sid"] if answer.status == 200 else f"refused.{answer.status}"
 
 
-def test_every_official_client_connects_and_stays_and_receives(nodes, balancer):
+def test_every_official_client_connects_and_stays_and_receives(balancer):
     name = type(balancer).__name__
     with (
         official(balancer, f"{name}-polling", CLIENTS, "polling") as polling,
@@ -89,12 +102,11 @@ def test_every_official_client_connects_and_stays_and_receives(nodes, balancer):
         for client, prefix, transport in ((polling, "polling", "polling"), (both, "both", "websocket")):
             wait_for_all(client, "registered", CLIENTS)
             wait_for_all(client, "stayed", CLIENTS)
-            there = push_to_all(nodes, f"{name}-{prefix}", CLIENTS)
-            assert sum(there) == CLIENTS and min(there) > 0, "every node has some"
+            assert push_to_all(balancer, f"{name}-{prefix}", CLIENTS) == {200}
             wait_for_all(client, "data", CLIENTS)
             assert {line["transport"] for line in client.of("data")} == {transport}
             assert not client.of("disconnect") and not client.of("error"), client.lines
-            assert {line["sid"].rpartition(".")[2] for line in client.of("registered")} == set(NAMES)
+            assert nodes_of(line["sid"] for line in client.of("registered")) == set(NAMES), "each node has some"
             assert len(client.of("registered")) == CLIENTS, "each connected once"
 
 
@@ -106,7 +118,7 @@ def test_only_what_browsers_need_has_an_address(balancer):
             assert 400 <= status < 500 and '"id"' not in body, (way + path, status, body)
 
 
-def test_programs_push_to_any_node_with_a_key_and_strangers_do_not(nodes, balancer):
+def test_programs_push_to_any_node_with_a_key_and_strangers_do_not(balancer):
     for destination in ("one", "two", "three"):
         body = f"destination={destination}&data=x"
         elsewhere = {**FORM, "X-Forwarded-For": "10.0.0.7"}  # on another machine than the relay
@@ -131,10 +143,10 @@ def test_a_node_that_was_killed_is_replaced_by_the_others_at_once(nodes, balance
         wait_for_all(client, "registered", 9)
         lost.kill()
         try:
-            assert {open_session(balancer).rpartition(".")[2] for _ in range(6)} <= {"a", "c"}
+            assert nodes_of(open_session(balancer) for _ in range(6)) <= {"a", "c"}
             pushes = [ask(balancer.push_port, "POST", "/push", "destination=x&data=x", KEYED)[0] for _ in range(6)]
             assert pushes == [200] * 6, pushes
-            wait_for(lambda: sum(push_to_all([nodes[0], nodes[2]], "killed", 9)) == 9, "all to be back")
+            wait_for(lambda: all(is_back(client, n) for n in range(9)), "all to be back on other nodes")
         finally:
             lost.start()
     wait_for(lambda: open_session(balancer).endswith(".b"), "the node to be used again")
@@ -145,7 +157,7 @@ def test_a_node_that_is_going_down_gets_no_new_sessions_and_no_client_notices(no
     draining = nodes[2]
     with contextlib.closing(kind(nodes)) as balancer, contextlib.closing(connected(balancer)) as browser:
         before = [open_session_on(browser) for _ in range(9)]  # so that the balancer keeps connections to all
-        assert {sid.rpartition(".")[2] for sid in before} == set(NAMES)
+        assert nodes_of(before) == set(NAMES)
         connection = http.client.HTTPConnection("127.0.0.1", draining.port, timeout=DEADLINE)
         connection.putrequest("POST", "/push")
         connection.putheader("Content-Length", "26")
@@ -160,7 +172,13 @@ def test_a_node_that_is_going_down_gets_no_new_sessions_and_no_client_notices(no
             connection.close()
             draining.process.wait(DEADLINE)
             draining.start()
-        assert {sid.rpartition(".")[2] for sid in sids} == {"a", "b"}, sids
+        assert nodes_of(sids) == {"a", "b"}, sids
+
+
+def is_back(client, number):
+    """Return whether a client's last session is on a node that was not killed."""
+    sids = [line["sid"] for line in client.of("registered") if line["number"] == number]
+    return nodes_of(sids[-1:]) <= {"a", "c"}
 
 
 def test_without_stickiness_polls_are_refused_with_the_cause_and_websockets_work(nodes, round_robin):
@@ -172,9 +190,55 @@ def test_without_stickiness_polls_are_refused_with_the_cause_and_websockets_work
     name = f"{type(round_robin).__name__}-websocket"
     with official(round_robin, name, 9, "websocket") as client:
         wait_for_all(client, "registered", 9)
-        assert sum(push_to_all(nodes, name, 9)) == 9
+        assert push_to_all(round_robin, name, 9) == {200}
         wait_for_all(client, "data", 9)
         assert not client.of("disconnect") and not client.of("error")
+
+
+class BreakingNode(http.server.BaseHTTPRequestHandler):
+    """A node that is ready, and whose process dies whenever it has read a push."""
+
+    keys: ClassVar[list] = []  # the idempotency keys of the pushes that came
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.keys.append(self.headers["Idempotency-Key"])
+        self.close_connection = True
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("kind", [NginxBalancer, HAProxyBalancer], ids=lambda kind: kind.__name__)
+def test_only_a_push_with_an_idempotency_key_is_sent_to_a_second_node(nodes, kind):
+    BreakingNode.keys.clear()
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreakingNode))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stack.callback(server.shutdown)
+        balancer = stack.enter_context(contextlib.closing(kind([Port(server.server_port), nodes[0], nodes[1]])))
+        body = f"destination=broken-{kind.__name__}&data=x"
+
+        def push(key=None):
+            headers = {**KEYED, "Idempotency-Key": key} if key else KEYED
+            return ask(balancer.push_port, "POST", "/push", body, headers)[0]
+
+        wait_for(lambda: push() == 502, "a push that broke")
+        assert BreakingNode.keys == [None]
+        statuses = []
+        # The balancer leaves the node out for a while.
+        wait_for(lambda: statuses.append(push(f"key-{len(statuses)}")) or BreakingNode.keys[1:], "a repeated push")
+        assert set(statuses) == {200}
+
+
+class Port(NamedTuple):
+    """The part of a node that a balancer needs to know."""
+
+    port: int
 
 
 @pytest.mark.parametrize("is_sticky", [True, False])
