@@ -121,5 +121,5 @@ def refusals(counters: Counters) -> Family:
 
 def queue_length(queue: str, length: int) -> Family:
     """Return the length of a queue of this name. Several parts of the relay have queues."""
-    help_ = "What waits: pushes for the store, connections and other work for a thread."
+    help_ = "Work that waits: pushes for the store, connections and other work for a thread."
     return Family("relay_queue_length", "gauge", help_, {(queue,): length}, ("queue",))

@@ -1,4 +1,4 @@
-"""What a broker that several relays share needs from each of them: the clients of this node."""
+"""The clients of one node, as a broker that several relays share sees them."""
 
 from typing import Protocol
 

@@ -1,7 +1,7 @@
 """The broker on a Redis that several relays share: Redis numbers publications, and sends each of them to every node.
 
-What comes back through the subscription is what is handed out, a node's own publications too. So the order at every
-node is Redis's order, and there is one path. See link.py for how nothing gets lost on it.
+A node hands out what it receives through its subscription, its own publications too. So the order at every node is
+Redis's order, and there is one path. See link.py for how nothing gets lost on it.
 """
 
 import logging
@@ -230,8 +230,8 @@ class RedisBroker:
     def _hold(self, destination: str) -> None:
         """Have this node hand out a destination's publications. Raises StoreError.
 
-        What arrives until Redis has answered which offset is the last one is kept aside. It is published after that
-        answer was made, or before: then it is in the history.
+        Redis is asked for the last offset. Publications that arrive before its answer are kept aside; those that are
+        not after that offset are in the history.
         """
         key, link, held = destination.encode(), self._link, self._held
         for _ in range(5):
@@ -379,7 +379,7 @@ class RedisBroker:
                     continue
                 self._held.drop(key)
 
-    # What the link calls.
+    # Called by the link.
 
     def resync(self, talk: Talk, before: State, now: State) -> Callable[[Work], None]:
         """Read what was missed; see resync.py."""

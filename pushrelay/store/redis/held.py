@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from pushrelay.store.stripe import Pending, Stripe
 
-# In place of an offset: Redis has been asked for the last one. What arrives until its answer is kept aside.
+# In place of an offset: Redis has been asked for the last one. Until it answers, publications are kept aside.
 ASKED = -1
 
 

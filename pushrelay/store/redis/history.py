@@ -1,4 +1,4 @@
-"""What the archive and the dispatcher ask a store, answered by Redis or by what this node has seen."""
+"""The store as the archive and the dispatcher see it: the histories in Redis, and the ends that this node has seen."""
 
 from collections.abc import Callable
 from typing import Any
@@ -64,7 +64,7 @@ class RedisHistory:
 
 
 class Seen:
-    """What this node has seen of the destinations that it holds: the end of each, for the dispatcher."""
+    """The end of each destination that this node holds, as far as it has seen it. For the dispatcher."""
 
     def __init__(self, link: Link):
         self.held: Held  # set by the broker

@@ -64,7 +64,7 @@ class State(NamedTuple):
 
 
 class Talk(Wire):
-    """A connection that is not a source of the loop yet. Messages that arrive meanwhile are in `pushes`."""
+    """A connection that is not a source of the loop yet. `pushes` collects the messages that arrive."""
 
     def __init__(self, sock: Any, place: Place, meta: str, deadline: float):
         super().__init__(sock, pushes=[])
@@ -93,7 +93,7 @@ class Talk(Wire):
 
 
 class Owner(Protocol):
-    """What a link calls. All methods except resync() are called with the lock of the link held."""
+    """The part of a broker that a link calls. All methods except resync() are called with the lock of the link held."""
 
     def resync(self, talk: Talk, before: State, now: State) -> Callable[[Work], None]:
         """Read what was missed. Return a function that hands it out; that is called with the lock held."""
@@ -234,7 +234,7 @@ class Link:
         work.run()
 
     def wait(self, done: threading.Event, seconds: float) -> bool:
-        """Wait until `done` is set, and read the socket meanwhile: the loop's thread may be the one that waits."""
+        """Wait until `done` is set. Read the socket while waiting, because this may be the loop's only free thread."""
         deadline = time.monotonic() + seconds
         while not done.is_set():
             if time.monotonic() > deadline:

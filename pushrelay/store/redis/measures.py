@@ -1,4 +1,4 @@
-"""What a broker on Redis reports about itself at GET /metrics."""
+"""The metrics of a broker on Redis."""
 
 from collections.abc import Iterator
 

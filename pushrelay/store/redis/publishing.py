@@ -1,4 +1,4 @@
-"""The batches that a node publishes: one at a time is under way, and what comes meanwhile is the next one.
+"""The batches that a node publishes: one at a time is under way, and later items wait for the next one.
 
 A batch has a number. After a cut, the batch that was under way is sent again with the same number, and the script
 answers what it answered before if it was stored. So nothing is stored twice, and nothing that was answered is missing.
@@ -82,7 +82,7 @@ class _Batch:
         self.forget_replies()
 
     def forget_replies(self) -> None:
-        """Expect all replies anew."""
+        """Forget the replies that have come, because they will come again."""
         self.answer: bytes | None = None  # the script's
         self.is_published = False  # a message belongs to the answer
         self.has_message = False  # it is here

@@ -25,7 +25,7 @@ _FAR = 1 << 62  # beyond all offsets
 
 
 class Missed(NamedTuple):
-    """What a node found out about the destinations that it holds."""
+    """The publications that a node has missed."""
 
     offsets: dict[bytes, int]  # the last offset of each
     entries: dict[bytes, list[Entry]]  # what must be handed out, in order

@@ -1,4 +1,4 @@
-"""What remains to be done once the lock of the link is released: stripes to drain, and calls to make."""
+"""Work for the moment when the lock of the link is released: stripes to drain, and calls to make."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a broker on Redis reports at GET /metrics."""
+"""The metrics of a broker on Redis."""
 
 from conftest import wait_for
 from redis_server import RedisServer
