@@ -156,6 +156,13 @@ def close_connections() -> Response:
     return json_response(relay.broker.close_connections(destinations))
 
 
+@app.get("/metrics")
+def metrics() -> Response:
+    """Return the relay's metrics, for Prometheus."""
+    relay.access.may_read_metrics(request.environ).identify(request.environ)
+    return respond(relay.exposition.answer(request.environ))
+
+
 # For people, and for proxies.
 
 

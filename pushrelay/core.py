@@ -1,13 +1,15 @@
 """The parts of a relay, put together from its settings. Nothing is started: no thread, no open file, no socket."""
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pushrelay.access.callers import Access
 from pushrelay.lifecycle import DrainableServer, Draining
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import RefusalLog
+from pushrelay.metrics.exposition import Exposition
+from pushrelay.metrics.process import Process
 from pushrelay.push.publisher import Publisher
 from pushrelay.register.node_clients import NodeClients
 from pushrelay.register.registrations import Registrations
@@ -77,6 +79,9 @@ class Core:
         self.maintenance = Maintenance(self.broker, self.registrations.each_second, patience)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
         self.front: Front | None = None  # of the app that was given to wsgi()
+        self._server: Server | None = None  # the one that make_server() returned last
+        self._process = Process("own" if broker else settings.broker.partition(":")[0], self._why_not_ready)
+        self.exposition = Exposition(self._measured)
 
     def wsgi(self, app: FlaskApp) -> WSGIApp:
         """Return a replacement for `app.wsgi_app` that answers pushes before Flask and applies the setting base_path.
@@ -97,8 +102,10 @@ class Core:
         if not is_own(settings):
             from pushrelay.wsgi.werkzeug import WerkzeugServer
 
-            return WerkzeugServer(app, settings.host, settings.port, settings.max_body)
-        return _own_server(app, settings, self.front, self.log_limiter, self._poller)
+            self._server = WerkzeugServer(app, settings.host, settings.port, settings.max_body)
+        else:
+            self._server = _own_server(app, settings, self.front, self.log_limiter, self._poller)
+        return self._server
 
     def presence(self, destinations: list[str]) -> dict[str, dict[str, float]]:
         """Return the connections of each destination at all nodes, and since when there are any.
@@ -119,10 +126,17 @@ class Core:
 
         Only callers on this machine get the full reason, which may contain the path of the store's file.
         """
-        if self.lifecycle.reason:
-            return self.lifecycle.reason
-        trouble = self.maintenance.trouble or self.broker.trouble
-        return STORE_FAILS if trouble and not self.access.is_local(environ) else trouble
+        reason = self._why_not_ready()
+        is_draining = reason is not None and reason == self.lifecycle.reason
+        return STORE_FAILS if reason and not (is_draining or self.access.is_local(environ)) else reason
+
+    def _why_not_ready(self) -> str | None:
+        return self.lifecycle.reason or self.maintenance.trouble or self.broker.trouble
+
+    def _measured(self) -> Iterator[object]:
+        """Yield the parts that may have metrics; a broker or a server of somebody else may have none."""
+        yield self._process
+        yield from (self.publisher, self.registrations, self.rooms, self.refusal_log, self.broker, self._server)
 
     def close(self) -> None:
         """Disconnect the clients and close the store, once. For a relay whose process another server ends."""

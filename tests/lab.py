@@ -214,6 +214,14 @@ def settings(lab, text):
     assert "The settings are sound" in lab.sh(f"python relay.py --check --config {file}")
 
 
+def prometheus(lab, text):
+    """Check Prometheus's configuration, with the files that it names."""
+    need(shutil.which("promtool"), "promtool (apt-get install prometheus)")
+    (lab.folder / "prometheus.yml").write_text(text + "\n")
+    lab.sh(f"mkdir -p /etc/prometheus; echo key >/etc/prometheus/relay.key; cp deploy/alerts.yml {lab.folder}")
+    assert "SUCCESS" in lab.sh(f"promtool check config {lab.folder}/prometheus.yml 2>&1")
+
+
 def environment(lab, text):
     """Check lines of /etc/relay.env."""
     environ = dict(line.split("=", 1) for line in text.replace("…", "0123456789abcdef0123456789abcdef").splitlines())

@@ -12,8 +12,10 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
 
 from pushrelay.client.workers import Workers
+from pushrelay.counters import SECONDS, Counters, Family, Histogram, queue_length
 from pushrelay.errors import Refused
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.server.fair_queue import FairQueue
@@ -44,6 +46,8 @@ class AuthBackend:
         self._requests: dict[bytes, AuthRequest] = {}  # by a hash of their visitor, the oldest first
         self._open: set[AuthRequest] = set()  # those without a result
         self._queue: FairQueue[AuthRequest] = FairQueue()  # those of them that no thread has taken
+        self._results = Counters(("allowed", "refused", "failed"))
+        self._seconds = Histogram((*SECONDS, 10.0, 30.0, 60.0))  # from the first client that waits to the result
         self._workers = Workers("auth", settings.auth_concurrency, self._lock, self._queue, self._send)
 
     def request(self, visitor: Visitor, share: str | None = None) -> AuthRequest:
@@ -111,6 +115,14 @@ class AuthBackend:
             not_available(reason), "concurrency", "raise auth_concurrency, or make auth_url answer sooner"
         )
 
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of the requests to auth_url."""
+        help_ = "Requests to auth_url, by what the site answered."
+        yield Family("relay_auth_requests_total", "counter", help_, self._results.values(), ("result",))
+        help_ = "Seconds until a request to auth_url had its answer, including the time that it waited to be sent."
+        yield Family("relay_auth_seconds", "histogram", help_, self._seconds)
+        yield queue_length("auth", len(self._queue))
+
     # On the workers' threads.
 
     def _send(self, request: AuthRequest) -> None:
@@ -139,6 +151,7 @@ class AuthBackend:
                 return
             request.valid_until = time.monotonic() + seconds
             self._open.discard(request)
+            self._seconds.observe(time.monotonic() - request.created)
         self._note(result)
         request.finish(outcome)
 
@@ -155,6 +168,7 @@ class AuthBackend:
             message = outcome.message if isinstance(outcome, Refused) else ""
             self._log_limiter.warn(cause, "", f"visitors were refused, {self._url}: {message}; {advice}")
         failed = isinstance(outcome, Refused) and outcome.status == 503
+        self._results.add("failed" if failed else "refused" if isinstance(outcome, Refused) else "allowed")
         if self._is_failing and not failed:
             self._log_limiter.warn("again", "", "auth_url answers again")
         self._is_failing = failed

@@ -68,6 +68,7 @@ class Access:
             (_digest(each.key), Caller(each.name, TokenBucket(rate, rate) if rate else None))
             for each in settings.push_keys
         ]
+        self._metrics_readers = [(_digest(each.key), Caller(each.name)) for each in settings.metrics_keys]
 
     def may_push(self, environ: dict[str, Any]) -> Caller:
         """Return the caller of a request that pushes, or reads what was pushed. Raises Refused (400, 401 or 403).
@@ -79,7 +80,7 @@ class Access:
         given: set[str] = set()
         if "HTTP_AUTHORIZATION" in environ or "HTTP_X_RELAY_KEY" in environ:
             given = _keys_in(environ)
-            if (caller := self._caller_of(given)) is not None:
+            if (caller := _caller_of(given, self._callers)) is not None:
                 return caller
         if reason := self.why_not_local(environ):
             self._refuse(given, reason)
@@ -88,6 +89,13 @@ class Access:
             message = "a page of another host may not push; let your server push for it"
             raise Refused(403, "origin_not_allowed", message)
         return LOCAL
+
+    def may_read_metrics(self, environ: dict[str, Any]) -> Caller:
+        """Return the caller of a request for the metrics: one that may push, or one with a key of metrics_keys.
+
+        Raises Refused (400, 401 or 403).
+        """
+        return _caller_of(_keys_in(environ), self._metrics_readers) or self.may_push(environ)
 
     def is_local(self, environ: dict[str, Any]) -> bool:
         """Return whether the caller is a program on this machine, directly or through a trusted proxy that names it."""
@@ -172,20 +180,6 @@ class Access:
 
     # Keys.
 
-    def _caller_of(self, given: set[str]) -> Caller | None:
-        """Return the caller whose key was given; None if it is not exactly one key, or not one of push_keys.
-
-        The time that this takes reveals nothing about the keys. It compares digests and not keys, so a key that is
-        partly right takes as long as any other; it uses hmac.compare_digest; and it compares all keys every time.
-        """
-        if len(given) != 1:
-            return None
-        digest, found = _digest(*given), None
-        for known, caller in self._callers:
-            if hmac.compare_digest(known, digest):
-                found = caller
-        return found
-
     def _refuse(self, given: set[str], reason: str) -> NoReturn:
         if len(given) > 1 or any("," in key for key in given):  # no key has a comma: the header came twice
             raise Refused(400, "several_keys", "send exactly one key: Authorization: Bearer KEY, or X-Relay-Key: KEY")
@@ -201,6 +195,21 @@ class Access:
 @functools.lru_cache(maxsize=64)  # most requests have the same few header names
 def _is_forwarded(names: str) -> bool:
     return _FORWARDED.search(names) is not None
+
+
+def _caller_of(given: set[str], callers: list[tuple[bytes, Caller]]) -> Caller | None:
+    """Return the caller whose key was given; None if it is not exactly one key, or not one of theirs.
+
+    The time that this takes reveals nothing about the keys. It compares digests and not keys, so a key that is
+    partly right takes as long as any other; it uses hmac.compare_digest; and it compares all keys every time.
+    """
+    if len(given) != 1:
+        return None
+    digest, found = _digest(*given), None
+    for known, caller in callers:
+        if hmac.compare_digest(known, digest):
+            found = caller
+    return found
 
 
 def _digest(key: str) -> bytes:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pushrelay.addresses import is_loopback
 from pushrelay.settings import NAMES, Settings, without_secrets
-from pushrelay.settings.values import Network
+from pushrelay.settings.values import Key, Network
 
 from .guessing import is_guessable
 
@@ -156,22 +156,28 @@ def _weak_words(settings: Settings) -> list[str]:
             "a secret made of words, or of a pattern, can be guessed: set secret to random characters, such as the "
             "output of  openssl rand -hex 32"
         )
-    if short := [key.name for key in settings.push_keys if len(key.key) < ENOUGH_KEY]:
-        found.append(
-            f"a short key can be guessed: make {', '.join(short)} in push_keys at least {ENOUGH_KEY} characters "
-            "long, such as the output of  openssl rand -hex 20"
-        )
-    elif plain := [key.name for key in settings.push_keys if is_guessable(key.key)]:
-        found.append(
-            f"a key made of words, or of a pattern, can be guessed: replace {', '.join(plain)} in push_keys with "
-            "random characters, such as the output of  openssl rand -hex 20"
-        )
+    for setting, keys in (("push_keys", settings.push_keys), ("metrics_keys", settings.metrics_keys)):
+        found += _weak_keys(setting, keys)
     site = urlsplit(settings.auth_url)
     if site.scheme == "http" and not is_loopback(site.hostname or ""):
         found.append(
             f"cookies go to {without_secrets(settings.auth_url)} unencrypted: set auth_url to an address with https://"
         )
     return found
+
+
+def _weak_keys(setting: str, keys: Sequence[Key]) -> list[str]:
+    if short := [key.name for key in keys if len(key.key) < ENOUGH_KEY]:
+        return [
+            f"a short key can be guessed: make {', '.join(short)} in {setting} at least {ENOUGH_KEY} characters "
+            "long, such as the output of  openssl rand -hex 20"
+        ]
+    if plain := [key.name for key in keys if is_guessable(key.key)]:
+        return [
+            f"a key made of words, or of a pattern, can be guessed: replace {', '.join(plain)} in {setting} with "
+            "random characters, such as the output of  openssl rand -hex 20"
+        ]
+    return []
 
 
 def _includes_all(networks: Sequence[Network]) -> bool:

@@ -7,7 +7,7 @@ It does everything that python-socketio expects of engineio's server, and takes 
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,10 @@ import socketio
 from engineio.packet import Packet
 
 from pushrelay.answers import Answer
+from pushrelay.counters import Counters, Family, refusals
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_session
-from pushrelay.server.connection import SLOW, TRANSPORT_ERROR, Connection
+from pushrelay.server.connection import PING_TIMEOUT, SLOW, TRANSPORT_CLOSE, TRANSPORT_ERROR, Connection
 from pushrelay.server.host import KEY
 from pushrelay.server.outboxes import Outboxes
 from pushrelay.server.poller import Poller, Turn
@@ -29,12 +30,12 @@ from pushrelay.waiting import wait_until
 
 from .carrier import Carrier, WaitingCarrier
 from .deadlines import DeadlineQueue, Deadlines
-from .errors import GOING_DOWN, SESSION_UNKNOWN, Rejected
+from .errors import CODES, GOING_DOWN, SESSION_UNKNOWN, Rejected
 from .heartbeat import Heartbeat
-from .limits import BURST_SECONDS, ClientLimiter
+from .limits import BURST_SECONDS, ClientLimiter, client_count
 from .packet import OPEN, EncodedPacket, data_of
 from .requests import Requests
-from .session import DRAINING, REGISTER_TIMEOUT, TOO_MANY_EVENTS, Session
+from .session import CLIENT_DISCONNECT, DRAINING, REGISTER_TIMEOUT, SERVER_DISCONNECT, TOO_MANY_EVENTS, Session
 
 # Messages for the log about clients that were closed because of a setting.
 _CLOSED_BY_SETTING = {
@@ -43,6 +44,11 @@ _CLOSED_BY_SETTING = {
     "register_timeout",
     TOO_MANY_EVENTS: "was closed because it keeps sending more events than the setting max_event_rate allows",
 }
+# The reasons for which sessions end.
+REASONS = (
+    *(TRANSPORT_CLOSE, TRANSPORT_ERROR, PING_TIMEOUT, SLOW, CLIENT_DISCONNECT, SERVER_DISCONNECT),
+    *(REGISTER_TIMEOUT, TOO_MANY_EVENTS, DRAINING),
+)
 
 
 def install(**options: Any) -> None:
@@ -105,6 +111,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         self._settle_timeout = settle_timeout
         self._carrier_of = carrier_of
         self._last_packets: dict[str, list[EncodedPacket]] = {}  # by sid: for a poll after the session was closed
+        self.connects = Counters(self.transports)  # sessions that were opened, by their first transport
+        self.refusals = Counters(CODES)
+        self._disconnects = Counters(REASONS)
         self.handle_request = Requests(self).handle  # the WSGI app, by engineio's name
         # From start() on.
         self._start_lock = threading.Lock()
@@ -305,6 +314,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
         """Forget a session that was closed, and tell the app; every end of a session calls this once."""
         self.sockets.pop(session.sid, None)
         self.limiter.release(session.counted_as)
+        self._disconnects.add(reason)
         if self._deadlines is not None:
             self._deadlines.count_closed()
         if reason in _CLOSED_BY_SETTING:
@@ -320,6 +330,22 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
     def pop_last_packets(self, sid: str) -> list[EncodedPacket] | None:
         """Return what a client gets if it polls again after its session was closed; None if there is nothing."""
         return self._last_packets.pop(sid, None)
+
+    # Metrics.
+
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of the clients, and of the poller that serves them."""
+        sessions = list(self.sockets.values())
+        websockets = sum(session.connection is not None for session in sessions)
+        yield client_count(websockets, len(sessions) - websockets)
+        yield Family("relay_clients_limit", "gauge", "Clients that may be connected at a time.", self.limiter.most)
+        help_ = "Clients that connected, by the transport of their first request."
+        yield Family("relay_connects_total", "counter", help_, self.connects.values(), ("transport",))
+        help_ = "Clients that disconnected or were disconnected."
+        yield Family("relay_disconnects_total", "counter", help_, self._disconnects.values(), ("reason",))
+        yield refusals(self.refusals)
+        if self._has_own_poller and self._poller is not None:  # otherwise it is the server's
+            yield from self._poller.metrics()
 
     # engineio.Server's methods.
 

@@ -39,6 +39,16 @@ CAUSES = {
     BAD_HANDSHAKE_METHOD[0]: "method",
     UNSUPPORTED_VERSION[0]: "old_client",
 }
+# Codes for the metrics: of the protocol's errors by their number, and of the others.
+_CODES = (
+    "transport_unknown",
+    "session_unknown",
+    "bad_handshake_method",
+    "bad_request",
+    "forbidden",
+    "unsupported_version",
+)
+CODES = (*_CODES, ORIGIN_REFUSED, "draining", "too_many_connections", "too_many_of_address", "too_large")
 
 
 class Rejected(Exception):
@@ -50,6 +60,11 @@ class Rejected(Exception):
         self.code, self.message = error
         self.status = status
         self.word = word
+
+    @property
+    def metric_code(self) -> str:
+        """The code under which the metrics count it: one of CODES."""
+        return self.word or ("too_large" if self.status.startswith("413") else _CODES[self.code])
 
     def answer(self) -> Answer:
         """Return the answer in the protocol's form."""

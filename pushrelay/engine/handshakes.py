@@ -63,6 +63,7 @@ class Handshakes:
         denied = engine.connect(session, trimmed(environ))
         if denied is not None:
             return denied
+        engine.connects.add(transport)
         if is_websocket:
             return self._open_websocket(session, start_response, carrier, head)
         return payload_answer(session.poll(_never_parked) or [], engine.cookie_headers(session.sid))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from pushrelay.counters import Family, Values
 from pushrelay.server.quota import NO_ROOM, Quota
 
 from .carrier import Carrier
@@ -52,6 +53,11 @@ class ClientLimiter:
         self._quota = Quota(most, most_each)
         self.address_of = address_of
 
+    @property
+    def most(self) -> int:
+        """The number of clients that may be connected at a time."""
+        return self._quota.limit
+
     def check(self, carrier: Carrier) -> None:
         """Raise LimitReached if the relay is going down, or if the client's connection ends with this answer."""
         if self.draining:
@@ -79,3 +85,9 @@ class ClientLimiter:
         why = "setting max_connections" if quota.limit >= self._setting else "the limit on open files, ulimit -n"
         message = f"{quota.limit} clients are connected already ({why}): connect again later"
         return LimitReached("503 Service Unavailable", "too_many_connections", message)
+
+
+def client_count(websockets: int, polling: int) -> Family:
+    """Return the metric of the clients on each transport."""
+    clients: Values = {("websocket",): websockets, ("polling",): polling}
+    return Family("relay_clients", "gauge", "Connected clients.", clients, ("transport",))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from pushrelay.answers import Answer
+from pushrelay.counters import Counters
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.server.sources import Timer
 
@@ -27,10 +28,12 @@ class RequestHost(SessionHost[Session], Protocol):
     max_http_buffer_size: int
     transports: Sequence[str]
     # The Engine's own.
+    connects: Counters  # sessions that were opened, by their transport
     is_shut: bool  # no further request can be carried
     limiter: ClientLimiter
     log_limiter: LogLimiter
     node: str  # the name of this relay among several, with which sids end; empty if it has none
+    refusals: Counters  # by their code
     open_text: str  # the first packet of every session, with `%s` for its sid and for the JSON array of its upgrades
     sid_prefix: str  # of the sids of this process
     sockets: dict[str, Session]  # by sid

@@ -111,15 +111,18 @@ class Requests:
             with contextlib.suppress(HandshakeError):
                 answer = self._handshakes.reject(environ, start_response, ORIGIN_REFUSED, message)
                 if answer is not None:
+                    self._engine.refusals.add(ORIGIN_REFUSED)
                     return answer
         raise Rejected((FORBIDDEN[0], message), "403 Forbidden", ORIGIN_REFUSED)
 
     def _refusal(self, error: Rejected | LimitReached | HandshakeError, environ: dict[str, Any]) -> Answer:
-        """Return the answer to a request that is refused, and note it for the log."""
+        """Return the answer to a request that is refused; count it, and note it for the log."""
         if isinstance(error, LimitReached):
+            self._engine.refusals.add(error.error)
             if not self._engine.limiter.draining:
                 self._log(environ, error.error, error.message, has_address=error.error == "too_many_of_address")
             return limit_answer(error)
+        self._engine.refusals.add("bad_request" if isinstance(error, HandshakeError) else error.metric_code)
         if isinstance(error, HandshakeError):
             self._log(environ, "websocket", str(error))
             return Rejected((BAD_REQUEST[0], str(error)), error.status).answer()

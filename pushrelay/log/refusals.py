@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pushrelay.addresses import is_upstream
-from pushrelay.errors import Refused
+from pushrelay.counters import Counters, Family, Values, refusals
+from pushrelay.errors import CODES, Refused
 from pushrelay.paths import FOLDERS, PATHS
 
 from .limiter import LogLimiter
@@ -50,7 +51,7 @@ def seen_as(counted: str | None, environ: dict[str, Any]) -> str:
 
 
 class RefusalLog:
-    """Logs the requests and events that the app refuses. Any thread may call it.
+    """Logs and counts the requests and events that the app refuses. Any thread may call it.
 
     `address_of(environ)` returns the address by which a client is counted, as Access.client_address does.
     """
@@ -58,9 +59,18 @@ class RefusalLog:
     def __init__(self, log_limiter: LogLimiter, address_of: Callable[[dict[str, Any]], str | None]):
         self._log_limiter = log_limiter
         self._address_of = address_of
+        self._counters = Counters(CODES)
+        self._pushes = Counters(["refused"])  # pushes of sockets
+
+    def metrics(self) -> list[Family]:
+        """Return the number of refusals."""
+        pushes: Values = {("socket", "refused"): self._pushes.total()}
+        help_ = "Pushes, by their source and their result."
+        return [refusals(self._counters), Family("relay_pushes_total", "counter", help_, pushes, ("source", "result"))]
 
     def log_request(self, environ: dict[str, Any], error: Refused) -> None:
-        """Log an HTTP request that is answered with this error."""
+        """Count an HTTP request that is answered with this error, and log it."""
+        self._counters.add(error.error)
         if error.error in _SILENT or error.status >= 500 and error.error != "too_many_waiting":
             return
         address = seen_as(self._address_of(environ), environ)
@@ -74,7 +84,13 @@ class RefusalLog:
         self._log_limiter.warn(f"http {error.error}", subject, f"{what} was refused: {error.message}{advice}")
 
     def log_event(self, environ: dict[str, Any], event: str, error: Refused) -> None:
-        """Log an event that is answered with this error. `environ` is that of the socket's handshake."""
+        """Count an event that is answered with this error, and log it.
+
+        `environ` is that of the socket's handshake.
+        """
+        self._counters.add(error.error)
+        if event == "push":
+            self._pushes.add("refused")
         if error.error in _SILENT:
             return
         event = event if event in _EVENTS else "an event"

@@ -14,13 +14,17 @@ journal holds about once a second (store.journal).
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from time import monotonic
 
+from pushrelay.counters import Family, queue_length
 from pushrelay.errors import Refused, StoreError
 from pushrelay.server.poller import Poller
 from pushrelay.store import Broker
 from pushrelay.store.stripe import Pending
+
+from .counts import FAILED, HTTP, SLOW_SECONDS, PushCounts
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +44,12 @@ class Batcher:
 
     def __init__(self, broker: Broker):
         self._broker = broker
-        self._waiting: deque[tuple[list[Pending], Done, int]] = deque()  # and the bytes of their data
-        self._large: deque[tuple[list[Pending], Done, int]] = deque()  # pushes with much data
+        # Pushes, with the bytes of their data and the time of their arrival.
+        self._waiting: deque[tuple[list[Pending], Done, int, float]] = deque()
+        self._large: deque[tuple[list[Pending], Done, int, float]] = deque()  # those with much data
         self._bytes = 0  # of data that waits; inexact, because several threads add to it
         self._called = False  # the poller will call `_publish`
+        self.counts = PushCounts()
         self._storing = threading.Lock()  # held while the store has a batch; any thread may release it
 
     def is_full(self) -> bool:
@@ -60,7 +66,7 @@ class Batcher:
         """Publish these items soon. A thread of the poller calls `done` once."""
         size = _size_of(items)
         self._bytes += size
-        (self._waiting if size < LARGE else self._large).append((items, done, size))
+        (self._waiting if size < LARGE else self._large).append((items, done, size, poller.polled))
         # No push is missed: it was added before this check, and `_publish` resets the flag before it takes pushes.
         if not self._called:
             self._call(poller)
@@ -73,20 +79,30 @@ class Batcher:
         self._called = False
         if not self._storing.acquire(blocking=False):
             return  # the end of the batch that the store has calls for the next one
-        taken, items = self._take()
+        taken, items, arrived = self._take()
         try:
-            self._broker.store_soon(items, partial(self._stored, taken, items, poller))
+            self._broker.store_soon(items, partial(self._stored, taken, items, arrived, poller))
         except Exception as failure:
             log.exception("storing failed")
-            self._stored(taken, items, poller, StoreError(f"the relay failed ({failure!r}): its log has more"))
+            error = StoreError(f"the relay failed ({failure!r}): its log has more")
+            self._stored(taken, items, arrived, poller, error)
 
-    def _stored(self, taken: list[Done], items: list[Pending], poller: Poller, error: StoreError | None) -> None:
+    def _stored(
+        self, taken: list[Done], items: list[Pending], arrived: float, poller: Poller, error: StoreError | None
+    ) -> None:
         """Let the next batch begin, hand out the items of this one, and answer its publishers."""
+        now, counts = monotonic(), self.counts
+        if error is None:
+            counts.accepted += len(taken)
         self._storing.release()
         if self._waiting or self._large:
             self._call(poller)
         if error is None:
             self._hand_out(items)
+            if now > counts.measure_at or now - arrived > SLOW_SECONDS:
+                counts.measure(arrived, now)
+        else:
+            counts.add(HTTP, FAILED, len(taken))
         for done in taken:
             try:
                 done(error)
@@ -95,19 +111,21 @@ class Batcher:
         if error is None:
             self._broker.sweep_after(len(items))
 
-    def _take(self) -> tuple[list[Done], list[Pending]]:
+    def _take(self) -> tuple[list[Done], list[Pending], float]:
+        """Return the pushes that are published next: what to call then, their items, and when one of them arrived."""
         waiting, large = self._waiting, self._large
+        arrived = waiting[0][3] if waiting else large[0][3] if large else 0.0
         taken: list[Done] = []
         items: list[Pending] = []
         taken_bytes = 0
         while waiting and len(items) < MOST_AT_ONCE and taken_bytes < MOST_BYTES_AT_ONCE:
-            more, done, size = waiting.popleft()
+            more, done, size, _ = waiting.popleft()
             items += more
             taken.append(done)
             taken_bytes += size
         has_large = False
         while large and (not has_large or (taken_bytes < MOST_BYTES_AT_ONCE and len(items) < MOST_AT_ONCE)):
-            more, done, size = large.popleft()
+            more, done, size, _ = large.popleft()
             items += more
             taken.append(done)
             taken_bytes += size
@@ -115,13 +133,18 @@ class Batcher:
         self._bytes -= taken_bytes
         if not waiting and not large:
             self._bytes = 0
-        return taken, items
+        return taken, items, arrived
 
     def _hand_out(self, items: list[Pending]) -> None:
         try:
             self._broker.hand_out(items)
         except Exception:
             log.exception("handing out failed")  # the items are stored, so subscribers that missed them recover them
+
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of the pushes, and of those that wait for the store."""
+        yield from self.counts.metrics()
+        yield queue_length("store", len(self._waiting) + len(self._large))
 
 
 def _size_of(items: Sequence[Pending]) -> int:

@@ -1,11 +1,13 @@
 """A push over HTTP, from the request to the answer: check the caller, read the push, publish it, write the answer."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 from pushrelay.access.callers import Access
 from pushrelay.answers import PRIVATE, Answer, json_answer, refusal, store_refusal
+from pushrelay.counters import Family, queue_length
 from pushrelay.errors import Refused, StoreError, bad
 from pushrelay.json_text import encode, quote
 from pushrelay.log.refusals import RefusalLog
@@ -16,6 +18,7 @@ from pushrelay.store.publication import offset_of
 from pushrelay.store.stripe import KeyUse, Pending
 
 from .batching import Batcher
+from .counts import FAILED, HTTP, REFUSED, SOCKET
 from .fields import Push, read_pushes
 from .waiters import BlockingWait, Waiter, Waiters
 
@@ -70,9 +73,11 @@ class Publisher:
                 return self._publish_here(pushes, items, at_root, environ)
             return self._publish_soon(pushes, items, at_root, conversation, environ)
         except Refused as error:
+            self.batcher.counts.add(HTTP, REFUSED)
             self._refusal_log.log_request(environ, error)
             return refusal(error)
         except StoreError as error:
+            self.batcher.counts.add(HTTP, FAILED)
             return self.answer_to_failed(error, environ, pushes)
 
     def log_refused(self, environ: dict[str, Any], pushes: list[Push | Refused]) -> None:
@@ -86,10 +91,15 @@ class Publisher:
 
         Raises Refused if its idempotency key was used for another push, and StoreError.
         """
-        items = items_of(push)
-        self._broker.publish_pending(items)
+        began, counts, items = time.monotonic(), self.batcher.counts, items_of(push)
+        try:
+            self._broker.publish_pending(items)
+        except StoreError:
+            counts.add(SOCKET, FAILED)
+            raise
         if items[0].is_reused:
             raise Refused(REUSED.status, REUSED.error, REUSED.message)
+        counts.published_here(SOCKET, began)
         receipts = [item.receipt() for item in items]
         return [
             {"destination": item.destination, "id": receipt.position, "connections": receipt.connections}
@@ -98,12 +108,15 @@ class Publisher:
 
     def _publish_here(self, pushes: Pushes, items: list[Pending], at_root: bool, environ: dict[str, Any]) -> Answer:
         """Publish in this thread, and wait in it if the push asks for that."""
+        began, counts = time.monotonic(), self.batcher.counts
         if isinstance(pushes, list) or not pushes.wait:
             self._broker.publish_pending(items)
+            counts.published_here(HTTP, began)
             return self.answer_to_published(pushes, items, at_root, environ)
         waiter, blocking = self.waiters.enter(pushes.destinations), BlockingWait()
         try:
             self._broker.publish_pending(items)
+            counts.published_here(HTTP, began)
             if items[0].is_reused:
                 waiter.finish()
                 return self._reused(environ)
@@ -198,6 +211,11 @@ class Publisher:
         """Return the answer to pushes that the store did not keep."""
         what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
         return refusal(store_refusal(error, f"{what}; send it again later", self.access.is_local(environ)))
+
+    def metrics(self) -> Iterable[Family]:
+        """Return the metrics of the pushes."""
+        yield from self.batcher.metrics()
+        yield queue_length("acknowledgement", len(self.waiters))
 
     def _expect(
         self, waiter: Waiter, items: list[Pending], answer: Callable[[dict[str, int]], None], seconds: float

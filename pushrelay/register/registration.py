@@ -11,7 +11,7 @@ came after another thread removed the socket from a room.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from pushrelay.access.tokens import Rights
@@ -25,6 +25,10 @@ from .expiry import Expiries
 from .socket_state import SocketState
 from .subscription import Subscription
 
+# How a registration ended for one id: the socket got everything after its position, or something was missing, or it
+# asked for nothing.
+RECOVERED, LOST, NONE = "recovered", "lost", "none"
+RESULTS = (RECOVERED, LOST, NONE)
 # Bytes that one socket is sent at a time; then other sockets have their turn. It takes one or two milliseconds.
 TURN_BYTES = 65_536
 # Minimum bytes that a publication or an id counts as: each takes time, however short it is.
@@ -106,6 +110,15 @@ class Registration:
                 self._roll_back()
                 raise
         return {each.name: _answer(each, self._done[each.name]) for each in self.subscriptions}
+
+    def recoveries(self) -> Iterator[tuple[str, int]]:
+        """Yield for each id whether the socket got what it had missed, and the number of publications replayed.
+
+        The words are those of RESULTS. The registration is complete.
+        """
+        for name, done in self._done.items():
+            asked = self._since[name] is not None
+            yield (RECOVERED if done.recovered else LOST) if asked else NONE, done.replayed
 
     def take_cost(self) -> float:
         """Return the cost of the work since this was last called, in events."""

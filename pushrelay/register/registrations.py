@@ -6,12 +6,13 @@ register the ids that its token allows, or that PHP allows, and `me`, the id tha
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pushrelay.access.auth_requests import Visitor
 from pushrelay.access.auth_url import AuthBackend
 from pushrelay.access.tokens import Rights, Tokens
+from pushrelay.counters import Counters, Family
 from pushrelay.errors import NotYet, Refused, bad
 from pushrelay.json_text import encode
 from pushrelay.names import check_exact
@@ -22,7 +23,7 @@ from pushrelay.store import Broker
 from pushrelay.store.publication import offset_of
 
 from .expiry import Expiries
-from .registration import BYTES_EACH, FINISH_SECONDS, Registration, leave, rooms_of_socket
+from .registration import BYTES_EACH, FINISH_SECONDS, RESULTS, Registration, leave, rooms_of_socket
 from .socket_state import SocketState, state_of
 from .subscription import Subscription, destination_in, rooms_of, subscriptions_of
 
@@ -54,6 +55,8 @@ class Registrations:
         self._tokens = Tokens(settings) if settings.secret else None
         self._auth = AuthBackend(settings) if settings.auth_url else None
         self._in_progress: dict[str, Registration] = {}  # by sid: its register, which may be waiting
+        self._recoveries = Counters(RESULTS)
+        self._replayed = Counters(["replayed"])
         self._expiries = Expiries(self._leave_rooms, lambda sid: manager.is_connected(sid, "/"))
 
     # The events. All of them raise Refused, StoreError, or NotYet to be called again later.
@@ -66,7 +69,9 @@ class Registrations:
             registration = self._begin(message, sid, environ)
         is_over = True
         try:
-            return {"ids": self._run(registration, message, environ)}
+            ids = self._run(registration, message, environ)
+            self._count(registration)
+            return {"ids": ids}
         except NotYet:
             is_over = not registration.has_waited
             raise
@@ -169,6 +174,15 @@ class Registrations:
         self._leave_all(sids)
         return sids
 
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of registrations, and of the requests to auth_url."""
+        help_ = "Registrations of a destination, by whether the client got all that it had missed since its position."
+        yield Family("relay_recoveries_total", "counter", help_, self._recoveries.values(), ("result",))
+        help_ = "Publications that were sent again to clients that had missed them."
+        yield Family("relay_replayed_total", "counter", help_, self._replayed.total())
+        if self._auth is not None:
+            yield from self._auth.metrics()
+
     # The steps of a register.
 
     def _await_allowance(self, sid: str) -> None:
@@ -208,6 +222,12 @@ class Registrations:
             raise
         finally:
             self._charge(registration.sid, registration.take_cost())
+
+    def _count(self, registration: Registration) -> None:
+        for result, replayed in registration.recoveries():
+            self._recoveries.add(result)
+            if replayed:
+                self._replayed.add("replayed", replayed)
 
     def _forget(self, registration: Registration) -> None:
         if self._in_progress.get(registration.sid) is registration:

@@ -37,6 +37,11 @@ def answering(server: Server, refusal_log: RefusalLog) -> Callable[..., Callable
 
     def decorator(event: str, not_done: str = "nothing was done") -> Callable[[Handler], Answered]:
         def decorate(handler: Handler) -> Answered:
+            def noted(environ: dict[str, Any], error: Refused) -> dict[str, str]:
+                """Count and log an error, and return what the client gets."""
+                refusal_log.log_event(environ, event, error)
+                return error.body()
+
             @wraps(handler)
             def answered(sid: str, message: Any, wants_answer: bool) -> dict[str, Any] | None:
                 environ = server.get_environ(sid)
@@ -45,13 +50,12 @@ def answering(server: Server, refusal_log: RefusalLog) -> Callable[..., Callable
                 try:
                     return {"ok": True, **handler(message, sid, environ)}
                 except Refused as error:
-                    refusal_log.log_event(environ, event, error)
-                    body = error.body()
+                    body = noted(environ, error)
                 except StoreError as error:
-                    body = store_refusal(error, not_done).body()
+                    body = noted(environ, store_refusal(error, not_done))
                 except Exception:
                     log.exception("the handler of %s failed", handler.__name__)
-                    body = failure().body()
+                    body = noted(environ, failure())
                 answer = {"ok": False, **body}
                 if not wants_answer:
                     server.manager.emit("relay_error", answer, "/", room=sid)

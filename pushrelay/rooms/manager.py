@@ -14,6 +14,7 @@ import engineio.json
 import socketio
 from socketio import packet as sio
 
+from pushrelay.counters import Family
 from pushrelay.engine.packet import MESSAGE, EncodedPacket
 from pushrelay.engine.session import Session
 from pushrelay.lifecycle import spread_for
@@ -23,6 +24,7 @@ from .app_events import AppEvents
 from .packet import StrictPacket
 from .presence import Presence
 from .receiving import EVENT, Receiving, encode
+from .rooms import room_metrics
 
 log = logging.getLogger(__name__)
 
@@ -248,6 +250,14 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
         session = self.server.eio.sockets.get(eio_sid)
         if session is not None:
             session.complain(cause, message)
+
+    # Metrics.
+
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of the clients and of the rooms that they are in."""
+        registrations = sum(map(len, list(self._rooms_of.get("/", _NOTHING).values())))
+        yield from room_metrics(registrations, max(0, len(self.rooms.get("/", _NOTHING)) - 1))
+        yield from self.server.eio.metrics()
 
     # Rooms: methods of the base class, which socketio.Server calls.
 

@@ -6,6 +6,8 @@ RoomManager belongs to the relay's own engine, and wsgi.werkzeug has one for pyt
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from pushrelay.counters import Family
+
 
 class Timer(Protocol):
     """A call that is scheduled for later."""
@@ -93,3 +95,15 @@ class Rooms(Protocol):
 
     def close_transport(self, sid: str) -> None:
         """Close a client's connection, so that the client reconnects automatically."""
+
+    # Metrics.
+
+    def metrics(self) -> Iterable[Family]:
+        """Return the metrics of the clients and of the rooms that they are in."""
+
+
+def room_metrics(registrations: int, destinations: int) -> list[Family]:
+    """Return the metrics of the rooms of namespace "/"."""
+    help_ = "Destinations that clients hold; a client that holds several counts for each."
+    held = Family("relay_registrations", "gauge", help_, registrations)
+    return [held, Family("relay_destinations", "gauge", "Destinations that at least one client holds.", destinations)]

@@ -1,8 +1,10 @@
 """The memory of all outboxes together: each piece is counted once, however many clients it waits for, and bounded."""
 
 import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Protocol
+
+from pushrelay.counters import Family
 
 MOST_BYTES = 256 << 20
 # Above the limit, the slowest clients are closed until only this fraction of it is in use, so that the next message
@@ -62,6 +64,13 @@ class Outboxes:
                     self.bytes -= held[1]
             if is_empty:
                 self._consumers.discard(consumer)
+
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of all outboxes."""
+        yield Family("relay_outbox_bytes", "gauge", "Bytes that wait for clients, all together.", self.bytes)
+        help_ = "Bytes that may wait for all clients together (setting max_outboxes)."
+        yield Family("relay_outbox_limit_bytes", "gauge", help_, self.limit)
+        yield Family("relay_outbox_clients", "gauge", "Clients for which something waits.", len(self._consumers))
 
     def _shed(self) -> None:
         """Close the consumers with the largest backlog until the next message fits again."""

@@ -24,8 +24,10 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from pushrelay.counters import Family, queue_length
 
 from .fair_queue import FairQueue
 from .outboxes import Outboxes
@@ -79,6 +81,7 @@ class Poller:
             raise ValueError("the poller needs at least two threads: one polls while the other is stuck")
         self.threads = threads
         self.outboxes = Outboxes(lambda shed: self.call_later(0, shed))
+        self.polled = 0.0  # when the leader last looked for events (monotonic); only the leader sets it
         # The leader's work.
         self._epoll: Any = None  # set by start()
         self._sources: dict[int, Source] = {}  # by file descriptor
@@ -88,7 +91,6 @@ class Poller:
         self._spare: collections.deque[Runnable] = collections.deque()  # work that may block: see run_when_spare
         self._others_at = 0  # the turn at which one of `_shares` or `_due` comes before `_ready`
         self._timer_next = False  # the next of these is a timer, not work with a share
-        self._polled = 0.0  # when the leader last looked for events (monotonic)
         self._afterwards: collections.deque[Timer] = collections.deque()  # for when `_ready` is empty,
         self._patience = 0  # or for this turn, if it comes first
         self._retired: list[socket.socket] = []  # to be closed while no thread holds an event
@@ -100,6 +102,7 @@ class Poller:
         self._leader: _Worker | None = None
         self._idle: list[_Worker] = []  # the last one is woken first, so that the others can become idle and end
         self._workers: set[_Worker] = set()
+        self._handovers = 0  # how often the watchdog has handed the lead over
         # The watchdog compares `_turns` with its value a tick ago, and notifies the source that is stuck.
         self._turns = 0
         self._current: Runnable | None = None
@@ -223,6 +226,18 @@ class Poller:
             self._epoll.close()
             os.close(self._wake_fd)
 
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of the threads, of the work that waits for them, and of the outboxes."""
+        yield Family("relay_poller_threads", "gauge", "Threads that serve connections.", len(self._workers))
+        yield Family("relay_poller_threads_limit", "gauge", "Threads that may serve connections.", self.threads)
+        help_ = "Handlers that blocked their thread, so that another one continued."
+        yield Family("relay_poller_handovers_total", "counter", help_, self._handovers)
+        yield queue_length("first", len(self._ready))
+        yield queue_length("turns", len(self._shares))
+        yield queue_length("spare", len(self._spare))
+        yield queue_length("timers", len(self._due))
+        yield from self.outboxes.metrics()
+
     # On a worker's thread.
 
     def _work(self, me: _Worker) -> None:
@@ -259,7 +274,7 @@ class Poller:
                     source = self._afterwards.popleft()
                 elif ready and (not (shares.count or due) or self._turns < self._others_at):
                     source = ready.popleft()
-                elif (shares.count or due) and (ready or time.monotonic() - self._polled < POLL_SECONDS):
+                elif (shares.count or due) and (ready or time.monotonic() - self.polled < POLL_SECONDS):
                     source = self._next_of_others()
                 else:
                     self._poll()
@@ -308,7 +323,7 @@ class Poller:
             has_work = has_work or (self._spare and not self.is_short())
             events = self._epoll.poll(0 if has_work else self._until_next_timer(), BATCH)
             self._waiting = False
-            self._polled = time.monotonic()
+            self.polled = time.monotonic()
             sources, ready = self._sources, self._ready
             for fd, _ in events:
                 source = sources.get(fd)
@@ -397,6 +412,7 @@ class Poller:
         with self._lock:
             if self._stopped:
                 return
+            self._handovers += 1
             if self._idle:
                 self._leader = self._idle.pop()
                 self._leader.wake.release()

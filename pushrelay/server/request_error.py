@@ -4,6 +4,18 @@ import json
 
 from .quota import NO_ROOM
 
+CODES = (
+    "bad_request",
+    "draining",
+    "expectation",
+    "header_too_large",
+    "http_version",
+    "request_timeout",
+    "too_large",
+    "too_many_connections",
+    "transfer_encoding",
+)
+
 
 class RequestError(Exception):
     """A request that cannot be served: it gets an error in JSON as its response, and its connection is closed.

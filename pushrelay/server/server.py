@@ -9,9 +9,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from pushrelay.counters import Counters, Family, refusals
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import NOBODY
 from pushrelay.waiting import wait_until
@@ -23,7 +24,7 @@ from .lingering import linger
 from .path_times import PathTimes
 from .poller import IN, Poller
 from .request import KnownHeaders, Limits, Parser, Request, Shortcut
-from .request_error import RequestError
+from .request_error import CODES, RequestError
 from .response import FileWrapper, Response, WSGIApp
 from .sockets import BACKLOG, listen
 
@@ -99,6 +100,7 @@ class Server:
         self.paths = PathTimes()
         self._listener: _Listener | None = None
         self._closed = threading.Event()
+        self._refusals = Counters(CODES)
 
     def start(self) -> None:
         """Start to serve on threads of the poller, and return at once."""
@@ -184,11 +186,19 @@ class Server:
         self._connections.discard(connection)
 
     def log_rejection(self, peer: Any, error: RequestError) -> None:
-        """Log the address of a connection whose request cannot be read, and why."""
+        """Count a request that cannot be read, and log the address of its connection and the reason."""
+        self._refusals.add(error.error)
         if not self.ending:
             address = peer[0] if isinstance(peer, tuple) else NOBODY
             sentence = f"a request from {address} was refused ({error.status}): {error.message}"
             self._log_limiter.warn(f"request {error.error}", address, sentence)
+
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of the connections, and of the poller that serves them."""
+        yield from self.poller.metrics()
+        help_ = "Open TCP connections and connections to the Unix socket, of clients and programs."
+        yield Family("relay_connections", "gauge", help_, self._limiter.count)
+        yield refusals(self._refusals)
 
     def log_access(self, request: Request, response: Response, user: str) -> None:
         """Write one line of the access log; `user` is the name of the caller, or "-"."""
@@ -235,6 +245,7 @@ class Server:
     def _reject(self, sock: socket.socket, peer: Any, rejection: bytes) -> None:
         """Send the response for a connection without a slot. It lingers so that the client can read it, if few do."""
         limiter = self._limiter
+        self._refusals.add("too_many_connections")
         if not limiter.acquire_lingering():
             with contextlib.suppress(OSError):
                 sock.send(rejection)

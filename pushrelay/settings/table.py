@@ -102,6 +102,12 @@ class Settings:
         "keys with which programs on other machines may push: KEY or name:KEY, separated by commas",
         is_secret=True,
     )
+    metrics_keys: tuple[Key, ...] = _setting(
+        (),
+        keys,
+        "keys with which programs on other machines may read GET /metrics: KEY or name:KEY, separated by commas",
+        is_secret=True,
+    )
     push_rate: int = _setting(
         0, whole(0, 10_000_000), "maximum number of publications per second for each key; 0: unlimited"
     )

@@ -29,6 +29,10 @@ class Dispatcher:
         """Return the stripe of a destination."""
         return self.stripes[hash(destination) % STRIPES]
 
+    def deliveries(self) -> int:
+        """Return how many publications were handed to a client, once for each client."""
+        return sum(stripe.deliveries for stripe in self.stripes)
+
     def reached(self, destination: str, tip: Tip | None = None) -> int:
         """Return the offset up to which everything is in the stripe's queue or was handed out.
 

@@ -8,9 +8,10 @@ lock over the commit would be simpler, but then a busy destination would wait fo
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from pushrelay.counters import Family
 from pushrelay.errors import StoreError
 
 from .archive import Archive
@@ -54,6 +55,7 @@ class LocalBroker:
         self._placed: list[Pending] = []  # the items of the present transaction, in order
         self._unavailable: str | None = CLOSED  # why transactions are refused; None while they are not
         self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
+        self._swept = 0  # publications before it
 
     @property
     def epoch(self) -> str:
@@ -117,7 +119,9 @@ class LocalBroker:
         self._unswept += count
         if self._unswept < SWEEP_EVERY:
             return
-        steps, self._unswept = 8 * (self._unswept // SWEEP_EVERY), 0
+        unswept, self._unswept = self._unswept, 0
+        self._swept += unswept
+        steps = 8 * (unswept // SWEEP_EVERY)
         with contextlib.suppress(StoreError):  # the publications are stored, and their publishers learn that
             while steps > 0 and self.sweep():
                 steps -= 1
@@ -279,6 +283,14 @@ class LocalBroker:
             self._group_commit.run(self._store.probe)
             self.trouble = None
         return self._group_commit.run(lambda: self._store.retain(self._clock()))
+
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of the publications and of the store. Any thread may call it; it does not wait."""
+        help_ = "Publications of accepted pushes: one for each destination."
+        yield Family("relay_publications_total", "counter", help_, self._swept + self._unswept)
+        help_ = "Publications that were handed to a connected client, once for each client."
+        yield Family("relay_deliveries_total", "counter", help_, self._dispatcher.deliveries())
+        yield from self._store.metrics()
 
     def flush(self) -> None:
         """Move everything that was accepted to its permanent place in the store. Raises StoreError."""

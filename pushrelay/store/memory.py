@@ -7,9 +7,11 @@ import threading
 from collections import OrderedDict, deque
 from typing import Any
 
+from pushrelay.counters import Family
+
 from .group_commit import Job
 from .publication import Kept, KeyRecord, Tip, cut
-from .store import Deadline, HistoryLimits, IsRepeat, Page, Place, Store, new_epoch
+from .store import Deadline, HistoryLimits, IsRepeat, Page, Place, Store, new_epoch, store_size
 from .stripe import Pending
 
 OVERHEAD = 600  # memory of a publication besides its data, and of a destination besides its name (measured)
@@ -43,6 +45,10 @@ class MemoryStore(Store):
 
     def close(self) -> None:
         """Do nothing: a store that was closed can still be read."""
+
+    def metrics(self) -> list[Family]:
+        """Return the size of the store."""
+        return store_size(self._bytes, self._limits.history_bytes)
 
     # Reading.
 

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from pushrelay.counters import Family
 from pushrelay.json_text import quote
 
 from . import sqlite_file
@@ -17,7 +18,7 @@ from .sqlite_reading import Reader
 from .sqlite_retention import Retention
 from .sqlite_rows import data_sum
 from .sqlite_writer import Writer
-from .store import CLOSED, HistoryLimits, IsRepeat, Page, Place, Store
+from .store import CLOSED, HistoryLimits, IsRepeat, Page, Place, Store, store_size
 from .stripe import Pending
 
 MIN_BYTES = 1 << 20  # a store that holds less than some messages of full size would hold none
@@ -66,6 +67,13 @@ class SQLiteStore(Store):
         """Commit what was accepted, and close the files."""
         self._files.unavailable = CLOSED
         self._files.close()
+
+    def metrics(self) -> list[Family]:
+        """Return the size of the store, and how long its commits take."""
+        files = self._files
+        help_ = "Seconds that commits to the SQLite file took."
+        commits = Family("relay_store_commit_seconds", "histogram", help_, files.commit_seconds)
+        return [*store_size(files.used_bytes, self._limits.history_bytes), commits]
 
     # Reading.
 

@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 
+from pushrelay.counters import Histogram
 from pushrelay.errors import StoreError, StoreInUse
 
 from . import journal, sqlite_file, sqlite_meta
@@ -55,6 +57,8 @@ class Files:
         self.readers: Readers | None = None  # while the files are open
         self.is_broken = False  # an error occurred that a connection may not survive: reopen the files
         self.until_check = CHECK_EVERY  # transactions until the files are checked
+        self.commit_seconds = Histogram()  # how long commits took
+        self.used_bytes = 0  # of the database, without free pages, as of the last commit
         self.journal: Journal  # while `_has_journal`
         self._has_journal = False
         self._lock: StoreLock | None = None
@@ -63,6 +67,7 @@ class Files:
         self._limits = limits
         self._clock = clock
         self._set_epoch = set_epoch
+        self._page_size = 0
         self._inodes: tuple[int, ...] = ()  # of the files that are open: somebody may put others in their place
         self._leftover: Contents | None = None  # what the journal held when this process closed it, to be replayed
         self._waits_briefly = False  # waiting for another program's lock was in vain, so the next attempt is short
@@ -93,8 +98,9 @@ class Files:
             connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
             sqlite_file.migrate(connection, self.path)
             self._take_over()
-            page_size = connection.execute("PRAGMA page_size").fetchone()[0]
-            self._writer.max_pages = self._limits.history_bytes // page_size
+            self._page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+            self._writer.max_pages = self._limits.history_bytes // self._page_size
+            self._measure()
         except ERRORS as error:
             raise sqlite_file.explain(error, self.path) from error
         inodes = self._inodes_now()
@@ -203,12 +209,21 @@ class Files:
 
     def commit(self) -> None:
         """Commit everything that was accepted, and empty the journal. Raises ERRORS."""
+        began = time.monotonic()
         if self._writer.commit():
+            self.commit_seconds.observe(time.monotonic() - began)
+            self._measure()
             try:
                 self.journal.begin(self._writer.generation)
             except StoreError as error:  # everything is committed, so the files are opened again, with a new journal
                 log.error("%s", error)
                 self.is_broken = True
+
+    def _measure(self) -> None:
+        """Find out how much of the database is in use. It takes some microseconds."""
+        pragmas = ("PRAGMA page_count", "PRAGMA freelist_count")
+        pages, free = (self._writer.connection.execute(each).fetchone()[0] for each in pragmas)
+        self.used_bytes = (pages - free) * self._page_size
 
     # Errors.
 

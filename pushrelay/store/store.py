@@ -4,9 +4,10 @@ import abc
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
+from pushrelay.counters import Family
 from pushrelay.settings import Settings
 
 from .group_commit import Job
@@ -139,6 +140,19 @@ class Store(abc.ABC):
 
         A store that can be written whenever it can begin a transaction needs to do nothing.
         """
+
+    def metrics(self) -> Iterable[Family]:
+        """Return the metrics of the store. Any thread may call it; it must not wait for a lock or a disk."""
+        return ()
+
+
+def store_size(used: int, limit: int) -> list[Family]:
+    """Return the metrics of the size of a store, in bytes."""
+    help_ = "Bytes that the store may use (setting history_bytes). Beyond it, the oldest publications are dropped."
+    return [
+        Family("relay_store_bytes", "gauge", "Bytes that publications, destinations and keys take.", used),
+        Family("relay_store_limit_bytes", "gauge", help_, limit),
+    ]
 
 
 def new_epoch() -> str:

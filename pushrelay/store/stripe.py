@@ -197,7 +197,7 @@ class LiveQueue:
 class Stripe:
     """Destinations that share one lock: their publications that are not handed out yet, and their live queues."""
 
-    __slots__ = ("_committing", "_deliver", "live_queues", "lock", "queue")
+    __slots__ = ("_committing", "_deliver", "deliveries", "live_queues", "lock", "queue")
 
     def __init__(self, committing: dict[str, int], deliver: Deliver) -> None:
         self._committing = committing  # the dispatcher's
@@ -205,6 +205,7 @@ class Stripe:
         self.lock = threading.Lock()  # held by the callers of all methods
         self.queue: deque[Pending] = deque()  # appended to without the lock, in the order of the offsets
         self.live_queues: dict[str, list[LiveQueue]] = {}  # by destination
+        self.deliveries = 0  # publications that were handed to a client, once for each client
 
     def drain(self) -> None:
         """Hand out everything in the queue."""
@@ -221,7 +222,9 @@ class Stripe:
                 for live_queue in self.live_queues.get(item.destination, ()):
                     live_queue.add(item)
             try:
-                item.connections = deliver(item.publication, item.skip_sid)
+                item.connections = connections = deliver(item.publication, item.skip_sid)
+                if connections:
+                    self.deliveries += connections
             except Exception:
                 # The push is stored, so it is accepted. Clients that did not get it recover it.
                 log.exception("handing out to %.80r failed", item.destination)

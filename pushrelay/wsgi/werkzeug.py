@@ -8,7 +8,7 @@ import logging
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ from engineio.payload import Payload
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from pushrelay.answers import PRIVATE, http_error, refusal
+from pushrelay.counters import Family
+from pushrelay.engine.limits import client_count
 from pushrelay.engine.packet import MAX_PACKETS
 from pushrelay.lifecycle import spread_for
 from pushrelay.log.limiter import LogLimiter
@@ -24,6 +26,7 @@ from pushrelay.log.refusals import refused_handshake, refused_origin, refused_se
 from pushrelay.rooms.app_events import AppEvents
 from pushrelay.rooms.packet_dispatch import is_known, receive, unknown_namespace
 from pushrelay.rooms.presence import Presence
+from pushrelay.rooms.rooms import room_metrics
 from pushrelay.server.sockets import BACKLOG, bind_tcp
 from pushrelay.waiting import wait_until
 
@@ -227,6 +230,16 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
 
     def let_stay(self, sid: str) -> None:
         """Do nothing: this engine closes no client that registers nothing."""
+
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of the clients and of the rooms that they are in."""
+        sessions = list(self.server.eio.sockets.values())
+        websockets = sum(session.upgraded for session in sessions)
+        yield client_count(websockets, len(sessions) - websockets)
+        # Each client is also in a room of its own, and in None, the room of all.
+        rooms = {room: len(sids) for room, sids in list(self.rooms.get("/", {}).items())}
+        clients = rooms.get(None, 0)
+        yield from room_metrics(sum(rooms.values()) - 2 * clients, max(0, len(rooms) - 1 - clients))
 
     def shut(self) -> None:
         """Do nothing: a client that connects at the last moment gets relay_drain like the others."""

@@ -24,6 +24,8 @@ from pushrelay.store.stripe import Pending
 class Poller:
     """A poller that calls back when the test calls finish_batch(), on the test's thread."""
 
+    polled = 0.0
+
     def __init__(self):
         self.calls = []
 
@@ -139,6 +141,8 @@ def test_no_push_is_forgotten_when_many_threads_add_at_once():
 
     class Threads:
         """A poller that calls back on other threads, at once."""
+
+        polled = 0.0
 
         def call_afterwards(self, callback, *args):
             calls.put((callback, args))

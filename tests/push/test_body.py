@@ -321,6 +321,8 @@ class Store:
 class Calls:
     """A poller that calls back when the test wants it."""
 
+    polled = 0.0
+
     def __init__(self):
         self.calls = []
 

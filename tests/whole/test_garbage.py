@@ -13,6 +13,7 @@ from pushrelay.rooms.packet import Packet
 from pushrelay.server.request import Limits, Parser
 from pushrelay.server.request_error import RequestError
 from pushrelay.store.group_commit import GroupCommit
+from pushrelay.store.local_broker import LocalBroker
 from pushrelay.store.stripe import Pending
 
 
@@ -51,9 +52,13 @@ class Locked:
     def store(self, items):
         self._group_commit.run(lambda: items)
 
+    store_soon = LocalBroker.store_soon
+
 
 class Now:
     """A poller without other work."""
+
+    polled = 0.0
 
     def call_afterwards(self, callback, *args):
         callback(*args)

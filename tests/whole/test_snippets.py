@@ -41,6 +41,7 @@ from lab import (
     page,
     php,
     php_syntax,
+    prometheus,
     python_app,
     python_broker,
     python_for_programs,
@@ -161,6 +162,10 @@ SNIPPETS = {
         "cp deploy/apache-relay-nodes.conf": nodes_behind_apache,
         "$relay = new Relay": php("^$", "require 'php/Relay.php'; $key = '0123456789abcdef0123';"),
         "systemctl restart relay": Reason("it restarts a service: tests/rolling.py"),
+    },
+    "docs/metrics.md": {
+        "scrape_configs:\n  - job_name: relay\n    scrape_interval": prometheus,
+        "scrape_configs:\n  - job_name: relay\n    scheme": prometheus,
     },
     "docs/nginx.md": {
         "cp deploy/nginx-relay.conf": shell(),

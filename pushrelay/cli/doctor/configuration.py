@@ -25,7 +25,9 @@ def settings_found(report: Report, settings: Settings) -> None:
             "server", f"Werkzeug's, {why}: each client needs several threads, so the limit is a few hundred clients"
         )
     for name, key in settings.push_keys:
-        _check_key(report, name, key)
+        _check_key(report, "push_keys", name, key)
+    for name, key in settings.metrics_keys:
+        _check_key(report, "metrics_keys", name, key)
     for secret in settings.secret:
         _check_secret(report, secret)
     if settings.file and _holds_secrets(settings.file) and settings.file.stat().st_mode & 0o004:
@@ -39,16 +41,16 @@ def _holds_secrets(file: pathlib.Path) -> bool:
     return bool(re.search(pattern, file.read_text("utf-8"), re.MULTILINE | re.IGNORECASE))
 
 
-def _check_key(report: Report, name: str, key: str) -> None:
-    advice = Advice(f"Replace the key {name}, in push_keys and in PHP. This makes one:", (GENERATE,))
+def _check_key(report: Report, setting: str, name: str, key: str) -> None:
+    advice = Advice(f"Replace the key {name}, in {setting} and where it is used. This makes one:", (GENERATE,))
     if len(key) < WEAK_KEY or is_trivial(key):
-        report.fail("push_keys", f"the key {name} can be guessed: it is short, or a word", advice)
+        report.fail(setting, f"the key {name} can be guessed: it is short, or a word", advice)
     elif len(key) < ENOUGH_KEY:
-        report.warn("push_keys", f"the key {name} has {len(key)} characters: use at least {ENOUGH_KEY}", advice)
+        report.warn(setting, f"the key {name} has {len(key)} characters: use at least {ENOUGH_KEY}", advice)
     elif is_guessable(key):
-        report.warn("push_keys", f"the key {name} is made of words, or of a pattern", advice)
+        report.warn(setting, f"the key {name} is made of words, or of a pattern", advice)
     else:
-        report.ok("push_keys", f"the key {name} cannot be guessed")
+        report.ok(setting, f"the key {name} cannot be guessed")
 
 
 def _check_secret(report: Report, secret: str) -> None:

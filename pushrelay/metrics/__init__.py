@@ -1,0 +1,1 @@
+"""GET /metrics: the relay's own metrics, in the formats of Prometheus."""

@@ -1,0 +1,49 @@
+"""Pushes are counted, and measured, a batch at a time."""
+
+import time
+
+from pushrelay.push.counts import FAILED, HTTP, MEASURE_EVERY, SOCKET, PushCounts
+
+
+def metrics(counts):
+    return {family.name: family.values for family in counts.metrics()}
+
+
+def test_pushes_are_counted_by_source_and_result():
+    counts = PushCounts()
+    counts.accepted += 3
+    counts.published_here(HTTP, time.monotonic())
+    counts.published_here(SOCKET, time.monotonic())
+    counts.add(HTTP, FAILED, 7)
+    pushes = metrics(counts)["relay_pushes_total"]
+    assert {of: count for of, count in pushes.items() if count} == {
+        ("http", "accepted"): 4,
+        ("http", "failed"): 7,
+        ("socket", "accepted"): 1,
+    }
+    assert len(pushes) == 6, "all are there from the start"
+
+
+def test_a_measurement_stands_for_all_pushes_since_the_one_before():
+    counts, now = PushCounts(), time.monotonic()
+    counts.accepted += 1
+    counts.measure(now - 0.2, now - 0.03)
+    counts.accepted += 10
+    counts.measure(now - 30, now - 30)
+    counts.accepted += 100  # quick ones, which are not measured
+    counts.measure(now, now)
+    found = metrics(counts)
+    assert dict(found["relay_publish_seconds"].buckets())[0.25] == 1 + 100
+    assert dict(found["relay_delivery_seconds"].buckets())[0.05] == 1 + 100
+    assert found["relay_publish_seconds"].buckets()[-1][1] == found["relay_delivery_seconds"].buckets()[-1][1] == 111
+    assert 300 < found["relay_publish_seconds"].sum < 310
+
+
+def test_the_histograms_have_each_push_at_the_moment_of_the_scrape():
+    counts, now = PushCounts(), time.monotonic()
+    counts.accepted += 1
+    counts.measure(now, now)
+    assert counts.measure_at >= now + MEASURE_EVERY
+    counts.accepted += 5
+    for _ in range(2):
+        assert metrics(counts)["relay_publish_seconds"].buckets()[-1][1] == 6
