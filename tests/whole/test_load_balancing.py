@@ -110,6 +110,16 @@ def test_every_official_client_connects_and_stays_and_receives(balancer):
             assert len(client.of("registered")) == CLIENTS, "each connected once"
 
 
+def test_a_page_with_relay_js_polls_through_a_balancer(nodes, page):
+    with contextlib.closing(NginxBalancer(nodes)) as balancer:
+        page.open(balancer.url, "/relay/static/relay.js").connect('{transports: ["polling"]}', '"polling-page"')
+        assert page.run("relay.transport") == "polling"
+        for relay in nodes:
+            relay.push("polling-page", relay.name)
+        assert page.pushed(3) == list(NAMES)
+        assert page.seen("error") == [] and "offline" not in str(page.seen("status"))
+
+
 def test_only_what_browsers_need_has_an_address(balancer):
     assert ask(balancer.port, "GET", "/relay/static/relay.js")[0] == 200
     for path in ("push", "", "history?destination=x", "presence", "connections", "metrics", "health/ready"):
