@@ -80,7 +80,8 @@ class Scripts:
     def hello(self, run=None, epoch=None, seq=0, durable=False, word="word"):
         """Return (epoch, number of the last batch, generation, number of the last order)."""
         self.run_id = run or self.run_id
-        answer = self.run(HELLO, self.run_id, self.epoch if epoch is None else epoch, seq, int(durable), word)
+        known = (self.run_id, self.epoch if epoch is None else epoch, seq, int(durable), word)
+        answer = self.run(HELLO, *known, self.node, 10, "", self.channel)
         self.epoch = answer[0].decode()
         return self.epoch, *answer[1:]
 

@@ -240,6 +240,10 @@ class RedisBroker:
                 link.require_up()
                 reached = held.reached.get(key)
                 if reached is not None and reached != ASKED:
+                    if (
+                        key in self._fresh
+                    ):  # nobody may be here yet, and it must not be dropped before the newcomer joins
+                        self._fresh[key] = time.monotonic()
                     return
                 if reached is None:
                     held.ask(key)
@@ -375,9 +379,10 @@ class RedisBroker:
                 if self._fresh.get(key) != since:
                     continue
                 del self._fresh[key]
-                if self._holders(destination) or destination in stripe.live_queues or not self._link.is_up:
-                    continue
-                self._held.drop(key)
+                if destination in stripe.live_queues or not self._link.is_up:
+                    self._fresh.setdefault(key, now)  # later
+                elif not self._holders(destination):  # otherwise the last one that leaves reports it
+                    self._held.drop(key)
 
     # Called by the link.
 
@@ -449,7 +454,7 @@ class RedisBroker:
     def beaten(self, order: int, holding: int, nodes: int, gone: list[str], work: Work) -> None:
         """Compare what Redis knows of this node, and forget nodes that are gone."""
         self._measures.nodes = nodes
-        self._announcer.compare(holding, self._destinations)
+        self._announcer.compare(holding)
         for each in gone:
             self._clean(each)
 
@@ -485,6 +490,7 @@ class RedisBroker:
 
     def information(self) -> str:
         """Return what other nodes may know about this one."""
+        self._announcer.count()
         return self.name
 
     def _destinations(self) -> list[str]:

@@ -417,9 +417,9 @@ class Link:
 
     def _hello(self, talk: Talk, run: str) -> State:
         state = self.state
-        epoch, seq, generation, order = talk.run(
-            HELLO, run, state.epoch, self.seq, int(self._durable), secrets.token_hex(5)
-        )
+        known = (run, state.epoch, self.seq, int(self._durable), secrets.token_hex(5))
+        about = (self.node, LEASE_SECONDS, self.owner.information(), self.channel)
+        epoch, seq, generation, order = talk.run(HELLO, *known, *about)
         return State(epoch.decode(), run, seq, generation, order)
 
     def _install(self, talk: Talk, work: Work) -> None:

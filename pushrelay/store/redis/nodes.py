@@ -4,12 +4,14 @@ A node writes which destinations it holds, and renews one lease for all of them 
 depend on the number of clients, and the destinations of a node that died are forgotten within some seconds.
 """
 
+import itertools
 import json
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -28,6 +30,7 @@ FLUSH_SECONDS = 0.05  # after which a change is written
 LINGER_SECONDS = 2.0  # the same for a destination that nobody holds any more: a page change writes nothing
 MOST_AT_ONCE = 256  # destinations in one write
 ORDER_SECONDS = 2.0  # for all nodes to carry out an order
+UNSURE = -1  # in place of a number of connections
 COMPARE_EVERY = 10  # beats between two comparisons with what Redis knows
 
 
@@ -38,9 +41,12 @@ class Announcer:
         self._link = link
         self._clients = clients
         self._changes: deque[tuple[float, str]] = deque()  # when to look at it (monotonic), destination
-        self._known: dict[str, int] = {}  # connections of each destination, as they were written
+        # Connections of each destination as they were written. UNSURE if that may not have arrived; 0 until Redis has
+        # confirmed that it forgot the destination.
+        self._known: dict[str, int] = {}
         self._is_timed = False
         self._beats = 0
+        self._counted: int | None = None  # destinations that Redis must know of when the present beat arrives
 
     def changed(self, destination: str, is_empty: bool) -> None:
         """Note that a client registered a destination, or that the last one left it."""
@@ -53,17 +59,24 @@ class Announcer:
         """Return the number of connections that Redis knows this node to have at a destination."""
         return self._known.get(destination, 0)
 
-    def announce_all(self, destinations: list[str]) -> None:
-        """Write everything again. The lock of the link is held."""
-        self._known = {}
-        for each in destinations:
+    def announce_all(self, destinations: Iterable[str]) -> None:
+        """Write everything again, and what else Redis may know. The lock of the link is held."""
+        self._known = dict.fromkeys(self._known, UNSURE)
+        for each in {**self._known, **dict.fromkeys(destinations)}:
             self.changed(each, False)
 
-    def compare(self, holding: int, destinations: Callable[[], list[str]]) -> None:
-        """Write everything again if Redis knows of another number of destinations. Called with each beat."""
+    def count(self) -> None:
+        """Count what Redis must know, because a beat is about to be sent. The lock of the link is held."""
         self._beats += 1
-        if self._beats % COMPARE_EVERY == 0 and not self._changes and holding != len(self._known):
-            self.announce_all(destinations())
+        self._counted = None
+        if self._beats % COMPARE_EVERY == 0:
+            known = list(self._known.values())
+            self._counted = None if UNSURE in known else len(known) - known.count(0)
+
+    def compare(self, holding: int) -> None:
+        """Write everything again if Redis knew of another number of destinations when the beat arrived."""
+        if self._counted is not None and holding != self._counted:
+            self.announce_all(())
 
     def flush(self) -> None:
         """Write the changes that are due."""
@@ -81,29 +94,34 @@ class Announcer:
             else:
                 later.append((at, destination))
         with self._link.lock:
-            if self._link.is_up:
+            if self._link.is_up:  # otherwise everything is written again when it is
                 self._write(list(due), clients)
-            else:  # everything is written again when the link is up
-                self._known.clear()
         self._changes.extend(later)
         if self._changes and not self._is_timed:
             self._is_timed = True
             self._link.loop.call_later(max(FLUSH_SECONDS, min(at for at, _ in list(self._changes)) - now), self.flush)
 
     def _write(self, destinations: list[str], clients: Clients) -> None:
-        args: list[Any] = []
+        writes: list[tuple[str, int, str]] = []
         for each in destinations:
             connections, since = clients.holders(each)
-            if connections == self._known.get(each, 0):
-                continue
-            args += (each, connections, f"{since:.3f}")
-            if connections:
+            if connections != self._known.get(each, 0):
                 self._known[each] = connections
-            else:
-                self._known.pop(each, None)
-        for start in range(0, len(args), 3 * MOST_AT_ONCE):
-            part = args[start : start + 3 * MOST_AT_ONCE]
-            self._link.run_script(HOLDERS, (self._link.node, *part), lambda reply, work: None)
+                writes.append((each, connections, f"{since:.3f}"))
+        for start in range(0, len(writes), MOST_AT_ONCE):
+            part = writes[start : start + MOST_AT_ONCE]
+            args = (self._link.node, *itertools.chain.from_iterable(part))
+            self._link.run_script(HOLDERS, args, partial(self._written, part))
+
+    def _written(self, writes: list[tuple[str, int, str]], reply: Any, work: Work) -> None:
+        for destination, connections, _ in writes:
+            if self._known.get(destination) != connections:
+                continue  # it was written again since
+            if isinstance(reply, hiredis.ReplyError):
+                self._known[destination] = UNSURE
+                self.changed(destination, True)  # again later
+            elif not connections:
+                del self._known[destination]
 
 
 class Orders:

@@ -65,6 +65,7 @@ class _Batch:
         "is_abandoned",
         "is_published",
         "is_resent",
+        "is_settled",
         "items",
         "number",
         "replicas",
@@ -86,6 +87,7 @@ class _Batch:
         self.answer: bytes | None = None  # the script's
         self.is_published = False  # a message belongs to the answer
         self.has_message = False  # it is here
+        self.is_settled = False  # its items have their receipts
         self.replicas: int | None = None  # that have acknowledged it
 
 
@@ -263,19 +265,25 @@ class Publishing:
         if batch is None or batch.answer is None:
             return
         if batch.is_abandoned:  # its publishers have an answer; its message, if that comes later, is another node's
-            self._batch = None
             if batch.has_message:
                 self._settle(batch, work)
+                self._forget_keys(batch)
+            self._batch = None
             self._send_next()
             return
-        if (batch.is_published and not batch.has_message) or (self._replicas and batch.replicas is None):
+        if batch.is_published and not batch.has_message:
+            return
+        if not batch.is_settled:  # before any later message of its destinations; if it raises Hole, it is sent again
+            self._settle(batch, work if self._replicas else None)
+            batch.is_settled = True
+        if self._replicas and batch.replicas is None:
             return
         self.trouble = None
         error = None
         if self._replicas and (batch.replicas or 0) < self._replicas:
             found = f"only {batch.replicas} of {self._replicas} replicas (setting redis_wait) took it in time"
             error = NotKnown(f"{found}: {UNKNOWN}", UNKNOWN)
-        self._settle(batch, None if error is None else work)  # if this raises Hole, the batch is sent again
+            self._forget_keys(batch)
         self._batch = None
         for group in batch.groups:
             work.call(partial(group.stored, error))
@@ -284,7 +292,7 @@ class Publishing:
     def _settle(self, batch: _Batch, work: Work | None) -> None:
         """Give items their receipts, and queue those whose destinations this node holds.
 
-        Their publishers hand them out. If those have an error instead, `work` does.
+        Their publishers hand them out, or `work` if there is one.
         """
         assert batch.answer is not None  # noqa: S101 - the caller has checked it
         numbers = iter(map(int, batch.answer.split()))
@@ -311,6 +319,12 @@ class Publishing:
             elif batch.is_resent:  # it may have been handed out when it was read after the new connection
                 item.connections = self._holders(item.destination)
         self._measures.published += len(batch.items) - repeated
+
+    def _forget_keys(self, batch: _Batch) -> None:
+        """Forget the keys of items for which finish() is not called, because their publishers get an error."""
+        for item in batch.items:
+            if self._keyed.get(item.key) is item:
+                del self._keyed[item.key]
 
     def _take_repeated(self, item: Pending, offset: int, connections: int, state: int, epoch: str) -> None:
         item.publication = NOT_STORED

@@ -69,6 +69,18 @@ def test_a_node_that_saw_more_than_the_store_has_proves_a_loss(store):
     assert store.hello(run="run2", seq=2, durable=True, word="later")[0] == "later"
 
 
+def test_hello_begins_the_lease_of_a_node(store):
+    assert store.beat("b")[5] == 2
+
+
+def test_hello_refuses_who_may_not_publish(server, store):
+    asked(server.url, "ACL", "SETUSER", "silent", "on", "nopass", "~*", "resetchannels", "+@all")
+    store.ask("AUTH", "silent", "x")
+    with pytest.raises(hiredis.ReplyError, match="channel"):
+        store.hello(word="other", run="other")
+    assert asked(server.url, "HGET", store.meta, "e") == b"word"
+
+
 def test_hello_tells_which_order_was_the_last(store):
     store.order()
     store.order()
@@ -477,12 +489,12 @@ def test_what_a_dead_node_held_is_cleaned_in_steps(store):
     store.hold(("d0", 1, 1.0), node="b")
     store.beat("dead", lease=60)
     assert store.run(CLEAN, "dead", 0) == 0  # it lives
-    assert store.beat("b")[5] == 2 and store.ask("SCARD", "{}n:dead") == 1001
+    assert store.beat("b")[5] == 3 and store.ask("SCARD", "{}n:dead") == 1001
     store.beat("dead", lease=-1000)
     assert [store.run(CLEAN, "dead", 0) for _ in range(3)] == [1, 1, 0]
     assert store.ask("EXISTS", "{}n:dead", *(f"{{}}p:d{n}" for n in range(1, 1001))) == 0
     assert store.ask("HKEYS", "{}p:d0") == [b"b"]
-    assert store.beat("b")[5:] == [1]
+    assert store.beat("b")[5:] == [2]
 
 
 def test_a_node_that_leaves_is_cleaned_at_once(store):
@@ -512,7 +524,7 @@ def test_an_order_reaches_all_nodes_and_names_those_that_live(store):
     store.beat("b")
     store.beat("dead", lease=-1)
     order = '{"close": ["a\\r\\n"]}'
-    assert store.order(order) == [1, b"b"] and store.order("second") == [2, b"b"]
+    assert store.order(order) == [1, b"a", b"b"] and store.order("second") == [2, b"a", b"b"]
     assert store.messages() == [[b"word", 0, b"o", b"a", n, each] for n, each in ((1, order.encode()), (2, b"second"))]
     assert store.ask("LRANGE", "{}orders", 0, -1) == [f"1 {order}".encode(), b"2 second"]
     assert 3500 < store.ask("TTL", "{}orders") <= 3600

@@ -1,0 +1,120 @@
+"""What a node holds, announces and answers while its connection to Redis ends and comes back."""
+
+import pytest
+from conftest import wait_for
+from redis_nodes import broker_nodes, eventually, kill_links
+from redis_server import RedisServer
+
+from pushrelay.errors import StoreError
+from pushrelay.store import Draft
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    with RedisServer(tmp_path_factory.mktemp("redis"), appendonly="yes") as server:
+        yield server
+
+
+@pytest.fixture
+def open_node(redis):
+    with broker_nodes(redis.url) as open_node:
+        yield open_node
+
+
+def holders(redis, node, destination):
+    return redis.ask("HGETALL", f"{node.keys}p:{destination}")
+
+
+def cut(redis, node):
+    session = node.link.session
+    kill_links(redis)
+    node.wait_until_up(session)
+
+
+def drop_now(node):
+    """Have the node drop what nobody holds, as after DROP_SECONDS."""
+    fresh = node.broker._fresh
+    for key in fresh:
+        fresh[key] -= 60
+    node.broker.sweep()
+
+
+def test_what_nobody_holds_is_dropped_though_the_link_was_down_when_it_was_looked_at(redis, open_node):
+    node = open_node("a")
+    node.come("42")
+    node.leave("42")
+    node.link.is_up = False
+    for key in node.broker._fresh:
+        node.broker._fresh[key] -= 60
+    node.broker._drop_unheld()
+    node.link.is_up = True
+    drop_now(node)
+    assert not node.broker._held.reached
+
+
+def test_a_destination_is_not_dropped_before_the_socket_that_asked_has_joined(redis, open_node):
+    node = open_node("a")
+    node.come("42")
+    node.leave("42")
+    node.broker._fresh[b"42"] -= 60
+    replay = node.broker.replay("42", "acked", lambda publication: True, lambda: None)
+    node.broker.sweep()
+    assert replay.go_on()
+
+
+def test_a_destination_whose_newcomer_left_during_its_replay_is_dropped(redis, open_node):
+    node = open_node("a")
+    node.push("42", 1)
+    replay = node.broker.replay("42", f"{node.broker.epoch}:0", lambda publication: False, lambda: None)
+    assert not replay.go_on()
+    drop_now(node)
+    assert node.broker._held.reached  # it has a live queue
+    replay.close()
+    drop_now(node)
+    assert not node.broker._held.reached
+
+
+def test_who_left_while_the_connection_was_away_is_not_present_afterwards(redis, open_node):
+    a, b = open_node("a"), open_node("b")
+    a.come("42")
+    eventually(lambda: b.broker.elsewhere(["42"]), "a's client at b")
+    redis.pause()
+    eventually(lambda: not a.link.is_up, "the end of the connection")
+    a.leave("42")
+    redis.resume()
+    eventually(lambda: a.link.is_up and b.link.is_up, "the connections")
+    eventually(lambda: holders(redis, a, "42") == {}, "nobody is there")
+    assert b.push("42", 1)[0].connections == 0
+
+
+def test_a_node_is_known_from_its_first_moment(redis, open_node):
+    a, b = open_node("a"), open_node("b")
+    a.come("42")
+    wait_for(lambda: holders(redis, a, "42") != {}, "a's client in Redis")
+    assert b.broker.elsewhere(["42"])["42"][0] == 1
+
+
+def test_a_key_of_a_push_that_too_few_replicas_took_is_not_remembered_for_ever(redis, open_node):
+    node = open_node("a", replicas=1)
+    with pytest.raises(StoreError, match="not known whether"):
+        node.broker.publish([Draft("42", 1, key="k")])
+    assert not node.broker._publishing._keyed
+
+
+def test_two_nodes_that_wait_for_replicas_keep_their_connections(redis, tmp_path):
+    with (
+        RedisServer(tmp_path / "master") as master,
+        RedisServer(tmp_path / "replica", replicaof=f"127.0.0.1 {master.port}", repl_diskless_sync_delay=0) as replica,
+    ):
+        wait_for(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"), "the replication")
+        with broker_nodes(master.url) as open_node:
+            a, b = open_node("a", replicas=1), open_node("b", replicas=1)
+            a.come("42")
+            b.come("42")
+            replica.pause()  # both wait, and hear each other meanwhile
+            answers = [node.push_soon(Draft("42", node.broker.name)) for node in (a, b)]
+            wait_for(lambda: all(len(node.here.got["42"]) == 2 for node in (a, b)), "both pushes at both nodes")
+            replica.resume()
+            wait_for(lambda: all(answers), "the answers")
+            assert a.here.offsets("42") == b.here.offsets("42") == [1, 2]
+            assert a.link.session == b.link.session == 1
