@@ -397,7 +397,7 @@ class RedisBroker:
         self._measures.resyncs.add(LOST if missed.lost else FILLED if missed.entries else NOTHING)
         if missed.lost:
             self._send_back(missed.lost)
-        return partial(self._hand_out_missed, missed)
+        return partial(self._hand_out_missed, missed, before)
 
     def _send_back(self, keys: list[bytes]) -> None:
         """Have the clients of destinations reconnect, because something that they missed is in no history any more.
@@ -420,7 +420,9 @@ class RedisBroker:
         if self._clients is not None:
             self._clients.send_back(destinations)
 
-    def _hand_out_missed(self, missed: Missed, work: Work) -> None:
+    def _hand_out_missed(self, missed: Missed, before: State, work: Work) -> None:
+        if before.epoch != self.epoch:
+            self._held.leave(before.epoch, before.generation)
         queued = queue_missed(missed, self._held, self.epoch, self._clock())
         for item in queued:
             work.drain(self._stripe_of(item.destination))

@@ -6,15 +6,24 @@ newcomer that reads an offset finds everything up to it in the stripe's queue, o
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from pushrelay.store.stripe import Pending, Stripe
 
 # In place of an offset: Redis has been asked for the last one. Until it answers, publications are kept aside.
 ASKED = -1
+MOST_EARLIER = 2  # epochs whose offsets are remembered
 
 
 class Hole(Exception):
     """A publication arrived, and an earlier one of its destination did not."""
+
+
+class Earlier(NamedTuple):
+    """What this node had handed out of a store when it changed to another one."""
+
+    generation: int
+    reached: dict[bytes, int]
 
 
 class Held:
@@ -23,6 +32,9 @@ class Held:
     def __init__(self, stripe_of: Callable[[str], Stripe]):
         self._stripe_of = stripe_of
         self.reached: dict[bytes, int] = {}  # everything up to this offset is in the stripe's queue or was handed out
+        # By epoch, of the last few that this node has left. A store may come back: if a master was replaced while it
+        # was paused, it is a master until it notices, and a node may meet it and its successor in turn.
+        self.earlier: dict[str, Earlier] = {}
         self._early: dict[bytes, list[Pending]] = {}
 
     def wants(self, key: bytes, offset: int) -> bool:
@@ -45,6 +57,13 @@ class Held:
         stripe = self._stripe_of(item.destination)
         stripe.queue.append(item)
         return stripe
+
+    def leave(self, epoch: str, generation: int) -> None:
+        """Remember the offsets of a store that this node leaves for another one."""
+        self.earlier.pop(epoch, None)
+        self.earlier[epoch] = Earlier(generation, {key: at for key, at in self.reached.items() if at != ASKED})
+        while len(self.earlier) > MOST_EARLIER:
+            del self.earlier[next(iter(self.earlier))]
 
     def ask(self, key: bytes) -> None:
         """Keep aside what arrives for a destination until found() is called for it."""

@@ -16,6 +16,8 @@ from .questions import Questions
 from .scripts import HOLD, READ, Script
 
 EVERYTHING = 1 << 53  # bytes
+# Errors after which connections are not kept: after a failover, they may be connections to the former master.
+OF_ANOTHER_MASTER = {"EPOCH", "READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS"}
 
 
 class RedisHistory:
@@ -51,6 +53,8 @@ class RedisHistory:
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
             [reply] = self._questions.replies([("EVAL", script.text, 1, self._link.meta, *args)])
         if isinstance(reply, hiredis.ReplyError):
+            if str(reply).partition(" ")[0] in OF_ANOTHER_MASTER:
+                self._questions.renew()
             if str(reply).startswith("EPOCH"):
                 raise StoreError("Redis was restarted or replaced, and the relay is about to notice: ask again")
             raise self._questions.place.explained(reply)

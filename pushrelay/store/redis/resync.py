@@ -32,30 +32,42 @@ class Missed(NamedTuple):
     lost: list[bytes]  # something is missing, and no history has it any more
 
 
+class _Behind(NamedTuple):
+    """A destination whose history must be read."""
+
+    key: bytes
+    state: State  # the store in which `reached` counts
+    reached: int  # everything up to this offset has been handed out
+    trimmed: int  # the highest offset lost to a limit
+    after: int  # the offset after which the history is read
+
+
 def read_missed(talk: Talk, held: Held, before: State, now: State, clock: Callable[[], float]) -> Missed:
     """Ask for everything that the held destinations have missed since `before`. Raises StoreError and OSError."""
     missed = Missed({}, {}, [])
-    is_new_epoch = before.epoch != now.epoch
-    behind: list[tuple[bytes, int, int]] = []  # and the offset that was reached, and the highest one that is lost
+    earlier = held.earlier.get(now.epoch) if before.epoch != now.epoch else None
+    returned = before if earlier is None else before._replace(epoch=now.epoch, generation=earlier.generation)
+    behind: list[_Behind] = []
     keys = [key for key, reached in list(held.reached.items()) if reached != ASKED]
     for some in _chunks(keys, TIPS_AT_ONCE):
         answer = talk.run(TIPS, clock(), *some)
         for number, key in enumerate(some):
             offset, trimmed, last, generation = answer[4 * number : 4 * number + 4]
             missed.offsets[key] = offset
-            reached = held.reached.get(key, offset)
-            if offset != reached or generation > before.generation or (is_new_epoch and last > reached):
-                behind.append((key, reached, trimmed))
+            state, reached = before, held.reached.get(key, offset)
+            if earlier is not None and key in earlier.reached:
+                state, reached = returned, earlier.reached[key]
+            is_new_epoch = state.epoch != now.epoch
+            if offset != reached or generation > state.generation or (is_new_epoch and last > reached):
+                behind.append(_Behind(key, state, reached, trimmed, 0 if is_new_epoch else reached))
     for reads in _chunks(behind, READS_AT_ONCE):
-        histories = _read(
-            talk, now.epoch, clock(), [(key, 0 if is_new_epoch else reached) for key, reached, _ in reads]
-        )
-        for (key, reached, trimmed), history in zip(reads, histories, strict=True):
-            new, is_lost = _new_entries(history, reached, trimmed, before, now)
+        histories = _read(talk, now.epoch, clock(), [(each.key, each.after) for each in reads])
+        for each, history in zip(reads, histories, strict=True):
+            new, is_lost = _new_entries(history, each.reached, each.trimmed, each.state, now)
             if new:
-                missed.entries[key] = new
+                missed.entries[each.key] = new
             if is_lost:
-                missed.lost.append(key)
+                missed.lost.append(each.key)
     return missed
 
 

@@ -5,7 +5,7 @@ import time
 
 from pushrelay.store.publication import Publication
 from pushrelay.store.redis.entry import Entry, write_body
-from pushrelay.store.redis.held import Held
+from pushrelay.store.redis.held import ASKED, Earlier, Held
 from pushrelay.store.redis.resync import Missed, queue_missed
 from pushrelay.store.stripe import Pending
 
@@ -54,3 +54,14 @@ def test_a_store_that_went_back_counts_from_its_own_offset():
 def test_a_destination_without_missed_publications_counts_from_the_offset_in_the_store():
     offsets, held = queued(50, 20, [])
     assert offsets == [] and held.wants(b"42", 21)
+
+
+def test_a_store_that_comes_back_counts_where_it_was_left():
+    held = Held(lambda destination: Stripe())
+    held.reached.update({b"42": 7, b"43": ASKED})
+    held.leave("old", 3)
+    held.reached[b"42"] = 100
+    assert held.earlier["old"] == Earlier(3, {b"42": 7})
+    for epoch in ("a", "b"):
+        held.leave(epoch, 4)
+    assert list(held.earlier) == ["a", "b"]  # it remembers the last two
