@@ -87,6 +87,18 @@ class BrokerNode:
         threading.Thread(target=publish, daemon=True).start()
         return answer
 
+    def kept(self, destination):
+        """Return the data in the history."""
+        return [each.data for each in self.broker.history(destination).publications]
+
+    def cuts(self):
+        """Return how many connections ended, by the reason."""
+        return {reason: count for reason, count in self.broker._measures.cuts.counts().items() if count}
+
+    def missed(self):
+        """Return the number of publications that were handed out late, after a new connection."""
+        return self.broker._measures.missed
+
     def wait_until_up(self, session=0):
         """Wait for a connection that is later than `session`."""
         wait_for(lambda: self.link.is_up and self.link.session > session, f"a new connection of {self.broker.name}")

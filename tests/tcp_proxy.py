@@ -17,6 +17,10 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST and not FIN
 UP, DOWN = "up", "down"  # from the client to the server, and back
 
 
+class _Passed(Exception):
+    """As many bytes have passed as were allowed."""
+
+
 class _Flow:
     """One direction of a connection."""
 
@@ -26,6 +30,7 @@ class _Flow:
         self.size = 0  # bytes in the queue
         self.is_swallowed = False  # everything from the source is dropped, its end included
         self.has_ended = False  # the source sends no more
+        self.left = None  # bytes that still pass before the connection is cut; None: any number
 
     def put(self, when, data):
         self.queue.append((when, data))
@@ -41,11 +46,15 @@ class _Flow:
                 self.queue.popleft()
                 self.sink.shutdown(socket.SHUT_WR)
                 continue
+            if self.left == 0:
+                raise _Passed
             try:
-                sent = self.sink.send(data)
+                sent = self.sink.send(data[: self.left])
             except BlockingIOError:
                 return None
             self.size -= sent
+            if self.left is not None:
+                self.left -= sent
             if sent < len(data):
                 self.queue[0] = (when, data[sent:])
             else:
@@ -74,10 +83,11 @@ class TcpProxy:
     - `delay(seconds)`: each piece of data is that much later.
     - `stall()`: nothing passes, nothing is closed; new connections are accepted and hang, too.
     - `cut(reset=…)`: end the connections, with RST or with FIN.
+    - `cut_after(direction, count)`: end each connection when this number of further bytes has passed and more comes.
     - `half_open(direction)`: swallow what goes "up" to the server or "down" from it, without any FIN.
     - `refuse()`: new connections are refused.
 
-    `cut` and `half_open` concern all open connections, or one of them chosen by `one_of`, a random.Random.
+    `cut`, `cut_after` and `half_open` concern all open connections, or one of them chosen by `one_of`, a random.Random.
     """
 
     def __init__(self, port):
@@ -112,6 +122,13 @@ class TcpProxy:
     def cut(self, reset=False, one_of=None):
         self._do(lambda: [self._close(pair, reset) for pair in self._chosen(one_of)])
 
+    def cut_after(self, direction, count, one_of=None):
+        def count_down():
+            for pair in self._chosen(one_of):
+                pair.flows[direction].left = count
+
+        self._do(count_down)
+
     def half_open(self, direction, one_of=None):
         def swallow():
             for pair in self._chosen(one_of):
@@ -142,7 +159,8 @@ class TcpProxy:
             return
         done = threading.Event()
         self._commands.append((command, done))
-        self._waker.send(b"x")
+        with contextlib.suppress(OSError):  # other traffic has woken the thread, and the command was to end
+            self._waker.send(b"x")
         done.wait()
 
     # The thread.
@@ -225,8 +243,8 @@ class TcpProxy:
                     when = None if self._is_stalled else flow.send(now)
                     if when is not None:
                         next_time = min(when, next_time or when)
-            except OSError:
-                self._close(pair, reset=True)
+            except (OSError, _Passed) as error:
+                self._close(pair, reset=isinstance(error, OSError))
                 continue
             if pair.has_ended():
                 self._close(pair, reset=False)

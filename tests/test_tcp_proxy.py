@@ -97,6 +97,16 @@ def test_a_stalled_connection_goes_on(proxy, client):
         assert come(client, DEADLINE, 4) == b"kept" and come(newcomer, DEADLINE, 3) == b"new"
 
 
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_a_connection_ends_when_its_bytes_have_passed(proxy, client, direction):
+    proxy.cut_after(direction, 7)
+    assert ask(client, b"12345") == b"12345"
+    client.sendall(b"67890")
+    assert come(client, DEADLINE, 5) in ([b"67"] if direction == DOWN else [b"67", b""])  # echoed, or already ended
+    with socket.create_connection(("127.0.0.1", proxy.port), DEADLINE) as newcomer:
+        assert ask(newcomer, b"as before") == b"as before"
+
+
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_cut_connection_ends(proxy, client, reset):
     proxy.cut(reset=reset)
