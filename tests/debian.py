@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import zlib
 
 from conftest import need
 
@@ -18,21 +19,27 @@ def debian(suite):
     need(os.geteuid() == 0 and shutil.which("debootstrap"), "debootstrap and root (apt-get install debootstrap)")
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "relay-tests"
     cache.mkdir(parents=True, exist_ok=True)
-    root = cache / f"debian-{suite}-{VERSION}"
+    mirror = _mirror()
+    root = cache / f"debian-{suite}-{VERSION}-{zlib.crc32(repr(mirror).encode()):08x}"
     with (cache / f"{suite}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another test may be making it
         if not root.exists():
-            _make(suite, root)
+            _make(suite, root, mirror)
     return root
 
 
-def _make(suite, root):
+def _make(suite, root, mirror):
+    for left in root.parent.glob(f"{root.name}.*"):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     new = pathlib.Path(tempfile.mkdtemp(prefix=f"{root.name}.", dir=root.parent))
     try:
         new.chmod(0o755)
-        command = ["debootstrap", "--variant=minbase", suite, str(new), *_mirror()]
+        # In a mount namespace, so that its mounts end with it.
+        command = ["unshare", "--mount", "debootstrap", "--variant=minbase", suite, str(new), *mirror]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+        if ran.returncode:
+            print(ran.stdout[-2000:] + ran.stderr[-2000:])
+        need(ran.returncode == 0, f"a mirror of Debian with {suite}")
         shutil.rmtree(new / "var/cache/apt/archives", ignore_errors=True)
         new.rename(root)  # half of it is never found under this name
     finally:
