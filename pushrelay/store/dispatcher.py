@@ -5,6 +5,8 @@ Stripe.drain() moves it. Publications that are stored and still queued are beyon
 is never the answer to a socket.
 """
 
+from pushrelay.counters import Family
+
 from .publication import Delivered, Tip, offset_in
 from .store import TipReader
 from .stripe import Deliver, LiveQueue, Stripe
@@ -29,9 +31,10 @@ class Dispatcher:
         """Return the stripe of a destination."""
         return self.stripes[hash(destination) % STRIPES]
 
-    def deliveries(self) -> int:
-        """Return how many publications were handed to a client, once for each client."""
-        return sum(stripe.deliveries for stripe in self.stripes)
+    def deliveries(self) -> Family:
+        """Return the metric of what was handed out."""
+        help_ = "Publications that were handed to a connected client, once for each client."
+        return Family("relay_deliveries_total", "counter", help_, sum(stripe.deliveries for stripe in self.stripes))
 
     def reached(self, destination: str, tip: Tip | None = None) -> int:
         """Return the offset up to which everything is in the stripe's queue or was handed out.

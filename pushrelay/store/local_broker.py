@@ -15,14 +15,13 @@ from pushrelay.counters import Family
 from pushrelay.errors import StoreError
 
 from .archive import Archive
+from .base_broker import BaseBroker, require_pushed
 from .broker import Stored
 from .dispatcher import Dispatcher
 from .group_commit import GroupCommit, Job
 from .keys import Keys
-from .listing import MAX_BYTES, Listing
 from .nodes import Clients
-from .publication import Delivered, Draft, History, Publication, Receipt, Recovery, offset_in, position_of
-from .replay import Replay
+from .publication import Publication
 from .store import CLOSED, HistoryLimits, Store
 from .stripe import NOT_STORED, Deliver, Pending
 
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 SWEEP_EVERY = 64  # publications between two sweeps; each sweep can drop more than that
 
 
-class LocalBroker:
+class LocalBroker(BaseBroker):
     """A Broker: see there for its methods.
 
     `deliver(publication, skip_sid)` hands one publication to the sockets of its destination and returns their number.
@@ -48,19 +47,12 @@ class LocalBroker:
         self._clock = clock
         self._group_commit = GroupCommit(self._run)
         self._keys = Keys(store)
-        self._archive = Archive(store, limits, clock)
-        self._dispatcher = Dispatcher(store, deliver)
-        self._stripe_of = self._dispatcher.stripe_of
+        super().__init__(store, Archive(store, limits, clock), Dispatcher(store, deliver))
         self._committing = self._dispatcher.committing
         self._placed: list[Pending] = []  # the items of the present transaction, in order
         self._unavailable: str | None = CLOSED  # why transactions are refused; None while they are not
         self._unswept = 0  # publications since the last sweep; a lost count delays a sweep by as much
         self._swept = 0  # publications before it
-
-    @property
-    def epoch(self) -> str:
-        """The store's epoch."""
-        return self._store.epoch
 
     def start(self) -> None:
         """Open the store. Raises StoreError with what is wrong and what to do; after that, it may be called again."""
@@ -72,12 +64,6 @@ class LocalBroker:
         self._unavailable = self.trouble = None
 
     # Publishing.
-
-    def publish(self, drafts: list[Draft]) -> list[Receipt]:
-        """Store drafts in one transaction, hand each out, and return their receipts in the same order."""
-        items = [Pending(*draft) for draft in drafts]
-        self.publish_pending(items)
-        return [item.receipt() for item in items]
 
     def publish_pending(self, items: list[Pending]) -> None:
         """Store items in one transaction, and hand each out."""
@@ -181,79 +167,15 @@ class LocalBroker:
 
     # Clients.
 
-    def replay(
-        self,
-        destination: str,
-        since: str | None,
-        send: Callable[[Publication], Any],
-        join: Callable[[], Any],
-        leave: Callable[[], Any] | None = None,
-        sid: str | None = None,
-    ) -> Replay:
-        """Return a replay for a newcomer, not begun."""
-        return Replay(self._archive, self._dispatcher, destination, since, send, join, leave, sid)
-
-    def recover(
-        self, destination: str, since: str | None, send: Callable[[Publication], Any], join: Callable[[], Any]
-    ) -> Recovery:
-        """Replay in this thread to a newcomer that takes everything at once; return its recovery."""
-        replay = self.replay(destination, since, send, join)
-        try:
-            while not replay.go_on():
-                pass
-        finally:
-            replay.close()
-        return replay.recovery()
-
-    def join(self, destination: str, join: Callable[[], Any]) -> Delivered:
-        """Call `join()` for a newcomer that asks for nothing it missed; return what delivered() does at that moment."""
-        stripe = self._stripe_of(destination)
-        with stripe.lock:
-            delivered = self._dispatcher.delivered(stripe, destination)
-            join()
-        return delivered
-
-    def delivered(self, destination: str) -> Delivered:
-        """Return the offset up to which the sockets of a destination have been handed everything."""
-        stripe = self._stripe_of(destination)
-        with stripe.lock:
-            return self._dispatcher.delivered(stripe, destination)
-
-    def let_finish(self, destination: str, seconds: float = -1) -> None:
-        """Wait until deliveries in progress for a destination are done, or `seconds` have passed."""
-        lock = self._stripe_of(destination).lock
-        if lock.acquire(timeout=seconds):
-            lock.release()
-
-    # History and acknowledgements.
-
-    def history(self, destination: str, since: str | None = None, limit: int | None = None) -> History:
-        """Return what is kept after `since` (a position, "acked", or None for all): the oldest `limit` publications."""
-        listing = Listing(self._archive, destination, since, limit, None)
-        publications = [each for page in listing.pages() for each in page]
-        return History(publications, listing.position, listing.recovered)
-
-    def listing(self, destination: str, since: str | None = None, limit: int | None = None) -> Listing:
-        """Return the history of a destination, no larger than one response may be. It is read page by page."""
-        return Listing(self._archive, destination, since, limit, MAX_BYTES)
-
-    def position(self, destination: str) -> str:
-        """Return the position of the last publication, or the one before the first."""
-        return position_of(self._store.epoch, self._store.tip(destination).offset)
+    def _hold(self, destination: str) -> None:
+        """Do nothing: every destination is handed out."""
 
     def ack(self, destination: str, position: str, sid: str = "") -> None:
         """Acknowledge everything up to a position. One that is earlier than acknowledged before changes nothing."""
-        offset, tip = offset_in(position, self._store.epoch), self._store.tip(destination)
-        if offset is None:
-            raise ValueError("this is not a position in this relay's store: acknowledge the id that came with the push")
-        if offset > tip.offset:
-            raise ValueError("nothing has been pushed at this position yet: acknowledge the id that came with the push")
+        offset, tip = self._offset_to_ack(position), self._store.tip(destination)
+        require_pushed(offset, tip.offset)
         if offset > tip.acked:
             self._group_commit.run(lambda: self._store.ack(destination, offset))
-
-    def acked(self, destination: str) -> str:
-        """Return the position acknowledged last, or the one before the first publication."""
-        return position_of(self._store.epoch, self._store.tip(destination).acked)
 
     # Several relays: there are none.
 
@@ -288,8 +210,7 @@ class LocalBroker:
         """Return the metrics of the publications and of the store. Any thread may call it; it does not wait."""
         help_ = "Publications of accepted pushes: one for each destination."
         yield Family("relay_publications_total", "counter", help_, self._swept + self._unswept)
-        help_ = "Publications that were handed to a connected client, once for each client."
-        yield Family("relay_deliveries_total", "counter", help_, self._dispatcher.deliveries())
+        yield self._dispatcher.deliveries()
         yield from self._store.metrics()
 
     def flush(self) -> None:

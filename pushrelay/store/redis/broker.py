@@ -14,22 +14,11 @@ from typing import Any
 from pushrelay.counters import Family
 from pushrelay.errors import StoreError
 from pushrelay.store.archive import Archive
+from pushrelay.store.base_broker import BaseBroker, require_pushed
 from pushrelay.store.broker import Stored
 from pushrelay.store.dispatcher import Dispatcher
-from pushrelay.store.listing import MAX_BYTES, Listing
 from pushrelay.store.node_name import default_node
 from pushrelay.store.nodes import Clients
-from pushrelay.store.publication import (
-    Delivered,
-    Draft,
-    History,
-    Publication,
-    Receipt,
-    Recovery,
-    offset_in,
-    position_of,
-)
-from pushrelay.store.replay import Replay
 from pushrelay.store.store import CLOSED, HistoryLimits
 from pushrelay.store.stripe import Deliver, Pending
 
@@ -56,7 +45,7 @@ DROP_SECONDS = 5.0  # after which a destination that nobody holds is held no lon
 READY_SECONDS = 3.0  # without a connection, after which the relay is not ready
 
 
-class RedisBroker:
+class RedisBroker(BaseBroker):
     """A Broker: see there for its methods. `place` is the Redis.
 
     `deliver` and `clock` are LocalBroker's. `prefix`, `patience`, `replicas` and `node` are the settings redis_prefix,
@@ -93,10 +82,8 @@ class RedisBroker:
         self._questions = Questions(place, patience)
         self._history = RedisHistory(self._questions, self._link, clock)
         seen = Seen(self._link)
-        self._dispatcher = Dispatcher(seen, deliver)
-        self._stripe_of = self._dispatcher.stripe_of
+        super().__init__(self._history, Archive(self._history, limits, clock), Dispatcher(seen, deliver))
         self._held = seen.held = Held(self._stripe_of)
-        self._archive = Archive(self._history, limits, clock)
         self._announcer = Announcer(self._link, lambda: self._clients)
         self._publishing = Publishing(
             self._link,
@@ -113,11 +100,6 @@ class RedisBroker:
         self._fresh: dict[bytes, float] = {}  # destinations that may have no holder, and since when (monotonic)
         self._warns = warns
         self._started = False
-
-    @property
-    def epoch(self) -> str:
-        """The store's epoch."""
-        return self._link.state.epoch
 
     @property
     def trouble(self) -> str | None:
@@ -146,12 +128,6 @@ class RedisBroker:
 
     # Publishing.
 
-    def publish(self, drafts: list[Draft]) -> list[Receipt]:
-        """Store drafts in one transaction, hand each out, and return their receipts in the same order."""
-        items = [Pending(*draft) for draft in drafts]
-        self.publish_pending(items)
-        return [item.receipt() for item in items]
-
     def publish_pending(self, items: list[Pending]) -> None:
         """Store items in one transaction, and hand each out."""
         if items:
@@ -179,53 +155,6 @@ class RedisBroker:
         """Do nothing: the scripts drop what a publication makes superfluous."""
 
     # Clients.
-
-    def replay(
-        self,
-        destination: str,
-        since: str | None,
-        send: Callable[[Publication], Any],
-        join: Callable[[], Any],
-        leave: Callable[[], Any] | None = None,
-        sid: str | None = None,
-    ) -> Replay:
-        """Return a replay for a newcomer, not begun. Raises StoreError."""
-        self._hold(destination)
-        return Replay(self._archive, self._dispatcher, destination, since, send, join, leave, sid)
-
-    def recover(
-        self, destination: str, since: str | None, send: Callable[[Publication], Any], join: Callable[[], Any]
-    ) -> Recovery:
-        """Replay in this thread to a newcomer that takes everything at once; return its recovery."""
-        replay = self.replay(destination, since, send, join)
-        try:
-            while not replay.go_on():
-                pass
-        finally:
-            replay.close()
-        return replay.recovery()
-
-    def join(self, destination: str, join: Callable[[], Any]) -> Delivered:
-        """Call `join()` for a newcomer that asks for nothing it missed; return what delivered() does at that moment."""
-        self._hold(destination)
-        stripe = self._stripe_of(destination)
-        with stripe.lock:
-            delivered = self._dispatcher.delivered(stripe, destination)
-            join()
-        return delivered
-
-    def delivered(self, destination: str) -> Delivered:
-        """Return the offset up to which the sockets of a destination have been handed everything."""
-        self._hold(destination)
-        stripe = self._stripe_of(destination)
-        with stripe.lock:
-            return self._dispatcher.delivered(stripe, destination)
-
-    def let_finish(self, destination: str, seconds: float = -1) -> None:
-        """Wait until deliveries in progress for a destination are done, or `seconds` have passed."""
-        lock = self._stripe_of(destination).lock
-        if lock.acquire(timeout=seconds):
-            lock.release()
 
     def _hold(self, destination: str) -> None:
         """Have this node hand out a destination's publications. Raises StoreError.
@@ -275,34 +204,13 @@ class RedisBroker:
         if not self._started:
             raise StoreError(CLOSED)
 
-    # History and acknowledgements.
-
-    def history(self, destination: str, since: str | None = None, limit: int | None = None) -> History:
-        """Return what is kept after `since` (a position, "acked", or None for all): the oldest `limit` publications."""
-        listing = Listing(self._archive, destination, since, limit, None)
-        publications = [each for page in listing.pages() for each in page]
-        return History(publications, listing.position, listing.recovered)
-
-    def listing(self, destination: str, since: str | None = None, limit: int | None = None) -> Listing:
-        """Return the history of a destination, no larger than one response may be. It is read page by page."""
-        return Listing(self._archive, destination, since, limit, MAX_BYTES)
-
-    def position(self, destination: str) -> str:
-        """Return the position of the last publication, or the one before the first."""
-        return position_of(self.epoch, self._history.tip(destination).offset)
+    # Acknowledgements.
 
     def ack(self, destination: str, position: str, sid: str = "") -> None:
         """Acknowledge everything up to a position. One that is earlier than acknowledged before changes nothing."""
-        offset = offset_in(position, self.epoch)
-        if offset is None:
-            raise ValueError("this is not a position in this relay's store: acknowledge the id that came with the push")
+        offset = self._offset_to_ack(position)
         last, _ = self._history.run(ACK, self.epoch, self._clock(), destination, offset, self._link.channel, sid)
-        if offset > last:
-            raise ValueError("nothing has been pushed at this position yet: acknowledge the id that came with the push")
-
-    def acked(self, destination: str) -> str:
-        """Return the position acknowledged last, or the one before the first publication."""
-        return position_of(self.epoch, self._history.tip(destination).acked)
+        require_pushed(offset, last)
 
     def expect(self, destination: str, offset: int, seconds: float) -> None:
         """Have the acknowledgements of this offset reported by all nodes for some seconds."""
@@ -345,6 +253,7 @@ class RedisBroker:
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of the publications and of the connection. Any thread may call it; it does not wait."""
         yield from self._measures.metrics()
+        yield self._dispatcher.deliveries()
 
     def flush(self) -> None:
         """Do nothing: what was accepted is in Redis."""

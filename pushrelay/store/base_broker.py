@@ -1,0 +1,124 @@
+"""The part that all brokers share: newcomers, histories and positions. How publications are stored is their own."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+from .archive import Archive
+from .dispatcher import Dispatcher
+from .listing import MAX_BYTES, Listing
+from .publication import Delivered, Draft, History, Publication, Receipt, Recovery, offset_in, position_of
+from .replay import Replay
+from .store import StoreReader
+from .stripe import Pending
+
+
+class BaseBroker(abc.ABC):
+    """The base of brokers: see Broker for their methods. `reader` has what is stored."""
+
+    def __init__(self, reader: StoreReader, archive: Archive, dispatcher: Dispatcher):
+        self._reader = reader
+        self._archive = archive
+        self._dispatcher = dispatcher
+        self._stripe_of = dispatcher.stripe_of
+
+    @property
+    def epoch(self) -> str:
+        """The store's epoch."""
+        return self._reader.epoch
+
+    def publish(self, drafts: list[Draft]) -> list[Receipt]:
+        """Store drafts in one transaction, hand each out, and return their receipts in the same order."""
+        items = [Pending(*draft) for draft in drafts]
+        self.publish_pending(items)
+        return [item.receipt() for item in items]
+
+    @abc.abstractmethod
+    def publish_pending(self, items: list[Pending]) -> None:
+        """Store items in one transaction, and hand each out."""
+
+    # Clients.
+
+    @abc.abstractmethod
+    def _hold(self, destination: str) -> None:
+        """Prepare to hand out the publications of a destination to newcomers. Raises StoreError."""
+
+    def replay(
+        self,
+        destination: str,
+        since: str | None,
+        send: Callable[[Publication], Any],
+        join: Callable[[], Any],
+        leave: Callable[[], Any] | None = None,
+        sid: str | None = None,
+    ) -> Replay:
+        """Return a replay for a newcomer, not begun. Raises StoreError."""
+        self._hold(destination)
+        return Replay(self._archive, self._dispatcher, destination, since, send, join, leave, sid)
+
+    def recover(
+        self, destination: str, since: str | None, send: Callable[[Publication], Any], join: Callable[[], Any]
+    ) -> Recovery:
+        """Replay in this thread to a newcomer that takes everything at once; return its recovery."""
+        replay = self.replay(destination, since, send, join)
+        try:
+            while not replay.go_on():
+                pass
+        finally:
+            replay.close()
+        return replay.recovery()
+
+    def join(self, destination: str, join: Callable[[], Any]) -> Delivered:
+        """Call `join()` for a newcomer that asks for nothing it missed; return what delivered() does at that moment."""
+        self._hold(destination)
+        stripe = self._stripe_of(destination)
+        with stripe.lock:
+            delivered = self._dispatcher.delivered(stripe, destination)
+            join()
+        return delivered
+
+    def delivered(self, destination: str) -> Delivered:
+        """Return the offset up to which the sockets of a destination have been handed everything."""
+        self._hold(destination)
+        stripe = self._stripe_of(destination)
+        with stripe.lock:
+            return self._dispatcher.delivered(stripe, destination)
+
+    def let_finish(self, destination: str, seconds: float = -1) -> None:
+        """Wait until deliveries in progress for a destination are done, or `seconds` have passed."""
+        lock = self._stripe_of(destination).lock
+        if lock.acquire(timeout=seconds):
+            lock.release()
+
+    # History and positions.
+
+    def history(self, destination: str, since: str | None = None, limit: int | None = None) -> History:
+        """Return what is kept after `since` (a position, "acked", or None for all): the oldest `limit` publications."""
+        listing = Listing(self._archive, destination, since, limit, None)
+        publications = [each for page in listing.pages() for each in page]
+        return History(publications, listing.position, listing.recovered)
+
+    def listing(self, destination: str, since: str | None = None, limit: int | None = None) -> Listing:
+        """Return the history of a destination, no larger than one response may be. It is read page by page."""
+        return Listing(self._archive, destination, since, limit, MAX_BYTES)
+
+    def position(self, destination: str) -> str:
+        """Return the position of the last publication, or the one before the first."""
+        return position_of(self.epoch, self._reader.tip(destination).offset)
+
+    def acked(self, destination: str) -> str:
+        """Return the position acknowledged last, or the one before the first publication."""
+        return position_of(self.epoch, self._reader.tip(destination).acked)
+
+    def _offset_to_ack(self, position: str) -> int:
+        """Return the offset in a position that a client acknowledges. Raises ValueError, with a sentence."""
+        offset = offset_in(position, self.epoch)
+        if offset is None:
+            raise ValueError("this is not a position in this relay's store: acknowledge the id that came with the push")
+        return offset
+
+
+def require_pushed(offset: int, last: int) -> None:
+    """Raise ValueError, with a sentence, if nothing has been pushed at an offset yet."""
+    if offset > last:
+        raise ValueError("nothing has been pushed at this position yet: acknowledge the id that came with the push")
