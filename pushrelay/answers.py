@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from werkzeug.exceptions import HTTPException
 
-from pushrelay.errors import HELP, OTHER_ERROR, Refused, StoreError
+from pushrelay.errors import HELP, OTHER_ERROR, NotKnown, Refused, StoreError
 from pushrelay.json_text import encode
 
 # Every response declares its type; browsers must not guess it.
@@ -78,12 +78,13 @@ def refusal(error: Refused) -> Answer:
 
 
 def store_refusal(error: StoreError, not_done: str, is_local: bool = False) -> Refused:
-    """Return the refusal for a store that failed: what was not done, and why.
+    """Return the refusal for a store that failed: what was not done, and why; or that this is not known.
 
     Only callers on this machine (`is_local`) get the path of the store's file.
     """
     reason = str(error) if is_local else error.public
-    return Refused(503, "store_not_available", f"{not_done}: {reason}")
+    message = reason if isinstance(error, NotKnown) else f"{not_done}: {reason}"
+    return Refused(503, "store_not_available", message)
 
 
 def failure() -> Refused:

@@ -67,6 +67,10 @@ class StoreError(Exception):
         self.public = public
 
 
+class NotKnown(StoreError):
+    """The store did not confirm a push in time: it may be stored, or not. The texts are whole sentences."""
+
+
 class StoreInUse(StoreError):
     """Another relay uses the store. It may be the previous process, which is about to end."""
 

@@ -174,7 +174,7 @@ def _add_options(push: Push, fields: Fields) -> None:
     if "event" in fields:
         push.event = event_of(fields["event"])
     skip_sid = fields.get("except")
-    if skip_sid is not None and not isinstance(skip_sid, str):
+    if skip_sid is not None and not (isinstance(skip_sid, str) and is_clean(skip_sid)):
         bad("invalid_except", "except must be the sid of a socket, a string")
     push.skip_sid = skip_sid or None
     if "ttl" in fields:

@@ -93,9 +93,8 @@ class Pending:
             if not text.isascii():
                 _require_encodable(text)
         self.text = text
-        if not (destination.isascii() and event.isascii()):
-            _require_encodable(destination)
-            _require_encodable(event)
+        if not (destination.isascii() and event.isascii() and (skip_sid is None or skip_sid.isascii())):
+            _require_encodable(f"{destination}{event}{skip_sid or ''}")
         self.key = ""  # unique in the whole store, unlike the draft's, which is unique for its destination only
         self.use: KeyUse | None = None  # None without a key
         if key is not None:

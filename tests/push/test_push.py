@@ -228,6 +228,13 @@ REFUSED = [
     ("a list within the list", JSON, b'{"destination": [["a"]], "data": 1}', 400, "invalid_destination"),
     ("a surrogate as destination", JSON, b'{"destination": "\\udc00", "data": 1}', 400, "invalid_destination"),
     ("a number as event", JSON, b'{"destination": "a", "data": 1, "event": 5}', 400, "invalid_event"),
+    (
+        "half a surrogate pair as except",
+        JSON,
+        b'{"destination": "a", "data": 1, "except": "\\ud800"}',
+        400,
+        "invalid_except",
+    ),
     ("a number as except", JSON, b'{"destination": "a", "data": 1, "except": 5}', 400, "invalid_except"),
     ("a type nobody knows", {"Content-Type": "text/csv"}, b"a,b", 415, "unsupported_media_type"),
     ("another charset", {"Content-Type": "application/json; charset=latin1"}, b"{}", 415, "unsupported_media_type"),

@@ -25,6 +25,8 @@ def test_data_that_is_not_json_or_not_unicode_is_refused_at_once(fields):
         Pending("x", 1, "\ud800")
     with pytest.raises(ValueError):
         Pending("x", 1, key="\ud800")
+    with pytest.raises(ValueError):
+        Pending("x", 1, skip_sid="\ud800")
 
 
 def test_the_text_is_used_as_it_is_if_it_is_known():

@@ -194,8 +194,8 @@ class Link:
 
     def send(self, command: tuple[Any, ...], callback: Callback) -> None:
         """Send a command; `callback` gets its reply. The link must be up."""
+        data = packed(*command)  # first: if it raises ValueError, there will be no reply
         self._expected.append(callback)
-        data = packed(*command)
         if self._out:
             self._out += data
             return

@@ -16,7 +16,7 @@ from typing import Any
 
 import hiredis
 
-from pushrelay.errors import StoreError
+from pushrelay.errors import NotKnown, StoreError
 from pushrelay.store.broker import Stored
 from pushrelay.store.publication import Publication, position_of
 from pushrelay.store.store import HistoryLimits
@@ -33,12 +33,10 @@ MOST_ITEMS = 256  # in one batch, unless one push has more
 MOST_BYTES = 1 << 20  # of data in one batch, before its last push
 CHECK_SECONDS = 0.1  # between two looks for batches whose time is up
 WAIT_MS = 500  # for replicas
-UNKNOWN = "it is not known whether it was stored; send it again with the same id, and it is stored once"
+UNKNOWN = "it is not known whether this was stored: send it again with the same id, and it is stored once"
+# The errors with which Redis refuses a script before its first write. After another one, a part may be stored.
+UNTOUCHED = ("OOM", "MISCONF", "NOREPLICAS", "BUSY", "NOAUTH", "DENIED", "CLUSTERDOWN", "MOVED", "CROSSSLOT", "OLD")
 STORED, REPEATED, REUSED = 0, 1, 2  # states in the script's answer
-
-
-class NotKnown(StoreError):
-    """Redis did not answer in time: the items may be stored, or not."""
 
 
 class _Group:
@@ -130,11 +128,17 @@ class Publishing:
     def add(self, items: list[Pending], stored: Stored) -> None:
         """Store items with the next batch, and call `stored(error)`."""
         with self._link.lock:
-            self._waiting.append(_Group(items, stored, time.monotonic() + self._patience))
-            self._send_next()
-            if not self._is_checking:
-                self._is_checking = True
-                self._link.loop.call_later(CHECK_SECONDS, self._check)
+            now = time.monotonic()
+            deadline = self._deadline(now)
+            if deadline > now:
+                self._waiting.append(_Group(items, stored, deadline))
+                self._send_next()
+                if not self._is_checking:
+                    self._is_checking = True
+                    self._link.loop.call_later(CHECK_SECONDS, self._check)
+                return
+            error = self._overdue()
+        stored(error)
 
     def publish(self, items: list[Pending]) -> None:
         """Store items, and wait for that. Raises StoreError."""
@@ -151,6 +155,21 @@ class Publishing:
             raise type(error)(str(error), error.public)
 
     # With the lock held.
+
+    def _deadline(self, now: float) -> float:
+        """Return until when items that are added now may wait.
+
+        What comes while Redis is away waits no longer than what came first. Otherwise a queue of batches would wait for
+        Redis one after another, each for the whole patience.
+        """
+        link, batch = self._link, self._batch
+        if not link.is_up:
+            return min(now, link.down_since) + self._patience
+        return now if batch is not None and batch.is_abandoned else now + self._patience
+
+    def _overdue(self) -> StoreError:
+        reason = self._link.trouble if not self._link.is_up else "Redis does not answer in time"
+        return StoreError(f"{reason}; waited {self._patience:g} s (setting redis_patience)", PUBLIC)
 
     def resume(self, work: Work) -> None:
         """Send the batch that was under way when the connection ended, or the next one."""
@@ -170,11 +189,13 @@ class Publishing:
 
     def fail_all(self, error: StoreError, work: Work) -> None:
         """Refuse everything that waits, because the relay stops."""
-        groups = [*(self._batch.groups if self._batch is not None else ()), *self._waiting]
-        self._batch = None
-        self._waiting.clear()
-        for group in groups:
-            work.call(partial(group.stored, error))
+        batch, self._batch = self._batch, None
+        if batch is not None and not batch.is_abandoned:
+            unknown = NotKnown(f"{error}: {UNKNOWN}", UNKNOWN)
+            for group in batch.groups:
+                work.call(partial(group.stored, unknown))
+        while self._waiting:
+            work.call(partial(self._waiting.popleft().stored, error))
 
     def is_own(self, number: int, work: Work) -> bool:
         """Take the message of this node's batch, if it is under way; return whether it is."""
@@ -254,6 +275,8 @@ class Publishing:
             self._link.cut("scripts", "its scripts were removed", work)  # a new connection loads them
             return
         error = self._link.place.explained(reply)
+        if word not in UNTOUCHED:
+            error = NotKnown(f"{error}; {UNKNOWN}", UNKNOWN)
         self.trouble = str(error)
         self._batch = None
         for group in batch.groups:
@@ -374,9 +397,7 @@ class Publishing:
         with self._link.lock:
             now = time.monotonic()
             while self._waiting and self._waiting[0].deadline < now:
-                reason = self._link.trouble if not self._link.is_up else "Redis does not answer in time"
-                error = StoreError(f"{reason}; waited {self._patience:g} s (setting redis_patience)", PUBLIC)
-                work.call(partial(self._waiting.popleft().stored, error))
+                work.call(partial(self._waiting.popleft().stored, self._overdue()))
             batch = self._batch
             if batch is not None and not batch.is_abandoned and batch.groups[0].deadline < now:
                 self._abandon(batch, work)

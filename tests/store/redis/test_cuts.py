@@ -1,11 +1,15 @@
 """What a node holds, announces and answers while its connection to Redis ends and comes back."""
 
+import json
+import re
+import time
+
 import pytest
 from conftest import wait_for
 from redis_nodes import broker_nodes, eventually, kill_links
 from redis_server import RedisServer
 
-from pushrelay.errors import StoreError
+from pushrelay.errors import NotKnown, StoreError
 from pushrelay.store import Draft
 
 
@@ -118,3 +122,69 @@ def test_two_nodes_that_wait_for_replicas_keep_their_connections(redis, tmp_path
             wait_for(lambda: all(answers), "the answers")
             assert a.here.offsets("42") == b.here.offsets("42") == [1, 2]
             assert a.link.session == b.link.session == 1
+
+
+def test_pushes_that_come_while_redis_is_away_wait_no_longer_than_the_first(redis, open_node):
+    node = open_node("a", patience=1.0)
+    redis.pause()
+    try:
+        answers = [node.push_soon(Draft("42", 1))]
+        eventually(lambda: not node.link.is_up, "the end of the connection")
+        first = node.push_soon(Draft("42", 2))
+        eventually(lambda: first, "the answer to the first push after it")
+        began = time.monotonic()
+        for n in range(20):
+            with pytest.raises(StoreError, match=r"waited 1 s \(setting redis_patience\)") as error:
+                node.push("42", n)
+            assert not isinstance(error.value, NotKnown)
+        assert time.monotonic() - began < 1
+        assert isinstance(answers[0][0], NotKnown)
+    finally:
+        redis.resume()
+    node.wait_until_up()
+    assert node.push("42", "back")[0].position
+
+
+def test_at_the_end_nobody_is_told_that_a_push_under_way_was_not_taken(redis, open_node):
+    node = open_node("a")
+    redis.pause()
+    try:
+        under_way = node.push_soon(Draft("42", 1))
+        wait_for(lambda: node.broker._publishing._batch, "the batch")
+        waiting = node.push_soon(Draft("42", 2))
+        wait_for(lambda: node.broker._publishing._waiting, "the next one")
+        node.broker._started = False
+        node.link.close()
+    finally:
+        redis.resume()
+    wait_for(lambda: under_way and waiting, "the answers")
+    assert isinstance(under_way[0], NotKnown) and not isinstance(waiting[0], NotKnown)
+
+
+def test_an_error_in_the_middle_of_a_batch_leaves_it_open_whether_it_was_stored(redis, open_node):
+    node = open_node("a")
+    node.come("42")
+    redis.ask("ACL", "SETUSER", "default", "-publish")
+    try:
+        with pytest.raises(NotKnown, match="it is not known whether this was stored: send it again with the same id"):
+            node.push("42", 1)
+    finally:
+        redis.ask("ACL", "SETUSER", "default", "+publish")
+    eventually(lambda: node.here.data("42") == [1], "what was stored")
+    assert node.push("42", 2)[0].position.endswith(":2")
+
+
+def test_a_push_that_may_be_stored_is_not_answered_with_not_taken(redis, start_relay):
+    relay = start_relay(broker=redis.url, redis_patience=0.5)
+    redis.pause()
+    try:
+        answers = [json.loads(relay.request("POST", "/push", b"destination=42&data=1")[2]) for _ in range(2)]
+    finally:
+        redis.resume()
+    assert [each["error"] for each in answers] == ["store_not_available"] * 2
+    assert re.fullmatch(
+        r"Redis did not answer within 0\.5 s \(setting redis_patience\): it is not known whether this was stored: "
+        "send it again with the same id, and it is stored once",
+        answers[0]["message"],
+    )
+    assert answers[1]["message"].startswith("the push was not taken; send it again later: Redis does not answer")
