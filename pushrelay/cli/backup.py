@@ -15,8 +15,8 @@ from .output import fail, print_data, print_status
 
 _IN_MEMORY = "broker = memory: keeps publications in the relay's memory only: there is nothing to back up or restore"
 _IN_REDIS = (
-    "Redis keeps the publications, so Redis makes the backup: run  redis-cli BGSAVE  and copy dump.rdb from the folder "
-    "that  redis-cli CONFIG GET dir  prints (docs/operations.md)"
+    "Redis keeps the publications, and makes the backup: run  redis-cli --rdb FILE  while it runs. docs/operations.md "
+    "has the steps, also those to restore it"
 )
 _ELSEWHERE = (
     "there is no store. A path in the setting broker is relative to the folder in which the relay is started: run this "

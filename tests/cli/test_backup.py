@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import threading
 
 import pytest
 from conftest import DEADLINE, ROOT, clean_environ, own_only, wait_for
+from redis_server import RedisServer
 from terminal import run
 
 
@@ -137,14 +140,40 @@ def test_a_backup_exists_only_once_it_is_complete(start_relay, folder):
     assert os.listdir(folder) == ([] if process.returncode else ["backup.db"])
 
 
+@own_only
+def test_a_restored_redis_begins_a_new_epoch_after_the_command_of_the_docs(start_relay, connect, tmp_path):
+    """With durability = power a relay trusts a Redis that was restarted, and cannot see that its data is older."""
+    command = next(line for line in (ROOT / "docs/operations.md").read_text().splitlines() if "redis-cli HDEL" in line)
+    _, *hdel = shlex.split(command)
+    dump = tmp_path / "backup.rdb"
+    with RedisServer(tmp_path / "old", appendonly="yes", appendfsync="always") as redis:
+        relay = start_relay(broker=redis.url, durability="power")
+        relay.push("42", "in the backup")
+        subprocess.run(["redis-cli", "-p", str(redis.port), "--rdb", dump], check=True, capture_output=True, timeout=30)
+        after = [relay.push("42", f"{n}")["id"] for n in range(3)][-1]
+        relay.stop()
+    (tmp_path / "new").mkdir()
+    shutil.copy(dump, tmp_path / "new" / "dump.rdb")
+    with RedisServer(tmp_path / "new", appendonly="no") as redis:
+        assert redis.ask(*hdel) == 1
+        redis.ask("CONFIG", "SET", "appendonly", "yes")
+        redis.ask("CONFIG", "SET", "appendfsync", "always")
+        relay = start_relay(broker=redis.url, durability="power")
+        assert kept(relay, "42") == ["in the backup"]
+        for number in range(10):
+            relay.push("42", f"{number}")
+        answer = connect(relay.url).call("register", {"id": "42", "since": after})
+        assert answer["ids"]["42"]["recovered"] is False
+
+
 @pytest.mark.parametrize("command", ["backup", "restore"])
 @pytest.mark.parametrize(
     ("broker", "words"),
     [
         ("memory:", "there is nothing to back up"),
-        ("redis://127.0.0.1:6379/0", "BGSAVE"),
-        ("unix:///run/redis.sock", "BGSAVE"),
-        ("rediss+sentinel://a.example.com,b.example.com/mymaster/0", "BGSAVE"),
+        ("redis://127.0.0.1:6379/0", "redis-cli --rdb FILE"),
+        ("unix:///run/redis.sock", "redis-cli --rdb FILE"),
+        ("rediss+sentinel://a.example.com,b.example.com/mymaster/0", "redis-cli --rdb FILE"),
     ],
 )
 def test_a_broker_without_a_file_is_explained(command, broker, words, folder):

@@ -189,6 +189,8 @@ SNIPPETS = {
     "docs/operations.md": {
         "python relay.py backup": backup,
         "python relay.py restore": backup,
+        "redis-cli --rdb": Reason("test_backup.py runs it"),
+        "redis-cli HDEL": Reason("test_backup.py runs it"),
     },
     "docs/php.md": {
         "require_once 'Relay.php'": php("^$", "set_include_path('php');"),
