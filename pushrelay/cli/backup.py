@@ -29,7 +29,7 @@ def backup(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
     from pushrelay.store import backups  # here: not every Python has sqlite3
 
     path, reason = _store(flags)
-    if reason or not os.path.exists(path):
+    if reason or not _may_exist(path):
         return fail(reason or f"{path}: {_ELSEWHERE}")
     _prepare()
     try:
@@ -69,6 +69,17 @@ def _store(flags: Mapping[str, str]) -> tuple[str, str]:
     if kind == "memory":
         return "", _IN_MEMORY
     return (os.path.abspath(path), "") if kind == "sqlite" else ("", _IN_REDIS)
+
+
+def _may_exist(path: str) -> bool:
+    """Return False if there is no such file. A user who may not see its folder learns that later."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _prepare() -> None:

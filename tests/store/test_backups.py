@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from conftest import DEADLINE, ROOT, need
@@ -116,6 +117,29 @@ def test_a_limit_on_the_size_of_files_is_a_sentence_and_leaves_nothing_behind(pa
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
     assert "limit on file sizes" in ran.stdout, ran
     assert names(os.path.dirname(target)) == []
+
+
+AS_NOBODY = """
+import os, sys
+from pushrelay.errors import StoreError
+from pushrelay.store.backups import backup
+os.seteuid(65534)
+try:
+    backup(sys.argv[1], sys.argv[2])
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_another_user_is_asked_to_be_the_relays(tmp_path):
+    need(os.geteuid() == 0, "root")
+    (tmp_path / "relay.db").touch(mode=0o600)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, 65534, 65534)
+        command = [sys.executable, "-c", AS_NOBODY, str(tmp_path / "relay.db"), f"{folder}/backup.db"]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
+        assert "run this as the relay's user, or as root" in ran.stdout, ran
+        assert names(folder) == []
 
 
 def test_a_restored_store_has_what_the_backup_has_and_nobody_recovers_past_it(path, target, backed_up, open_at):

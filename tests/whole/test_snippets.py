@@ -189,6 +189,7 @@ SNIPPETS = {
     "docs/operations.md": {
         "python relay.py backup": backup,
         "python relay.py restore": backup,
+        "0 3 * * *": Reason("cron runs it; the command is the one above"),
         "redis-cli --rdb": Reason("test_backup.py runs it"),
         "redis-cli HDEL": Reason("test_backup.py runs it"),
     },
