@@ -47,6 +47,11 @@ class ConnectionLimiter:
         """The number of connections, without those that were rejected."""
         return self._quota.used
 
+    @property
+    def unrestricted(self) -> int:
+        """The number of connections that are served without restriction."""
+        return self._unrestricted
+
     def acquire(self, peer: Any) -> bytes:
         """Take a slot for a peer, given as accept() does. Return the response that rejects it, or nothing."""
         address = self.counted_address(peer)

@@ -198,6 +198,8 @@ class Server:
         yield from self.poller.metrics()
         help_ = "Open TCP connections and connections to the Unix socket, of clients and programs."
         yield Family("relay_connections", "gauge", help_, self._limiter.count)
+        help_ = "Connections that may be open at a time; the limit on open files decides."
+        yield Family("relay_connections_limit", "gauge", help_, self._limiter.unrestricted)
         yield refusals(self._refusals)
 
     def log_access(self, request: Request, response: Response, user: str) -> None:

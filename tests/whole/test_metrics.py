@@ -7,6 +7,7 @@ import threading
 
 from conftest import ROOT, own_only, wait_for
 from prometheus_client.parser import text_string_to_metric_families
+from redis_server import RedisServer
 
 from pushrelay.engine.errors import CODES as HANDSHAKE_CODES
 from pushrelay.errors import CODES
@@ -58,6 +59,16 @@ def samples_of(found):
 def test_the_docs_list_the_metrics_that_there_are(relay_with):
     relay = relay_with(auth_url="http://127.0.0.1:9/")
     assert samples_of(families(relay)) == documented("With Redis")
+
+
+@own_only
+def test_the_docs_list_the_metrics_of_a_relay_on_redis(relay_with, tmp_path):
+    with RedisServer(tmp_path, appendonly="yes") as redis:
+        relay = relay_with(broker=redis.url)
+        relay.push("42", "a")
+        assert samples_of(families(relay)) == documented("With `auth_url`", "Store")
+        assert values(relay)["relay_redis_up",] == values(relay)["relay_nodes",] == 1
+        assert relay.stop() == 0, "while there is a Redis"
 
 
 def test_each_metric_has_a_meaning_in_the_docs_and_names_are_as_prometheus_wants_them():
