@@ -16,7 +16,7 @@ from typing import Any
 from pushrelay.cli import startup
 
 # First, because `python relay.py doctor` and other commands run here, even if packages that serving needs are missing.
-settings = startup.settings(__name__)
+settings = startup.settings(__name__)  # at the start; relay.settings has those that are in force
 
 from flask import Flask, Response, render_template, request
 from flask_socketio import SocketIO
@@ -135,7 +135,7 @@ def push_at_root() -> Response:
 @for_programs
 def history() -> Response:
     """Return the publications that are kept for a destination, and its current position. Send a long list in pieces."""
-    listing = relay.broker.listing(*history_query(request.environ, settings))
+    listing = relay.broker.listing(*history_query(request.environ, relay.settings))
     body = "".join(listing.answer()) if listing.is_short else listing.answer()
     return Response(body, headers=answers.JSON_HEADERS)
 
@@ -144,7 +144,7 @@ def history() -> Response:
 @for_programs
 def presence() -> Response:
     """Return how many sockets hold each of these destinations, at all nodes, and since when one does."""
-    destinations, _ = queried_destinations(request.environ, settings)
+    destinations, _ = queried_destinations(request.environ, relay.settings)
     return json_response(relay.presence(destinations))
 
 
@@ -152,7 +152,7 @@ def presence() -> Response:
 @for_programs
 def close_connections() -> Response:
     """Close all sockets that hold one of these destinations, at all nodes."""
-    destinations, _ = queried_destinations(request.environ, settings)
+    destinations, _ = queried_destinations(request.environ, relay.settings)
     return json_response(relay.broker.close_connections(destinations))
 
 
@@ -173,10 +173,10 @@ def demo_page() -> Response:
         relay.access.may_see_demo(request.environ)
     except Refused as error:
         return demo_not_shown(error)
-    id_ = request.args.get("id") or demo.first_id(settings)
+    id_ = request.args.get("id") or demo.first_id(relay.settings)
     if not request.args.get("id") and wants_page():
         return Response(status=302, headers={"Location": f"?id={id_}", **demo.HEADERS})
-    facts = demo.page_facts(settings, request.environ, id_, relay.access.is_local(request.environ))
+    facts = demo.page_facts(relay.settings, request.environ, id_, relay.access.is_local(request.environ))
     return Response(render_template("demo.html", **facts), headers=demo.HEADERS)
 
 
@@ -184,7 +184,7 @@ def demo_not_shown(error: Refused) -> Response:
     """Return a page with the ways to the demo page, and JSON for programs."""
     response = refused(error)
     if wants_page():
-        facts = demo.ways_in(settings, request.environ)
+        facts = demo.ways_in(relay.settings, request.environ)
         page = render_template("not_shown.html", why=relay.access.why_not_local(request.environ), **facts)
         response = Response(page, error.status, demo.HEADERS)
     response.headers["Vary"] = "Accept"

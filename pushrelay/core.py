@@ -2,18 +2,22 @@
 
 import select
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pushrelay.access.callers import Access
 from pushrelay.lifecycle import DrainableServer, Draining
+from pushrelay.log.access_log import AccessLog
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import RefusalLog
+from pushrelay.log.setup import start_log
 from pushrelay.metrics.exposition import Exposition
 from pushrelay.metrics.process import Process
 from pushrelay.push.publisher import Publisher
 from pushrelay.register.node_clients import NodeClients
 from pushrelay.register.registrations import Registrations
 from pushrelay.register.subscription import delivery
+from pushrelay.rooms.client_log import ClientLog
 from pushrelay.settings import Settings, SettingsError
 from pushrelay.settings.values import is_redis
 from pushrelay.store import Broker, open_broker
@@ -24,9 +28,12 @@ from pushrelay.store.stripe import Deliver
 from pushrelay.wsgi.base_path import at_base_path
 from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 
-if TYPE_CHECKING:  # one of them is imported once it is known which one runs
+if TYPE_CHECKING:  # imported once it is known which server and engine run
     from pushrelay.rooms.manager import RoomManager
+    from pushrelay.server.limiter import ConnectionLimiter
     from pushrelay.server.poller import Poller
+    from pushrelay.server.request import Limits
+    from pushrelay.server.server import Server as OwnServer
     from pushrelay.wsgi.werkzeug import WerkzeugManager
 
 # Seconds for which the first requests wait for the store if another program imported the relay. When that program
@@ -63,13 +70,21 @@ class Core:
         self.access = Access(settings)
         self.refusal_log = RefusalLog(self.log_limiter, self.access.client_address)
         self.node = node_of(settings)
-        self.rooms = _rooms(settings, self.access, self.log_limiter, self.node)  # Flask-SocketIO's client_manager
+        client_log = ClientLog(self.access.full_address)
+        # Flask-SocketIO's client_manager
+        self.rooms = _rooms(settings, self.access, self.log_limiter, client_log, self.node)
         deliver = delivery(self.rooms, settings)
         self._poller = _own_poller(settings)
         self.broker = broker_of(settings, deliver, self._poller, self.node) if broker is None else broker(deliver)
         self.publisher = Publisher(self.broker, settings, self.access, self.refusal_log)
         self.registrations = Registrations(
-            self.broker, self.rooms, settings, self.publisher.waiters.note, self.access.full_address
+            self.broker,
+            self.rooms,
+            settings,
+            self.publisher.waiters.note,
+            self.access.full_address,
+            self.access.origin_allowed,
+            client_log,
         )
         self.clients = NodeClients(self.rooms, self.registrations, self.publisher.waiters, settings.drain_spread)
         self.broker.attach(self.clients)
@@ -80,8 +95,24 @@ class Core:
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
         self.front: Front | None = None  # of the app that was given to wsgi()
         self._server: Server | None = None  # the one that make_server() returned last
+        self._reload_server: Callable[[Settings], None] = lambda settings: None  # make_server() replaces it
         self._process = Process("own" if broker else settings.broker.partition(":")[0], self._why_not_ready)
         self.exposition = Exposition(self._measured)
+
+    def reload(self, settings: Settings) -> None:
+        """Use these settings from now on, without disconnecting a client. One thread at a time may call it.
+
+        They must equal the present ones in all settings that are not reloadable. Each part takes its new values at
+        once, and handles a request or an event with either the old or the new ones. Raises OSError if the file auth_ca
+        cannot be read; then nothing has changed.
+        """
+        self.registrations.reload(settings)  # first, because only this can fail
+        self.access.reload(settings)
+        self.publisher.reload(settings)
+        self.lifecycle.spread = self.clients.spread = settings.drain_spread
+        _reload_engine(self.rooms, settings)
+        self.settings = settings
+        self._reload_server(settings)  # last, because it forgets what depends on the old settings of other parts
 
     def wsgi(self, app: FlaskApp) -> WSGIApp:
         """Return a replacement for `app.wsgi_app` that answers pushes before Flask and applies the setting base_path.
@@ -89,10 +120,18 @@ class Core:
         Call it once, after Flask-SocketIO has been attached to the app.
         """
         base = self.settings.base_path
-        self.front = Front(app, self.publisher, self.access, self.maintenance, base)
+        self.front = Front(app, self.publisher, self.access, self.maintenance, base, self.open)
         if base:
             self.front.outermost = at_base_path(self.front, base, self.refusal_log.log_request)
         return self.front.outermost
+
+    def open(self) -> None:
+        """Start the log, and open the store for a request, if that has not happened yet.
+
+        For the requests of a relay that another program imported. `maintenance.trouble` has the reason if it fails.
+        """
+        start_log(self.settings.log_level, self.settings.log_format, is_imported=True)
+        self.maintenance.ensure_open()
 
     def make_server(self, app: WSGIApp, settings: Settings) -> Server:
         """Return a server for `app` that listens: our own, or Werkzeug's if the settings or the system need it.
@@ -102,10 +141,15 @@ class Core:
         if not is_own(settings):
             from pushrelay.wsgi.werkzeug import WerkzeugServer
 
-            self._server = WerkzeugServer(app, settings.host, settings.port, settings.max_body)
-        else:
-            self._server = _own_server(app, settings, self.front, self.log_limiter, self._poller)
-        return self._server
+            server = WerkzeugServer(app, settings.host, settings.port, settings.max_body)
+            self._reload_server = lambda new: server.reload(new.max_body)
+            self._server = server
+            return server
+        access_log = _access_log(settings, self.access.logged_address)
+        own, limiter = _own_server(app, settings, self.front, self.log_limiter, access_log, self._poller)
+        self._reload_server = partial(_reload_own, own, limiter, self.access.logged_address)
+        self._server = own
+        return own
 
     def presence(self, destinations: list[str]) -> dict[str, dict[str, float]]:
         """Return the connections of each destination at all nodes, and since when there are any.
@@ -156,7 +200,9 @@ def node_of(settings: Settings) -> str:
     return settings.node or (default_node() if is_redis(settings.broker) else "")
 
 
-def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter, node: str) -> "RoomManager | WerkzeugManager":
+def _rooms(
+    settings: Settings, access: Access, log_limiter: LogLimiter, client_log: ClientLog, node: str
+) -> "RoomManager | WerkzeugManager":
     """Return the manager of Socket.IO's rooms, a `client_manager` for Flask-SocketIO, and install its engine.
 
     The setting `server` does not apply if another program imported the relay: our engine works on any server.
@@ -164,26 +210,45 @@ def _rooms(settings: Settings, access: Access, log_limiter: LogLimiter, node: st
     if not (is_own(settings) or (settings.imported and hasattr(select, "epoll"))):
         from pushrelay.wsgi.werkzeug import WerkzeugManager
 
-        return WerkzeugManager(access.client_address, log_limiter)
+        return WerkzeugManager(access.client_address, log_limiter, client_log)
     from pushrelay.engine.engine import install
     from pushrelay.engine.limits import ClientLimiter
     from pushrelay.rooms.manager import RoomManager
     from pushrelay.wsgi.carriers import carrier_of
 
-    most = most_clients(settings)
     install(
-        outbox_bytes=settings.max_outbox,
-        outboxes_bytes=settings.max_outboxes,
-        message_timeout=settings.body_timeout,
-        settle_timeout=settings.register_timeout,
-        event_rate=settings.max_event_rate,
-        admission=ClientLimiter(most, settings.max_per_address, settings.max_connections, access.client_address),
+        **_engine_options(settings),
+        admission=ClientLimiter(*_client_limits(settings), access.client_address),
         log_limiter=log_limiter,
         threads=settings.threads,
         node=node,
         carrier_of=carrier_of,
     )
-    return RoomManager()
+    return RoomManager(client_log)
+
+
+def _engine_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "outbox_bytes": settings.max_outbox,
+        "outboxes_bytes": settings.max_outboxes,
+        "message_timeout": settings.body_timeout,
+        "settle_timeout": settings.register_timeout,
+        "event_rate": settings.max_event_rate,
+    }
+
+
+def _client_limits(settings: Settings) -> tuple[int, int, int]:
+    """Return how many clients there may be, in all and of one address, and the setting of the first limit."""
+    return most_clients(settings), settings.max_per_address, settings.max_connections
+
+
+def _reload_engine(rooms: "RoomManager | WerkzeugManager", settings: Settings) -> None:
+    engine = rooms.server.eio
+    if rooms.can_defer:  # the engine is ours
+        engine.limiter.reload(*_client_limits(settings))
+        engine.reload(**_engine_options(settings), message_bytes=settings.max_message)
+    else:
+        engine.max_http_buffer_size = settings.max_message
 
 
 def most_clients(settings: Settings) -> int:
@@ -229,35 +294,29 @@ def _own_poller(settings: Settings) -> "Poller | None":
 
 
 def _own_server(
-    app: WSGIApp, settings: Settings, front: Front | None, log_limiter: LogLimiter, poller: "Poller | None"
-) -> Server:
+    app: WSGIApp,
+    settings: Settings,
+    front: Front | None,
+    log_limiter: LogLimiter,
+    access_log: AccessLog | None,
+    poller: "Poller | None",
+) -> "tuple[OwnServer, ConnectionLimiter]":
     from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT, ConnectionLimiter
     from pushrelay.server.open_files import file_limit, files_for, raise_file_limit
-    from pushrelay.server.request import Limits
     from pushrelay.server.server import Server as OwnServer
-    from pushrelay.server.server import access_logger
 
     raise_file_limit()
     files = files_for(file_limit(), settings.threads)
     limiter = ConnectionLimiter(
         *files, settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies, log_limiter
     )
-    limits = Limits(
-        max_header=settings.max_header,
-        header_timeout=settings.header_timeout,
-        max_body=max(settings.max_body, settings.max_message),
-        body_timeout=settings.body_timeout,
-        idle_timeout=settings.idle_timeout,
-        send_timeout=settings.send_timeout,
-    )
-    access_logger.setLevel("INFO" if settings.access_log else "WARNING")
-    return OwnServer(
+    server = OwnServer(
         app,
         settings.host,
         settings.port,
         settings.threads,
-        limits,
-        settings.access_log,
+        _request_limits(settings),
+        access_log or False,
         poller=poller,
         # If another app wraps the relay's, it must see pushes.
         shortcut=front.lane if front is not None and app is front.app else None,
@@ -266,4 +325,31 @@ def _own_server(
         log_limiter=log_limiter,
         socket_mode=settings.socket_mode,
         socket_group=settings.socket_group,
+    )
+    return server, limiter
+
+
+def _reload_own(
+    server: "OwnServer", limiter: "ConnectionLimiter", address_of: Callable[[dict[str, Any]], str], settings: Settings
+) -> None:
+    from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT
+
+    limiter.reload(settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies)
+    server.reload(_request_limits(settings), _access_log(settings, address_of))
+
+
+def _access_log(settings: Settings, address_of: Callable[[dict[str, Any]], str]) -> AccessLog | None:
+    return AccessLog(address_of, hides_names=bool(settings.id_cookie)) if settings.access_log else None
+
+
+def _request_limits(settings: Settings) -> "Limits":
+    from pushrelay.server.request import Limits
+
+    return Limits(
+        max_header=settings.max_header,
+        header_timeout=settings.header_timeout,
+        max_body=max(settings.max_body, settings.max_message),
+        body_timeout=settings.body_timeout,
+        idle_timeout=settings.idle_timeout,
+        send_timeout=settings.send_timeout,
     )

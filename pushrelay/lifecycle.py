@@ -69,10 +69,11 @@ def spread_for(clients: int, most: float) -> float:
 def exit_at_signals() -> None:
     """Make the first SIGTERM or SIGINT raise SystemExit in the main thread; the next one kills the process."""
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, _exit)
+        signal.signal(each, exit_at_signal)
 
 
-def _exit(*_: object) -> NoReturn:
+def exit_at_signal(*_: object) -> NoReturn:
+    """Raise SystemExit, as the handler of a signal; the next one kills the process."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     raise SystemExit(0)
@@ -81,14 +82,14 @@ def _exit(*_: object) -> NoReturn:
 class Draining:
     """The shutdown of a relay: of its clients, of the pushes that wait for an acknowledgement, and of its server.
 
-    `spread` is the longest time in seconds over which the clients reconnect (see spread_for).
+    `spread` is the longest time in seconds over which the clients reconnect (see spread_for). It may be changed.
     """
 
     def __init__(self, clients: Clients, waiters: Waiters, spread: float):
         self.reason: str | None = None  # why the relay is not ready, once the shutdown has begun
+        self.spread = spread
         self._clients = clients
         self._waiters = waiters
-        self._spread = spread
         self._ending = threading.Lock()  # held while end() works
         self._ended = False
 
@@ -111,7 +112,7 @@ class Draining:
         self._clients.shut()
         self._waiters.finish()
         finish()
-        return self._clients.drain(self._spread, LAST_POLL_SECONDS)
+        return self._clients.drain(self.spread, LAST_POLL_SECONDS)
 
     def end(self, *closers: Callable[[], Any]) -> None:
         """Disconnect the clients and then call each of `closers`: for a relay whose process another server ends.
@@ -130,10 +131,9 @@ class Draining:
     def _shut_down(self, server: DrainableServer) -> None:
         """Shut down within some seconds, whatever the clients do."""
         began = time.monotonic()
-        log.setLevel(logging.INFO)
         log.info(
             "going down: finishing requests; clients reconnect within at most %g s (setting drain_spread)",
-            self._spread,
+            self.spread,
         )
         notify("STOPPING=1")
         clients = self.send_away(lambda: server.drain(FINISH_SECONDS))

@@ -425,12 +425,16 @@ def composer(lab, text):
     assert list(json.loads(text)["require"]) == [package["name"]] and "version" in package
 
 
-def drop_in(lab, text):
-    """Check that systemd reads these lines for relay.socket."""
-    folder = "/etc/systemd/system/relay.socket.d"
+def drop_in(lab, text, unit="relay.socket"):
+    """Check that systemd reads these lines for a unit."""
+    folder = f"/etc/systemd/system/{unit}.d"
     lab.sh(f"mkdir -p {folder}; cp deploy/relay.s* {folder}/..; cat > {folder}/override.conf <<'END'\n{text}\nEND")
-    said = lab.sh(f"systemd-analyze verify {folder}/../relay.socket 2>&1 || true")
+    said = lab.sh(f"systemd-analyze verify {folder}/../{unit} 2>&1 || true")
     assert "override.conf" not in said, said
+
+
+def drop_in_of_service(lab, text):
+    drop_in(lab, text, "relay.service")
 
 
 def units(lab, text):

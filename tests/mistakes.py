@@ -218,7 +218,7 @@ class Mistakes:
 
 def lines_of(relay):
     """Return (seconds since 1970, line) for each line about a refusal."""
-    found = re.findall(r"^(\S+ \S+),(\d+) pushrelay\.refused: (.*)$", relay.log.read_text(), re.MULTILINE)
+    found = re.findall(r"^(\S+ \S+),(\d+) WARNING pushrelay\.refused: (.*)$", relay.log.read_text(), re.MULTILINE)
     return [(datetime.datetime.fromisoformat(at).timestamp() + int(ms) / 1000, line) for at, ms, line in found]
 
 

@@ -15,6 +15,7 @@ from pushrelay.engine.packet import EncodedPacket, data_of, split_payload  # noq
 from pushrelay.errors import Refused as PushRefused  # noqa: E402
 from pushrelay.push.fields import Push, read_pushes  # noqa: E402
 from pushrelay.rooms.packet import INVALID, Packet  # noqa: E402
+from pushrelay.server.known_headers import KnownHeaders  # noqa: E402
 from pushrelay.server.request import Limits, Parser  # noqa: E402
 from pushrelay.server.request_error import RequestError  # noqa: E402
 from pushrelay.server.websocket import WebSocket  # noqa: E402
@@ -38,7 +39,7 @@ def bytewise(data):
 
 def read_http(parts, remembered=None):
     """Return the requests in the data, and the status of its rejection, if any."""
-    parser = Parser({}, {}, LIMITS, {} if remembered is None else remembered)
+    parser = Parser({}, {}, LIMITS, KnownHeaders() if remembered is None else remembered)
     refused = None
     for part in parts:
         try:
@@ -70,7 +71,7 @@ def check_http(data, cuts):
     whole = read_http([data])
     assert read_http(pieces(data, cuts)) == whole
     assert read_http(bytewise(data)) == whole
-    remembered = {}
+    remembered = KnownHeaders()
     assert read_http([data], remembered) == read_http([data], remembered) == whole
 
 

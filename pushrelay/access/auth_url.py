@@ -123,6 +123,17 @@ class AuthBackend:
         yield Family("relay_auth_seconds", "histogram", help_, self._seconds)
         yield queue_length("auth", len(self._queue))
 
+    def reload(self, settings: Settings, site: AuthSite) -> None:
+        """Use these settings and this site from now on; `site` is made of the same settings.
+
+        If it is another site, forget what the previous one has granted, and ask the new one for open requests too.
+        """
+        old = self._settings
+        self._settings, self._site, self._url = settings, site, without_secrets(settings.auth_url)
+        self._workers.most = settings.auth_concurrency
+        if (old.auth_url, old.auth_ca) != (settings.auth_url, settings.auth_ca):
+            self.forget_results()
+
     # On the workers' threads.
 
     def _send(self, request: AuthRequest) -> None:
@@ -166,7 +177,9 @@ class AuthBackend:
         outcome, cause, advice = result
         if cause:
             message = outcome.message if isinstance(outcome, Refused) else ""
-            self._log_limiter.warn(cause, "", f"visitors were refused, {self._url}: {message}; {advice}")
+            self._log_limiter.warn(
+                cause, "", f"visitors were refused, {self._url}: {message}; {advice}", {"reason": cause}
+            )
         failed = isinstance(outcome, Refused) and outcome.status == 503
         self._results.add("failed" if failed else "refused" if isinstance(outcome, Refused) else "allowed")
         if self._is_failing and not failed:

@@ -5,13 +5,15 @@ import hashlib
 import hmac
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from pushrelay.addresses import IP, counted, hops_of, ip_of, is_loopback, names_this_machine
 from pushrelay.errors import Refused
+from pushrelay.log.access_log import note
 from pushrelay.origins import Origins, is_same_host
-from pushrelay.server.host import set_user
 from pushrelay.settings import Settings
+from pushrelay.settings.values import Network
 from pushrelay.token_bucket import TokenBucket
 
 # Behind a proxy every client seems to be local, so a request that went through one is never a local one. These are the
@@ -48,26 +50,38 @@ class Caller(NamedTuple):
         raise Refused(429, "too_fast", message, (("Retry-After", str(math.ceil(wait))),))
 
     def identify(self, environ: dict[str, Any]) -> None:
-        """Have the server's access log name this caller, unless it is a program on this machine."""
+        """Have the access log name this caller, unless it is a program on this machine."""
         if self is not LOCAL:
-            set_user(environ, self.name)
+            note(environ, user=self.name)
 
 
 LOCAL = Caller("local")
 
 
 class Access:
-    """Decides by the settings. Any thread may call it."""
+    """Decides by the settings. Any thread may call it.
+
+    Each method reads an attribute at most once, so that a reload takes effect between two decisions.
+    """
 
     def __init__(self, settings: Settings):
-        self._settings = settings
+        self._push_rate = 0
+        self._callers: list[tuple[bytes, Caller]] = []  # by the digests of their keys
+        self.reload(settings)
+
+    def reload(self, settings: Settings) -> None:
+        """Decide by these settings from now on. A key that stays keeps what is left of its rate."""
+        rate = settings.push_rate
+        known = {(digest, caller.name): caller for digest, caller in self._callers if rate == self._push_rate}
+        callers = []
+        for each in settings.push_keys:
+            digest = _digest(each.key)
+            caller = known.get((digest, each.name)) or Caller(each.name, TokenBucket(rate, rate) if rate else None)
+            callers.append((digest, caller))
+        self._callers, self._push_rate = callers, rate
+        self._is_demo_open = settings.demo
         self._trusted = settings.trusted_proxies
         self._origins = Origins(settings.origins)
-        rate = settings.push_rate
-        self._callers = [
-            (_digest(each.key), Caller(each.name, TokenBucket(rate, rate) if rate else None))
-            for each in settings.push_keys
-        ]
         self._metrics_readers = [(_digest(each.key), Caller(each.name)) for each in settings.metrics_keys]
 
     def may_push(self, environ: dict[str, Any]) -> Caller:
@@ -103,7 +117,7 @@ class Access:
 
     def may_see_demo(self, environ: dict[str, Any]) -> None:
         """Raise Refused (403) unless this caller may see the demo page."""
-        if not self._settings.demo and (reason := self.why_not_local(environ)):
+        if not self._is_demo_open and (reason := self.why_not_local(environ)):
             message = f"the demo page is for this machine ({_HOW_LOCAL}), and {reason}: demo = yes shows it to all"
             raise Refused(403, "demo_not_shown", message)
 
@@ -127,26 +141,27 @@ class Access:
         ip = ip_of(self._address_of(environ))
         return None if ip is None or ip.is_loopback else str(ip)
 
+    def logged_address(self, environ: dict[str, Any]) -> str:
+        """Return a client's whole address for the access log; that of its peer if a proxy names none."""
+        return self._address_of(environ) or environ.get("REMOTE_ADDR") or "-"
+
     def is_trusted_proxy(self, environ: dict[str, Any]) -> bool:
         """Return whether the request comes from one of trusted_proxies, whose X-Forwarded-For is believed."""
-        return self._is_trusted(ip_of(environ.get("REMOTE_ADDR") or ""))
+        return _is_in(ip_of(environ.get("REMOTE_ADDR") or ""), self._trusted)
 
     def _address_of(self, environ: dict[str, Any]) -> str:
-        peer = environ.get("REMOTE_ADDR") or ""
-        if not self._trusted or not self._is_trusted(ip_of(peer)):
+        peer, trusted = environ.get("REMOTE_ADDR") or "", self._trusted
+        if not trusted or not _is_in(ip_of(peer), trusted):
             return peer
         hop = None
         for hop in hops_of(environ[_CHAIN]) if _CHAIN in environ else ():
-            if hop is None or not self._is_trusted(hop):
+            if hop is None or not _is_in(hop, trusted):
                 break
         return "" if hop is None else str(hop)
 
     def share_of(self, environ: dict[str, Any]) -> str:
         """Return the share of a request in a FairQueue: the address of its client, this machine's own included."""
         return self.client_address(environ) or environ.get("REMOTE_ADDR") or ""
-
-    def _is_trusted(self, ip: IP | None) -> bool:
-        return ip is not None and any(ip in network for network in self._trusted)
 
     # Local or not.
 
@@ -168,7 +183,7 @@ class Access:
 
     def _is_forwarded_from_here(self, environ: dict[str, Any], peer: str) -> bool:
         """Return whether a trusted proxy names a program on this machine, and nothing else, as its client."""
-        if _CHAIN not in environ or not self._is_trusted(ip_of(peer)):
+        if _CHAIN not in environ or not _is_in(ip_of(peer), self._trusted):
             return False
         if any(name not in _BESIDE and _FORWARDED.search(name) for name in environ):
             return False
@@ -190,6 +205,10 @@ class Access:
             message = "send one of the relay's push_keys: Authorization: Bearer KEY, or X-Relay-Key: KEY"
         message += f"; only programs on the relay's own machine need none: {_HOW_LOCAL} ({reason})"
         raise Refused(401, "missing_key", message, _CHALLENGE)
+
+
+def _is_in(ip: IP | None, networks: Sequence[Network]) -> bool:
+    return ip is not None and any(ip in network for network in networks)
 
 
 @functools.lru_cache(maxsize=64)  # most requests have the same few header names

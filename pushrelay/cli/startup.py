@@ -158,15 +158,16 @@ def serve(relay: "Core", app: "WSGIApp", host: str | None = None, port: int | No
     bound or the store cannot be opened.
     """
     from pushrelay.lifecycle import exit_at_signals
-    from pushrelay.log.handler import start_log
+    from pushrelay.log.setup import start_log
     from pushrelay.server.systemd import notify
 
     from .banner import banner, cannot_listen
+    from .reloading import Reloader
 
     chosen = copy.copy(relay.settings)
     chosen.host = chosen.host if host is None else host
     chosen.port = chosen.port if port is None else port
-    start_log()
+    start_log(chosen.log_level, chosen.log_format)
     if threading.current_thread() is threading.main_thread():
         exit_at_signals()
     try:
@@ -175,8 +176,12 @@ def serve(relay: "Core", app: "WSGIApp", host: str | None = None, port: int | No
         stop_with(cannot_listen(chosen, error))
     try:
         relay.maintenance.start()
+        if threading.current_thread() is threading.main_thread():
+            Reloader(relay).start()
         if unprinted := output.print_text(banner(chosen, server.port)):
             log.warning("the relay serves, but its address could not be printed (%s)", unprinted.strerror)
+        if chosen.log_format == "json":  # the program that reads it does not read the banner
+            log.info("the relay serves at %s port %d", chosen.host, server.port)
         notify("READY=1")
         relay.lifecycle.serve(server)
     except StoreError as error:

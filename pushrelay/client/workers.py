@@ -29,7 +29,7 @@ class Workers(Generic[T]):
 
     def __init__(self, name: str, most: int, lock: threading.Lock, queue: Queue[T], work: Callable[[T], None]):
         self._name = name
-        self._most = most
+        self.most = most  # may be changed; fewer threads apply as idle ones end
         self._queue = queue
         self._work = work
         self._added = threading.Condition(lock)
@@ -39,7 +39,7 @@ class Workers(Generic[T]):
     def notify(self) -> None:
         """Have a thread process the item that was just added to the queue. The caller holds the lock."""
         self._added.notify()
-        if len(self._queue) > self._idle and self._threads < self._most:
+        if len(self._queue) > self._idle and self._threads < self.most:
             self._start()
 
     def _start(self) -> None:

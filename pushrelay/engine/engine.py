@@ -130,6 +130,34 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no type hin
             f'"pingInterval":{interval},"maxPayload":{self.max_http_buffer_size}}}'
         )
 
+    def reload(
+        self,
+        outbox_bytes: int,
+        outboxes_bytes: int,
+        message_timeout: float,
+        settle_timeout: float,
+        event_rate: float,
+        message_bytes: int,
+    ) -> None:
+        """Use these options from now on, as the constructor has them; `message_bytes` is `max_http_buffer_size`.
+
+        A client on a WebSocket keeps the limit on its messages.
+        """
+        self.outbox_bytes, self.message_timeout = outbox_bytes, message_timeout
+        self.max_http_buffer_size = message_bytes
+        self.open_text = self._open_text()
+        self._most_waiting = outboxes_bytes
+        if self._poller is not None:
+            self._poller.outboxes.limit = outboxes_bytes
+        if settle_timeout != self._settle_timeout:
+            self._settle_timeout = settle_timeout
+            if self._deadlines is not None:  # the sessions of a queue have the same time
+                self._registrations = self._deadlines.new_queue(self._check_registered)
+        if event_rate != self._event_rate:
+            self._event_rate = event_rate
+            for session in list(self.sockets.values()):
+                session.forget_events()
+
     # Life.
 
     def start(self, poller: Poller | None) -> Poller:

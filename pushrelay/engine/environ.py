@@ -5,11 +5,13 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 
+from pushrelay.log.access_log import NOTES
 from pushrelay.server.host import KEY
 
 # Entries of an environ that no handler needs once the session is open; the rest is kept as long as the session.
 _DROPPED = {
     KEY,
+    NOTES,
     "wsgi.input",
     "wsgi.input_terminated",
     "wsgi.file_wrapper",

@@ -58,6 +58,11 @@ class ClientLimiter:
         """The number of clients that may be connected at a time."""
         return self._quota.limit
 
+    def reload(self, most: int, most_each: int, setting: int) -> None:
+        """Use these limits from now on. Clients beyond them stay."""
+        self._setting = setting
+        self._quota.limit, self._quota.limit_each = most, most_each
+
     def check(self, carrier: Carrier) -> None:
         """Raise LimitReached if the relay is going down, or if the client's connection ends with this answer."""
         if self.draining:

@@ -146,8 +146,8 @@ class Requests:
     def _log(self, environ: dict[str, Any], cause: str, message: str, has_address: bool = True) -> None:
         """Log a client that was refused; without its address if the client is not at fault."""
         seen = seen_as(self._engine.limiter.address_of(environ), environ)
-        cause, address, sentence = refused_handshake(environ, seen, cause, message)
-        self._engine.log_limiter.warn(cause, address if has_address else "", sentence)
+        line = refused_handshake(environ, seen, cause, message)
+        self._engine.log_limiter.warn(*(line if has_address else line._replace(subject="")))
 
 
 def _is_handshake(environ: dict[str, Any]) -> bool:

@@ -98,8 +98,7 @@ class Session:
         self.pong_due = 0.0  # monotonic: when the answer to a ping is due; 0 while none is under way
         self.has_more_time = False  # for that ping; see miss_ping
         self.may_stay = False  # it has registered, or the app lets it stay
-        # Its events.
-        # Most clients send few events or none, so a bucket is made when it is needed first.
+        # Its events. Most clients send few or none, so a bucket is made when it is needed first.
         self._events: TokenBucket | None = None
         self._work: TokenBucket | None = None  # work beyond an event's own
         self.refused_at = 0.0  # monotonic: when it was last informed that its events are refused
@@ -292,14 +291,14 @@ class Session:
 
     def charge(self, events: float) -> None:
         """Count work that an event caused beyond its own, as the work of this many events."""
-        if self._work is None:
-            self._work = self._engine.new_bucket()
-        if self._work is not None:
-            self._work.overdraw(events, MOST_OVERDRAFT)
+        if (work := self._work) is None:
+            work = self._work = self._engine.new_bucket()
+        if work is not None:
+            work.overdraw(events, MOST_OVERDRAFT)
 
     def overdraft(self) -> float:
         """Return the seconds until events of this client may cause such work again; 0 if they may now."""
-        return 0.0 if self._work is None else self._work.debt()
+        return 0.0 if (work := self._work) is None else work.debt()
 
     def charge_minor(self, count: int = 1) -> None:
         """Count refused events, and packets or frames that ask for nothing; close a client that floods."""
@@ -307,9 +306,13 @@ class Session:
         if bucket is not None and bucket.overdraw(MINOR_COST * count) > FLOOD_SECONDS:
             self.close(reason=TOO_MANY_EVENTS)
 
+    def forget_events(self) -> None:
+        """Count its events from zero, because their rate has changed."""
+        self._events = self._work = None
+
     def _new_events(self) -> TokenBucket | None:
-        self._events = self._engine.new_bucket()
-        return self._events
+        self._events = bucket = self._engine.new_bucket()
+        return bucket
 
     def miss_ping(self) -> None:
         """Close the session because the answer to a ping is overdue.

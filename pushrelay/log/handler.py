@@ -5,17 +5,12 @@ standard library's QueueListener is not suitable: at the end it waits for its th
 counts lines, not bytes.
 """
 
-import contextlib
 import logging
 import os
 import select
-import sys
 import threading
 import time
 from collections import deque
-from typing import Any
-
-log = logging.getLogger("pushrelay")
 
 STANDARD_ERROR = 2
 # Bytes that may wait to be written; beyond them lines are dropped. This is enough for a thousand tracebacks, or for
@@ -23,7 +18,7 @@ STANDARD_ERROR = 2
 MOST_WAITING = 1 << 20
 LONGEST_LINE = 64 * 1024  # characters; a line of the access log has an address as long as a header may be
 FLUSH_SECONDS = 1.0  # for which the process waits at its end for lines that are not written yet
-LOST = "%s pushrelay.log: %d lines were lost because nobody read the log fast enough\n"
+LOST = "%d lines were lost because nobody read the log fast enough"
 
 
 class BackgroundHandler(logging.Handler):
@@ -47,10 +42,9 @@ class BackgroundHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the line, or drop it if too many bytes wait."""
         try:
-            line = self.format(record)
+            data = self._line(record)
         except Exception:  # wrong arguments must not raise in the code that logs; logging's own handlers do the same
-            line = f"a log line could not be formatted: {record.msg!r:.200}"
-        data = (line[:LONGEST_LINE] + "\n").encode("utf-8", "backslashreplace")
+            data = self._line(_record(record.name, "a log line could not be formatted: %.200r", record.msg))
         with self._changed:
             if self._closed or self._size + len(data) > self._most_waiting:
                 self._lost += 1
@@ -59,6 +53,9 @@ class BackgroundHandler(logging.Handler):
                 self._append(self._lost_line())
             self._append(data)
 
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return (self.format(record)[:LONGEST_LINE] + "\n").encode("utf-8", "backslashreplace")
+
     def _append(self, data: bytes) -> None:
         self._lines.append(data)
         self._size += len(data)
@@ -66,7 +63,7 @@ class BackgroundHandler(logging.Handler):
 
     def _lost_line(self) -> bytes:
         lost, self._lost = self._lost, 0
-        return (LOST % (time.strftime("%Y-%m-%d %H:%M:%S"), lost)).encode()
+        return self._line(_record("pushrelay.log", LOST, lost))
 
     def flush(self) -> None:
         """Wait until all lines are written, but at most FLUSH_SECONDS."""
@@ -112,35 +109,6 @@ class BackgroundHandler(logging.Handler):
                 return
 
 
-def start_log() -> None:
-    """Send all logging through a BackgroundHandler, with the tracebacks that end a thread or the process.
-
-    Do nothing in a program that has set up logging itself.
-    """
-    if logging.getLogger().handlers:
-        return
-    handler = BackgroundHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler])
-    logging.captureWarnings(True)
-    if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _uncaught
-    if threading.excepthook is threading.__excepthook__:
-        threading.excepthook = _uncaught_in_thread
-    if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _unraisable
-
-
-def _uncaught(kind: Any, error: Any, traceback: Any) -> None:
-    log.critical("the relay ends because of an error", exc_info=(kind, error, traceback))
-
-
-def _uncaught_in_thread(args: Any) -> None:
-    if args.exc_type is not SystemExit:
-        log.critical("a thread ended because of an error", exc_info=args[:3])
-
-
-def _unraisable(args: Any) -> None:
-    with contextlib.suppress(Exception):
-        exc_info = (args.exc_type, args.exc_value, args.exc_traceback)
-        log.error("%s: %r", args.err_msg or "an error that nobody can handle, in", args.object, exc_info=exc_info)
+def _record(name: str, message: str, *args: object) -> logging.LogRecord:
+    """Return a record of the handler's own, which is written without a logger."""
+    return logging.LogRecord(name, logging.WARNING, __file__, 0, message, args, None)

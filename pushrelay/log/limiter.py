@@ -4,6 +4,8 @@ import logging
 import threading
 import time
 
+from .formats import Fields
+
 EVERY_SECONDS = 60.0
 # Strangers choose origins and have many addresses, so the number of subjects is bounded, for each cause and for all
 # causes together. Beyond the bound all other subjects count as one, which is also logged once a minute.
@@ -34,11 +36,11 @@ class LogLimiter:
         self._lock = threading.Lock()  # guards the table
         self._silences: dict[str, dict[str, _Silence]] = {}  # by cause, then by subject
 
-    def warn(self, cause: str, subject: str, sentence: str) -> None:
+    def warn(self, cause: str, subject: str, sentence: str, fields: Fields | None = None) -> None:
         """Log the sentence, unless one with the same cause and subject was logged within the last minute.
 
         `cause` is chosen by the program, `subject` is the origin or the address that was refused. The next line gives
-        the number of lines that were left out.
+        the number of lines that were left out. `fields` are for the log in JSON.
         """
         with self._lock:
             now = time.monotonic()
@@ -49,8 +51,10 @@ class LogLimiter:
                 silence.count += 1
                 return
             silence.until = now + EVERY_SECONDS
+            left_out = silence.count
             more = _more(of_cause, subject, now)
-        self._log.warning("%s%s", _printable(sentence), more)
+        fields = {**(fields or {}), "left_out": left_out or None}
+        self._log.warning("%s%s", _printable(sentence), more, extra={"fields": fields})
 
     def _subject(self, of_cause: dict[str, _Silence], subject: str, now: float) -> str:
         """Return the subject if it is or may be logged individually, or else OTHERS."""

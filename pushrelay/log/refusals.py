@@ -12,6 +12,8 @@ from pushrelay.counters import Counters, Family, Values, refusals
 from pushrelay.errors import CODES, Refused
 from pushrelay.paths import FOLDERS, PATHS
 
+from .access_log import note
+from .formats import Fields
 from .limiter import LogLimiter
 
 NOBODY = "a Unix socket"  # stands for the address of its peer, which has none
@@ -43,6 +45,7 @@ class Line(NamedTuple):
     cause: str
     subject: str
     sentence: str
+    fields: Fields
 
 
 def seen_as(counted: str | None, environ: dict[str, Any]) -> str:
@@ -69,21 +72,24 @@ class RefusalLog:
         return [refusals(self._counters), Family("relay_pushes_total", "counter", help_, pushes, ("source", "result"))]
 
     def log_request(self, environ: dict[str, Any], error: Refused) -> None:
-        """Count an HTTP request that is answered with this error, and log it."""
+        """Count an HTTP request that is answered with this error, and log it. The access log gets the error's name."""
+        note(environ, error=error.error)
         self._counters.add(error.error)
         if error.error in _SILENT or error.status >= 500 and error.error != "too_many_waiting":
             return
         address = seen_as(self._address_of(environ), environ)
         what = f"{_THINGS.get(error.error) or _asked(environ)} from {address}"
         subject, origin = address, environ.get("HTTP_ORIGIN", "")[:_LONGEST]
+        fields = {**_fields(environ, address, error.error), "status": error.status}
         if error.error == "origin_not_allowed":
             subject, what = origin, f"{what} by a page of {origin!r}"
         advice = _base_path_advice(environ) if error.status == 404 else ""
         if "Allow" in (headers := dict(error.headers)):
             advice = f" ({headers['Allow']})"
-        self._log_limiter.warn(f"http {error.error}", subject, f"{what} was refused: {error.message}{advice}")
+        sentence = f"{what} was refused: {error.message}{advice}"
+        self._log_limiter.warn(f"http {error.error}", subject, sentence, fields)
 
-    def log_event(self, environ: dict[str, Any], event: str, error: Refused) -> None:
+    def log_event(self, environ: dict[str, Any], event: str, error: Refused, sid: str | None = None) -> None:
         """Count an event that is answered with this error, and log it.
 
         `environ` is that of the socket's handshake.
@@ -97,7 +103,9 @@ class RefusalLog:
         address = seen_as(self._address_of(environ), environ)
         page = f" by a page of {origin[:_LONGEST]!r}" if (origin := environ.get("HTTP_ORIGIN")) else ""
         sentence = f"{event} from {address}{page} was refused ({error.error}): {error.message}"
-        self._log_limiter.warn(f"{event} {error.error}", address, sentence)
+        fields: Fields = {"address": address, "sid": sid, "event": event, "reason": error.error}
+        fields["origin"] = origin[:_LONGEST] if origin else None
+        self._log_limiter.warn(f"{event} {error.error}", address, sentence, fields)
 
 
 def refused_origin(environ: dict[str, Any]) -> Line:
@@ -110,19 +118,20 @@ def refused_origin(environ: dict[str, Any]) -> Line:
         if is_upstream(host):
             advice += "; if there is a proxy, let it pass the Host header on"
     sentence = f"a page of {origin!r} may not connect to the host {host!r}: {advice}"
-    return Line("origin", origin, sentence)
+    return Line("origin", origin, sentence, {"origin": origin, "host": host, "reason": "origin_not_allowed"})
 
 
 def refused_session(reason: str, address: str, message: str) -> Line:
     """Return the line about a client that was disconnected, or whose event was not handled."""
-    return Line(f"session {reason}", address, f"a client at {address} {message}")
+    fields: Fields = {"address": address, "reason": reason}
+    return Line(f"session {reason}", address, f"a client at {address} {message}", fields)
 
 
 def refused_handshake(environ: dict[str, Any], address: str, cause: str, message: str) -> Line:
     """Return the line about a request to the Socket.IO path. `cause` is a key of _ADVICE, or another word."""
     advice = _ADVICE.get(cause, "")
     sentence = f"{_asked(environ)} from {address} was refused: {message}{': ' if advice else ''}{advice}"
-    return Line(f"socket.io {cause}", address, sentence)
+    return Line(f"socket.io {cause}", address, sentence, _fields(environ, address, cause))
 
 
 _ADVICE = {
@@ -149,6 +158,14 @@ def _base_path_advice(environ: dict[str, Any]) -> str:
     """Return what to do if the path is one of the relay's paths below another one, as some proxies forward it."""
     found = None if environ.get("SCRIPT_NAME") else BELOW.match(environ.get("PATH_INFO", "")[:_LONGEST])
     return f"; if a proxy forwards the whole path, set base_path = {found[1]}" if found else ""
+
+
+def _fields(environ: dict[str, Any], address: str, reason: str) -> Fields:
+    """Return the fields of a line about an HTTP request. No query: it may hold a token."""
+    path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+    origin = environ.get("HTTP_ORIGIN", "")[:_LONGEST] or None
+    method = environ["REQUEST_METHOD"][:_LONGEST]
+    return {"address": address, "method": method, "path": path[:_LONGEST], "origin": origin, "reason": reason}
 
 
 def _asked(environ: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ _BASED_ON_ASCII = re.compile(r"iso-8859-\d+|latin-?\d+|windows-125\d")
 _CHARSET = re.compile(r";\s*charset(?:\*\d*\*?)?\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 _ESCAPED_LETTER = re.compile(r"\\u00[67]")
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")  # of a part: RFC 2046, 6.2
+_PLAIN_NAME = re.compile(r"[A-Za-z_][\w.-]{0,30}", re.ASCII)
 _LISTED = re.compile(r"destination\[[^\[\]]*\]")  # how PHP writes the elements of a list
 
 _USUAL_TYPE = 200  # longest Content-Type, in characters, whose reader is cached
@@ -391,9 +392,14 @@ def _form_fields(pairs: list[tuple[str, str]], at_root: bool = False) -> Fields:
         elif at_root and name != "data":
             continue
         elif name in fields:
-            bad("invalid_form", f"the field {name[:50]!r} was sent twice: send it once")
+            bad("invalid_form", f"the field {shown_name(name)} was sent twice: send it once")
         else:
             fields[name] = value
     if destinations:
         fields["destination"] = destinations if several else destinations[0]
     return fields
+
+
+def shown_name(name: str) -> str:
+    """Return a field's name for a message, which is also logged: data with an unescaped `&` has names too."""
+    return repr(name) if _PLAIN_NAME.fullmatch(name) else "of that name (not shown, because it may be data)"

@@ -15,7 +15,7 @@ from pushrelay.json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers, 
 from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, destinations_of, event_of, is_clean
 from pushrelay.settings import Settings
 
-from .body import FIELDS, ROOT_FIELDS, Body, Fields, read_body, read_query
+from .body import FIELDS, ROOT_FIELDS, Body, Fields, read_body, read_query, shown_name
 
 MAX_KEY_LENGTH = 255  # characters
 MAX_TTL = 1e20  # seconds: more than any 64-bit integer, because programs send the largest for "no limit"
@@ -261,7 +261,7 @@ def _refuse_names(names: set[str], known: Iterable[str]) -> NoReturn:
     name = min(names)
     if name.startswith("data["):
         bad("invalid_data", "data came as an array of form fields: send json_encode($data), or the whole push as JSON")
-    bad("unknown_field", f"there is no field {name[:50]!r}; the fields are {', '.join(sorted(known))}")
+    bad("unknown_field", f"there is no field {shown_name(name)}; the fields are {', '.join(sorted(known))}")
 
 
 def _refuse_surrogate() -> NoReturn:

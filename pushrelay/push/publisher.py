@@ -10,6 +10,7 @@ from pushrelay.answers import PRIVATE, Answer, json_answer, refusal, store_refus
 from pushrelay.counters import Family, queue_length
 from pushrelay.errors import Refused, StoreError, bad
 from pushrelay.json_text import encode, quote
+from pushrelay.log.access_log import NOTES, note
 from pushrelay.log.refusals import RefusalLog
 from pushrelay.server.conversation import Conversation
 from pushrelay.settings import Settings
@@ -46,6 +47,11 @@ class Publisher:
         self.batcher = Batcher(broker)
         self.settings = settings
 
+    def reload(self, settings: Settings) -> None:
+        """Use these settings for the pushes that come from now on."""
+        self.settings = settings
+        self.waiters.limit = settings.max_waiting
+
     @overload
     def answer(self, environ: dict[str, Any], at_root: bool = False) -> Answer: ...
 
@@ -65,6 +71,8 @@ class Publisher:
             caller = self.access.may_push(environ)
             caller.identify(environ)
             pushes = read_pushes(environ, self.settings, at_root)
+            if NOTES in environ:
+                note(environ, destinations=_destinations_of(pushes))
             items = items_of(pushes, at_root)
             if isinstance(pushes, list):
                 self.log_refused(environ, pushes)
@@ -209,6 +217,7 @@ class Publisher:
 
     def answer_to_failed(self, error: StoreError, environ: dict[str, Any], pushes: Pushes | None = None) -> Answer:
         """Return the answer to pushes that the store did not keep."""
+        note(environ, error="store_not_available")
         what = "the batch was not taken, none of it" if isinstance(pushes, list) else "the push was not taken"
         return refusal(store_refusal(error, f"{what}; send it again later", self.access.is_local(environ)))
 
@@ -244,6 +253,12 @@ def items_of(pushes: Pushes, at_root: bool = False) -> list[Pending]:
     if at_root:
         bad("invalid_json", "send batches to /push: the answer of this address is too small for one")
     return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
+
+
+def _destinations_of(pushes: Pushes) -> list[str]:
+    if isinstance(pushes, Push):
+        return pushes.destinations
+    return [each for push in pushes if isinstance(push, Push) for each in push.destinations]
 
 
 def _answers_to_batch(pushes: list[Push | Refused], items: list[Pending]) -> Iterator[str]:

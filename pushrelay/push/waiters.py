@@ -74,7 +74,7 @@ class Waiters:
     """All pushes that wait: at most `limit` at a time. Any thread may call it."""
 
     def __init__(self, limit: int):
-        self._limit = limit
+        self.limit = limit  # may be changed
         self._lock = threading.Lock()  # over both that follow
         self._count = 0
         self._ending = False
@@ -84,8 +84,8 @@ class Waiters:
         """Return the waiter of a push that is about to be published. Raises Refused (503) if too many wait."""
         waiter = Waiter(self, destinations)
         with self._lock:
-            if self._count >= self._limit:
-                message = f"{self._limit} pushes wait already (setting max_waiting): push without wait, or later"
+            if self._count >= self.limit:
+                message = f"{self.limit} pushes wait already (setting max_waiting): push without wait, or later"
                 raise Refused(503, "too_many_waiting", message)
             self._count += 1
             for each in destinations:

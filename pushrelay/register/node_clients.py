@@ -13,13 +13,13 @@ from .subscription import destination_in, rooms_of
 
 
 class NodeClients:
-    """The Clients that a broker asks: see there. `spread` is the setting drain_spread, in seconds."""
+    """The Clients that a broker asks: see there. `spread`: setting drain_spread, in seconds; it may be changed."""
 
     def __init__(self, rooms: Rooms, registrations: Registrations, waiters: Waiters, spread: float):
         self._rooms = rooms
         self._registrations = registrations
         self._waiters = waiters
-        self._spread = spread
+        self.spread = spread
 
     def report_changes(self, changed: Callable[[str, bool], None]) -> None:
         """Have `changed(destination, is_empty)` called when a client has registered or left a destination."""
@@ -43,7 +43,7 @@ class NodeClients:
     def send_back(self, destinations: list[str]) -> None:
         """Have the sockets that hold these destinations reconnect; until then nothing is delivered to them."""
         sids = self._registrations.expel(destinations)
-        spread = spread_for(len(sids), self._spread)
+        spread = spread_for(len(sids), self.spread)
         for sid in sids:
             delay = random.uniform(0, spread)  # noqa: S311 - so that they do not all come back at once
             self._rooms.call_later(delay, partial(self._rooms.close_transport, sid))

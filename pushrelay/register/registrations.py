@@ -7,9 +7,10 @@ register the ids that its token allows, or that PHP allows, and `me`, the id tha
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from pushrelay.access.auth_requests import Visitor
+from pushrelay.access.auth_site import AuthSite
 from pushrelay.access.auth_url import AuthBackend
 from pushrelay.access.tokens import Rights, Tokens
 from pushrelay.counters import Counters, Family
@@ -17,6 +18,7 @@ from pushrelay.errors import NotYet, Refused, bad
 from pushrelay.json_text import encode
 from pushrelay.names import check_exact
 from pushrelay.push.fields import Push, push_of
+from pushrelay.rooms.client_log import ClientLog
 from pushrelay.rooms.rooms import Rooms, Timer
 from pushrelay.settings import Settings
 from pushrelay.store import Broker
@@ -32,11 +34,33 @@ log = logging.getLogger(__name__)
 EXPIRED = "the token's time (exp) has passed, and these ids were unregistered: register them again with a new token"
 
 
+class _Guards(NamedTuple):
+    """The rights to register. They are replaced as a whole, so that no decision mixes old and new settings."""
+
+    settings: Settings
+    tokens: Tokens | None
+    auth: AuthBackend | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "_Guards":
+        """Return the guards that the settings ask for."""
+        tokens = Tokens(settings) if settings.secret else None
+        return cls(settings, tokens, AuthBackend(settings) if settings.auth_url else None)
+
+    def reloaded(self, settings: Settings) -> "_Guards":
+        """Return the guards for these settings. An AuthBackend stays, with its open requests. Raises OSError."""
+        if self.auth is None or not settings.auth_url:
+            return self.of(settings)
+        self.auth.reload(settings, AuthSite(settings))
+        return _Guards(settings, Tokens(settings) if settings.secret else None, self.auth)
+
+
 class Registrations:
     """The ids that sockets hold and may hold. Any thread may call it.
 
     `on_ack(destination, offset, sid)` is called for each acknowledgement. `address_of(environ)` returns the address of
-    a socket's client, or None for this machine's own. In the methods, `sid` and `environ` are the socket's own.
+    a socket's client, or None for this machine's own. `origin_allowed(origin, environ)` returns whether a page may
+    connect; every client was allowed when it connected. In the methods, `sid` and `environ` are the socket's own.
     """
 
     def __init__(
@@ -46,18 +70,30 @@ class Registrations:
         settings: Settings,
         on_ack: Callable[[str, int, str], None],
         address_of: Callable[[dict[str, Any]], str | None] = lambda environ: None,
+        origin_allowed: Callable[[str | None, dict[str, Any]], bool] = lambda origin, environ: True,
+        client_log: ClientLog | None = None,
     ):
         self._broker = broker
         self._manager = manager
-        self._settings = settings
         self._on_ack = on_ack
         self._address_of = address_of
-        self._tokens = Tokens(settings) if settings.secret else None
-        self._auth = AuthBackend(settings) if settings.auth_url else None
+        self._origin_allowed = origin_allowed
+        self._client_log = client_log or ClientLog()
+        self._origins_have_changed = False  # since some of the clients connected
+        self._guards = _Guards.of(settings)
         self._in_progress: dict[str, Registration] = {}  # by sid: its register, which may be waiting
         self._recoveries = Counters(RESULTS)
         self._replayed = Counters(["replayed"])
         self._expiries = Expiries(self._leave_rooms, lambda sid: manager.is_connected(sid, "/"))
+
+    def reload(self, settings: Settings) -> None:
+        """Use these settings from now on. Clients keep what they have registered.
+
+        Raises OSError if the file auth_ca cannot be read; then nothing has changed.
+        """
+        old = self._guards
+        self._guards = old.reloaded(settings)
+        self._origins_have_changed |= old.settings.origins != settings.origins
 
     # The events. All of them raise Refused, StoreError, or NotYet to be called again later.
 
@@ -71,6 +107,7 @@ class Registrations:
         try:
             ids = self._run(registration, message, environ)
             self._count(registration)
+            self._client_log.registered(environ, sid, ids)
             return {"ids": ids}
         except NotYet:
             is_over = not registration.has_waited
@@ -86,6 +123,7 @@ class Registrations:
             leave(self._manager, state, subscription.room)
             self._expiries.forget(state, subscription.room)
         self._charge(sid, len(subscriptions) - 1)
+        self._client_log.registered(environ, sid, (each.name for each in subscriptions), "unregister")
         self._let_finish(subscription.destination for subscription in subscriptions)
 
     def ack(self, message: Any, sid: str, environ: dict[str, Any]) -> None:
@@ -108,9 +146,11 @@ class Registrations:
     def read_push(self, message: Any, sid: str, environ: dict[str, Any]) -> Push:
         """Return the push that a socket asks for, if it may push that."""
         fields = fields_of(message, '{destination: "42", data: "hello"}')
-        rights = None if self._settings.socket_push else self._push_rights(state_of(sid, environ))
+        self._check_origin(environ)
+        settings = self._guards.settings
+        rights = None if settings.socket_push else self._push_rights(state_of(sid, environ))
         check_exact(fields.get("destination"))
-        push = push_of(fields, self._settings)
+        push = push_of(fields, settings)
         if push.wait:
             bad("invalid_wait", "only a push over HTTP can wait for an acknowledgement")
         for each in push.destinations:
@@ -120,6 +160,7 @@ class Registrations:
         if seconds := self._manager.overdraft(sid):
             message = f"this page has used up its allowance (setting max_event_rate): push again in {seconds:.0f} s"
             raise Refused(429, "too_many_events", message)
+        self._client_log.registered(environ, sid, push.destinations, "push")
         count = len(push.destinations)
         self._charge(sid, count - 1 + count * len(push.text) / BYTES_EACH)
         return push
@@ -139,16 +180,16 @@ class Registrations:
                 self._manager.send_text(encode(["relay_error", refusal]), state.sid)
             except Exception:
                 log.exception("token_expired could not be sent to a socket")
-        if self._auth is not None:
-            self._auth.fail_overdue()
+        if (auth := self._guards.auth) is not None:
+            auth.fail_overdue()
 
     def close(self, destinations: list[str]) -> int:
         """Disconnect all sockets that hold one of these ids or are registering it; return their number.
 
         Results of auth_url are forgotten: an earlier result must not admit a visitor who has just been logged out.
         """
-        if self._auth is not None:
-            self._auth.forget_results()
+        if (auth := self._guards.auth) is not None:
+            auth.forget_results()
         rooms = {room for each in destinations for room in rooms_of(each)}
         # Registers in progress first: when a register is done, its socket is in its rooms already.
         registrations = [each for each in list(self._in_progress.values()) if not each.rooms.isdisjoint(rooms)]
@@ -180,8 +221,8 @@ class Registrations:
         yield Family("relay_recoveries_total", "counter", help_, self._recoveries.values(), ("result",))
         help_ = "Publications that were sent again to clients that had missed them."
         yield Family("relay_replayed_total", "counter", help_, self._replayed.total())
-        if self._auth is not None:
-            yield from self._auth.metrics()
+        if (auth := self._guards.auth) is not None:
+            yield from auth.metrics()
 
     # The steps of a register.
 
@@ -200,11 +241,12 @@ class Registrations:
             raise NotYet(call_when_ready, cancel)
 
     def _begin(self, message: Any, sid: str, environ: dict[str, Any]) -> Registration:
+        self._check_origin(environ)
         subscriptions = self._subscriptions(message, environ)
         since = since_of(message.get("since"), [subscription.name for subscription in subscriptions])
-        rooms = rooms_of_socket(self._manager, sid)
-        if len(rooms.union(subscription.room for subscription in subscriptions)) > self._settings.max_ids:
-            bad("too_many_ids", f"a socket registers at most {self._settings.max_ids} ids (setting max_ids)")
+        rooms, most = rooms_of_socket(self._manager, sid), self._guards.settings.max_ids
+        if len(rooms.union(subscription.room for subscription in subscriptions)) > most:
+            bad("too_many_ids", f"a socket registers at most {most} ids (setting max_ids)")
         registration = Registration(
             self._broker, self._manager, self._expiries, state_of(sid, environ), subscriptions, since, self._forget
         )
@@ -239,17 +281,26 @@ class Registrations:
 
     # Rights.
 
+    def _check_origin(self, environ: dict[str, Any]) -> None:
+        """Raise Refused for a page that connected before a reload removed its origin.
+
+        It keeps what it has. But the site's answer to its cookies (auth_url) is not for the pages of another site.
+        """
+        if self._origins_have_changed and not self._origin_allowed(environ.get("HTTP_ORIGIN"), environ):
+            raise Refused(403, "origin_not_allowed", "pages of this origin may not connect any more (setting origins)")
+
     def _rights(
         self, token: Any, subscriptions: list[Subscription], state: SocketState, environ: dict[str, Any]
     ) -> Rights | None:
         """Return the rights of a socket to these ids, None if it needs none. Raise Refused if it has none."""
+        settings, tokens, auth = self._guards
         names = [subscription.name for subscription in subscriptions if not subscription.is_me]
-        if self._tokens is not None and (token is not None or (names and self._auth is None)):
-            rights, source = self._tokens.read(token), "its token does not allow it (claim ids)"
-        elif names and self._auth is not None:
-            rights, source = self._rights_from(self._auth, state, environ), "the site does not (setting auth_url)"
+        if tokens is not None and (token is not None or (names and auth is None)):
+            rights, source = tokens.read(token), "its token does not allow it (claim ids)"
+        elif names and auth is not None:
+            rights, source = self._rights_from(auth, state, environ), "the site does not (setting auth_url)"
             rights.check_time()
-        elif names and self._settings.id_cookie:
+        elif names and settings.id_cookie:
             rights, source = None, 'here a page may register only "me", its own id (setting id_cookie)'
         else:
             return None
@@ -279,7 +330,7 @@ class Registrations:
         rights = state.rights
         if rights is None or not rights.push:
             message = "pages may not push here (setting socket_push); let your server push for it"
-            if self._tokens or self._auth:
+            if self._guards.tokens or self._guards.auth:
                 message += ", or give it the right to (claim push)"
             raise Refused(403, "not_allowed", message)
         rights.check_time()
@@ -291,7 +342,7 @@ class Registrations:
         fields = fields_of(message, '{id: "42"}')
         if "id" not in fields:
             bad("missing_id", 'name the id: {id: "42"}, or a list of ids')
-        return subscriptions_of(fields["id"], environ, self._settings)
+        return subscriptions_of(fields["id"], environ, self._guards.settings)
 
     def _leave_rooms(self, state: SocketState, rooms: list[str]) -> None:
         for room in rooms:

@@ -37,9 +37,9 @@ def answering(server: Server, refusal_log: RefusalLog) -> Callable[..., Callable
 
     def decorator(event: str, not_done: str = "nothing was done") -> Callable[[Handler], Answered]:
         def decorate(handler: Handler) -> Answered:
-            def noted(environ: dict[str, Any], error: Refused) -> dict[str, str]:
+            def noted(environ: dict[str, Any], error: Refused, sid: str) -> dict[str, str]:
                 """Count and log an error, and return what the client gets."""
-                refusal_log.log_event(environ, event, error)
+                refusal_log.log_event(environ, event, error, sid)
                 return error.body()
 
             @wraps(handler)
@@ -50,12 +50,12 @@ def answering(server: Server, refusal_log: RefusalLog) -> Callable[..., Callable
                 try:
                     return {"ok": True, **handler(message, sid, environ)}
                 except Refused as error:
-                    body = noted(environ, error)
+                    body = noted(environ, error, sid)
                 except StoreError as error:
-                    body = noted(environ, store_refusal(error, not_done))
+                    body = noted(environ, store_refusal(error, not_done), sid)
                 except Exception:
                     log.exception("the handler of %s failed", handler.__name__)
-                    body = noted(environ, failure())
+                    body = noted(environ, failure(), sid)
                 answer = {"ok": False, **body}
                 if not wants_answer:
                     server.manager.emit("relay_error", answer, "/", room=sid)

@@ -21,6 +21,7 @@ from pushrelay.lifecycle import spread_for
 from pushrelay.server.connection import TRANSPORT_ERROR
 
 from .app_events import AppEvents
+from .client_log import ClientLog
 from .packet import StrictPacket
 from .presence import Presence
 from .receiving import EVENT, Receiving, encode
@@ -40,8 +41,9 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
     can_defer = True  # a handler may raise NotYet
     on_change: Callable[[str, bool], None] | None = None  # see Rooms
 
-    def __init__(self) -> None:
+    def __init__(self, client_log: ClientLog | None = None) -> None:
         super().__init__()
+        self.client_log = client_log or ClientLog()
         self.rooms: dict[str, dict[Any, dict[str, str]]]  # the base class sets it
         # `rooms[namespace][room][sid]` is the Engine.IO sid, as in the base class. A client's own room, which has its
         # sid for a name, is not stored: all clients in `rooms[namespace][None]` have one.
@@ -61,6 +63,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
         server.eio.on("message", self._receiving.receive)
         server.eio.refuse_event = self._receiving.refuse_event
         server.eio.close_unregistered = self._receiving.close_unregistered
+        self.client_log.watch(server)
 
     # Delivery.
 
@@ -319,6 +322,13 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
             with self._lock:
                 self.pending_connect.setdefault(namespace, []).append(sid)
         return sid
+
+    def connect(self, sid: str, namespace: str) -> str | None:
+        """Note that the app's handler of `connect` has accepted a client."""
+        accepted: str | None = super().connect(sid, namespace)
+        if accepted is not None:
+            self.client_log.connected(self.server, accepted, namespace)
+        return accepted
 
     def namespaces_of(self, eio_sid: str) -> list[str]:
         """Return the namespaces that a client is in, "/" first."""

@@ -12,6 +12,7 @@ from socketio import packet as sio
 from pushrelay.engine.packet import MESSAGE, EncodedPacket
 from pushrelay.engine.session import REGISTER_TIMEOUT, TOO_MANY_EVENTS, Session
 
+from .client_log import ClientLog
 from .deferred import MOST_PACKETS, Data, DeferredPackets
 from .packet import Packet, StrictPacket
 from .packet_dispatch import is_known, receive, unknown_namespace
@@ -38,6 +39,7 @@ class Manager(Protocol):
     """The part of RoomManager that this uses."""
 
     server: Any  # a socketio.Server, which has no type hints
+    client_log: ClientLog
 
     def enter_namespace(self, eio_sid: str, namespace: str) -> str | None:
         """Give a client a sid in a namespace; None if it is in it already, or has disconnected."""
@@ -102,6 +104,7 @@ class Receiving:
             if namespace != "/" or self._has_connect_handler(namespace, own=True):
                 manager.let_client_stay(eio_sid, namespace)
         elif (sid := manager.enter_namespace(eio_sid, namespace)) is not None:
+            manager.client_log.connected(server, sid, namespace)
             prefix = "" if namespace == "/" else namespace + ","
             server.eio.sockets[eio_sid].send(EncodedPacket(f'{MESSAGE}{sio.CONNECT}{prefix}{{"sid":"{sid}"}}'))
             if prefix:

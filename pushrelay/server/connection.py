@@ -104,6 +104,7 @@ class Connection:
         "_unfinished",
         "_watched",
         "backlog",
+        "counted_as",
         "deadline",
         "fd",
         "peer",
@@ -119,6 +120,7 @@ class Connection:
         """`on_close(connection)` is called once, when it has ended, whatever its receiver is."""
         self.sock = sock
         self.peer = peer  # the address at the other end, as accept() returns it
+        self.counted_as: str | None = None  # the address that ConnectionLimiter counts it for
         self.fd = sock.fileno()
         self.receiver: Receiver = NO_RECEIVER
         self.deadline = 0.0  # monotonic; 0 for none. The server checks it, once a second

@@ -11,13 +11,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from pushrelay.log.access_log import CLIENT_LEFT
+
 from .connection import SLOW, TRANSPORT_CLOSE, Connection, Receiver
 from .fair_queue import TURN_SECONDS
 from .host import KEY, Host
+from .known_headers import KnownHeader
 from .lingering import linger
 from .quota import retry_after
-from .request import KnownHeader, Parser, Request
-from .request_error import RequestError, draining_error, no_room_error, timeout_error
+from .request import Parser, Request
+from .request_error import RequestError, late_error
 from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, error_response, whole_head
 
 log = logging.getLogger(__name__)
@@ -60,7 +63,6 @@ class Conversation:
         "_taken",
         "connection",
         "is_last",
-        "user",
     )
 
     def __init__(self, connection: Connection, server: Host):
@@ -78,7 +80,6 @@ class Conversation:
         # The request that is being answered.
         self._known: KnownHeader | None = None  # set if the app's shortcut took it, without a Request or Response
         self._request: Request | None = None
-        self.user = "-"  # the name of the caller, for the access log; the app sets it
         self._response: Response | None = None
         self._busy = False  # its response is not complete, though no thread works on it
         self._parked = False  # `answer` will respond, not the app's return
@@ -164,6 +165,7 @@ class Conversation:
         self._error = None  # its traceback refers to this conversation
         on_lost, self._on_lost = self._on_lost, None
         response, self._response = self._response, None
+        self._server.log_access(self._request, CLIENT_LEFT, 0 if response is None else response.sent)
         self._request = self._known = None
         if on_lost is not None:
             on_lost()
@@ -300,9 +302,7 @@ class Conversation:
         limits, phase = self._limits, self._parser.phase
         if self.is_last and phase != "idle":
             return  # ONE_REQUEST_SECONDS, or the end of the server, set the deadline
-        seconds = limits.idle_timeout
-        if phase != "idle":
-            seconds = limits.header_timeout if phase == "header" else limits.body_timeout
+        seconds = limits.idle_timeout if phase == "idle" else getattr(limits, f"{phase}_timeout")
         self.connection.deadline = time.monotonic() + seconds
 
     def _serve(self) -> None:
@@ -350,7 +350,9 @@ class Conversation:
         environ[KEY] = self
         request.keep_alive &= not self.is_last
         self.connection.deadline = 0.0  # the app may take its time
-        self._request, self._parked, self.user = request, False, "-"
+        self._request, self._parked = request, False
+        if self._server.access_log is not None:
+            self._server.access_log.begin(environ)
         self._response = response = Response(self.connection, request, self._limits.send_timeout)
         try:
             result = self._app(environ, response.start)
@@ -365,6 +367,8 @@ class Conversation:
             else:
                 self._stall()
         except Exception:
+            self._server.log_access(request, 500, response.sent)
+            self._request = self._response = None
             self._fail(response)
 
     def _pump(self, response: Response) -> None:
@@ -387,8 +391,7 @@ class Conversation:
 
     def _finish_request(self, request: Request, response: Response) -> None:
         self._request = self._response = None
-        if self._server.access_log is not None:
-            self._server.log_access(request, response, self.user)
+        self._server.log_access(request, int((response.status or "0")[:3]), response.sent)
         if request.spilled:
             request.environ["wsgi.input"].close()
         self._go_on(request.keep_alive)
@@ -414,6 +417,7 @@ class Conversation:
     def _hand_over(self) -> None:
         """Pass the bytes after the request to the receiver of the new protocol."""
         self._parser.close()
+        self._server.log_access(self._request, 101, 0)
         self._request = self._response = None
         self._pass_on(self._parser.upgrade_rest)
 
@@ -427,15 +431,11 @@ class Conversation:
 
     def _give_up(self) -> None:
         """End the connection because its deadline has passed; a client in the middle of a request gets an error."""
-        if self._parser.phase == "idle":
+        phase = self._parser.phase
+        if phase == "idle":
             self.connection.finish()
-        elif self._server.ending:
-            self._reject(draining_error())
-        elif self.is_last:
-            self._reject(no_room_error())
         else:
-            phase = self._parser.phase
-            self._reject(timeout_error(phase, getattr(self._limits, f"{phase}_timeout")))
+            self._reject(late_error(phase, self._limits, self._server.ending, self.is_last))
 
     def _reject(self, error: RequestError) -> None:
         """Send an error, read nothing more, and end the connection."""

@@ -1,14 +1,15 @@
 """The interface between the server, the conversations on its connections, and the app."""
 
-import logging
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from pushrelay.log.access_log import AccessLog
 
 from .connection import Connection
 from .path_times import PathTimes
 from .request import Limits, Parser, Request
 from .request_error import RequestError
-from .response import Response, WSGIApp
+from .response import WSGIApp
 
 KEY = "pushrelay.http"  # the environ's key for the conversation of a request
 
@@ -20,7 +21,7 @@ class Host(Protocol):
     limits: Limits
     paths: PathTimes
     ending: bool  # each connection ends as soon as it has no request in progress
-    access_log: logging.Logger | None
+    access_log: AccessLog | None
     share_of: Callable[[dict[str, Any]], str | None]  # the share in which a request waits for its turn
 
     def parser(self, connection: Connection) -> Parser:
@@ -35,18 +36,8 @@ class Host(Protocol):
     def forget(self, connection: Connection) -> None:
         """Forget a connection that no longer speaks HTTP."""
 
+    def log_access(self, request: Request | None, status: int, sent: int) -> None:
+        """Log a request that was answered, if there is an access log. Does nothing without a request."""
+
     def log_rejection(self, peer: Any, error: RequestError) -> None:
         """Log the address of a connection whose request cannot be read, and why."""
-
-    def log_access(self, request: Request, response: Response, user: str) -> None:
-        """Write one line of the access log; `user` is the name of the caller, or "-"."""
-
-
-def set_user(environ: dict[str, Any], user: str) -> None:
-    """Set the user whom the access log names for a request. Does nothing under another server.
-
-    The name is kept in the conversation, because a middleware may have given the app a copy of the environ.
-    """
-    conversation = environ.get(KEY)
-    if conversation is not None:
-        conversation.user = user

@@ -52,16 +52,22 @@ class ConnectionLimiter:
         """The number of connections that are served without restriction."""
         return self._unrestricted
 
-    def acquire(self, peer: Any) -> bytes:
-        """Take a slot for a peer, given as accept() does. Return the response that rejects it, or nothing."""
-        address = self.counted_address(peer)
+    def reload(self, per_address: int, uncounted: Sequence[IPv4Network | IPv6Network]) -> None:
+        """Use these limits for the connections that come from now on."""
+        self._quota.limit_each, self._uncounted = per_address, uncounted
+
+    def acquire(self, peer: Any, address: str | None) -> bytes:
+        """Take a slot for a peer, given as accept() does. Return the response that rejects it, or nothing.
+
+        `address` is counted_address(peer), which release() needs as `connection.counted_as`.
+        """
         is_reserved = address is not None and self._quota.used >= self._limit_elsewhere
         lacking = "all" if is_reserved else self._quota.acquire(address)
         return self._rejection(lacking, peer) if lacking else b""
 
     def release(self, connection: Connection) -> None:
         """Give back the slot of a connection that has ended."""
-        self._quota.release(self.counted_address(connection.peer))
+        self._quota.release(connection.counted_as)
 
     def has_spare_only(self) -> bool:
         """Return whether the newest connection has a spare slot, for one request only."""
@@ -77,7 +83,8 @@ class ConnectionLimiter:
 
     def counted_address(self, peer: Any) -> str | None:
         """Return the address that a peer is counted by; None for this machine's own and for proxies."""
-        if type(peer) is not tuple or (self._uncounted and any(ip_of(peer[0]) in net for net in self._uncounted)):
+        uncounted = self._uncounted
+        if type(peer) is not tuple or (uncounted and any(ip_of(peer[0]) in net for net in uncounted)):
             return None
         return counted(peer[0])
 
@@ -89,6 +96,8 @@ class ConnectionLimiter:
             message = f"{self._quota.limit_each} connections of this address are open already (twice max_per_address)"
         address = peer[0] if type(peer) is tuple else "this machine"
         subject = address if lacking == "address" else ""
-        self._log_limiter.warn(f"connections {lacking}", subject, f"a connection from {address} is refused: {message}")
+        sentence = f"a connection from {address} is refused: {message}"
+        fields = {"address": address, "reason": "too_many_connections"}
+        self._log_limiter.warn(f"connections {lacking}", subject, sentence, fields)
         body = json.dumps({"error": "too_many_connections", "message": f"{message}: connect again later"}).encode()
         return error_response("503 Service Unavailable", body, f"Retry-After: {retry_after()}\r\n")

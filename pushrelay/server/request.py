@@ -10,25 +10,23 @@ import contextlib
 import io
 import tempfile
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
+from .known_headers import REMEMBERED_BYTES, KnownHeader, KnownHeaders
 from .request_error import RequestError, bad_request
 
-Take = Callable[[bytes, Any], bool]  # called with a body and the Conversation; answers, or returns False
-Shortcut = Callable[[dict[str, Any]], Take | None]  # called with the environ of a header: see server.Server
 
-
-@dataclass(frozen=True)
+@dataclass
 class Limits:
     """Limits on a client's requests: bytes, and seconds that are counted to within a second.
 
-    The defaults are for a standalone server. The relay sets all but `spill_bytes` from its settings, whose defaults are
-    the same, except for a smaller `max_body`.
+    A server and all its connections share one object, which Server.reload() changes. Each limit stands for itself, so
+    nobody needs all of them to be of the same time. The defaults are for a standalone server. The relay sets all but
+    `spill_bytes` from its settings, whose defaults are the same, except for a smaller `max_body`.
     """
 
     max_header: int = 32768  # Apache allows 8 KiB for each line, and as a proxy forwards cookies
@@ -73,29 +71,6 @@ def environ_key(name: bytes) -> str:
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
 
 
-# A program that pushes sends the same header again and again, so parsed headers are kept, by their bytes. A header is
-# recognized only between two requests, and only if its whole body came with it. Headers with a query, a cookie, an
-# upgrade or an Expect are never kept. These are the bounds for one server; a kept header of this size costs some 2 KiB.
-REMEMBERED_BYTES = 1024
-REMEMBERED_HEADERS = 256
-
-
-class KnownHeader:
-    """A header that was parsed before."""
-
-    __slots__ = ("environ", "keep_alive", "length", "take", "version")
-
-    def __init__(self, environ: dict[str, Any], version: str, keep_alive: bool, length: int):
-        self.environ = environ  # without the body; the entries of the peer are replaced for each request
-        self.version = version
-        self.keep_alive = keep_alive
-        self.length = length  # of the body
-        self.take: Take | None = None  # the app's shortcut for such requests, if it has one
-
-
-KnownHeaders = dict[bytes, KnownHeader]
-
-
 class Request:
     """One complete request: its environ with its body, and whether the connection stays open after it."""
 
@@ -117,14 +92,13 @@ class Parser:
         peer: dict[str, Any],
         limits: Limits,
         remembered: KnownHeaders,
-        shortcut: Shortcut | None = None,
     ):
         """`base` holds the entries of all environs of a server, `peer` those of this connection.
 
-        All parsers of a server share `remembered`. `shortcut(environ)` is called for each header that is added to it.
+        All parsers of a server share `remembered`.
         """
-        self._remembered = remembered
-        self._shortcut = shortcut
+        self._known = remembered
+        self._remembered = remembered.by_bytes
         self._base = base
         self._peer = peer
         self._limits = limits
@@ -216,12 +190,8 @@ class Parser:
         environ = request.environ
         odd = environ["QUERY_STRING"] or any(key in environ for key in ("HTTP_UPGRADE", "HTTP_EXPECT", "HTTP_COOKIE"))
         if end > 4 and not odd and len(data) - end == self._body_size == int(environ.get("CONTENT_LENGTH") or 0):
-            if len(self._remembered) >= REMEMBERED_HEADERS:
-                self._remembered.clear()
             kept = {name: value for name, value in environ.items() if name != "wsgi.input"}
-            known = KnownHeader(kept, request.version, request.keep_alive, self._body_size)
-            known.take = self._shortcut(kept) if self._shortcut is not None else None
-            self._remembered[data[:end]] = known
+            self._known.add(data[:end], KnownHeader(kept, request.version, request.keep_alive, self._body_size))
 
     def _header_too_large(self) -> RequestError:
         message = f"a header may have at most {self._limits.max_header} bytes (setting max_header)"

@@ -52,3 +52,10 @@ def draining_error() -> RequestError:
 def no_room_error() -> RequestError:
     """Return the error for a connection that may not stay and whose request does not come."""
     return RequestError("503 Service Unavailable", "too_many_connections", NO_ROOM)
+
+
+def late_error(phase: str, limits: object, is_ending: bool, has_no_room: bool) -> RequestError:
+    """Return the error for a request that is not complete when its connection ends: see the functions above."""
+    if is_ending:
+        return draining_error()
+    return no_room_error() if has_no_room else timeout_error(phase, getattr(limits, f"{phase}_timeout"))

@@ -9,7 +9,8 @@ from email.utils import formatdate
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .connection import SLOW, Connection
-from .request import KnownHeader, Request
+from .known_headers import KnownHeader
+from .request import Request
 
 WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # environ, start_response
 

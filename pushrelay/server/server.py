@@ -10,26 +10,28 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 from pushrelay.counters import Counters, Family, refusals
+from pushrelay.log.access_log import AccessLog
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import NOBODY
 from pushrelay.waiting import wait_until
 
 from .connection import Connection
 from .conversation import Conversation
+from .known_headers import KnownHeaders, Shortcut, Take
 from .limiter import ConnectionLimiter
 from .lingering import linger
 from .path_times import PathTimes
 from .poller import IN, Poller
-from .request import KnownHeaders, Limits, Parser, Request, Shortcut
+from .request import Limits, Parser, Request
 from .request_error import CODES, RequestError
-from .response import FileWrapper, Response, WSGIApp
+from .response import FileWrapper, WSGIApp
 from .sockets import BACKLOG, listen
 
 log = logging.getLogger(__name__)
-access_logger = logging.getLogger("pushrelay.access_log")
 
 # Connections accepted at a time, so that a storm of new ones does not delay those that exist.
 ACCEPT_AT_ONCE = 64
@@ -71,7 +73,7 @@ class Server:
         port: int = 8080,
         threads: int = 8,
         limits: Limits | None = None,
-        access_log: bool = False,
+        access_log: AccessLog | bool = False,
         poller: Poller | None = None,
         shortcut: Shortcut | None = None,
         limiter: ConnectionLimiter | None = None,
@@ -82,11 +84,11 @@ class Server:
     ):
         self.app = app
         self._log_limiter = log_limiter or LogLimiter()
-        self._shortcut = None if access_log else shortcut
+        self._shortcut = shortcut
         self.share_of = share_of or (lambda environ: None)
         self._has_shares = share_of is not None
         self.limits = limits or Limits()
-        self.access_log = access_logger if access_log else None
+        self.access_log = AccessLog() if access_log is True else access_log or None
         self.poller = poller or Poller(threads)
         self.ending = False  # each connection ends as soon as it has no request in progress
         self.closing = False
@@ -95,7 +97,7 @@ class Server:
         name = self._socket.getsockname()
         self.host, self.port = name[:2] if isinstance(name, tuple) else (host, 0)
         self._base = self._shared_environ()
-        self._known: KnownHeaders = {}
+        self._known = KnownHeaders(self._shortcut_for)
         self._connections: set[Connection] = set()  # those that speak HTTP
         self.paths = PathTimes()
         self._listener: _Listener | None = None
@@ -169,13 +171,26 @@ class Server:
         receivers = [connection.receiver for connection in list(self._connections)]
         return [receiver for receiver in receivers if isinstance(receiver, Conversation)]
 
+    def reload(self, limits: Limits, access_log: AccessLog | None) -> None:
+        """Use these limits for all connections from now on, and write an access log or none.
+
+        The functions of the shortcut are forgotten, because they may depend on what has changed in the app.
+        """
+        for field in fields(Limits):
+            setattr(self.limits, field.name, getattr(limits, field.name))
+        self.access_log = access_log
+        self._known.forget()
+
+    def _shortcut_for(self, environ: dict[str, Any]) -> Take | None:
+        return None if self._shortcut is None or self.access_log is not None else self._shortcut(environ)
+
     # For conversations.
 
     def parser(self, connection: Connection) -> Parser:
         """Return a parser for this connection's requests."""
         peer = connection.peer
         of_peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if isinstance(peer, tuple) else {}
-        return Parser(self._base, of_peer, self.limits, self._known, self._shortcut)
+        return Parser(self._base, of_peer, self.limits, self._known)
 
     def share_of_peer(self, peer: Any) -> str | None:
         """Return the share of a connection that has sent no push; None if pushes or other visitors may come on it."""
@@ -185,13 +200,19 @@ class Server:
         """Forget a connection that no longer speaks HTTP."""
         self._connections.discard(connection)
 
+    def log_access(self, request: Request | None, status: int, sent: int) -> None:
+        """Log a request that was answered, if there is an access log. Does nothing without a request."""
+        if self.access_log is not None and request is not None:
+            self.access_log.end(request.environ, status, sent)
+
     def log_rejection(self, peer: Any, error: RequestError) -> None:
         """Count a request that cannot be read, and log the address of its connection and the reason."""
         self._refusals.add(error.error)
         if not self.ending:
             address = peer[0] if isinstance(peer, tuple) else NOBODY
             sentence = f"a request from {address} was refused ({error.status}): {error.message}"
-            self._log_limiter.warn(f"request {error.error}", address, sentence)
+            its = {"address": address, "reason": error.error}
+            self._log_limiter.warn(f"request {error.error}", address, sentence, its)
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of the connections, and of the poller that serves them."""
@@ -201,20 +222,6 @@ class Server:
         help_ = "Connections that may be open at a time; the limit on open files decides."
         yield Family("relay_connections_limit", "gauge", help_, self._limiter.unrestricted)
         yield refusals(self._refusals)
-
-    def log_access(self, request: Request, response: Response, user: str) -> None:
-        """Write one line of the access log; `user` is the name of the caller, or "-"."""
-        environ = request.environ
-        access_logger.info(
-            '%s %s "%s %s %s" %s %d',
-            environ.get("REMOTE_ADDR") or "-",
-            user,
-            environ["REQUEST_METHOD"],
-            environ["RAW_URI"].encode("unicode_escape").decode(),
-            environ["SERVER_PROTOCOL"],
-            (response.status or "-")[:3],
-            response.sent,
-        )
 
     def has_to_wait(self, path: str, share: str | None) -> bool:
         """Return whether a request must wait for a thread, because the last free thread handles quick requests only.
@@ -233,11 +240,13 @@ class Server:
         """Accept or reject a connection. Its first request may be here already, so it is read at once."""
         sock.setblocking(False)
         limiter = self._limiter
-        rejection = limiter.acquire(peer)
+        address = limiter.counted_address(peer)
+        rejection = limiter.acquire(peer, address)
         if rejection:
             self._reject(sock, peer, rejection)
             return
         connection = Connection(self.poller, sock, peer, limiter.release)
+        connection.counted_as = address
         connection.receiver = conversation = Conversation(connection, self)
         if limiter.has_spare_only():
             conversation.allow_one_request()

@@ -1,6 +1,7 @@
 """The sources of settings: `[relay]` in an INI file, then `RELAY_*` in the environment, then flags."""
 
 import difflib
+import functools
 import os
 import pathlib
 import re
@@ -32,7 +33,9 @@ def load(environ: Mapping[str, str] = os.environ, flags: Mapping[str, str] | Non
     for source, name, text in (*_from_file(file, lines or ()), *_from_environ(environ), *_from_flags(flags)):
         values[name] = _parsed(source, name, text)
         given[name] = source
-    return Settings(None if lines is None else file, given, **values)
+    named = {} if config is None else {"config": str(file.absolute())}  # the working folder may change
+    read_again = functools.partial(load, dict(environ), flags | named)
+    return Settings(None if lines is None else file, given, read_again=read_again, **values)
 
 
 def unknown(where: str, name: str) -> str:

@@ -53,16 +53,25 @@ class FlaskApp(Protocol):
 class Front:
     """The WSGI app in front of a Flask app. Any thread may call it.
 
-    `maintenance` opens the store with the first request. `base_path` is the setting.
+    `base_path` is the setting. `open()` is called for the requests that come before `maintenance` has started.
     """
 
-    def __init__(self, app: FlaskApp, publisher: Publisher, access: Access, maintenance: Maintenance, base_path: str):
+    def __init__(
+        self,
+        app: FlaskApp,
+        publisher: Publisher,
+        access: Access,
+        maintenance: Maintenance,
+        base_path: str,
+        open: Callable[[], None],
+    ):
         self.app = app
         self.outermost: WSGIApp = self  # the app's wsgi_app as long as nobody has wrapped it
         self._flask = app.wsgi_app
         self._publisher = publisher
         self._access = access
         self._maintenance = maintenance
+        self._open = open
         self._is_wrong_server = False  # the log has the reason
         # As the server sees them.
         self._push_paths = {base_path + path: at_root for path, at_root in PUSH_PATHS.items()}
@@ -72,7 +81,7 @@ class Front:
         if not self._maintenance.started:
             if reason := hosts.refusal(environ):
                 return self._refuse_to_serve(reason, environ, start_response)
-            self._maintenance.ensure_open()
+            self._open()
         path = environ["PATH_INFO"]
         if path in PUSH_PATHS and environ["REQUEST_METHOD"] == "POST" and not is_hooked(self.app):
             return self._push(environ, start_response, PUSH_PATHS[path])

@@ -24,6 +24,7 @@ from pushrelay.lifecycle import spread_for
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.refusals import refused_handshake, refused_origin, refused_session, seen_as
 from pushrelay.rooms.app_events import AppEvents
+from pushrelay.rooms.client_log import ClientLog
 from pushrelay.rooms.packet_dispatch import is_known, receive, unknown_namespace
 from pushrelay.rooms.presence import Presence
 from pushrelay.rooms.rooms import room_metrics
@@ -55,8 +56,10 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         self,
         address_of: Callable[[dict[str, Any]], str | None] = lambda environ: None,
         log_limiter: LogLimiter | None = None,
+        client_log: ClientLog | None = None,
     ) -> None:
         super().__init__()
+        self._client_log = client_log or ClientLog()
         self._address_of = address_of
         self._log_limiter = log_limiter or LogLimiter()
         self._presence = Presence()
@@ -72,6 +75,7 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         # engineio logs each cause once in the life of the process; _log_refusal() logs it once a minute.
         log_once = server.eio._log_error_once
         server.eio._log_error_once = lambda message, key: log_once(message, key) if key == "no-websocket" else None
+        self._client_log.watch(server)
         # engineio allows 16 packets in one POST, and a page that registers and pushes at once sends more.
         Payload.max_decode_packets = MAX_PACKETS
 
@@ -94,6 +98,8 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         message = body.decode("utf-8", "replace").strip('"')
         address = seen_as(self._address_of(environ), environ)
         cause = next((cause for start, cause in _CAUSES.items() if message.startswith(start)), message[:50])
+        if cause == "session":
+            message = "Invalid session"  # without the session's id, with which others could take it over
         line = refused_handshake(environ, address, cause, message)
         self._log_limiter.warn(*(refused_origin(environ) if cause == "origin" else line))
 
@@ -114,6 +120,13 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
             if session is not None:
                 session.close(wait=False)
                 sockets.pop(each, None)
+
+    def connect(self, sid: str, namespace: str) -> str | None:
+        """Note that a client has entered a namespace."""
+        accepted: str | None = super().connect(sid, namespace)
+        if accepted is not None:
+            self._client_log.connected(self.server, accepted, namespace)
+        return accepted
 
     def receive(self, eio_sid: str, data: Any) -> None:
         """Handle a Socket.IO packet."""
@@ -269,6 +282,10 @@ class WerkzeugServer:
         self._listener.listen(BACKLOG)
         self.port: int = self._listener.getsockname()[1]  # also if 0 was asked for
         self._server = _Server(host, self.port, app, _RequestHandler, fd=self._listener.fileno())
+        self._server.max_body = max_body
+
+    def reload(self, max_body: int) -> None:
+        """Accept bodies of at most this many bytes from now on."""
         self._server.max_body = max_body
 
     def serve_forever(self) -> None:

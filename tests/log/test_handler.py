@@ -36,7 +36,7 @@ def test_a_log_that_nobody_reads_costs_lines_and_no_pushes_and_ends_with_the_rel
 
 def run_log(program, stderr):
     """Run a program that has called start_log(), with this standard error."""
-    begin = "import logging, sys, threading, time\nfrom pushrelay.log.handler import start_log\nstart_log()"
+    begin = "import logging, sys, threading, time\nfrom pushrelay.log.setup import start_log\nstart_log()"
     program = f"{begin}\n{program}"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen([sys.executable, "-c", program], stderr=stderr, env=environ, text=True)
@@ -47,7 +47,7 @@ def test_lines_that_were_lost_are_counted_once_the_log_is_read_again():
     process = run_log(program + '\nlogging.warning("afterwards")', subprocess.PIPE)
     time.sleep(0.8)
     _, told = process.communicate(timeout=DEADLINE)
-    numbers = [int(number) for number in re.findall(r"^\S+ \S+ root: (\d+) x", told, re.MULTILINE)]
+    numbers = [int(number) for number in re.findall(r"^\S+ \S+ WARNING root: (\d+) x", told, re.MULTILINE)]
     lost = sum(map(int, re.findall(r"relay\.log: (\d+) lines were lost", told)))
     assert numbers == sorted(numbers) and len(numbers) > 50 and len(numbers) + lost == 300
     assert told.index("lines were lost") < told.index("afterwards") and process.returncode == 0

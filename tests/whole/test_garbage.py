@@ -10,6 +10,7 @@ import relay as relay_app
 from pushrelay.errors import StoreError
 from pushrelay.push.batching import Batcher
 from pushrelay.rooms.packet import Packet
+from pushrelay.server.known_headers import KnownHeaders
 from pushrelay.server.request import Limits, Parser
 from pushrelay.server.request_error import RequestError
 from pushrelay.store.group_commit import GroupCommit
@@ -93,7 +94,7 @@ def test_an_event_that_is_refused_leaves_no_cycle(monkeypatch, packet):
 @pytest.mark.parametrize("data", [b"\x00\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n"])
 def test_a_request_that_is_rejected_leaves_no_cycle(data):
     def ask():
-        parser = Parser({}, {}, Limits(max_header=2000), {})
+        parser = Parser({}, {}, Limits(max_header=2000), KnownHeaders())
         with contextlib.suppress(RequestError):
             parser.feed(data)
             pytest.fail("it was taken")

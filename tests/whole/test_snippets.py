@@ -26,6 +26,7 @@ from lab import (
     chat_behind_apache,
     composer,
     drop_in,
+    drop_in_of_service,
     environment,
     find,
     keyed_push,
@@ -226,6 +227,7 @@ SNIPPETS = {
         "python3 -m venv": units,
         "RELAY_PUSH_KEYS=": environment,
         "[Socket]": drop_in,
+        "[Service]": drop_in_of_service,
     },
 }
 

@@ -63,8 +63,10 @@ def _compare_file(report: Report, settings: Settings, process: Process, folder: 
             report.warn("settings", found, Advice(sentence, (f"--config {config}",)))
             return
     if settings.file and process.started and settings.file.stat().st_mtime > process.started + 1:
-        found = f"{settings.file} was changed after the relay was started, and the relay has not read the changes"
-        report.warn("settings", found, Advice(f"To apply them, {restarting(process)}."))
+        found = (
+            f"{settings.file} was changed after the relay was started: unless it was reloaded, it has other settings"
+        )
+        report.warn("settings", found, Advice(f"To apply the changes, {reloading(process)}."))
 
 
 def _differing(settings: Settings, process: Process, folder: pathlib.Path) -> list[str]:
@@ -113,6 +115,14 @@ def has_unit() -> bool:
     return any(
         pathlib.Path(folder, "relay.service").exists() for folder in ("/etc/systemd/system", "/lib/systemd/system")
     )
+
+
+def reloading(process: Process) -> str:
+    """Return how to apply changed settings, as the end of a sentence."""
+    if process.unit:
+        reload = f"systemctl reload {process.unit.removesuffix('.service')}"
+        return f"{reload} (or restart, for the settings that need it: see its log)"
+    return "send SIGHUP to the relay (its log names settings that need a restart), or stop it and start it again"
 
 
 def restarting(process: Process | None) -> str:

@@ -1,0 +1,52 @@
+"""Headers that were parsed before, by their bytes: a program that pushes sends the same header again and again.
+
+A header is recognized only between two requests, and only if its whole body came with it. Headers with a query, a
+cookie, an upgrade or an Expect are never kept.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+Take = Callable[[bytes, Any], bool]  # called with a body and the Conversation; answers, or returns False
+Shortcut = Callable[[dict[str, Any]], Take | None]  # called with the environ of a header: see server.Server
+
+# These are the bounds for one server; a kept header of this size costs some 2 KiB.
+REMEMBERED_BYTES = 1024
+REMEMBERED_HEADERS = 256
+
+
+class KnownHeader:
+    """A header that was parsed before."""
+
+    __slots__ = ("environ", "keep_alive", "length", "take", "version")
+
+    def __init__(self, environ: dict[str, Any], version: str, keep_alive: bool, length: int):
+        self.environ = environ  # without the body; the entries of the peer are replaced for each request
+        self.version = version
+        self.keep_alive = keep_alive
+        self.length = length  # of the body
+        self.take: Take | None = None  # the app's shortcut for such requests, if it has one
+
+
+class KnownHeaders:
+    """The known headers of a server. `shortcut(environ)` is called for each header that is added."""
+
+    def __init__(self, shortcut: Shortcut | None = None):
+        self.by_bytes: dict[bytes, KnownHeader] = {}
+        self._shortcut = shortcut
+        self._lock = threading.Lock()  # held while they are changed
+
+    def add(self, data: bytes, known: KnownHeader) -> None:
+        """Remember a header."""
+        with self._lock:
+            if len(self.by_bytes) >= REMEMBERED_HEADERS:
+                self.by_bytes.clear()
+            if self._shortcut is not None:
+                known.take = self._shortcut(known.environ)
+            self.by_bytes[data] = known
+
+    def forget(self) -> None:
+        """Forget all headers. Once this returns, all shortcuts are new: their function was called after this call."""
+        with self._lock:
+            self.by_bytes.clear()
