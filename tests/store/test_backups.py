@@ -198,7 +198,8 @@ def test_a_restore_moves_the_files_of_a_killed_store_away_and_they_are_still_a_s
     assert data(open_at(place)) == ["kept"]
 
 
-def test_a_store_in_use_is_not_replaced(path, target, open_at):
+def test_a_store_in_use_is_not_replaced(path, target, open_at, monkeypatch):
+    monkeypatch.setattr("pushrelay.store.backups.WAIT_SECONDS", 0.1)
     broker = open_at(path)
     push(broker, "old")
     backup(path, target)
