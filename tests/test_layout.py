@@ -17,6 +17,7 @@ ELSEWHERE = {
     "engine/request_host": "engine/test_requests.py",
     "errors": "push/test_push.py",
     "rooms/rooms": "rooms/test_manager.py",
+    "store/nodes": "register/test_node_clients.py",
 }
 
 
