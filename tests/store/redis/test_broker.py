@@ -3,15 +3,15 @@
 import threading
 
 import pytest
-from redis_server import RedisServer
+from redis_server import ENGINES, RedisServer
 
 from pushrelay.store.open import RedisOptions
 from tests.store.test_broker import BrokerContract
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with RedisServer(tmp_path_factory.mktemp("redis"), appendonly="yes") as server:
+@pytest.fixture(scope="module", params=list(ENGINES))
+def redis(request, tmp_path_factory):
+    with RedisServer(tmp_path_factory.mktemp("redis"), request.param, appendonly="yes") as server:
         yield server
 
 

@@ -122,17 +122,15 @@ def test_pushes_of_many_threads_are_stored_once_while_connections_end_and_script
         assert set(node.cuts()) <= {"eof", "scripts", "beat"}
 
 
-def test_what_waits_for_redis_goes_out_in_few_batches(two, every_redis):
+def test_what_waits_for_redis_goes_out_in_few_batches(two):
     first, second = two
     before, errors = first.link.seq, []
-    every_redis.pause()
-    try:
+    with first.link.lock:  # no reply can be read
         for n in range(2 * MOST_ITEMS + 1):
             first.broker.store_soon([Pending("d", n)], errors.append)
-    finally:
-        every_redis.resume()
-    eventually(lambda: len(second.here.got["d"]) == 2 * MOST_ITEMS + 1, "all publications")
-    assert second.here.data("d") == list(range(2 * MOST_ITEMS + 1)) and errors == [None] * len(second.here.got["d"])
+    count = 2 * MOST_ITEMS + 1
+    eventually(lambda: len(second.here.got["d"]) == len(errors) == count, "all publications and answers")
+    assert second.here.data("d") == list(range(count)) and set(errors) == {None}
     assert first.link.seq == before + 3  # the first one alone, then as many as a batch may have
 
 
@@ -160,7 +158,7 @@ def test_an_abandoned_push_that_redis_stores_later_comes_to_all_clients_once(eve
             wait_for(lambda: first and second, "both errors")
         finally:
             every_redis.resume()
-        assert isinstance(first[0], NotKnown) and "it is not known whether it was stored" in str(first[0])
+        assert isinstance(first[0], NotKnown) and "it is not known whether" in str(first[0])
         assert type(second[0]) is StoreError and "waited 0.3 s (setting redis_patience)" in str(second[0])
         eventually(lambda: node.here.got["d"] and other.here.got["d"], "what was stored later")
         receipt = Receipt(f"{node.broker.epoch}:1", node.push("d", "x", key="k")[0].connections, True)
@@ -269,7 +267,14 @@ def test_a_push_is_accepted_when_as_many_replicas_have_it(tmp_path):
         wait_for(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"), "the replication")
         node = stack.enter_context(broker_nodes(master.url))("a", replicas=1)
         node.come("d")
-        node.push("d", "x")
+
+        def pushed(data):
+            try:
+                return node.push("d", data, key=data)
+            except NotKnown:  # this machine was busy: what a publisher does then
+                return None
+
+        eventually(lambda: pushed("x"), "a push that was accepted")
         assert replica.ask("LLEN", f"{node.keys}s:d") == 1
         replica.pause()
         try:
@@ -278,7 +283,7 @@ def test_a_push_is_accepted_when_as_many_replicas_have_it(tmp_path):
         finally:
             replica.resume()
         eventually(lambda: node.here.data("d") == ["x", "y"], "what no replica had in time")
-        node.push("d", "z")
+        eventually(lambda: pushed("z"), "a push that was accepted again")
         assert node.here.data("d") == ["x", "y", "z"] == node.kept("d") and node.link.session == 1
 
 
