@@ -4,9 +4,11 @@ A node writes which destinations it holds, and renews one lease for all of them 
 depend on the number of clients, and the destinations of a node that died are forgotten within some seconds.
 """
 
+import contextlib
 import itertools
 import json
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -44,16 +46,16 @@ class Announcer:
         # Connections of each destination as they were written. UNSURE if that may not have arrived; 0 until Redis has
         # confirmed that it forgot the destination.
         self._known: dict[str, int] = {}
-        self._is_timed = False
+        self._due = math.inf  # when flush() is called (monotonic)
+        self._timer: Any = None  # of that call
         self._beats = 0
         self._counted: int | None = None  # destinations that Redis must know of when the present beat arrives
 
     def changed(self, destination: str, is_empty: bool) -> None:
         """Note that a client registered a destination, or that the last one left it."""
-        self._changes.append((time.monotonic() + (LINGER_SECONDS if is_empty else 0.0), destination))
-        if not self._is_timed:
-            self._is_timed = True
-            self._link.loop.call_later(FLUSH_SECONDS, self.flush)
+        now = time.monotonic()
+        self._changes.append((now + LINGER_SECONDS if is_empty else now, destination))
+        self._flush_in(LINGER_SECONDS if is_empty else FLUSH_SECONDS, now)
 
     def announced(self, destination: str) -> int:
         """Return the number of connections that Redis knows this node to have at a destination."""
@@ -81,25 +83,33 @@ class Announcer:
     def flush(self) -> None:
         """Write the changes that are due."""
         clients, now = self._clients(), time.monotonic()
-        self._is_timed = False
+        self._due = math.inf
         if clients is None:
             self._changes.clear()
             return
         due: dict[str, None] = {}
         later: list[tuple[float, str]] = []
-        while self._changes:
-            at, destination = self._changes.popleft()
-            if at <= now:
-                due[destination] = None
-            else:
-                later.append((at, destination))
+        with contextlib.suppress(IndexError):  # there are no more
+            while True:
+                at, destination = self._changes.popleft()
+                if at <= now:
+                    due[destination] = None
+                else:
+                    later.append((at, destination))
         with self._link.lock:
             if self._link.is_up:  # otherwise everything is written again when it is
                 self._write(list(due), clients)
         self._changes.extend(later)
-        if self._changes and not self._is_timed:
-            self._is_timed = True
-            self._link.loop.call_later(max(FLUSH_SECONDS, min(at for at, _ in list(self._changes)) - now), self.flush)
+        if later:
+            self._flush_in(max(FLUSH_SECONDS, min(later)[0] - now), now)
+
+    def _flush_in(self, seconds: float, now: float) -> None:
+        """Have flush() called after this time, unless it is called earlier."""
+        if now + seconds < self._due:
+            self._due = now + seconds
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._link.loop.call_later(seconds, self.flush)
 
     def _write(self, destinations: list[str], clients: Clients) -> None:
         writes: list[tuple[str, int, str]] = []

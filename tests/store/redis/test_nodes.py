@@ -1,6 +1,8 @@
 """Nodes know of each other's clients, close them, and pass acknowledgements on."""
 
+import math
 import threading
+import time
 
 import pytest
 from conftest import wait_for
@@ -8,7 +10,7 @@ from redis_nodes import broker_nodes, eventually, kill_links
 from redis_server import RedisServer
 from tcp_proxy import TcpProxy
 
-from pushrelay.store.redis.nodes import COMPARE_EVERY, MOST_AT_ONCE
+from pushrelay.store.redis.nodes import COMPARE_EVERY, FLUSH_SECONDS, MOST_AT_ONCE
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,20 @@ def test_a_change_is_written_soon_and_a_page_change_is_not(redis, open_node):
     eventually(lambda: announced(redis, node, "other") == 1, "the next announcement")
     assert announced(redis, node) == 1 and node.broker._announcer.announced("d") == 1
     assert writes.count(b"cmdstat_hdel") == redis.ask("INFO", "commandstats").count(b"cmdstat_hdel")
+
+
+def test_a_newcomer_is_announced_soon_though_somebody_has_just_left(redis, open_node):
+    node = open_node("a")
+    node.come("gone")
+    eventually(lambda: announced(redis, node, "gone") == 1, "the announcement")
+    node.leave("gone")
+    announcer = node.broker._announcer
+    wait_for(lambda: announcer._due - time.monotonic() > 3 * FLUSH_SECONDS, "the timer for those who left")
+    node.come("new")
+    assert announcer._due - time.monotonic() <= FLUSH_SECONDS
+    eventually(lambda: announced(redis, node, "new") == 1, "the announcement")
+    eventually(lambda: announced(redis, node, "gone") is None, "the end of presence")
+    eventually(lambda: announcer._due == math.inf and not announcer._changes, "the end of all work")
 
 
 def test_a_destination_that_everybody_left_is_written_as_such(redis, open_node):
