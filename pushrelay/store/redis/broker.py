@@ -169,9 +169,7 @@ class RedisBroker(BaseBroker):
                 link.require_up()
                 reached = held.reached.get(key)
                 if reached is not None and reached != ASKED:
-                    if (
-                        key in self._fresh
-                    ):  # nobody may be here yet, and it must not be dropped before the newcomer joins
+                    if key in self._fresh:  # it must not be dropped before the newcomer joins
                         self._fresh[key] = time.monotonic()
                     return
                 if reached is None:
@@ -246,8 +244,9 @@ class RedisBroker(BaseBroker):
             if time.monotonic() - self._link.down_since > READY_SECONDS:
                 raise StoreError(self._link.trouble)
             return False
+        if self._publishing.trouble:
+            raise StoreError(self._publishing.trouble)  # until a batch or a beat is stored
         more = self._history.run(SWEEP, self._clock(), self._limits.forget_after, FORGET_AT_ONCE)
-        self._publishing.trouble = None
         return bool(more)
 
     def metrics(self) -> Iterator[Family]:
@@ -362,8 +361,9 @@ class RedisBroker(BaseBroker):
                 item = Arrived(key.decode(), fields[at + 1], self.epoch, fields[at + 2])
                 work.drain(self._held.put(key, item))
 
-    def beaten(self, order: int, holding: int, nodes: int, gone: list[str], work: Work) -> None:
+    def beaten(self, holding: int, nodes: int, refusal: str | None, gone: list[str]) -> None:
         """Compare what Redis knows of this node, and forget nodes that are gone."""
+        self._publishing.trouble = refusal
         self._measures.nodes = nodes
         self._announcer.compare(holding)
         for each in gone:

@@ -37,6 +37,8 @@ _PATTERNS = (
     ("without any password configured", "has no password, and broker has one: remove it there, or set requirepass"),
 )
 
+_IN_SCRIPT = re.compile(r"@user_script: \d+: -([A-Z]+) ")  # Redis 6; later ones begin with the cause
+_NOT_ALLOWED = re.compile(r"^NOPERM |executing the script can't (run|access)|ACL failure in script")
 
 _OF_SENTINELS = "add the Sentinels' password to broker: redis+sentinel://HOST/NAME?sentinel_password=PASSWORD"
 _SENTINEL_REPLIES = {
@@ -53,9 +55,16 @@ def sentinel_error(text: str, where: str) -> StoreError:
     return StoreError(f"{where} {end}") if end else reply_error(text, where)
 
 
+def word_of(text: str) -> str:
+    """Return the word that names the cause of an error reply: the first one, unless a script hides it."""
+    if found := _IN_SCRIPT.search(text):
+        return found[1]
+    return "NOPERM" if _NOT_ALLOWED.search(text) else text.partition(" ")[0]
+
+
 def reply_error(text: str, where: str, prefix: str = "relay") -> StoreError:
     """Return the error for an error reply of the Redis at `where`, such as "NOAUTH Authentication required."."""
-    word = text.partition(" ")[0]
+    word = word_of(text)
     if word == "NOPERM":
         what = re.sub(r"^NOPERM (this user has no|User \S+ has no|No) permissions? to ", "", text).strip()
         allow = ACL.format(prefix=prefix)

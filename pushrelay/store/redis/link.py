@@ -18,6 +18,7 @@ import secrets
 import select
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -27,12 +28,14 @@ import hiredis
 
 from pushrelay.errors import StoreError
 
+from .explanations import word_of
 from .facts import Facts
 from .held import Hole
 from .loop import IN, OUT, Loop
 from .measures import Measures
 from .place import Place
 from .scripts import ALL, BEAT, HELLO, Script
+from .telling import Telling
 from .wire import INCOMPLETE, Wire, is_want_read, packed
 from .work import Work
 
@@ -44,7 +47,8 @@ BEAT_SECONDS = 2.0  # within which a beat must come back
 CONNECT_SECONDS = 5.0  # for one attempt to connect
 RESYNC_SECONDS = 30.0  # for reading what was missed
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between two attempts
-LOG_SECONDS = 60.0  # between two lines about a Redis that stays away
+SHORT_SECONDS = 0.5  # a connection that ends sooner delays the next one
+DEMOTED = ("READONLY", "MASTERDOWN")  # errors of a Redis that has become a replica
 LEASE_SECONDS = 10  # a node is gone if its beat has been missing for this time
 
 Callback = Callable[[Any, Work], None]  # `callback(reply, work)`, with the lock held
@@ -101,8 +105,8 @@ class Owner(Protocol):
     def message(self, fields: list[Any], work: Work) -> None:
         """Take a message of any node. Raises Hole if something before it is missing."""
 
-    def beaten(self, order: int, holding: int, nodes: int, gone: list[str], work: Work) -> None:
-        """Take the answer to a beat: see beat.lua."""
+    def beaten(self, holding: int, nodes: int, refusal: str | None, gone: list[str]) -> None:
+        """Take the answer to a beat: see beat.lua. `refusal` is why Redis takes no writes, with what to do."""
 
     def up(self, work: Work) -> None:
         """Go on: the link can be used."""
@@ -151,7 +155,9 @@ class Link:
         self._timer: Any = None
         self._closed = False
         self._wake = threading.Event()  # ends the pause between two attempts
-        self._logged = 0.0  # when a failed attempt was last logged (monotonic)
+        self._connected = 0.0  # when the connection was made (monotonic)
+        self._pause = 0.0  # seconds before the first attempt, after a connection that ended at once
+        self._telling = Telling(place)
 
     def start(self) -> Facts:
         """Connect, in this thread, and return what Redis says about itself. Raises StoreError, with what to do."""
@@ -303,6 +309,7 @@ class Link:
         with self.lock:
             if self._closed:
                 return
+            self._timer = self.loop.call_later(BEAT_EVERY, self._beat)
             if self.is_up:
                 late = self._beat_sent and time.monotonic() - self._beat_sent
                 if late > BEAT_SECONDS:
@@ -310,7 +317,6 @@ class Link:
                 elif not self._beat_sent:
                     self._beat_sent = time.monotonic()
                     self.run_script(BEAT, (self.node, LEASE_SECONDS, self.owner.information()), self._beaten)
-            self._timer = self.loop.call_later(BEAT_EVERY, self._beat)
         work.run()
 
     def _beaten(self, reply: Any, work: Work) -> None:
@@ -319,14 +325,17 @@ class Link:
         if isinstance(reply, hiredis.ReplyError):
             self.cut("beat", str(self.place.explained(reply)), work)
             return
-        epoch, run, seq, order, holding, nodes, *gone = reply
+        epoch, run, seq, _, holding, nodes, refusal, *gone = reply
         state = self.state
         if (epoch.decode(), run.decode()) != (state.epoch, state.run):
             self.cut("epoch", "the store has another epoch", work)
         elif seq != self.seq:
             self.cut("hole", f"batch {seq} was published, and {self.seq} was seen last", work)
+        elif word_of(refusal.decode()) in DEMOTED:
+            self.cut("demoted", refusal.decode(), work)
         else:
-            self.owner.beaten(order, holding, nodes, [each.decode() for each in gone], work)
+            error = str(self.place.explained(hiredis.ReplyError(refusal.decode()))) if refusal else None
+            self.owner.beaten(holding, nodes, error, [each.decode() for each in gone])
 
     # The end of a connection, and the next one.
 
@@ -342,7 +351,9 @@ class Link:
         self._drop_socket()
         self.owner.cut(work)
         if not self._closed:
-            log.warning("the connection to %s ended (%s: %s); connecting again", self.place, reason, message)
+            self._telling.ended(reason, message)
+            is_short = self.down_since - self._connected < SHORT_SECONDS
+            self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._pause)) if is_short else 0.0
             self._wake.clear()
             threading.Thread(target=self._connect_again, name="redis-connect", daemon=True).start()
 
@@ -354,29 +365,22 @@ class Link:
         self.loop.retire(sock)
 
     def _connect_again(self) -> None:
-        pause, began = FIRST_PAUSE, time.monotonic()
+        pause = FIRST_PAUSE
+        if self._pause and self._wake.wait(self._pause):
+            return
         while not self._closed:
             try:
                 self._connect()
                 return
-            except StoreError as error:
-                self._note_failure(str(error))
-            except OSError as error:
-                self._note_failure(str(self.place.lost(error)))
+            except (StoreError, OSError) as error:
+                self.trouble = str(self.place.lost(error) if isinstance(error, OSError) else error)
+                self._telling.failed(self.trouble)
             except Exception as error:
-                log.exception("connecting to %s failed; it is tried again", self.place)
-                self._note_failure(repr(error))
+                self.trouble = repr(error)
+                self._telling.failed(traceback.format_exc())
             if self._wake.wait(random.uniform(0.5, 1) * pause):  # noqa: S311 - spreads the nodes' attempts
                 return
             pause = min(LONGEST_PAUSE, pause * 2)
-            if time.monotonic() - began > LOG_SECONDS:
-                began = time.monotonic()
-
-    def _note_failure(self, message: str) -> None:
-        self.trouble = message
-        if time.monotonic() - self._logged > LOG_SECONDS:
-            self._logged = time.monotonic()
-            log.error("%s", message)
 
     def _connect(self) -> Facts:
         """Connect, catch up, and go on; return what Redis says about itself. Raises StoreError and OSError."""
@@ -403,10 +407,8 @@ class Link:
             apply(work)
             self._install(talk, work)
         work.run()
-        if self.session > 1:
-            away = time.monotonic() - self.down_since
-            log.warning("connected to %s again after %.1f s", self.place, away)
-        self._logged = 0.0
+        if self.is_up:
+            self._telling.back(time.monotonic() - self.down_since)
         return connected.facts
 
     def _prepare(self, talk: Talk) -> None:
@@ -426,16 +428,19 @@ class Link:
         self._sock, self._fd, self._reader = talk.sock, talk.sock.fileno(), talk.reader
         self._sock.setblocking(False)
         self.session += 1
+        self._connected = time.monotonic()
         self.is_up = self._measures.is_up = True
         self.loop.watch(self, IN)
         try:
             for push in talk.pushes or ():
                 self._take_push(push, work)
             self._take_apart(work)
-        except Hole:
+            self.owner.up(work)
+        except Exception as error:  # otherwise there would be two connections at last
+            if not isinstance(error, Hole):
+                log.exception("a message of Redis could not be handled")
             self.cut("hole", "something is missing", work)
             return
-        self.owner.up(work)
         work.call(partial(self.loop.run_soon, self))
 
 

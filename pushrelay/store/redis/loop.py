@@ -146,11 +146,11 @@ class ThreadLoop:
 
     def _run(self) -> None:
         while not self._closed:
-            try:
-                for work in self._wait():
+            for work in self._wait():
+                try:
                     work.run()
-            except Exception:
-                log.exception("the thread of the connection to Redis failed; it continues")
+                except Exception:
+                    log.exception("the thread of the connection to Redis failed; it continues")
         self._close_sockets()
 
     def _wait(self) -> list[Runnable | Timer]:

@@ -23,6 +23,7 @@ from pushrelay.store.store import HistoryLimits
 from pushrelay.store.stripe import NOT_STORED, Pending
 
 from .entry import write_body
+from .explanations import word_of
 from .held import Held
 from .link import PUBLIC, Link
 from .measures import Measures
@@ -267,7 +268,7 @@ class Publishing:
         self._finish_if_complete(work)
 
     def _refused(self, batch: _Batch, reply: hiredis.ReplyError, work: Work) -> None:
-        word = str(reply).partition(" ")[0]
+        word = word_of(str(reply))
         if word in ("EPOCH", "READONLY", "LOADING", "MASTERDOWN"):  # it is sent again once the connection is there
             self._link.cut("epoch" if word == "EPOCH" else "demoted", str(reply), work)
             return

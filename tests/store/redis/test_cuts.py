@@ -7,7 +7,7 @@ import time
 import pytest
 from conftest import wait_for
 from redis_nodes import broker_nodes, eventually, kill_links
-from redis_server import RedisServer
+from redis_server import ENGINES, RedisServer
 
 from pushrelay.errors import NotKnown, StoreError
 from pushrelay.store import Draft
@@ -188,3 +188,41 @@ def test_a_push_that_may_be_stored_is_not_answered_with_not_taken(redis, start_r
         answers[0]["message"],
     )
     assert answers[1]["message"].startswith("the push was not taken; send it again later: Redis does not answer")
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_a_redis_that_takes_no_writes_still_delivers_and_is_not_left(engine, tmp_path):
+    with RedisServer(tmp_path, engine) as full, broker_nodes(full.url) as open_node:
+        node = open_node("a")
+        node.come("42")
+        full.ask("CONFIG", "SET", "maxmemory", "100kb")
+        with pytest.raises(StoreError, match="is full: raise maxmemory") as refused:
+            node.push("42", 1)
+        assert not isinstance(refused.value, NotKnown)
+        eventually(lambda: node.broker._announcer._beats > 3, "some beats")
+        with pytest.raises(StoreError, match="is full: raise maxmemory"):
+            node.broker.sweep()
+        assert "is full" in node.broker.trouble and node.link.session == 1
+        node.come("43")  # clients may still register
+        full.ask("CONFIG", "SET", "maxmemory", "0")
+        eventually(lambda: node.broker.trouble is None, "the end of the trouble")
+        assert node.push("42", 2)[0].connections == 1
+
+
+def test_connections_that_end_at_once_are_made_less_and_less_often_and_told_once_a_minute(redis, open_node, caplog):
+    node = open_node("a")
+    install = node.link._install
+
+    def install_and_cut(talk, work):
+        install(talk, work)
+        node.link.cut("hole", "as it happens", work)
+
+    node.link._install = install_and_cut
+    kill_links(redis)
+    began, session = time.monotonic(), node.link.session
+    eventually(lambda: node.link.session >= session + 5, "five connections")
+    assert time.monotonic() - began > 0.05 + 0.1 + 0.2 + 0.4
+    node.link._install = install
+    eventually(lambda: node.link.is_up, "a connection that lasts")
+    assert caplog.text.count("connecting again") == 1 and caplog.text.count(" again after ") == 1
+    assert node.push("42", 1)

@@ -468,14 +468,14 @@ def test_a_beat_tells_what_a_node_must_have_seen(store):
     store.order()
     store.hold(("d", 1, 1.0))
     store.beat("dead", lease=-1)
-    assert store.beat() == [b"word", b"run1", 1, 1, 1, 1, b"dead"]
-    assert store.beat("b") == [b"word", b"run1", 1, 1, 0, 2, b"dead"]
-    assert Scripts.beat(store, "dead") == [b"word", b"run1", 1, 1, 0, 3]  # it is back
+    assert store.beat() == [b"word", b"run1", 1, 1, 1, 1, b"", b"dead"]
+    assert store.beat("b") == [b"word", b"run1", 1, 1, 0, 2, b"", b"dead"]
+    assert Scripts.beat(store, "dead") == [b"word", b"run1", 1, 1, 0, 3, b""]  # it is back
 
 
 def test_a_beat_in_an_empty_store_has_no_epoch(store):
     store.ask("DEL", store.meta)
-    assert store.beat() == [b"", b"", 0, 0, 0, 1]
+    assert store.beat() == [b"", b"", 0, 0, 0, 1, b""]
 
 
 def test_a_lease_is_over_by_redis_clock(store):
@@ -494,7 +494,7 @@ def test_what_a_dead_node_held_is_cleaned_in_steps(store):
     assert [store.run(CLEAN, "dead", 0) for _ in range(3)] == [1, 1, 0]
     assert store.ask("EXISTS", "{}n:dead", *(f"{{}}p:d{n}" for n in range(1, 1001))) == 0
     assert store.ask("HKEYS", "{}p:d0") == [b"b"]
-    assert store.beat("b")[5:] == [2]
+    assert store.beat("b")[5:] == [2, b""]
 
 
 def test_a_node_that_leaves_is_cleaned_at_once(store):
