@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import os
 import random
 import signal
 import socket
 import time
 
 from conftest import DEADLINE, Relay, wait_for
+
+MUTANT = os.environ.get("MUTANT")  # a relay of mutants.py, which checks that tests notice it
 
 
 def low_port():
@@ -28,6 +31,8 @@ class Node(Relay):
 
     def __init__(self, name, log, program="relay.py", **settings):
         self.name = name
+        if MUTANT:
+            program, settings["mutant"] = "tests/mutants.py", MUTANT
         super().__init__(log, program, **{"port": low_port(), **settings})
 
     def freeze(self):
