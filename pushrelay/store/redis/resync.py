@@ -19,7 +19,8 @@ from .scripts import READ, TIPS
 
 TIPS_AT_ONCE = 500
 READS_AT_ONCE = 50
-READ_BYTES = 262_144  # of one history, at a time
+FIRST_BYTES = 65_536  # of one history, when several are read at once
+READ_BYTES = 262_144  # of one history, at a time; or one publication, if that is larger
 
 _FAR = 1 << 62  # beyond all offsets
 
@@ -38,8 +39,15 @@ class _Behind(NamedTuple):
     key: bytes
     state: State  # the store in which `reached` counts
     reached: int  # everything up to this offset has been handed out
-    trimmed: int  # the highest offset lost to a limit
     after: int  # the offset after which the history is read
+
+
+class _Read(NamedTuple):
+    """The history of one destination after an offset."""
+
+    entries: list[Entry]
+    trimmed: int  # the highest offset lost to a limit before it was read
+    is_torn: bool  # something was lost while it was read
 
 
 def read_missed(talk: Talk, held: Held, before: State, now: State, clock: Callable[[], float]) -> Missed:
@@ -52,21 +60,20 @@ def read_missed(talk: Talk, held: Held, before: State, now: State, clock: Callab
     for some in _chunks(keys, TIPS_AT_ONCE):
         answer = talk.run(TIPS, clock(), *some)
         for number, key in enumerate(some):
-            offset, trimmed, last, generation = answer[4 * number : 4 * number + 4]
+            offset, _, last, generation = answer[4 * number : 4 * number + 4]
             missed.offsets[key] = offset
             state, reached = before, held.reached.get(key, offset)
             if earlier is not None and key in earlier.reached:
                 state, reached = returned, earlier.reached[key]
             is_new_epoch = state.epoch != now.epoch
             if offset != reached or generation > state.generation or (is_new_epoch and last > reached):
-                behind.append(_Behind(key, state, reached, trimmed, 0 if is_new_epoch else reached))
+                behind.append(_Behind(key, state, reached, 0 if is_new_epoch else reached))
     for reads in _chunks(behind, READS_AT_ONCE):
-        histories = _read(talk, now.epoch, clock(), [(each.key, each.after) for each in reads])
-        for each, history in zip(reads, histories, strict=True):
-            new, is_lost = _new_entries(history, each.reached, each.trimmed, each.state, now)
+        for each, read in zip(reads, _read(talk, now.epoch, clock(), reads), strict=True):
+            new, is_lost = _new_entries(read.entries, each.reached, read.trimmed, each.state, now)
             if new:
                 missed.entries[each.key] = new
-            if is_lost:
+            if is_lost or read.is_torn:
                 missed.lost.append(each.key)
     return missed
 
@@ -104,22 +111,30 @@ def _new_entries(
     if before.epoch == now.epoch:
         return new, trimmed > reached
     reaches_back = bool(history) and history[0].generation <= mine and history[0].offset <= known + 1
-    return new, bool(new) and not reaches_back and trimmed > 0 and trimmed != reached
+    return new, (bool(new) or trimmed > reached) and not reaches_back and trimmed > 0 and trimmed != reached
 
 
-def _read(talk: Talk, epoch: str, now: float, wanted: Sequence[tuple[bytes, int]]) -> list[list[Entry]]:
-    """Return the history of each destination after an offset."""
-    commands = [talk.command(READ, epoch, now, key, after, READ_BYTES, 1) for key, after in wanted]
-    histories = []
-    for (key, _), answer in zip(wanted, talk.ask_all(talk.deadline, commands), strict=True):
+def _read(talk: Talk, epoch: str, now: float, wanted: Sequence[_Behind]) -> Iterator[_Read]:
+    """Yield the history of each destination after an offset.
+
+    Redis ends a subscribed connection to which it must send too much at once. So all first parts together are bounded,
+    and large publications are read one by one.
+    """
+    commands = [talk.command(READ, epoch, now, each.key, each.after, FIRST_BYTES, 2) for each in wanted]
+    for each, answer in zip(wanted, talk.ask_all(talk.deadline, commands), strict=True):
         if isinstance(answer, hiredis.ReplyError):
             raise talk.explained(answer)
-        entries = [read_entry(each) for each in answer[4:]]
+        trimmed, is_torn = answer[1], False
+        entries = [read_entry(raw) for raw in answer[4:]]
         while answer[3]:
-            answer = talk.run(READ, epoch, now, key, entries[-1].offset, READ_BYTES, 1)
-            entries += [read_entry(each) for each in answer[4:]]
-        histories.append(entries)
-    return histories
+            after = entries[-1].offset if entries else each.after
+            answer = talk.run(READ, epoch, now, each.key, after, READ_BYTES, 1)
+            if entries:
+                is_torn = is_torn or answer[1] > after
+            else:
+                trimmed = answer[1]
+            entries += [read_entry(raw) for raw in answer[4:]]
+        yield _Read(entries, trimmed, is_torn)
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -6,7 +6,8 @@ import time
 from pushrelay.store.publication import Publication
 from pushrelay.store.redis.entry import Entry, write_body
 from pushrelay.store.redis.held import ASKED, Earlier, Held
-from pushrelay.store.redis.resync import Missed, queue_missed
+from pushrelay.store.redis.link import State
+from pushrelay.store.redis.resync import Missed, _new_entries, queue_missed
 from pushrelay.store.stripe import Pending
 
 
@@ -65,3 +66,19 @@ def test_a_store_that_comes_back_counts_where_it_was_left():
     for epoch in ("a", "b"):
         held.leave(epoch, 4)
     assert list(held.earlier) == ["a", "b"]  # it remembers the last two
+
+
+def missing(history, reached, trimmed):
+    """Return the offsets of what is new to a node, and whether something is missing."""
+    before, now = State("old", generation=1), State("new", generation=2)
+    new, is_lost = _new_entries(history, reached, trimmed, before, now)
+    return [each.offset for each in new], is_lost
+
+
+def test_what_expired_while_the_node_was_away_is_missing_also_in_a_new_epoch():
+    assert missing([], 50, 60) == ([], True)
+    assert missing([], 50, 50) == ([], False)
+    assert missing([], 50, 0) == ([], False)  # the store was emptied, or nothing after it was to be kept
+    assert missing(entries(61, generation=2), 50, 60) == ([61], True)
+    assert missing(entries(51, generation=2), 50, 50) == ([51], False)
+    assert missing(entries(50, generation=1) + entries(51, generation=2), 50, 40) == ([51], False)

@@ -1,7 +1,8 @@
--- ARGV: epoch ("" for any), now, destination, offset, most bytes, "1" for whole publications or "0" without their data.
+-- ARGV: epoch ("" for any), now, destination, offset, most bytes, "1" for whole publications, of which the first may have more
+-- bytes, "2" for whole ones of which none may, or "0" without their data.
 -- Return last offset, highest offset lost, acknowledged offset, whether there is more, and what is kept after the offset.
 local epoch, now, dest, after, most, whole_ones =
-  ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+  ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] ~= '0'
 local e = call('HGET', meta, 'e')
 if epoch ~= '' and e ~= epoch then return redis.error_reply('EPOCH the store has another epoch') end
 local offset, trimmed, acked, has_list = tip(dest, now)
@@ -20,7 +21,7 @@ while true do
   for _, each in ipairs(part) do
     bytes = bytes + #each
     if whole_ones then
-      if bytes > most and #answer > 4 then
+      if bytes > most and (#answer > 4 or ARGV[6] == '2') then
         answer[4] = 1
         return answer
       end
