@@ -32,6 +32,7 @@ CACHES = {
     "Poller._workers",
     "Poller._idle",
     "Parser._remembered",
+    "KnownHeaders.by_bytes",
     "KnownHeader.environ",
     "Server._known",
     "PathTimes._quick",

@@ -106,6 +106,7 @@ def test_a_token_of_the_old_secret_is_accepted_as_long_as_the_secret_is_listed(r
     assert client.data(1) == ["still here"]
 
 
+@own_only
 def test_settings_that_are_wrong_change_nothing_and_the_log_has_the_reason(reloaded):
     sut = reloaded(push_keys=f"web:{OLD}", max_ids=5)
     told = sut.reload(push_keys=f"web:{NEW}", max_ids="five")
@@ -119,6 +120,7 @@ def test_settings_that_are_wrong_change_nothing_and_the_log_has_the_reason(reloa
     assert (sut.push(OLD), sut.push(NEW)) == (403, 200)
 
 
+@own_only
 def test_what_needs_a_restart_is_named_and_the_rest_is_applied(reloaded):
     sut = reloaded(max_body=2000)
     told = sut.reload(max_body=3000, threads=9, base_path="/x", origins="*")
@@ -199,6 +201,7 @@ def test_a_proxy_may_be_trusted_from_a_reload_on(reloaded):
     assert sut.relay.stop() == 0 and "Traceback" not in sut.log()
 
 
+@own_only
 def test_a_page_whose_origin_was_removed_stays_and_registers_nothing_more(reloaded, connect):
     sut = reloaded(origins="same-host, https://shop.example")
     page = connect(sut.relay.url, "42", transport="polling", headers={"Origin": "https://shop.example"})
@@ -266,9 +269,8 @@ def test_closing_the_terminal_ends_the_relay_unless_nohup_keeps_it(server, tmp_p
             os.waitpid(pid, 0)
 
 
-def test_a_relay_in_an_app_of_your_own_reloads_too(tmp_path, server):
-    if server != "own":
-        pytest.skip("one server is enough")
+@own_only
+def test_a_relay_in_an_app_of_your_own_reloads_too(server, tmp_path):
     (tmp_path / "app.py").write_text("from relay import app, socketio\nsocketio.run(app, port=0)\n")
     (tmp_path / "my.ini").write_text("[relay]\nbroker = memory:\n")
     environ = {**clean_environ(), "RELAY_CONFIG": "my.ini", "PYTHONPATH": str(ROOT)}

@@ -2,7 +2,7 @@
 
 import json
 
-from conftest import wait_for
+from conftest import own_only, wait_for
 
 
 def events(relay):
@@ -30,6 +30,7 @@ def test_what_a_client_does_is_logged_with_its_address_sid_and_reason(start_rela
     assert cookie not in relay.log.read_text()
 
 
+@own_only
 def test_a_client_that_registers_many_ids_is_still_one_short_line(start_relay, connect):
     relay = start_relay(log_level="debug", log_format="json", socket_push="yes")
     client = connect(relay.url, *(f"{n}{'x' * 200}" for n in range(90)))
@@ -40,6 +41,7 @@ def test_a_client_that_registers_many_ids_is_still_one_short_line(start_relay, c
     assert pushed["destinations"] == ["42"] and "SECRET" not in relay.log.read_text()
 
 
+@own_only
 def test_by_default_clients_that_come_and_go_are_not_in_the_log(start_relay, connect):
     relay = start_relay()
     connect(relay.url, "42").socket.disconnect()

@@ -68,6 +68,8 @@ def talk(relay):
 @pytest.fixture(scope="module", params=["json", "text"])
 def log(request, server, tmp_path_factory):
     """The log of a relay to which everything has happened, at the level debug, without the banner."""
+    if (request.param, server) == ("text", "werkzeug"):
+        pytest.skip("the formats do not depend on the server")
     folder = tmp_path_factory.mktemp("logging")
     file = folder / "my.ini"
     file.write_text(f"[relay]\nsecret = {SECRET}\npush_keys = web:{KEY}\nid_cookie = PHPSESSID\n")
