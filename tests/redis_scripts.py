@@ -77,11 +77,11 @@ class Scripts:
 
     # The scripts.
 
-    def hello(self, run=None, epoch=None, seq=0, durable=False, word="word"):
+    def hello(self, run=None, epoch=None, seq=0, durable=False, word="word", order=0):
         """Return (epoch, number of the last batch, generation, number of the last order)."""
         self.run_id = run or self.run_id
         known = (self.run_id, self.epoch if epoch is None else epoch, seq, int(durable), word)
-        answer = self.run(HELLO, *known, self.node, 10, "", self.channel)
+        answer = self.run(HELLO, *known, self.node, 10, "", self.channel, order)
         self.epoch = answer[0].decode()
         return self.epoch, *answer[1:]
 

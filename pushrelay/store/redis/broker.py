@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 SHARD = "{0}"  # the hash tag of all keys, so that a shard's keys lie on one server
 FORGET_AT_ONCE = 100  # destinations, in one sweep
 DROP_SECONDS = 5.0  # after which a destination that nobody holds is held no longer
+EXPECT_SECONDS = 60.0  # for which acknowledgements are reported after a new connection
 READY_SECONDS = 3.0  # without a connection, after which the relay is not ready
 
 
@@ -300,7 +301,7 @@ class RedisBroker(BaseBroker):
         if not before.epoch:
             self._orders.begin(now.order)
             return lambda work: None
-        self._orders.catch_up(talk, now.order, before.epoch != now.epoch)
+        self._orders.catch_up(talk, now.order)
         missed = read_missed(talk, self._held, before, now, self._clock)
         self._measures.resyncs.add(LOST if missed.lost else FILLED if missed.entries else NOTHING)
         if missed.lost:
@@ -388,7 +389,7 @@ class RedisBroker(BaseBroker):
             return
         for each in self._clients.waiting():
             try:
-                acked = self._history.tip(each).acked
+                acked = self._history.run(EXPECT, each, EXPECT_SECONDS)  # the first time, it may not have arrived
             except StoreError:
                 return
             self._clients.acknowledged(each, acked, "somebody")
@@ -403,6 +404,10 @@ class RedisBroker(BaseBroker):
         """Return what other nodes may know about this one."""
         self._announcer.count()
         return self.name
+
+    def last_order(self) -> int:
+        """Return the number of the last order that this node has seen."""
+        return self._orders.last
 
     def _destinations(self) -> list[str]:
         return [key.decode() for key, reached in list(self._held.reached.items()) if reached != ASKED]

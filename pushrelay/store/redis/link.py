@@ -117,6 +117,9 @@ class Owner(Protocol):
     def information(self) -> str:
         """Return what other nodes may know about this one."""
 
+    def last_order(self) -> int:
+        """Return the number of the last order that this node has seen."""
+
 
 class Link:
     """The connection. `lock` guards it and all that depends on its order. Any thread may call its methods.
@@ -420,7 +423,7 @@ class Link:
     def _hello(self, talk: Talk, run: str) -> State:
         state = self.state
         known = (run, state.epoch, self.seq, int(self._durable), secrets.token_hex(5))
-        about = (self.node, LEASE_SECONDS, self.owner.information(), self.channel)
+        about = (self.node, LEASE_SECONDS, self.owner.information(), self.channel, self.owner.last_order())
         epoch, seq, generation, order = talk.run(HELLO, *known, *about)
         return State(epoch.decode(), run, seq, generation, order)
 

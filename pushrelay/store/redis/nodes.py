@@ -134,15 +134,22 @@ class Announcer:
                 del self._known[destination]
 
 
+class _Answers:
+    """The answers to one order of this node."""
+
+    def __init__(self) -> None:
+        self.closed: dict[str, int] = {}  # sockets that were closed, by node
+        self.changed = threading.Event()  # an answer has come
+
+
 class Orders:
     """Orders to all nodes: to close the sockets of some destinations."""
 
     def __init__(self, link: Link, clients: Callable[[], Clients | None]):
         self._link = link
         self._clients = clients
-        self._last = 0  # number of the last order that was carried out here
-        self._answers: dict[int, dict[str, int]] = {}  # by order of this node: sockets that were closed, by node
-        self._changed = threading.Event()  # an answer has come
+        self.last = 0  # number of the last order that was carried out here
+        self._answers: dict[int, _Answers] = {}  # by order of this node
         self._todo: deque[tuple[int, str, bytes]] = deque()
         self._is_working = False
 
@@ -155,24 +162,25 @@ class Orders:
         number, nodes = self._give({"close": destinations})
         deadline = time.monotonic() + ORDER_SECONDS
         answers = self._answers[number]
-        while not nodes <= answers.keys() and (left := deadline - time.monotonic()) > 0:
-            self._changed.clear()
-            if not nodes <= answers.keys():
-                self._link.wait(self._changed, left)
-        del self._answers[number]
-        answer: dict[str, Any] = {"closed": sum(answers.values())}
-        if missing := nodes - answers.keys():
+        while not nodes <= answers.closed.keys() and (left := deadline - time.monotonic()) > 0:
+            answers.changed.clear()
+            if not nodes <= answers.closed.keys():
+                self._link.wait(answers.changed, left)
+        with self._link.lock:
+            closed = self._answers.pop(number).closed
+        answer: dict[str, Any] = {"closed": sum(closed.values())}
+        if missing := nodes - closed.keys():
             answer["unreached"] = sorted(each.rpartition(":")[0] for each in missing)
         return answer
 
     def _give(self, order: dict[str, Any]) -> tuple[int, set[str]]:
         """Publish an order; return its number, and the nodes that live."""
         replies: list[Any] = []
-        done, link = threading.Event(), self._link
+        done, link, is_over = threading.Event(), self._link, False
 
         def given(reply: Any, work: Work) -> None:
-            if not isinstance(reply, hiredis.ReplyError):
-                self._answers[reply[0]] = {}
+            if not isinstance(reply, hiredis.ReplyError) and not is_over:
+                self._answers[reply[0]] = _Answers()
             replies.append(reply)
             done.set()
 
@@ -180,6 +188,8 @@ class Orders:
             link.require_up()
             link.run_script(ORDER, (link.node, link.state.epoch, link.channel, json.dumps(order)), given)
         link.wait(done, ORDER_SECONDS)
+        with link.lock:
+            is_over = True
         if not replies:
             raise StoreError(f"{link.place} did not answer: it is not known whether the order was given; repeat it")
         if isinstance(replies[0], hiredis.ReplyError):
@@ -191,13 +201,13 @@ class Orders:
 
     def begin(self, last: int) -> None:
         """Count from an order that was given before this node was there, or in an earlier epoch."""
-        self._last = last
+        self.last = last
 
     def take(self, number: int, asking: str, order: bytes) -> None:
         """Carry out an order soon, unless that was done."""
-        if number <= self._last:
+        if number <= self.last:
             return
-        self._last = number
+        self.last = number
         self._todo.append((number, asking, order))
         if not self._is_working:
             self._is_working = True
@@ -207,21 +217,19 @@ class Orders:
         """Take a node's answer to an order of this node."""
         answers = self._answers.get(number)
         if answers is not None:
-            answers[node] = closed
-            self._changed.set()
+            answers.closed[node] = closed
+            answers.changed.set()
 
     # Without it.
 
-    def catch_up(self, talk: Talk, last: int, is_new_epoch: bool) -> None:
+    def catch_up(self, talk: Talk, last: int) -> None:
         """Carry out the orders that were given while the connection was away, before it is used."""
-        if is_new_epoch and last < self._last:
-            self._last = 0
         for raw in talk.checked("LRANGE", f"{self._link.meta[:-4]}orders", 0, -1):
             number, _, order = raw.partition(b" ")
-            if int(number) > self._last:
-                self._last = int(number)
+            if int(number) > self.last:
+                self.last = int(number)
                 self._carry_out(order)
-        self._last = max(self._last, last)
+        self.last = max(self.last, last)
 
     def _work(self) -> None:
         while True:

@@ -226,3 +226,18 @@ def test_connections_that_end_at_once_are_made_less_and_less_often_and_told_once
     eventually(lambda: node.link.is_up, "a connection that lasts")
     assert caplog.text.count("connecting again") == 1 and caplog.text.count(" again after ") == 1
     assert node.push("42", 1)
+
+
+def test_a_push_that_begins_to_wait_during_a_cut_learns_of_an_acknowledgement_at_another_node(redis, open_node):
+    a, b = open_node("a"), open_node("b")
+    b.come("42")
+    position = a.push("42", 1)[0].position
+    a.here.waits = ["42"]
+    a.link.is_up = False  # as in a cut
+    a.broker.expect("42", 1, 10)
+    a.link.is_up = True
+    cut(redis, a)
+    b.wait_until_up()
+    wait_for(lambda: redis.ask("HGET", f"{a.keys}d:42", "w"), "the question to Redis")
+    b.broker.ack("42", position, "sid")
+    wait_for(lambda: ("42", 1, "sid") in a.here.acks, "the acknowledgement")

@@ -87,6 +87,15 @@ def test_hello_tells_which_order_was_the_last(store):
     assert store.hello()[3] == 2
 
 
+def test_the_orders_of_another_epoch_have_other_numbers(store):
+    """A node carries out each number once, and one that was cut off must not take a new order for an old one."""
+    store.order()
+    assert store.hello(run="run2", word="second")[3] == 1001
+    store.ask("FLUSHALL")
+    assert store.hello(run="run2", word="third", order=1003)[3] == 2003
+    assert store.order()[0] == 2004
+
+
 # batch: to store and to publish.
 
 
