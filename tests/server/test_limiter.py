@@ -2,6 +2,7 @@
 
 import contextlib
 from ipaddress import ip_network
+from types import SimpleNamespace
 
 from conftest import wait_for
 
@@ -28,6 +29,17 @@ def test_the_last_connections_are_reserved_for_this_machine_and_its_proxies():
     refusals = [bool(acquire(limiter, ("192.0.2.1", n))) for n in range(8)]
     assert refusals == [False] * 6 + [True] * 2
     assert [bool(acquire(limiter, ("127.0.0.1", n))) for n in range(3)] == [False, False, True]
+
+
+def test_a_connection_releases_the_slot_that_it_took_though_the_proxies_have_changed():
+    limiter, peer, proxies = ConnectionLimiter(per_address=1), ("192.0.2.1", 1), [ip_network("192.0.2.0/28")]
+    for uncounted in (proxies, [], proxies):
+        taken = SimpleNamespace(counted_as=limiter.counted_address(peer))
+        assert limiter.acquire(peer, taken.counted_as) == b""
+        limiter.reload(1, uncounted)
+        limiter.release(taken)
+    limiter.reload(1, [])
+    assert limiter.count == 0 and acquire(limiter, peer) == b"" and acquire(limiter, peer) != b""
 
 
 def test_a_rejected_connection_releases_its_slot(serve):
