@@ -1,7 +1,7 @@
 """Relays on one Redis under every kind of failure: python tests/chaos.py --seconds 60 --seed 1 --scenario always
 
-Publishers push through all relays, and each relay has a client that returns with its last positions. Meanwhile relays
-and Redis are killed, frozen and cut off, in an order that the seed determines. In the end every answered push must have
+Publishers push through all relays, and each relay has a client that returns with its last positions. Relays and
+Redis are killed, frozen and cut off, in an order that the seed determines. In the end every answered push must have
 arrived at every client exactly once and in order, within what Redis promises in this scenario (see SCENARIOS). The exit
 code is 1 if it did not. `--kinds redis_kill,relay_kill` restricts the failures to some kinds.
 """
@@ -183,8 +183,8 @@ def options_of(arguments=None):
     parser.add_argument("--seconds", type=float, default=60, help="the least duration; at most twice as long")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=6000, help="maximum publications per second")
-    parser.add_argument("--pushes", type=int, default=0, help="go on until so many are answered")
-    parser.add_argument("--incidents", type=int, default=0, help="go on until so many incidents happened")
+    parser.add_argument("--pushes", type=int, default=0, help="go on until this number is answered")
+    parser.add_argument("--incidents", type=int, default=0, help="go on until this number of incidents has happened")
     parser.add_argument("--kinds", type=lambda text: text.split(","), help=f"of {', '.join(KINDS)}")
     parser.add_argument(
         "--calm", type=float, default=60, help="seconds in which all must arrive after the last failure"

@@ -51,7 +51,7 @@ SCENARIOS = {
         Allowed(epochs=True, losses=True),
         has_sentinel=True,
     ),
-    # A master that was replaced is written to until it notices, so much is lost.
+    # A master that was replaced is written to until it notices, and all of that is lost.
     "split": Scenario(
         {"appendonly": "yes"},
         {},

@@ -361,6 +361,10 @@ class _Listener:
 
 def _tune_collector() -> None:
     """Exempt the objects that exist when serving begins from garbage collection, and collect less often."""
-    gc.collect()
+    # In its own thread: Python runs signal handlers in the main thread, and drops the SystemExit of one that interrupts
+    # a finalizer (__del__). The relay would not stop.
+    collector = threading.Thread(target=gc.collect, name="gc")
+    collector.start()
+    collector.join()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)

@@ -1,5 +1,6 @@
 """The server: threads, the access log, and its end."""
 
+import gc
 import logging
 import re
 import socket
@@ -94,3 +95,25 @@ def test_connections_that_come_and_go_leave_nothing_behind(serve):
         client.connect().close()
     client.close()
     wait_for(lambda: not client.server._connections and open_fds() <= descriptors)
+
+
+def test_finalizers_that_run_at_the_start_cannot_swallow_a_signal():
+    threads = []
+
+    class Cycle:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):  # Python drops an exception in here, also the SystemExit of a signal handler
+            threads.append(threading.current_thread())
+
+    server = Server(echo, "127.0.0.1", 0)
+    Cycle()
+    threshold = gc.get_threshold()
+    threading.Timer(0.2, server.close).start()
+    try:
+        server.serve_forever()
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*threshold)
+    assert threads and threading.main_thread() not in threads
