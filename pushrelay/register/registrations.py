@@ -5,6 +5,7 @@ register the ids that its token allows, or that PHP allows, and `me`, the id tha
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -102,6 +103,7 @@ class Registrations:
         registration = self._in_progress.get(sid)
         if registration is None or not registration.has_waited:
             self._await_allowance(sid)
+            self._await_store(sid)
             registration = self._begin(message, sid, environ)
         is_over = True
         try:
@@ -239,6 +241,17 @@ class Registrations:
                     timer.cancel()
 
             raise NotYet(call_when_ready, cancel)
+
+    def _await_store(self, sid: str) -> None:
+        """Raise NotYet while the store is out of reach and may be back soon, or wait here if handlers may not do so."""
+        if not self._broker.is_away:
+            return
+        if self._manager.can_defer:
+            self._manager.let_stay(sid)
+            raise NotYet(self._broker.call_when_back)
+        back = threading.Event()
+        self._broker.call_when_back(back.set)
+        back.wait()
 
     def _begin(self, message: Any, sid: str, environ: dict[str, Any]) -> Registration:
         self._check_origin(environ)

@@ -39,6 +39,15 @@ class BaseBroker(abc.ABC):
 
     # Clients.
 
+    @property
+    def is_away(self) -> bool:
+        """Whether newcomers should wait for the store: never, if it is in this process."""
+        return False
+
+    def call_when_back(self, callback: Callable[[], None]) -> None:
+        """Call back once when newcomers need not wait."""
+        callback()
+
     @abc.abstractmethod
     def _hold(self, destination: str) -> None:
         """Prepare to hand out the publications of a destination to newcomers. Raises StoreError."""

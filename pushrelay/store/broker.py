@@ -64,6 +64,13 @@ class Broker(Protocol):
 
     # Clients.
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the store cannot be reached now and may be back soon, so that a newcomer should wait."""
+
+    def call_when_back(self, callback: Callable[[], None]) -> None:
+        """Call back once when is_away is false, maybe before this returns."""
+
     def replay(
         self,
         destination: str,

@@ -99,6 +99,8 @@ class RedisBroker(BaseBroker):
         )
         self._orders = Orders(self._link, lambda: self._clients)
         self._fresh: dict[bytes, float] = {}  # destinations that may have no holder, and since when (monotonic)
+        self._newcomers: list[Callable[[], None]] = []  # that wait until Redis is back
+        self._patience = patience
         self._warns = warns
         self._started = False
 
@@ -156,6 +158,34 @@ class RedisBroker(BaseBroker):
         """Do nothing: the scripts drop what a publication makes superfluous."""
 
     # Clients.
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis cannot be reached now, and has been away for less than redis_patience."""
+        link = self._link
+        return not link.is_up and self._started and time.monotonic() - link.down_since < self._patience
+
+    def call_when_back(self, callback: Callable[[], None]) -> None:
+        """Call back once when Redis is back, or redis_patience is over."""
+        with self._link.lock:
+            if self.is_away:
+                if not self._newcomers:
+                    left = self._link.down_since + self._patience - time.monotonic()
+                    self._link.loop.call_later(left, self._let_newcomers_in)
+                self._newcomers.append(callback)
+                return
+        callback()
+
+    def _let_newcomers_in(self) -> None:
+        """Let those continue that wait for Redis, unless it was back and has gone again."""
+        with self._link.lock:
+            if self.is_away:
+                left = self._link.down_since + self._patience - time.monotonic()
+                self._link.loop.call_later(left, self._let_newcomers_in)
+                return
+            newcomers, self._newcomers = self._newcomers, []
+        for each in newcomers:
+            each()
 
     def _hold(self, destination: str) -> None:
         """Have this node hand out a destination's publications. Raises StoreError.
@@ -381,6 +411,7 @@ class RedisBroker(BaseBroker):
         """Go on after a new connection."""
         self._announcer.announce_all(self._destinations())
         self._publishing.resume(work)
+        work.call(self._let_newcomers_in)
         if self._clients is not None:
             work.call(self._ask_for_acknowledgements)
 
@@ -398,6 +429,7 @@ class RedisBroker(BaseBroker):
         """Expect no reply any more."""
         self._publishing.cut()
         if not self._started:
+            work.call(self._let_newcomers_in)
             self._publishing.fail_all(StoreError(CLOSED), work)
 
     def information(self) -> str:

@@ -52,8 +52,6 @@ DEMOTED = ("READONLY", "MASTERDOWN")  # errors of a Redis that has become a repl
 LEASE_SECONDS = 10  # a node is gone if its beat has been missing for this time
 
 Callback = Callable[[Any, Work], None]  # `callback(reply, work)`, with the lock held
-
-
 PUBLIC = "the relay cannot reach its store"  # for everybody who is not on this machine
 
 

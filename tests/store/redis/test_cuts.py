@@ -1,10 +1,12 @@
 """What a node holds, announces and answers while its connection to Redis ends and comes back."""
 
+import contextlib
 import json
 import re
 import time
 
 import pytest
+from clients import Wire
 from conftest import wait_for
 from redis_nodes import broker_nodes, eventually, kill_links
 from redis_server import ENGINES, RedisServer
@@ -241,3 +243,33 @@ def test_a_push_that_begins_to_wait_during_a_cut_learns_of_an_acknowledgement_at
     wait_for(lambda: redis.ask("HGET", f"{a.keys}d:42", "w"), "the question to Redis")
     b.broker.ack("42", position, "sid")
     wait_for(lambda: ("42", 1, "sid") in a.here.acks, "the acknowledgement")
+
+
+def test_a_register_waits_for_a_redis_that_is_back_soon(redis, start_relay):
+    relay = start_relay(broker=redis.url, redis_patience=20)
+    redis.kill()
+    try:
+        wait_for(lambda: "connecting again" in relay.log.read_text(), "the end of the connection")
+        with contextlib.closing(Wire(relay.port)) as client, contextlib.closing(Wire(relay.port)) as other:
+            client.emit("register", {"id": "42"})
+            other.emit("register", {"id": "43", "since": "acked"})
+            time.sleep(0.3)  # nothing is answered meanwhile
+            redis.start()
+            assert client.until_answer()[1]["ok"] and other.until_answer()[1]["ok"]
+            assert json.loads(relay.request("POST", "/push", b"destination=42&data=1")[2])["connections"] == 1
+    finally:
+        if redis.process.poll() is not None:
+            redis.start()
+
+
+def test_a_register_waits_no_longer_than_redis_patience(redis, start_relay):
+    relay = start_relay(broker=redis.url, redis_patience=0.5)
+    redis.kill()
+    try:
+        wait_for(lambda: "connecting again" in relay.log.read_text(), "the end of the connection")
+        with contextlib.closing(Wire(relay.port)) as client:
+            _, answer = client.call("register", {"id": "42"})
+            assert answer["error"] == "store_not_available"
+            assert "nothing was registered; register again later" in answer["message"]
+    finally:
+        redis.start()
