@@ -280,7 +280,7 @@ class Publishing:
             error = NotKnown(f"{error}; {UNKNOWN}", UNKNOWN)
         self.trouble = str(error)
         self._batch = None
-        for group in batch.groups:
+        for group in () if batch.is_abandoned else batch.groups:  # those of an abandoned batch have an answer
             work.call(partial(group.stored, error))
         self._send_next()
 

@@ -169,6 +169,24 @@ def test_an_abandoned_push_that_redis_stores_later_comes_to_all_clients_once(eve
         assert node.kept("d") == ["x", "next"] and node.link.session == 1
 
 
+def test_the_publisher_of_an_abandoned_push_gets_one_answer_even_if_redis_refuses_it_later(redis, open_node):
+    node = open_node("a", patience=0.3)
+    answers = []
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        redis.pause()
+        try:
+            node.broker.store_soon([Pending("d", "x")], answers.append)
+            wait_for(lambda: answers, "the error")
+        finally:
+            redis.resume()
+        wait_for(lambda: node.broker.trouble, "Redis's refusal")
+    finally:
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+    assert node.push("d", "y")[0].position.endswith(":1")
+    assert len(answers) == 1 and isinstance(answers[0], NotKnown)
+
+
 def test_an_abandoned_push_whose_connection_has_ended_is_not_sent_again(redis, open_node):
     with TcpProxy(redis.port) as proxy:
         node = open_node("a", patience=0.3, address=f"redis://127.0.0.1:{proxy.port}/0")
