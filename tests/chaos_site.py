@@ -1,4 +1,4 @@
-"""What chaos.py breaks: relays, their Redis, the network between them; and the kinds of failures."""
+"""The site that chaos.py breaks: relays, their Redis, the network between them; and the kinds of failures."""
 
 import contextlib
 import re

@@ -24,6 +24,7 @@ import time
 
 from balancers import KEY, PATH, NginxBalancer, Nodes
 from crowd import PollingMember, WebSocketMember, read_answer, until
+from crowd import run as run_in_thread
 
 AT_ONCE = 100  # clients that connect for the first time at the same time
 SHARING = 10  # clients of one destination
@@ -200,7 +201,7 @@ def run(folder, names, clients, rate, settled=SETTLED, **settings):
     with contextlib.ExitStack() as stack:
         nodes = stack.enter_context(contextlib.closing(Nodes(folder, names, **settings)))
         balancer = stack.enter_context(contextlib.closing(NginxBalancer(nodes)))
-        return asyncio.run(roll(nodes, balancer, clients, rate, settled))
+        return run_in_thread(roll(nodes, balancer, clients, rate, settled))
 
 
 def main(count=3, clients=3000, rate=200):

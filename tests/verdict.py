@@ -1,4 +1,4 @@
-"""What publishers, witnesses and the store must agree on after a run: see `violations`."""
+"""The points on which publishers, witnesses and the store must agree after a run: see `violations`."""
 
 import collections
 import json
@@ -13,7 +13,7 @@ _STORED = re.compile(r'"id":"([^"]+)","event":"push","data":(\d+)')
 
 
 class Allowed(NamedTuple):
-    """What a store may do to what it accepted.
+    """The things that a store may do to what it accepted.
 
     After a new epoch, clients that return are told that something may be missing. A store that loses publications may
     also forget keys, so a push that is sent again may be published twice.

@@ -2,7 +2,7 @@
 
 Every destination has one publisher, which gives its publications the numbers 1, 2, 3 and so on as `data`. Most of them
 send a batch with idempotency keys, again and again until it is answered, and the next one waits. So each client must
-receive each number of its destinations once, in order. What is not so is kept as it comes: see Witness.
+receive each number of its destinations once, in order. A Witness keeps everything that is not so.
 
 The others send no keys and no batch twice. If one is not answered with 200, nobody knows whether it was stored: its
 numbers may come late or never, but not twice.
@@ -328,7 +328,7 @@ class Witness:
         elif not payload.startswith(b"40"):
             self.wrong.append(f"was sent {payload[:200]!r}")
 
-    # What comes.
+    # Packets that arrive.
 
     def _answered(self, answer):
         if not answer["ok"]:

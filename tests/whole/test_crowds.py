@@ -83,11 +83,13 @@ async def push_to_a_crowd(relay, websockets, polling, rounds=3):
 
 @pytest.mark.parametrize("paths", [1, 30])
 def test_30_handlers_that_sleep_two_seconds_do_not_delay_pushes(start_relay, paths):
-    relay = start_relay(program="tests/busy_relay.py", threads=13)  # the three others: main, watchdog, maintenance
+    relay = start_relay(
+        program="tests/busy_relay.py", threads=13
+    )  # the four others: main, watchdog, maintenance, reload
     times, most = run(push_beside_sleepers(relay, [f"/sleep/{n % paths}?2" for n in range(30)]))
     report(f"beside 30 sleeping handlers on {paths} paths: {in_ms(times)}, {most} threads at most")
     assert statistics.median(times) < 0.010
-    assert most <= 16
+    assert most <= 17
 
 
 async def push_beside_sleepers(relay, targets):

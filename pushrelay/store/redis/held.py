@@ -20,7 +20,7 @@ class Hole(Exception):
 
 
 class Earlier(NamedTuple):
-    """What this node had handed out of a store when it changed to another one."""
+    """The offsets up to which this node had handed out a store when it changed to another one."""
 
     generation: int
     reached: dict[bytes, int]

@@ -6,7 +6,6 @@ depend on the number of clients, and the destinations of a node that died are fo
 
 import contextlib
 import itertools
-import json
 import logging
 import math
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 import hiredis
 
 from pushrelay.errors import StoreError
+from pushrelay.json_text import decode, encode
 from pushrelay.store.nodes import Clients
 
 from .link import Link, Talk
@@ -186,7 +186,7 @@ class Orders:
 
         with link.lock:
             link.require_up()
-            link.run_script(ORDER, (link.node, link.state.epoch, link.channel, json.dumps(order)), given)
+            link.run_script(ORDER, (link.node, link.state.epoch, link.channel, encode(order)), given)
         link.wait(done, ORDER_SECONDS)
         with link.lock:
             is_over = True
@@ -247,7 +247,7 @@ class Orders:
     def _carry_out(self, order: bytes) -> int:
         clients = self._clients()
         try:
-            return 0 if clients is None else clients.close(json.loads(order)["close"])
+            return 0 if clients is None else clients.close(decode(order.decode())["close"])
         except Exception:
             log.exception("an order of another node could not be carried out")
             return 0

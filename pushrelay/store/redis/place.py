@@ -6,6 +6,7 @@ nor repeats a command by itself.
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -230,7 +231,7 @@ class Place:
         else:
             return
         if password:  # some servers repeat the command that they refuse
-            text = text.replace(password, "…")
+            text = re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "…", text)
         raise sentinel_error(text, where) if is_sentinel else reply_error(text, where, self._prefix)
 
 

@@ -160,8 +160,8 @@ class Publishing:
     def _deadline(self, now: float) -> float:
         """Return until when items that are added now may wait.
 
-        What comes while Redis is away waits no longer than what came first. Otherwise a queue of batches would wait for
-        Redis one after another, each for the whole patience.
+        Items that come while Redis is away wait no longer than those that came first. Otherwise a queue of batches
+        would wait for Redis one after another, each for the whole patience.
         """
         link, batch = self._link, self._batch
         if not link.is_up:

@@ -1,4 +1,4 @@
-"""What the operator is told about the connection to Redis: its end, failed attempts, its return; each once a minute."""
+"""The log lines about the connection to Redis: its end, failed attempts, its return; each once a minute."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""What a node holds, announces and answers while its connection to Redis ends and comes back."""
+"""A node holds, announces and answers the right things while its connection to Redis ends and comes back."""
 
 import contextlib
 import json
@@ -100,7 +100,7 @@ def test_a_node_is_known_from_its_first_moment(redis, open_node):
     assert b.broker.elsewhere(["42"])["42"][0] == 1
 
 
-def test_a_key_of_a_push_that_too_few_replicas_took_is_not_remembered_for_ever(redis, open_node):
+def test_a_key_of_a_push_that_too_few_replicas_took_is_forgotten(redis, open_node):
     node = open_node("a", replicas=1)
     with pytest.raises(StoreError, match="not known whether"):
         node.broker.publish([Draft("42", 1, key="k")])
@@ -117,7 +117,7 @@ def test_two_nodes_that_wait_for_replicas_keep_their_connections(redis, tmp_path
             a, b = open_node("a", replicas=1), open_node("b", replicas=1)
             a.come("42")
             b.come("42")
-            replica.pause()  # both wait, and hear each other meanwhile
+            replica.pause()  # both wait, and hear each other while they wait
             answers = [node.push_soon(Draft("42", node.broker.name)) for node in (a, b)]
             wait_for(lambda: all(len(node.here.got["42"]) == 2 for node in (a, b)), "both pushes at both nodes")
             replica.resume()
@@ -253,7 +253,7 @@ def test_a_register_waits_for_a_redis_that_is_back_soon(redis, start_relay):
         with contextlib.closing(Wire(relay.port)) as client, contextlib.closing(Wire(relay.port)) as other:
             client.emit("register", {"id": "42"})
             other.emit("register", {"id": "43", "since": "acked"})
-            time.sleep(0.3)  # nothing is answered meanwhile
+            time.sleep(0.3)  # nothing is answered in this time
             redis.start()
             assert client.until_answer()[1]["ok"] and other.until_answer()[1]["ok"]
             assert json.loads(relay.request("POST", "/push", b"destination=42&data=1")[2])["connections"] == 1

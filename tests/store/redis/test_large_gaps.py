@@ -1,4 +1,4 @@
-"""What a node missed is read in parts, so that Redis does not end the new connection because of too much at once."""
+"""Publications that a node missed are read in parts, so that Redis does not end the new connection."""
 
 from conftest import wait_for
 from redis_nodes import broker_nodes, kill_links

@@ -1,4 +1,4 @@
-"""What a node missed while its connection was away is queued once, in order."""
+"""Publications that a node missed while its connection was away are queued once, in order."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What is done after the lock of the link is released."""
+"""Work that is done after the lock of the link is released."""
 
 from pushrelay.store.redis.entry import Arrived
 from pushrelay.store.redis.work import Work
