@@ -144,6 +144,24 @@ def test_clients_of_an_emptied_redis_go_on(tmp_path, follow, how):
         assert returned(a, "42", after[1])[0]["recovered"] is True
 
 
+def test_an_emptied_redis_that_has_reached_the_same_offset_again_is_noticed(tmp_path, follow):
+    with (
+        RedisServer(tmp_path / "redis") as redis,
+        TcpProxy(redis.port) as proxy,
+        Cluster(tmp_path, [f"redis://127.0.0.1:{proxy.port}", redis.url]) as (a, b),
+    ):
+        follower = follow(a, "42")
+        ids = pushed(b, "42", 3)
+        wait_for(lambda: follower.ids() == ids, "the publications")
+        proxy.refuse()
+        proxy.cut()
+        redis.ask("FLUSHALL")
+        ids += [push_when_ready(b, "42")["id"] for _ in range(3)]
+        assert offset_of(ids[2]) == offset_of(ids[5])
+        proxy.allow()
+        wait_for(lambda: follower.ids() == ids, "what was published in the meantime")
+
+
 def connections(node, id_):
     """Return how many sockets hold a destination, on all nodes; None while presence is not known."""
     status, _, body = node.request("GET", f"/presence?destination={id_}")

@@ -66,7 +66,9 @@ def read_missed(talk: Talk, held: Held, before: State, now: State, clock: Callab
             if earlier is not None and key in earlier.reached:
                 state, reached = returned, earlier.reached[key]
             is_new_epoch = state.epoch != now.epoch
-            if offset != reached or generation > state.generation or (is_new_epoch and last > reached):
+            went_back = is_new_epoch and now.generation <= state.generation  # its offsets may be equal by chance
+            is_later = generation > state.generation or (is_new_epoch and last > reached)
+            if offset != reached or is_later or (went_back and last):
                 behind.append(_Behind(key, state, reached, 0 if is_new_epoch else reached))
     for reads in _chunks(behind, READS_AT_ONCE):
         for each, read in zip(reads, _read(talk, now.epoch, clock(), reads), strict=True):
