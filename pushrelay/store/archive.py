@@ -36,7 +36,11 @@ class Archive:
         lost = len(live) > self.limits.history_size or any(each.expires <= now and not each.own for each in kept)
         return None if lost else live
 
-    def publication(self, destination: str, kept: Kept) -> Publication:
-        """Return a publication as it was handed out."""
-        position = position_of(self._store.epoch, kept.offset)
+    def publication(self, destination: str, kept: Kept, epoch: str) -> Publication:
+        """Return a publication as it was handed out.
+
+        `epoch` is the one from before it was read. If the store begins a new one in between, the position is invalid,
+        and not that of another publication.
+        """
+        position = position_of(epoch, kept.offset)
         return Publication(destination, position, kept.event, kept.text, kept.created, kept.expires)

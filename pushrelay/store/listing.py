@@ -26,6 +26,7 @@ class Listing:
 
     def __init__(self, archive: Archive, destination: str, since: str | None, limit: int | None, max_bytes: int | None):
         self._archive = archive
+        self._epoch = archive.epoch  # before anything is read: see Archive.publication()
         self._destination = destination
         after = 0 if since is None else archive.offset_of(destination, since)
         listed, tip, _ = archive.read(destination, after or 0, with_data=False)
@@ -37,11 +38,12 @@ class Listing:
         self._left = len(live) if limit is None else limit
         self._left_bytes = max_bytes
         self.more = False
-        self.position = position_of(archive.epoch, tip.offset)
+        self.position = position_of(self._epoch, tip.offset)
         self._is_broken = False  # some were dropped while this was read
         self._is_damaged = False  # some are not what was stored
         self._first = self._next_page(is_first=True)
         is_complete = since is None or (after is not None and archive.complete(listed, tip, after) is not None)
+        is_complete = is_complete and archive.epoch == self._epoch
         self.recovered = is_complete and not self._is_damaged and not (self._is_broken and since is not None)
 
     def pages(self) -> Iterator[list[Publication]]:
@@ -97,7 +99,7 @@ class Listing:
         self._left -= len(live)
         if self._left_bytes is not None:
             self._left_bytes -= sum(len(each.text) for each in live)
-        return [self._archive.publication(self._destination, each) for each in live]
+        return [self._archive.publication(self._destination, each, self._epoch) for each in live]
 
 
 def _json_of(publication: Publication) -> str:

@@ -173,7 +173,7 @@ class Replay:
                 break
             # Publications that became too old during the replay are still sent, unless their publisher set the expiry.
             if (each.expires > now or not each.own) and each.offset not in self._live_queue.skipped:
-                publication = self._archive.publication(self.destination, each)
+                publication = self._archive.publication(self.destination, each, self.epoch)
                 if not self._has_sent(publication):
                     return False
             self._reached = each.offset

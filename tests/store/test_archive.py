@@ -48,4 +48,4 @@ def test_more_than_the_history_keeps_is_a_loss(archive):
 
 
 def test_a_publication_has_the_position_under_which_it_was_handed_out(archive):
-    assert archive.publication("42", kept(7)) == ("42", "e:7", "push", '"x"', 0.0, 200.0)
+    assert archive.publication("42", kept(7), "e") == ("42", "e:7", "push", '"x"', 0.0, 200.0)

@@ -173,3 +173,20 @@ def test_a_store_that_goes_away_ends_the_answer_with_more(broker, monkeypatch):
     answer = json.loads(begun + "".join(pieces))
     opened._store.read = page
     assert answer["more"] and answer["publications"][-1]["data"] < 9 * 10**9
+
+
+def test_a_listing_that_was_read_while_an_epoch_ended_has_positions_that_nobody_takes_for_new_ones():
+    broker = open_broker("memory:", lambda publication, skip_sid: 0)
+    broker.start()
+    since = broker.publish([Draft("42", n) for n in range(3)])[0].position
+    before, read = broker.epoch, broker._archive.read
+
+    def read_and_lose(*args, **options):
+        page = read(*args, **options)
+        broker._store.epoch = "another"
+        return page
+
+    broker._archive.read = read_and_lose
+    listed = broker.history("42", since)
+    assert not listed.recovered
+    assert {each.position.partition(":")[0] for each in [*listed.publications, listed]} == {before}
