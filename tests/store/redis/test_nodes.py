@@ -94,6 +94,7 @@ def test_everything_is_announced_again_after_a_cut(redis, open_node):
     node = open_node("a")
     node.come("d", 2)
     eventually(lambda: announced(redis, node) == 2, "the announcement")
+    node.broker._announcer.compare = lambda holding: None  # a beat would notice it, too
     redis.ask("DEL", f"{node.keys}p:d", f"{node.keys}n:{node.link.node}")
     kill_links(redis)
     eventually(lambda: announced(redis, node) == 2, "the next announcement")

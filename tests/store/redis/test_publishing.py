@@ -317,10 +317,11 @@ def test_a_repeated_key_gets_the_first_receipt_at_every_node(two):
     assert first.kept("d") == ["x"]
 
 
-def test_the_receipt_of_a_key_counts_clients_that_were_not_announced_yet(two):
+def test_the_receipt_of_a_key_counts_clients_that_were_not_announced_yet(two, every_redis):
     first, second = two
     first.here.sockets["d"] = 5
     assert first.push("d", "x", key="k")[0].connections == 6
     assert first.push("d", "x", key="k")[0].connections == 6
     eventually(lambda: second.push("d", "x", key="k")[0].connections == 6, "the number to be stored")
     assert first.broker._publishing._keyed == {}
+    assert 0 < every_redis.ask("TTL", f"{first.keys}k:1:dk") <= 300

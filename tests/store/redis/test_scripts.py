@@ -225,6 +225,8 @@ def test_what_expired_by_its_publishers_wish_is_no_loss(store):
 def test_what_does_not_expire_yet_is_a_loss(store):
     store.store(*[item("d", "short", f"o{NOW + 5!r}", NOW + 5)] * 3, size=1)
     assert store.read("d")[0] == (3, 2, 0)
+    store.ask("DEL", "{}s:d")
+    assert store.read("d", now=NOW + 5)[0] == (3, 2, 0)
 
 
 def test_publications_that_are_not_kept_are_no_loss_and_lost_ones_are(store):
@@ -550,6 +552,7 @@ def test_a_thousand_orders_are_remembered(store):
 
 def test_a_destination_is_forgotten_after_a_period_without_any_use(store):
     store.store(*[item("d", mode="n")] * 7, item("e", mode="n"))
+    assert float(store.ask("ZSCORE", "{}due", "d")) == NOW + DAY
     assert store.sweep(NOW + DAY - 1) == 0 and store.read("d")[0][0] == 7
     store.sweep(NOW + DAY)  # looks, and notes where it stands
     assert store.ask("EXISTS", "{}d:d") == 1
