@@ -53,6 +53,12 @@ def open_node(redis):
         yield opened
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Let a node connect again at once, though its last connection ended soon after its beginning."""
+    monkeypatch.setattr("pushrelay.store.redis.link.LONGEST_PAUSE", 0.001)
+
+
 def announced(redis, node):
     return redis.ask("SISMEMBER", f"{node.keys}n:{node.link.node}", "d")
 
