@@ -180,8 +180,9 @@ class Scene:
         time.sleep(0.3)
 
     def slow_down(self):
+        """Pause Redis for longer than the time between two beats: shorter pauses could fall between them each time."""
         self.redis.pause()
-        time.sleep(0.5)
+        time.sleep(1.2)
         self.redis.resume()
         time.sleep(0.3)
 
