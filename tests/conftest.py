@@ -155,7 +155,10 @@ def server(request):
 
 # The files that take longest, longest first. If one of them began last, the other workers would wait for it.
 LONG_FILES = [
+    "alerts",
     "image",
+    "bench",
+    "cuts",
     "relay_js",
     "doctor",
     "example",
@@ -167,7 +170,7 @@ LONG_FILES = [
     "damage",
     "auth_url",
 ]
-LONG_FILES += ["push", "listen", "bench", "lamp", "recovery", "registrations", "startup"]
+LONG_FILES += ["push", "listen", "lamp", "recovery", "registrations", "startup"]
 
 
 def pytest_addoption(parser):

@@ -10,7 +10,6 @@ from conftest import wait_for
 
 from pushrelay.store import Draft, open_broker
 from pushrelay.store.open import RedisOptions
-from pushrelay.store.redis.link import SHORT_SECONDS
 
 
 class Here:
@@ -99,11 +98,6 @@ class BrokerNode:
     def missed(self):
         """Return the number of publications that were handed out late, after a new connection."""
         return self.broker._measures.missed
-
-    def grow_old(self):
-        """Have the connection look as old as one whose end does not delay the next one."""
-        with self.link.lock:
-            self.link._connected -= SHORT_SECONDS
 
     def wait_until_up(self, session=0):
         """Wait for a connection that is later than `session`."""

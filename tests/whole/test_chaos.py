@@ -21,7 +21,7 @@ def chaos(*arguments):
 
 
 def test_nothing_that_was_answered_is_lost_or_repeated():
-    chaos("--scenario=always", "--seconds=36", "--incidents=28", "--pushes=70000")
+    chaos("--scenario=always", "--seconds=20", "--incidents=17", "--pushes=40000")
 
 
 def test_a_failover_loses_nothing_that_the_new_master_has():

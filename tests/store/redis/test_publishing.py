@@ -78,7 +78,6 @@ def test_a_push_is_stored_once_at_whatever_byte_its_connection_ends(two, every_r
     pushed = []
     for count in range(list(ENGINES.values()).index(every_redis.program), 500, len(ENGINES)):
         first.wait_until_up()
-        first.grow_old()
         first.proxy.cut_after(direction, count)
         answer = first.push_soon(Draft("d", f"{direction} {count}", key=f"{direction} {count}"))
         eventually(lambda answer=answer: answer, f"the answer, cut after {count} bytes")
