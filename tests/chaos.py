@@ -163,7 +163,8 @@ class Run:
 
     def _line_of(self, witness):
         counts = _listed(self.verdict.counts[witness.name])
-        return f"  {witness.name}: {counts}, registrations {witness.registrations}, replayed {witness.replayed:,}"
+        came = f"registrations {witness.registrations}, replayed {witness.replayed:,}{_refusals(witness)}"
+        return f"  {witness.name}: {counts}, {came}"
 
     def _refused(self):
         total: dict[Any, int] = {}
@@ -171,6 +172,10 @@ class Run:
             for word, number in publisher.refused.items():
                 total[word] = total.get(word, 0) + number
         return total
+
+
+def _refusals(witness):
+    return f", refused {dict(witness.refused)}" if witness.refused else ""
 
 
 def _listed(counts):
