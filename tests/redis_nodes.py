@@ -21,6 +21,7 @@ class Here:
         self.skipped = []  # the sids that were not to get one
         self.closed, self.sent_back, self.acks = [], [], []
         self.waits = []  # destinations of pushes that wait
+        self.joined = []  # for tests that join by themselves
 
     def deliver(self, publication, skip_sid):
         self.got[publication.destination].append(publication)

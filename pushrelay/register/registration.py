@@ -10,14 +10,17 @@ came after another thread removed the socket from a room.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 from pushrelay.access.tokens import Rights
 from pushrelay.errors import NotYet, bad
 from pushrelay.rooms.rooms import Rooms
 from pushrelay.store import Broker
+from pushrelay.store.base_broker import AGAIN_SECONDS
 from pushrelay.store.publication import Delivered, Publication, Recovery, offset_in, position_of
 from pushrelay.store.replay import Replay
 
@@ -145,7 +148,8 @@ class Registration:
         # A room whose time ended during this turn may have been entered after that.
         self._check(self._expiry_before)
         self.has_waited = True
-        raise NotYet(self._call_when_clear)
+        is_ahead = self._replay is not None and self._replay.is_ahead
+        raise NotYet(self._call_again if is_ahead else self._call_when_clear)
 
     def _register(self, subscription: Subscription) -> bool:
         """Replay one id and enter its room. Return False if the socket cannot take more now."""
@@ -161,8 +165,10 @@ class Registration:
                 return True
             self._replay = self._replay_of(subscription, since)
         replay = self._replay
-        if not replay.go_on():
-            return False
+        while not replay.go_on():
+            if self._manager.can_defer or not replay.is_ahead:
+                return False
+            time.sleep(AGAIN_SECONDS)
         self._replay = None
         if replay.has_joined:
             self._state.entered(subscription.room, replay.epoch, replay.first)
@@ -265,12 +271,15 @@ class Registration:
     # Waiting.
 
     def _call_when_clear(self, callback: Callable[[], None]) -> None:
-        def resume() -> None:
-            if self.ended or not self._manager.is_connected(self.sid, "/"):
-                self._end()
-            callback()
+        self._manager.call_when_clear(self.sid, partial(self._resume, callback))
 
-        self._manager.call_when_clear(self.sid, resume)
+    def _call_again(self, callback: Callable[[], None]) -> None:
+        self._manager.call_later(AGAIN_SECONDS, partial(self._resume, callback))
+
+    def _resume(self, callback: Callable[[], None]) -> None:
+        if self.ended or not self._manager.is_connected(self.sid, "/"):
+            self._end()
+        callback()
 
     def _end(self) -> None:
         """Close the replay of a socket that has disconnected."""

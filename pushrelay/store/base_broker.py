@@ -1,6 +1,7 @@
 """The part that all brokers share: newcomers, histories and positions. How publications are stored is their own."""
 
 import abc
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from .publication import Delivered, Draft, History, Publication, Receipt, Recove
 from .replay import Replay
 from .store import StoreReader
 from .stripe import Pending
+
+AGAIN_SECONDS = 0.01  # until a replay that is ahead of its node is continued
 
 
 class BaseBroker(abc.ABC):
@@ -72,7 +75,7 @@ class BaseBroker(abc.ABC):
         replay = self.replay(destination, since, send, join)
         try:
             while not replay.go_on():
-                pass
+                time.sleep(AGAIN_SECONDS if replay.is_ahead else 0)
         finally:
             replay.close()
         return replay.recovery()

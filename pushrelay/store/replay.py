@@ -5,9 +5,12 @@ once the newcomer can take more. In between it keeps a live queue and an offset;
 store. The live queue makes the replay complete even if more is pushed in the meantime than the history keeps.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from pushrelay.errors import StoreError
 
 from .archive import Archive
 from .dispatcher import Dispatcher
@@ -18,6 +21,7 @@ from .stripe import LiveQueue, Pending
 # a thousand replays that begin at once take 64 MiB at most.
 PAGE_BYTES = 65536
 TAIL = 8  # publications that may be sent to a newcomer while others wait for the stripe
+AHEAD_SECONDS = 5.0  # in which this node must receive what a newcomer has from another node
 ROUNDS = 4  # attempts to make the tail that short before the others must wait for it
 
 
@@ -39,6 +43,7 @@ class Replay:
     __slots__ = (
         "_archive",
         "_dispatcher",
+        "_ahead_until",
         "_horizon",
         "_join",
         "_leave",
@@ -84,6 +89,13 @@ class Replay:
         self._live_queue = LiveQueue(sid)
         self._reached = 0  # the newcomer has been handed everything up to here, or cannot have it
         self._horizon = 0  # everything later is in the live queue
+        # Until when the newcomer may be ahead of this node (monotonic); 0 if it is not.
+        self._ahead_until = 0.0
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the newcomer waits until this node has received what it already got at another one."""
+        return self._ahead_until > 0
 
     def go_on(self) -> bool:
         """Send until the newcomer can take no more, or has joined; return whether it has joined.
@@ -126,7 +138,9 @@ class Replay:
             self.recovered = False
             return True
         self.first = self._reached = after
-        self._horizon = max(self._horizon, after)
+        if after > self._horizon:
+            self._ahead_until = time.monotonic() + AHEAD_SECONDS
+            self._horizon = after
         if self._leave is not None:
             with self._stripe.lock:
                 self._leave()
@@ -228,11 +242,25 @@ class Replay:
                 return False
             if not self.recovered:
                 return None
+            if self._ahead_until and not self._has_caught_up():
+                return False
             self._join()
             self.has_joined = True
             if live_queue.dropped_ephemeral and self.has_left:
                 self.recovered = False  # if it had stayed, it would have been handed that publication
         return True
+
+    def _has_caught_up(self) -> bool:
+        """Return whether this node has handed out what its newcomer has. Raises StoreError if that takes too long.
+
+        If the newcomer joined earlier, it would get that again. The stripe's lock is held.
+        """
+        if self._dispatcher.reached(self.destination) >= self._reached:
+            self._ahead_until = 0.0
+        elif time.monotonic() > self._ahead_until:
+            message = "this relay has not received what the client got at another one: register again later"
+            raise StoreError(message, message)
+        return not self._ahead_until
 
     def _join_now(self) -> bool:
         """Join at the end of what was handed out: nothing was missed, or not all of it is available."""

@@ -79,6 +79,7 @@ class Held:
             return []
         early = [item for item in self._early.pop(key, ()) if item.offset > offset]
         if [item.offset for item in early] != list(range(offset + 1, offset + 1 + len(early))):
+            self.drop(key)
             raise Hole(key)
         self.reached[key] = offset + len(early)
         for item in early:

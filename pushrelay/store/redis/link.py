@@ -28,7 +28,6 @@ import hiredis
 
 from pushrelay.errors import StoreError
 
-from .explanations import word_of
 from .facts import Facts
 from .held import Hole
 from .loop import IN, OUT, Loop
@@ -48,7 +47,6 @@ CONNECT_SECONDS = 5.0  # for one attempt to connect
 RESYNC_SECONDS = 30.0  # for reading what was missed
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between two attempts
 SHORT_SECONDS = 0.5  # a connection that ends sooner delays the next one
-DEMOTED = ("READONLY", "MASTERDOWN")  # errors of a Redis that has become a replica
 LEASE_SECONDS = 10  # a node is gone if its beat has been missing for this time
 
 Callback = Callable[[Any, Work], None]  # `callback(reply, work)`, with the lock held
@@ -332,7 +330,7 @@ class Link:
             self.cut("epoch", "the store has another epoch", work)
         elif seq != self.seq:
             self.cut("hole", f"batch {seq} was published, and {self.seq} was seen last", work)
-        elif word_of(refusal.decode()) in DEMOTED:
+        elif self.place.may_be_replaced(refusal.decode()):
             self.cut("demoted", refusal.decode(), work)
         else:
             error = str(self.place.explained(hiredis.ReplyError(refusal.decode()))) if refusal else None

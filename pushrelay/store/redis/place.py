@@ -31,7 +31,7 @@ from pushrelay.errors import StoreError
 from pushrelay.settings import Settings
 from pushrelay.settings.redis_url import RedisURL, host_and_port, redis_url
 
-from .explanations import not_a_redis, os_error, reply_error, sentinel_error
+from .explanations import not_a_redis, os_error, reply_error, sentinel_error, word_of
 from .facts import Facts, read_facts
 from .verdicts import DEFAULT, Wanted, refusals
 from .wire import Wire
@@ -106,6 +106,14 @@ class Place:
     def explained(self, error: hiredis.ReplyError) -> StoreError:
         """Return the StoreError for an error reply of this Redis, with what to do."""
         return reply_error(str(error), str(self), self._prefix)
+
+    def may_be_replaced(self, refusal: str) -> bool:
+        """Return whether an error reply means that another Redis may be the master now, so that it must be looked up.
+
+        A master that has lost its replicas may have been replaced without noticing it. The Sentinels know.
+        """
+        word = word_of(refusal)
+        return word in ("READONLY", "MASTERDOWN") or (word == "NOREPLICAS" and self.url.is_sentinel)
 
     def lost(self, error: OSError) -> StoreError:
         """Return the StoreError for a connection that ended with this error, with what to do."""

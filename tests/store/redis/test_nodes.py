@@ -214,3 +214,24 @@ def test_a_position_of_nowhere_is_not_acknowledged(open_node):
         with pytest.raises(ValueError, match="acknowledge the id that came with the push"):
             a.broker.ack("d", position)
     assert a.broker.acked("d") == f"{a.broker.epoch}:0"
+
+
+def test_a_client_that_is_ahead_of_its_new_node_gets_nothing_twice(open_node):
+    a, b = open_node("a"), open_node("b")
+    b.come("d")
+    a.push("d", "x")
+    wait_for(lambda: b.here.data("d") == ["x"], "the first push")
+    b.link.run = lambda: None  # nothing arrives at this node for a moment
+    [receipt] = a.push("d", "y")
+    got = []
+    replay = b.broker.replay("d", receipt.position, got.append, lambda: b.here.joined.append(got))
+    try:
+        assert not replay.go_on() and replay.is_ahead and b.here.joined == []
+        del b.link.run
+        b.link.run()
+        wait_for(replay.go_on, "the newcomer to join")
+    finally:
+        replay.close()
+    assert b.here.joined == [got] and got == [] and not replay.is_ahead
+    assert replay.recovery() == (receipt.position, True, 0)
+    assert b.here.data("d") == ["x", "y"]

@@ -259,3 +259,12 @@ def test_sentinels_that_are_away_are_all_named(redis):
 
 def run_id_of(server):
     return server.ask("INFO", "server").split(b"run_id:")[1][:40].decode()
+
+
+def test_a_master_without_replicas_is_looked_up_again_if_sentinels_may_have_replaced_it():
+    behind_sentinels, alone = Place("redis+sentinel://h/m"), Place("redis://h")
+    for refusal in ("READONLY You can't write", "MASTERDOWN Link with MASTER is down"):
+        assert behind_sentinels.may_be_replaced(refusal) and alone.may_be_replaced(refusal)
+    few = "NOREPLICAS Not enough good replicas to write."
+    assert behind_sentinels.may_be_replaced(few) and not alone.may_be_replaced(few)
+    assert not behind_sentinels.may_be_replaced("OOM command not allowed") and not alone.may_be_replaced("")
