@@ -106,7 +106,11 @@ class Verdict:
                 if seen:
                     if witness.epoch_of(to, number) == epoch and not self.allowed.losses:
                         moved.append(f"{to}-{number}: answered {position}, received as {seen}")
-                elif number in told.get(to, ()) or (self.allowed.losses and number not in self.stored[to]):
+                elif (
+                    number in told.get(to, ())
+                    or (number > len(offsets) and witness.was_told(to, position))
+                    or (self.allowed.losses and number not in self.stored[to])
+                ):
                     excused += 1
                 else:
                     lost.append(f"{to}-{number} ({position})")

@@ -240,8 +240,19 @@ class Witness:
         self.drop()
         self._thread.join()
 
-    def has(self, destination, number):
-        return number <= len(self.offsets[destination])
+    def has(self, destination, number, position=None):
+        """Return whether a number, answered with this position, came, or the client was told that it may be missing."""
+        return number <= len(self.offsets[destination]) or self.was_told(destination, position)
+
+    def was_told(self, destination, position):
+        """Return whether an answer `recovered: false` covers a publication after which nothing came."""
+        epoch, _, offset = (position or "").rpartition(":")
+        for told in self.told:
+            if told.destination == destination and offset:
+                told_epoch, _, told_offset = told.position.rpartition(":")
+                if (epoch == told_epoch and int(offset) <= int(told_offset)) or epoch == told.since.rpartition(":")[0]:
+                    return True
+        return False
 
     def epoch_of(self, destination, number):
         """Return the epoch in which a number came."""
