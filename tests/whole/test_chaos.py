@@ -1,8 +1,8 @@
 """Three relays whose Redis, network and processes fail all the time lose nothing that they answered: see chaos.py.
 
 By hand, longer and with other seeds: python tests/chaos.py --seconds 300 --seed 7 --scenario everysec. The scenarios
-with failovers run by hand only, because Sentinels sometimes change their minds for half a minute. test_redis_losses.py has
-single failovers.
+with failovers run by hand only, because Sentinels sometimes change their minds for half a minute. There are single
+failovers in test_redis_losses.py.
 """
 
 import subprocess
