@@ -225,7 +225,7 @@ def test_connections_that_end_at_once_are_made_less_and_less_often_and_told_once
     eventually(lambda: node.link.session >= session + 5, "five connections")
     assert time.monotonic() - began > 0.05 + 0.1 + 0.2 + 0.4
     node.link._install = install
-    eventually(lambda: node.link.is_up, "a connection that lasts")
+    eventually(lambda: node.link.is_up and " again after " in caplog.text, "a connection that lasts, and its line")
     assert caplog.text.count("connecting again") == 1 and caplog.text.count(" again after ") == 1
     assert node.push("42", 1)
 
