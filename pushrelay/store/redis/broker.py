@@ -25,7 +25,7 @@ from pushrelay.store.stripe import Deliver, Pending
 from .entry import Arrived
 from .held import ASKED, Held, Hole
 from .history import RedisHistory, Seen
-from .link import LEASE_SECONDS, Link, State, Talk
+from .link import LEASE_SECONDS, PUBLIC, Link, State, Talk
 from .loop import Loop, ThreadLoop
 from .measures import FILLED, LOST, NOTHING, Measures
 from .nodes import Announcer, Orders
@@ -170,18 +170,21 @@ class RedisBroker(BaseBroker):
         with self._link.lock:
             if self.is_away:
                 if not self._newcomers:
-                    left = self._link.down_since + self._patience - time.monotonic()
-                    self._link.loop.call_later(left, self._let_newcomers_in)
+                    self._let_newcomers_in_later()
                 self._newcomers.append(callback)
                 return
         callback()
+
+    def _let_newcomers_in_later(self) -> None:
+        """Have that done when redis_patience is over. The lock of the link is held."""
+        left = self._link.down_since + self._patience - time.monotonic()
+        self._link.loop.call_later(left, self._let_newcomers_in)
 
     def _let_newcomers_in(self) -> None:
         """Let those continue that wait for Redis, unless it was back and has gone again."""
         with self._link.lock:
             if self.is_away:
-                left = self._link.down_since + self._patience - time.monotonic()
-                self._link.loop.call_later(left, self._let_newcomers_in)
+                self._let_newcomers_in_later()
                 return
             newcomers, self._newcomers = self._newcomers, []
         for each in newcomers:
@@ -224,7 +227,7 @@ class RedisBroker(BaseBroker):
                         for item in early:
                             work.drain(self._stripe_of(item.destination))
             work.run()
-        raise StoreError("the connection to Redis keeps ending", "the relay cannot reach its store")
+        raise StoreError("the connection to Redis keeps ending", PUBLIC)
 
     def _holders(self, destination: str) -> int:
         return 0 if self._clients is None else self._clients.holders(destination)[0]

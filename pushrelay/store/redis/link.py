@@ -132,6 +132,7 @@ class Link:
         self.loop = loop
         self.node = node
         self.node_bytes = node.encode()
+        self.keys = prefix  # the beginning of all keys
         self.meta = f"{prefix}meta"
         self.channel = prefix[:-1]
         self.state = State()

@@ -23,7 +23,6 @@ class Measures:
         self.batches = Histogram(SIZES)  # by the publications in them
         self.resent = 0  # batches that were sent again
         self.published = 0
-        self.waiting = 0  # pushes
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics."""

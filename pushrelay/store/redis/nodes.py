@@ -224,7 +224,7 @@ class Orders:
 
     def catch_up(self, talk: Talk, last: int) -> None:
         """Carry out the orders that were given while the connection was away, before it is used."""
-        for raw in talk.checked("LRANGE", f"{self._link.meta[:-4]}orders", 0, -1):
+        for raw in talk.checked("LRANGE", f"{self._link.keys}orders", 0, -1):
             number, _, order = raw.partition(b" ")
             if int(number) > self.last:
                 self.last = int(number)

@@ -382,7 +382,7 @@ class Publishing:
     def _store_connections(self, item: Pending, fingerprint: str) -> None:
         """Store the connections of an item with its key. Repeats before that get them from the item itself."""
         value = f"{item.offset} {item.connections} {fingerprint} {item.publication.created!r}"
-        key = f"{self._link.meta[:-4]}k:{item.key}"
+        key = f"{self._link.keys}k:{item.key}"
         with self._link.lock:
             if self._link.is_up:
                 self._link.send(("SET", key, value, "XX", "KEEPTTL"), partial(self._forget_key, item.key))
