@@ -21,12 +21,6 @@ def redis(tmp_path_factory):
         yield server
 
 
-@pytest.fixture
-def open_node(redis):
-    with broker_nodes(redis.url) as open_node:
-        yield open_node
-
-
 def holders(redis, node, destination):
     return redis.ask("HGETALL", f"{node.keys}p:{destination}")
 

@@ -5,7 +5,6 @@ import threading
 import pytest
 from conftest import DEADLINE, wait_for
 from redis_nodes import broker_nodes, kill_links
-from redis_server import RedisServer
 from tcp_proxy import TcpProxy
 
 from pushrelay.errors import StoreError
@@ -13,12 +12,6 @@ from pushrelay.store import Draft
 from pushrelay.store.publication import Tip
 from pushrelay.store.redis.history import Seen
 from pushrelay.store.redis.scripts import PRESENCE
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -12,18 +12,6 @@ from tcp_proxy import DOWN, TcpProxy
 from pushrelay.errors import StoreError
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def open_node(redis):
-    with broker_nodes(redis.url) as opened:
-        yield opened
-
-
 @pytest.fixture
 def scripts(redis, open_node):
     """A node "a" with a client of "d", and what another program does to its store."""

@@ -6,23 +6,10 @@ import time
 
 import pytest
 from conftest import wait_for
-from redis_nodes import broker_nodes, eventually, kill_links
-from redis_server import RedisServer
+from redis_nodes import eventually, kill_links
 from tcp_proxy import TcpProxy
 
 from pushrelay.store.redis.nodes import COMPARE_EVERY, FLUSH_SECONDS, MOST_AT_ONCE
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def open_node(redis):
-    with broker_nodes(redis.url) as opened:
-        yield opened
 
 
 def elsewhere(node, destination="d"):

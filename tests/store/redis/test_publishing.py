@@ -28,12 +28,6 @@ def every_redis(request, tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture
 def two(every_redis):
     """Two nodes with clients of "d"; the first one's connections go through `proxy`."""
@@ -45,12 +39,6 @@ def two(every_redis):
             node.come("d")
             wait_for(lambda node=node: announced(every_redis, node), "the announcement")
         yield first, second
-
-
-@pytest.fixture
-def open_node(redis):
-    with broker_nodes(redis.url) as opened:
-        yield opened
 
 
 @pytest.fixture(autouse=True)

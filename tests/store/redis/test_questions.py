@@ -12,12 +12,6 @@ from pushrelay.store.redis.place import Place
 from pushrelay.store.redis.questions import MOST_IDLE, Questions
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture
 def questions(redis):
     asked = Questions(Place(redis.url, name="questions"), patience=20)
