@@ -285,7 +285,7 @@ def broker_of(settings: Settings, deliver: Deliver, poller: "Poller | None" = No
 
 
 def _own_poller(settings: Settings) -> "Poller | None":
-    """Return the poller that our own server and a connection to Redis share, not started; None if there is none."""
+    """Return the poller that our own server and a connection to Redis share, not started. None if they share none."""
     if not is_redis(settings.broker) or settings.imported or not is_own(settings):
         return None
     from pushrelay.server.poller import Poller

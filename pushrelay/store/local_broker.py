@@ -177,7 +177,7 @@ class LocalBroker(BaseBroker):
         if offset > tip.acked:
             self._group_commit.run(lambda: self._store.ack(destination, offset))
 
-    # Several relays: there are none.
+    # Methods for several relays. This broker belongs to one.
 
     def attach(self, clients: Clients) -> None:
         """Have the clients of this node take part."""

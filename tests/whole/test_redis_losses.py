@@ -1,4 +1,4 @@
-"""Relays on a Redis that loses something: nobody is told a lie, and who stays connected gets all that is left."""
+"""Relays on a Redis that loses something: `recovered` is never wrong, and connected clients get all that is left."""
 
 import json
 import threading

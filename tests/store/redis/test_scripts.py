@@ -554,7 +554,7 @@ def test_a_destination_is_forgotten_after_a_period_without_any_use(store):
     store.store(*[item("d", mode="n")] * 7, item("e", mode="n"))
     assert float(store.ask("ZSCORE", "{}due", "d")) == NOW + DAY
     assert store.sweep(NOW + DAY - 1) == 0 and store.read("d")[0][0] == 7
-    store.sweep(NOW + DAY)  # looks, and notes where it stands
+    store.sweep(NOW + DAY)  # looks, and notes the offset
     assert store.ask("EXISTS", "{}d:d") == 1
     store.store(item("e", mode="n"))
     store.sweep(NOW + 2 * DAY)
