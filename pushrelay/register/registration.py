@@ -86,8 +86,7 @@ class Registration:
         """Let the socket hold these ids until its rights end. `rights` is None if no rights are needed."""
         self._rights = rights
         rooms = [subscription.room for subscription in self.subscriptions if not subscription.is_me]
-        expires = None if rights is None else rights.expires
-        self._expiry_before = self._expiries.set_expiry(self._state, rooms, expires)
+        self._expiry_before = self._expiries.set_expiry(self._state, rooms, self._expires)
         # Read after that: until then the time of some rooms may have ended.
         self._rooms_before = rooms_of_socket(self._manager, self.sid)
 
@@ -114,6 +113,11 @@ class Registration:
                 raise
         return {each.name: _answer(each, self._done[each.name]) for each in self.subscriptions}
 
+    def expires_in(self, now: float) -> dict[str, int]:
+        """Return the field of the answer that has the seconds until the right to these ids ends, if it does."""
+        expires = self._expires
+        return {} if expires is None else {"expires_in": max(0, int(expires - now))}
+
     def recoveries(self) -> Iterator[tuple[str, int]]:
         """Yield for each id whether the socket got what it had missed, and the number of publications replayed.
 
@@ -132,6 +136,10 @@ class Registration:
         """Wait until nothing is being sent, but at most this number of seconds."""
         if self._lock.acquire(timeout=seconds):
             self._lock.release()
+
+    @property
+    def _expires(self) -> float | None:
+        return None if self._rights is None else self._rights.expires
 
     # The steps. The lock is held.
 

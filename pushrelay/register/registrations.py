@@ -99,7 +99,10 @@ class Registrations:
     # The events. All of them raise Refused, StoreError, or NotYet to be called again later.
 
     def register(self, message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
-        """Replay what the socket missed and enter the rooms, for all ids or for none. Return the answer for each id."""
+        """Replay what the socket missed and enter the rooms, for all ids or for none.
+
+        Return the answer for each id in `ids`, and in `expires_in` seconds until the right to them ends, if it does.
+        """
         registration = self._in_progress.get(sid)
         if registration is None or not registration.has_waited:
             self._await_allowance(sid)
@@ -110,7 +113,7 @@ class Registrations:
             ids = self._run(registration, message, environ)
             self._count(registration)
             self._client_log.registered(environ, sid, ids)
-            return {"ids": ids}
+            return {"ids": ids, **registration.expires_in(time.time())}
         except NotYet:
             is_over = not registration.has_waited
             raise

@@ -252,6 +252,13 @@ def test_a_fresh_token_extends_the_registration_and_nothing_is_missed(guarded, c
     assert answer["ids"]["shortened"]["recovered"] and answer["ids"]["shortened"]["replayed"] == 1
 
 
+def test_the_answer_has_the_seconds_until_the_token_expires(guarded, connect):
+    client = connect(guarded.url)
+    answer = register(client, "timed", sign({"ids": ["*"], "exp": guarded.now() + 600}, SECRET))
+    assert 500 < answer["expires_in"] <= 600 and isinstance(answer["expires_in"], int)
+    assert "expires_in" not in register(client, "timeless", sign({"ids": ["*"]}, SECRET))
+
+
 def test_a_refused_register_leaves_the_earlier_registration(guarded, connect):
     client = connect(guarded.url)
     assert register(client, "kept", sign({"ids": ["kept"], "exp": LATER}, SECRET))["ok"]
