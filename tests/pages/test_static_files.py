@@ -59,8 +59,8 @@ def test_the_script_alone_may_be_read_from_everywhere(relay):
         assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
         assert "Access-Control-Allow-Credentials" not in headers
     for path in (
-        "/static/demo.js",
-        "/static/demo.css",
+        "/static/pages/console/main.js",
+        "/static/pages/console.css",
         "/static/favicon.svg",
         "/",
         "/health/live",
@@ -70,7 +70,7 @@ def test_the_script_alone_may_be_read_from_everywhere(relay):
         assert "Access-Control-Allow-Origin" not in headers and "Cross-Origin-Resource-Policy" not in headers, path
 
 
-@pytest.mark.parametrize("path", ["demo.js", "demo.css", "favicon.svg"])
+@pytest.mark.parametrize("path", ["pages/console/main.js", "pages/console.css", "favicon.svg"])
 def test_the_demo_pages_files_are_compressed_too(relay, path):
     _, headers, body = relay.request("GET", f"/static/{path}", headers=GZIP)
     assert headers["Content-Encoding"] == "gzip" and gzip.decompress(body) == (ROOT / "static" / path).read_bytes()
