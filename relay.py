@@ -23,7 +23,7 @@ from flask_socketio import SocketIO
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException, Rule  # a RoutingException is a redirect
 
-from pushrelay import answers
+from pushrelay import __version__, answers
 from pushrelay.core import Core
 from pushrelay.errors import Refused, StoreError
 from pushrelay.json_text import encode
@@ -73,6 +73,7 @@ relay = Core(settings)
 # Both folders are given because Flask would search them from the working folder, which may have been removed.
 app = RelayApp(__name__, root_path=str(HOME), instance_path=str(HOME / "instance"))
 app.url_map.merge_slashes = False  # its redirects would name whatever host a stranger asked for
+app.jinja_env.globals["version"] = __version__  # for the footer of the pages
 static_files = StaticFiles(app.static_folder)
 socketio = RelaySocketIO(
     app,

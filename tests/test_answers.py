@@ -71,7 +71,7 @@ def test_a_page_sees_no_path_when_the_store_fails(start_relay, connect):
         assert answer["error"] == "store_not_available" and str(relay.log.parent) not in json.dumps(answer), answer
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/nothing", "/push", "/history", "/static/pages/console/main.js", "/static/no"])
+@pytest.mark.parametrize("path", ["/health/live", "/nothing", "/push", "/history", "/static/relay.js", "/static/no"])
 def test_an_upgrade_that_is_not_offered_is_ignored(relay, path):
     """RFC 9110, 7.8: the answer equals the one without the upgrade."""
     plain = raw(relay, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
