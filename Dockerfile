@@ -22,8 +22,9 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/relay 
  && printf '#!/bin/sh\nexec /opt/relay/.venv/bin/python /opt/relay/relay.py "$@"\n' >/usr/local/bin/relay \
  && chmod 755 /usr/local/bin/relay
 COPY --from=packages /opt/relay/.venv /opt/relay/.venv
-COPY requirements.txt requirements-redis.txt relay.py /opt/relay/
+COPY requirements.txt requirements-redis.txt relay.py README.md CHANGELOG.md /opt/relay/
 COPY deploy /opt/relay/deploy
+COPY docs /opt/relay/docs
 COPY static /opt/relay/static
 COPY templates /opt/relay/templates
 COPY pushrelay /opt/relay/pushrelay

@@ -20,7 +20,7 @@ settings = startup.settings(__name__)  # at the start; relay.settings has those 
 
 from flask import Flask, Response, render_template, request
 from flask_socketio import SocketIO
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RoutingException, Rule  # a RoutingException is a redirect
 
 from pushrelay import __version__, answers
@@ -28,6 +28,7 @@ from pushrelay.core import Core
 from pushrelay.errors import Refused, StoreError
 from pushrelay.json_text import encode
 from pushrelay.pages import demo
+from pushrelay.pages.docs import PICTURES, Docs
 from pushrelay.pages.static_files import StaticFiles
 from pushrelay.places import HOME
 from pushrelay.push.fields import history_query, queried_destinations
@@ -75,6 +76,8 @@ app = RelayApp(__name__, root_path=str(HOME), instance_path=str(HOME / "instance
 app.url_map.merge_slashes = False  # its redirects would name whatever host a stranger asked for
 app.jinja_env.globals["version"] = __version__  # for the footer of the pages
 static_files = StaticFiles(app.static_folder)
+docs = Docs(HOME)
+pictures = StaticFiles(str(HOME / PICTURES))
 socketio = RelaySocketIO(
     app,
     async_mode="threading",
@@ -195,6 +198,32 @@ def demo_not_shown(error: Refused) -> Response:
 def wants_page() -> bool:
     """Return whether this is a browser: health checks and other programs prefer JSON or accept anything."""
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+
+
+@app.get("/docs")
+def docs_without_slash() -> Response:
+    return Response(status=302, headers={"Location": "docs/", **demo.HEADERS})
+
+
+@app.get("/docs/")
+@app.get("/docs/<name>")
+def docs_page(name: str = "") -> Response:
+    """Return a page of the documentation, to those who may see the demo page. The first one is README.md."""
+    try:
+        relay.access.may_see_demo(request.environ)
+    except Refused as error:
+        return demo_not_shown(error)
+    page = docs.page(name)
+    if page is None and not wants_page():
+        raise NotFound
+    html = render_template("docs.html", page=page, contents=docs.contents())
+    return Response(html, 200 if page else 404, headers=demo.HEADERS)
+
+
+@app.get("/docs/pictures/<name>")
+def docs_picture(name: str) -> Response:
+    relay.access.may_see_demo(request.environ)
+    return pictures.response(name, request)
 
 
 @app.get("/health/live")

@@ -100,6 +100,7 @@ def test_every_package_that_is_imported_is_named_in_the_requirements():
     names = {
         "flask_socketio": "flask-socketio",
         "jwt": "pyjwt",
+        "markdown_it": "markdown-it-py",
         "prometheus_client": "prometheus-client",
         "engineio": "python-engineio",
         "socketio": "python-socketio",

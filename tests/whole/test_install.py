@@ -46,8 +46,9 @@ class InstalledRelay(Relay):
 def test_the_wheel_has_every_file_that_the_relay_and_its_users_need(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(file.relative_to(ROOT)) for file in [*(ROOT / "pushrelay").rglob("*.py"), ROOT / "relay.py"]}
-    folders = [each for name in ("static", "templates", "php", "deploy") for each in (ROOT / name).rglob("*.*")]
-    files = {str(file.relative_to(ROOT)) for file in folders} | {"requirements.txt", "requirements-redis.txt"}
+    folders = [each for name in ("static", "templates", "php", "deploy", "docs") for each in (ROOT / name).rglob("*.*")]
+    files = {str(file.relative_to(ROOT)) for file in folders}
+    files |= {"requirements.txt", "requirements-redis.txt", "README.md", "CHANGELOG.md"}
     assert modules | {f"pushrelay/share/{name}" for name in files} <= names
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"relay.py", "pushrelay", f"pushrelay-{pushrelay.__version__}.dist-info"}
