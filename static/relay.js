@@ -1,126 +1,116 @@
-// The relay's browser client (MIT): docs/socket-api.md. Engine.IO 4, Socket.IO 5.
-//
-// An "id" here is a destination, as in register(); a publication's `id` is its position, and is called position here.
-// The file must stay below 6 KB, minified and gzipped. So `io` has only what pages use most of socket.io-client; `send`,
-// `timeout()`, `volatile`, `listeners`, `io.Manager` and a warning about ignored options would add 0.4 KB. Pages that need
-// them can load the official file, which has 15 KB.
+// The relay's browser client (MIT): docs/socket-api.md. Built from static/src by static/build.mjs.
 (() => {
-  const DEFAULTS = {
-    transports: ["websocket", "polling"],
-    timeout: 10000, // ms: for a transport to open, for a token, and for the answer to a push
-    reconnectDelay: 1000,
-    reconnectDelayMax: 30000,
-    probeDelay: 30000, // ms until a polling page tries WebSocket again; doubled after each failure, up to five minutes
+  // src/scope.js
+  var scope = globalThis;
+  var noop = () => {
   };
-  const PLACES = 3; // maximum pages of one browser that poll: it opens six connections to a host, and pages need some
+  var { document: page = {}, location: here = {}, addEventListener: listen = noop } = scope;
 
-  const scope = globalThis; // the global object of a page, a worker or Node
-  const noop = () => {};
-  const { document: page = {}, location: here = {}, addEventListener: listen = noop } = scope;
+  // src/address.js
+  var [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
+  var BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
+  function locate(url = HOME) {
+    const isUrl = /^((http|ws)s?:\/)?\//.test(url);
+    if (!isUrl) throw new Error(`"${url}" is not a URL. In a module or bundle: Relay.connect("/relay/")`);
+    return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
+  }
 
-  // Unknown in modules, bundles and workers, which have no currentScript.
-  const { src } = page.currentScript || {};
-  const [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io(\.min)?)\.js/.exec(src) || [];
-  // A frame with srcdoc and a worker from a blob have no address of their own.
-  const BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
-
-  const refusal = (error, message) => ({ ok: false, error, message });
-  const CUT = refusal("disconnected", "connection lost");
-  const CLOSED = refusal("closed", "closed");
-
-  const isObject = (value) => value && typeof value === "object";
-  const isFunction = (value) => typeof value === "function";
-  const isRefused = (body) => body && body.ok === false;
-  const listOf = (ids) => [].concat(ids).map(asText);
-  const late = (ms) => refusal("timeout", `no answer in ${ms} ms`);
-  const noRelay = (url, how = "") => ({
+  // src/errors.js
+  var refusal = (error, message) => ({ ok: false, error, message });
+  var CUT = refusal("disconnected", "connection lost");
+  var CLOSED = refusal("closed", "closed");
+  var isRefused = (body) => body?.ok === false;
+  var late = (ms) => refusal("timeout", `no answer in ${ms} ms`);
+  var noRelay = (url, how = "") => ({
     error: "no_relay",
     message: `no relay answers${how}: run python relay.py doctor ${new URL("..", url)}`,
-    url,
+    url
   });
+  function asError({ ok, data, error, message = error, ...others }) {
+    return Object.assign(new Error(message), { code: error, details: { error, message, ...others } });
+  }
 
-  /** Return an id as text. Reject numbers beyond 2^53, which JavaScript may have rounded. */
+  // src/timing.js
+  function timer(run) {
+    let id;
+    return (ms) => {
+      clearTimeout(id);
+      if (ms >= 0) id = setTimeout(run, ms);
+    };
+  }
+  function soon(run, ms) {
+    let id;
+    return () => {
+      id ||= setTimeout(() => {
+        id = 0;
+        run();
+      }, ms);
+    };
+  }
+  var within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(late(ms))))]);
+
+  // src/positions.js
+  var parse = (position) => String(position).split(":");
+  var isPosition = (position) => /^[^:]+:\d+$/.test(position);
+  function isAfter(position, last) {
+    const [epoch, offset] = parse(position);
+    const [lastEpoch, lastOffset] = parse(last);
+    return epoch !== lastEpoch || !(+offset <= +lastOffset);
+  }
+  var taken = scope["relay ids"] ||= /* @__PURE__ */ new Set();
+  var unsaved = /* @__PURE__ */ new Set();
+  var saveSoon = soon(saveAll, 50);
+  function takeItem(state) {
+    if (!state.item) return;
+    while ([...taken].some(({ id, item }) => id === state.id && item === state.item)) state.item += "#";
+    taken.add(state);
+    saveAll();
+    state._handed = readItem(state.item).get(state.id);
+  }
+  function leaveItem(state) {
+    taken.delete(state);
+  }
+  function readItem(item) {
+    try {
+      return new Map(JSON.parse(scope.sessionStorage.getItem(item)));
+    } catch {
+      return /* @__PURE__ */ new Map();
+    }
+  }
+  function reach(state, position) {
+    state._handed = position;
+    if (!state.item) return;
+    unsaved.delete(state);
+    unsaved.add(state);
+    saveSoon();
+  }
+  function saveAll() {
+    for (const { id, item, _handed: handed } of unsaved) {
+      const positions = readItem(item);
+      positions.delete(id);
+      if (isPosition(handed)) positions.set(id, handed);
+      try {
+        scope.sessionStorage.setItem(item, JSON.stringify([...positions].slice(-100)));
+      } catch {
+      }
+    }
+    unsaved.clear();
+  }
+
+  // src/values.js
+  var isObject = (value) => value && typeof value === "object";
+  var isFunction = (value) => typeof value === "function";
+  var listOf = (ids) => [].concat(ids).map(asText);
   function asText(id) {
     if (/^(st|bi)/.test(typeof id) || Number.isSafeInteger(id)) return String(id);
     throw asError(refusal("invalid_id", "ids are text or safe integers"));
   }
-
-  /** Refuse bytes, which JSON would turn into an object with numbers as names. */
-  const textOnly = (_, value) => {
+  var textOnly = (_, value) => {
     if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) throw asError(refusal("invalid_data", "bytes are not JSON: send base64"));
     return value;
   };
 
-  const within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(late(ms))))]);
-
-  function websocket(wire, url) {
-    const ws = new WebSocket(url.replace("http", "ws") + "?EIO=4&transport=websocket");
-    ws.onmessage = (event) => wire._receive(event.data);
-    ws.onclose = ws.onerror = () => wire.end("transport close"); // a blocked WebSocket fires only one of them
-    wire.send = (packet) => ws.send(packet);
-    wire.close = () => ws.close();
-  }
-
-  /**
-   * Take the n-th place to poll, or the next one that is free. If none is free, a visible page takes one from another page.
-   * Resolve with a function that releases the place. Call lost() if there is no place, or if another page takes it.
-   */
-  async function takePlace(url, lost, n = 0) {
-    const { locks } = scope.navigator || {};
-    const isFull = n === PLACES;
-    const isHopeless = isFull && page.hidden;
-    if (isHopeless) lost();
-    if (isHopeless || !locks) return noop;
-    return new Promise((resolve) => {
-      const name = `relay:poll:${isFull ? Math.floor(Math.random() * PLACES) : n}:${url}`;
-      const granted = (lock) => (lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1)));
-      const failed = (error) => (error.name === "AbortError" ? lost() : resolve(noop)); // or locks are not available here
-      locks.request(name, { steal: isFull, ifAvailable: !isFull }, granted).catch(failed);
-    });
-  }
-
-  function polling(wire, url) {
-    const polls = new AbortController(); // a POST may finish after close()
-    const outbox = [];
-    let posts = Promise.resolve(); // one after the other, so that none overtakes another
-    const place = takePlace(url, () => wire.end("no place"));
-
-    async function request(options) {
-      const query = "?EIO=4&transport=polling&t=" + Math.random(); // so that no cache answers
-      const response = await fetch(url + query + (wire.sid ? "&sid=" + wire.sid : ""), { credentials: "include", ...options });
-      if (response.ok) return response.text();
-      const { status, headers } = response;
-      const body = await response.json().catch(noop);
-      throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") });
-    }
-
-    async function poll() {
-      while (!polls.signal.aborted) (await request({ signal: polls.signal })).split("\x1e").forEach(wire._receive);
-    }
-
-    /** Send as many packets as fit one request. UTF-8 needs at most three bytes for a UTF-16 unit. */
-    function post() {
-      let size = 0;
-      const end = outbox.findIndex((packet, i) => i > 900 || (size += packet.length * 3 + 1) > wire.maxPayload);
-      const batch = outbox.splice(0, end < 0 ? outbox.length : end || 1);
-      return batch.length && request({ method: "POST", body: batch.join("\x1e") });
-    }
-
-    const fail = (error) => wire.end("transport error", error);
-    wire.send = (packet) => {
-      outbox.push(packet);
-      posts = posts.then(post);
-      posts.catch(fail);
-    };
-    wire.close = () => {
-      polls.abort();
-      place.then((release) => release());
-      if (wire.sid) wire.send("1");
-    };
-    place.then(poll).catch(fail);
-  }
-
-  /** Call a handler and return whether it succeeded. reportError() gives window.onerror all details, even across origins. */
+  // src/emitter.js
   async function call(fn, self, args) {
     try {
       await fn.apply(self, args);
@@ -129,280 +119,108 @@
       (scope.reportError || console.error)(error);
     }
   }
-
-  // A position such as "9f3c:17" is an epoch, which is the lifetime of a store, and an offset.
-
-  const parse = (position) => String(position).split(":");
-  const isPosition = (position) => /^[^:]+:\d+$/.test(position);
-
-  /** Return whether a publication comes after the last one that was handed over. In another epoch, every one does. */
-  function isAfter(position, last) {
-    const [epoch, offset] = parse(position);
-    const [lastEpoch, lastOffset] = parse(last);
-    return epoch !== lastEpoch || !(+offset <= +lastOffset);
-  }
-
-  // A tab keeps positions for its next page in sessionStorage. A frame shares sessionStorage with its page, but the page may
-  // not have received what the frame has. So only the page itself keeps positions. If several connections of a page
-  // register an id, each uses an item of its own: the first connection uses the first item, and so on.
-  const taken = (scope["relay ids"] = scope["relay ids"] || new Set()); // states, see _of(), of all copies of this script
-  const unsaved = new Set(); // states, the newest last
-  const saveSoon = soon(saveAll, 50); // so that a burst causes few writes
-
-  /** Start an id from the first item that no other connection of this page uses for it. */
-  function takeItem(state) {
-    if (!state.item) return;
-    while ([...taken].some(({ id, item }) => id === state.id && item === state.item)) state.item += "#";
-    taken.add(state);
-    saveAll();
-    state._handed = readItem(state.item).get(state.id);
-  }
-
-  function readItem(item) {
-    try {
-      return new Map(JSON.parse(scope.sessionStorage.getItem(item)));
-    } catch (error) {
-      return new Map(); // storage is denied, or the item is not ours
-    }
-  }
-
-  /** Set an id's position: that of the publication handed over now, or the one at which the id starts. */
-  function reach(state, position) {
-    state._handed = position;
-    if (!state.item) return;
-    unsaved.delete(state);
-    unsaved.add(state);
-    saveSoon();
-  }
-
-  function saveAll() {
-    for (const { id, item, _handed: handed } of unsaved) {
-      const positions = readItem(item);
-      positions.delete(id); // the newest last
-      if (isPosition(handed)) positions.set(id, handed);
-      try {
-        scope.sessionStorage.setItem(item, JSON.stringify([...positions].slice(-100)));
-      } catch (error) {
-        // Denied or full: recovery works within the page.
-      }
-    }
-    unsaved.clear();
-  }
-
-  /** Return a timer: call it with milliseconds to restart it, and without to stop it. */
-  function timer(run) {
-    let id;
-    return (ms) => {
-      clearTimeout(id);
-      if (ms >= 0) id = setTimeout(run, ms);
-    };
-  }
-
-  /** Return a function that combines several calls within `ms` into one call of `run`. */
-  function soon(run, ms) {
-    let id;
-    return () => {
-      id = id || setTimeout(() => {
-        id = 0;
-        run();
-      }, ms);
-    };
-  }
-
-  class Emitter {
-    constructor() {
-      this._handlers = []; // {name, fn, once}
-    }
-
+  var Emitter = class {
+    _handlers = [];
+    // {name, fn, once}
     on(name, fn, once) {
       if (!isFunction(fn)) throw new TypeError("no handler");
       this._handlers.push({ name, fn, once });
       return this;
     }
-
     once(name, fn) {
       return this.on(name, fn, true);
     }
-
     off(name, fn) {
-      this._handlers = this._handlers.filter((it) => name !== undefined && (it.name !== name || (fn && it.fn !== fn)));
+      this._handlers = this._handlers.filter((it) => name !== void 0 && (it.name !== name || fn && it.fn !== fn));
       return this;
     }
-
     removeListener(name, fn) {
       return this.off(name, fn);
     }
-
     removeAllListeners(name) {
       return this.off(name);
     }
-
     /** Return a function per handler that calls it. Remove handlers of once(). */
     _calls(name, ...args) {
       const handlers = this._handlers.filter((it) => it.name === name);
       this._handlers = this._handlers.filter((it) => it.name !== name || !it.once);
       return handlers.map(({ fn }) => () => call(fn, this, args));
     }
-
+    /** Call the handlers of an event. Return their number. */
     _fire(name, ...args) {
-      const calls = this._calls(name, ...args);
-      calls.forEach((run) => run());
-      return calls.length;
+      return this._calls(name, ...args).map((run) => run()).length;
     }
-  }
+  };
 
-  const sinceOf = (state) => (state._queue ? "acked" : state._handed);
-  const live = new Set(); // started and not closed
+  // src/options.js
+  var DEFAULTS = {
+    transports: ["websocket", "polling"],
+    timeout: 1e4,
+    // ms: for a transport to open, for a token, and for the answer to a push
+    reconnectDelay: 1e3,
+    reconnectDelayMax: 3e4,
+    probeDelay: 3e4
+    // ms until a polling page tries WebSocket again; doubled after each failure, up to five minutes
+  };
 
-  /** A connection that reconnects until close(). Subclasses add _changed() and _event(). */
-  class Connection extends Emitter {
+  // src/messages.js
+  var Messages = class extends Emitter {
+    status = "offline";
+    sid = null;
+    // the socket's name while online
+    transport = null;
+    // "websocket" or "polling" while online
+    _wire = null;
+    // {name, send(packet), close()} of this connection or of the attempt
+    _sent = 0;
+    _answers = /* @__PURE__ */ new Map();
+    // number of an acknowledgement -> function
+    _buffer = [];
+    // arguments of _transmit()
     constructor(url, options) {
       super();
-      this.status = "offline";
-      this.sid = this.transport = null; // while online
       this._url = url;
       this._options = { ...DEFAULTS, ...options };
-
-      // Set later:
-      // _heard, _opened, _since: times of the last packet, attempt and success, by the wall clock, because timers stop
-      //   during sleep
-      // _patience: maximum ms of silence; _probeDelay: ms
-      // _failure: the error code that was reported
-      // _drained: whether the relay set the time to reconnect
-      // _hung: whether WebSocket took the whole timeout
-      // _quiet: during the change from long polling to WebSocket, which the page need not notice
-      this._wire = null;
-      this._failures = 0;
-
-      this._silence = timer(() => this._wire.end(this.transport ? "ping timeout" : "timeout"));
-      this._retry = timer(() => this._open());
-      this._probe = timer(() => this._tryWebSocket());
-      this._hide = timer(() => page.hidden && this.transport && this._restTime() && this._rest("hidden"));
-      this._acknowledge = soon(() => this._sendAcks(), 20); // one for many publications
-
-      this._sent = 0;
-      this._answers = new Map(); // number of an acknowledgement -> function
-      this._buffer = []; // arguments of _transmit()
-
-      this._registrations = new Set(); // {_ids, _payload, _key, _answers (functions that wait), _tries, _isAway}; the newest last
-      this._ids = new Map(); // id -> state, see _of()
-      this._left = new Map(); // id -> number of its last unregister
     }
-
-    /** Start, also after close(). If the connection waits for its next attempt, try now. */
-    connect() {
-      live.add(this);
-      if (!this._wire) this.status = "connecting";
-      Promise.resolve().then(() => this._open()); // after the page has added its handlers
-      return this;
-    }
-
-    _open() {
-      if (this._wire || !live.has(this)) return;
-      this._opened = Date.now();
-      this._say("connecting");
-      const transports = [].concat(this._options.transports);
-      if (live.has(this)) this._try(this._hung ? transports.reverse() : transports);
-    }
-
-    /** Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it hung. */
-    _try([name, ...others]) {
-      const wire = (this._wire = { name, close: noop });
-      wire._receive = (packet) => this._wire === wire && this._packet(packet);
-      wire.end = (reason, error) => {
-        if (this._wire !== wire) return;
-        if (reason === "no place") return this._rest(reason);
-        if (this.transport || !others.length) return this._drop(reason, error);
-        this._hung = reason === "timeout" && name === "websocket";
-        this._hangUp();
-        this._try(others);
-      };
-      this._silence(this._options.timeout);
-      try {
-        (name === "polling" ? polling : websocket)(wire, this._url);
-      } catch (error) {
-        wire.end("transport error", error); // there is no WebSocket, or ws: is forbidden from https:
-      }
-    }
-
-    /** Handle an Engine.IO packet; type "4" contains a Socket.IO packet. */
-    _packet(packet) {
-      const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
-      const wire = this._wire;
-      try {
-        const body = json && JSON.parse(json);
-        if (type === "0") {
-          this._patience = body.pingInterval + body.pingTimeout;
-          Object.assign(wire, body);
-          wire.send("40");
-        } else if (type === "1") wire.end("transport close");
-        else if (type === "2") wire.send("3");
-        else if (type === "40") this._welcome(body);
-        else if (type === "41") this._drop("io server disconnect");
-        else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
-        else if (type === "43") this._answer(+id, ...body);
-        else if (type) this._take(body);
-        else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("parse error"); // other known packets are ignored
-      } catch (error) {
-        wire.end("parse error", error);
-      }
-      if (!this.transport) return; // before that, the timeout of _try() applies
-      this._heard = Date.now();
-      this._silence(this._patience);
-    }
-
-    _welcome({ sid }) {
-      this.sid = sid;
-      this.transport = this._wire.name;
-      this._since = Date.now();
-      this._failure = "";
-      this._hide(this._restTime() * 1000);
-      this._probe((this._probeDelay = this._options.probeDelay));
-      // Registrations first, so that a page receives what it pushes to itself.
-      this._registrations.forEach((registration) => this._register(registration));
-      this._buffer.splice(0).forEach((message) => this._transmit(...message));
-      this._say("online");
-    }
-
-    _say(status, detail, error) {
-      if (this._quiet && status === "connecting") return;
-      this._quiet = false;
-      const before = this.status;
-      this.status = status;
-      this._changed(status, detail, before, error);
-    }
-
-    // Sending.
-
     /** Send now, or when online. answer() gets the server's answer, or CUT or CLOSED. */
     _send(args, answer, patience) {
       const message = [JSON.stringify(args, textOnly), answer, patience];
       if (this.transport) this._transmit(...message);
-      else if (this._buffer.length < 100) this._buffer.push(message); // bounded
+      else if (this._buffer.length < 100) this._buffer.push(message);
       else answer(refusal("offline", "100 messages wait"));
       this._wakeUp();
     }
-
-    /** Connect if the page rests. */
-    _wakeUp() {
-      if (this.status === "resting") this._open();
-    }
-
+    /** Send now. If there is no answer within `patience` ms, answer() gets `timeout`. */
     _transmit(text, answer, patience) {
       const number = answer ? this._sent++ : "";
       if (answer) this._answers.set(number, answer);
       if (patience) setTimeout(() => this._answer(number, late(patience)), patience);
       this._wire.send("42" + number + text);
     }
-
     _answer(number, ...body) {
       const answer = this._answers.get(number);
       this._answers.delete(number);
-      if (answer) answer(...body);
+      answer?.(...body);
     }
+    /** Return a random wait in ms, so that pages do not all come at the same moment. */
+    _backOff(failures) {
+      const { reconnectDelay, reconnectDelayMax } = this._options;
+      return Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** failures);
+    }
+    /** Fire an error, or log it if no handler listens, unless the page itself called close() or unregister(). */
+    _error(body) {
+      const args = this.io ? ["relay_error", body] : ["error", asError(body).details];
+      if (body.error !== "closed" && !this._fire(...args)) console.warn("relay:", body.message, body);
+    }
+  };
 
-    // Ids.
-
+  // src/ids.js
+  var sinceOf = (state) => state._queue ? "acked" : state._handed;
+  var Ids = class extends Messages {
+    _ids = /* @__PURE__ */ new Map();
+    // id -> state, see _of()
+    _left = /* @__PURE__ */ new Map();
+    // id -> number of its last unregister
     /**
      * Return this connection's state of an id.
      *
@@ -414,9 +232,12 @@
       if (!state) {
         state = {
           id,
-          item: scope.top === scope && !this.io && this._url, // name in sessionStorage; frames and `io` keep nothing
-          _live: 0, // on this wire: 1: register was sent, 2: it is registered
-          _calls: 0, // calls of register() without leave()
+          item: scope.top === scope && !this.io && this._url,
+          // name in sessionStorage; frames and `io` keep nothing
+          _live: 0,
+          // on this wire: 1: register was sent, 2: it is registered
+          _calls: 0
+          // calls of register() without leave()
           // Set later: _handed; _acked, the position up to which all handlers have succeeded; _told, the last position that
           // was acknowledged on this wire; _queue of an inbox, [{position, _calls that have not succeeded, _tries}]; and
           // _tries, the number of failures after which a publication counts as handled.
@@ -426,30 +247,41 @@
       }
       return state;
     }
-
     _all(ids) {
       return ids.map((id) => this._of(id));
     }
-
     /** Forget an id. Another connection may use its item. */
     _release(state) {
-      taken.delete(state);
+      leaveItem(state);
       this._ids.delete(state.id);
       state._calls = 0;
       state._queue = null;
     }
-
     /**
      * Start an id after `since`. If it is live on this wire, unregister it first: publications that are under way are
      * dropped, because the replay contains them. `null`, which means now, changes nothing for a live id.
      */
     _startAt(state, since) {
-      if (since === undefined || (state._live && since === null)) return;
+      if (since === void 0 || state._live && since === null) return;
       if (state._live) this._leaveIds([state.id], noop);
       state._live = 0;
       reach(state, since);
     }
+    _leaveIds(ids, done) {
+      ids.forEach((id) => this._left.set(id, this._sent));
+      this._send(["unregister", { id: ids }], done);
+    }
+    /** Return whether a publication was under way when its id was unregistered. */
+    _isLeft(id) {
+      const left = this._left.get(id);
+      return this._answers.has(left) || left >= 0 && !this._ids.has(id);
+    }
+  };
 
+  // src/registrations.js
+  var Registrations = class extends Ids {
+    _registrations = /* @__PURE__ */ new Set();
+    // {_ids, _payload, _key, _answers (functions that wait), _tries, _isAway}; the newest last
     /** Register now and after every reconnect, unless the first answer is a refusal. */
     _remember({ id, since, inbox, ...payload }, answer) {
       const ids = listOf(id);
@@ -466,13 +298,12 @@
         this._startAt(state, isObject(since) ? new Map(Object.entries(since)).get(state.id) : since);
         if (!inbox) continue;
         if (!state._queue) this._startAt(state, "acked");
-        state._queue = state._queue || [];
+        state._queue ||= [];
         state._tries = inbox.tries;
       }
       if (this.transport) this._register(registration);
       else this._replaceOlder(registration);
     }
-
     async _register(registration) {
       const wire = this._wire;
       const isOver = () => this._wire !== wire || !this._registrations.has(registration);
@@ -492,21 +323,20 @@
         if (isOver()) return;
       }
       const { _ids: ids } = registration;
-      const asked = this._all(ids).map((state) => ({ ...state, _now: state })); // their states when this is sent
+      const asked = this._all(ids).map((state) => ({ ...state, _now: state }));
       const from = asked.filter(sinceOf).map((state) => [state.id, sinceOf(state)]);
       const since = from[0] && Object.fromEntries(from);
-      this._all(ids).forEach((state) => (state._live = state._live || 1));
+      this._all(ids).forEach((state) => state._live ||= 1);
       this._send(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
-        if (isOver()) return; // the next connection registers again
-        if (/_not_available$|^too_many_events$/.test(body.error)) again(body); // temporary
+        if (isOver()) return;
+        if (/_not_available$|^too_many_events$/.test(body.error)) again(body);
         else this._registered(registration, body, asked);
       });
     }
-
     /** Register ids again whose token is a function. Return the others. */
     _renew(ids) {
-      ids = ids.filter((id) => this._ids.has(id)); // an unregister may be under way
-      this._all(ids).forEach((state) => (state._live = 0));
+      ids = ids.filter((id) => this._ids.has(id));
+      this._all(ids).forEach((state) => state._live = 0);
       this._registrations.forEach((registration) => {
         if (!isFunction(registration._payload.token) || !ids.some((id) => registration._ids.includes(id))) return;
         ids = ids.filter((id) => !registration._ids.includes(id));
@@ -514,7 +344,6 @@
       });
       return ids;
     }
-
     /**
      * Handle the answer to a registration.
      *
@@ -530,12 +359,12 @@
         const { id, _handed: handed, _now: state } = before;
         if (!registration._ids.includes(id)) continue;
         state._live = isNo && state._live < 2 ? 0 : 2;
-        const { position = handed, recovered = true } = (body.ids || {})[id] || {};
+        const { position = handed, recovered = true } = body.ids?.[id] || {};
         const isLost = sinceOf(before) && !recovered;
         if (state._handed === handed && (isLost || !isPosition(handed))) reach(state, position);
         if (!isLost) continue;
         lost.push(id);
-        state._acked = null; // a later acknowledgement includes these
+        state._acked = null;
         state._queue = state._queue && [];
       }
       if (!isNo) {
@@ -545,19 +374,16 @@
         else this._settle(registration);
       } else if (answers.length) {
         this._registrations.delete(registration);
-        // The refused registration may have unregistered an id that others need.
         this._registrations.forEach((it) => this._all(it._ids).every((state) => state._live) || this._register(it));
-      } else this._error(body); // kept, because the next attempt may succeed
+      } else this._error(body);
       answers.forEach((answer) => answer(body));
     }
-
     /** Report `recovered` when the last registration that missed something is complete. */
     _settle(registration) {
       const isAway = registration._isAway;
       registration._isAway = false;
       if (isAway && ![...this._registrations].some((it) => it._isAway)) this._changed("recovered", []);
     }
-
     /** Replace older registrations of the same ids, unless they wait for an answer. */
     _replaceOlder(registration) {
       for (const older of this._registrations) {
@@ -565,7 +391,6 @@
         if (!older._answers.length) this._dropIds(older, registration._ids);
       }
     }
-
     _dropIds(registration, ids) {
       registration._ids = registration._ids.filter((id) => !ids.includes(id));
       if (registration._ids.length) return;
@@ -573,7 +398,6 @@
       registration._answers.splice(0).forEach((answer) => answer(CLOSED));
       this._settle(registration);
     }
-
     _unregister(id, answer) {
       const ids = listOf(id);
       this._registrations.forEach((registration) => this._dropIds(registration, ids));
@@ -581,28 +405,25 @@
         reach(state);
         this._release(state);
       });
-      const done = (body) => answer(body === CUT ? { ok: true } : body); // the next connection does not register it
+      const done = (body) => answer(body === CUT ? { ok: true } : body);
       if (this.transport && ids.length) this._leaveIds(ids, done);
       else done({ ok: true });
     }
+  };
 
-    _leaveIds(ids, done) {
-      ids.forEach((id) => this._left.set(id, this._sent)); // the number of the packet that is sent now
-      this._send(["unregister", { id: ids }], done);
-    }
-
-    // Publications.
-
-    /** Hand over each publication once: a replay may contain publications that have already arrived. */
+  // src/publications.js
+  var Publications = class extends Registrations {
+    _acknowledge = soon(() => this._sendAcks(), 20);
+    // one for many publications
+    /** Handle an event. A replay may contain publications that have already arrived. */
     _take([name, message, ...others]) {
       const { id: position, destination, error, ids } = message || {};
       if (name === "relay_drain") return this._drop("transport close", null, message.reconnect_in_ms);
       if (name === "relay_error") {
-        if (error === "token_expired" && ids && ids[0] && !(message.ids = this._renew(ids)).length) return;
+        if (error === "token_expired" && ids?.[0] && !(message.ids = this._renew(ids)).length) return;
         return this._error(message);
       }
-      const left = this._left.get(destination);
-      if (this._answers.has(left) || (left >= 0 && !this._ids.has(destination))) return; // it was under way when the id was unregistered
+      if (this._isLeft(destination)) return;
       const state = isPosition(position) ? this._of(destination) : {};
       if (!isAfter(position, state._handed)) return;
       reach(state, position);
@@ -613,11 +434,10 @@
       queue.push(entry);
       this._handle(state, queue, entry);
     }
-
     /** Call the handlers of one publication. Call those that fail, and only those, again after a while. */
     async _handle(state, queue, entry) {
       const results = await Promise.all(entry._calls.map((run) => run()));
-      if (state._queue !== queue) return; // unregistered, or lost
+      if (state._queue !== queue) return;
       entry._calls = entry._calls.filter((_, i) => !results[i]);
       if (entry._calls.length) {
         const tries = ++entry._tries;
@@ -628,7 +448,6 @@
       while (queue.length && !queue[0]._calls.length) state._acked = queue.shift().position;
       this._acknowledge();
     }
-
     /** Acknowledge registered ids up to their first failure, because a position stands for all before it. */
     _sendAcks() {
       this._ids.forEach((state) => {
@@ -638,30 +457,159 @@
         this._send(["ack", { id: state.id, position }]);
       });
     }
+  };
 
-    /** Fire an error, or log it if no handler listens, unless the page itself called close() or unregister(). */
-    _error(body) {
-      const args = this.io ? ["relay_error", body] : ["error", asError(body).details];
-      if (body.error !== "closed" && !this._fire(...args)) console.warn("relay:", body.message, body);
+  // src/wires/places.js
+  var PLACES = 3;
+  async function takePlace(url, lost, n = 0) {
+    const locks = scope.navigator?.locks;
+    const isFull = n === PLACES;
+    const isHopeless = isFull && page.hidden;
+    if (isHopeless) lost();
+    if (isHopeless || !locks) return noop;
+    return new Promise((resolve) => {
+      const name = `relay:poll:${isFull ? Math.floor(Math.random() * PLACES) : n}:${url}`;
+      const granted = (lock) => lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1));
+      const failed = (error) => error.name === "AbortError" ? lost() : resolve(noop);
+      locks.request(name, { steal: isFull, ifAvailable: !isFull }, granted).catch(failed);
+    });
+  }
+
+  // src/wires/polling.js
+  function polling(wire, url) {
+    const polls = new AbortController();
+    const outbox = [];
+    let posts = Promise.resolve();
+    const place = takePlace(url, () => wire.end("no place"));
+    async function request(options) {
+      const query = "?EIO=4&transport=polling&t=" + Math.random();
+      const response = await fetch(url + query + (wire.sid ? "&sid=" + wire.sid : ""), { credentials: "include", ...options });
+      if (response.ok) return response.text();
+      const { status, headers } = response;
+      const body = await response.json().catch(noop);
+      throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") });
     }
-
-    // Losing a connection and opening the next one.
-
-    /** Return a random wait in ms, so that pages do not all reconnect at the same moment. */
-    _backOff(failures) {
-      const { reconnectDelay, reconnectDelayMax } = this._options;
-      return Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** failures);
+    async function poll() {
+      while (!polls.signal.aborted) (await request({ signal: polls.signal })).split("").forEach(wire._receive);
     }
+    function post() {
+      let size = 0;
+      const end = outbox.findIndex((packet, i) => i > 900 || (size += packet.length * 3 + 1) > wire.maxPayload);
+      const batch = outbox.splice(0, end < 0 ? outbox.length : end || 1);
+      return batch.length && request({ method: "POST", body: batch.join("") });
+    }
+    const fail = (error) => wire.end("transport error", error);
+    wire.send = (packet) => {
+      outbox.push(packet);
+      posts = posts.then(post);
+      posts.catch(fail);
+    };
+    wire.close = () => {
+      polls.abort();
+      place.then((release) => release());
+      if (wire.sid) wire.send("1");
+    };
+    place.then(poll).catch(fail);
+  }
 
+  // src/wires/websocket.js
+  function websocket(wire, url) {
+    const ws = new WebSocket(url.replace("http", "ws") + "?EIO=4&transport=websocket");
+    ws.onmessage = (event) => wire._receive(event.data);
+    ws.onclose = ws.onerror = () => wire.end("transport close");
+    wire.send = (packet) => ws.send(packet);
+    wire.close = () => ws.close();
+  }
+
+  // src/link.js
+  var live = /* @__PURE__ */ new Set();
+  var Link = class extends Publications {
+    // Set later:
+    // _heard, _opened, _since: times of the last packet, attempt and success, by the wall clock, because timers stop
+    //   during sleep
+    // _patience: maximum ms of silence
+    // _failure: the error code that was reported
+    // _drained: whether the relay set the time to reconnect
+    // _hung: whether WebSocket took the whole timeout
+    // _quiet: during the change from long polling to WebSocket, which the page need not notice
+    _failures = 0;
+    _silence = timer(() => this._wire.end(this.transport ? "ping timeout" : "timeout"));
+    _retry = timer(() => this._open());
+    _open() {
+      if (this._wire || !live.has(this)) return;
+      this._opened = Date.now();
+      this._say("connecting");
+      const transports = [].concat(this._options.transports);
+      if (live.has(this)) this._try(this._hung ? transports.reverse() : transports);
+    }
+    /** Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it hung. */
+    _try([name, ...others]) {
+      const wire = this._wire = { name, close: noop };
+      wire._receive = (packet) => this._wire === wire && this._packet(packet);
+      wire.end = (reason, error) => {
+        if (this._wire !== wire) return;
+        if (reason === "no place") return this._rest(reason);
+        if (this.transport || !others.length) return this._drop(reason, error);
+        this._hung = reason === "timeout" && name === "websocket";
+        this._hangUp();
+        this._try(others);
+      };
+      this._silence(this._options.timeout);
+      try {
+        (name === "polling" ? polling : websocket)(wire, this._url);
+      } catch (error) {
+        wire.end("transport error", error);
+      }
+    }
+    /** Handle an Engine.IO packet; type "4" contains a Socket.IO packet. */
+    _packet(packet) {
+      const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
+      const wire = this._wire;
+      try {
+        const body = json && JSON.parse(json);
+        if (type === "0") {
+          this._patience = body.pingInterval + body.pingTimeout;
+          Object.assign(wire, body);
+          wire.send("40");
+        } else if (type === "1") wire.end("transport close");
+        else if (type === "2") wire.send("3");
+        else if (type === "40") this._welcome(body);
+        else if (type === "41") this._drop("io server disconnect");
+        else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
+        else if (type === "43") this._answer(+id, ...body);
+        else if (type) this._take(body);
+        else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("parse error");
+      } catch (error) {
+        wire.end("parse error", error);
+      }
+      if (!this.transport) return;
+      this._heard = Date.now();
+      this._silence(this._patience);
+    }
+    _welcome({ sid }) {
+      this.sid = sid;
+      this.transport = this._wire.name;
+      this._since = Date.now();
+      this._failure = "";
+      this._watch();
+      this._registrations.forEach((registration) => this._register(registration));
+      this._buffer.splice(0).forEach((message) => this._transmit(...message));
+      this._say("online");
+    }
+    _say(status, detail, error) {
+      if (this._quiet && status === "connecting") return;
+      this._quiet = false;
+      const before = this.status;
+      this.status = status;
+      this._changed(status, detail, before, error);
+    }
     /** End this connection and schedule the next one: after `delay` ms if the relay asked for that. */
     _drop(reason, error, delay) {
-      const { details } = error || {};
-      const retryAfter = (details && details.retryAfter) || 0;
-      // A connection that ends soon counts as a failure too.
+      const details = error?.details;
+      const retryAfter = details?.retryAfter || 0;
       if (this.transport && Date.now() - this._since > this._options.reconnectDelayMax) this._failures = 0;
       this._drained = delay >= 0 || retryAfter > 0;
-      const retryIn = delay >= 0 ? delay : retryAfter * 1000 + this._backOff(this._failures++);
-      // Report once why there is no connection: a server refused it, or it has never worked.
+      const retryIn = delay >= 0 ? delay : retryAfter * 1e3 + this._backOff(this._failures++);
       const body = details || noRelay(this._url);
       if (!this.transport && this._failure !== body.error && (details || !this._since)) {
         this._failure = body.error;
@@ -669,40 +617,66 @@
         this._fire("error", body);
       }
       if (!live.has(this)) return;
-      this._retry(retryIn); // before the handlers, because one may call close()
+      this._retry(retryIn);
       this._leave("offline", { reason, retryIn }, error);
     }
-
     _leave(status, detail, error) {
       this._hangUp();
       this.sid = this.transport = null;
       this._answers.forEach((_, number) => this._answer(number, live.has(this) ? CUT : CLOSED));
-      // The last acknowledgement may have been lost with the wire.
-      this._ids.forEach((state) => (state._live = state._told = 0));
+      this._ids.forEach((state) => state._live = state._told = 0);
       this._say(status, detail, error);
     }
-
     _hangUp() {
       this._silence();
-      if (this._wire) this._wire.close();
+      this._wire?.close();
       this._wire = null;
     }
+  };
 
-    // Resting, and the way back to WebSocket.
-
+  // src/connection.js
+  var Connection = class extends Link {
+    // Set later: _probeDelay, the ms until the next probe.
+    _probe = timer(() => this._tryWebSocket());
+    _hide = timer(() => page.hidden && this.transport && this._restTime() && this._rest("hidden"));
+    /** Start, also after close(). If the connection waits for its next attempt, try now. */
+    connect() {
+      live.add(this);
+      if (!this._wire) this.status = "connecting";
+      queueMicrotask(() => this._open());
+      return this;
+    }
+    close() {
+      if (!live.delete(this)) return this;
+      this._sendAcks();
+      const registrations = [...this._registrations];
+      this._registrations.clear();
+      this._ids.forEach((state) => this._release(state));
+      registrations.forEach((it) => it._answers.forEach((answer) => answer(CLOSED)));
+      this._buffer.splice(0).forEach(([, answer]) => answer(CLOSED));
+      this._leave("offline", { reason: "io client disconnect" });
+      return this;
+    }
+    /** Start the timers of a new connection. */
+    _watch() {
+      this._hide(this._restTime() * 1e3);
+      this._probe(this._probeDelay = this._options.probeDelay);
+    }
     /** Close until the page is visible. A page that needs the connection tries again to get a place to poll. */
     _rest(reason) {
       this._retry();
       this._leave("resting", { reason });
-      if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(5000 + 10000 * Math.random());
+      if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(5e3 + 1e4 * Math.random());
     }
-
     /** Return the seconds after which a hidden page rests; 0 if it does not rest. */
     _restTime() {
       const { rest = this.transport === "websocket" ? 0 : 10 } = this._options;
       return [...this._ids.values()].some((state) => state._queue) ? 0 : rest;
     }
-
+    /** Connect if the page rests. */
+    _wakeUp() {
+      if (this.status === "resting") this._open();
+    }
     /** Test whether WebSocket works while polling. If so, reconnect with it; recovery bridges the gap. */
     async _tryWebSocket() {
       if (this.transport !== "polling" || !this._options.transports.includes("websocket")) return;
@@ -722,40 +696,26 @@
         this._leave("connecting");
         return this._open();
       }
-      if (!works) this._probeDelay = Math.min(2 * this._probeDelay, 300000);
-      this._probe(works ? 1000 : this._probeDelay); // works, but an answer is outstanding and would be lost
+      if (!works) this._probeDelay = Math.min(2 * this._probeDelay, 3e5);
+      this._probe(works ? 1e3 : this._probeDelay);
     }
-
+    /** Handle an event of the page: the network or the page comes or goes. */
     _on(type, persisted) {
       if (type === "offline") return this.transport && this._drop(type);
       if (type === "freeze") return this.transport === "polling" && this._rest(type);
       if (type === "pagehide") {
         this._sendAcks();
-        return persisted && this._rest(type); // into the back/forward cache
+        return persisted && this._rest(type);
       }
-      if (type === "visibilitychange") this._hide(this._restTime() * 1000);
-      if (page.hidden && (type === "visibilitychange" || (type === "online" && this.status === "resting"))) return;
-      // The network or the page is back: try now, but at most once per second.
+      if (type === "visibilitychange") this._hide(this._restTime() * 1e3);
+      if (page.hidden && (type === "visibilitychange" || type === "online" && this.status === "resting")) return;
       if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
       const isResting = this.status === "resting";
-      const wait = isResting ? 0 : Math.max(0, 1000 - Math.abs(Date.now() - this._opened));
+      const wait = isResting ? 0 : Math.max(0, 1e3 - Math.abs(Date.now() - this._opened));
       this._probe(wait);
       if (isResting || !this._drained) this._retry(wait);
     }
-
-    close() {
-      if (!live.delete(this)) return this;
-      this._sendAcks();
-      const registrations = [...this._registrations];
-      this._registrations.clear(); // the next connection may belong to another user
-      this._ids.forEach((state) => this._release(state));
-      registrations.forEach((it) => it._answers.forEach((answer) => answer(CLOSED)));
-      this._buffer.splice(0).forEach(([, answer]) => answer(CLOSED));
-      this._leave("offline", { reason: "io client disconnect" });
-      return this;
-    }
-  }
-
+  };
   for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume"]) {
     const on = ({ persisted }) => {
       saveAll();
@@ -767,11 +727,11 @@
     if (/^ws.*EIO=4/.test(blockedURI)) console.warn(`relay: add ${blockedURI} to connect-src`);
   });
 
-  class Relay extends Connection {
+  // src/relay.js
+  var Relay = class _Relay extends Connection {
     static connect(url, options) {
-      return new Relay(locate(url) + "socket.io/", options).connect();
+      return new _Relay(locate(url) + "socket.io/", options).connect();
     }
-
     /** Return a promise of the answer. Its leave() undoes this call; the last leave() of an id unregisters it. */
     register(id, options) {
       let states = [];
@@ -783,11 +743,9 @@
       promise.leave = () => this.unregister(states.splice(0).filter((state) => !--state._calls).map((state) => state.id));
       return promise;
     }
-
     unregister(ids) {
       return this._promise((answer) => this._unregister(ids, answer));
     }
-
     /** Push to others. It is never sent again after a reconnect, because it might arrive twice. */
     push(destination, data, event) {
       return this._promise((answer) => {
@@ -795,85 +753,68 @@
         this._send(["push", { destination: to, data, event }], answer, this._options.timeout);
       });
     }
-
     /** Return a promise. A rejection, handled or not, is an "error" event too. */
     _promise(ask) {
       const promise = new Promise((resolve, reject) => {
-        const answer = (body) => (isRefused(body) ? reject(asError(body)) : resolve(body));
+        const answer = (body) => isRefused(body) ? reject(asError(body)) : resolve(body);
         if (live.has(this)) ask(answer);
         else answer(CLOSED);
       });
       promise.catch(({ name, message, details = { error: name, message } }) => this._error(details));
       return promise;
     }
-
     _changed(status, detail) {
-      this._fire("status", ...(detail ? [status, detail] : [status]));
+      this._fire("status", ...detail ? [status, detail] : [status]);
     }
-
     _event(name, { data, id, destination } = {}) {
       const ours = ["status", "error", "*"].includes(name);
       const info = { id, destination, event: name };
       return [...this._calls(ours ? "push" : name, data, info), ...this._calls("*", data, info)];
     }
-  }
+  };
 
-  const ANY = Symbol();
-
-  /** The parts of socket.io-client that pages use most: docs/socket-api.md lists them. */
-  class Socket extends Connection {
-    constructor(url, options) {
-      super(url, options);
-      this.io = new Emitter(); // stands for the manager
-    }
-
+  // src/socket.js
+  var ANY = /* @__PURE__ */ Symbol();
+  var Socket = class extends Connection {
+    io = new Emitter();
+    // stands for the manager
     get connected() {
       return this.transport !== null;
     }
-
     get disconnected() {
       return !this.connected;
     }
-
     get id() {
-      return this.sid || undefined;
+      return this.sid || void 0;
     }
-
     get active() {
       return live.has(this);
     }
-
     open() {
       return this.connect();
     }
-
     disconnect() {
       return this.close();
     }
-
     onAny(fn) {
       return this.on(ANY, fn);
     }
-
     offAny() {
       return this.off(ANY);
     }
-
     emitWithAck(...args) {
       return new Promise((resolve) => this.emit(...args, resolve));
     }
-
     /** Emit an event. Pages of the old Node server register once, outside "connect", so registrations are remembered. */
     emit(name, ...args) {
       const fn = isFunction(args[args.length - 1]) && args.pop();
-      const answer = (...body) => (fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]));
+      const answer = (...body) => fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]);
       const [payload] = args;
       if (name === "register" && payload) this._remember(payload, answer);
       else if (name === "unregister" && payload) this._unregister(payload.id, answer);
       else this._send([name, ...args], answer);
       return this;
     }
-
     _changed(status, detail = {}, before, error = new Error(detail.reason)) {
       const { reason } = detail;
       const tries = this._failures;
@@ -884,34 +825,21 @@
       if (reason && before === "online") this._fire("disconnect", reason);
       else if (reason && live.has(this)) this._fire("connect_error", error);
     }
-
     _event(name, ...args) {
       const ours = ["connect", "connect_error", "disconnect"].includes(name);
       return [...this._calls(ANY, name, ...args), ...this._calls(ours ? "push" : name, ...args)];
     }
-  }
-
+  };
   function io(url, options) {
-    if (isObject(url)) return io(undefined, url);
+    if (isObject(url)) return io(void 0, url);
     const { path = "socket.io/", autoConnect = true, ...others } = options || {};
-    // As in socket.io-client, an address without a scheme or a host uses that of the page.
     const address = url ? url.replace(/^:/, here.hostname + ":").replace(/^(?!(\w+:)?\/)/, "//") : HOME;
     const socket = new Socket(locate(new URL(path, locate(address)).href), others);
     return autoConnect ? socket.connect() : socket;
   }
-
   io.connect = io;
 
-  function locate(url = HOME) {
-    const isUrl = /^((http|ws)s?:\/)?\//.test(url);
-    if (!isUrl) throw new Error(`"${url}" is not a URL. In a module or bundle: Relay.connect("/relay/")`);
-    return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
-  }
-
-  function asError({ ok, data, error, message = error, ...others }) {
-    return Object.assign(new Error(message), { code: error, details: { error, message, ...others } });
-  }
-
+  // src/iife.js
   scope.Relay = Relay;
-  scope.io = scope.io || io;
+  scope.io ||= io;
 })();

@@ -107,6 +107,7 @@ class Window {
       console: { error() {}, warn() {}, log() {} },
       URL,
       AbortController,
+      queueMicrotask,
       WebSocket,
       sessionStorage: storage,
       location: { href: "http://127.0.0.1/", origin: "http://127.0.0.1" },

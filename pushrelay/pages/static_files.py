@@ -1,4 +1,4 @@
-"""The files in static/. Each is compressed once and has an ETag, and pages of any origin may load relay.js."""
+"""The files in static/. Each is compressed once and has an ETag, and pages of any origin may load the client."""
 
 import datetime
 import gzip
@@ -11,7 +11,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.security import safe_join
 from werkzeug.wrappers import Request, Response
 
-SCRIPT = "relay.js"
+_CLIENT = ("relay.js", "relay.mjs", "relay.min.js", "relay.min.js.map")
 # These let pages of other origins load it as a module, with `integrity`, and under COEP.
 _FOR_ALL = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".svg": "image/svg+xml", ".css": "text/css"}
@@ -33,7 +33,7 @@ class StaticFiles:
 
     def __init__(self, folder: str):
         self._folder = folder
-        self._script = safe_join(folder, SCRIPT)
+        self._client = {safe_join(folder, name) for name in _CLIENT}
         self._files: dict[str, _File] = {}  # by path; bounded, because only files that exist are in it
 
     def response(self, name: str, request: Request) -> Response:
@@ -46,7 +46,7 @@ class StaticFiles:
             response.headers["Content-Encoding"] = "gzip"
         if file.packed:
             response.headers["Vary"] = "Accept-Encoding"
-        if path == self._script:
+        if path in self._client:
             response.headers.extend(_FOR_ALL)
         # Any cache may keep the file, but must revalidate it each time, because an upgrade of the relay changes it.
         response.headers["Cache-Control"] = "public, no-cache"

@@ -6,18 +6,15 @@ receive, over each transport.
 # ruff: noqa: F811 (fixtures)
 
 import contextlib
-import gzip
 import json
 import re
-import shutil
 import signal
 import socket
 import socketserver
-import subprocess
 import threading
 
 import pytest
-from conftest import DEADLINE, ROOT, need, own_only, wait_for
+from conftest import ROOT, own_only, wait_for
 from pages import Server
 
 from pushrelay.access.tokens import sign
@@ -69,22 +66,6 @@ def proxy():
 def options(transport):
     """Options for one transport; a page finds a relay that was restarted within a second."""
     return json.dumps({"transports": [transport], "reconnectDelayMax": 500})
-
-
-def test_the_script_fits_in_6_kb():
-    """Minified, including names that begin with _, which are private to the file, and gzipped."""
-    esbuild = ROOT / "tests" / "node_modules" / ".bin" / "esbuild"
-    need(esbuild.exists(), "esbuild (npm install --prefix tests)")
-    options = ["--minify", "--mangle-props=^_", "--target=es2018", "--log-level=warning"]
-    minified = subprocess.run([esbuild, *options, SCRIPT], capture_output=True, check=True, timeout=DEADLINE)
-    assert minified.stderr == b"" and len(gzip.compress(minified.stdout, 9)) <= 6 * 1024
-
-
-def test_node_loads_the_script():
-    need(shutil.which("node"), "Node")
-    program = f"require({str(SCRIPT)!r}); console.log(typeof Relay.connect, typeof io)"
-    result = subprocess.run(["node", "-e", program], capture_output=True, text=True, timeout=DEADLINE)
-    assert result.stdout == "function function\n", result.stderr
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

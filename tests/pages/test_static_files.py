@@ -52,8 +52,8 @@ def test_each_coding_has_an_etag_of_its_own(relay):
     assert len(tags) == 2
 
 
-def test_the_script_alone_may_be_read_from_everywhere(relay):
-    for path in ADDRESSES:
+def test_the_client_alone_may_be_read_from_everywhere(relay):
+    for path in (*ADDRESSES, "/static/relay.mjs", "/static/relay.min.js", "/static/relay.min.js.map"):
         headers = relay.request("GET", path, headers={"Origin": "https://shop.example"})[1]
         assert headers.get_all("Access-Control-Allow-Origin") == ["*"]
         assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"

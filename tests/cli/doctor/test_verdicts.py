@@ -169,7 +169,7 @@ FAULTS = {
         ["a changed one", "/* analytics */", "cache"],
         False,
     ),
-    "script-edited": (script(lambda body: body.replace(b"10000", b"90000")), "relay.js", ["a changed one"], False),
+    "script-edited": (script(lambda body: body.replace(b"polling", b"pulling")), "relay.js", ["a changed one"], False),
     "script-cut": (script(lambda body: body[:5000]), "relay.js", ["ends after 5000 bytes", "a full disk"], False),
     "script-a-page": (
         lambda request: None if request.is_socket else SCRIPT_PAGE,

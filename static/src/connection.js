@@ -1,0 +1,110 @@
+import { CLOSED } from "./errors.js";
+import { Link, live } from "./link.js";
+import { saveAll } from "./positions.js";
+import { listen, noop, page } from "./scope.js";
+import { timer, within } from "./timing.js";
+import { websocket } from "./wires/websocket.js";
+
+/** A connection that reconnects until close(): it follows the life of its page, and rests if the page needs it not. */
+export class Connection extends Link {
+  // Set later: _probeDelay, the ms until the next probe.
+  _probe = timer(() => this._tryWebSocket());
+  _hide = timer(() => page.hidden && this.transport && this._restTime() && this._rest("hidden"));
+
+  /** Start, also after close(). If the connection waits for its next attempt, try now. */
+  connect() {
+    live.add(this);
+    if (!this._wire) this.status = "connecting";
+    queueMicrotask(() => this._open()); // after the page has added its handlers
+    return this;
+  }
+
+  close() {
+    if (!live.delete(this)) return this;
+    this._sendAcks();
+    const registrations = [...this._registrations];
+    this._registrations.clear(); // the next connection may belong to another user
+    this._ids.forEach((state) => this._release(state));
+    registrations.forEach((it) => it._answers.forEach((answer) => answer(CLOSED)));
+    this._buffer.splice(0).forEach(([, answer]) => answer(CLOSED));
+    this._leave("offline", { reason: "io client disconnect" });
+    return this;
+  }
+
+  /** Start the timers of a new connection. */
+  _watch() {
+    this._hide(this._restTime() * 1000);
+    this._probe((this._probeDelay = this._options.probeDelay));
+  }
+
+  /** Close until the page is visible. A page that needs the connection tries again to get a place to poll. */
+  _rest(reason) {
+    this._retry();
+    this._leave("resting", { reason });
+    if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(5000 + 10000 * Math.random());
+  }
+
+  /** Return the seconds after which a hidden page rests; 0 if it does not rest. */
+  _restTime() {
+    const { rest = this.transport === "websocket" ? 0 : 10 } = this._options;
+    return [...this._ids.values()].some((state) => state._queue) ? 0 : rest;
+  }
+
+  /** Connect if the page rests. */
+  _wakeUp() {
+    if (this.status === "resting") this._open();
+  }
+
+  /** Test whether WebSocket works while polling. If so, reconnect with it; recovery bridges the gap. */
+  async _tryWebSocket() {
+    if (this.transport !== "polling" || !this._options.transports.includes("websocket")) return;
+    this._opened = Date.now();
+    const wire = { close: noop };
+    const first = (resolve, reject) => {
+      wire._receive = resolve;
+      wire.end = reject;
+      websocket(wire, this._url);
+    };
+    const works = await within(this._options.timeout, new Promise(first)).catch(noop);
+    wire.close();
+    if (this.transport !== "polling") return;
+    if (works && !this._answers.size) {
+      this._quiet = true;
+      this._hung = false;
+      this._leave("connecting");
+      return this._open();
+    }
+    if (!works) this._probeDelay = Math.min(2 * this._probeDelay, 300000);
+    this._probe(works ? 1000 : this._probeDelay); // works, but an answer is outstanding and would be lost
+  }
+
+  /** Handle an event of the page: the network or the page comes or goes. */
+  _on(type, persisted) {
+    if (type === "offline") return this.transport && this._drop(type);
+    if (type === "freeze") return this.transport === "polling" && this._rest(type);
+    if (type === "pagehide") {
+      this._sendAcks();
+      return persisted && this._rest(type); // into the back/forward cache
+    }
+    if (type === "visibilitychange") this._hide(this._restTime() * 1000);
+    if (page.hidden && (type === "visibilitychange" || (type === "online" && this.status === "resting"))) return;
+    // The network or the page is back: try now, but at most once per second.
+    if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
+    const isResting = this.status === "resting";
+    const wait = isResting ? 0 : Math.max(0, 1000 - Math.abs(Date.now() - this._opened));
+    this._probe(wait);
+    if (isResting || !this._drained) this._retry(wait);
+  }
+}
+
+for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume"]) {
+  const on = ({ persisted }) => {
+    saveAll();
+    live.forEach((connection) => connection._on(name, persisted));
+  };
+  listen(name, on, true);
+}
+
+listen("securitypolicyviolation", ({ blockedURI }) => {
+  if (/^ws.*EIO=4/.test(blockedURI)) console.warn(`relay: add ${blockedURI} to connect-src`);
+});

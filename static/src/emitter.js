@@ -1,0 +1,52 @@
+import { scope } from "./scope.js";
+import { isFunction } from "./values.js";
+
+/** Call a handler and return whether it succeeded. reportError() gives window.onerror all details, even across origins. */
+export async function call(fn, self, args) {
+  try {
+    await fn.apply(self, args);
+    return true;
+  } catch (error) {
+    (scope.reportError || console.error)(error);
+  }
+}
+
+/** Handlers for named events. */
+export class Emitter {
+  _handlers = []; // {name, fn, once}
+
+  on(name, fn, once) {
+    if (!isFunction(fn)) throw new TypeError("no handler");
+    this._handlers.push({ name, fn, once });
+    return this;
+  }
+
+  once(name, fn) {
+    return this.on(name, fn, true);
+  }
+
+  off(name, fn) {
+    this._handlers = this._handlers.filter((it) => name !== undefined && (it.name !== name || (fn && it.fn !== fn)));
+    return this;
+  }
+
+  removeListener(name, fn) {
+    return this.off(name, fn);
+  }
+
+  removeAllListeners(name) {
+    return this.off(name);
+  }
+
+  /** Return a function per handler that calls it. Remove handlers of once(). */
+  _calls(name, ...args) {
+    const handlers = this._handlers.filter((it) => it.name === name);
+    this._handlers = this._handlers.filter((it) => it.name !== name || !it.once);
+    return handlers.map(({ fn }) => () => call(fn, this, args));
+  }
+
+  /** Call the handlers of an event. Return their number. */
+  _fire(name, ...args) {
+    return this._calls(name, ...args).map((run) => run()).length;
+  }
+}

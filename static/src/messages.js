@@ -1,0 +1,63 @@
+import { Emitter } from "./emitter.js";
+import { asError, late, refusal } from "./errors.js";
+import { DEFAULTS } from "./options.js";
+import { textOnly } from "./values.js";
+
+/**
+ * The messages that a connection sends, and the answers to them.
+ *
+ * A connection is a chain of classes, from what it sends to when it connects. Each uses those before it:
+ * Messages, Ids, Registrations, Publications, Link, Connection. Relay and Socket add what the page sees: _changed(), which
+ * reports a status, and _event(), which returns the calls of a publication's handlers.
+ */
+export class Messages extends Emitter {
+  status = "offline";
+  sid = null; // the socket's name while online
+  transport = null; // "websocket" or "polling" while online
+
+  _wire = null; // {name, send(packet), close()} of this connection or of the attempt
+  _sent = 0;
+  _answers = new Map(); // number of an acknowledgement -> function
+  _buffer = []; // arguments of _transmit()
+
+  constructor(url, options) {
+    super();
+    this._url = url;
+    this._options = { ...DEFAULTS, ...options };
+  }
+
+  /** Send now, or when online. answer() gets the server's answer, or CUT or CLOSED. */
+  _send(args, answer, patience) {
+    const message = [JSON.stringify(args, textOnly), answer, patience];
+    if (this.transport) this._transmit(...message);
+    else if (this._buffer.length < 100) this._buffer.push(message); // bounded
+    else answer(refusal("offline", "100 messages wait"));
+    this._wakeUp();
+  }
+
+  /** Send now. If there is no answer within `patience` ms, answer() gets `timeout`. */
+  _transmit(text, answer, patience) {
+    const number = answer ? this._sent++ : "";
+    if (answer) this._answers.set(number, answer);
+    if (patience) setTimeout(() => this._answer(number, late(patience)), patience);
+    this._wire.send("42" + number + text);
+  }
+
+  _answer(number, ...body) {
+    const answer = this._answers.get(number);
+    this._answers.delete(number);
+    answer?.(...body);
+  }
+
+  /** Return a random wait in ms, so that pages do not all come at the same moment. */
+  _backOff(failures) {
+    const { reconnectDelay, reconnectDelayMax } = this._options;
+    return Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** failures);
+  }
+
+  /** Fire an error, or log it if no handler listens, unless the page itself called close() or unregister(). */
+  _error(body) {
+    const args = this.io ? ["relay_error", body] : ["error", asError(body).details];
+    if (body.error !== "closed" && !this._fire(...args)) console.warn("relay:", body.message, body);
+  }
+}

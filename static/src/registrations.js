@@ -1,0 +1,146 @@
+import { CLOSED, CUT, isRefused, refusal } from "./errors.js";
+import { Ids, sinceOf } from "./ids.js";
+import { isPosition, reach } from "./positions.js";
+import { within } from "./timing.js";
+import { isFunction, isObject, listOf } from "./values.js";
+
+/** What the page has registered: it is registered again on every wire, until it is refused or unregistered. */
+export class Registrations extends Ids {
+  _registrations = new Set(); // {_ids, _payload, _key, _answers (functions that wait), _tries, _isAway}; the newest last
+
+  /** Register now and after every reconnect, unless the first answer is a refusal. */
+  _remember({ id, since, inbox, ...payload }, answer) {
+    const ids = listOf(id);
+    const key = JSON.stringify([{ ids, since, inbox, ...payload }, typeof payload.token]);
+    const isSame = (it) => it._answers.length && it._key === key && it._ids.length === ids.length;
+    const same = [...this._registrations].find(isSame);
+    const registration = same || { _ids: ids, _key: key, _answers: [], _tries: 0 };
+    registration._payload = payload;
+    registration._answers.push(answer);
+    this._wakeUp();
+    if (same) return;
+    this._registrations.add(registration);
+    for (const state of this._all(ids)) {
+      this._startAt(state, isObject(since) ? new Map(Object.entries(since)).get(state.id) : since);
+      if (!inbox) continue;
+      if (!state._queue) this._startAt(state, "acked");
+      state._queue ||= [];
+      state._tries = inbox.tries;
+    }
+    if (this.transport) this._register(registration);
+    else this._replaceOlder(registration);
+  }
+
+  async _register(registration) {
+    const wire = this._wire;
+    const isOver = () => this._wire !== wire || !this._registrations.has(registration);
+    const again = (body) => {
+      if (!registration._tries) this._error({ ...body, ids: registration._ids });
+      setTimeout(() => isOver() || this._register(registration), this._backOff(registration._tries++));
+    };
+    const payload = registration._payload;
+    let { token } = payload;
+    if (this._all(registration._ids).some((state) => !state._live && sinceOf(state))) registration._isAway = true;
+    if (isFunction(token)) {
+      try {
+        token = await within(this._options.timeout, token());
+      } catch (error) {
+        return isOver() || again(refusal("token_failed", "token: " + error));
+      }
+      if (isOver()) return;
+    }
+    const { _ids: ids } = registration;
+    const asked = this._all(ids).map((state) => ({ ...state, _now: state })); // their states when this is sent
+    const from = asked.filter(sinceOf).map((state) => [state.id, sinceOf(state)]);
+    const since = from[0] && Object.fromEntries(from);
+    this._all(ids).forEach((state) => (state._live ||= 1));
+    this._send(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
+      if (isOver()) return; // the next connection registers again
+      if (/_not_available$|^too_many_events$/.test(body.error)) again(body); // temporary
+      else this._registered(registration, body, asked);
+    });
+  }
+
+  /** Register ids again whose token is a function. Return the others. */
+  _renew(ids) {
+    ids = ids.filter((id) => this._ids.has(id)); // an unregister may be under way
+    this._all(ids).forEach((state) => (state._live = 0));
+    this._registrations.forEach((registration) => {
+      if (!isFunction(registration._payload.token) || !ids.some((id) => registration._ids.includes(id))) return;
+      ids = ids.filter((id) => !registration._ids.includes(id));
+      this._register(registration);
+    });
+    return ids;
+  }
+
+  /**
+   * Handle the answer to a registration.
+   *
+   * Publications before its position may still be under way. So an id takes that position only if it has none, or if
+   * what it missed is lost and nothing has arrived since.
+   */
+  _registered(registration, body, asked) {
+    const answers = registration._answers.splice(0);
+    const isNo = isRefused(body);
+    const lost = [];
+    registration._tries = 0;
+    for (const before of asked) {
+      const { id, _handed: handed, _now: state } = before;
+      if (!registration._ids.includes(id)) continue;
+      state._live = isNo && state._live < 2 ? 0 : 2;
+      const { position = handed, recovered = true } = body.ids?.[id] || {};
+      const isLost = sinceOf(before) && !recovered;
+      if (state._handed === handed && (isLost || !isPosition(handed))) reach(state, position);
+      if (!isLost) continue;
+      lost.push(id);
+      state._acked = null; // a later acknowledgement includes these
+      state._queue = state._queue && [];
+    }
+    if (!isNo) {
+      this._replaceOlder(registration);
+      this._acknowledge();
+      if (lost.length) this._changed("lost", lost);
+      else this._settle(registration);
+    } else if (answers.length) {
+      this._registrations.delete(registration);
+      // The refused registration may have unregistered an id that others need.
+      this._registrations.forEach((it) => this._all(it._ids).every((state) => state._live) || this._register(it));
+    } else this._error(body); // kept, because the next attempt may succeed
+    answers.forEach((answer) => answer(body));
+  }
+
+  /** Report `recovered` when the last registration that missed something is complete. */
+  _settle(registration) {
+    const isAway = registration._isAway;
+    registration._isAway = false;
+    if (isAway && ![...this._registrations].some((it) => it._isAway)) this._changed("recovered", []);
+  }
+
+  /** Replace older registrations of the same ids, unless they wait for an answer. */
+  _replaceOlder(registration) {
+    for (const older of this._registrations) {
+      if (older === registration) return;
+      if (!older._answers.length) this._dropIds(older, registration._ids);
+    }
+  }
+
+  _dropIds(registration, ids) {
+    registration._ids = registration._ids.filter((id) => !ids.includes(id));
+    if (registration._ids.length) return;
+    this._registrations.delete(registration);
+    registration._answers.splice(0).forEach((answer) => answer(CLOSED));
+    this._settle(registration);
+  }
+
+  _unregister(id, answer) {
+    const ids = listOf(id);
+    this._registrations.forEach((registration) => this._dropIds(registration, ids));
+    this._all(ids).forEach((state) => {
+      reach(state);
+      this._release(state);
+    });
+    const done = (body) => answer(body === CUT ? { ok: true } : body); // the next connection does not register it
+    if (this.transport && ids.length) this._leaveIds(ids, done);
+    else done({ ok: true });
+  }
+}
