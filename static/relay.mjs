@@ -61,11 +61,11 @@ var taken = scope["relay ids"] ||= /* @__PURE__ */ new Set();
 var unsaved = /* @__PURE__ */ new Set();
 var saveSoon = soon(saveAll, 50);
 function takeItem(state) {
-  if (!state.item) return;
-  while ([...taken].some(({ id, item }) => id === state.id && item === state.item)) state.item += "#";
+  if (!state._item) return;
+  while ([...taken].some(({ id, _item: item }) => id === state.id && item === state._item)) state._item += "#";
   taken.add(state);
   saveAll();
-  state._handed = readItem(state.item).get(state.id);
+  state._handed = readItem(state._item).get(state.id);
 }
 function leaveItem(state) {
   taken.delete(state);
@@ -79,13 +79,13 @@ function readItem(item) {
 }
 function reach(state, position) {
   state._handed = position;
-  if (!state.item) return;
+  if (!state._item) return;
   unsaved.delete(state);
   unsaved.add(state);
   saveSoon();
 }
 function saveAll() {
-  for (const { id, item, _handed: handed } of unsaved) {
+  for (const { id, _item: item, _handed: handed } of unsaved) {
     const positions = readItem(item);
     positions.delete(id);
     if (isPosition(handed)) positions.set(id, handed);
@@ -142,9 +142,13 @@ var Emitter = class {
   }
   /** Return a function per handler that calls it. Remove handlers of once(). */
   _calls(name, ...args) {
-    const handlers = this._handlers.filter((it) => it.name === name);
-    this._handlers = this._handlers.filter((it) => it.name !== name || !it.once);
-    return handlers.map(({ fn }) => () => call(fn, this, args));
+    const calls = [];
+    this._handlers = this._handlers.filter((it) => {
+      if (it.name !== name) return true;
+      calls.push(() => call(it.fn, this, args));
+      return !it.once;
+    });
+    return calls;
   }
   /** Call the handlers of an event. Return their number. */
   _fire(name, ...args) {
@@ -232,7 +236,7 @@ var Ids = class extends Messages {
     if (!state) {
       state = {
         id,
-        item: scope.top === scope && !this.io && this._url,
+        _item: scope.top === scope && !this.io && this._url,
         // name in sessionStorage; frames and `io` keep nothing
         _live: 0,
         // on this wire: 1: register was sent, 2: it is registered
@@ -380,9 +384,9 @@ var Registrations = class extends Ids {
   }
   /** Report `recovered` when the last registration that missed something is complete. */
   _settle(registration) {
-    const isAway = registration._isAway;
+    if (!registration._isAway) return;
     registration._isAway = false;
-    if (isAway && ![...this._registrations].some((it) => it._isAway)) this._changed("recovered", []);
+    if (![...this._registrations].some((it) => it._isAway)) this._changed("recovered", []);
   }
   /** Replace older registrations of the same ids, unless they wait for an answer. */
   _replaceOlder(registration) {
@@ -696,8 +700,7 @@ var Connection = class extends Link {
       this._leave("connecting");
       return this._open();
     }
-    if (!works) this._probeDelay = Math.min(2 * this._probeDelay, 3e5);
-    this._probe(works ? 1e3 : this._probeDelay);
+    this._probe(works ? 1e3 : this._probeDelay = Math.min(2 * this._probeDelay, 3e5));
   }
   /** Handle an event of the page: the network or the page comes or goes. */
   _on(type, persisted) {
@@ -779,10 +782,10 @@ var Socket = class extends Connection {
   io = new Emitter();
   // stands for the manager
   get connected() {
-    return this.transport !== null;
+    return !!this.transport;
   }
   get disconnected() {
-    return !this.connected;
+    return !this.transport;
   }
   get id() {
     return this.sid || void 0;

@@ -74,8 +74,8 @@ export class Connection extends Link {
       this._leave("connecting");
       return this._open();
     }
-    if (!works) this._probeDelay = Math.min(2 * this._probeDelay, 300000);
-    this._probe(works ? 1000 : this._probeDelay); // works, but an answer is outstanding and would be lost
+    // If it works, an answer is outstanding and would be lost.
+    this._probe(works ? 1000 : (this._probeDelay = Math.min(2 * this._probeDelay, 300000)));
   }
 
   /** Handle an event of the page: the network or the page comes or goes. */

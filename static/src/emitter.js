@@ -40,9 +40,13 @@ export class Emitter {
 
   /** Return a function per handler that calls it. Remove handlers of once(). */
   _calls(name, ...args) {
-    const handlers = this._handlers.filter((it) => it.name === name);
-    this._handlers = this._handlers.filter((it) => it.name !== name || !it.once);
-    return handlers.map(({ fn }) => () => call(fn, this, args));
+    const calls = [];
+    this._handlers = this._handlers.filter((it) => {
+      if (it.name !== name) return true;
+      calls.push(() => call(it.fn, this, args));
+      return !it.once;
+    });
+    return calls;
   }
 
   /** Call the handlers of an event. Return their number. */

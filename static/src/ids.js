@@ -21,7 +21,7 @@ export class Ids extends Messages {
     if (!state) {
       state = {
         id,
-        item: scope.top === scope && !this.io && this._url, // name in sessionStorage; frames and `io` keep nothing
+        _item: scope.top === scope && !this.io && this._url, // name in sessionStorage; frames and `io` keep nothing
         _live: 0, // on this wire: 1: register was sent, 2: it is registered
         _calls: 0, // calls of register() without leave()
         // Set later: _handed; _acked, the position up to which all handlers have succeeded; _told, the last position that

@@ -24,11 +24,11 @@ const saveSoon = soon(saveAll, 50); // so that a burst causes few writes
 
 /** Start an id from the first item that no other connection of this page uses for it. */
 export function takeItem(state) {
-  if (!state.item) return;
-  while ([...taken].some(({ id, item }) => id === state.id && item === state.item)) state.item += "#";
+  if (!state._item) return;
+  while ([...taken].some(({ id, _item: item }) => id === state.id && item === state._item)) state._item += "#";
   taken.add(state);
   saveAll();
-  state._handed = readItem(state.item).get(state.id);
+  state._handed = readItem(state._item).get(state.id);
 }
 
 /** Let another connection use the item. */
@@ -47,7 +47,7 @@ function readItem(item) {
 /** Set an id's position: that of the publication handed over now, or the one at which the id starts. */
 export function reach(state, position) {
   state._handed = position;
-  if (!state.item) return;
+  if (!state._item) return;
   unsaved.delete(state);
   unsaved.add(state);
   saveSoon();
@@ -55,7 +55,7 @@ export function reach(state, position) {
 
 /** Write all positions that changed. Each item keeps the newest 100. */
 export function saveAll() {
-  for (const { id, item, _handed: handed } of unsaved) {
+  for (const { id, _item: item, _handed: handed } of unsaved) {
     const positions = readItem(item);
     positions.delete(id); // the newest last
     if (isPosition(handed)) positions.set(id, handed);

@@ -111,9 +111,9 @@ export class Registrations extends Ids {
 
   /** Report `recovered` when the last registration that missed something is complete. */
   _settle(registration) {
-    const isAway = registration._isAway;
+    if (!registration._isAway) return;
     registration._isAway = false;
-    if (isAway && ![...this._registrations].some((it) => it._isAway)) this._changed("recovered", []);
+    if (![...this._registrations].some((it) => it._isAway)) this._changed("recovered", []);
   }
 
   /** Replace older registrations of the same ids, unless they wait for an answer. */

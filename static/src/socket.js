@@ -18,11 +18,11 @@ class Socket extends Connection {
   io = new Emitter(); // stands for the manager
 
   get connected() {
-    return this.transport !== null;
+    return !!this.transport;
   }
 
   get disconnected() {
-    return !this.connected;
+    return !this.transport;
   }
 
   get id() {
