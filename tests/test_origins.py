@@ -6,7 +6,7 @@ import pytest
 from clients import WebSocketClient
 
 from pushrelay.access.callers import Access
-from pushrelay.cli.exposure import warnings
+from pushrelay.access.exposure import warnings
 from pushrelay.settings import SettingsError, load
 
 AT = "/socket.io/?EIO=4&transport="

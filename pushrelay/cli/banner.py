@@ -4,12 +4,12 @@ import errno
 import os
 import socket
 
+from pushrelay.access.exposure import on_command_line, open_to, warnings
 from pushrelay.core import clients_expected, is_own, most_clients
 from pushrelay.errors import StoreError
 from pushrelay.pages.demo import ANYWHERE, address, first_id, is_at_loopback, tunnel
 from pushrelay.settings import Settings
 
-from .exposure import on_command_line, open_to, warnings
 from .redis_report import RedisReport, report_on
 
 

@@ -6,12 +6,12 @@ import re
 from typing import Any, NoReturn
 
 from pushrelay import __version__
+from pushrelay.access.exposure import seen_in_ps
 from pushrelay.places import SETTINGS_FILE
 from pushrelay.settings import NAMES, TABLE, SettingsError
 from pushrelay.settings.sources import check_not_empty, flag_of, unknown
 from pushrelay.settings.values import without_password
 
-from .exposure import seen_in_ps
 from .output import print_error
 
 COMMAND_NAMES = ("doctor", "push", "listen", "token", "health", "backup", "restore")

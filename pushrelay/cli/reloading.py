@@ -8,14 +8,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from pushrelay.access.exposure import warnings
 from pushrelay.lifecycle import exit_at_signal
 from pushrelay.log.setup import set_log
 from pushrelay.server.systemd import notify
 from pushrelay.settings import Settings, SettingsError
 from pushrelay.settings.changes import Changes, read_changes
 from pushrelay.settings.table import LOG_LEVELS
-
-from .exposure import warnings
 
 if TYPE_CHECKING:
     from pushrelay.core import Core

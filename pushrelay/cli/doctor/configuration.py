@@ -5,8 +5,8 @@ import re
 import select
 import shlex
 
-from pushrelay.cli.exposure import ENOUGH_KEY, ENOUGH_SECRET
-from pushrelay.cli.guessing import is_guessable, is_trivial
+from pushrelay.access.exposure import ENOUGH_KEY, ENOUGH_SECRET
+from pushrelay.access.guessing import is_guessable, is_trivial
 from pushrelay.settings import NAMES, Settings
 
 from .report import Advice, Report

@@ -1,4 +1,7 @@
-"""A summary of who can do what with these settings, and of risky ones: printed at the start and by `--check`."""
+"""A summary of who can do what with these settings, and of risky ones.
+
+It is printed at the start and by `--check`, and is on the page /status.
+"""
 
 import ipaddress
 from collections.abc import Sequence
@@ -17,12 +20,17 @@ ENOUGH_KEY = 20  # characters: with letters and digits more than 100 bits
 
 def open_to(settings: Settings) -> list[str]:
     """Return who can push, connect and register, and on which address the relay listens: five lines."""
+    return [f"{what:<16}  {who}" for what, who in reach(settings)]
+
+
+def reach(settings: Settings) -> list[tuple[str, str]]:
+    """Return what can be done with the relay, and who can do it."""
     return [
-        f"push over HTTP    {_pushing(settings)}",
-        f"push from a page  {_pushing_from_pages(settings)}",
-        f"connect           {_connecting(settings)}",
-        f"register          {_registering(settings)}",
-        f"listens on        {_listening(settings)}",
+        ("push over HTTP", _pushing(settings)),
+        ("push from a page", _pushing_from_pages(settings)),
+        ("connect", _connecting(settings)),
+        ("register", _registering(settings)),
+        ("listens on", _listening(settings)),
     ]
 
 
@@ -34,7 +42,7 @@ def warnings(settings: Settings) -> list[str]:
 def _pushing(settings: Settings) -> str:
     who = "programs on this machine, not through a proxy"
     if settings.trusted_proxies:
-        proxies = _written(settings.trusted_proxies)
+        proxies = written(settings.trusted_proxies)
         who = f"programs on this machine, and through a proxy if {proxies} reports an address of this machine"
     if settings.push_keys:
         rate = f", {settings.push_rate} a second with each" if settings.push_rate else ""
@@ -187,5 +195,6 @@ def _includes_all(networks: Sequence[Network]) -> bool:
     return any(each.prefixlen == 0 for each in v4) or any(each.prefixlen == 0 for each in v6)
 
 
-def _written(networks: Sequence[Network]) -> str:
+def written(networks: Sequence[Network]) -> str:
+    """Return networks as the setting trusted_proxies has them."""
     return ", ".join(str(net).removesuffix("/32").removesuffix("/128") for net in networks)

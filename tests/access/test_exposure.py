@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pushrelay.cli.exposure import on_command_line, open_to, warnings
+from pushrelay.access.exposure import on_command_line, open_to, warnings
 from pushrelay.settings import load
 
 WEB, SHOP = "the-key-of-the-website", "the-key-of-the-web-shop"

@@ -8,7 +8,7 @@ import secrets
 import pytest
 from conftest import ROOT
 
-from pushrelay.cli.exposure import warnings
+from pushrelay.access.exposure import warnings
 from pushrelay.settings import load
 
 WAITING = re.findall(r"^# (\w+ = .+)$", (ROOT / "wsgi.ini").read_text(), re.M)
