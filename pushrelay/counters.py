@@ -11,12 +11,15 @@ There are three ways to count:
 - Counters, from any thread, for what is not done for each push.
 """
 
+import logging
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import inf
 from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
+
+log = logging.getLogger(__name__)
 
 # Upper bounds of buckets. From a push that is answered at once to one for which PHP has long stopped waiting.
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -111,6 +114,42 @@ class Measured(Protocol):
 
     def metrics(self) -> Iterable[Family]:
         """Return the metrics as they are now. Any thread may call it; it must not wait for a lock or a disk."""
+
+
+def collected(parts: Iterable[object]) -> dict[str, Family]:
+    """Return the metrics of these parts by name. Parts without metrics are ignored; one that fails is logged."""
+    return merged(_families(parts))
+
+
+def _families(parts: Iterable[object]) -> Iterator[Family]:
+    for part in parts:
+        if isinstance(part, Measured):
+            try:
+                yield from part.metrics()
+            except Exception:  # the other metrics are needed now more than ever
+                log.exception("the metrics of %r failed", part)
+
+
+def merged(families: Iterable[Family]) -> dict[str, Family]:
+    """Return families by name. If several have one name, their values are added up."""
+    found: dict[str, Family] = {}
+    for family in families:
+        if family.name not in found:
+            found[family.name] = family
+            continue
+        values = dict(series(found[family.name]))
+        for labels, value in series(family):
+            values[labels] = values[labels] + value if labels in values else value  # type: ignore[operator]
+        found[family.name] = family._replace(values=values)
+    return found
+
+
+def series(family: Family) -> Iterator[tuple[tuple[str, ...], Value]]:
+    """Yield the series of a family: the values of the labels, and the value."""
+    if isinstance(family.values, float | int | Histogram):
+        yield (), family.values
+    else:
+        yield from family.values.items()
 
 
 def refusals(counters: Counters) -> Family:

@@ -3,7 +3,6 @@
 Each part has a method `metrics()`, which reads its numbers; see pushrelay.counters. Nothing is kept here.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import Any
@@ -13,9 +12,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from pushrelay.answers import PRIVATE, Answer
-from pushrelay.counters import Family, Histogram, Measured, Value
-
-log = logging.getLogger(__name__)
+from pushrelay.counters import Family, Histogram, collected, series
 
 # The parts of a request that are passed on. prometheus_client could filter by the query, but nobody needs that.
 _READ = ("HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING")
@@ -59,38 +56,8 @@ class _Relay(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
-        for family in merged(self._families()).values():
+        for family in collected(self._parts()).values():
             yield _converted(family)
-
-    def _families(self) -> Iterator[Family]:
-        for part in self._parts():
-            if isinstance(part, Measured):
-                try:
-                    yield from part.metrics()
-                except Exception:  # the other metrics are needed now more than ever
-                    log.exception("the metrics of %r failed", part)
-
-
-def merged(families: Iterable[Family]) -> dict[str, Family]:
-    """Return families by name. If several have one name, their values are added up."""
-    found: dict[str, Family] = {}
-    for family in families:
-        if family.name not in found:
-            found[family.name] = family
-            continue
-        values = dict(series(found[family.name]))
-        for labels, value in series(family):
-            values[labels] = values[labels] + value if labels in values else value  # type: ignore[operator]
-        found[family.name] = family._replace(values=values)
-    return found
-
-
-def series(family: Family) -> Iterator[tuple[tuple[str, ...], Value]]:
-    """Yield the series of a family: the values of the labels, and the value."""
-    if isinstance(family.values, float | int | Histogram):
-        yield (), family.values
-    else:
-        yield from family.values.items()
 
 
 def _converted(family: Family) -> Metric:

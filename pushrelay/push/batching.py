@@ -100,7 +100,7 @@ class Batcher:
         if error is None:
             self._hand_out(items)
             if now > counts.measure_at or now - arrived > SLOW_SECONDS:
-                counts.measure(arrived, now)
+                counts.measure(arrived, now, items)
         else:
             counts.add(HTTP, FAILED, len(taken))
         for done in taken:

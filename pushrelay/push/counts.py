@@ -5,17 +5,24 @@ for all since the one before. So all of this takes less than a percent of a push
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from random import randrange
 from time import monotonic
 
 from pushrelay.counters import Counters, Family, Histogram, Values
+from pushrelay.store.stripe import Pending
+from pushrelay.top_names import TopNames
 
 ACCEPTED, REFUSED, FAILED = "accepted", "refused", "failed"
 HTTP, SOCKET = "http", "socket"
 # Seconds between two measurements of batches that are quick: 200 in a second describe them well.
 MEASURE_EVERY = 0.005
+# Seconds for which more may be measured after a pause, so that a few pushes in a row are all measured.
+BURST_SECONDS = 0.5
 # Batches that were stored later than this many seconds after the arrival of their first push are always measured.
 SLOW_SECONDS = 0.005
+# Publications of a measured batch whose destinations are counted: more would make the largest batches slower.
+SAMPLED = 8
 
 
 class PushCounts:
@@ -32,21 +39,24 @@ class PushCounts:
         self._last = (0.0, 0.0)  # the last measurement
         self._publish_seconds = Histogram()
         self._delivery_seconds = Histogram()
+        self.busiest = TopNames()  # the destinations of publications
+        self.unreached = TopNames()  # those of the publications that reached nobody
 
     def add(self, source: str, result: str, times: int = 1) -> None:
         """Count pushes of a source (HTTP or SOCKET), by what became of them."""
         self._of_source[source].add(result, times)
 
-    def measure(self, arrived: float, stored: float) -> None:
+    def measure(self, arrived: float, stored: float, items: Sequence[Pending]) -> None:
         """Measure a batch that has just been handed out. The times of its steps are by time.monotonic().
 
-        `arrived` is the time of its first push, to which the others are close.
+        `arrived` is the time of its first push, to which the others are close. `items` are its publications.
         """
         now = monotonic()
         with self._lock:
+            self._sample(items, self.accepted - self._measured)
             self._last = now - arrived, now - stored
             self._observe_rest()
-            self.measure_at = now + MEASURE_EVERY
+            self.measure_at = max(self.measure_at, now - BURST_SECONDS) + MEASURE_EVERY
 
     def _observe_rest(self) -> None:
         """Let the last measurement stand for all pushes that have come since the one before."""
@@ -55,11 +65,31 @@ class PushCounts:
         for histogram, seconds in zip((self._publish_seconds, self._delivery_seconds), self._last, strict=True):
             histogram.observe(seconds, times)
 
-    def published_here(self, source: str, began: float) -> None:
+    def _sample(self, items: Sequence[Pending], pushes: int) -> None:
+        """Count the destinations of some publications for all that came with `pushes` pushes.
+
+        Which publications these are is left to chance: the first ones of each push may go to the same destinations.
+        """
+        step = -(-len(items) // SAMPLED)
+        some = items[randrange(step) :: step] if step > 1 else items  # noqa: S311  # nosec B311: no secret
+        times = max(pushes, len(items)) // len(some) if some else 0
+        for item in some:
+            self.busiest.add(item.destination, times)
+            if not (item.first or item).connections:
+                self.unreached.add(item.destination, times)
+
+    def published_here(self, source: str, began: float, items: Sequence[Pending]) -> None:
         """Count a push that one thread published from its beginning to its end."""
         self.add(source, ACCEPTED)
         with self._lock:
+            self._sample(items, len(items))
             self._publish_seconds.observe(monotonic() - began)
+
+    def renew(self) -> None:
+        """Begin to count the destinations again: see TopNames."""
+        with self._lock:
+            self.busiest.renew()
+            self.unreached.renew()
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of the pushes."""

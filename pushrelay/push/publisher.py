@@ -107,7 +107,7 @@ class Publisher:
             raise
         if items[0].is_reused:
             raise Refused(REUSED.status, REUSED.error, REUSED.message)
-        counts.published_here(SOCKET, began)
+        counts.published_here(SOCKET, began, items)
         receipts = [item.receipt() for item in items]
         return [
             {"destination": item.destination, "id": receipt.position, "connections": receipt.connections}
@@ -119,12 +119,12 @@ class Publisher:
         began, counts = time.monotonic(), self.batcher.counts
         if isinstance(pushes, list) or not pushes.wait:
             self._broker.publish_pending(items)
-            counts.published_here(HTTP, began)
+            counts.published_here(HTTP, began, items)
             return self.answer_to_published(pushes, items, at_root, environ)
         waiter, blocking = self.waiters.enter(pushes.destinations), BlockingWait()
         try:
             self._broker.publish_pending(items)
-            counts.published_here(HTTP, began)
+            counts.published_here(HTTP, began, items)
             if items[0].is_reused:
                 waiter.finish()
                 return self._reused(environ)

@@ -220,6 +220,14 @@ class Registrations:
         self._leave_all(sids)
         return sids
 
+    def largest(self, most: int) -> list[tuple[str, int]]:
+        """Return the destinations with the most connections, at most `most`, and their numbers of connections."""
+        found: dict[str, int] = {}
+        for room, connections in self._manager.largest(2 * most):  # a destination may have two rooms
+            if room in rooms_of(destination := destination_in(room)):
+                found[destination] = found.get(destination, 0) + connections
+        return sorted(found.items(), key=lambda pair: -pair[1])[:most]
+
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of registrations, and of the requests to auth_url."""
         help_ = "Registrations of a destination, by whether the client got all that it had missed since its position."

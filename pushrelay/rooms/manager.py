@@ -25,7 +25,7 @@ from .client_log import ClientLog
 from .packet import StrictPacket
 from .presence import Presence
 from .receiving import EVENT, Receiving, encode
-from .rooms import room_metrics
+from .rooms import largest_of, room_metrics
 
 log = logging.getLogger(__name__)
 
@@ -255,6 +255,10 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
             session.complain(cause, message)
 
     # Metrics.
+
+    def largest(self, most: int) -> list[tuple[str, int]]:
+        """Return the rooms of destinations that have the most clients."""
+        return largest_of(self.rooms.get("/", _NOTHING), most)
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of the clients and of the rooms that they are in."""

@@ -3,8 +3,9 @@
 RoomManager belongs to the relay's own engine, and wsgi.werkzeug has one for python-engineio's.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sized
+from heapq import nlargest
+from typing import Any, Protocol
 
 from pushrelay.counters import Family
 
@@ -98,8 +99,17 @@ class Rooms(Protocol):
 
     # Metrics.
 
+    def largest(self, most: int) -> list[tuple[str, int]]:
+        """Return the rooms of destinations that have the most clients, at most `most`, and their numbers of clients."""
+
     def metrics(self) -> Iterable[Family]:
         """Return the metrics of the clients and of the rooms that they are in."""
+
+
+def largest_of(rooms: Mapping[Any, Sized], most: int) -> list[tuple[str, int]]:
+    """Return what Rooms.largest() does. The name of a destination's room has a colon; that of a client's has none."""
+    sizes = [(len(clients), room) for room, clients in list(rooms.items()) if isinstance(room, str) and ":" in room]
+    return [(room, size) for size, room in nlargest(most, sizes)]
 
 
 def room_metrics(registrations: int, destinations: int) -> list[Family]:

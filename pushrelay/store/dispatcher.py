@@ -14,6 +14,12 @@ from .stripe import Deliver, LiveQueue, Stripe
 STRIPES = 64  # locks that the destinations share; far more than there are threads, so two threads seldom collide
 
 
+def unreached(count: int) -> Family:
+    """Return the metric of the publications that reached nobody."""
+    help_ = "Publications of accepted pushes whose destination had no connected client."
+    return Family("relay_unreached_total", "counter", help_, count)
+
+
 class Dispatcher:
     """The stripes of all destinations, and how far the publications of each have been handed out.
 

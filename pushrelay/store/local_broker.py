@@ -17,11 +17,11 @@ from pushrelay.errors import StoreError
 from .archive import Archive
 from .base_broker import BaseBroker, require_pushed
 from .broker import Stored
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, unreached
 from .group_commit import GroupCommit, Job
 from .keys import Keys
 from .nodes import Clients
-from .publication import Publication
+from .publication import Publication, Survey
 from .store import CLOSED, HistoryLimits, Store
 from .stripe import NOT_STORED, Deliver, Pending
 
@@ -211,7 +211,12 @@ class LocalBroker(BaseBroker):
         help_ = "Publications of accepted pushes: one for each destination."
         yield Family("relay_publications_total", "counter", help_, self._swept + self._unswept)
         yield self._dispatcher.deliveries()
+        yield unreached(sum(stripe.unreached for stripe in self._dispatcher.stripes))
         yield from self._store.metrics()
+
+    def survey(self, seconds: float) -> Survey | None:
+        """Count what is kept; return None if that takes longer than `seconds`. Raises StoreError."""
+        return self._store.survey(self._clock(), seconds)
 
     def flush(self) -> None:
         """Move everything that was accepted to its permanent place in the store. Raises StoreError."""

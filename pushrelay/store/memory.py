@@ -10,7 +10,7 @@ from typing import Any
 from pushrelay.counters import Family
 
 from .group_commit import Job
-from .publication import Kept, KeyRecord, Tip, cut
+from .publication import Kept, KeyRecord, Survey, Tip, cut
 from .store import Deadline, HistoryLimits, IsRepeat, Page, Place, Store, new_epoch, store_size
 from .stripe import Pending
 
@@ -49,6 +49,13 @@ class MemoryStore(Store):
     def metrics(self) -> list[Family]:
         """Return the size of the store."""
         return store_size(self._bytes, self._limits.history_bytes)
+
+    def survey(self, now: float, seconds: float) -> Survey | None:
+        """Count what is kept, with what expired and was not dropped yet."""
+        with self._lock:
+            first = next(iter(self._oldest), None)
+            oldest = None if first is None else self._destinations[first[0]].kept[0].created
+            return Survey(len(self._oldest), oldest)
 
     # Reading.
 

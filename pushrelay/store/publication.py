@@ -38,6 +38,13 @@ class Publication(NamedTuple):
         return f"[{quote(self.event)},{message}]"
 
 
+class Survey(NamedTuple):
+    """What a store keeps, all destinations together."""
+
+    publications: int
+    oldest: float | None  # when the oldest was created; None without any
+
+
 class Receipt(NamedTuple):
     """A publisher's answer for one draft."""
 

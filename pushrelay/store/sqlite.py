@@ -11,7 +11,7 @@ from pushrelay.json_text import quote
 from . import sqlite_file
 from .group_commit import Job
 from .journal import SIZE
-from .publication import KeyRecord, Tip
+from .publication import KeyRecord, Survey, Tip
 from .sqlite_file import ERRORS
 from .sqlite_opening import BRIEF_SECONDS, Files
 from .sqlite_reading import Reader
@@ -76,6 +76,10 @@ class SQLiteStore(Store):
         return [*store_size(files.used_bytes, self._limits.history_bytes), commits]
 
     # Reading.
+
+    def survey(self, now: float, seconds: float) -> Survey | None:
+        """Count what is kept; None if that takes longer than `seconds`, because the file is large."""
+        return self._reader.survey(now, seconds)
 
     def tip(self, destination: str) -> Tip:
         """Return the state of a destination, by what is accepted."""

@@ -11,7 +11,7 @@ from pushrelay.counters import Family
 from pushrelay.settings import Settings
 
 from .group_commit import Job
-from .publication import Kept, KeyRecord, Tip
+from .publication import Kept, KeyRecord, Survey, Tip
 from .stripe import KeyUse, Pending
 
 CLOSED = "the store is closed until the relay is started again"
@@ -144,6 +144,13 @@ class Store(abc.ABC):
     def metrics(self) -> Iterable[Family]:
         """Return the metrics of the store. Any thread may call it; it must not wait for a lock or a disk."""
         return ()
+
+    def survey(self, now: float, seconds: float) -> Survey | None:
+        """Count what is kept; return None if that takes longer than `seconds`. Any thread may call it.
+
+        Raises StoreError.
+        """
+        return None
 
 
 def store_size(used: int, limit: int) -> list[Family]:

@@ -196,7 +196,7 @@ class LiveQueue:
 class Stripe:
     """Destinations that share one lock: their publications that are not handed out yet, and their live queues."""
 
-    __slots__ = ("_committing", "_deliver", "deliveries", "live_queues", "lock", "queue")
+    __slots__ = ("_committing", "_deliver", "deliveries", "live_queues", "lock", "queue", "unreached")
 
     def __init__(self, committing: dict[str, int], deliver: Deliver) -> None:
         self._committing = committing  # the dispatcher's
@@ -205,6 +205,7 @@ class Stripe:
         self.queue: deque[Pending] = deque()  # appended to without the lock, in the order of the offsets
         self.live_queues: dict[str, list[LiveQueue]] = {}  # by destination
         self.deliveries = 0  # publications that were handed to a client, once for each client
+        self.unreached = 0  # publications that no client here was connected for
 
     def drain(self) -> None:
         """Hand out everything in the queue."""
@@ -224,6 +225,8 @@ class Stripe:
                 item.connections = connections = deliver(item.publication, item.skip_sid)
                 if connections:
                     self.deliveries += connections
+                else:
+                    self.unreached += 1
             except Exception:
                 # The push is stored, so it is accepted. Clients that did not get it recover it.
                 log.exception("handing out to %.80r failed", item.destination)

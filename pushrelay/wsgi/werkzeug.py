@@ -27,7 +27,7 @@ from pushrelay.rooms.app_events import AppEvents
 from pushrelay.rooms.client_log import ClientLog
 from pushrelay.rooms.packet_dispatch import is_known, receive, unknown_namespace
 from pushrelay.rooms.presence import Presence
-from pushrelay.rooms.rooms import room_metrics
+from pushrelay.rooms.rooms import largest_of, room_metrics
 from pushrelay.server.sockets import BACKLOG, bind_tcp
 from pushrelay.waiting import wait_until
 
@@ -243,6 +243,10 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
 
     def let_stay(self, sid: str) -> None:
         """Do nothing: this engine closes no client that registers nothing."""
+
+    def largest(self, most: int) -> list[tuple[str, int]]:
+        """Return the rooms of destinations that have the most clients."""
+        return largest_of(self.rooms.get("/", {}), most)
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of the clients and of the rooms that they are in."""

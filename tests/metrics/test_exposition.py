@@ -5,8 +5,8 @@ import gzip
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from pushrelay.counters import Family, Histogram
-from pushrelay.metrics.exposition import Exposition, merged
+from pushrelay.counters import Family, Histogram, merged
+from pushrelay.metrics.exposition import Exposition
 
 
 class Part:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from pushrelay.counters import SIZES, Counters, Family, Histogram
+from pushrelay.store.dispatcher import unreached
 
 # Why a connection ended. See link.py.
 CUTS = ("eof", "beat", "hole", "epoch", "demoted", "scripts", "protocol")
@@ -23,6 +24,7 @@ class Measures:
         self.batches = Histogram(SIZES)  # by the publications in them
         self.resent = 0  # batches that were sent again
         self.published = 0
+        self.unreached = 0  # publications of this node for which no client was connected at any node
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics."""
@@ -46,3 +48,4 @@ class Measures:
         yield Family("relay_epochs_total", "counter", help_, self.epochs)
         yield Family("relay_nodes", "gauge", "Relays that share this Redis and live.", self.nodes)
         yield Family("relay_publications_total", "counter", "Publications that were stored.", self.published)
+        yield unreached(self.unreached)

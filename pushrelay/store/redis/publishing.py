@@ -366,18 +366,24 @@ class Publishing:
 
     def finish(self, items: list[Pending]) -> None:
         """Add the connections of other nodes to items that were handed out here, and store them with their keys."""
+        unreached = 0
         for item in items:
             if item.publication is NOT_STORED:
                 continue
             here = item.connections
             if item.elsewhere:
                 item.connections, item.elsewhere = here + item.elsewhere, 0
+            elif not here:
+                unreached += 1
             if item.use is None or self._keyed.get(item.key) is not item:
                 continue
             if here == self._announced(item.destination):  # the script has stored the same number
                 self._keyed.pop(item.key, None)
             else:
                 self._store_connections(item, item.use.fingerprint)
+        if unreached:
+            with self._link.lock:
+                self._measures.unreached += unreached
 
     def _store_connections(self, item: Pending, fingerprint: str) -> None:
         """Store the connections of an item with its key. Repeats before that get them from the item itself."""
