@@ -27,7 +27,7 @@ from pushrelay import __version__, answers
 from pushrelay.core import Core
 from pushrelay.errors import Refused, StoreError
 from pushrelay.json_text import encode
-from pushrelay.pages import demo
+from pushrelay.pages import demo, status
 from pushrelay.pages.docs import PICTURES, Docs
 from pushrelay.pages.static_files import StaticFiles
 from pushrelay.places import HOME
@@ -224,6 +224,25 @@ def docs_page(name: str = "") -> Response:
 def docs_picture(name: str) -> Response:
     relay.access.may_see_demo(request.environ)
     return pictures.response(name, request)
+
+
+@app.get("/status")
+def status_page() -> Response:
+    """Return the page that shows how the relay is."""
+    try:
+        relay.access.may_see_demo(request.environ)
+    except Refused as error:
+        return demo_not_shown(error)
+    facts = status.page_facts(relay.settings, relay.access.is_local(request.environ))
+    return Response(render_template("status.html", **facts), headers=demo.HEADERS)
+
+
+@app.get("/status.json")
+def status_json() -> Response:
+    """Return the figures of that page. They are there whatever the state of the store."""
+    relay.access.may_see_demo(request.environ)
+    is_local = relay.access.is_local(request.environ)
+    return respond(relay.status.answer(is_local, request.accept_encodings.quality("gzip") > 0))
 
 
 @app.get("/health/live")

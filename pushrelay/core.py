@@ -1,5 +1,7 @@
 """The parts of a relay, put together from its settings. Nothing is started: no thread, no open file, no socket."""
 
+import os
+import platform
 import select
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,10 +11,13 @@ from pushrelay.access.callers import Access
 from pushrelay.lifecycle import DrainableServer, Draining
 from pushrelay.log.access_log import AccessLog
 from pushrelay.log.limiter import LogLimiter
+from pushrelay.log.problems import Problems
 from pushrelay.log.refusals import RefusalLog
 from pushrelay.log.setup import start_log
 from pushrelay.metrics.exposition import Exposition
 from pushrelay.metrics.process import Process
+from pushrelay.pages.demo import address
+from pushrelay.places import HOME, IS_INSTALLED
 from pushrelay.push.publisher import Publisher
 from pushrelay.register.node_clients import NodeClients
 from pushrelay.register.registrations import Registrations
@@ -20,10 +25,17 @@ from pushrelay.register.subscription import delivery
 from pushrelay.rooms.client_log import ClientLog
 from pushrelay.settings import Settings, SettingsError
 from pushrelay.settings.values import is_redis
+from pushrelay.status.commit import commit_of
+from pushrelay.status.figures import Figures
+from pushrelay.status.kept import SUFFIX
+from pushrelay.status.recorder import Recorder
+from pushrelay.status.report import Sources
+from pushrelay.status.slow_facts import SlowFacts
+from pushrelay.status.status import Status
 from pushrelay.store import Broker, open_broker
 from pushrelay.store.maintenance import Maintenance
 from pushrelay.store.node_name import default_node
-from pushrelay.store.open import RedisOptions
+from pushrelay.store.open import RedisOptions, file_of
 from pushrelay.store.stripe import Deliver
 from pushrelay.wsgi.base_path import at_base_path
 from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
@@ -66,7 +78,8 @@ class Core:
 
     def __init__(self, settings: Settings, broker: Callable[[Deliver], Broker] | None = None):
         self.settings = settings
-        self.log_limiter = LogLimiter()  # limits how often the same line is logged
+        self.problems = Problems()  # the last warnings and errors of the log
+        self.log_limiter = LogLimiter(again=self.problems.again)  # limits how often the same line is logged
         self.access = Access(settings)
         self.refusal_log = RefusalLog(self.log_limiter, self.access.client_address)
         self.node = node_of(settings)
@@ -91,13 +104,14 @@ class Core:
         if self.broker.is_shared:
             self.clients.report_changes(self.broker.changed)
         patience = RELOAD_SECONDS if settings.imported else 0.0
-        self.maintenance = Maintenance(self.broker, self.registrations.each_second, patience)
+        self.maintenance = Maintenance(self.broker, self._each_second, patience, lambda: self.status.close())
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
         self.front: Front | None = None  # of the app that was given to wsgi()
         self._server: Server | None = None  # the one that make_server() returned last
         self._reload_server: Callable[[Settings], None] = lambda settings: None  # make_server() replaces it
         self._process = Process("own" if broker else settings.broker.partition(":")[0], self._why_not_ready)
         self.exposition = Exposition(self._measured)
+        self.status = Status(self._sources(has_own_broker=broker is not None))
 
     def reload(self, settings: Settings) -> None:
         """Use these settings from now on, without disconnecting a client. One thread at a time may call it.
@@ -130,7 +144,7 @@ class Core:
 
         For the requests of a relay that another program imported. `maintenance.trouble` has the reason if it fails.
         """
-        start_log(self.settings.log_level, self.settings.log_format, is_imported=True)
+        start_log(self.settings.log_level, self.settings.log_format, is_imported=True, also=self.problems)
         self.maintenance.ensure_open()
 
     def make_server(self, app: WSGIApp, settings: Settings) -> Server:
@@ -170,9 +184,12 @@ class Core:
 
         Only callers on this machine get the full reason, which may contain the path of the store's file.
         """
+        return self._reason(self.access.is_local(environ))
+
+    def _reason(self, is_local: bool) -> str | None:
         reason = self._why_not_ready()
         is_draining = reason is not None and reason == self.lifecycle.reason
-        return STORE_FAILS if reason and not (is_draining or self.access.is_local(environ)) else reason
+        return STORE_FAILS if reason and not (is_draining or is_local) else reason
 
     def _why_not_ready(self) -> str | None:
         return self.lifecycle.reason or self.maintenance.trouble or self.broker.trouble
@@ -181,6 +198,63 @@ class Core:
         """Yield the parts that may have metrics; a broker or a server of somebody else may have none."""
         yield self._process
         yield from (self.publisher, self.registrations, self.rooms, self.refusal_log, self.broker, self._server)
+
+    # The status.
+
+    def _each_second(self) -> None:
+        self.status.each_second()
+        self.registrations.each_second()
+
+    def _sources(self, has_own_broker: bool) -> Sources:
+        """Return where the status has its figures from."""
+        settings, counts = self.settings, self.publisher.batcher.counts
+        path = None if has_own_broker else file_of(settings.broker)
+
+        def figures() -> Figures:
+            return Figures(self._measured())
+
+        def is_draining() -> bool:
+            return self.lifecycle.reason is not None
+
+        return Sources(
+            settings=lambda: self.settings,
+            figures=figures,
+            recorder=Recorder(
+                figures,
+                lambda: len(self.rooms.server.eio.sockets),
+                self._why_not_ready,
+                is_draining,
+                path and os.path.realpath(path) + SUFFIX,
+            ),
+            slow=SlowFacts(getattr(self.broker, "survey", lambda seconds: None), path),
+            problems=self.problems,
+            access=self.access,
+            reason=self._reason,
+            is_draining=is_draining,
+            most_connected=self.registrations.largest,
+            most_pushed=counts.busiest.largest,
+            least_reached=counts.unreached.largest,
+            renew=counts.renew,
+            clients_limit=self._clients_limit,
+            curl=lambda: address(self.settings, self._port())[1],
+            doctor=f"{'relay' if IS_INSTALLED else 'python relay.py'} doctor https://YOUR-SITE{settings.base_path}/",
+            server="imported" if settings.imported else "own" if is_own(settings) else "werkzeug",
+            node=self.node,
+            python=platform.python_version(),
+            commit=None if IS_INSTALLED else commit_of(HOME),
+            store_path=path,
+            has_own_broker=has_own_broker,
+        )
+
+    def _port(self) -> int:
+        return self._server.port if self._server is not None else self.settings.port
+
+    def _clients_limit(self) -> tuple[int | None, str]:
+        """Return how many clients may be connected, and what sets that limit; None if nothing does."""
+        if not self.rooms.can_defer:  # the engine is not ours, and has no limit
+            return None, ""
+        most: int = self.rooms.server.eio.limiter.most
+        return most, "max_connections" if most >= self.settings.max_connections else "open files"
 
     def close(self) -> None:
         """Disconnect the clients and close the store, once. For a relay whose process another server ends."""
@@ -218,7 +292,7 @@ def _rooms(
 
     install(
         **_engine_options(settings),
-        admission=ClientLimiter(*_client_limits(settings), access.client_address),
+        admission=ClientLimiter(*_client_limits(settings), access.newcomer_address),
         log_limiter=log_limiter,
         threads=settings.threads,
         node=node,

@@ -16,6 +16,8 @@ from pushrelay.settings import Settings
 from pushrelay.settings.values import Network
 from pushrelay.token_bucket import TokenBucket
 
+from .proxies_seen import ProxiesSeen
+
 # Behind a proxy every client seems to be local, so a request that went through one is never a local one. These are the
 # headers in which proxies, load balancers and CDNs name the client, in the spelling of WSGI, one in each line.
 _FORWARDED = re.compile(
@@ -28,6 +30,7 @@ _CHAIN, _ASKED_HOST, _REAL_IP = "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST",
 _BESIDE = {_CHAIN, _ASKED_HOST, _REAL_IP, "HTTP_VIA"}
 _BESIDE |= {"HTTP_X_FORWARDED_SERVER", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PORT"}
 
+A_SOCKET = "a Unix socket"  # in place of the address of a proxy that connects to one
 _CHALLENGE = (("WWW-Authenticate", 'Bearer realm="relay"'),)  # a 401 needs one (RFC 9110, 11.6.1)
 # The reasons why a caller is not local.
 _ELSEWHERE = "this request comes from another machine, or through this machine's network address"
@@ -65,6 +68,7 @@ class Access:
     """
 
     def __init__(self, settings: Settings):
+        self.proxies_seen = ProxiesSeen()
         self._push_rate = 0
         self._callers: list[tuple[bytes, Caller]] = []  # by the digests of their keys
         self.reload(settings)
@@ -135,6 +139,16 @@ class Access:
         Behind trusted proxies, it is the last address in X-Forwarded-For that does not belong to such a proxy.
         """
         return counted(self._address_of(environ))
+
+    def newcomer_address(self, environ: dict[str, Any]) -> str | None:
+        """Return client_address() for a client that connects, and count the proxy through which it came."""
+        if _is_forwarded("\n".join(environ)):
+            self.proxies_seen.add(environ.get("REMOTE_ADDR") or A_SOCKET)
+        return self.client_address(environ)
+
+    def trusts(self, address: str) -> bool:
+        """Return whether an address, or A_SOCKET, belongs to one of trusted_proxies."""
+        return _is_in(ip_of("" if address == A_SOCKET else address), self._trusted)
 
     def full_address(self, environ: dict[str, Any]) -> str | None:
         """Return a client's whole address, as client_address() finds it; None if it is this machine's own."""

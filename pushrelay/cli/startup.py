@@ -167,7 +167,7 @@ def serve(relay: "Core", app: "WSGIApp", host: str | None = None, port: int | No
     chosen = copy.copy(relay.settings)
     chosen.host = chosen.host if host is None else host
     chosen.port = chosen.port if port is None else port
-    start_log(chosen.log_level, chosen.log_format)
+    start_log(chosen.log_level, chosen.log_format, also=relay.problems)
     if threading.current_thread() is threading.main_thread():
         exit_at_signals()
     try:

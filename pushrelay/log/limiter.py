@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from .formats import Fields
 
@@ -28,10 +29,12 @@ class _Silence:
 class LogLimiter:
     """Writes warnings to a logger, one a minute for each cause and subject. Any thread may call it.
 
-    The default logger is pushrelay.refused.
+    The default logger is pushrelay.refused. `again(cause, at)` is called for each line that is left out, with the time
+    in seconds since 1970.
     """
 
-    def __init__(self, log: logging.Logger | None = None):
+    def __init__(self, log: logging.Logger | None = None, again: Callable[[str, float], None] = lambda cause, at: None):
+        self._again = again
         self._log = log or logging.getLogger("pushrelay.refused")
         self._lock = threading.Lock()  # guards the table
         self._silences: dict[str, dict[str, _Silence]] = {}  # by cause, then by subject
@@ -49,12 +52,13 @@ class LogLimiter:
             silence = of_cause.setdefault(subject, _Silence())
             if now < silence.until:
                 silence.count += 1
+                self._again(cause, time.time())
                 return
             silence.until = now + EVERY_SECONDS
             left_out = silence.count
             more = _more(of_cause, subject, now)
         fields = {**(fields or {}), "left_out": left_out or None}
-        self._log.warning("%s%s", _printable(sentence), more, extra={"fields": fields})
+        self._log.warning("%s%s", _printable(sentence), more, extra={"fields": fields, "kind": cause})
 
     def _subject(self, of_cause: dict[str, _Silence], subject: str, now: float) -> str:
         """Return the subject if it is or may be logged individually, or else OTHERS."""

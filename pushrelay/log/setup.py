@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from .formats import FORMATTERS
 from .handler import BackgroundHandler
+from .problems import Problems
 
 log = logging.getLogger("pushrelay")  # the settings apply to it and to those below it
 
@@ -22,18 +23,24 @@ class _Own:
     levels: ClassVar[dict[str, int]] = {}  # by the names of loggers
 
 
-def start_log(level: str = "info", format: str = "text", is_imported: bool = False) -> None:
+def start_log(
+    level: str = "info", format: str = "text", is_imported: bool = False, also: logging.Handler | None = None
+) -> None:
     """Send all logging through a BackgroundHandler, with the tracebacks that end a thread or the process.
 
     `level` and `format` are settings. In a program that has set up logging itself, only set the level. With
-    `is_imported`, another program serves: only the relay's own lines go through the handler.
+    `is_imported`, another program serves: only the relay's own lines go through the handler. `also` gets the relay's
+    own lines in any case.
     """
-    if not (_Own.handler or logging.getLogger().handlers or log.handlers):
+    theirs = [each for each in log.handlers if not isinstance(each, Problems)]
+    if not (_Own.handler or logging.getLogger().handlers or theirs):
         _Own.handler = BackgroundHandler()
         if is_imported:
             log.addHandler(_Own.handler)
         else:
             _take_over(_Own.handler)
+    if also is not None and also not in log.handlers:
+        log.addHandler(also)
     set_log(level, format)
 
 

@@ -22,6 +22,7 @@ CONTENTS = {
         "docs/operations.md",
         "docs/security.md",
         "docs/logging.md",
+        "docs/status.md",
         "docs/metrics.md",
     ),
     "Behind a web server": ("docs/nginx.md", "docs/apache.md", "docs/docker.md", "docs/containers.md"),

@@ -19,11 +19,18 @@ class Maintenance:
     """Opens a broker when it is first needed, so that a process may fork before, and sweeps it until it is closed.
 
     `each_second()` is called at least once a second; it must not wait. `patience` is the number of seconds that the
-    first requests wait for a relay that still uses the store.
+    first requests wait for a relay that still uses the store. `at_end()` is called before the store is closed.
     """
 
-    def __init__(self, broker: Broker, each_second: Callable[[], None] = lambda: None, patience: float = 0.0):
+    def __init__(
+        self,
+        broker: Broker,
+        each_second: Callable[[], None] = lambda: None,
+        patience: float = 0.0,
+        at_end: Callable[[], None] = lambda: None,
+    ):
         self.broker = broker
+        self._at_end = at_end
         self.patience = patience
         self.trouble: str | None = None  # the reason, while the store cannot be written
         self.started = False
@@ -92,4 +99,5 @@ class Maintenance:
         with self._lock:
             if self._thread is not None:
                 self._thread.join(5)
+                self._at_end()
                 self.broker.close()

@@ -275,7 +275,18 @@ def test_all_keys_are_compared_by_their_digests_whatever_was_given(monkeypatch):
 
 # Every route.
 
-OPEN = {"/": 403, "/static/<path:filename>": 404, "/health/live": 200, "/health/ready": None}
+OPEN = {
+    "/": 403,
+    "/status": 403,
+    "/status.json": 403,
+    "/static/<path:filename>": 404,
+    "/health/live": 200,
+    "/health/ready": None,
+    "/docs": 302,
+    "/docs/": 403,
+    "/docs/<name>": 403,
+    "/docs/pictures/<name>": 403,
+}
 
 
 def test_every_route_but_the_public_ones_needs_what_a_push_needs():

@@ -1,0 +1,1 @@
+"""GET /status.json: the figures of the last hour, the last problems, and one sentence about both."""

@@ -1,0 +1,47 @@
+"""What the codes of refusals and the reasons of disconnects mean, in a few words."""
+
+# By the code of the error: see CODES in errors.py. The answer to each refusal has the details.
+REFUSALS = {
+    "auth_not_available": "auth_url gave no usable answer",
+    "bad_request": "a request that is not HTTP, or not Socket.IO",
+    "demo_not_shown": "a visitor from another machine asked for the demo page or /status",
+    "draining": "the relay was stopping",
+    "id_reused": "an idempotency key that was used for another push",
+    "internal_server_error": "an error in the program: the log has the traceback",
+    "invalid_token": "a token that the secret did not sign, or that has ended",
+    "missing_cookie": "a browser without the cookie of id_cookie",
+    "missing_key": "a program on another machine that sent no key",
+    "missing_token": "a page that sent no token",
+    "not_allowed": "a page without the right to this id",
+    "not_found": "an address that the relay does not have",
+    "old_client": "a Socket.IO client that is too old",
+    "origin_not_allowed": "a page of a site that is not in origins",
+    "session": "a client that returned after a restart; this is normal",
+    "store_not_available": "the store did not take it",
+    "token_expired": "a token whose time has passed",
+    "too_fast": "a program over push_rate",
+    "too_large": "more data than max_body or max_message",
+    "too_many_connections": "no room for another client: max_connections, or open files",
+    "too_many_events": "a page over max_event_rate",
+    "too_many_of_address": "too many clients of one address: max_per_address",
+    "unsupported_media_type": "a push that is neither a form nor JSON",
+    "wrong_key": "a program with a wrong key",
+}
+DISCONNECTS = {
+    "transport close": "the page was left, or the network ended",
+    "client disconnect": "the page was left",
+    "transport error": "the connection broke, or the client broke the protocol",
+    "ping timeout": "it did not answer; computers that go to sleep do not",
+    "slow": "it did not read what it was sent (max_outbox)",
+    "server disconnect": "the app or DELETE /connections ended it",
+    "register timeout": "it registered nothing (register_timeout)",
+    "too many events": "it sent too much (max_event_rate)",
+    "draining": "the relay was stopping",
+}
+MOST = 12  # rows that are shown
+
+
+def rows(counts: dict[str, int], key: str, meanings: dict[str, str]) -> list[dict[str, str | int]]:
+    """Return the largest counts with what they mean, largest first. `key` names the column of the words."""
+    largest = sorted(counts.items(), key=lambda pair: -pair[1])[:MOST]
+    return [{key: word, "count": count, "meaning": meanings.get(word, "")} for word, count in largest]

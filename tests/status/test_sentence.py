@@ -1,0 +1,187 @@
+"""The one sentence on /status: the most important thing comes first, in plain English with exact figures."""
+
+import time
+
+import pytest
+
+from pushrelay.status.recorder import Restart
+from pushrelay.status.sentence import State, verdict
+
+NOON = time.mktime((2026, 3, 1, 20, 15, 2, 0, 0, -1))
+BUSY = State(
+    clients=1284,
+    websocket=1246,
+    lately_clients=7700,
+    lately_websocket=7480,
+    clients_limit=20_000,
+    open_files=1310,
+    files_limit=19_712,
+    store_bytes=12 << 20,
+    store_limit=256 << 20,
+    disk_free=41 << 30,
+    outbox_bytes=0,
+    outbox_limit=256 << 20,
+    pushes=138_240,
+    pushes_ever=9_821_330,
+    publications=145_152,
+    nobody=4_147,
+)
+BACK = Restart(NOON, 1.2, True, 1284, 1284, 1284, 0)
+LOCKED = "/srv/relay.db: another program holds a lock on the store: stop it (a backup, a database browser)"
+
+
+def said(**changes):
+    found = verdict(BUSY._replace(**changes))
+    return found.level, found.code, found.sentence
+
+
+FINE = [
+    ({}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push of the last hour was taken."),
+    ({"websocket": 1284}, "Ready. 1,284 browsers, all by WebSocket. Every push of the last hour was taken."),
+    ({"websocket": 1283}, "Ready. 1,284 browsers, 99 % by WebSocket. Every push of the last hour was taken."),
+    ({"clients": 1, "websocket": 1}, "Ready. 1 browser, by WebSocket. Every push of the last hour was taken."),
+    ({"clients": 1, "websocket": 0}, "Ready. 1 browser, by long polling. Every push of the last hour was taken."),
+    ({"clients": 2, "websocket": 0}, "Ready. 2 browsers, all by long polling. Every push of the last hour was taken."),
+    ({"clients": 0, "websocket": 0}, "Ready. No browser is connected. Every push of the last hour was taken."),
+    (
+        {"nodes": 3},
+        "Ready. 1,284 browsers at this node, one of 3, 97 % by WebSocket. Every push of the last hour was taken.",
+    ),
+    (
+        {"clients": 0, "websocket": 0, "nodes": 2},
+        "Ready. No browser is connected at this node, one of 2. Every push of the last hour was taken.",
+    ),
+    ({"pushes": 1}, "Ready. 1,284 browsers, 97 % by WebSocket. The one push of the last hour was taken."),
+    ({"pushes": 0}, "Ready. 1,284 browsers, 97 % by WebSocket. No push has come in the last hour."),
+    ({"covers": 721}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push of the last 12 minutes was taken."),
+    ({"covers": 42}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push of the last 42 s was taken."),
+    (
+        {"pushes": 1199, "refused": 1},
+        "Ready. 1,284 browsers, 97 % by WebSocket. 1 of 1,200 pushes of the last hour was refused.",
+    ),
+    (
+        {"pushes": 1198, "refused": 2},
+        "Ready. 1,284 browsers, 97 % by WebSocket. 2 of 1,200 pushes of the last hour were refused.",
+    ),
+    (
+        {"pushes": 0, "refused": 1},
+        "Ready. 1,284 browsers, 97 % by WebSocket. The one push of the last hour was refused.",
+    ),
+    (
+        {"pushes": 0, "refused": 3},
+        "Ready. 1,284 browsers, 97 % by WebSocket. All 3 pushes of the last hour were refused.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), FINE)
+def test_a_relay_that_is_well_is_described_by_its_browsers_and_pushes(changes, sentence):
+    assert said(**changes) == ("ok", "fine", sentence)
+
+
+TROUBLE = [
+    ({"is_draining": True, "reason": "draining"}, "bad", "draining", "The relay is stopping. Its browsers reconnect"),
+    ({"reason": LOCKED}, "bad", "store", "Pushes are refused: /srv/relay.db: another program holds a lock on the sto"),
+    ({"reason": "Redis is away: start it", "kind": "redis"}, "bad", "redis", "Pushes are refused: redis is away."),
+    ({"failed": 1}, "warn", "failed", "Ready again. The store did not take 1 push of the last hour."),
+    ({"failed": 1732}, "warn", "failed", "Ready again. The store did not take 1,732 pushes of the last hour."),
+    ({"lost": 1}, "warn", "lost", "Once in the last hour, a browser came back and something that it had missed"),
+    ({"lost": 1200}, "warn", "lost", "1,200 times in the last hour, a browser came back"),
+    ({"clients": 16_000, "websocket": 16_000}, "warn", "near_clients", "16,000 of at most 20,000 browsers are con"),
+    ({"open_files": 15_770}, "warn", "near_files", "15,770 of at most 19,712 files and connections are open."),
+    ({"outbox_bytes": 230 << 20}, "warn", "near_outbox", "230 MiB of at most 256 MiB wait for browsers that read"),
+    ({"disk_free": 80 << 20}, "warn", "near_disk", "Only 80 MiB are free on the disk of the store."),
+    ({"store_bytes": 210 << 20}, "warn", "near_store", "The store uses 210 MiB of 256 MiB (history_bytes)."),
+    (
+        {"clients": 420, "websocket": 108, "lately_clients": 2500, "lately_websocket": 600},
+        "warn",
+        "polling",
+        "312 of 420 browsers poll, because their WebSocket does not get through.",
+    ),
+    ({"nobody": 140_797}, "warn", "nobody", "97 % of the pushes of the last hour reached no browser."),
+    ({"nobody": 145_152}, "warn", "nobody", "None of the 145,152 pushes of the last hour reached a browser."),
+    (
+        {"pushes": 95, "refused": 6, "most_refused": "missing_key"},
+        "warn",
+        "refused",
+        "6 pushes of the last hour were refused, most of them with missing_key.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "level", "code", "sentence"), TROUBLE, ids=[each[2] for each in TROUBLE])
+def test_trouble_is_named_with_what_to_do(changes, level, code, sentence):
+    found = verdict(BUSY._replace(**changes))
+    assert (found.level, found.code, found.sentence[: len(sentence)]) == (level, code, sentence)
+    assert found.todo.endswith((".", ":")) and found.todo.endswith(":") == bool(found.command)
+
+
+def test_what_matters_more_comes_first():
+    cases = [each for each in TROUBLE if each[2] != "redis"]  # a store is one or the other
+    for at, (_, _, code, _) in enumerate(cases):
+        together = {}
+        for changes, *_ in reversed(cases[at:]):
+            together.update(changes)
+        assert verdict(BUSY._replace(**together)).code == code
+
+
+CALM = [
+    {"clients": 4, "websocket": 0, "lately_clients": 24},  # too few to tell anything
+    {"clients": 420, "websocket": 20, "lately_clients": 420, "lately_websocket": 420},  # they have just come back
+    {"publications": 19, "nobody": 19},
+    {"publications": 100, "nobody": 89},
+    {"pushes": 96, "refused": 4},
+    {"clients_limit": None, "open_files": None, "files_limit": None, "store_bytes": None, "disk_free": None},
+    {"clients": 15_999, "websocket": 15_999},
+]
+
+
+@pytest.mark.parametrize("changes", CALM, ids=str)
+def test_what_is_usual_is_no_trouble(changes):
+    assert said(**changes)[:2] == ("ok", "fine")
+
+
+BACKS = [
+    (BACK, "Back after 1.2 s at 20:15: 1,284 came back, 1,284 recovered, 0 lost."),
+    (
+        BACK._replace(came_back=1200, recovered=1190),
+        "Back after 1.2 s at 20:15: 1,200 of 1,284 browsers came back, 1,190 recovered, 0 lost.",
+    ),
+    (
+        BACK._replace(clients_before=1, came_back=0, recovered=0),
+        "Back after 1.2 s at 20:15: 0 of 1 browser came back, 0 recovered, 0 lost.",
+    ),
+    (BACK._replace(clients_before=0, came_back=0), "Back after 1.2 s at 20:15. Nobody was connected."),
+    (BACK._replace(away=0.3, was_stopped=False, clients_before=0), "Back after 1.0 s at 20:15. Nobody was connected."),
+    (BACK._replace(away=1260, clients_before=0), "Back after 21 minutes at 20:15. Nobody was connected."),
+]
+
+
+@pytest.mark.parametrize(("restart", "sentence"), BACKS)
+def test_a_restart_is_told_beside_the_sentence(restart, sentence):
+    found = verdict(BUSY._replace(restart=restart))
+    assert (found.level, found.code, found.more) == ("ok", "restart", sentence)
+    assert found.sentence == FINE[0][1]
+
+
+def test_what_was_lost_in_a_restart_is_a_warning_and_the_restart_is_told():
+    found = verdict(BUSY._replace(restart=BACK._replace(recovered=1280, lost=4), lost=4))
+    assert (found.level, found.code) == ("warn", "lost")
+    assert found.more == "Back after 1.2 s at 20:15: 1,284 came back, 1,280 recovered, 4 lost."
+
+
+def test_before_the_first_push_there_is_a_command_to_try():
+    found = verdict(State(curl="curl -d data=hello http://127.0.0.1:8080/push"))
+    assert (found.level, found.code) == ("ok", "empty")
+    assert found.sentence == "Ready. No browser is connected. No push has come yet."
+    assert (found.todo, found.command) == ("Push something:", "curl -d data=hello http://127.0.0.1:8080/push")
+    assert verdict(State()).todo == "", "whoever cannot push from where they are gets no command"
+
+
+def test_a_lock_of_another_program_comes_with_the_command_that_finds_it():
+    found = verdict(BUSY._replace(reason=LOCKED, store_path="/srv/relay.db"))
+    assert (found.todo, found.command) == (
+        "Stop the program that has the file open. This command shows it:",
+        "fuser -v /srv/relay.db",
+    )
+    assert "fuser" not in str(verdict(BUSY._replace(reason=LOCKED))), "strangers do not get the path"
