@@ -21,6 +21,7 @@ import urllib.request
 
 import pytest
 import socketio
+import starter
 
 # Tests that import the app must not see the settings of whoever runs them, nor make a relay.db in the working folder.
 for name in [each for each in os.environ if each.startswith("RELAY_")]:
@@ -80,9 +81,8 @@ class Relay:
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
         output = self.log.open("ab")
         seen = output.tell()
-        command, folder = [*self.command(), *flags], self.log.parent
-        self.process = subprocess.Popen(command, stdout=output, stderr=output, env=clean_environ(), cwd=folder)
-        output.close()
+        with output:
+            self.process = self.run([*self.command(), *flags], output, self.log.parent)
         try:
             wait_for(lambda: self._has_started(seen), "the start", 3 * DEADLINE)
         except BaseException:
@@ -96,6 +96,12 @@ class Relay:
     def command(self):
         """Return the command that runs it, without its flags."""
         return [sys.executable, str(ROOT / self.program)]
+
+    def run(self, command, output, folder):
+        """Run a command in a process of its own and return its Popen, or what serves as one."""
+        if command[0] == sys.executable and starter.FORKS:
+            return starter.of_this_process().start(command[1:], output, clean_environ(), folder)
+        return subprocess.Popen(command, stdout=output, stderr=output, env=clean_environ(), cwd=folder)
 
     def _has_started(self, seen):
         return b"serves on" in self.log.read_bytes()[seen:] or self.process.poll() is not None

@@ -47,7 +47,6 @@ def test_a_client_is_pinged_in_time_while_another_ping_waits_for_its_answer(serv
     assert patient.open_websocket().frame() == (1, b"2"), "within DEADLINE, which is much less than the minute"
 
 
-@pytest.mark.alone
 def test_a_polling_client_that_is_silent_is_gone_after_interval_and_timeout(pinging):
     sid = pinging.open()
     time.sleep(INTERVAL + TIMEOUT)
@@ -56,7 +55,7 @@ def test_a_polling_client_that_is_silent_is_gone_after_interval_and_timeout(ping
     assert pinging.gone == [(sid, "ping timeout")]
 
 
-@pytest.mark.alone
+@pytest.mark.paired  # it measures time
 def test_a_half_open_websocket_is_gone_after_interval_and_timeout_and_leaves_nothing(pinging):
     client = pinging.open_websocket()
     start = time.monotonic()

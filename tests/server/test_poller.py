@@ -10,8 +10,6 @@ from measures import open_fds
 
 from pushrelay.server.poller import IN, Poller
 
-pytestmark = pytest.mark.alone  # it measures time
-
 
 class Source:
     """A socket that records what it reads, and may block while it does."""
@@ -53,6 +51,7 @@ def test_one_source_is_run_by_one_thread_at_a_time(poller):
     assert source.most == 1
 
 
+@pytest.mark.paired  # it measures time
 def test_a_stuck_handler_delays_no_other_source(poller):
     stuck, other = Source(poller, delay=0.5), Source(poller)
     stuck.far.send(b"x")

@@ -23,7 +23,6 @@ from redis_server import RedisServer
 
 DASHBOARD = json.loads((ROOT / "deploy/grafana.json").read_text())
 PATIENCE = 90.0  # seconds for all alerts together, on a busy machine
-pytestmark = pytest.mark.paired
 
 
 class ScarceRelay(Relay):

@@ -21,9 +21,8 @@ from conftest import DEADLINE, wait_for
 from pushrelay.engine.engine import Engine
 from pushrelay.server.poller import Poller
 
-pytestmark = pytest.mark.alone  # it measures time
-
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+measures_time = pytest.mark.paired
 # Seconds that another publisher's push may take on a busy machine. Without turns it took 3 s and longer.
 LIMIT = 1.0
 
@@ -102,6 +101,7 @@ CROWDS = {
 }
 
 
+@measures_time
 @pytest.mark.parametrize("kind", CROWDS)
 def test_a_push_does_not_wait_for_events_that_a_crowd_sends_at_once(start_relay, kind):
     relay = start_relay()
@@ -112,6 +112,7 @@ def test_a_push_does_not_wait_for_events_that_a_crowd_sends_at_once(start_relay,
         sock.close()
 
 
+@measures_time
 def test_a_push_does_not_wait_for_the_packets_of_many_long_posts(start_relay):
     relay = start_relay()
     body = "\x1e".join(["40", *[REGISTER] * 900]).encode()
@@ -132,6 +133,7 @@ def test_a_push_does_not_wait_for_the_packets_of_many_long_posts(start_relay):
     assert slowest_push(relay, lambda: in_background(post_all)) < LIMIT
 
 
+@measures_time
 def test_a_client_does_not_wait_for_the_crowd_of_another_address(start_relay):
     relay = start_relay(trusted_proxies="127.0.0.1")
 
@@ -306,6 +308,7 @@ def test_a_push_from_a_page_counts_each_destination(start_relay):
 # The thread that visitors cannot take.
 
 
+@measures_time
 def test_events_that_block_leave_a_thread_for_pushes(start_relay):
     relay = start_relay(program="tests/busy_relay.py")
     clients = [enter(relay) for _ in range(10)]
@@ -320,6 +323,7 @@ def test_events_that_block_leave_a_thread_for_pushes(start_relay):
     assert slowest_push(relay, block) < LIMIT
 
 
+@measures_time
 def test_clients_whose_end_blocks_leave_a_thread_for_pushes(start_relay):
     relay = start_relay(program="tests/busy_relay.py")
     clients = [enter(relay, "dawdle") for _ in range(40)]
@@ -335,6 +339,7 @@ def test_clients_whose_end_blocks_leave_a_thread_for_pushes(start_relay):
 # Everything at once, for a few seconds; python tests/crowds.py all 60 runs longer.
 
 
+@measures_time
 def test_crowds_at_their_limits_delay_no_push_and_miss_nothing(tmp_path):
     seen = crowds.run(["allowance", "registering", "slow_readers", "departed"], 3, tmp_path, nice=5)
     assert seen["p99_ms"] < LIMIT * 1000 and not seen["refused"] and not seen["traceback"], seen

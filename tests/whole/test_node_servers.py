@@ -12,8 +12,6 @@ from redis_server import RedisServer
 
 from tests.wsgi.test_hosts import Contained
 
-pytestmark = pytest.mark.paired
-
 SERVERS = ("own", "gunicorn", "werkzeug")
 pairs = pytest.mark.parametrize(("there", "here"), list(zip(SERVERS, (*SERVERS[1:], SERVERS[0]), strict=True)))
 

@@ -14,8 +14,6 @@ from tcp_proxy import TcpProxy
 LONG = 3 * DEADLINE
 GONE = 30.0  # seconds within which a node that died must be gone
 
-pytestmark = pytest.mark.paired
-
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):

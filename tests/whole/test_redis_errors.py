@@ -9,7 +9,6 @@ from posting import in_thread, post
 from redis_server import RedisServer
 
 LONG = 3 * DEADLINE
-pytestmark = pytest.mark.paired
 
 
 @pytest.fixture

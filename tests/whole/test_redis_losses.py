@@ -15,7 +15,6 @@ from tcp_proxy import TcpProxy
 from pushrelay.store.publication import offset_of
 
 LONG = 3 * DEADLINE
-pytestmark = pytest.mark.paired
 
 
 @pytest.fixture

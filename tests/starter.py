@@ -1,0 +1,171 @@
+"""Starts relays from a process that has already imported the packages they need.
+
+Importing Flask, Flask-SocketIO and what they import takes Python four fifths of the processor time of a start, and the
+tests start hundreds of relays. So each worker of pytest runs this file once; it imports those packages, and forks for
+every relay. The relay's own code is not imported before: the fork runs it from its first line, with its own arguments,
+environment, working folder and output.
+"""
+
+import atexit
+import contextlib
+import functools
+import gc
+import json
+import os
+import pathlib
+import resource
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+PACKAGES = ("flask", "flask_socketio", "jwt", "sqlite3", "werkzeug.serving", "wsproto")
+FORKS = True  # whether relays are forked; the tests of the doctor set it to False
+
+
+class Forked:
+    """A process that was forked, with the methods of subprocess.Popen that tests use."""
+
+    def __init__(self, starter, pid):
+        self.pid = pid
+        self.returncode = None
+        self._starter = starter
+
+    def poll(self):
+        if self.returncode is None:
+            self.returncode = self._starter.exit_code(self.pid)
+        return self.returncode
+
+    def wait(self, timeout=None):
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(f"the relay with process id {self.pid}", timeout)
+            time.sleep(0.002)
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
+class Starter:
+    """The process that forks relays."""
+
+    def __init__(self):
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, __file__, str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/")
+        self._owner, self._ended = os.getpid(), {}
+        self._lock = threading.Lock()
+
+    def start(self, arguments, output, environ, folder):
+        """Run a Python file with its arguments, and return its Forked. `output` is a file for both of its streams."""
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        request = {"arguments": arguments, "environ": environ, "folder": str(folder), "files": limits}
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], [output.fileno()])
+            while "started" not in (message := self._next()):
+                pass
+        return Forked(self, message["started"])
+
+    def exit_code(self, pid):
+        """Return the exit code of a process, as Popen.returncode has it; None while it runs."""
+        with self._lock, contextlib.suppress(BlockingIOError):
+            while pid not in self._ended:
+                self._next(socket.MSG_DONTWAIT)
+        return self._ended.get(pid)
+
+    def close(self):
+        if os.getpid() == self._owner:  # and not in a fork of it
+            self._socket.shutdown(socket.SHUT_RDWR)
+            self._process.wait()
+
+    def _next(self, flags=0):
+        message = self._socket.recv(1000, flags)
+        if not message:
+            raise RuntimeError("the process that starts relays has ended")
+        message = json.loads(message)
+        if "ended" in message:
+            self._ended[message["ended"]] = message["code"]
+        return message
+
+
+def of_this_process():
+    """Return the Starter of this process."""
+    return _starter(os.getpid())
+
+
+@functools.cache
+def _starter(pid):
+    starter = Starter()
+    atexit.register(starter.close)
+    return starter
+
+
+def serve(connection):
+    """Fork for each request. In the fork, return the request; in this process, end when the other side closes."""
+    wakes, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    while True:
+        readable, _, _ = select.select([connection, wakes], [], [])
+        if wakes in readable:
+            os.read(wakes, 1000)
+            report_ends(connection)
+        if connection in readable:
+            message, files, _, _ = socket.recv_fds(connection, 100_000, 1)
+            if not message:
+                os._exit(0)
+            pid = os.fork()
+            if pid == 0:
+                os.close(wakes)
+                signal.set_wakeup_fd(-1)
+                os.close(wake)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                connection.close()
+                return json.loads(message), files[0]
+            os.close(files[0])
+            connection.send(json.dumps({"started": pid}).encode())
+
+
+def report_ends(connection):
+    with contextlib.suppress(ChildProcessError, OSError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            code = os.waitstatus_to_exitcode(ended[1])
+            connection.send(json.dumps({"ended": ended[0], "code": code}).encode())
+
+
+def become(request, output):
+    """Make this process what `python FILE ARGUMENTS` would be, up to its first line."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environ"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, request["files"])
+    sys.argv = request["arguments"]
+    sys.path[0] = str(pathlib.Path(sys.argv[0]).parent)
+
+
+if __name__ == "__main__":
+    for package in PACKAGES:
+        __import__(package)
+    gc.freeze()  # the forks share what is there, instead of copying it at their first collection
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    become(*serve(socket.socket(fileno=int(sys.argv[1]))))
+    runpy.run_path(sys.argv[0], run_name="__main__")
