@@ -20,6 +20,7 @@ settings = startup.settings(__name__)  # at the start; relay.settings has those 
 
 from flask import Flask, Response, render_template, request
 from flask_socketio import SocketIO
+from jinja2 import DictLoader
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RoutingException, Rule  # a RoutingException is a redirect
 
@@ -42,6 +43,12 @@ class RelayApp(Flask):
 
     def send_static_file(self, filename: str) -> Response:
         return static_files.response(filename, request)
+
+    def inject_url_defaults(self, endpoint: str, values: dict[str, Any]) -> None:
+        # A page gets the files of its own version: static_files.py.
+        if endpoint == "static" and "filename" in values:
+            values["filename"] = static_files.address_of(values["filename"])
+        super().inject_url_defaults(endpoint, values)
 
     def make_response(self, rv: Any) -> Response:
         # Not in an errorhandler, so that handlers for your own routes come first and those routes keep Flask's errors.
@@ -76,6 +83,8 @@ app = RelayApp(__name__, root_path=str(HOME), instance_path=str(HOME / "instance
 app.url_map.merge_slashes = False  # its redirects would name whatever host a stranger asked for
 app.jinja_env.globals["version"] = __version__  # for the footer of the pages
 static_files = StaticFiles(app.static_folder)
+# Read at the start, so that they fit static_files and this program until it ends, even if an upgrade replaces them.
+app.jinja_loader = DictLoader({file.name: file.read_text("utf-8") for file in (HOME / "templates").iterdir()})
 docs = Docs(HOME)
 pictures = StaticFiles(str(HOME / PICTURES))
 socketio = RelaySocketIO(

@@ -1,14 +1,19 @@
-"""The files in static/ are compressed and cheap to revalidate, and pages of any origin can load relay.js."""
+"""The files in static/ are compressed and cheap to revalidate, and pages of any origin can load the browser client.
 
-import base64
+An upgrade replaces these files while the relay runs and while browsers have older ones: no page mixes two versions.
+"""
+
 import gzip
-import hashlib
 import os
+import posixpath
+import re
+import shutil
 import time
 
 import pytest
-from conftest import ROOT
-from pages import Server, Site
+from conftest import ROOT, Relay
+
+from pushrelay.pages.static_files import CLIENT
 
 SCRIPT = (ROOT / "static/relay.js").read_bytes()
 ADDRESSES = ["/static/relay.js", "/socket.io/socket.io.js"]
@@ -52,11 +57,12 @@ def test_each_coding_has_an_etag_of_its_own(relay):
     assert len(tags) == 2
 
 
-def test_the_client_alone_may_be_read_from_everywhere(relay):
-    for path in (*ADDRESSES, "/static/relay.mjs", "/static/relay.min.js", "/static/relay.min.js.map"):
-        headers = relay.request("GET", path, headers={"Origin": "https://shop.example"})[1]
-        assert headers.get_all("Access-Control-Allow-Origin") == ["*"]
+def test_pages_of_any_origin_may_read_the_browser_client_and_nothing_else(relay):
+    for path in [*ADDRESSES, *(f"/static/{name}" for name in CLIENT)]:
+        status, headers, _ = relay.request("GET", path, headers={"Origin": "https://shop.example"})
+        assert status == 200 and headers.get_all("Access-Control-Allow-Origin") == ["*"], path
         assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+        assert headers["Cache-Control"] == "public, no-cache"
         assert "Access-Control-Allow-Credentials" not in headers
     for path in (
         "/static/pages/console/main.js",
@@ -68,6 +74,16 @@ def test_the_client_alone_may_be_read_from_everywhere(relay):
     ):
         headers = relay.request("GET", path, headers={"Origin": "https://shop.example"})[1]
         assert "Access-Control-Allow-Origin" not in headers and "Cross-Origin-Resource-Policy" not in headers, path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("relay.mjs", "text/javascript"), ("relay.min.js", "text/javascript"), ("relay.min.js.map", "application/json")],
+)
+def test_each_file_of_the_client_has_its_type_and_is_compressed(relay, name, kind):
+    _, headers, body = relay.request("GET", f"/static/{name}", headers=GZIP)
+    assert headers["Content-Type"].partition(";")[0] == kind and headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(body) == (ROOT / "static" / name).read_bytes()
 
 
 @pytest.mark.parametrize("path", ["pages/console/main.js", "pages/console.css", "favicon.svg"])
@@ -99,12 +115,41 @@ def test_a_new_version_of_a_file_is_served_at_once(tmp_path):
     assert len(tags) == 2 and len(static_files._files) == 1
 
 
-def test_a_page_of_another_origin_loads_the_script_with_integrity_and_as_a_module(relay, context):
-    digest = base64.b64encode(hashlib.sha384(SCRIPT).digest()).decode()
-    page = context.new_page()
-    with Server(("127.0.0.1", 0), Site) as site:
-        for attributes in (f'integrity="sha384-{digest}" crossorigin', 'type="module"', "crossorigin"):
-            tag = f'<script src="{relay.url}/static/relay.js" {attributes}></script>'
-            site.html = f"<!doctype html><title>a shop</title>{tag}".encode()
-            page.goto(site.url)
-            assert page.evaluate("typeof Relay") == "function", attributes
+def files_of(relay, page="/"):
+    """Return the files of a page, by address: those that it names, and those that these import."""
+    html = relay.request("GET", page, headers={"Accept": "text/html"})[2].decode()
+    found, waiting = {}, re.findall(r'(?:src|href)="(/static/[^"]+)"', html)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            status, headers, body = relay.request("GET", path)
+            assert status == 200, path
+            found[path] = (headers["Cache-Control"], body)
+            imported = re.findall(r"""(?:from|import) ["'](\.[^"']+)["']""", body.decode())
+            waiting += [posixpath.normpath(posixpath.join(posixpath.dirname(path), each)) for each in imported]
+    return found
+
+
+def test_while_files_are_replaced_a_page_gets_those_that_fit_the_running_relay(tmp_path):
+    for name in ("relay.py", "pushrelay", "static", "templates"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, tmp_path / name)
+    relay = Relay(tmp_path / "log", tmp_path / "relay.py")
+    try:
+        files = files_of(relay, "/?id=demo")
+        own = {path: each for path, each in files.items() if "/pages-" in path}
+        assert len(own) >= 3 and {caching for caching, _ in own.values()} == {"public, max-age=31536000, immutable"}
+        assert not [path for path in files if "/pages/" in path], "a page uses addresses that an upgrade would change"
+        for file in [*(tmp_path / "static").rglob("*.*"), *(tmp_path / "templates").iterdir()]:
+            if file.is_file():
+                file.write_text("the next version")
+        assert files_of(relay, "/?id=demo").keys() == files.keys()
+        for path, (_, body) in own.items():
+            assert relay.request("GET", path)[2] == body, path
+        assert relay.request("GET", "/static/relay.js")[2] == b"the next version"
+        relay.stop()
+        shutil.copytree(ROOT / "templates", tmp_path / "templates", dirs_exist_ok=True)
+        relay.start()
+        assert not own.keys() & files_of(relay, "/?id=demo").keys()
+        assert {relay.request("GET", path)[0] for path in own} == {404}
+    finally:
+        relay.kill()
