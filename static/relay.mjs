@@ -10,8 +10,8 @@ var { document: page = {}, location: here = {}, addEventListener: listen = noop 
 var [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
 var BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
 function locate(url = HOME) {
-  const isUrl = /^((http|ws)s?:\/)?\//.test(url);
-  if (!isUrl) throw new Error(`"${url}" is not a URL. In a module or bundle: Relay.connect("/relay/")`);
+  const isUrl = (BASE ? /^((http|ws)s?:\/)?\// : /^(http|ws)s?:/).test(url);
+  if (!isUrl) throw new Error(`"${url}" is not a URL. In a module or bundle: Relay.connect("https://example.com/relay/")`);
   return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
 }
 
@@ -57,18 +57,19 @@ function isAfter(position, last) {
   const [lastEpoch, lastOffset] = parse(last);
   return epoch !== lastEpoch || !(+offset <= +lastOffset);
 }
-var taken = scope["relay ids"] ||= /* @__PURE__ */ new Set();
+var taken = () => scope["relay ids"] ||= /* @__PURE__ */ new Set();
+var keyOf = (state) => state._item + " " + state.id;
 var unsaved = /* @__PURE__ */ new Set();
 var saveSoon = soon(saveAll, 50);
 function takeItem(state) {
   if (!state._item) return;
-  while ([...taken].some(({ id, _item: item }) => id === state.id && item === state._item)) state._item += "#";
-  taken.add(state);
+  while (taken().has(keyOf(state))) state._item += "#";
+  taken().add(keyOf(state));
   saveAll();
   state._handed = readItem(state._item).get(state.id);
 }
 function leaveItem(state) {
-  taken.delete(state);
+  taken().delete(keyOf(state));
 }
 function readItem(item) {
   try {

@@ -179,6 +179,13 @@ def script(before="", then="true"):
     return run
 
 
+def in_worker(lab, text):
+    """Run lines of a worker's script, and check that its page hears of a push to 12345."""
+    text = text.replace("http://localhost:8080", "http://example.com:8080")
+    start = f"new Worker(URL.createObjectURL(new Blob([{json.dumps(text)}]))).onmessage = (it) => show(it.data);"
+    page(before=f"<script>{SHOW}{start}</script>")(lab, "")
+
+
 SHOW = "const show = (text) => document.body.append(text), loadMessages = show;"
 CONNECT = "const relay = Relay.connect();"
 
@@ -315,6 +322,16 @@ def of_a_file(name):
 
     def run(lab, text):
         lines = [line.strip() for line in (ROOT / "deploy" / name).read_text().splitlines()]
+        assert all(line.strip() in lines for line in text.splitlines())
+
+    return run
+
+
+def of_an_example(name):
+    """Check that these lines are in a file in examples/."""
+
+    def run(lab, text):
+        lines = [line.strip() for line in (ROOT / "examples" / name).read_text().splitlines()]
         assert all(line.strip() in lines for line in text.splitlines())
 
     return run

@@ -88,6 +88,25 @@ class Site(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Files(http.server.BaseHTTPRequestHandler):
+    """The files of a site: server.files has (contents, headers) by path. A path that ends with / is a page."""
+
+    TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css"}
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        text, headers = self.server.files.get(path, (None, {}))
+        self.send_response(200 if text is not None else 404)
+        self.send_header("Content-Type", self.TYPES.get(path[path.rfind(".") :], "text/html"))
+        for header in headers.items():
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write((text or "").encode())
+
+    def log_message(self, *_):
+        pass
+
+
 class Fake:
     """A server inside the test, which sends messages that a relay seldom sends. `send` uses the last socket."""
 

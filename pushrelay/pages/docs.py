@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # The list of pages beside each page: headings, and the files below them. A test checks that no file is missing.
 CONTENTS = {
     "Start": ("README.md", "docs/glossary.md", "CHANGELOG.md"),
-    "Push and listen": ("docs/http-api.md", "docs/socket-api.md", "docs/php.md"),
+    "Push and listen": ("docs/http-api.md", "docs/socket-api.md", "docs/javascript.md", "docs/php.md"),
     "Operate": (
         "docs/settings.md",
         "docs/doctor.md",

@@ -1,4 +1,4 @@
-// Where the relay is: its address is taken from that of this script.
+// The address of the relay, which is taken from that of this script.
 
 import { here, page } from "./scope.js";
 
@@ -8,9 +8,9 @@ export const [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)(\
 // A frame with srcdoc and a worker from a blob have no address of their own.
 const BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
 
-/** Return the absolute address of a relay, which ends with "/". Throw an Error if `url` is neither a URL nor a path. */
+/** Return the absolute address of a relay, which ends with "/". Throw an Error if `url` is neither a URL nor, in a page, a path. */
 export function locate(url = HOME) {
-  const isUrl = /^((http|ws)s?:\/)?\//.test(url);
-  if (!isUrl) throw new Error(`"${url}" is not a URL. In a module or bundle: Relay.connect("/relay/")`);
+  const isUrl = (BASE ? /^((http|ws)s?:\/)?\// : /^(http|ws)s?:/).test(url);
+  if (!isUrl) throw new Error(`"${url}" is not a URL. In a module or bundle: Relay.connect("https://example.com/relay/")`);
   return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
 }

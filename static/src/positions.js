@@ -18,22 +18,24 @@ export function isAfter(position, last) {
   return epoch !== lastEpoch || !(+offset <= +lastOffset);
 }
 
-const taken = (scope["relay ids"] ||= new Set()); // states (ids.js) of all copies of this script
+// The items of all connections in this page, also those of other copies of the client, whose private names may differ.
+const taken = () => (scope["relay ids"] ||= new Set());
+const keyOf = (state) => state._item + " " + state.id;
 const unsaved = new Set(); // states, the newest last
 const saveSoon = soon(saveAll, 50); // so that a burst causes few writes
 
 /** Start an id from the first item that no other connection of this page uses for it. */
 export function takeItem(state) {
   if (!state._item) return;
-  while ([...taken].some(({ id, _item: item }) => id === state.id && item === state._item)) state._item += "#";
-  taken.add(state);
+  while (taken().has(keyOf(state))) state._item += "#";
+  taken().add(keyOf(state));
   saveAll();
   state._handed = readItem(state._item).get(state.id);
 }
 
 /** Let another connection use the item. */
 export function leaveItem(state) {
-  taken.delete(state);
+  taken().delete(keyOf(state));
 }
 
 function readItem(item) {

@@ -29,6 +29,7 @@ from lab import (
     drop_in_of_service,
     environment,
     find,
+    in_worker,
     keyed_push,
     loads_script,
     mpm,
@@ -39,6 +40,7 @@ from lab import (
     nodes_behind_haproxy,
     nodes_behind_nginx,
     of_a_file,
+    of_an_example,
     page,
     php,
     php_syntax,
@@ -73,6 +75,7 @@ def lab(tmp_path_factory, browser):
 
 INSTALLS = "it installs packages from the network; tests/run begins with the same, and CI runs it"
 LOGGED_IN = "<?php $_SESSION = ['user' => 7]; ?>"
+PACKAGE = "it needs the npm package: test_package.py checks its types, and test_worlds.py connects from Node"
 FOREIGN = Reason("it is the reader's own old code, for a library that is not here")
 DATABASE = """
 class Rows { function execute($of) {} }
@@ -153,6 +156,21 @@ SNIPPETS = {
             "curl -sd destination=7 -d data=hello 127.0.0.1:8080/push >/dev/null; "
             "curl -s '127.0.0.1:8080/history?destination=7'"
         ),
+    },
+    "docs/javascript.md": {
+        '<script src="http://localhost:8080/static/relay.min.js">': page(),
+        '<script type="module">': page(),
+        "npm pack": Reason("test_package.py packs and installs the package"),
+        'import { Relay } from "pushrelay";\n\nconst relay = Relay.connect("/relay/")': Reason(PACKAGE),
+        'import { Relay } from "pushrelay";\n\ninterface Order': Reason(PACKAGE),
+        'import { Relay } from "pushrelay";\n\nconst relay = Relay.connect("http://127': Reason(PACKAGE),
+        "importScripts": in_worker,
+        "openssl dgst": Reason("test_worlds.py loads the files with what it prints"),
+        '<script src="/js/relay.min.js"': Reason("the hash is left out: test_worlds.py loads a file with its hash"),
+        "function News": of_an_example("react/App.jsx"),
+        "const texts = ref": of_an_example("vue/News.vue"),
+        "let texts = $state": of_an_example("svelte/News.svelte"),
+        "cd examples": Reason("it installs packages from the network; test_frameworks.py bundles the examples"),
     },
     "docs/load-balancing.md": {
         '{"code":1': Reason("it is the answer of another node: test_load_balancing.py"),

@@ -1,0 +1,24 @@
+import { useState } from "react";
+import { useRelay } from "./useRelay.js";
+
+function News({ id }) {
+  const [texts, setTexts] = useState([]);
+  const status = useRelay(id, (data) => setTexts((texts) => [...texts, String(data)]));
+  return (
+    <section>
+      <p>{status}</p>
+      <ul>{texts.map((text, n) => <li key={n}>{text}</li>)}</ul>
+    </section>
+  );
+}
+
+export function App() {
+  const [count, setCount] = useState(1);
+  return (
+    <main>
+      <button onClick={() => setCount(count + 1)}>Add</button>
+      <button onClick={() => setCount(count - 1)} disabled={!count}>Remove</button>
+      {Array.from({ length: count }, (_, n) => <News key={n} id="demo" />)}
+    </main>
+  );
+}
