@@ -242,8 +242,10 @@ def status_page() -> Response:
         relay.access.may_see_demo(request.environ)
     except Refused as error:
         return demo_not_shown(error)
-    facts = status.page_facts(relay.settings, relay.access.is_local(request.environ))
-    return Response(render_template("status.html", **facts), headers=demo.HEADERS)
+    is_local = relay.access.is_local(request.environ)
+    facts = status.page_facts(relay.settings, is_local)
+    page = render_template("status.html", verdict=relay.status.verdict(is_local), **facts)
+    return Response(page, headers=demo.HEADERS)
 
 
 @app.get("/status.json")

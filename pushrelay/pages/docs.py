@@ -61,7 +61,7 @@ class Docs:
         self._pages: dict[str, tuple[float, Page]] = {}  # by name, with the file's modification time
 
     def page(self, name: str) -> Page | None:
-        """Return the page of this name; None if there is none. README.md has the empty name."""
+        """Return the page of this name; None if no page has it. README.md has the empty name."""
         if name not in self._files:
             return None
         path = self._home / self._files[name]

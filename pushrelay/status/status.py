@@ -21,6 +21,7 @@ class _Written(NamedTuple):
     """An answer, for some time."""
 
     until: float  # monotonic
+    verdict: dict[str, str]
     plain: bytes
     packed: bytes
 
@@ -54,15 +55,24 @@ class Status:
 
     def answer(self, is_local: bool, takes_gzip: bool) -> Answer:
         """Return the status as JSON, for a caller on this machine (`is_local`) or for everybody."""
-        with self._lock:
-            written = self._written.get(is_local)
-            if written is None or time.monotonic() > written.until:
-                written = self._written[is_local] = self._write(is_local)
+        written = self._fresh(is_local)
         coding = (("Content-Encoding", "gzip"),) if takes_gzip else ()
         body = written.packed if takes_gzip else written.plain
         return Answer("200 OK", (*JSON_HEADERS, ("Vary", "Accept-Encoding"), *coding), body)
 
+    def verdict(self, is_local: bool) -> dict[str, str]:
+        """Return the verdict of the same answer, for a page that does not wait for the answer."""
+        return self._fresh(is_local).verdict
+
+    def _fresh(self, is_local: bool) -> _Written:
+        with self._lock:
+            written = self._written.get(is_local)
+            if written is None or time.monotonic() > written.until:
+                written = self._written[is_local] = self._write(is_local)
+            return written
+
     def _write(self, is_local: bool) -> _Written:
         report = Report(self._from, is_local)
-        plain = encode({**report.facts(), "history": report.history()}).encode("utf-8", "replace")
-        return _Written(time.monotonic() + FRESH, plain, gzip.compress(plain, 1, mtime=0))
+        facts = report.facts()
+        plain = encode({**facts, "history": report.history()}).encode("utf-8", "replace")
+        return _Written(time.monotonic() + FRESH, facts["verdict"], plain, gzip.compress(plain, 1, mtime=0))
