@@ -13,6 +13,7 @@ from collections import deque
 
 CHUNK = 1 << 16
 MOST_QUEUED = 1 << 20  # bytes in one direction before the proxy stops reading there
+REFUSED = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST and not FIN
 UP, DOWN = "up", "down"  # from the client to the server, and back
 
@@ -86,6 +87,8 @@ class TcpProxy:
     - `cut_after(direction, count)`: end each connection when this number of further bytes has passed and more comes.
     - `half_open(direction)`: swallow what goes "up" to the server or "down" from it, without any FIN.
     - `refuse()`: new connections are refused.
+    - `refuse_websocket()`: requests that ask for WebSocket are answered with 400, as by a proxy that does not know it.
+    - `serve(path, html)`: the proxy itself answers GET requests for this path, also after `allow()`.
 
     `cut`, `cut_after` and `half_open` concern all open connections, or one of them chosen by `one_of`, a random.Random.
     """
@@ -99,6 +102,8 @@ class TcpProxy:
         self._pairs = []
         self._seconds = 0.0  # the delay
         self._is_stalled = False
+        self._refuses_websocket = False
+        self._pages = {}  # the first bytes of a request: the response that the proxy itself gives
         self._commands = deque()
         self._waker, self._wakened = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -138,6 +143,17 @@ class TcpProxy:
 
     def refuse(self):
         self._do(self._stop_listening)
+
+    def refuse_websocket(self):
+        self._do(lambda: setattr(self, "_refuses_websocket", True))
+
+    def serve(self, path, html):
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(html.encode())}\r\n"
+        self._pages[f"GET {path} ".encode()] = f"{head}Connection: close\r\n\r\n{html}".encode()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
 
     def connections(self):
         """Return the number of open connections."""
@@ -189,7 +205,7 @@ class TcpProxy:
         return sock
 
     def _allow(self):
-        self._seconds, self._is_stalled = 0.0, False
+        self._seconds, self._is_stalled, self._refuses_websocket = 0.0, False, False
         if self._listener is None:
             self._listener = self._bound(self.port)
             self._listener.listen(100)
@@ -230,9 +246,19 @@ class TcpProxy:
                 self._close(pair, reset=True)
                 return
             data = b""
+        if answer := sock is pair.client and self._own_answer(data):
+            sock.send(answer)
+            self._close(pair, reset=False)
+            return
         flow.has_ended = not data
         if not flow.is_swallowed:
             flow.put(time.monotonic() + self._seconds if self._seconds else 0.0, data or None)
+
+    def _own_answer(self, data):
+        """Return the response to a request that is not passed on. On loopback its head arrives as one piece."""
+        if self._refuses_websocket and b"\r\nupgrade: websocket\r\n" in data.lower():
+            return REFUSED
+        return next((page for start, page in self._pages.items() if data.startswith(start)), None)
 
     def _pump(self):
         """Send what may be sent. Return the seconds until there is more, None if only sockets decide."""

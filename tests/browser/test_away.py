@@ -3,14 +3,12 @@
 import contextlib
 import http.client
 import json
-import shutil
-import subprocess
 import threading
 import time
 
 import pytest
-import websocket
-from conftest import CHROMIUM_FLAGS, DEADLINE, need, wait_for
+from chromium import Chromium
+from conftest import DEADLINE, wait_for
 from network import Network
 from pages import Server, Site
 
@@ -76,61 +74,37 @@ class Tab:
         return [status for status, *_ in self.stored("status")]
 
 
-class Chromium:
-    """Chromium without Playwright, which has every page believe that it is in front: a hidden one can be frozen.
+class WatchedPage:
+    """A page in Chromium, and a reader: a tab of the same site that knows what the page stored, whatever its state."""
 
-    It has a page, and a reader: a tab of the same site that knows what the page wrote down, whatever state that is in.
-    """
-
-    def __init__(self, executable, profile, site):
+    def __init__(self, chromium, site):
+        self.chromium = chromium
         self.site = site
-        flags = [*CHROMIUM_FLAGS, "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={profile}"]
-        self.process = subprocess.Popen([executable, *flags, "about:blank"], stderr=subprocess.DEVNULL)
-        endpoint = profile / "DevToolsActivePort"
-        wait_for(lambda: endpoint.exists() and endpoint.read_text().count("\n"), "Chromium")
-        port, path = endpoint.read_text().split()
-        self.socket = websocket.create_connection(f"ws://127.0.0.1:{port}{path}", DEADLINE, suppress_origin=True)
-        self.calls = 0
-        self.page = self.reader = None
 
-    def call(self, method, session=None, **params):
-        """One command of the DevTools protocol, to the page unless told otherwise."""
-        self.calls += 1
-        session = {} if method.startswith("Target.") else {"sessionId": session or self.page}
-        self.socket.send(json.dumps({"id": self.calls, "method": method, "params": params, **session}))
-        while (answer := json.loads(self.socket.recv())).get("id") != self.calls:
-            pass
-        return answer["result"]
-
-    def tab(self, url):
-        target = self.call("Target.createTarget", url=url)["targetId"]
-        return target, self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-
-    def open_page(self, url, options="{reconnectDelay: 100}"):
+    def open(self, url, options="{reconnectDelay: 100}"):
         self.site.html = b"<!doctype html><title>reader</title>"
-        self.reader_target, self.reader = self.tab(self.site.url + "/reader")
-        wait_for(lambda: self.evaluate("document.title", self.reader) == "reader", "the reader")
+        self.reader = self.chromium.open()
+        self.reader.goto(self.site.url + "/reader")
         self.site.html = html(url, options).encode()
-        _, self.page = self.tab(self.site.url)
+        self.tab = self.chromium.open()
+        self.tab.goto(self.site.url)
         wait_for(lambda: "online" in str(self.stored("status")), "the page")
 
-    def show_reader(self):
-        self.call("Target.activateTarget", targetId=self.reader_target)
+    def leave(self):
+        """Go to another page of the same site."""
+        self.site.html = b"<!doctype html><title>another</title>"
+        self.tab.goto(self.site.url + "/another")
 
-    def evaluate(self, expression, session=None):
-        return self.call("Runtime.evaluate", session, expression=expression)["result"].get("value")
+    def back(self):
+        self.tab.evaluate("history.back()")
+        wait_for(lambda: "persisted" in self.stored("life"), "the page as it was")
 
     def stored(self, key):
-        return json.loads(self.evaluate(f"localStorage.getItem('{key}')", self.reader) or "[]")
+        return json.loads(self.reader.evaluate(f"localStorage.getItem('{key}')") or "[]")
 
     def pushes(self, last):
         wait_for(lambda: last in self.stored("pushes"), f"push {last}, got {self.stored('pushes')!r:.500}")
         return self.stored("pushes")
-
-    def close(self):
-        self.socket.close()
-        self.process.terminate()
-        self.process.wait(DEADLINE)
 
 
 class Publisher:
@@ -181,11 +155,9 @@ def open_tab(own_context, site):
 
 
 @pytest.fixture
-def chromium(site, tmp_path):
-    executable = shutil.which("chromium")
-    need(executable, "Chromium (apt-get install chromium)")
-    with contextlib.closing(Chromium(executable, tmp_path / "profile", site)) as chromium:
-        yield chromium
+def watched_page(site, tmp_path):
+    with contextlib.closing(Chromium(tmp_path / "profile")) as chromium:
+        yield WatchedPage(chromium, site)
 
 
 @pytest.fixture
@@ -265,55 +237,49 @@ def test_a_page_that_is_left_and_opened_again_receives_everything_once_and_in_or
 
 
 @pytest.mark.parametrize("pings", [{}, PINGS], ids=["connected", "dropped"])
-def test_a_page_that_was_frozen_receives_everything_once_and_in_order(start_relay, chromium, publish, pings):
+def test_a_page_that_was_frozen_receives_everything_once_and_in_order(start_relay, watched_page, publish, pings):
     """For a while nothing in the page runs, as behind other tabs, or in a closed laptop."""
     relay = start_relay(**LONG, **pings)
-    chromium.open_page(relay.url)
+    watched_page.open(relay.url)
     publisher = publish(relay)
     publisher.during()
-    chromium.show_reader()  # pages are frozen while they are hidden
-    chromium.call("Page.setWebLifecycleState", state="frozen")
-    wait_for(lambda: chromium.stored("life") == ["freeze"], "the freeze")
-    before = chromium.stored("pushes")
+    watched_page.reader.show()  # pages are frozen while they are hidden
+    watched_page.tab.set_state("frozen")
+    wait_for(lambda: watched_page.stored("life") == ["freeze"], "the freeze")
+    before = watched_page.stored("pushes")
     until = time.monotonic() + sum(pings.values()) + 1
     wait_for(lambda: time.monotonic() > until, "the end of the freeze")
-    assert chromium.stored("pushes") == before
-    chromium.call("Page.setWebLifecycleState", state="active")
+    assert watched_page.stored("pushes") == before
+    watched_page.tab.set_state("active")
     publisher.during()
     last, everything = publisher.stop()
-    assert chromium.pushes(last) == everything
+    assert watched_page.pushes(last) == everything
 
 
-def test_a_page_from_the_back_forward_cache_receives_everything_once_and_in_order(start_relay, chromium, publish):
+def test_a_page_from_the_back_forward_cache_receives_everything_once_and_in_order(start_relay, watched_page, publish):
     relay = start_relay(**LONG)
-    chromium.open_page(relay.url)
+    watched_page.open(relay.url)
     publisher = publish(relay)
     publisher.during()
-    chromium.show_reader()
-    chromium.site.html = b"<!doctype html><title>another</title>"
-    chromium.call("Page.navigate", url=chromium.site.url + "/another")
-    wait_for(lambda: chromium.evaluate("document.title") == "another", "the other page")
+    watched_page.reader.show()
+    watched_page.leave()
     publisher.during()
-    chromium.evaluate("history.back()")
-    wait_for(lambda: "persisted" in chromium.stored("life"), "the page as it was")
+    watched_page.back()
     publisher.during()
     last, everything = publisher.stop()
-    assert chromium.pushes(last) == everything
+    assert watched_page.pushes(last) == everything
 
 
-def test_a_page_in_the_back_forward_cache_has_no_connection_and_reconnects_at_once(start_relay, chromium):
+def test_a_page_in_the_back_forward_cache_has_no_connection_and_reconnects_at_once(start_relay, watched_page):
     relay = start_relay()
-    chromium.open_page(relay.url, "{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
+    watched_page.open(relay.url, "{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
     wait_for(lambda: relay.push("42", "1")["connections"] == 1, "the registration")
-    before = chromium.stored("status").count(["online"])
-    chromium.site.html = b"<!doctype html><title>another</title>"
-    chromium.call("Page.navigate", url=chromium.site.url + "/another")
-    wait_for(lambda: chromium.evaluate("document.title") == "another", "the other page")
+    before = watched_page.stored("status").count(["online"])
+    watched_page.leave()
     wait_for(lambda: relay.push("42", "2")["connections"] == 0, "the server to know")
-    chromium.evaluate("history.back()")
-    wait_for(lambda: "persisted" in chromium.stored("life"), "the page as it was")
-    wait_for(lambda: chromium.stored("status").count(["online"]) > before, "the connection")
-    assert "2" in chromium.pushes("2")
+    watched_page.back()
+    wait_for(lambda: watched_page.stored("status").count(["online"]) > before, "the connection")
+    assert "2" in watched_page.pushes("2")
 
 
 def test_if_history_is_too_short_a_page_gets_lost(start_relay, open_tab):
