@@ -535,7 +535,7 @@
     // _patience: maximum ms of silence
     // _failure: the error code that was reported
     // _drained: whether the relay set the time to reconnect
-    // _hung: whether WebSocket took the whole timeout
+    // _pollsFirst: whether WebSocket hung, or long polling worked and WebSocket did not
     // _quiet: during the change from long polling to WebSocket, which the page need not notice
     _failures = 0;
     _silence = timer(() => this._wire.end(this.transport ? "ping timeout" : "timeout"));
@@ -545,9 +545,12 @@
       this._opened = Date.now();
       this._say("connecting");
       const transports = [].concat(this._options.transports);
-      if (live.has(this)) this._try(this._hung ? transports.reverse() : transports);
+      if (live.has(this)) this._try(this._pollsFirst ? transports.sort() : transports);
     }
-    /** Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it hung. */
+    /**
+     * Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it is known not
+     * to work: Firefox delays each attempt after a failed one, by up to a minute, in all tabs.
+     */
     _try([name, ...others]) {
       const wire = this._wire = { name, close: noop };
       wire._receive = (packet) => this._wire === wire && this._packet(packet);
@@ -555,7 +558,7 @@
         if (this._wire !== wire) return;
         if (reason === "no place") return this._rest(reason);
         if (this.transport || !others.length) return this._drop(reason, error);
-        this._hung = reason === "timeout" && name === "websocket";
+        this._pollsFirst ||= reason === "timeout";
         this._hangUp();
         this._try(others);
       };
@@ -594,6 +597,7 @@
     _welcome({ sid }) {
       this.sid = sid;
       this.transport = this._wire.name;
+      this._pollsFirst = this.transport === "polling";
       this._since = Date.now();
       this._failure = "";
       this._watch();
@@ -671,7 +675,7 @@
     _rest(reason) {
       this._retry();
       this._leave("resting", { reason });
-      if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(5e3 + 1e4 * Math.random());
+      if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(this._backOff(this._failures++));
     }
     /** Return the seconds after which a hidden page rests; 0 if it does not rest. */
     _restTime() {
@@ -697,7 +701,7 @@
       if (this.transport !== "polling") return;
       if (works && !this._answers.size) {
         this._quiet = true;
-        this._hung = false;
+        this._pollsFirst = false;
         this._leave("connecting");
         return this._open();
       }

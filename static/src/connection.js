@@ -41,7 +41,8 @@ export class Connection extends Link {
   _rest(reason) {
     this._retry();
     this._leave("resting", { reason });
-    if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(5000 + 10000 * Math.random());
+    // It may have been taken by a page that is hidden by now, so the first attempt follows soon.
+    if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(this._backOff(this._failures++));
   }
 
   /** Return the seconds after which a hidden page rests; 0 if it does not rest. */
@@ -70,7 +71,7 @@ export class Connection extends Link {
     if (this.transport !== "polling") return;
     if (works && !this._answers.size) {
       this._quiet = true;
-      this._hung = false;
+      this._pollsFirst = false;
       this._leave("connecting");
       return this._open();
     }

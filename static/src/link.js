@@ -15,7 +15,7 @@ export class Link extends Publications {
   // _patience: maximum ms of silence
   // _failure: the error code that was reported
   // _drained: whether the relay set the time to reconnect
-  // _hung: whether WebSocket took the whole timeout
+  // _pollsFirst: whether WebSocket hung, or long polling worked and WebSocket did not
   // _quiet: during the change from long polling to WebSocket, which the page need not notice
   _failures = 0;
 
@@ -27,10 +27,13 @@ export class Link extends Publications {
     this._opened = Date.now();
     this._say("connecting");
     const transports = [].concat(this._options.transports);
-    if (live.has(this)) this._try(this._hung ? transports.reverse() : transports);
+    if (live.has(this)) this._try(this._pollsFirst ? transports.sort() : transports);
   }
 
-  /** Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it hung. */
+  /**
+   * Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it is known not
+   * to work: Firefox delays each attempt after a failed one, by up to a minute, in all tabs.
+   */
   _try([name, ...others]) {
     const wire = (this._wire = { name, close: noop });
     wire._receive = (packet) => this._wire === wire && this._packet(packet);
@@ -38,7 +41,7 @@ export class Link extends Publications {
       if (this._wire !== wire) return;
       if (reason === "no place") return this._rest(reason);
       if (this.transport || !others.length) return this._drop(reason, error);
-      this._hung = reason === "timeout" && name === "websocket";
+      this._pollsFirst ||= reason === "timeout";
       this._hangUp();
       this._try(others);
     };
@@ -79,6 +82,7 @@ export class Link extends Publications {
   _welcome({ sid }) {
     this.sid = sid;
     this.transport = this._wire.name;
+    this._pollsFirst = this.transport === "polling";
     this._since = Date.now();
     this._failure = "";
     this._watch();
