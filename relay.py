@@ -28,7 +28,7 @@ from pushrelay import __version__, answers
 from pushrelay.core import Core
 from pushrelay.errors import Refused, StoreError
 from pushrelay.json_text import encode
-from pushrelay.pages import demo, status
+from pushrelay.pages import demo, phone, status
 from pushrelay.pages.docs import PICTURES, Docs
 from pushrelay.pages.static_files import StaticFiles
 from pushrelay.places import HOME
@@ -191,6 +191,16 @@ def demo_page() -> Response:
         return Response(status=302, headers={"Location": f"?id={id_}", **demo.HEADERS})
     facts = demo.page_facts(relay.settings, request.environ, id_, relay.access.is_local(request.environ))
     return Response(render_template("demo.html", **facts), headers=demo.HEADERS)
+
+
+@app.get("/qr.svg")
+def qr_code() -> Response:
+    """Return the QR code with which a phone opens the demo page. A page's CSP allows images of its own origin only."""
+    relay.access.may_see_demo(request.environ)
+    url = phone.phone_url(relay.settings, request.environ, request.args.get("id") or demo.first_id(relay.settings))
+    if not url:
+        raise Refused(404, "not_found", "a phone cannot open the demo page at this address: see the setting demo")
+    return Response(phone.qr_svg(url), headers=phone.HEADERS)
 
 
 def demo_not_shown(error: Refused) -> Response:

@@ -81,3 +81,14 @@ def hops_of(forwarded_for: str) -> list[IP | None]:
         if hops[-1] is None:
             break
     return hops
+
+
+def own_address() -> str:
+    """Return the address at which other machines reach this one, or its host name without a network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but selects a route
+        except OSError:
+            return socket.gethostname()
+        own: str = probe.getsockname()[0]
+        return own

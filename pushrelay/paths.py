@@ -12,4 +12,4 @@ PROGRAM_PATHS = (  # for programs that ask
 FOLDERS = ("/static/", "/socket.io/")  # for browsers: everything below these
 PATHS = (*PUSH_PATHS, *PROGRAM_PATHS)
 # For people. Other sites have such paths too, so the log does not take them for the relay's below another path.
-PAGES = ("/status", "/status.json", "/docs", "/docs/", "/docs/<name>", "/docs/pictures/<name>")
+PAGES = ("/status", "/status.json", "/qr.svg", "/docs", "/docs/", "/docs/<name>", "/docs/pictures/<name>")

@@ -2,9 +2,9 @@
 
 import errno
 import os
-import socket
 
 from pushrelay.access.exposure import on_command_line, open_to, warnings
+from pushrelay.addresses import own_address
 from pushrelay.core import clients_expected, is_own, most_clients
 from pushrelay.errors import StoreError
 from pushrelay.pages.demo import ANYWHERE, address, first_id, is_at_loopback, tunnel
@@ -71,21 +71,10 @@ def first_steps(settings: Settings, port: int) -> list[str]:
 
 def _from_elsewhere(settings: Settings, port: int) -> list[str]:
     if settings.demo and settings.host in ANYWHERE:
-        return [f"On another machine: http://{_own_address()}:{port}{settings.base_path}/?id={first_id(settings)}"]
+        return [f"On another machine: http://{own_address()}:{port}{settings.base_path}/?id={first_id(settings)}"]
     return [
         f"If your browser is on another machine, first run there:  ssh -L {tunnel(settings, port)} USER@THIS-SERVER"
     ]
-
-
-def _own_address() -> str:
-    """Return the address at which other machines reach this one, or its host name without a network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing, but selects a route
-        except OSError:
-            return socket.gethostname()
-        own: str = probe.getsockname()[0]
-        return own
 
 
 def checked(settings: Settings, redis: RedisReport | None = None) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from pushrelay.access.tokens import sign
 from pushrelay.addresses import is_loopback
+from pushrelay.pages.phone import options_for_phones, phone_url
+from pushrelay.places import HOME
 from pushrelay.settings import Settings
 
 # Only the relay's own scripts and styles may run, and no other page may embed this one.
@@ -65,11 +67,14 @@ def page_facts(settings: Settings, environ: dict[str, Any], id_: str, is_local: 
     return {
         "may_push": is_local,
         "token": token_for(id_, settings) if is_local else "",
+        "relay_php": str(HOME / "php" / "Relay.php") if is_local else "Relay.php",
+        "phone": phone_url(settings, environ, id_),
+        "phone_options": options_for_phones(settings) if is_local else "",
         **demo_facts(settings, environ.get("SERVER_PORT", "")),
     }
 
 
-def demo_facts(settings: Settings, port: str) -> dict[str, str]:
+def demo_facts(settings: Settings, port: str) -> dict[str, Any]:
     """Return the settings that the demo page shows. Anybody may read them, so no path and no secret is among them."""
     needs = {"token": settings.secret, "cookie": settings.id_cookie, "site": settings.auth_url}
     is_socket = settings.host.startswith("unix:")
@@ -78,6 +83,7 @@ def demo_facts(settings: Settings, port: str) -> dict[str, str]:
         "cookie": settings.id_cookie,
         "local_url": f"http://localhost{settings.base_path}" if is_socket else address(settings, int(port or 0))[0],
         "local_option": _socket_name(settings) if is_socket else "",
+        "needs_key": not is_at_loopback(settings),
     }
 
 

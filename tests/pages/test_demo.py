@@ -2,13 +2,14 @@
 
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import threading
 import urllib.parse
 
 import pytest
-from conftest import DEADLINE, need, own_only, wait_for
+from conftest import DEADLINE, ROOT, need, own_only, wait_for
 
 from pushrelay.access.tokens import sign
 from pushrelay.pages.demo import demo_facts
@@ -41,7 +42,7 @@ def test_a_push_from_one_page_is_seen_in_both_that_share_the_id(relay, demo):
     first.click("#push-button")
     for page in (first, second):
         arrived(page).get_by_text("from <b>one</b> to both", exact=True).wait_for()
-    assert "2 connections" in first.text_content("#push-answer")
+    first.locator("#push-answer").filter(has_text="Delivered to 2 windows, here after").wait_for()
 
 
 @own_only
@@ -83,8 +84,9 @@ def test_any_event_and_json_are_shown_as_they_are(relay, demo):
     value = {"order": 7, "lines": ["a", None, True]}
     relay.push_json(destination="shows", data=value, event="order:paid")
     item = page.locator("#arrived > *").filter(has_text="order:paid")
-    item.wait_for()
-    assert json.loads(item.locator(".data").text_content()) == value
+    item.locator("summary").click()
+    item.locator(".value .line").first.wait_for()
+    assert json.loads(item.locator(".value").text_content()) == value
 
 
 @own_only
@@ -92,41 +94,60 @@ def test_the_form_shows_what_the_relay_refuses(relay, demo):
     page = demo(relay, "refused")
     page.fill("#destination", "")
     page.click("#push-button")
-    page.locator("#push-answer[data-kind=error]").wait_for()
+    page.locator("#push-answer[data-kind=bad]").wait_for()
     assert "destination" in page.text_content("#push-answer")
 
 
 NASTY = ["plain", 'it\'s "quoted" \\ $HOME `id`', "</script><b>&amp;", "ü 👍 two  spaces"]
 
 
+def show(page, relay, html):
+    """Open a page of the relay's host that has this HTML."""
+    page.route("**/my-page", lambda route: route.fulfill(body=html, content_type="text/html"))
+    page.goto(f"{relay.url}/my-page")
+
+
+def run(command, text):
+    """Return the output of a snippet, run as it stands."""
+    ran = subprocess.run([command], input=text, capture_output=True, text=True)
+    assert ran.returncode == 0 and not ran.stderr.startswith("PHP"), ran
+    return ran.stdout
+
+
 @own_only
-@pytest.mark.parametrize("kind", ["php", "curl"])
 @pytest.mark.parametrize("id_", NASTY)
-def test_a_copied_snippet_pushes_to_this_page(relay, context, demo, kind, id_, tmp_path):
-    command = {"php": ["php"], "curl": ["sh"]}[kind]
-    need(shutil.which(command[0]) and shutil.which("curl"), "PHP and curl")
+def test_the_snippets_that_push_and_their_copies_run_as_they_stand(relay, context, demo, id_):
+    need(shutil.which("php") and shutil.which("curl"), "PHP and curl")
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=relay.url)
-    page = demo(relay, "".join(f"%{byte:02x}" for byte in id_.encode()))
+    page = demo(relay, urllib.parse.quote(id_, safe=""))
     assert page.text_content("#id") == id_
-    wait_for(lambda: relay.push(id_, "ready?")["connections"] == 1, "the registration")
-    page.click(f"[data-copy=snippet-{kind}]")
-    page.get_by_text("Copied").first.wait_for()
-    script = tmp_path / "snippet"
-    script.write_text(page.evaluate("navigator.clipboard.readText()"))
-    ran = subprocess.run([*command, str(script)], capture_output=True, text=True)
-    assert json.loads(ran.stdout)["connections"] == 1, ran
-    arrived(page).get_by_text(f"Hello from {'PHP' if kind == 'php' else 'curl'}", exact=True).wait_for()
+    page.locator("#presence").filter(has_text="1 window holds this id").wait_for()
+    for name, command, data in (("php", "php", "PHP"), ("curl", "php", "cURL"), ("shell", "sh", "the shell")):
+        page.click("#tab-shell" if name == "shell" else "#tab-php")
+        if name == "curl":
+            page.click("#panel-php summary")
+        page.click(f"[data-copy=snippet-{name}]")
+        page.locator(f"[data-copy=snippet-{name}]").get_by_text("Copied").wait_for()
+        answer = run(command, page.evaluate("navigator.clipboard.readText()"))
+        assert answer == "" if name == "php" else json.loads(answer)["connections"] == 1
+        arrived(page).get_by_text(f"Hello from {data}", exact=True).wait_for()
 
 
 @own_only
-def test_the_copied_page_listens(relay, demo, context):
-    page = demo(relay, "embed")
-    snippet = page.text_content("#snippet-html")
-    mine = context.new_page()
-    mine.route("**/my-page", lambda route: route.fulfill(body="<body></body>" + snippet, content_type="text/html"))
-    mine.goto(f"{relay.url}/my-page")
-    wait_for(lambda: relay.push("embed", "to the snippet")["connections"] == 2, "the snippet's registration")
-    mine.get_by_text("to the snippet").first.wait_for()
+@pytest.mark.parametrize("id_", ["embed", "</script>\"'ü"])
+def test_the_pages_of_the_snippets_listen(relay, demo, context, id_):
+    page = demo(relay, urllib.parse.quote(id_, safe=""))
+    official = (ROOT / "tests/node_modules/socket.io-client/dist/socket.io.min.js").read_text()
+    snippets = [page.text_content("#snippet-page"), page.text_content("#snippet-socketio")]
+    with_official = re.sub(r"<script src=.*?</script>", lambda _: f"<script>{official}</script>", snippets[1])
+    page.close()
+    pages = [context.new_page() for _ in range(3)]
+    for mine, html in zip(pages, [*snippets, with_official], strict=True):
+        body = "<!doctype html><meta charset=utf-8><body></body>" + html
+        show(mine, relay, body)
+    wait_for(lambda: relay.push(id_, "to the snippet")["connections"] == 3, "the registrations")
+    for mine in pages:
+        mine.get_by_text("to the snippet").first.wait_for()
 
 
 @own_only
@@ -257,7 +278,7 @@ def test_a_page_that_was_refused_registers_automatically_once_the_relay_allows_i
 def test_a_page_that_may_not_register_shows_no_waiting_and_no_snippet_that_would_fail(start_relay, refused):
     page = refused(start_relay(secret=SECRET, demo="yes"))
     assert "Waiting" not in page.inner_text("#empty") and page.locator("#next").is_hidden()
-    assert "{token}" in page.text_content("#snippet-html")
+    assert "{token}" in page.text_content("#snippet-page")
     assert page.locator("#token-line").text_content() == "python relay.py token '42'"
 
 
@@ -281,7 +302,7 @@ def test_a_page_that_is_identified_by_its_cookie_offers_to_be_me(start_relay, re
     relay = start_relay(id_cookie="PHPSESSID")
     page = refused(relay, headers={})
     context = page.context
-    assert 'relay.register("me")' in page.text_content("#snippet-html")
+    assert 'relay.register("me")' in page.text_content("#snippet-page")
     assert "session_id()" in page.text_content("#snippet-php")
     context.add_cookies([{"name": "PHPSESSID", "value": "a-session-of-20-characters", "url": relay.url}])
     page.click("#use-me")
@@ -295,7 +316,7 @@ def test_with_a_secret_a_page_on_the_relays_machine_has_a_token_and_so_has_its_s
     relay = start_relay(secret=SECRET)
     page = demo(relay, "it's%20mine")
     mine = context.new_page()
-    html = "<body></body>" + page.text_content("#snippet-html")
+    html = "<body></body>" + page.text_content("#snippet-page")
     mine.route("**/my-page", lambda route: route.fulfill(body=html, content_type="text/html"))
     mine.goto(f"{relay.url}/my-page")
     wait_for(lambda: relay.push("it's mine", "for both")["connections"] == 2, "both registrations")
@@ -322,8 +343,7 @@ def test_without_its_session_cookie_the_page_explains_where_it_comes_from_and_se
     page.locator("#state[data-status=online]").wait_for()
     page.click("#push-button")
     arrived(page).get_by_text("Hello from the form", exact=True).wait_for()
-    ran = subprocess.run(["sh", "-c", page.text_content("#snippet-curl")], capture_output=True, text=True)
-    assert json.loads(ran.stdout)["connections"] == 1, ran
+    assert json.loads(run("sh", page.text_content("#snippet-shell")))["connections"] == 1
 
 
 class Site(http.server.BaseHTTPRequestHandler):
@@ -386,9 +406,10 @@ def test_a_visitor_who_may_not_push_gets_the_line_to_run_on_the_server(visitor, 
     assert page.locator("#push-form").count() == 0
     assert "Push from the server" in page.inner_text("main") and "Press Push" not in page.inner_text("main")
     wait_for(lambda: relay.push("far", "ready?")["connections"] == 1, "the registration")
-    for snippet in ("server", "curl"):
-        ran = subprocess.run(["sh", "-c", page.text_content(f"#snippet-{snippet}")], capture_output=True, text=True)
-        assert json.loads(ran.stdout)["connections"] == 1, ran
+    assert "Your browser may not push here" in page.inner_text("main")
+    for snippet in ("server", "shell"):
+        assert json.loads(run("sh", page.text_content(f"#snippet-{snippet}")))["connections"] == 1
+    assert str(ROOT) not in page.content()
 
 
 PEOPLE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -441,7 +462,7 @@ def test_a_screen_reader_gets_one_sentence_a_second_however_many_arrive(relay, d
     page = demo(relay, "many")
     wait_for(lambda: relay.push("many", "ready?")["connections"] == 1, "the registration")
     assert page.locator("#arrived[aria-live]").count() == 0
-    page.locator("#news").filter(has_text="arrived").wait_for(state="attached")
+    page.locator("#news").filter(has_text="new").wait_for(state="attached")
     page.evaluate("""() => {
       window.news = [];
       new MutationObserver(() => news.push([performance.now(), document.getElementById("news").textContent]))

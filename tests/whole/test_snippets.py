@@ -272,7 +272,7 @@ def test_a_snippet_runs_as_it_stands(lab, snippet):
 
 
 def test_every_php_snippet_has_the_same_text_and_a_time_out():
-    demo = (ROOT / "static/pages/console/main.js").read_text()
+    demo = (ROOT / "static/pages/console/snippets.js").read_text()
     texts = [each.text for each in snippets() if "curl_init(" in each.text] + [demo]
     assert len(texts) >= 5
     for text in texts:

@@ -55,7 +55,7 @@ def test_the_demo_page_works_below_the_base_path(below, context):
     for slash in ("", "/"):
         page.goto(f"{below.url}{slash}?id=42")
         page.locator("#state[data-status=online]").wait_for()
-        assert f"{below.url}/static/relay.js" in page.text_content("#snippet-html")
+        assert f"{below.url}/static/relay.js" in page.text_content("#snippet-page")
         page.click("#push-button")
         page.locator("#arrived .data").first.wait_for()
         assert below.url in page.url

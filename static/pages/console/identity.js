@@ -1,0 +1,55 @@
+// The page's id: the form for another one, a second window, the windows that hold it, and the code for a phone.
+
+import { $, counted } from "../dom.js";
+import { address, canPush, destination, id } from "./facts.js";
+
+const PRESENCE_SECONDS = 5;
+
+/** Show the id and let the reader change it. */
+export function showIdentity() {
+  document.title = `${id} · the relay`;
+  $("id").textContent = $("new-id").value = id;
+  $("second").href = location.href;
+  disclose($("change"), $("change-form"), () => $("new-id").select());
+  if ($("phone")) {
+    disclose($("phone"), $("phone-panel"), () => {
+      const code = $("qr");
+      if (code && !code.src) code.src = address(`qr.svg?id=${encodeURIComponent(id)}`);
+    });
+  }
+}
+
+/** Let a button open and close a panel. Escape closes it and returns to the button. */
+function disclose(button, panel, opened) {
+  const open = (isOpen) => {
+    panel.hidden = !isOpen;
+    button.setAttribute("aria-expanded", String(isOpen));
+    if (isOpen) opened();
+  };
+  button.addEventListener("click", () => open(panel.hidden));
+  panel.addEventListener("keydown", ({ key }) => {
+    if (key !== "Escape") return;
+    open(false);
+    button.focus();
+  });
+}
+
+/** Show how many windows hold the id, if this browser may ask. */
+export function showPresence(registration) {
+  if (!canPush || !destination) return () => {};
+  const show = (connections) => {
+    const isTrue = registration.status === "online" && registration.isRegistered && connections > 0;
+    $("presence").textContent = isTrue ? `${counted(connections, "window holds", "windows hold")} this id.` : "";
+  };
+  const ask = async () => {
+    if (document.hidden || registration.status !== "online" || !registration.isRegistered) return show(0);
+    const query = new URLSearchParams({ destination });
+    const response = await fetch(address(`presence?${query}`)).catch(() => null);
+    const answer = response && response.ok ? await response.json().catch(() => ({})) : {};
+    show((answer[destination] || {}).connections || 0);
+  };
+  registration.listeners.push(ask);
+  document.addEventListener("visibilitychange", ask);
+  setInterval(ask, PRESENCE_SECONDS * 1000);
+  return show;
+}
