@@ -642,26 +642,6 @@ def test_a_polling_batch_is_not_larger_than_the_server_accepts(start_relay, page
     assert [answer["ok"] for answer in answers] == [True] * 20
 
 
-def test_the_script_runs_in_a_worker_and_asks_for_the_url_there(relay, page):
-    page.open(relay.url)
-    worker = """
-    try { importScripts(URL_ + "/static/relay.js"); Relay.connect(); } catch (error) { postMessage(error.message); }
-    const relay = Relay.connect(URL_);
-    relay.on("push", (data) => postMessage(data));
-    relay.register("worker").then(({ok}) => postMessage(ok));
-    """.replace("URL_", json.dumps(relay.url))
-    page.run(
-        f"""() => {{
-          window.worker = new Worker(URL.createObjectURL(new Blob([{json.dumps(worker)}])));
-          worker.onmessage = ({{data}}) => seen.push(["worker", data]);
-        }}"""
-    )
-    page.until("seen.some(([what, data]) => data === true)")
-    relay.push("worker", "hello")
-    page.until("seen.some(([what, data]) => data === 'hello')")
-    assert "module or bundle" in page.seen("worker")[0][0]
-
-
 def test_a_bundle_or_module_without_a_url_is_a_clear_error(relay, page):
     page.open(relay.url)
     page.page.add_script_tag(content=SCRIPT.read_text(), type="module")

@@ -61,6 +61,8 @@ from lab import (
 from machine import HOSTS
 from redis_snippets import redis_conf, redis_memory, redis_report, redis_settings, redis_user
 
+from pushrelay.pages.static_files import CLIENT
+
 TOKEN_PAGE = f"""<?php require 'Relay.php'; $relay = new Relay('http://127.0.0.1:8080', ['secret' => '{SECRET}']); ?>
 <script src="/relay/static/relay.js"></script><script>{SHOW}{CONNECT} relay.on("push", show);</script>"""
 
@@ -308,10 +310,12 @@ def test_the_web_server_serves_the_script_while_the_relay_does_not_answer(lab, s
     relay = f"$(cat {lab.folder}/relay8080.pid)"
     lab.sh(f"kill -STOP {relay}")
     try:
-        headers = lab.sh(f"curl -skfm 10 -D - -o {lab.folder}/relay.js {site}/relay/static/relay.js").lower()
-        assert (lab.folder / "relay.js").read_bytes() == (ROOT / "static" / "relay.js").read_bytes()
-        assert "javascript" in headers
-        assert "access-control-allow-origin: *" in headers and "cross-origin-resource-policy: cross-origin" in headers
+        for name in CLIENT:
+            headers = lab.sh(f"curl -skfm 10 -D - -o {lab.folder}/{name} {site}/relay/static/{name}").lower()
+            assert (lab.folder / name).read_bytes() == (ROOT / "static" / name).read_bytes()
+            assert "javascript" in headers or name.endswith(".map")
+            assert "access-control-allow-origin: *" in headers
+            assert "cross-origin-resource-policy: cross-origin" in headers
     finally:
         lab.sh(f"kill -CONT {relay}")
 

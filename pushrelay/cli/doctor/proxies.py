@@ -192,7 +192,7 @@ def _fitted(way: Way, line: str) -> str:
     """Return a shipped line with the path, the relay's address and the timeout of this way."""
     line = line.replace("http://127.0.0.1:8080/", _apache_url(way.relay))
     line = line.replace("http://relay/", _nginx_url(way.relay)).replace("$relay_connection", '"upgrade"')
-    line = re.sub(r'(?<=[\s"])/relay/', way.public.path, line)
+    line = re.sub(r'(?<=[\s"^])/relay/', way.public.path, line)
     return re.sub(r"(timeout[= ])60\b", rf"\g<1>{way.seconds}", line)
 
 
@@ -215,7 +215,7 @@ def _apache_lines(way: Way) -> list[str]:
 
 
 def _proxy_passes(way: Way) -> tuple[str, ...]:
-    return tuple(line for line in _apache_lines(way) if line.startswith("ProxyPass "))
+    return tuple(line for line in _apache_lines(way) if line.startswith(("ProxyPass ", "ProxyPassMatch ")))
 
 
 def _proxy_pass(way: Way) -> str:
@@ -233,7 +233,7 @@ def _nginx_blocks(way: Way) -> list[list[str]]:
         if line.startswith("location "):
             blocks.append([])
         if line.strip() != "internal;":
-            blocks[-1].append(_fitted(way, line.replace("/relay-itself.js", "/relay.js")))
+            blocks[-1].append(_fitted(way, line.replace("/relay-itself/", "/")))
     serving = [block for block in blocks if any(line.strip().startswith("alias ") for line in block)]
     return [block for block in blocks if block not in serving and not block[0].startswith("location / ")]
 
