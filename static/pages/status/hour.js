@@ -6,6 +6,7 @@ import { write } from "./figures.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const QUARTER = 900; // s between the times on the axis
+const EDGE = 0.06; // of the axis: a time that is nearer to its ends would be cut
 const KEYS = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1, PageDown: -30, PageUp: 30, Home: -1000, End: 1000 };
 
 const cursor = document.getElementById("cursor");
@@ -47,8 +48,10 @@ function read({ step, series }) {
 
 /** Draw the hour of an answer. */
 export function showHour(status) {
-  history = status.history;
-  isOld = false;
+  const wasOld = isOld;
+  const isNew = history?.end !== status.history.end || history.marks.length !== status.history.marks.length;
+  [history, isOld] = [status.history, false];
+  if (!isNew && !wasOld) return; // a step takes longer than the time between two answers
   charts = read(history);
   for (const chart of charts) draw(chart);
   drawAxis();
@@ -114,7 +117,8 @@ function drawAxis() {
     const label = document.createElement("span");
     label.textContent = toMinute(at);
     left(label, stepOf(at));
-    if (stepOf(at) > 0.04 * history.length && stepOf(at) < 0.96 * history.length) labels.push(label);
+    const place = stepOf(at) / history.length;
+    if (place > EDGE && place < 1 - EDGE) labels.push(label);
   }
   document.querySelector(".axis").replaceChildren(...labels);
 }
