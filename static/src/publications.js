@@ -35,7 +35,10 @@ export class Publications extends Registrations {
     if (entry._calls.length) {
       const tries = ++entry._tries;
       this._error({ ...refusal("handler_failed", "handler failed"), ids: [state.id], id: entry.position, tries });
-      if (!(tries >= state._tries)) return setTimeout(() => this._handle(state, queue, entry), this._backOff(tries));
+      if (!(tries >= state._tries)) {
+        const again = () => state._queue === queue && this._handle(state, queue, entry);
+        return setTimeout(again, this._backOff(tries));
+      }
       entry._calls = [];
     }
     while (queue.length && !queue[0]._calls.length) state._acked = queue.shift().position;
