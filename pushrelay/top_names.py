@@ -33,7 +33,7 @@ class TopNames:
             counts[name] = self._errors[name] + times
 
     def renew(self) -> None:
-        """Begin to count from zero. What was counted since the last call stays in largest() until the next one."""
+        """Begin to count from zero. Counts since the last call stay in largest() until the next one."""
         self._former = self._certain()
         self._counts, self._errors = {}, {}
 

@@ -1,7 +1,7 @@
 """The last warnings and errors, for people who look at the page /status and not at the log.
 
 A problem of the same kind is counted, not repeated, so a stranger who is refused all day cannot push out anything
-else. What a message may contain is decided where it is logged: never a secret, and never what was pushed.
+else. Messages contain no secret and no pushed data, because the code that logs them leaves these out.
 """
 
 import logging
@@ -36,7 +36,7 @@ class Problems(logging.Handler):
         self._problems: dict[Hashable, Problem] = {}  # the one that happened last is at the end
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line. What belongs together has the same `kind`, or the same message apart from its arguments."""
+        """Keep a line. Lines of one kind have the same `kind`, or the same message apart from its arguments."""
         try:
             text = record.getMessage()
         except Exception:  # wrong arguments must not raise in the code that logs

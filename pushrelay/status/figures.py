@@ -7,7 +7,7 @@ from pushrelay.counters import Family, Histogram, collected, series
 
 
 class Figures:
-    """The metrics of the relay's parts, as they were when this was made. What a part does not have is None or empty."""
+    """The metrics of the relay's parts, as they were when this was made. A metric that no part has is None or empty."""
 
     def __init__(self, parts: Iterable[object]):
         self._families: dict[str, Family] = collected(parts)

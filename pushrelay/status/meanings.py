@@ -1,4 +1,4 @@
-"""What the codes of refusals and the reasons of disconnects mean, in a few words."""
+"""The meanings of the codes of refusals and of the reasons of disconnects, in a few words."""
 
 # By the code of the error: see CODES in errors.py. The answer to each refusal has the details.
 REFUSALS = {

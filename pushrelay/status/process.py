@@ -1,4 +1,4 @@
-"""What this process uses: memory, CPU, and file descriptors. A figure is None on systems that do not tell it."""
+"""Memory, CPU and file descriptors that this process uses. A figure is None on systems that do not tell it."""
 
 import contextlib
 import os

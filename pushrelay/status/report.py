@@ -1,4 +1,4 @@
-"""What GET /status.json returns: the figures, the last hour, and the sentence. docs/status.md describes each field."""
+"""The contents of GET /status.json: figures, the last hour, and the sentence. docs/status.md describes each field."""
 
 import dataclasses
 import time
@@ -29,7 +29,7 @@ Names = list[tuple[str, int]]
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Where the figures come from. Each function may be called by any thread, and waits for nothing."""
+    """The sources of the figures. Each function may be called by any thread, and waits for nothing."""
 
     settings: Callable[[], Settings]
     figures: Callable[[], Figures]

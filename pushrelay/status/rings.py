@@ -13,7 +13,7 @@ MOST = 2**31 - 1  # the largest figure that fits
 
 # Values at the end of a step.
 GAUGES = ("clients", "websocket", "store_kib", "memory_kib", "cpu_permille", "p50_us", "p99_us")
-# What happened within a step.
+# Events within a step.
 COUNTS = (
     *("pushes", "refused", "failed", "publications", "nobody"),
     *("deliveries", "connects", "closed", "recovered", "lost"),

@@ -14,7 +14,7 @@ REST = 200  # times as long as the last survey took, until the next one
 
 
 class Survey(Protocol):
-    """What a store keeps: see Survey in store/publication.py."""
+    """The contents of a store: see Survey in store/publication.py."""
 
     @property
     def publications(self) -> int:

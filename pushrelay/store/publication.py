@@ -39,7 +39,7 @@ class Publication(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a store keeps, all destinations together."""
+    """The publications of a store, all destinations together."""
 
     publications: int
     oldest: float | None  # when the oldest was created; None without any

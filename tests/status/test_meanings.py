@@ -1,4 +1,4 @@
-"""What the codes of refusals and the reasons of disconnects mean."""
+"""The meanings of the codes of refusals and of the reasons of disconnects."""
 
 from pushrelay.errors import CODES
 from pushrelay.status.meanings import DISCONNECTS, MOST, REFUSALS, rows

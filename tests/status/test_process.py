@@ -1,4 +1,4 @@
-"""What this process uses."""
+"""The process knows its memory, CPU and files."""
 
 import os
 import time

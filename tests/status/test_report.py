@@ -1,4 +1,4 @@
-"""What /status.json has, and that it stays small whatever strangers and settings do."""
+"""GET /status.json has every field, and stays small whatever strangers and settings do."""
 
 import gzip
 import json
