@@ -71,6 +71,29 @@ def test_each_node_recovers_what_was_pushed_through_another(nodes):
     assert [each["id"] for each in events] == ids[1:] and answer["ids"]["moves"]["recovered"]
 
 
+def test_a_push_that_reaches_another_node_has_reached_somebody(nodes, connect):
+    a, b, _ = nodes
+
+    def status():
+        return json.loads(a.request("GET", "/status.json")[2])
+
+    connect(b, "elsewhere")
+    wait_for_presence(nodes, "elsewhere", 1)
+    before = wait_for(status, "the status")["pushes"]["publications"]
+    a.push("elsewhere", "reaches one")
+    a.push("nowhere-at-all", "reaches nobody")
+    wait_for(lambda: status()["pushes"]["publications"] >= before + 2, "both pushes in the status")
+    found = status()
+    assert {"name": "nowhere-at-all", "count": 1} in found["pushes"]["nobody_to"]
+    assert "elsewhere" not in str(found["pushes"]["nobody_to"])
+    assert (found["store"]["kind"], found["store"]["redis"]["up"], found["store"]["redis"]["nodes"]) == (
+        "redis",
+        True,
+        3,
+    )
+    assert "at this node, one of 3" in found["verdict"]["sentence"]
+
+
 def test_an_idempotency_key_counts_on_all_nodes(nodes):
     answers = [node.push("keyed", "x", id="the-key") for node in nodes]
     assert len({each["id"] for each in answers}) == 1

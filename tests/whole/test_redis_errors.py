@@ -36,10 +36,16 @@ def has(text, words):
 
 
 def assert_said(node, *words):
-    """Pushes, the health check and the log give the reason."""
+    """Pushes, the health check, the status and the log give the reason."""
     wait_for(lambda: refused(node, *words), f"a refusal with {words}: {post(node, {'destination': '42', 'data': 'x'})}")
     wait_for(lambda: has(node.trouble() or "", words), f"/health/ready with {words}: {node.trouble()}")
+    wait_for(lambda: shown(node, words), "the reason in the status")
     wait_for(lambda: [line for line in node.text().splitlines() if has(line, words)], f"a line with {words}")
+
+
+def shown(node, words):
+    found = json.loads(node.request("GET", "/status.json")[2])
+    return found["verdict"]["code"] == "redis" and has(found["state"]["reason"] or "", words)
 
 
 def assert_recovers(node):

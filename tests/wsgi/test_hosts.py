@@ -143,6 +143,8 @@ def test_the_relay_serves_the_page_and_delivers_pushes(contained, connect):
     for n in range(3):
         assert contained.push("me", f"hello {n}")["connections"] == 1
     assert client.data(3) == ["hello 0", "hello 1", "hello 2"]
+    status = json.loads(contained.request("GET", "/status.json")[2])
+    assert (status["relay"]["server"], status["clients"]["now"], status["pushes"]["hour"]) == ("imported", 1, 3)
 
 
 def test_the_end_of_a_connection_is_announced_in_its_last_answer(contained):
