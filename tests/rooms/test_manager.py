@@ -76,3 +76,12 @@ def test_a_client_without_a_session_has_room_for_everything(manager):
     called = []
     manager.call_when_clear(sid, lambda: called.append(1))
     wait_for(lambda: called == [1], "the call")
+
+
+def test_the_destinations_with_the_most_clients_are_found(manager):
+    for each in range(3):
+        connect(manager, f"eio{each}", "to:busy", f"to:own{each}", "an app's room")
+    connect(manager, "eio9", "to:two", "me:two")
+    connect(manager, "eio8", "to:two")
+    assert manager.largest(2) == [("to:busy", 3), ("to:two", 2)]
+    assert sorted(manager.largest(9)[2:]) == [("me:two", 1), *((f"to:own{each}", 1) for each in range(3))]
