@@ -27,8 +27,8 @@ class Echo:
         status, _, body = self.client.request("GET", f"{POLLING}&sid={sid}{extra}")
         return status, body.decode()
 
-    def post(self, sid, body):
-        status, _, answer = self.client.request("POST", f"{POLLING}&sid={sid}", body)
+    def post(self, sid, body, extra=""):
+        status, _, answer = self.client.request("POST", f"{POLLING}&sid={sid}{extra}", body)
         return status, answer.decode()
 
     def open(self):

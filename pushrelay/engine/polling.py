@@ -1,4 +1,9 @@
-"""Long polling: GETs wait for packets, POSTs bring some (Engine.IO protocol, revision 4, "HTTP long-polling")."""
+"""Long polling: GETs wait for packets, POSTs bring some (Engine.IO protocol, revision 4, "HTTP long-polling").
+
+Browsers repeat a request by themselves if a connection that they had used before breaks off without a response. So the
+response to the first one, and the packets in it, may be lost, and a POST may be handled already. Clients give each
+request another value of the parameter `t`, by which a repeated one is recognized: here, it is the `mark`.
+"""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -32,9 +37,21 @@ class Polling:
         self._responses = responses
 
     def poll(
-        self, session: Session, environ: dict[str, Any], start_response: Callable[..., Any], carrier: Carrier
+        self,
+        session: Session,
+        mark: str | None,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+        carrier: Carrier,
     ) -> Answer | Iterable[bytes]:
-        """Answer a GET, or park it until there is something to send. Raises Rejected if another one is parked."""
+        """Answer a GET, or park it until there is something to send.
+
+        Raises Rejected, with the session closed, if another one is parked or if this one is repeated.
+        """
+        if mark and mark == session.last_get:
+            session.close(abort=True, reason=TRANSPORT_ERROR)  # the client connects again and recovers
+            raise Rejected(BAD_REQUEST)
+        session.last_get = mark
         try:
             packets = session.poll(ParkedPoll(self, session, environ, carrier).park)
         except ValueError:
@@ -53,13 +70,24 @@ class Polling:
         return payload_answer(packets)
 
     def post(
-        self, session: Session, environ: dict[str, Any], start_response: Callable[..., Any], carrier: Carrier
+        self,
+        session: Session,
+        mark: str | None,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+        carrier: Carrier,
     ) -> Answer | Iterable[bytes]:
-        """Handle the packets of a POST. Raises Rejected, with the session closed, if it is not valid."""
+        """Handle the packets of a POST, unless it is repeated.
+
+        Raises Rejected, with the session closed, if it is not valid.
+        """
+        if mark and mark == session.last_post:
+            return _posted()
         try:
             packets = self._read_packets(session, environ)
             if not session.begin_post():  # it was read while a WebSocket took over
                 raise Rejected(BAD_REQUEST)
+            session.last_post = mark
             connection = carrier.connection
             poller, share = (None, None) if connection is None else (connection.poller, connection.share)
             posting = Posting(session, packets, poller, share)

@@ -90,9 +90,9 @@ class Requests:
         if session.upgraded:
             raise Rejected(BAD_REQUEST)
         if method == "GET":
-            return self._polling.poll(session, environ, start_response, carrier)
+            return self._polling.poll(session, query.get("t"), environ, start_response, carrier)
         if method == "POST":
-            return self._polling.post(session, environ, start_response, carrier)
+            return self._polling.post(session, query.get("t"), environ, start_response, carrier)
         raise Rejected(BAD_REQUEST)
 
     def _may_connect(self, environ: dict[str, Any]) -> bool:

@@ -68,6 +68,8 @@ class Session:
         "connection",
         "counted_as",
         "has_more_time",
+        "last_get",
+        "last_post",
         "may_stay",
         "pong_due",
         "refused_at",
@@ -89,6 +91,8 @@ class Session:
         self._on_clear: Callable[[], None] | None = None  # see call_when_clear()
         self._poll: Parked | None = None
         self._posting = False  # a POST is being handled
+        self.last_get: str | None = None  # the mark of the last GET, and of the last POST: see polling
+        self.last_post: str | None = None
         # The move to a WebSocket.
         self._probe: ProbingLink | None = None  # tries to take over
         self.upgrading = False  # it was probed: polls are sent back at once

@@ -63,6 +63,22 @@ def test_a_second_poll_closes_the_session(echo):
     assert echo.get(sid)[0] == 400
 
 
+def test_a_get_that_the_browser_repeats_closes_the_session_because_the_first_response_is_lost(echo):
+    sid = echo.open()
+    echo.post(sid, "4one", "&t=a")
+    assert echo.get(sid, "&t=b") == (200, "4one")
+    echo.post(sid, "4two", "&t=c")
+    assert echo.get(sid, "&t=b")[0] == 400, "its client would go on after the second, without the first"
+    assert echo.gone == [(sid, "transport error")]
+
+
+def test_a_post_that_the_browser_repeats_is_handled_once(echo):
+    sid = echo.open()
+    for mark in "aab":
+        assert echo.post(sid, "4hello", f"&t={mark}") == (200, "ok")
+    assert echo.get(sid) == (200, "4hello\x1e4hello")
+
+
 def test_hanging_up_on_a_parked_poll_ends_the_session(echo):
     sid = echo.open()
     sock = echo.client.connect()
