@@ -3,7 +3,8 @@ import { useRelay } from "./useRelay.js";
 
 function News({ id }) {
   const [texts, setTexts] = useState([]);
-  const status = useRelay(id, (data) => setTexts((texts) => [...texts, String(data)]));
+  const add = (data) => setTexts((texts) => [...texts, String(data)]);
+  const status = useRelay(id, add, { onLost: () => setTexts([]) }); // a real page would load them from its server
   return (
     <section>
       <p>{status}</p>

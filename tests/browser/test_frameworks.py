@@ -24,15 +24,18 @@ def bundled(tmp_path_factory):
 
 
 @pytest.fixture
-def site(bundled, relay):
-    """The bundle on a web server of its own. The relay is at another address than in the examples."""
+def site(bundled):
+    """The bundle on a web server of its own."""
     with Server(("127.0.0.1", 0), Files) as site:
         site.files = {}
-        for file in bundled[0].rglob("*.*"):
-            path = f"/{file.relative_to(bundled[0])}".removesuffix("index.html")
-            text = file.read_text().replace('url = "/relay/"', f'url = "{relay.url}"')
-            site.files[path] = (text, {})
         yield site
+
+
+def serve(site, bundled, relay):
+    """Put the bundle on the site, with the address of this relay in place of that of the examples."""
+    for file in bundled[0].rglob("*.*"):
+        path = f"/{file.relative_to(bundled[0])}".removesuffix("index.html")
+        site.files[path] = (file.read_text().replace('url = "/relay/"', f'url = "{relay.url}"'), {})
 
 
 def held(relay):
@@ -42,8 +45,11 @@ def held(relay):
 
 @own_only
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_component_receives_each_push_once_and_unregisters_when_it_is_unmounted(relay, context, site, framework):
+def test_a_component_receives_each_push_once_and_unregisters_when_it_is_unmounted(
+    relay, context, site, bundled, framework
+):
     """In StrictMode, React mounts each component twice."""
+    serve(site, bundled, relay)
     page = context.new_page()
     asked = []
     page.on("websocket", lambda socket: asked.append(socket.url))
@@ -67,6 +73,24 @@ def test_a_component_receives_each_push_once_and_unregisters_when_it_is_unmounte
     page.get_by_text("Add").click()
     wait_for(lambda: page.evaluate("1") and held(relay) == 1, "the next registration")
     assert len(asked) == 1, "the components share one connection, which stays open"
+
+
+@own_only
+def test_a_component_is_told_if_pushes_were_lost(start_relay, context, site, bundled):
+    relay = start_relay(broker="memory:")
+    serve(site, bundled, relay)
+    pages = [context.new_page() for _ in FRAMEWORKS]
+    for page, framework in zip(pages, FRAMEWORKS, strict=True):
+        page.goto(f"{site.url}/{framework}/")
+    wait_for(lambda: pages[0].evaluate("1") and held(relay) == 3, "the registrations")
+    relay.push("demo", "first")
+    for page in pages:
+        page.locator("li").get_by_text("first").wait_for()
+    relay.kill()
+    relay.start()  # with an empty store
+    for page in pages:
+        page.locator("li").wait_for(state="detached")
+        page.get_by_text("online").wait_for()
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
