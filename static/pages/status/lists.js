@@ -2,6 +2,7 @@
 
 import { count, time } from "./format.js";
 
+const AT_ONCE = 6; // problems that are shown without a click
 const shown = new Map(); // by id: the JSON of what the list shows
 
 function element(name, text = "", kind = "") {
@@ -58,6 +59,16 @@ function problem({ first, last, count: number, level, text, todo }, now) {
   return item;
 }
 
+function showProblems(problems, now) {
+  const [newest, older] = [problems.slice(0, AT_ONCE), problems.slice(AT_ONCE)];
+  const none = [element("li", "Nothing since the start.", "nothing")];
+  update("problems", newest, () => (newest.length ? newest.map((each) => problem(each, now)) : none));
+  update("older-problems", older, () => older.map((each) => problem(each, now)));
+  const box = document.getElementById("older");
+  box.hidden = !older.length;
+  box.firstElementChild.textContent = `${older.length} older`;
+}
+
 function access(rights) {
   if (!rights) return [row("Not shown here", "Browsers on the relay’s own machine see who may push, connect and register.")];
   const { lines, warnings, origins, trusted_proxies: trusted, proxies_seen: seen } = rights;
@@ -71,7 +82,7 @@ function access(rights) {
 }
 
 export function showLists({ now, problems, access: rights, clients, pushes, busiest, local }) {
-  update("problems", problems, () => (problems.length ? problems.map((each) => problem(each, now)) : [element("li", "Nothing since the start.", "nothing")]));
+  showProblems(problems, now);
   update("access", [rights, local], () => access(rights));
   update("nobody-to", pushes.nobody_to.slice(0, 3), names(pushes.nobody_to.slice(0, 3)));
   update("refusals", pushes.refusals, () => pushes.refusals.map(({ code, count: number, meaning }) => row(code, count(number), meaning)));

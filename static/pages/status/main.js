@@ -8,9 +8,13 @@ import { poll } from "./poll.js";
 import { showUnreachable, showVerdict } from "./verdict.js";
 
 const { body } = document;
+const SOON = 60_000; // ms after the page was loaded
 let hasFigures = false;
 
 function answered(status) {
+  // After an upgrade, the answer may have figures that this page does not know. Never reload twice in a minute, because
+  // a load balancer may lead to relays of several versions.
+  if (status.relay.version !== body.dataset.version && performance.now() > SOON) location.reload();
   showVerdict(status);
   showFigures(status);
   showHour(status);

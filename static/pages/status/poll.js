@@ -39,16 +39,16 @@ export function poll(url, answered, failed) {
     clearTimeout(timer);
     if (asking || document.hidden) return;
     asking = true;
-    try {
-      const status = await ask(url);
-      [failures, last] = [0, Date.now()];
-      answered(status);
-    } catch (error) {
-      if (!(error instanceof NoFigures)) reportError(error);
-      failures += 1;
-      failed(error, last);
-    }
+    const [status, error] = await ask(url).then((found) => [found], (reason) => [null, reason]);
     asking = false;
+    if (status) [failures, last] = [0, Date.now()];
+    else failures += 1;
+    try {
+      if (status) answered(status);
+      else failed(error, last);
+    } catch (mistake) {
+      reportError(mistake); // of this page: it must not keep the page from asking again
+    }
     clearTimeout(timer);
     timer = setTimeout(next, Math.min(EVERY * 2 ** Math.min(failures, 8) * (failures ? 0.5 + Math.random() / 2 : 1), SLOWEST));
   }
