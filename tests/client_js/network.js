@@ -118,7 +118,7 @@ class PolledSession extends Session {
   poll(signal) {
     return new Promise((resolve, reject) => {
       this.waiting = { resolve, reject };
-      signal.addEventListener("abort", () => ((this.waiting = null), reject(new Error("aborted"))));
+      signal.onabort = () => this.waiting && ((this.waiting = null), reject(new Error("aborted")));
       this.deliver();
     });
   }

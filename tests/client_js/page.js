@@ -11,9 +11,8 @@ const vm = require("node:vm");
 const { Browser } = require("./browser.js");
 const { FakeSocket, fakeFetch } = require("./network.js");
 
-const file = path.join(__dirname, "../../static", process.env.RELAY_SCRIPT || "relay.js");
+const file = path.resolve(__dirname, "../../static", process.env.RELAY_SCRIPT || "relay.js");
 const script = new vm.Script(fs.readFileSync(file, "utf8"), { filename: file });
-const pages = new Set(); // all of this test file, which stop when the process ends
 
 /** Let everything run that waits for nothing but promises. */
 const settle = () => new Promise((done) => setImmediate(done));
@@ -40,7 +39,6 @@ class Page {
     this._timers = new Map(); // number -> {at, run}
     this._number = 0;
     this._listeners = new Map();
-    pages.add(this);
 
     const page = this;
     const realm = vm.createContext({});
@@ -66,11 +64,17 @@ class Page {
       },
       ...scope,
     });
-    Object.defineProperty(this.window, "sessionStorage", { get: () => browser.openStorage() });
+    if (!("sessionStorage" in scope)) Object.defineProperty(this.window, "sessionStorage", { get: () => browser.openStorage() });
     this.window.top = top ? top.window : this.window;
     this.window.Date.now = () => this.now;
     this.window.Math.random = () => (typeof this.random === "function" ? this.random() : this.random);
-    script.runInContext(realm);
+    this._realm = realm;
+    this.reload();
+  }
+
+  /** Run the script, also a second time in the same page. */
+  reload() {
+    script.runInContext(this._realm);
     this.Relay = this.window.Relay;
     this.io = this.window.io;
   }
