@@ -4,35 +4,16 @@ import http.server
 import json
 import re
 import shutil
-import subprocess
 import threading
 import urllib.parse
 
 import pytest
-from conftest import DEADLINE, ROOT, need, own_only, wait_for
+from conftest import ROOT, need, own_only, wait_for
+from consoles import FAR, SECRET, arrived, run, show, try_now
 
 from pushrelay.access.tokens import sign
 from pushrelay.pages.demo import demo_facts
 from pushrelay.settings import load
-
-
-@pytest.fixture
-def demo(context):
-    """Return a function that opens a relay's demo page with an id, and waits until it is registered."""
-
-    def open_page(relay, id_, **viewport):
-        page = context.new_page()
-        if viewport:
-            page.set_viewport_size(viewport)
-        page.goto(f"{relay.url}/?id={id_}")
-        page.locator("#state[data-status=online]").wait_for()
-        return page
-
-    return open_page
-
-
-def arrived(page):
-    return page.locator("#arrived .data")
 
 
 def test_a_push_from_one_page_is_seen_in_both_that_share_the_id(relay, demo):
@@ -99,19 +80,6 @@ def test_the_form_shows_what_the_relay_refuses(relay, demo):
 
 
 NASTY = ["plain", 'it\'s "quoted" \\ $HOME `id`', "</script><b>&amp;", "ü 👍 two  spaces"]
-
-
-def show(page, relay, html):
-    """Open a page of the relay's host that has this HTML."""
-    page.route("**/my-page", lambda route: route.fulfill(body=html, content_type="text/html"))
-    page.goto(f"{relay.url}/my-page")
-
-
-def run(command, text):
-    """Return the output of a snippet, run as it stands."""
-    ran = subprocess.run([command], input=text, capture_output=True, text=True)
-    assert ran.returncode == 0 and not ran.stderr.startswith("PHP"), ran
-    return ran.stdout
 
 
 @own_only
@@ -210,40 +178,6 @@ def test_the_page_is_for_this_machine_unless_the_setting_says_otherwise(start_re
     relay.settings["demo"] = "yes"
     relay.start()
     assert relay.request("GET", "/", headers=header)[0] == 200
-
-
-SECRET = "the-first-secret-of-this-relay-0123456789"
-SHIFTS = """window.shifted = 0;
-new PerformanceObserver((list) => list.getEntries().forEach((each) => {
-  if (!each.hadRecentInput) window.shifted += each.value;
-})).observe({type: "layout-shift", buffered: true});"""
-
-
-# A browser that is not on the relay's machine, or comes through a proxy.
-FAR = {"X-Forwarded-For": "203.0.113.9"}
-
-
-@pytest.fixture
-def refused(browser):
-    """Return a function that opens the page of a relay that refuses its id, and waits until the page shows that."""
-    contexts = []
-
-    def open_page(relay, id_="42", headers=FAR):
-        contexts.append(browser.new_context(extra_http_headers=headers))
-        contexts[-1].set_default_timeout(DEADLINE * 1000)
-        page = contexts[-1].new_page()
-        page.goto(f"{relay.url}/?id={id_}")
-        page.locator("#state[data-status=refused]").wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def try_now(page):
-    """Let relay.js connect at once, because its waits grow while the relay starts."""
-    page.evaluate("dispatchEvent(new Event('online'))")
 
 
 @own_only
@@ -481,14 +415,3 @@ def test_the_readers_font_size_counts_and_regions_have_roles(relay, demo):
     page.evaluate("document.documentElement.style.fontSize = '24px'")
     assert page.evaluate("getComputedStyle(document.body).fontSize") == "24px"
     assert page.locator("pre[aria-label]:not([role])").count() == 0
-
-
-@own_only
-def test_nothing_jumps_on_a_phone(relay, context):
-    page = context.new_page()
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.add_init_script(SHIFTS)
-    page.goto(f"{relay.url}/?id=still")
-    page.get_by_text("Pushes to this id appear here").wait_for()
-    page.wait_for_timeout(300)
-    assert page.evaluate("shifted") < 0.02

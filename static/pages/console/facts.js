@@ -1,4 +1,4 @@
-// What the server has written into the page, and what the address says.
+// The facts that the server has written into the page, and the id from the address.
 
 const data = document.body.dataset;
 
@@ -8,7 +8,7 @@ export const canPush = data.mayPush === "yes";
 export const ownToken = data.token;
 /** The name of the session cookie; empty if the relay recognizes nobody by a cookie. */
 export const cookieName = data.cookie;
-/** Where programs on the relay's machine reach the relay, and the name of its Unix socket if it has one. */
+/** The address at which programs on the relay's machine reach it, and the name of its Unix socket if it has one. */
 export const { localUrl, localOption, relayPhp } = data;
 /** Whether programs on the relay's machine need a key. */
 export const needsKey = data.needsKey === "yes";

@@ -120,7 +120,7 @@ export class Registration {
     return this.lastAway !== null && Date.now() - this.lastAway.to < BACK_SECONDS * 1000;
   }
 
-  /** What would help against the refusal: token, me, cookie, site. */
+  /** The remedies that would help against the refusal. */
   get remedies() {
     const why = this.refusal ? this.refusal.error : "";
     return {

@@ -26,7 +26,7 @@ export function showSnippets(token = ownToken) {
   writeCurlInPhp();
   writeTokenPhp();
   writeShell("shell");
-  if (!canPush) writeShell("server");
+  if ($("snippet-server")) writeShell("server");
 }
 
 /** Let the copy buttons and the tabs work. */
