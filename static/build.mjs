@@ -30,12 +30,19 @@ const script = { ...options, entryPoints: ["src/iife.js"], format: "iife" };
 buildSync({ ...script, banner: { js: BANNER }, outfile: join(folder, "relay.js") });
 buildSync({ ...options, banner: { js: BANNER }, entryPoints: ["src/index.js"], format: "esm", outfile: join(folder, "relay.mjs") });
 
-const { outputFiles } = buildSync({ ...script, sourcemap: "external", outfile: "relay.min.js", write: false });
+const { outputFiles } = buildSync({
+  ...script,
+  mangleProps: /^_/, // these are private to the client; the most frequent ones get the shortest names
+  minifySyntax: true,
+  minifyWhitespace: true,
+  sourcemap: "external",
+  outfile: "relay.min.js",
+  write: false,
+});
 const [map, code] = outputFiles.map((file) => file.text);
 const small = await minify(code, {
   ecma: 2020,
-  compress: { passes: 3 },
-  mangle: { properties: { regex: /^_/ } }, // names that begin with _ are private to the client
+  compress: { passes: 4, hoist_funs: true },
   sourceMap: { content: map, filename: "relay.min.js", includeSources: true, url: "relay.min.js.map" },
 });
 writeFileSync(join(folder, "relay.min.js"), small.code + "\n");

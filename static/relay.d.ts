@@ -30,12 +30,12 @@ export type StatusArguments =
 /** The code of a refusal or an error. The relay may have others in later versions. */
 export type ErrorCode =
   | "auth_not_available"
+  | "blocked"
   | "closed"
   | "connect_error"
   | "disconnected"
   | "handler_failed"
   | "invalid_cookie"
-  | "invalid_data"
   | "invalid_id"
   | "invalid_message"
   | "invalid_position"
@@ -105,6 +105,8 @@ export interface Options {
   probeDelay?: number;
   /** Seconds after which a hidden page disconnects until it is visible; 0: never. Default: 10 while polling, otherwise 0. */
   rest?: number;
+  /** Log packets and statuses on the console. Default: whether the page's address contains "relay:debug". */
+  debug?: boolean;
 }
 
 /** A token, or nothing: the relay then decides without one. */
@@ -135,13 +137,21 @@ export interface RegisterAnswer {
   ok: true;
   /** By destination. */
   ids: Record<string, Registered>;
+  /** Seconds until the right to these destinations ends, if it does. */
+  expires_in?: number;
+}
+
+/** What the promise of register() resolves with. */
+export interface Seat extends RegisterAnswer {
+  /** Undo this call of register(). When every call has left, the destination is unregistered. */
+  leave(): Promise<UnregisterAnswer>;
 }
 
 export interface UnregisterAnswer {
   ok: true;
 }
 
-export interface Registration extends Promise<RegisterAnswer> {
+export interface Registration extends Promise<Seat> {
   /** Undo this call of register(). When every call has left, the destination is unregistered. */
   leave(): Promise<UnregisterAnswer>;
 }
@@ -165,7 +175,7 @@ export interface PushAnswers {
   answers: Pushed[];
 }
 
-/** Anything that JSON can carry. Bytes are rejected: send them as base64. */
+/** Anything that JSON can carry. Send bytes as base64. */
 export type Data<T> = T extends ArrayBuffer | ArrayBufferView | bigint | symbol | ((...args: never[]) => unknown) ? never : T;
 
 /**
@@ -213,6 +223,8 @@ export class Relay<Events extends object = Record<string, any>> {
 
   /** Try now instead of waiting; also after close(). */
   connect(): this;
+  /** Connect again, for example after a login, so that the relay gets the new cookies. What is registered stays. */
+  reconnect(): this;
   /** Disconnect and forget all registrations. */
   close(): this;
 }
@@ -266,6 +278,7 @@ export interface Socket extends Emitter {
 
   connect(): this;
   open(): this;
+  reconnect(): this;
   disconnect(): this;
   close(): this;
 }

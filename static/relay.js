@@ -7,7 +7,7 @@
   var { document: page = {}, location: here = {}, addEventListener: listen = noop } = scope;
 
   // src/address.js
-  var [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
+  var [, HOME] = /^(http[^?#@]*\/)(static\/relay|socket\.io\/socket\.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
   var BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
   function locate(url = HOME) {
     const isUrl = (BASE ? /^((http|ws)s?:\/)?\// : /^(http|ws)s?:/).test(url);
@@ -106,10 +106,6 @@
     if (/^(st|bi)/.test(typeof id) || Number.isSafeInteger(id)) return String(id);
     throw asError(refusal("invalid_id", "ids are text or safe integers"));
   }
-  var textOnly = (_, value) => {
-    if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) throw asError(refusal("invalid_data", "bytes are not JSON: send base64"));
-    return value;
-  };
 
   // src/emitter.js
   async function call(fn, self, args) {
@@ -122,17 +118,17 @@
   }
   var Emitter = class {
     _handlers = [];
-    // {name, fn, once}
+    // [name, function, whether it is called once]
     on(name, fn, once) {
       if (!isFunction(fn)) throw new TypeError("no handler");
-      this._handlers.push({ name, fn, once });
+      this._handlers.push([name, fn, once]);
       return this;
     }
     once(name, fn) {
       return this.on(name, fn, true);
     }
     off(name, fn) {
-      this._handlers = this._handlers.filter((it) => name !== void 0 && (it.name !== name || fn && it.fn !== fn));
+      this._handlers = this._handlers.filter(([its, other]) => name !== void 0 && (its !== name || fn && other !== fn));
       return this;
     }
     removeListener(name, fn) {
@@ -144,10 +140,10 @@
     /** Return a function per handler that calls it. Remove handlers of once(). */
     _calls(name, ...args) {
       const calls = [];
-      this._handlers = this._handlers.filter((it) => {
-        if (it.name !== name) return true;
-        calls.push(() => call(it.fn, this, args));
-        return !it.once;
+      this._handlers = this._handlers.filter(([its, fn, once]) => {
+        if (its !== name) return true;
+        calls.push(() => call(fn, this, args));
+        return !once;
       });
       return calls;
     }
@@ -164,9 +160,22 @@
     // ms: for a transport to open, for a token, and for the answer to a push
     reconnectDelay: 1e3,
     reconnectDelayMax: 3e4,
-    probeDelay: 3e4
+    probeDelay: 3e4,
     // ms until a polling page tries WebSocket again; doubled after each failure, up to five minutes
+    rest: -1,
+    // seconds; below 0: by the transport
+    debug: /relay:debug/.test(here.href)
+    // so that a page can be examined without changing it
   };
+  function complete(options, isStrict) {
+    const all = { ...DEFAULTS };
+    for (const name in options) {
+      const value = name === "transports" ? [].concat(options[name]) : options[name];
+      if (typeof value === typeof DEFAULTS[name]) all[name] = value;
+      else if (isStrict) console.warn("relay: unknown option or wrong type:", name);
+    }
+    return all;
+  }
 
   // src/messages.js
   var Messages = class extends Emitter {
@@ -182,14 +191,14 @@
     // number of an acknowledgement -> function
     _buffer = [];
     // arguments of _transmit()
-    constructor(url, options) {
+    constructor(url, options, isStrict) {
       super();
       this._url = url;
-      this._options = { ...DEFAULTS, ...options };
+      this._options = complete(options, isStrict);
     }
     /** Send now, or when online. answer() gets the server's answer, or CUT or CLOSED. */
     _send(args, answer, patience) {
-      const message = [JSON.stringify(args, textOnly), answer, patience];
+      const message = [JSON.stringify(args), answer, patience];
       if (this.transport) this._transmit(...message);
       else if (this._buffer.length < 100) this._buffer.push(message);
       else answer(refusal("offline", "100 messages wait"));
@@ -200,6 +209,7 @@
       const number = answer ? this._sent++ : "";
       if (answer) this._answers.set(number, answer);
       if (patience) setTimeout(() => this._answer(number, late(patience)), patience);
+      this._log(">", text);
       this._wire.send("42" + number + text);
     }
     _answer(number, ...body) {
@@ -207,10 +217,13 @@
       this._answers.delete(number);
       answer?.(...body);
     }
+    _log(...what) {
+      if (this._options.debug) console.debug("relay:", ...what);
+    }
     /** Return a random wait in ms, so that pages do not all come at the same moment. */
     _backOff(failures) {
-      const { reconnectDelay, reconnectDelayMax } = this._options;
-      return Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** failures);
+      const options = this._options;
+      return Math.random() * Math.min(options.reconnectDelayMax, options.reconnectDelay * 2 ** failures);
     }
     /** Fire an error, or log it if no handler listens, unless the page itself called close() or unregister(). */
     _error(body) {
@@ -290,10 +303,10 @@
     /** Register now and after every reconnect, unless the first answer is a refusal. */
     _remember({ id, since, inbox, ...payload }, answer) {
       const ids = listOf(id);
-      const key = JSON.stringify([{ ids, since, inbox, ...payload }, typeof payload.token]);
+      const key = JSON.stringify([ids, since, inbox, payload, typeof payload.token]);
       const isSame = (it) => it._answers.length && it._key === key && it._ids.length === ids.length;
       const same = [...this._registrations].find(isSame);
-      const registration = same || { _ids: ids, _key: key, _answers: [], _tries: 0 };
+      const registration = same || { _ids: ids, _key: key, _answers: [], _tries: 0, _again: timer(() => this._register(registration)) };
       registration._payload = payload;
       registration._answers.push(answer);
       this._wakeUp();
@@ -311,10 +324,12 @@
     }
     async _register(registration) {
       const wire = this._wire;
-      const isOver = () => this._wire !== wire || !this._registrations.has(registration);
+      const isOver = () => !this.transport || this._wire !== wire || !this._registrations.has(registration);
+      if (isOver()) return;
+      registration._again();
       const again = (body) => {
         if (!registration._tries) this._error({ ...body, ids: registration._ids });
-        setTimeout(() => isOver() || this._register(registration), this._backOff(registration._tries++));
+        registration._again(this._backOff(registration._tries++));
       };
       const payload = registration._payload;
       let { token } = payload;
@@ -373,6 +388,7 @@
         state._queue = state._queue && [];
       }
       if (!isNo) {
+        if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(Math.min(900 * body.expires_in, 2e9));
         this._replaceOlder(registration);
         this._acknowledge();
         if (lost.length) this._changed("lost", lost);
@@ -446,7 +462,7 @@
       entry._calls = entry._calls.filter((_, i) => !results[i]);
       if (entry._calls.length) {
         const tries = ++entry._tries;
-        this._error({ ...refusal("handler_failed", "handler failed"), ids: [state.id], id: entry.position, tries });
+        this._error({ error: "handler_failed", ids: [state.id], id: entry.position, tries });
         if (!(tries >= state._tries)) {
           const again = () => state._queue === queue && this._handle(state, queue, entry);
           return setTimeout(again, this._backOff(tries));
@@ -476,7 +492,7 @@
     if (isHopeless) lost();
     if (isHopeless || !locks) return noop;
     return new Promise((resolve) => {
-      const name = `relay:poll:${isFull ? Math.floor(Math.random() * PLACES) : n}:${url}`;
+      const name = `relay:poll:${isFull ? Date.now() % PLACES : n}:${url}`;
       const granted = (lock) => lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1));
       const failed = (error) => error.name === "AbortError" ? lost() : resolve(noop);
       locks.request(name, { steal: isFull, ifAvailable: !isFull }, granted).catch(failed);
@@ -498,7 +514,7 @@
       throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") });
     }
     async function poll() {
-      while (!polls.signal.aborted) (await request({ signal: polls.signal })).split("").forEach(wire._receive);
+      for (; ; ) (await request({ signal: polls.signal })).split("").forEach(wire._receive);
     }
     function post() {
       let size = 0;
@@ -539,7 +555,6 @@
     // _failure: the error code that was reported
     // _drained: whether the relay set the time to reconnect
     // _pollsFirst: whether WebSocket hung, or long polling worked and WebSocket did not
-    // _quiet: during the change from long polling to WebSocket, which the page need not notice
     _failures = 0;
     _silence = timer(() => this._wire.end(this.transport ? "ping timeout" : "timeout"));
     _retry = timer(() => this._open());
@@ -547,7 +562,7 @@
       if (this._wire || !live.has(this)) return;
       this._opened = Date.now();
       this._say("connecting");
-      const transports = [].concat(this._options.transports);
+      const transports = [...this._options.transports];
       if (live.has(this)) this._try(this._pollsFirst ? transports.sort() : transports);
     }
     /**
@@ -557,6 +572,7 @@
     _try([name, ...others]) {
       const wire = this._wire = { name, close: noop };
       wire._receive = (packet) => this._wire === wire && this._packet(packet);
+      this._log(name);
       wire.end = (reason, error) => {
         if (this._wire !== wire) return;
         if (reason === "no place") return this._rest(reason);
@@ -576,6 +592,7 @@
     _packet(packet) {
       const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
       const wire = this._wire;
+      this._log("<", packet);
       try {
         const body = json && JSON.parse(json);
         if (type === "0") {
@@ -589,9 +606,9 @@
         else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
         else if (type === "43") this._answer(+id, ...body);
         else if (type) this._take(body);
-        else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("parse error");
+        else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("transport error");
       } catch (error) {
-        wire.end("parse error", error);
+        wire.end("transport error", error);
       }
       if (!this.transport) return;
       this._heard = Date.now();
@@ -602,15 +619,14 @@
       this.transport = this._wire.name;
       this._pollsFirst = this.transport === "polling";
       this._since = Date.now();
-      this._failure = "";
+      if (!this._pollsFirst) this._failure = "";
       this._watch();
       this._registrations.forEach((registration) => this._register(registration));
       this._buffer.splice(0).forEach((message) => this._transmit(...message));
       this._say("online");
     }
     _say(status, detail, error) {
-      if (this._quiet && status === "connecting") return;
-      this._quiet = false;
+      this._log(status, detail);
       const before = this.status;
       this.status = status;
       this._changed(status, detail, before, error);
@@ -622,22 +638,28 @@
       if (this.transport && Date.now() - this._since > this._options.reconnectDelayMax) this._failures = 0;
       this._drained = delay >= 0 || retryAfter > 0;
       const retryIn = delay >= 0 ? delay : retryAfter * 1e3 + this._backOff(this._failures++);
-      const body = details || noRelay(this._url);
-      if (!this.transport && this._failure !== body.error && (details || !this._since)) {
-        this._failure = body.error;
-        console.warn("relay:", body.message);
-        this._fire("error", body);
-      }
+      if (!this.transport && (details || !(this._since || this._failure))) this._report(details || noRelay(this._url));
       if (!live.has(this)) return;
       this._retry(retryIn);
       this._leave("offline", { reason, retryIn }, error);
     }
+    /** Report once why there is no connection, or not the best one. */
+    _report(body) {
+      if (this._failure === body.error) return;
+      this._failure = body.error;
+      console.warn("relay:", body.message);
+      this._fire("error", body);
+    }
+    /** End this connection and report the status that follows. */
     _leave(status, detail, error) {
+      this._cut();
+      this._say(status, detail, error);
+    }
+    _cut() {
       this._hangUp();
       this.sid = this.transport = null;
       this._answers.forEach((_, number) => this._answer(number, live.has(this) ? CUT : CLOSED));
       this._ids.forEach((state) => state._live = state._told = 0);
-      this._say(status, detail, error);
     }
     _hangUp() {
       this._silence();
@@ -657,6 +679,11 @@
       if (!this._wire) this.status = "connecting";
       queueMicrotask(() => this._open());
       return this;
+    }
+    /** Connect again, for example after a login, so that the relay gets the new cookies. What is registered stays. */
+    reconnect() {
+      if (this.transport) this._cut();
+      return this.connect();
     }
     close() {
       if (!live.delete(this)) return this;
@@ -682,8 +709,9 @@
     }
     /** Return the seconds after which a hidden page rests; 0 if it does not rest. */
     _restTime() {
-      const { rest = this.transport === "websocket" ? 0 : 10 } = this._options;
-      return [...this._ids.values()].some((state) => state._queue) ? 0 : rest;
+      const { rest } = this._options;
+      if ([...this._ids.values()].some((state) => state._queue)) return 0;
+      return rest < 0 ? this.transport !== "websocket" && 10 : rest;
     }
     /** Connect if the page rests. */
     _wakeUp() {
@@ -703,10 +731,8 @@
       wire.close();
       if (this.transport !== "polling") return;
       if (works && !this._answers.size) {
-        this._quiet = true;
         this._pollsFirst = false;
-        this._leave("connecting");
-        return this._open();
+        return this.reconnect();
       }
       this._probe(works ? 1e3 : this._probeDelay = Math.min(2 * this._probeDelay, 3e5));
     }
@@ -722,7 +748,7 @@
       if (page.hidden && (type === "visibilitychange" || type === "online" && this.status === "resting")) return;
       if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
       const isResting = this.status === "resting";
-      const wait = isResting ? 0 : Math.max(0, 1e3 - Math.abs(Date.now() - this._opened));
+      const wait = !isResting && this._opened > Date.now() - 1e3 ? 1e3 : 0;
       this._probe(wait);
       if (isResting || !this._drained) this._retry(wait);
     }
@@ -735,24 +761,25 @@
     listen(name, on, true);
   }
   listen("securitypolicyviolation", ({ blockedURI }) => {
-    if (/^ws.*EIO=4/.test(blockedURI)) console.warn(`relay: add ${blockedURI} to connect-src`);
+    const isOurs = ({ _url: url }) => blockedURI.replace("ws", "http").startsWith(url);
+    live.forEach((it) => isOurs(it) && it._report({ error: "blocked", message: `add ${blockedURI} to connect-src`, url: it._url }));
   });
 
   // src/relay.js
   var Relay = class _Relay extends Connection {
     static connect(url, options) {
-      return new _Relay(locate(url) + "socket.io/", options).connect();
+      return new _Relay(locate(url) + "socket.io/", options, true).connect();
     }
     /** Return a promise of the answer. Its leave() undoes this call; the last leave() of an id unregisters it. */
     register(id, options) {
       let states = [];
+      const leave = { value: () => this.unregister(states.splice(0).filter((state) => !--state._calls).map((state) => state.id)) };
       const promise = this._promise((answer) => {
-        this._remember({ ...options, id }, answer);
+        this._remember({ ...options, id }, (body) => answer(Object.defineProperty({ ...body }, "leave", leave)));
         states = this._all(listOf(id));
         states.forEach((state) => state._calls++);
       });
-      promise.leave = () => this.unregister(states.splice(0).filter((state) => !--state._calls).map((state) => state.id));
-      return promise;
+      return Object.defineProperty(promise, "leave", leave);
     }
     unregister(ids) {
       return this._promise((answer) => this._unregister(ids, answer));
@@ -785,7 +812,7 @@
   };
 
   // src/socket.js
-  var ANY = /* @__PURE__ */ Symbol();
+  var ANY = 0;
   var Socket = class extends Connection {
     io = new Emitter();
     // stands for the manager

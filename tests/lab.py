@@ -167,13 +167,13 @@ def page(id_="12345", event="push", before="", nginx=False):
     return run
 
 
-def script(before="", then="true"):
-    """Run lines of a page's script, and wait until the expression `then` is true."""
+def script(before="", then="true", after=""):
+    """Run lines of a page's script between others, and wait until the expression `then` is true."""
 
     def run(lab, text):
         head = '<script src="/relay/static/relay.js"></script>'
         text = text.replace("http://localhost:8080", "http://example.com:8080")
-        with lab.page(f"<!doctype html><body></body>{head}<script>{before}\n{text}</script>") as page:
+        with lab.page(f"<!doctype html><body></body>{head}<script>{before}\n{text}{after}</script>") as page:
             page.wait_for_function(then)
 
     return run

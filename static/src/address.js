@@ -3,7 +3,7 @@
 import { here, page } from "./scope.js";
 
 // Unknown in modules, bundles and workers, which have no currentScript.
-export const [, HOME] = /^(http[^?#]*\/)(static\/relay|socket\.io\/socket\.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
+export const [, HOME] = /^(http[^?#@]*\/)(static\/relay|socket\.io\/socket\.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
 
 // A frame with srcdoc and a worker from a blob have no address of their own.
 const BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));

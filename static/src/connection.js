@@ -19,6 +19,12 @@ export class Connection extends Link {
     return this;
   }
 
+  /** Connect again, for example after a login, so that the relay gets the new cookies. What is registered stays. */
+  reconnect() {
+    if (this.transport) this._cut();
+    return this.connect();
+  }
+
   close() {
     if (!live.delete(this)) return this;
     this._sendAcks();
@@ -47,8 +53,9 @@ export class Connection extends Link {
 
   /** Return the seconds after which a hidden page rests; 0 if it does not rest. */
   _restTime() {
-    const { rest = this.transport === "websocket" ? 0 : 10 } = this._options;
-    return [...this._ids.values()].some((state) => state._queue) ? 0 : rest;
+    const { rest } = this._options;
+    if ([...this._ids.values()].some((state) => state._queue)) return 0;
+    return rest < 0 ? this.transport !== "websocket" && 10 : rest;
   }
 
   /** Connect if the page rests. */
@@ -70,10 +77,8 @@ export class Connection extends Link {
     wire.close();
     if (this.transport !== "polling") return;
     if (works && !this._answers.size) {
-      this._quiet = true;
       this._pollsFirst = false;
-      this._leave("connecting");
-      return this._open();
+      return this.reconnect();
     }
     // If it works, an answer is outstanding and would be lost.
     this._probe(works ? 1000 : (this._probeDelay = Math.min(2 * this._probeDelay, 300000)));
@@ -92,7 +97,7 @@ export class Connection extends Link {
     // The network or the page is back: try now, but at most once per second.
     if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
     const isResting = this.status === "resting";
-    const wait = isResting ? 0 : Math.max(0, 1000 - Math.abs(Date.now() - this._opened));
+    const wait = !isResting && this._opened > Date.now() - 1000 ? 1000 : 0;
     this._probe(wait);
     if (isResting || !this._drained) this._retry(wait);
   }
@@ -107,5 +112,6 @@ for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychan
 }
 
 listen("securitypolicyviolation", ({ blockedURI }) => {
-  if (/^ws.*EIO=4/.test(blockedURI)) console.warn(`relay: add ${blockedURI} to connect-src`);
+  const isOurs = ({ _url: url }) => blockedURI.replace("ws", "http").startsWith(url);
+  live.forEach((it) => isOurs(it) && it._report({ error: "blocked", message: `add ${blockedURI} to connect-src`, url: it._url }));
 });

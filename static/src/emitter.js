@@ -13,11 +13,11 @@ export async function call(fn, self, args) {
 
 /** Handlers for named events. */
 export class Emitter {
-  _handlers = []; // {name, fn, once}
+  _handlers = []; // [name, function, whether it is called once]
 
   on(name, fn, once) {
     if (!isFunction(fn)) throw new TypeError("no handler");
-    this._handlers.push({ name, fn, once });
+    this._handlers.push([name, fn, once]);
     return this;
   }
 
@@ -26,7 +26,7 @@ export class Emitter {
   }
 
   off(name, fn) {
-    this._handlers = this._handlers.filter((it) => name !== undefined && (it.name !== name || (fn && it.fn !== fn)));
+    this._handlers = this._handlers.filter(([its, other]) => name !== undefined && (its !== name || (fn && other !== fn)));
     return this;
   }
 
@@ -41,10 +41,10 @@ export class Emitter {
   /** Return a function per handler that calls it. Remove handlers of once(). */
   _calls(name, ...args) {
     const calls = [];
-    this._handlers = this._handlers.filter((it) => {
-      if (it.name !== name) return true;
-      calls.push(() => call(it.fn, this, args));
-      return !it.once;
+    this._handlers = this._handlers.filter(([its, fn, once]) => {
+      if (its !== name) return true;
+      calls.push(() => call(fn, this, args));
+      return !once;
     });
     return calls;
   }

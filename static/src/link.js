@@ -16,7 +16,6 @@ export class Link extends Publications {
   // _failure: the error code that was reported
   // _drained: whether the relay set the time to reconnect
   // _pollsFirst: whether WebSocket hung, or long polling worked and WebSocket did not
-  // _quiet: during the change from long polling to WebSocket, which the page need not notice
   _failures = 0;
 
   _silence = timer(() => this._wire.end(this.transport ? "ping timeout" : "timeout"));
@@ -26,7 +25,7 @@ export class Link extends Publications {
     if (this._wire || !live.has(this)) return;
     this._opened = Date.now();
     this._say("connecting");
-    const transports = [].concat(this._options.transports);
+    const transports = [...this._options.transports];
     if (live.has(this)) this._try(this._pollsFirst ? transports.sort() : transports);
   }
 
@@ -37,6 +36,7 @@ export class Link extends Publications {
   _try([name, ...others]) {
     const wire = (this._wire = { name, close: noop });
     wire._receive = (packet) => this._wire === wire && this._packet(packet);
+    this._log(name);
     wire.end = (reason, error) => {
       if (this._wire !== wire) return;
       if (reason === "no place") return this._rest(reason);
@@ -57,6 +57,7 @@ export class Link extends Publications {
   _packet(packet) {
     const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
     const wire = this._wire;
+    this._log("<", packet);
     try {
       const body = json && JSON.parse(json);
       if (type === "0") {
@@ -70,9 +71,9 @@ export class Link extends Publications {
       else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
       else if (type === "43") this._answer(+id, ...body);
       else if (type) this._take(body);
-      else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("parse error"); // other known packets are ignored
+      else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("transport error"); // other known packets are ignored
     } catch (error) {
-      wire.end("parse error", error);
+      wire.end("transport error", error);
     }
     if (!this.transport) return; // before that, the timeout of _try() applies
     this._heard = Date.now();
@@ -84,7 +85,7 @@ export class Link extends Publications {
     this.transport = this._wire.name;
     this._pollsFirst = this.transport === "polling";
     this._since = Date.now();
-    this._failure = "";
+    if (!this._pollsFirst) this._failure = ""; // otherwise each probe would report the same again
     this._watch();
     // Registrations first, so that a page receives what it pushes to itself.
     this._registrations.forEach((registration) => this._register(registration));
@@ -93,8 +94,7 @@ export class Link extends Publications {
   }
 
   _say(status, detail, error) {
-    if (this._quiet && status === "connecting") return;
-    this._quiet = false;
+    this._log(status, detail);
     const before = this.status;
     this.status = status;
     this._changed(status, detail, before, error);
@@ -109,24 +109,32 @@ export class Link extends Publications {
     this._drained = delay >= 0 || retryAfter > 0;
     const retryIn = delay >= 0 ? delay : retryAfter * 1000 + this._backOff(this._failures++);
     // Report once why there is no connection: a server refused it, or it has never worked.
-    const body = details || noRelay(this._url);
-    if (!this.transport && this._failure !== body.error && (details || !this._since)) {
-      this._failure = body.error;
-      console.warn("relay:", body.message);
-      this._fire("error", body);
-    }
+    if (!this.transport && (details || !(this._since || this._failure))) this._report(details || noRelay(this._url));
     if (!live.has(this)) return;
     this._retry(retryIn); // before the handlers, because one may call close()
     this._leave("offline", { reason, retryIn }, error);
   }
 
+  /** Report once why there is no connection, or not the best one. */
+  _report(body) {
+    if (this._failure === body.error) return;
+    this._failure = body.error;
+    console.warn("relay:", body.message);
+    this._fire("error", body);
+  }
+
+  /** End this connection and report the status that follows. */
   _leave(status, detail, error) {
+    this._cut();
+    this._say(status, detail, error);
+  }
+
+  _cut() {
     this._hangUp();
     this.sid = this.transport = null;
     this._answers.forEach((_, number) => this._answer(number, live.has(this) ? CUT : CLOSED));
     // The last acknowledgement may have been lost with the wire.
     this._ids.forEach((state) => (state._live = state._told = 0));
-    this._say(status, detail, error);
   }
 
   _hangUp() {

@@ -1,7 +1,6 @@
 import { Emitter } from "./emitter.js";
 import { asError, late, refusal } from "./errors.js";
-import { DEFAULTS } from "./options.js";
-import { textOnly } from "./values.js";
+import { complete } from "./options.js";
 
 /**
  * The messages that a connection sends, and the answers to them.
@@ -20,15 +19,15 @@ export class Messages extends Emitter {
   _answers = new Map(); // number of an acknowledgement -> function
   _buffer = []; // arguments of _transmit()
 
-  constructor(url, options) {
+  constructor(url, options, isStrict) {
     super();
     this._url = url;
-    this._options = { ...DEFAULTS, ...options };
+    this._options = complete(options, isStrict);
   }
 
   /** Send now, or when online. answer() gets the server's answer, or CUT or CLOSED. */
   _send(args, answer, patience) {
-    const message = [JSON.stringify(args, textOnly), answer, patience];
+    const message = [JSON.stringify(args), answer, patience];
     if (this.transport) this._transmit(...message);
     else if (this._buffer.length < 100) this._buffer.push(message); // bounded
     else answer(refusal("offline", "100 messages wait"));
@@ -40,6 +39,7 @@ export class Messages extends Emitter {
     const number = answer ? this._sent++ : "";
     if (answer) this._answers.set(number, answer);
     if (patience) setTimeout(() => this._answer(number, late(patience)), patience);
+    this._log(">", text);
     this._wire.send("42" + number + text);
   }
 
@@ -49,10 +49,14 @@ export class Messages extends Emitter {
     answer?.(...body);
   }
 
+  _log(...what) {
+    if (this._options.debug) console.debug("relay:", ...what);
+  }
+
   /** Return a random wait in ms, so that pages do not all come at the same moment. */
   _backOff(failures) {
-    const { reconnectDelay, reconnectDelayMax } = this._options;
-    return Math.random() * Math.min(reconnectDelayMax, reconnectDelay * 2 ** failures);
+    const options = this._options;
+    return Math.random() * Math.min(options.reconnectDelayMax, options.reconnectDelay * 2 ** failures);
   }
 
   /** Fire an error, or log it if no handler listens, unless the page itself called close() or unregister(). */

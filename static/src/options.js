@@ -1,8 +1,23 @@
-/** The options of Relay.connect() and io(): docs/socket-api.md. `rest` has no default, because it depends on the transport. */
-export const DEFAULTS = {
+import { here } from "./scope.js";
+
+/** The options of Relay.connect() and io(): docs/socket-api.md. */
+const DEFAULTS = {
   transports: ["websocket", "polling"],
   timeout: 10000, // ms: for a transport to open, for a token, and for the answer to a push
   reconnectDelay: 1000,
   reconnectDelayMax: 30000,
   probeDelay: 30000, // ms until a polling page tries WebSocket again; doubled after each failure, up to five minutes
+  rest: -1, // seconds; below 0: by the transport
+  debug: /relay:debug/.test(here.href), // so that a page can be examined without changing it
 };
+
+/** Return all options. Those that are unknown or of another type than the default are ignored, with a warning if `isStrict`. */
+export function complete(options, isStrict) {
+  const all = { ...DEFAULTS };
+  for (const name in options) {
+    const value = name === "transports" ? [].concat(options[name]) : options[name];
+    if (typeof value === typeof DEFAULTS[name]) all[name] = value;
+    else if (isStrict) console.warn("relay: unknown option or wrong type:", name);
+  }
+  return all;
+}

@@ -1,4 +1,3 @@
-import { refusal } from "./errors.js";
 import { isAfter, isPosition, reach } from "./positions.js";
 import { Registrations } from "./registrations.js";
 import { soon } from "./timing.js";
@@ -34,7 +33,7 @@ export class Publications extends Registrations {
     entry._calls = entry._calls.filter((_, i) => !results[i]);
     if (entry._calls.length) {
       const tries = ++entry._tries;
-      this._error({ ...refusal("handler_failed", "handler failed"), ids: [state.id], id: entry.position, tries });
+      this._error({ error: "handler_failed", ids: [state.id], id: entry.position, tries });
       if (!(tries >= state._tries)) {
         const again = () => state._queue === queue && this._handle(state, queue, entry);
         return setTimeout(again, this._backOff(tries));

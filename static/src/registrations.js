@@ -1,7 +1,7 @@
 import { CLOSED, CUT, isRefused, refusal } from "./errors.js";
 import { Ids, sinceOf } from "./ids.js";
 import { isPosition, reach } from "./positions.js";
-import { within } from "./timing.js";
+import { timer, within } from "./timing.js";
 import { isFunction, isObject, listOf } from "./values.js";
 
 /** What the page has registered: it is registered again on every wire, until it is refused or unregistered. */
@@ -11,10 +11,10 @@ export class Registrations extends Ids {
   /** Register now and after every reconnect, unless the first answer is a refusal. */
   _remember({ id, since, inbox, ...payload }, answer) {
     const ids = listOf(id);
-    const key = JSON.stringify([{ ids, since, inbox, ...payload }, typeof payload.token]);
+    const key = JSON.stringify([ids, since, inbox, payload, typeof payload.token]);
     const isSame = (it) => it._answers.length && it._key === key && it._ids.length === ids.length;
     const same = [...this._registrations].find(isSame);
-    const registration = same || { _ids: ids, _key: key, _answers: [], _tries: 0 };
+    const registration = same || { _ids: ids, _key: key, _answers: [], _tries: 0, _again: timer(() => this._register(registration)) };
     registration._payload = payload;
     registration._answers.push(answer);
     this._wakeUp();
@@ -33,10 +33,12 @@ export class Registrations extends Ids {
 
   async _register(registration) {
     const wire = this._wire;
-    const isOver = () => this._wire !== wire || !this._registrations.has(registration);
+    const isOver = () => !this.transport || this._wire !== wire || !this._registrations.has(registration);
+    if (isOver()) return;
+    registration._again(); // stop
     const again = (body) => {
       if (!registration._tries) this._error({ ...body, ids: registration._ids });
-      setTimeout(() => isOver() || this._register(registration), this._backOff(registration._tries++));
+      registration._again(this._backOff(registration._tries++));
     };
     const payload = registration._payload;
     let { token } = payload;
@@ -97,6 +99,7 @@ export class Registrations extends Ids {
       state._queue = state._queue && [];
     }
     if (!isNo) {
+      if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(Math.min(900 * body.expires_in, 2e9));
       this._replaceOlder(registration);
       this._acknowledge();
       if (lost.length) this._changed("lost", lost);

@@ -7,19 +7,19 @@ import { asText, isObject, listOf } from "./values.js";
 /** A connection to a relay, for pages: docs/socket-api.md. */
 export class Relay extends Connection {
   static connect(url, options) {
-    return new Relay(locate(url) + "socket.io/", options).connect();
+    return new Relay(locate(url) + "socket.io/", options, true).connect();
   }
 
   /** Return a promise of the answer. Its leave() undoes this call; the last leave() of an id unregisters it. */
   register(id, options) {
     let states = [];
+    const leave = { value: () => this.unregister(states.splice(0).filter((state) => !--state._calls).map((state) => state.id)) };
     const promise = this._promise((answer) => {
-      this._remember({ ...options, id }, answer);
+      this._remember({ ...options, id }, (body) => answer(Object.defineProperty({ ...body }, "leave", leave)));
       states = this._all(listOf(id));
       states.forEach((state) => state._calls++);
     });
-    promise.leave = () => this.unregister(states.splice(0).filter((state) => !--state._calls).map((state) => state.id));
-    return promise;
+    return Object.defineProperty(promise, "leave", leave);
   }
 
   unregister(ids) {

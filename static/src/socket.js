@@ -6,7 +6,7 @@ import { live } from "./link.js";
 import { here } from "./scope.js";
 import { isFunction, isObject } from "./values.js";
 
-const ANY = Symbol();
+const ANY = 0; // the name of the handlers for all events; those of events are text
 
 /**
  * A connection with the parts of socket.io-client that pages use most: docs/socket-api.md lists them.

@@ -11,9 +11,3 @@ export function asText(id) {
   if (/^(st|bi)/.test(typeof id) || Number.isSafeInteger(id)) return String(id);
   throw asError(refusal("invalid_id", "ids are text or safe integers"));
 }
-
-/** Refuse bytes, which JSON would turn into an object with numbers as names. For JSON.stringify(). */
-export const textOnly = (_, value) => {
-  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) throw asError(refusal("invalid_data", "bytes are not JSON: send base64"));
-  return value;
-};

@@ -232,7 +232,7 @@ SNIPPETS = {
         '<script type="module">': page(),
         "<script>\n  function loadRelay": page(),
         "const relay = Relay.connect();  ": script(f"{SHOW} const token = undefined;", "relay.status === 'offline'"),
-        "const registered =": script(SHOW + CONNECT),
+        "const seat =": script(CONNECT + "(async () => {", "relay.left", "relay.left = true; })();"),
         'relay.register("42", {token: () =>': script(SHOW + CONNECT, "relay.status === 'online'"),
         'relay.on("status", (status, ids)': script(SHOW + CONNECT),
         'relay.register("42", {inbox': script(SHOW + CONNECT, "relay.status === 'online'"),

@@ -16,7 +16,7 @@ export async function takePlace(url, lost, n = 0) {
   if (isHopeless) lost();
   if (isHopeless || !locks) return noop;
   return new Promise((resolve) => {
-    const name = `relay:poll:${isFull ? Math.floor(Math.random() * PLACES) : n}:${url}`;
+    const name = `relay:poll:${isFull ? Date.now() % PLACES : n}:${url}`;
     const granted = (lock) => (lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1)));
     const failed = (error) => (error.name === "AbortError" ? lost() : resolve(noop)); // or locks are not available here
     locks.request(name, { steal: isFull, ifAvailable: !isFull }, granted).catch(failed);

@@ -19,7 +19,7 @@ export function polling(wire, url) {
   }
 
   async function poll() {
-    while (!polls.signal.aborted) (await request({ signal: polls.signal })).split("\x1e").forEach(wire._receive);
+    for (;;) (await request({ signal: polls.signal })).split("\x1e").forEach(wire._receive);
   }
 
   /** Send as many packets as fit one request. UTF-8 needs at most three bytes for a UTF-16 unit. */
