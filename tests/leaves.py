@@ -49,6 +49,11 @@ CACHES = {
     "AuthBackend._requests",
     "Expiries._heap",
     "LogLimiter._silences",
+    "Problems._problems",
+    "ProxiesSeen._counts",
+    "TopNames._counts",
+    "TopNames._errors",
+    "TopNames._former",
 }
 CONTAINERS = (dict, list, set, collections.deque)
 
