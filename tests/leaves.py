@@ -52,7 +52,6 @@ CACHES = {
     "Problems._problems",
     "ProxiesSeen._counts",
     "TopNames._counts",
-    "TopNames._errors",
     "TopNames._former",
 }
 CONTAINERS = (dict, list, set, collections.deque)

@@ -21,8 +21,8 @@ def test_a_frequent_name_is_found_among_thousands_and_never_counted_too_often():
         names.add(name)
     found = names.largest(5)
     assert {name for name, _ in found} == {f"hot{each}" for each in range(5)}
-    assert all(0.5 * counts[name] < count <= counts[name] for name, count in found)
-    assert len(names.largest(1000)) <= MOST
+    assert all(0.7 * counts[name] < count <= counts[name] for name, count in found)
+    assert len(names.largest(100_000)) <= MOST
 
 
 def test_old_counts_go_when_they_are_renewed_twice():

@@ -57,8 +57,9 @@ class LogLimiter:
             silence.until = now + EVERY_SECONDS
             left_out = silence.count
             more = _more(of_cause, subject, now)
-        fields = {**(fields or {}), "left_out": left_out or None}
-        self._log.warning("%s%s", _printable(sentence), more, extra={"fields": fields, "kind": cause})
+        fields, sentence = {**(fields or {}), "left_out": left_out or None}, _printable(sentence)
+        extra = {"fields": fields, "kind": cause, "sentence": sentence}  # the last two are for Problems
+        self._log.warning("%s%s", sentence, more, extra=extra)
 
     def _subject(self, of_cause: dict[str, _Silence], subject: str, now: float) -> str:
         """Return the subject if it is or may be logged individually, or else OTHERS."""

@@ -36,9 +36,12 @@ class Problems(logging.Handler):
         self._problems: dict[Hashable, Problem] = {}  # the one that happened last is at the end
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line. Lines of one kind have the same `kind`, or the same message apart from its arguments."""
+        """Keep a line. Lines of one kind have the same `kind`, or the same message apart from its arguments.
+
+        `sentence` is the text without the number of lines that were left out, which are counted here.
+        """
         try:
-            text = record.getMessage()
+            text = getattr(record, "sentence", "") or record.getMessage()
         except Exception:  # wrong arguments must not raise in the code that logs
             text = str(record.msg)
         if text.startswith(_GOOD_NEWS):

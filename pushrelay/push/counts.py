@@ -70,12 +70,14 @@ class PushCounts:
 
         Which publications these are is left to chance: the first ones of each push may go to the same destinations.
         """
-        step = -(-len(items) // SAMPLED)
-        some = items[randrange(step) :: step] if step > 1 else items  # noqa: S311  # nosec B311: no secret
-        times = max(pushes, len(items)) // len(some) if some else 0
-        for item in some:
+        times = max(pushes, len(items))
+        if len(items) > 1:
+            step = -(-len(items) // SAMPLED)
+            items = items[randrange(step) :: step]  # noqa: S311  # nosec B311: no secret
+            times //= len(items)
+        for item in items:
             self.busiest.add(item.destination, times)
-            if not (item.first or item).connections:
+            if not item.connections and item.first is None:
                 self.unreached.add(item.destination, times)
 
     def published_here(self, source: str, began: float, items: Sequence[Pending]) -> None:

@@ -38,6 +38,10 @@ def test_lines_that_the_log_leaves_out_are_counted(log, problems):
         limiter.warn("origin", each, f"a page of {each} may not connect")
     [found] = problems.latest()
     assert (found.times, found.text) == (4, "a page of https://b.example may not connect")
+    limiter._silences["origin"]["https://a.example"].until = 0.0  # a minute later
+    limiter.warn("origin", "https://a.example", "a page of https://a.example may not connect")
+    [found] = problems.latest()
+    assert (found.times, found.text) == (5, "a page of https://a.example may not connect"), "not the lines left out"
 
 
 def test_a_flood_of_warnings_leaves_the_errors(log, problems):
