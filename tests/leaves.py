@@ -37,6 +37,7 @@ CACHES = {
     "Server._known",
     "PathTimes._quick",
     "PathTimes._slow",
+    "Readers._idle",
     "Writer.cursors",
     "Writer.staged",
     "Writer.all_cursors",
