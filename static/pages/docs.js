@@ -34,3 +34,7 @@ function reachable(box) {
 
 const sizes = new ResizeObserver((entries) => entries.forEach((entry) => reachable(entry.target)));
 document.querySelectorAll(".text pre, .text .scroll").forEach((box) => sizes.observe(box));
+
+// The list of pages may be taller than the window.
+const [list, current] = [document.querySelector(".beside"), document.querySelector("#contents [aria-current]")];
+if (current) list.scrollTop = current.offsetTop - list.clientHeight / 2;
