@@ -215,6 +215,20 @@ def test_the_keys_the_mouse_and_a_finger_show_one_moment_in_all_three_charts(see
     assert shown()[0] != "Now"
 
 
+def test_the_axis_of_a_young_relay_is_short(seen, status):
+    def young(answer):
+        series = answer["history"]["series"]
+        for name, values in series.items():
+            series[name] = [None] * 260 + values[260:]
+
+    page = status(seen, before=lambda page: busy(page, young))
+    assert page.text_content("#hour-title") == "The last 20 minutes"
+    assert page.get_by_role("slider").get_attribute("aria-valuemax") == "119"
+    assert page.locator(".axis span").count() in (3, 4) and page.locator("#marks li").count() == 1
+    for chart in page.locator(".plot svg, .spark").all():
+        assert chart.get_attribute("viewBox") == "0 0 120 100"
+
+
 def test_the_charts_are_sentences_too_and_show_gaps_and_restarts(seen, status):
     page = status(seen, before=busy)
     names = [each.get_attribute("aria-label") for each in page.locator(".plot svg[role=img]").all()]

@@ -7,7 +7,7 @@ const STORES = { sqlite: "SQLite", memory: "memory: a restart loses it", redis: 
 const MANY_POLL = 30; // percent of long polling from which a proxy is the likely reason
 
 const attention = (text, asks) => (asks ? `▲ ${text}` : text);
-const share = (part, all) => (all ? `${count(part)} · ${percent((100 * part) / all)}` : count(part));
+const share = (part, all) => (part ? `${count(part)} · ${percent((100 * part) / all)}` : all ? "none" : "0");
 
 export const FIGURES = {
   version: ({ relay }) => relay.version + (relay.commit ? ` (${relay.commit})` : ""),
@@ -28,9 +28,9 @@ export const FIGURES = {
   websocket: ({ clients }) => share(clients.websocket, clients.now),
   polling: ({ clients }) => attention(share(clients.polling, clients.now), (100 * clients.polling) / clients.now >= MANY_POLL),
 
-  nobody: ({ pushes }) => (pushes.publications ? `${large(pushes.nobody)} · ${percent(pushes.nobody_percent)}` : DASH),
+  nobody: ({ pushes }) => (pushes.publications ? share(pushes.nobody, pushes.publications) : DASH),
   recovered: ({ recoveries }) => count(recoveries.recovered),
-  lost: ({ recoveries }) => attention(count(recoveries.lost), recoveries.lost),
+  lost: ({ recoveries }) => (recoveries.lost ? `▲ ${count(recoveries.lost)}` : "none"),
   replayed: ({ recoveries }) => count(recoveries.replayed),
 
   store: ({ store }) => (store.trouble ? `▲ ${store.trouble}` : STORES[store.kind]),

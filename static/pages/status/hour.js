@@ -1,24 +1,27 @@
-/** The last hour: three charts over one time axis, and one moment of all three by pointer, finger or arrow keys. */
+/** The last hour: three charts over one time axis, and the small charts of the tiles. */
 
 import { count, large, time, toMinute } from "./format.js";
+import { Cursor } from "./cursor.js";
 import { area, gaps, line, means, roundTop } from "./paths.js";
 import { write } from "./figures.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const QUARTER = 900; // s between the times on the axis
+// The axis of a young relay is shorter, so that its charts are not empty: minutes, and minutes between the labels.
+const AXES = [[10, 2], [20, 5], [30, 5], [60, 15]];
+const CALM = 60; // the steps of a small chart
 const EDGE = 0.06; // of the axis: a time that is nearer to its ends would be cut
-const KEYS = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1, PageDown: -30, PageUp: 30, Home: -1000, End: 1000 };
 
-const cursor = document.getElementById("cursor");
-let history = null;
+const cursor = new Cursor(document.getElementById("cursor"), showMoment);
+let history = null; // the part of it that is shown
+let minutes = 60; // its length
+let between = 15; // minutes between two labels of the axis
 let charts = [];
-let chosen = null; // the step that is looked at; null: the last one
 let isOld = false; // whether the last step is no longer now
 
 const ms = (us) => us / 1000;
 const mapped = (values, change) => values.map((value) => (value === null ? null : change(value)));
 
-/** The three charts: the line, a second one, how a step is written, and the sentence for those who do not see it. */
+/** Return the three charts: the values of the line, those of a second one, and how a step and the scale are written. */
 function read({ step, series }) {
   const perSecond = (value) => value / step;
   const refused = series.refused.map((value, index) => (value + series.failed[index]) / step || null);
@@ -48,17 +51,31 @@ function read({ step, series }) {
 
 /** Draw the hour of an answer. */
 export function showHour(status) {
-  const wasOld = isOld;
-  const isNew = history?.end !== status.history.end || history.marks.length !== status.history.marks.length;
-  [history, isOld] = [status.history, false];
-  if (!isNew && !wasOld) return; // a step takes longer than the time between two answers
+  const found = visible(status.history);
+  const isNew = history?.end !== found.end || history.marks.length !== found.marks.length;
+  if (!isNew && !isOld) return; // a step takes longer than the time between two answers
+  [history, isOld] = [found, false];
   charts = read(history);
+  write(document.getElementById("hour-title"), `The last ${period()}`);
+  cursor.length = history.length;
   for (const chart of charts) draw(chart);
   drawAxis();
   drawMarks(status.now);
   showMoment();
   for (const spark of document.querySelectorAll("[data-spark]")) drawSpark(spark, history.series[spark.dataset.spark]);
 }
+
+/** Return the end of the history that has figures, at least ten minutes of it. */
+function visible({ step, length, end, series, marks }) {
+  const known = length - Math.max(0, series.clients.findIndex((value) => value !== null));
+  [minutes, between] = AXES.find(([span]) => span * 60 >= known * step) ?? AXES.at(-1);
+  const steps = Math.min(length, (minutes * 60) / step);
+  const cut = Object.entries(series).map(([name, values]) => [name, values.slice(-steps)]);
+  const since = end - steps * step;
+  return { step, end, length: steps, series: Object.fromEntries(cut), marks: marks.filter(({ at }) => at >= since) };
+}
+
+const period = () => (minutes === 60 ? "hour" : `${minutes} minutes`);
 
 /** Show that this answer is no longer the newest. */
 export function showOldHour() {
@@ -67,15 +84,22 @@ export function showOldHour() {
 }
 
 function drawSpark(svg, values) {
-  const calm = means(values, 6);
+  const calm = means(values, Math.max(1, Math.round(values.length / CALM)));
+  stretch(svg);
   const top = Math.max(1, ...calm) * 1.05;
   svg.querySelector(".area").setAttribute("d", area(calm, top));
   svg.querySelector(".line").setAttribute("d", line(calm, top));
 }
 
+/** Give a chart one unit of width for each step. */
+function stretch(svg) {
+  svg.setAttribute("viewBox", `0 0 ${history.length} 100`);
+}
+
 function draw({ name, values, second, written, scale }) {
   const figure = document.querySelector(`[data-plot="${name}"]`);
   const top = roundTop([...values, ...(second ?? [])]);
+  stretch(figure.querySelector("svg"));
   const put = (part, path) => figure.querySelector(part).setAttribute("d", path);
   put(".area", area(values, top));
   put(".line", line(values, top));
@@ -90,7 +114,7 @@ function sentence(name, values, written) {
   const found = values.filter((value) => value !== null);
   if (!found.length) return `${name}: no figures yet`;
   const [least, most] = [Math.min(...found), Math.max(...found)].map(large);
-  return `${name}: between ${least} and ${most} in the last hour, now ${written(history.length - 1)}`;
+  return `${name}: between ${least} and ${most} in the last ${period()}, now ${written(history.length - 1)}`;
 }
 
 function box(first, steps) {
@@ -101,7 +125,7 @@ function box(first, steps) {
 
 function upright(at, kind) {
   const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", `M${Math.max(0.5, Math.min(at, 359.5))} 0V100`);
+  path.setAttribute("d", `M${Math.max(0.5, Math.min(at, history.length - 0.5))} 0V100`);
   path.setAttribute("class", kind);
   return path;
 }
@@ -112,8 +136,9 @@ const left = (element, step) => element.style.setProperty("left", `${(100 * step
 
 function drawAxis() {
   const labels = [];
-  const first = Math.ceil((history.end - history.length * history.step) / QUARTER) * QUARTER;
-  for (let at = first; at <= history.end; at += QUARTER) {
+  const apart = between * 60;
+  const first = Math.ceil((history.end - history.length * history.step) / apart) * apart;
+  for (let at = first; at <= history.end; at += apart) {
     const label = document.createElement("span");
     label.textContent = toMinute(at);
     left(label, stepOf(at));
@@ -137,34 +162,10 @@ function drawMarks(now) {
 
 /** Show the chosen step in all three charts, or the last one. */
 function showMoment() {
-  const at = chosen ?? history.length - 1;
+  const at = cursor.step ?? history.length - 1;
   for (const { name, written } of charts) write(document.querySelector(`[data-moment="${name}"]`), written(at));
-  const when = chosen === null && !isOld ? "Now" : time(timeOf(at));
+  const when = cursor.step === null && !isOld ? "Now" : time(timeOf(at));
   write(document.getElementById("moment"), when);
-  cursor.classList.toggle("chosen", chosen !== null);
-  cursor.style.setProperty("--at", `${(100 * (at + 0.5)) / history.length}%`);
-  cursor.setAttribute("aria-valuenow", at);
   const [browsers, pushes, delay] = charts.map(({ written }) => written(at));
-  cursor.setAttribute("aria-valuetext", `${when}: ${browsers} browsers, ${pushes} pushes per second, POST to page in ms: ${delay}`);
+  cursor.show(at, `${when}: ${browsers} browsers, ${pushes} pushes per second, POST to page in ms: ${delay}`);
 }
-
-function choose(step) {
-  chosen = step === null || !history ? null : Math.max(0, Math.min(history.length - 1, Math.floor(step)));
-  if (history) showMoment();
-}
-
-function pointed(event) {
-  const { left: start, width } = cursor.getBoundingClientRect();
-  choose(((event.clientX - start) / width) * (history?.length ?? 0));
-}
-
-cursor.addEventListener("pointermove", pointed);
-cursor.addEventListener("pointerdown", pointed);
-cursor.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && choose(null));
-cursor.addEventListener("blur", () => choose(null));
-cursor.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") choose(null);
-  else if (event.key in KEYS && history) choose((chosen ?? history.length - 1) + KEYS[event.key]);
-  else return;
-  event.preventDefault();
-});
