@@ -27,9 +27,8 @@ def batch(relay, id_, count, data="{}"):
 
 def rows(page):
     """Return the text of the list's rows and rules, newest first."""
-    return page.eval_on_selector_all(
-        "#arrived > :not([hidden])", "all => all.map(it => it.className + ': ' + it.innerText)"
-    )
+    read = "all => all.map(it => it.className.replace(' fresh', '') + ': ' + it.innerText)"
+    return page.eval_on_selector_all("#arrived > :not([hidden])", read)
 
 
 def texts(page):

@@ -4,6 +4,7 @@ import { $, atMostOncePerSecond, copyFor, counted, element, soon, timeOfDay } fr
 import { contains, entryOf, lineOf, rowOf, showLatency } from "./row.js";
 
 export const MAX_ROWS = 300; // so that a page that is open all day does not grow
+const FEW = 5; // rows that light up when they are drawn at the same time: more would only flicker
 
 export class Arrivals {
   constructor() {
@@ -46,9 +47,10 @@ export class Arrivals {
   draw() {
     this.showCounts();
     if (this.isPaused) return;
-    for (const item of this.queue.splice(0).slice(-MAX_ROWS)) {
+    const items = this.queue.splice(0).slice(-MAX_ROWS);
+    for (const item of items) {
       if (item instanceof Node) this.list.prepend(item);
-      else this.place(item);
+      else this.place(item, items.length <= FEW);
     }
     while (this.entries.length > MAX_ROWS) this.entries.shift().node.remove();
     while (this.list.lastChild && this.list.lastChild.matches(".rule:not(:first-child)")) this.list.lastChild.remove();
@@ -56,8 +58,9 @@ export class Arrivals {
   }
 
   /** Place a row: above all others, or below the rule of the time away if it was caught up. */
-  place(entry) {
+  place(entry, isFresh) {
     const row = rowOf(entry);
+    row.classList.toggle("fresh", isFresh);
     row.hidden = !contains(entry, this.wanted);
     this.entries.push(entry);
     if (entry.rule && entry.rule.parentNode) entry.rule.after(row);
