@@ -277,6 +277,7 @@ def test_all_keys_are_compared_by_their_digests_whatever_was_given(monkeypatch):
 
 OPEN = {
     "/": 403,
+    "/qr.svg": 403,
     "/status": 403,
     "/status.json": 403,
     "/static/<path:filename>": 404,
