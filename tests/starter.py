@@ -24,6 +24,8 @@ import threading
 import time
 
 PACKAGES = ("flask", "flask_socketio", "jwt", "sqlite3", "werkzeug.serving", "wsproto")
+# What the interpreter and its libraries read when a process begins: a fork cannot have others.
+FIXED = ("LD_", "PYTHON", "MALLOC_")
 FORKS = True  # whether relays are forked; the tests of the doctor set it to False
 
 
@@ -101,6 +103,18 @@ class Starter:
         if "ended" in message:
             self._ended[message["ended"]] = message["code"]
         return message
+
+
+def _fixed():
+    return {name: value for name, value in os.environ.items() if name.startswith(FIXED)}
+
+
+_at_import = _fixed()
+
+
+def can_start(command):
+    """Return whether a command is a Python file that may run in a fork."""
+    return FORKS and command[0] == sys.executable and _fixed() == _at_import
 
 
 def of_this_process():

@@ -122,7 +122,12 @@ def test_a_push_that_was_under_way_when_redis_went_away_is_not_known_to_be_refus
     finally:
         redis.resume()
     node.wait_until_ready(LONG)
-    first = post(node, {"destination": "42", "data": "y", "id": "again"})
-    assert first[0] == 200 and post(node, {"destination": "42", "data": "y", "id": "again"}) == first
-    history = json.loads(node.request("GET", "/history?destination=42")[2])
-    assert [each["data"] for each in history["publications"]].count("y") == 1
+    first, second = [answered(lambda: post(node, {"destination": "42", "data": "y", "id": "again"})) for _ in range(2)]
+    assert first == second
+    _, _, history = answered(lambda: node.request("GET", "/history?destination=42"))
+    assert [each["data"] for each in json.loads(history)["publications"]].count("y") == 1
+
+
+def answered(ask):
+    """Return the first answer that is not a refusal: on a busy machine the relay may wait for Redis once more."""
+    return wait_for(lambda: (answer := ask())[0] == 200 and answer, "an answer", LONG)
