@@ -147,6 +147,18 @@ test("the last acknowledgement is repeated on the next connection, because it ma
   assert.deepEqual(acks(page), ["e:1", "e:1"]);
 });
 
+test("a position is acknowledged once on a connection", async () => {
+  const [page, relay] = await inbox();
+  relay.register("7", { inbox: true });
+  await page.pass(0);
+  page.session.publish("42", 1);
+  await page.pass(20);
+  page.session.publish("7", 1);
+  await page.pass(20);
+  await page.fire("pagehide", {});
+  assert.deepEqual(plain(page.sent("ack")), [{ id: "42", position: "e:1" }, { id: "7", position: "e:1" }]);
+});
+
 test("pagehide and close() send the acknowledgements at once", async () => {
   const [page, relay] = await inbox();
   page.session.publish("42", 1);

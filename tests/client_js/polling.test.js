@@ -81,6 +81,17 @@ test("a POST waits for the one before it, so nothing overtakes", async () => {
   assert.match(held[1].body, /second/);
 });
 
+test("what follows a disconnect in the same response is not heard", async () => {
+  const [page, relay] = await polling();
+  relay.register("42");
+  await page.pass(0);
+  page.session.outbox.push("41");
+  page.session.publish("42", 1);
+  await page.pass(0);
+  assert.equal(relay.statuses.at(-1)[1].reason, "io server disconnect");
+  assert.deepEqual(relay.handed, []);
+});
+
 test("a request that fails ends the connection, and the page comes back", async () => {
   const [page, relay] = await polling();
   page.session.cut();

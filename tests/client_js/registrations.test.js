@@ -74,6 +74,25 @@ test("the same registration is sent once until its answer; all promises get it",
   assert.equal(ids(page).length, 2);
 });
 
+test("a registration that is repeated after its answer is sent again, and answered", async () => {
+  const page = new Page();
+  const relay = await page.connect();
+  await relay.register("42");
+  assert.equal((await relay.register("42")).ok, true);
+  assert.deepEqual(ids(page), ["42", "42"]);
+});
+
+test("two registrations of an id that both wait get an answer each", async () => {
+  const page = new Page();
+  page.websocket = page.polling = "refused";
+  const relay = await page.connect();
+  const promises = [relay.register("42", { token: "a" }), relay.register("42", { token: "b" })];
+  page.websocket = "works";
+  await page.pass(2000);
+  assert.deepEqual((await Promise.all(promises)).map(({ ok }) => ok), [true, true]);
+  assert.deepEqual(page.sent("register").map(({ token }) => token), ["a", "b"]);
+});
+
 test("repeated registrations while offline are one", async () => {
   const page = new Page();
   page.websocket = page.polling = "refused";
