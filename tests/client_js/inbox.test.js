@@ -97,7 +97,7 @@ test("each failure is an error event with the publication and the number of trie
   page.session.publish("42", 7);
   await page.pass(3500);
   assert.deepEqual(plain(relay.errors), [1, 2, 3].map((tries) => (
-    { error: "handler_failed", message: "handler failed", ids: ["42"], id: "e:7", tries }
+    { error: "handler_failed", message: "handler_failed", ids: ["42"], id: "e:7", tries }
   )));
   assert.equal(page.reported.length, 3);
 });

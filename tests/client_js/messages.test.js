@@ -23,16 +23,6 @@ test("push() sends destination, data and event, and resolves with the answer", a
   ]);
 });
 
-test("bytes are refused, also inside of data, and not sent", async () => {
-  const page = new Page();
-  const relay = await page.connect();
-  const { ArrayBuffer, Uint8Array } = page.window;
-  for (const data of [new Uint8Array(2), { a: [new Uint8Array(2)] }, new ArrayBuffer(2)]) {
-    assert.deepEqual(await outcome(relay.push("42", data)), ["rejected", "invalid_data"]);
-  }
-  assert.deepEqual(page.sent("push"), []);
-});
-
 test("data that JSON cannot express is a rejection and an error event", async () => {
   const page = new Page();
   const relay = await page.connect();

@@ -138,6 +138,7 @@ const failure = ({ status, body, headers = {} }) => ({
 });
 
 function fakeFetch(page, url, { method = "GET", body, signal } = {}) {
+  if (signal?.aborted) return Promise.reject(new Error("aborted"));
   const sid = new URL(url).searchParams.get("sid");
   const session = page.sessions.find((each) => each.sid === sid);
   if (session && page.posting && method === "POST") return page.posting(session, body);

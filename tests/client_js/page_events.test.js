@@ -36,13 +36,17 @@ test("online, visible, pageshow and resume try at once, but at most once a secon
     page.random = 0.99;
     page.websocket = page.polling = "refused";
     await page.connect();
-    await page.pass(990 + 1980 + 500); // the next attempt would be in 3.4 s
+    await page.pass(990 + 1980 + 999); // the next attempt would be in 3 s
     assert.equal(page.tries, 6);
     for (let n = 0; n < 20; n++) await page.fire(event);
-    await page.pass(499);
+    await page.pass(999);
     assert.equal(page.tries, 6, event);
     await page.pass(1);
     assert.equal(page.tries, 8, event);
+    await page.pass(1000);
+    await page.fire(event);
+    await page.pass(0);
+    assert.equal(page.tries, 10, event);
   }
 });
 

@@ -100,12 +100,12 @@ test("each packet starts the wait for the next one anew", async () => {
   assert.equal(relay.status, "offline");
 });
 
-test("a packet that is none is a parse error and ends the connection", async () => {
+test("a packet that is none ends the connection", async () => {
   for (const packet of ["x", "", "7", "42{", '42["push"', '0{"sid"', "43[1"]) {
     const page = new Page();
     const relay = await page.connect();
     page.session.send(packet);
-    assert.equal(relay.statuses.at(-1)[1]?.reason, "parse error", packet);
+    assert.equal(relay.statuses.at(-1)[1]?.reason, "transport error", packet);
     await page.pass(1000);
     assert.equal(relay.status, "online");
   }
@@ -196,13 +196,15 @@ test("a page that was online is not told that no relay answers", async () => {
   assert.deepEqual([relay.errors, page.warnings], [[], []]);
 });
 
-test("a WebSocket that the page's policy forbids is a line with the address", async () => {
+test("what the page's policy forbids is one line and one error event with the address", async () => {
   const page = new Page();
-  await page.connect();
-  await page.fire("securitypolicyviolation", { blockedURI: "ws://relay.test/socket.io/?EIO=4&transport=websocket" });
+  const relay = await page.connect();
+  const blockedURI = "ws://relay.test/socket.io/?EIO=4&transport=websocket";
+  for (let n = 0; n < 2; n++) await page.fire("securitypolicyviolation", { blockedURI });
   await page.fire("securitypolicyviolation", { blockedURI: "http://other.test/image.png" });
-  assert.equal(page.warnings.length, 1);
-  assert.match(page.warnings[0][0], /add ws:\/\/relay\.test\/socket\.io\/.* to connect-src/);
+  const message = `add ${blockedURI} to connect-src`;
+  assert.deepEqual(page.warnings, [["relay:", message]]);
+  assert.deepEqual(plain(relay.errors), [{ error: "blocked", message, url: "http://relay.test/socket.io/" }]);
 });
 
 test("connect() during an attempt does not start a second one", async () => {
