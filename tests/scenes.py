@@ -97,7 +97,12 @@ class Scenes:
     # The status page.
 
     def status(self, context, relay):
-        return self.open(context, f"{relay.url}/status", "body.status:not([data-loading])")
+        return self.status_in(context.new_page(), relay)
+
+    def status_in(self, page, relay):
+        page.goto(f"{relay.url}/status")
+        page.locator("body.status:not([data-loading])").wait_for()
+        return page
 
     def fresh(self, context):
         return self.status(context, self.relay())
