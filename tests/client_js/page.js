@@ -80,7 +80,8 @@ class Page {
   }
 
   _start(run, ms) {
-    this._timers.set(++this._number, { at: this.now + Math.max(0, ms), run });
+    const wait = ms > 2 ** 31 - 1 ? 1 : Math.max(0, ms); // browsers do not wait for more than 25 days
+    this._timers.set(++this._number, { at: this.now + wait, run });
     return this._number;
   }
 

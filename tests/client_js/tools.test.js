@@ -37,7 +37,7 @@ test("debug logs packets and statuses; without it nothing is logged", async () =
   }
 });
 
-test("#relay:debug in the page's address switches debug on", async () => {
+test("relay:debug in the fragment of the page's address switches debug on", async () => {
   const lines = [];
   const page = new Page({ scope: { location: { href: "http://shop.test/page#relay:debug", origin: "http://shop.test" } } });
   page.window.console.debug = (...line) => lines.push(line);
@@ -156,6 +156,19 @@ test("a reconnect renews the token, and the old timer does not ask again", async
   assert.deepEqual(calls, [0, 10]);
   await page.pass(1);
   assert.deepEqual(calls, [0, 10, 28]);
+});
+
+test("a token whose end the relay does not name any more is not renewed by an old timer", async () => {
+  const page = new Page();
+  lasting(page, 20);
+  const relay = await page.connect();
+  let calls = 0;
+  relay.register("42", { token: () => ++calls });
+  await page.pass(10_000);
+  page.answer.register = undefined;
+  relay.reconnect();
+  await page.pass(30_000);
+  assert.equal(calls, 2);
 });
 
 test("a token function that fails at a renewal is called again, and the id stays registered", async () => {

@@ -200,11 +200,66 @@ test("what the page's policy forbids is one line and one error event with the ad
   const page = new Page();
   const relay = await page.connect();
   const blockedURI = "ws://relay.test/socket.io/?EIO=4&transport=websocket";
-  for (let n = 0; n < 2; n++) await page.fire("securitypolicyviolation", { blockedURI });
   await page.fire("securitypolicyviolation", { blockedURI: "http://other.test/image.png" });
+  for (let n = 0; n < 2; n++) await page.fire("securitypolicyviolation", { blockedURI });
   const message = `add ${blockedURI} to connect-src`;
   assert.deepEqual(page.warnings, [["relay:", message]]);
   assert.deepEqual(plain(relay.errors), [{ error: "blocked", message, url: "http://relay.test/socket.io/" }]);
+});
+
+test("a blocked WebSocket is reported once while the page polls, and again after WebSocket worked", async () => {
+  const page = new Page();
+  const blocked = () => {
+    page.fire("securitypolicyviolation", { blockedURI: "ws://relay.test/socket.io/" });
+    return "refused";
+  };
+  page.websocket = blocked;
+  const relay = await page.connect();
+  const count = () => relay.errors.filter(({ error }) => error === "blocked").length;
+  await page.pass(40_000); // a probe
+  page.session.cut();
+  await page.pass(1000);
+  assert.deepEqual([relay.transport, count()], ["polling", 1]);
+  page.websocket = "works";
+  await page.pass(35_000);
+  assert.equal(relay.transport, "websocket");
+  page.websocket = blocked;
+  page.session.cut();
+  await page.pass(1000);
+  assert.equal(count(), 2);
+});
+
+test("after a reported reason, a page that never was online is not told that no relay answers", async () => {
+  const page = new Page();
+  page.websocket = page.polling = "refused";
+  const relay = page.Relay.connect();
+  const errors = [];
+  relay.on("error", ({ error }) => errors.push(error));
+  await page.fire("securitypolicyviolation", { blockedURI: "http://relay.test/socket.io/" });
+  await page.pass(10_000);
+  assert.deepEqual(errors, ["blocked"]);
+});
+
+test("a page whose WebSocket failed polls first at the next attempt", async () => {
+  const page = new Page();
+  page.websocket = "refused";
+  const relay = await page.connect();
+  page.attempts = [];
+  page.session.cut();
+  await page.pass(1000);
+  assert.equal(relay.status, "online");
+  assert.deepEqual(page.attempts.map(([transport]) => transport), ["polling"]);
+});
+
+test("a page whose WebSocket hung polls first at the next attempt, even if long polling failed too", async () => {
+  const page = new Page();
+  page.websocket = "silent";
+  page.polling = "refused";
+  await page.connect({ timeout: 300 });
+  await page.pass(300);
+  page.attempts = [];
+  await page.pass(500);
+  assert.deepEqual(page.attempts.map(([transport]) => transport), ["polling", "websocket"]);
 });
 
 test("connect() during an attempt does not start a second one", async () => {
