@@ -1,7 +1,7 @@
-"""The last warnings and errors, for people who look at the page /status and not at the log.
+"""The last warnings and errors, for people who look at the page /status instead of the log.
 
-A problem of the same kind is counted, not repeated, so a stranger who is refused all day cannot push out anything
-else. Messages contain no secret and no pushed data, because the code that logs them leaves these out.
+A problem of the same kind is counted, not repeated, so a stranger who is refused all day cannot displace the
+other problems. Messages contain no secret and no pushed data, because the code that logs them leaves these out.
 """
 
 import logging
@@ -13,7 +13,7 @@ from .formats import escaped
 
 MOST = 20  # kinds of problems
 LONGEST = 500  # characters of a text
-# Lines about the end of a problem: they are warnings only so that whoever reads no more than those sees them.
+# Lines about the end of a problem. They are warnings, so that a log that has only warnings has them too.
 _GOOD_NEWS = ("the store is back", "connected to ")
 
 
@@ -52,7 +52,7 @@ class Problems(logging.Handler):
         self._add(kind, record.created, escaped(text[:LONGEST]), record.levelno >= logging.ERROR)
 
     def again(self, kind: Hashable, at: float) -> None:
-        """Count a problem whose line is left out of the log, because it was there a moment ago."""
+        """Count a problem whose line is left out of the log, because the same line was logged a moment ago."""
         with self._guard:
             if (known := self._problems.get(kind)) is not None:
                 self._problems[kind] = known._replace(last=at, times=known.times + 1)

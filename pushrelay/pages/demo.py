@@ -1,4 +1,4 @@
-"""The demo page: its address, the facts that it shows, and those on the page that strangers get instead.
+"""The demo page: its address, its facts, and those of the page that strangers get instead.
 
 A visitor who sees the demo page on this machine may push, and gets a token for one id, because programs on this machine
 may push and read every history anyway. All others see the page without these, and only if `demo` is set.
@@ -95,7 +95,7 @@ def token_for(id_: str, settings: Settings) -> str:
 
 
 def ways_in(settings: Settings, environ: dict[str, Any]) -> dict[str, str]:
-    """Return what the page shows that replaces the demo page: the ways to see the demo page after all."""
+    """Return the facts of not_shown.html, which replaces the demo page: the ways to see the demo page after all."""
     port = int(environ.get("SERVER_PORT") or 0)
     asked = re.match(r"[\w.-]+|\[[\da-fA-F:.]+\]", environ.get("HTTP_HOST", ""), re.ASCII)
     server = asked[0] if asked and not is_loopback(asked[0].strip("[]")) else "SERVER"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-# The list of pages beside each page: headings, and the files below them. A test checks that no file is missing.
+# The list beside each page: headings, and the files under each. A test checks that no file is missing.
 CONTENTS = {
     "Start": ("README.md", "docs/glossary.md", "CHANGELOG.md"),
     "Push and listen": ("docs/http-api.md", "docs/socket-api.md", "docs/javascript.md", "docs/php.md"),
@@ -150,7 +150,7 @@ def _address(file: str) -> str:
 
 
 def _without_empty_headers(tokens: "Iterable[Token]") -> "Iterator[Token]":
-    """Yield tokens, without the heads of tables whose header is empty: Markdown has no table without a head."""
+    """Yield tokens, without the heads of tables whose header is empty: Markdown has no tables without a head."""
     head: list[Token] | None = None
     for token in tokens:
         if token.type == "thead_open":

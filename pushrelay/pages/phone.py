@@ -16,8 +16,8 @@ _HOST = re.compile(r"([\w.-]{1,253}|\[[\da-fA-F:.]{2,45}\])(:\d{1,5})?", re.ASCI
 def phone_url(settings: Settings, environ: dict[str, Any], id_: str) -> str:
     """Return the address at which other devices can open the demo page with this id; empty if they cannot.
 
-    They cannot if the page is for this machine only, or if the relay listens here only and was not asked through a
-    proxy. Nor if ids need a token, a cookie or the consent of the site, because another device has none of them.
+    They cannot if the page is only for this machine, or if the relay listens only here and the request did not come
+    through a proxy. Nor can they if ids need a token, a cookie or the consent of the site: another device has none.
     """
     if not settings.demo or settings.secret or settings.id_cookie or settings.auth_url:
         return ""
@@ -33,7 +33,7 @@ def phone_url(settings: Settings, environ: dict[str, Any], id_: str) -> str:
 
 
 def _scheme(environ: dict[str, Any]) -> str:
-    """Return how the browser asked. A false header misleads only the browser that sends it."""
+    """Return the scheme of the browser's request. A false header misleads only the browser that sends it."""
     is_https = "https" in (environ.get("wsgi.url_scheme"), environ.get("HTTP_X_FORWARDED_PROTO", "").strip().lower())
     return "https" if is_https else "http"
 

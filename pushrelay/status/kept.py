@@ -1,7 +1,7 @@
-"""The file beside the store that has the last hour, so that it outlives the process, however that ends.
+"""The file beside the store that has the last hour, so that the hour outlives the process, even one that is killed.
 
-It is written in place and never synced to the disk: after a power failure it may be old or damaged, and is then not
-used. Nothing depends on it. A relay without a file of its own, on Redis or in memory, has none.
+It is written in place and never synced to the disk. After a power failure it may be damaged, and is then not used.
+Nothing depends on it. A relay on Redis or in memory has none.
 """
 
 import contextlib

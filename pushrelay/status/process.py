@@ -1,4 +1,4 @@
-"""Memory, CPU and file descriptors that this process uses. A figure is None on systems that do not tell it."""
+"""Memory, CPU and file descriptors that this process uses. A figure is None on systems that do not provide it."""
 
 import contextlib
 import os

@@ -14,11 +14,11 @@ from .kept import Before, Kept
 from .rings import COUNTS, LENGTH, STEP, Rings
 
 HOUR = float(STEP * LENGTH)
-BEAT = 0.9  # seconds between two notes that the relay is alive; a little less than its caller's second
-SETTLED = 300.0  # seconds after a restart, in which clients that come back belong to it
+BEAT = 0.9  # seconds between two notes that the relay is alive; slightly less than the second between two calls
+SETTLED = 300.0  # seconds after a restart during which clients that come back count as its clients
 MOST_MARKS = 16
 LATENCY_EVERY = 30  # steps between two copies of the histogram of latencies: five minutes
-# The metric, and its label, that each count of a step is the growth of.
+# Each count of a step is the increase of a metric: its name and labels.
 _COUNTED: dict[str, tuple[str, dict[str, str]]] = {
     "pushes": ("relay_pushes_total", {"result": "accepted"}),
     "refused": ("relay_pushes_total", {"result": "refused"}),
@@ -35,7 +35,7 @@ LATENCY = "relay_publish_seconds"
 
 
 class Clock(NamedTuple):
-    """`passing()` measures how long something lasts, `wall()` is the time of day in seconds since 1970."""
+    """`passing()` measures durations; `wall()` returns the time in seconds since 1970."""
 
     passing: Callable[[], float] = process.passing_time
     wall: Callable[[], float] = time.time
@@ -53,11 +53,11 @@ class Mark(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """The start of this process after another one, and what became of the clients of that one."""
+    """The start of this process after a previous one, and how many clients of that one came back."""
 
     at: float
     away: float  # seconds in which no process was running
-    was_stopped: bool  # the former process was stopped in order; otherwise it was killed
+    was_stopped: bool  # the previous process was stopped in order; otherwise it was killed
     clients_before: int
     came_back: int = 0
     recovered: int = 0
@@ -68,8 +68,8 @@ class Recorder:
     """The figures of the last hour.
 
     `read()` returns the figures of all parts, `clients()` the number of connected clients. `reason()` returns why the
-    relay is not ready, or None, and `is_draining()` whether it is being stopped. `path` is the file that has the hour
-    while no process runs; without one, the hour begins with the process.
+    relay is not ready, or None, and `is_draining()` whether it is being stopped. `path` is the file that keeps
+    the hour over a restart; without one, the hour begins with the process.
 
     One thread calls each_second() and close(); any thread may call the other methods, which never wait for a file.
     """
@@ -91,7 +91,7 @@ class Recorder:
         self.rings = Rings()
         self.marks: deque[Mark] = deque([Mark(self.started, "start", "The relay was started.")], MOST_MARKS)
         self._began = False
-        self._beat_at = 0.0  # by the passing clock, as all times of this kind
+        self._beat_at = 0.0  # by the passing clock
         self._step_began = clock.passing()
         self._step_end_wall = self.started
         self._last: dict[str, float] = {}  # the counters at the end of the last step; empty before the first
@@ -146,7 +146,7 @@ class Recorder:
             self._kept.write_all(self.rings)
 
     def _follow(self, before: Before) -> None:
-        """Continue the hour of the process before."""
+        """Continue the hour of the previous process."""
         away = max(0.0, self.started - before.alive)
         if away >= HOUR:
             self.rings = Rings()
@@ -161,7 +161,7 @@ class Recorder:
         clients = self._clients()
         self._most_clients = max(self._most_clients, clients)
         if self._is_draining():
-            clients = self._alive.clients  # as many as there were before they were sent away
+            clients = self._alive.clients  # the number before they were disconnected
         self._alive = Before(self._clock.wall(), clients, False)
 
     def _end_step(self, figures: Figures, now: float) -> None:
@@ -171,7 +171,7 @@ class Recorder:
         if missed > 0:
             self.rings.skip(missed)
         if missed > 1:
-            text = f"Nothing is known about {STEP * missed} s: the machine was suspended, or too busy."
+            text = f"There are no figures for {STEP * missed} s: the machine was suspended or too busy."
             self._mark("gap", text)
         self.rings.add(self._step(figures, elapsed))
         self._steps += 1
@@ -205,7 +205,7 @@ class Recorder:
     # Called by any thread.
 
     def note_state(self, reason: str | None) -> float:
-        """Note why the relay is not ready, or None; return since when it has been ready, or not."""
+        """Note why the relay is not ready, or None if it is. Return the time since which that has been so."""
         with self._lock:
             self._note_state(reason)
             return self._state_since
@@ -214,7 +214,7 @@ class Recorder:
         if bool(reason) != bool(self._trouble):
             self._state_since = self._clock.wall()
             if not self._is_draining():
-                kind, text = ("trouble", "Pushes were refused.") if reason else ("ready", "Pushes were taken again.")
+                kind, text = ("trouble", "Pushes were refused.") if reason else ("ready", "Pushes were accepted again.")
                 self._mark(kind, text)
         self._trouble = reason
 
@@ -231,7 +231,7 @@ class Recorder:
             return Hour(rings, recent, self._step_end_wall, seconds, dict(self._last), self._latencies[0], self._steps)
 
     def restart(self, figures: Figures) -> Restart | None:
-        """Return the restart, if it happened within the last hour and the process before it is known."""
+        """Return the restart, if it happened within the last hour and the previous process is known."""
         with self._lock:
             if self._restart is None or self._clock.wall() - self._restart.at > HOUR:
                 return None

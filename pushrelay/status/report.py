@@ -29,7 +29,7 @@ Names = list[tuple[str, int]]
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """The sources of the figures. Each function may be called by any thread, and waits for nothing."""
+    """The sources of the figures. Any thread may call each function, and none of them waits."""
 
     settings: Callable[[], Settings]
     figures: Callable[[], Figures]
@@ -37,13 +37,13 @@ class Sources:
     slow: SlowFacts
     problems: Problems
     access: Access
-    # Why the relay is not ready, or None. With False it is a text for everybody, without paths.
+    # Returns why the relay is not ready, or None. Called with False, it returns a text for everybody, without paths.
     reason: Callable[[bool], str | None]
     is_draining: Callable[[], bool]
     most_connected: Callable[[int], Names]  # destinations with the most connections
     most_pushed: Callable[[int], Names]
     least_reached: Callable[[int], Names]  # destinations of most of the publications that reached nobody
-    renew: Callable[[], None]  # begins to count for the last two again
+    renew: Callable[[], None]  # restarts the counts of the two before it
     clients_limit: Callable[[], tuple[int | None, str]]  # and what sets it
     curl: Callable[[], str]  # a command that pushes, for this machine
     doctor: str  # a command that checks the proxy
@@ -65,7 +65,7 @@ class Report:
         self._hour = sources.recorder.snapshot()
         self._reason = sources.reason(is_local)
         self._restart = sources.recorder.restart(self._figures)
-        # The value of a cookie lets its holder in at the site, so nobody gets to see it.
+        # Whoever knows the value of a session cookie can log in with it, so nobody may see it.
         self._hides_names = not is_local or bool(self._settings.id_cookie)
 
     def facts(self) -> dict[str, Any]:
@@ -322,5 +322,5 @@ def _shown_name(name: str) -> str:
 
 
 def _masked(name: str) -> str:
-    """Return the first character of a name: enough to tell names of one's own apart, and too little to use one."""
+    """Return the first character of a name: enough to tell your own names apart, too little to use one."""
     return f"{name[:1]}…"

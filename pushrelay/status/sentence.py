@@ -1,7 +1,6 @@
-"""One sentence about how the relay is, written from its figures: the most important thing, and what to do about it.
+"""One sentence about how the relay is doing, written from its figures: what matters most, and what to do about it.
 
-Each check returns a Verdict if it has something to say. The first one decides, so their order is the order of what
-matters.
+Each check returns a Verdict if it applies. The first Verdict decides, so the checks are in order of importance.
 """
 
 from typing import NamedTuple
@@ -13,14 +12,14 @@ OK, WARN, BAD = "ok", "warn", "bad"
 
 NEAR = 80  # percent of a limit
 FEW_DISK = 128 << 20  # bytes that are free on the disk
-FEW_CLIENTS = 5  # below this, their transports tell nothing about the proxy
-FEW_PUSHES = 20  # below this, a share of them tells nothing
+FEW_CLIENTS = 5  # with fewer, their transports show nothing about the proxy
+FEW_PUSHES = 20  # with fewer, a share of them means nothing
 MOSTLY_NOBODY = 90  # percent of the publications
 MANY_REFUSED = 5  # percent of the pushes
 
 
 class Verdict(NamedTuple):
-    """How the relay is."""
+    """The state of the relay, for people."""
 
     level: str  # OK, WARN or BAD
     code: str
@@ -68,7 +67,7 @@ class State(NamedTuple):
 
 
 def verdict(state: State) -> Verdict:
-    """Return how the relay is."""
+    """Return the verdict of the first check that applies."""
     for check in (_draining, _not_ready, _failed, _lost, _limits, _polling, _nobody, _refused):
         if found := check(state):
             return found
@@ -82,7 +81,7 @@ def _draining(state: State) -> Verdict | None:
         BAD,
         "draining",
         f"The relay is stopping. Its browsers reconnect within {duration(state.drain_spread + 1)}.",
-        todo="If nobody stopped it, look at its service:",
+        todo="If nobody stopped it on purpose, check its service:",
         command="systemctl status relay",
     )
 
@@ -99,7 +98,7 @@ def _not_ready(state: State) -> Verdict | None:
         BAD,
         "redis" if state.kind == "redis" else "store",
         f"Pushes are refused: {sentence(what)[:1].lower() + sentence(what)[1:]}",
-        "Browsers stay connected. Publishers get a 503, and can send their pushes again later.",
+        "Browsers stay connected. Publishers get a 503 and can send their pushes again later.",
         sentence(todo) if not command else todo,
         command,
     )
@@ -111,9 +110,9 @@ def _failed(state: State) -> Verdict | None:
     return Verdict(
         WARN,
         "failed",
-        f"Ready again. The store did not take {counted(state.failed, 'push', 'pushes')} of {_period(state)}.",
+        f"Ready again. The store did not accept {counted(state.failed, 'push', 'pushes')} in {_period(state)}.",
         "Their publishers got a 503. Pushes that were not sent again are missing.",
-        "“What went wrong” has the reason. Relay.php sends a push again if you ask it to (docs/php.md).",
+        "“Recent problems” has the reason. Relay.php sends a push again if you ask it to (docs/php.md).",
     )
 
 
@@ -124,7 +123,7 @@ def _lost(state: State) -> Verdict | None:
     return Verdict(
         WARN,
         "lost",
-        f"{times} in {_period(state)}, a browser came back and something that it had missed was no longer there.",
+        f"{times} in {_period(state)}, a browser came back and something it had missed was no longer kept.",
         _restart(state),
         f"Raise history_ttl if visitors are away for longer than {duration(state.history_ttl)}, or history_size if one "
         "id gets many pushes.",
@@ -140,11 +139,11 @@ def _limits(state: State) -> Verdict | None:
         if used is not None and limit and 100 * used >= NEAR * limit:
             return Verdict(WARN, code, f"{number(used)} of at most {number(limit)} {what}.", todo=todo)
     if state.outbox_bytes and state.outbox_limit and 100 * state.outbox_bytes >= NEAR * state.outbox_limit:
-        what = f"{size(state.outbox_bytes)} of at most {size(state.outbox_limit)} wait for browsers that read slowly."
+        what = f"{size(state.outbox_bytes)} of at most {size(state.outbox_limit)} are waiting for slow browsers."
         return Verdict(WARN, "near_outbox", what, todo="Push less data, or raise max_outboxes if there is memory.")
     if state.disk_free is not None and state.disk_free < FEW_DISK:
-        what = f"Only {size(state.disk_free)} are free on the disk of the store."
-        return Verdict(WARN, "near_disk", what, "If it is full, pushes are refused.", "Free some space.")
+        what = f"Only {size(state.disk_free)} is free on the disk of the store."
+        return Verdict(WARN, "near_disk", what, "When it is full, pushes are refused.", "Free some space.")
     if state.store_bytes and state.store_limit and 100 * state.store_bytes >= NEAR * state.store_limit:
         what = f"The store uses {size(state.store_bytes)} of {size(state.store_limit)} (history_bytes)."
         more = f"Beyond that, pushes are dropped before they are {duration(state.history_ttl)} old (history_ttl)."
@@ -168,9 +167,9 @@ def _polling(state: State) -> Verdict | None:
     return Verdict(
         WARN,
         "polling",
-        f"{number(polling)} of {number(state.clients)} browsers poll, because their WebSocket does not get through.",
-        "They get every push, but each poll costs as much as a push.",
-        "Usually the proxy does not pass Upgrade on. The doctor finds out" + (":" if state.doctor else "."),
+        f"{number(polling)} of {number(state.clients)} browsers use long polling: WebSocket does not get through.",
+        "They receive every push, but each poll costs as much as a push.",
+        "Usually a proxy does not forward the header Upgrade. The doctor checks it" + (":" if state.doctor else "."),
         state.doctor,
     )
 
@@ -180,15 +179,15 @@ def _nobody(state: State) -> Verdict | None:
     if share is None or state.publications < FEW_PUSHES or share < MOSTLY_NOBODY:
         return None
     if state.nobody == state.publications:
-        what = f"None of the {number(state.publications)} pushes of {_period(state)} reached a browser."
+        what = f"None of the {number(state.publications)} pushes in {_period(state)} reached a browser."
     else:
-        what = f"{share} % of the pushes of {_period(state)} reached no browser."
+        what = f"{share} % of the pushes in {_period(state)} reached no browser."
     return Verdict(
         WARN,
         "nobody",
         what,
-        "That is normal if you push to people who are not there.",
-        "Otherwise compare the ids under “Reached nobody” with those that your pages register.",
+        "That is normal if you push to people who are not online.",
+        "Otherwise, compare the ids under “Pushes that reached nobody” with those that your pages register.",
     )
 
 
@@ -197,8 +196,8 @@ def _refused(state: State) -> Verdict | None:
     if share is None or state.refused < FEW_CLIENTS or share < MANY_REFUSED:
         return None
     most = f", most of them with {state.most_refused}" if state.most_refused else ""
-    what = f"{counted(state.refused, 'push', 'pushes')} of {_period(state)} {_was(state.refused)} refused{most}."
-    return Verdict(WARN, "refused", what, todo="The answer to each, and “What went wrong”, have the reason.")
+    what = f"{counted(state.refused, 'push', 'pushes')} in {_period(state)} {_was(state.refused)} refused{most}."
+    return Verdict(WARN, "refused", what, todo="The answer to each push has the reason, and so has “Recent problems”.")
 
 
 def _fine(state: State) -> Verdict:
@@ -227,22 +226,22 @@ def _pushes(state: State) -> str:
     if not sent:
         return f"No push has come in {_period(state)}."
     if not state.refused:
-        return f"{'The one' if sent == 1 else 'Every'} push of {_period(state)} was taken."
+        return f"{'The only' if sent == 1 else 'Every'} push in {_period(state)} was accepted."
     if state.refused == sent:
-        every = "The one push" if sent == 1 else f"All {number(sent)} pushes"
-        return f"{every} of {_period(state)} {_was(sent)} refused."
-    return f"{number(state.refused)} of {number(sent)} pushes of {_period(state)} {_was(state.refused)} refused."
+        every = "The only push" if sent == 1 else f"All {number(sent)} pushes"
+        return f"{every} in {_period(state)} {_was(sent)} refused."
+    return f"{number(state.refused)} of {number(sent)} pushes in {_period(state)} {_was(state.refused)} refused."
 
 
 def _restart(state: State) -> str:
     """Return the sentence about the last restart, or an empty text."""
     if (restart := state.restart) is None:
         return ""
-    # A killed relay wrote down once a second that it was alive.
+    # After a kill, this is known only to the second: a running relay notes once a second that it is alive.
     away = duration(restart.away if restart.was_stopped else max(1.0, restart.away))
     back = f"Back after {away} at {clock_time(restart.at)}"
     if not restart.clients_before:
-        return f"{back}. Nobody was connected."
+        return f"{back}. Nobody had been connected."
     if restart.came_back < restart.clients_before:
         came = f"{number(restart.came_back)} of {counted(restart.clients_before, 'browser')} came back"
     else:

@@ -1,4 +1,4 @@
-"""Facts that take milliseconds to find out, or that need the disk: asked for in the background, never by a request."""
+"""Facts that take milliseconds or need the disk. They are collected in the background, never by a request."""
 
 import time
 from collections.abc import Callable
@@ -56,6 +56,6 @@ class SlowFacts:
         try:
             self.survey = self._survey(SURVEY_SECONDS)
         except StoreError:
-            return  # the log has it
+            return  # the error is in the log
         took = time.monotonic() - began
         self._next_survey = began + max(EVERY, REST * took)

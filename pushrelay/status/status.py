@@ -1,4 +1,4 @@
-"""GET /status.json: kept up to date in the background, written at most once a second, and it never waits."""
+"""GET /status.json, written at most once a second, from facts that are collected in the background: it never waits."""
 
 import gzip
 import logging
@@ -18,7 +18,7 @@ RENEW_EVERY = 1800.0  # seconds after which the counts of the busiest destinatio
 
 
 class _Written(NamedTuple):
-    """An answer, for some time."""
+    """An answer, and until when it is used."""
 
     until: float  # monotonic
     verdict: dict[str, str]
@@ -37,7 +37,7 @@ class Status:
         self._renew_at = time.monotonic() + RENEW_EVERY
 
     def each_second(self) -> None:
-        """Bring the last hour up to date. Nothing that fails here may keep the caller from its other work."""
+        """Bring the last hour up to date. Errors are logged, not raised, because the caller has other work to do."""
         try:
             self._from.recorder.each_second()
             self._from.slow.refresh(self._from.reason(True) is None)
@@ -47,7 +47,7 @@ class Status:
         except Exception:
             if not self._has_failed:
                 self._has_failed = True
-                log.exception("the figures of /status could not be brought up to date; the relay continues without")
+                log.exception("the figures of /status could not be updated; the relay continues without them")
 
     def close(self) -> None:
         """Note that the relay was stopped in order."""
@@ -61,7 +61,7 @@ class Status:
         return Answer("200 OK", (*JSON_HEADERS, ("Vary", "Accept-Encoding"), *coding), body)
 
     def verdict(self, is_local: bool) -> dict[str, str]:
-        """Return the verdict of the same answer, for a page that does not wait for the answer."""
+        """Return the verdict of the same answer, for the page to show before it has asked."""
         return self._fresh(is_local).verdict
 
     def _fresh(self, is_local: bool) -> _Written:

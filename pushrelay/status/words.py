@@ -60,7 +60,7 @@ def clock_time(at: float) -> str:
 
 
 def split_advice(message: str) -> tuple[str, str]:
-    """Return what a message says has happened, and what it says to do; the latter is empty if it cannot be told."""
+    """Split a message into what happened and what to do. The second part is empty if there is no advice to be found."""
     found = _ADVICE.search(message)
     if not found or not found.start():
         return message, ""

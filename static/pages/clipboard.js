@@ -1,4 +1,4 @@
-/** Copying to the clipboard, on http:// too, where browsers offer no navigator.clipboard except for localhost. */
+/** Copying to the clipboard, also on http://, for which browsers offer no navigator.clipboard except on localhost. */
 
 /** Copy a text, and return whether that succeeded. The focus may move. */
 export async function toClipboard(text) {

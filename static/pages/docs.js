@@ -18,7 +18,7 @@ for (const block of document.querySelectorAll(".text pre")) {
   copies(button, () => block.textContent, said);
 }
 
-/** Only what does not fit is a stop for the Tab key. */
+/** Let the Tab key reach a box only if its content does not fit. */
 function reachable(box) {
   const scrolls = box.scrollWidth > box.clientWidth;
   box.toggleAttribute("tabindex", scrolls);

@@ -50,12 +50,14 @@ def test_a_push_shows_after_how_many_milliseconds_it_arrived(console):
     page = console("fast")
     page.click("#push-button")
     page.locator("#push-answer").filter(
-        has_text=re.compile(r"^Delivered to 1 window, here after (\d+|under 1) ms$")
+        has_text=re.compile(r"^Delivered to 1 window, here in (\d+|under 1) ms$")
     ).wait_for()
     page.locator(".arrival .latency").filter(has_text=re.compile(r"^\+(\d+|under 1) ms$")).wait_for()
     page.fill("#destination", "somebody else")
     page.click("#push-button")
-    page.locator("#push-answer[data-kind=warn]").filter(has_text="no window holds “somebody else” now").wait_for()
+    page.locator("#push-answer[data-kind=warn]").filter(
+        has_text="no window is registered for “somebody else” now"
+    ).wait_for()
     assert arrived(page).count() == 1
 
 
@@ -211,13 +213,13 @@ def test_the_console_shows_what_the_relay_keeps(relay, console):
     assert texts(page)[0] == "now" and sorted(texts(page)[1:]) == [f"earlier {n}" for n in range(3)]
 
 
-def test_windows_that_hold_the_id_are_counted(console):
+def test_windows_that_have_the_id_are_counted(console):
     page = console("shared")
-    page.locator("#presence").filter(has_text="1 window holds this id.").wait_for()
+    page.locator("#presence").filter(has_text="1 window has this id.").wait_for()
     other = console("shared")
-    other.locator("#presence").filter(has_text="2 windows hold this id.").wait_for()
+    other.locator("#presence").filter(has_text="2 windows have this id.").wait_for()
     other.click("#push-button")
-    other.locator("#push-answer").filter(has_text="Delivered to 2 windows, here after").wait_for()
+    other.locator("#push-answer").filter(has_text="Delivered to 2 windows, here in").wait_for()
 
 
 # Away and back.

@@ -23,7 +23,7 @@ def test_a_push_from_one_page_is_seen_in_both_that_share_the_id(relay, demo):
     first.click("#push-button")
     for page in (first, second):
         arrived(page).get_by_text("from <b>one</b> to both", exact=True).wait_for()
-    first.locator("#push-answer").filter(has_text="Delivered to 2 windows, here after").wait_for()
+    first.locator("#push-answer").filter(has_text="Delivered to 2 windows, here in").wait_for()
 
 
 @own_only
@@ -89,7 +89,7 @@ def test_the_snippets_that_push_and_their_copies_run_as_they_stand(relay, contex
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=relay.url)
     page = demo(relay, urllib.parse.quote(id_, safe=""))
     assert page.text_content("#id") == id_
-    page.locator("#presence").filter(has_text="1 window holds this id").wait_for()
+    page.locator("#presence").filter(has_text="1 window has this id").wait_for()
     for name, command, data in (("php", "php", "PHP"), ("curl", "php", "cURL"), ("shell", "sh", "the shell")):
         page.click("#tab-shell" if name == "shell" else "#tab-php")
         if name == "curl":

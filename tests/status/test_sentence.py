@@ -36,40 +36,43 @@ def said(**changes):
 
 
 FINE = [
-    ({}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push of the last hour was taken."),
-    ({"websocket": 1284}, "Ready. 1,284 browsers, all by WebSocket. Every push of the last hour was taken."),
-    ({"websocket": 1283}, "Ready. 1,284 browsers, 99 % by WebSocket. Every push of the last hour was taken."),
-    ({"clients": 1, "websocket": 1}, "Ready. 1 browser, by WebSocket. Every push of the last hour was taken."),
-    ({"clients": 1, "websocket": 0}, "Ready. 1 browser, by long polling. Every push of the last hour was taken."),
-    ({"clients": 2, "websocket": 0}, "Ready. 2 browsers, all by long polling. Every push of the last hour was taken."),
-    ({"clients": 0, "websocket": 0}, "Ready. No browser is connected. Every push of the last hour was taken."),
+    ({}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push in the last hour was accepted."),
+    ({"websocket": 1284}, "Ready. 1,284 browsers, all by WebSocket. Every push in the last hour was accepted."),
+    ({"websocket": 1283}, "Ready. 1,284 browsers, 99 % by WebSocket. Every push in the last hour was accepted."),
+    ({"clients": 1, "websocket": 1}, "Ready. 1 browser, by WebSocket. Every push in the last hour was accepted."),
+    ({"clients": 1, "websocket": 0}, "Ready. 1 browser, by long polling. Every push in the last hour was accepted."),
+    (
+        {"clients": 2, "websocket": 0},
+        "Ready. 2 browsers, all by long polling. Every push in the last hour was accepted.",
+    ),
+    ({"clients": 0, "websocket": 0}, "Ready. No browser is connected. Every push in the last hour was accepted."),
     (
         {"nodes": 3},
-        "Ready. 1,284 browsers at this node, one of 3, 97 % by WebSocket. Every push of the last hour was taken.",
+        "Ready. 1,284 browsers at this node, one of 3, 97 % by WebSocket. Every push in the last hour was accepted.",
     ),
     (
         {"clients": 0, "websocket": 0, "nodes": 2},
-        "Ready. No browser is connected at this node, one of 2. Every push of the last hour was taken.",
+        "Ready. No browser is connected at this node, one of 2. Every push in the last hour was accepted.",
     ),
-    ({"pushes": 1}, "Ready. 1,284 browsers, 97 % by WebSocket. The one push of the last hour was taken."),
+    ({"pushes": 1}, "Ready. 1,284 browsers, 97 % by WebSocket. The only push in the last hour was accepted."),
     ({"pushes": 0}, "Ready. 1,284 browsers, 97 % by WebSocket. No push has come in the last hour."),
-    ({"covers": 721}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push of the last 12 minutes was taken."),
-    ({"covers": 42}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push of the last 42 s was taken."),
+    ({"covers": 721}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push in the last 12 minutes was accepted."),
+    ({"covers": 42}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push in the last 42 s was accepted."),
     (
         {"pushes": 1199, "refused": 1},
-        "Ready. 1,284 browsers, 97 % by WebSocket. 1 of 1,200 pushes of the last hour was refused.",
+        "Ready. 1,284 browsers, 97 % by WebSocket. 1 of 1,200 pushes in the last hour was refused.",
     ),
     (
         {"pushes": 1198, "refused": 2},
-        "Ready. 1,284 browsers, 97 % by WebSocket. 2 of 1,200 pushes of the last hour were refused.",
+        "Ready. 1,284 browsers, 97 % by WebSocket. 2 of 1,200 pushes in the last hour were refused.",
     ),
     (
         {"pushes": 0, "refused": 1},
-        "Ready. 1,284 browsers, 97 % by WebSocket. The one push of the last hour was refused.",
+        "Ready. 1,284 browsers, 97 % by WebSocket. The only push in the last hour was refused.",
     ),
     (
         {"pushes": 0, "refused": 3},
-        "Ready. 1,284 browsers, 97 % by WebSocket. All 3 pushes of the last hour were refused.",
+        "Ready. 1,284 browsers, 97 % by WebSocket. All 3 pushes in the last hour were refused.",
     ),
 ]
 
@@ -83,28 +86,28 @@ TROUBLE = [
     ({"is_draining": True, "reason": "draining"}, "bad", "draining", "The relay is stopping. Its browsers reconnect"),
     ({"reason": LOCKED}, "bad", "store", "Pushes are refused: /srv/relay.db: another program holds a lock on the sto"),
     ({"reason": "Redis is away: start it", "kind": "redis"}, "bad", "redis", "Pushes are refused: redis is away."),
-    ({"failed": 1}, "warn", "failed", "Ready again. The store did not take 1 push of the last hour."),
-    ({"failed": 1732}, "warn", "failed", "Ready again. The store did not take 1,732 pushes of the last hour."),
-    ({"lost": 1}, "warn", "lost", "Once in the last hour, a browser came back and something that it had missed"),
+    ({"failed": 1}, "warn", "failed", "Ready again. The store did not accept 1 push in the last hour."),
+    ({"failed": 1732}, "warn", "failed", "Ready again. The store did not accept 1,732 pushes in the last hour."),
+    ({"lost": 1}, "warn", "lost", "Once in the last hour, a browser came back and something it had missed"),
     ({"lost": 1200}, "warn", "lost", "1,200 times in the last hour, a browser came back"),
     ({"clients": 16_000, "websocket": 16_000}, "warn", "near_clients", "16,000 of at most 20,000 browsers are con"),
     ({"open_files": 15_770}, "warn", "near_files", "15,770 of at most 19,712 files and connections are open."),
-    ({"outbox_bytes": 230 << 20}, "warn", "near_outbox", "230 MiB of at most 256 MiB wait for browsers that read"),
-    ({"disk_free": 80 << 20}, "warn", "near_disk", "Only 80 MiB are free on the disk of the store."),
+    ({"outbox_bytes": 230 << 20}, "warn", "near_outbox", "230 MiB of at most 256 MiB are waiting for slow browsers"),
+    ({"disk_free": 80 << 20}, "warn", "near_disk", "Only 80 MiB is free on the disk of the store."),
     ({"store_bytes": 210 << 20}, "warn", "near_store", "The store uses 210 MiB of 256 MiB (history_bytes)."),
     (
         {"clients": 420, "websocket": 108, "lately_clients": 2500, "lately_websocket": 600},
         "warn",
         "polling",
-        "312 of 420 browsers poll, because their WebSocket does not get through.",
+        "312 of 420 browsers use long polling: WebSocket does not get through.",
     ),
-    ({"nobody": 140_797}, "warn", "nobody", "97 % of the pushes of the last hour reached no browser."),
-    ({"nobody": 145_152}, "warn", "nobody", "None of the 145,152 pushes of the last hour reached a browser."),
+    ({"nobody": 140_797}, "warn", "nobody", "97 % of the pushes in the last hour reached no browser."),
+    ({"nobody": 145_152}, "warn", "nobody", "None of the 145,152 pushes in the last hour reached a browser."),
     (
         {"pushes": 95, "refused": 6, "most_refused": "missing_key"},
         "warn",
         "refused",
-        "6 pushes of the last hour were refused, most of them with missing_key.",
+        "6 pushes in the last hour were refused, most of them with missing_key.",
     ),
 ]
 
@@ -151,9 +154,12 @@ BACKS = [
         BACK._replace(clients_before=1, came_back=0, recovered=0),
         "Back after 1.2 s at 20:15: 0 of 1 browser came back, 0 recovered, 0 lost.",
     ),
-    (BACK._replace(clients_before=0, came_back=0), "Back after 1.2 s at 20:15. Nobody was connected."),
-    (BACK._replace(away=0.3, was_stopped=False, clients_before=0), "Back after 1.0 s at 20:15. Nobody was connected."),
-    (BACK._replace(away=1260, clients_before=0), "Back after 21 minutes at 20:15. Nobody was connected."),
+    (BACK._replace(clients_before=0, came_back=0), "Back after 1.2 s at 20:15. Nobody had been connected."),
+    (
+        BACK._replace(away=0.3, was_stopped=False, clients_before=0),
+        "Back after 1.0 s at 20:15. Nobody had been connected.",
+    ),
+    (BACK._replace(away=1260, clients_before=0), "Back after 21 minutes at 20:15. Nobody had been connected."),
 ]
 
 

@@ -56,7 +56,7 @@ def test_browsers_and_pushes_are_counted(busy, connect):
     assert pushes["refusals"][0]["code"] == "missing_destination"
     assert (clients["now"], clients["websocket"], clients["polling"], clients["registrations"]) == (2, 2, 0, 3)
     assert found["deliveries"]["hour"] == 2 and 0 < found["latency"]["p50"] <= found["latency"]["p99"] < DEADLINE
-    assert found["verdict"]["sentence"].startswith("Ready. 2 browsers, all by WebSocket. 1 of 5 pushes of the last ")
+    assert found["verdict"]["sentence"].startswith("Ready. 2 browsers, all by WebSocket. 1 of 5 pushes in the last ")
     assert found["state"] == {"ready": True, "reason": None, "draining": False, "since": found["relay"]["started"]}
     assert found["store"]["kind"] == "sqlite" and found["store"]["bytes"] > 0 and found["process"]["memory"] > 1 << 20
     assert [each["what"] for each in found["access"]["lines"]][:2] == ["push over HTTP", "push from a page"]
@@ -135,7 +135,7 @@ def test_a_locked_store_is_told_and_the_status_does_not_wait_for_it(start_relay)
         assert found["history"]["marks"][-1]["kind"] == "trouble"
         lock.execute("ROLLBACK")
     found = when(relay, lambda found: found["state"]["ready"], "the end of the trouble")
-    assert found["verdict"]["sentence"].startswith("Ready again. The store did not take 1 push of the last ")
+    assert found["verdict"]["sentence"].startswith("Ready again. The store did not accept 1 push in the last ")
     assert "The store is back" not in str(found["problems"])
 
 

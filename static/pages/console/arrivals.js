@@ -3,8 +3,8 @@
 import { $, atMostOncePerSecond, copyFor, counted, element, soon, timeOfDay } from "../dom.js";
 import { contains, entryOf, lineOf, rowOf, showLatency } from "./row.js";
 
-export const MAX_ROWS = 300; // so that a page that is open all day does not grow
-const FEW = 5; // rows that light up when they are drawn at the same time: more would only flicker
+export const MAX_ROWS = 300; // so that the memory of a page that is open all day does not grow
+const FEW = 5; // rows drawn at the same time that light up: more would only flicker
 
 export class Arrivals {
   constructor() {
@@ -16,7 +16,7 @@ export class Arrivals {
     this.isPaused = false;
     this.waiting = 0; // arrivals since the pause
     this.wanted = ""; // the text to filter by
-    this.rule = null; // of the time away, until what was missed has arrived
+    this.rule = null; // the rule of the time away, until the missed publications have arrived
     this.lastRule = null; // of the last time away
     this.drawSoon = soon(() => this.draw(), 16);
     this.announce = atMostOncePerSecond((count) => ($("news").textContent = `${count.toLocaleString("en")} new`));
@@ -67,7 +67,7 @@ export class Arrivals {
     else this.list.prepend(row);
   }
 
-  /** Show how long a push took that this page sent. */
+  /** Show the latency of a push that this page sent. */
   showLatency(position, ms) {
     const entry = [...this.queue, ...this.entries].find((each) => each.position === position);
     if (!entry) return;
@@ -86,7 +86,7 @@ export class Arrivals {
     $("list-tools").inert = !this.entries.length && !this.waiting;
   }
 
-  // --- What the reader does ---
+  // --- Actions of the reader ---
 
   pause(isPaused) {
     this.isPaused = isPaused;
@@ -115,7 +115,7 @@ export class Arrivals {
     return this.entries.filter((entry) => contains(entry, this.wanted));
   }
 
-  // --- Rules: when the page was away, what was lost, what is kept ---
+  // --- Rules: times away, lost publications, kept publications ---
 
   /** Begin a time away. A page that goes away again before anything has arrived continues the last one. */
   away(from) {
@@ -133,7 +133,7 @@ export class Arrivals {
     if (this.rule) this.rule.textContent = spanOf(this.rule, to);
   }
 
-  /** Say what came of the time away: `outcome` is "", "recovered" or "lost". */
+  /** Complete the rule of the time away: `outcome` is "", "recovered" or "lost". */
   settled({ to, caughtUp, outcome }) {
     const { rule } = this;
     if (!rule) return;
@@ -152,7 +152,7 @@ export class Arrivals {
     else this.queue.splice(this.queue.indexOf(rule), 0, lost);
   }
 
-  /** Mark everything that has arrived so far: this page had been open before, and the relay sent what it missed since. */
+  /** Mark all arrivals so far as caught up: this page was open before, and the relay has sent what it missed since. */
   settledAtStart(outcome) {
     const entries = [...this.entries, ...this.queue];
     if (!entries.length && outcome !== "lost") return;

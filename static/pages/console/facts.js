@@ -16,7 +16,7 @@ export const needsKey = data.needsKey === "yes";
 /** Return whether a registration may need this: "token", "cookie", or the consent of the "site". */
 export const asks = (what) => data.needs.split(" ").includes(what);
 
-// The relay may be below a path of a web server, with or without the last slash: /, /relay, /relay/, /relay/index.
+// The relay may be below a path of a web server, with or without a slash at the end: /, /relay, /relay/, /relay/index.
 export const base = new URL(location.pathname.replace(/\/(index)?$/, "") + "/", location.origin);
 export const address = (path) => new URL(path, base).href;
 

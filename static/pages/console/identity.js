@@ -1,4 +1,4 @@
-// The page's id: the form for another one, a second window, the windows that hold it, and the code for a phone.
+// The page's id: the form to change it, the second window, the number of windows that have it, and the code for a phone.
 
 import { $, counted } from "../dom.js";
 import { address, canPush, destination, id } from "./facts.js";
@@ -34,12 +34,12 @@ function disclose(button, panel, opened) {
   });
 }
 
-/** Show how many windows hold the id, if this browser may ask. */
+/** Show how many windows have the id, if this browser may ask. */
 export function showPresence(registration) {
   if (!canPush || !destination) return () => {};
   const show = (connections) => {
     const isTrue = registration.status === "online" && registration.isRegistered && connections > 0;
-    $("presence").textContent = isTrue ? `${counted(connections, "window holds", "windows hold")} this id.` : "";
+    $("presence").textContent = isTrue ? `${counted(connections, "window has", "windows have")} this id.` : "";
   };
   const ask = async () => {
     if (document.hidden || registration.status !== "online" || !registration.isRegistered) return show(0);

@@ -1,4 +1,4 @@
-// JSON for people: where a text that is typed stops being JSON, and a value laid out with one member per line.
+// JSON for people: finds the first error in typed text, and lays out a value with one member per line.
 
 import { element } from "../dom.js";
 
@@ -7,7 +7,7 @@ const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const WORD = /true|false|null/y;
 const CHARACTERS = /(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*/y;
 
-/** Return {line, column, expected} of the first error; null if the text is JSON. Browsers give no reliable place. */
+/** Return {line, column, expected} of the first error; null if the text is JSON. Browsers report no reliable position. */
 export function findError(text) {
   try {
     JSON.parse(text);
@@ -31,7 +31,7 @@ class Scanner {
       this.skip(SPACE);
       if (this.at < this.text.length) this.fail("nothing more");
     } catch (error) {
-      if (error instanceof RangeError) return { at: this.at, expected: "fewer levels" };
+      if (error instanceof RangeError) return { at: this.at, expected: "fewer nested levels" };
       if (!error.expected) throw error;
       return error;
     }
@@ -88,7 +88,7 @@ class Scanner {
 
 /**
  * Lay JSON out with one member per line, by elements only: the text itself stays exactly what was sent.
- * Return the number of lines, or 0 if the text is better left as it is. Throw if it is not JSON.
+ * Return the number of lines, or 0 if the text is better shown unchanged. Throw if it is not JSON.
  */
 export function layOut(node, text) {
   if (text.length > 20000 || text.includes("\n") || !/^\s*[[{]/.test(text)) return 0;
@@ -100,7 +100,7 @@ export function layOut(node, text) {
     const line = element("span", "line");
     open[open.length - 1].append(line);
     open.push(line);
-    lines += open.length > 20 ? Infinity : 1; // a staircase of brackets is not easier to read
+    lines += open.length > 20 ? Infinity : 1; // such deep indentation is not easier to read
   };
   tokens.forEach((token, i) => {
     if (/[}\]]/.test(token[0]) && !/[{[]/.test(tokens[i - 1][0])) open.pop();

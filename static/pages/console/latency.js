@@ -1,6 +1,6 @@
 // The milliseconds from a push of this page until it arrives here. Both ends use the same clock, so the figure is exact.
 
-const KEPT = 50; // arrivals before the answer to a push, which arrives after its publication more often than not
+const KEPT = 50; // arrivals that are remembered, because a publication usually arrives before the answer to its push
 const PATIENCE = 5000; // ms: a push that does not arrive by then has another destination, or arrives after a reconnect
 
 export class Latency {

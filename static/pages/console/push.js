@@ -26,7 +26,7 @@ export class PushForm {
     return this.form.elements.format.value === "json";
   }
 
-  /** Change the example with the format, but not what somebody typed. */
+  /** Change the example with the format, but leave data that somebody typed. */
   formatChosen() {
     const data = $("data");
     if (Object.values(SAMPLES).includes(data.value)) data.value = SAMPLES[this.isJson ? "json" : "text"];
@@ -81,7 +81,7 @@ export class PushForm {
   async answered({ id: position, destination: to, connections }, started) {
     const isOwn = to === destination;
     if (isOwn) this.showPresence(connections);
-    if (!connections) return this.say("warn", `Taken, but no window holds “${to}” now.`);
+    if (!connections) return this.say("warn", `Accepted, but no window is registered for “${to}” now.`);
     const delivered = `Delivered to ${counted(connections, "window")}`;
     this.say("ok", delivered);
     if (!isOwn) return;
@@ -89,10 +89,10 @@ export class PushForm {
     const ms = await this.latency.of(isMe ? id : to, position, started);
     if (ms === null) return;
     this.list.showLatency(position, ms);
-    if (number === this.number && this.output.dataset.kind === "ok") this.say("ok", `${delivered}, here after `, element("strong", "", milliseconds(ms)));
+    if (number === this.number && this.output.dataset.kind === "ok") this.say("ok", `${delivered}, here in `, element("strong", "", milliseconds(ms)));
   }
 
-  /** Remove the error that the relay does not answer. */
+  /** Remove the message that the relay does not answer. */
   forgetNoAnswer() {
     if (this.output.dataset.kind === "bad away") this.say("", "");
   }

@@ -1,4 +1,4 @@
-// Each function writes a text as a literal of its language, so that any id and address can be pasted.
+// Each function writes a text as a literal of its language, so that any id or address can be pasted.
 
 export const quote = {
   // No "<", because an id may contain "</script>". Only ASCII, because the reader's page may not be UTF-8.

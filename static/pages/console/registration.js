@@ -4,10 +4,10 @@ import { asks, ownToken } from "./facts.js";
 
 // The errors of a registration. All others concern the connection, and end with it.
 const REFUSALS = /token|cookie|not_allowed|_id|too_many_ids|not_available/;
-const BACK_SECONDS = 60; // for which the page shows that it was away
+const BACK_SECONDS = 60; // how long the page shows that it was away
 const SETTLE_SECONDS = 10; // after which a return is complete, even if the relay keeps no history and reports nothing
 
-/** The registration may be refused although the connection works, so there are two states. */
+/** Has two states, because a registration may be refused although the connection works. */
 export class Registration {
   constructor(relay, id) {
     this.relay = relay;
@@ -17,7 +17,7 @@ export class Registration {
     this.isRegistered = false;
     this.refusal = null; // {error, message} while the relay refuses to register the id
     this.trouble = ""; // another error since the page was last online
-    this.wasTried = false; // after the first attempt, "connecting" need not be shown, so the page does not flicker
+    this.wasTried = false; // after the first attempt, "connecting" is not shown, so that the page does not flicker
     this.awaySince = null; // a Date while the page is offline
     this.retryAt = 0; // when the next attempt starts, by performance.now()
     this.isCatchingUp = true; // until the relay has sent what this page missed
@@ -99,7 +99,7 @@ export class Registration {
     if (this.refusal) this.register(); // the restarted relay may accept it
   }
 
-  /** Count a publication that came because the page was away. */
+  /** Count a publication that the page had missed while it was away. */
   caughtUp() {
     if (this.lastAway) this.lastAway.caughtUp += 1;
   }
@@ -120,7 +120,7 @@ export class Registration {
     return this.lastAway !== null && Date.now() - this.lastAway.to < BACK_SECONDS * 1000;
   }
 
-  /** The remedies that would help against the refusal. */
+  /** The remedies that apply to the refusal. */
   get remedies() {
     const why = this.refusal ? this.refusal.error : "";
     return {

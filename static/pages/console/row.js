@@ -1,4 +1,4 @@
-// One arrival: a row of one line, which opens to everything about it.
+// One arrival: a row of one line, which opens to show all its details.
 
 import { copyFor, element, timeOfDay } from "../dom.js";
 import { layOut } from "./json.js";
@@ -6,7 +6,7 @@ import { milliseconds } from "./latency.js";
 
 const SHOWN = 300; // characters of data in a row
 
-/** Return the publication as it is listed, filtered and copied. `date` is when it arrived or, for a kept one, when it was pushed. */
+/** Return the publication as it is listed, filtered and copied. `date` is the time of its arrival or, if it was kept, of its push. */
 export function entryOf(data, { id, event, destination }, date) {
   const text = typeof data === "string" ? data : String(JSON.stringify(data));
   return { position: id, event, destination, data, text, date, latency: null, isCaughtUp: false, isKept: false, rule: null, node: null };
@@ -43,7 +43,7 @@ export function rowOf(entry) {
   return item;
 }
 
-/** Show how long a push of this page took, once that is known. */
+/** Show the latency of a push of this page, once it is known. */
 export function showLatency({ node, latency }) {
   if (!node || latency === null) return;
   node.querySelector(".latency").textContent = `+${milliseconds(latency)}`;

@@ -13,7 +13,7 @@ const registered = isMe ? "me" : id;
 const write = (name) => (strings, ...values) =>
   strings.forEach((string, i) => $(`snippet-${name}`).append(string, ...values.slice(i, i + 1).map((value) => element("span", "fill", value))));
 
-/** Fill all snippets in. They do not depend on the state of the page, except that a token may be given later. */
+/** Fill in all snippets. They do not depend on the state of the page, except that a token may be given later. */
 export function showSnippets(token = ownToken) {
   document.querySelectorAll(".snippet code").forEach((node) => node.replaceChildren());
   document.querySelectorAll(".host").forEach((node) => (node.textContent = location.hostname));

@@ -1,4 +1,4 @@
-// Tabs as in the ARIA practices: one of them is in the tab order, and the arrow keys, Home and End choose another.
+// Tabs as in the ARIA practices: only the chosen one is in the tab order; the arrow keys, Home and End choose another.
 
 /** Let the elements with role="tab" in `list` show the panels that their aria-controls name. */
 export function useTabs(list) {

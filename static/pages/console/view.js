@@ -1,4 +1,4 @@
-// Shows the state of the connection and of the registration: header, title, sentence, countdown, and what would help.
+// Shows the state of the connection and of the registration: header, title, sentence, countdown and remedies.
 
 import { $, counted } from "../dom.js";
 import { cookieName, id } from "./facts.js";
@@ -41,7 +41,7 @@ export function showNote(text, kind = "") {
   $("note").dataset.kind = kind;
 }
 
-/** Return what there is to say, and its kind. A refusal stays true while the relay is away. */
+/** Return the sentence for this state, and its kind. A refusal stays true while the relay is away. */
 function sentence(registration) {
   const { refusal, status, trouble } = registration;
   if (registration.isTokenOld) return [OLD_TOKEN, "error"];
@@ -56,7 +56,7 @@ function sentence(registration) {
 
 function why({ error, message }, { isOnlyMe }) {
   if (error === "missing_token") return "This relay requires a token to register an id, and this page has none yet.";
-  if (error === "not_allowed" && isOnlyMe) return "On this relay a page may register only “me”, its browser’s own id.";
+  if (error === "not_allowed" && isOnlyMe) return "On this relay, a page may register only “me”, its browser’s own id.";
   return `Not registered: ${message || error}`;
 }
 
@@ -79,7 +79,7 @@ function tick(registration) {
   if (text && seconds > 0) ticking = setTimeout(tick, 1000 - ((performance.now() - retryAt + 1e6) % 1000), registration);
 }
 
-// --- What the reader can do if the id is refused ---
+// --- Remedies, shown while the id is refused ---
 
 function prepareRemedies(registration) {
   $("token-line").textContent = `python relay.py token ${quote.shell(id)}`;
@@ -111,7 +111,7 @@ function showRemedies(registration, isRefused) {
   $("next").hidden = Boolean(registration.refusal) || registration.status === "offline";
 }
 
-/** Set a session cookie for a test. It replaces none, because the relay reported that there is none. */
+/** Set a session cookie for a test. It cannot overwrite another, because the relay reported that there is none. */
 function setCookie() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const value = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,4 +1,4 @@
-/** One moment of the charts, which a pointer, a finger or the arrow keys choose. To assistive technology it is a slider. */
+/** The moment of the charts that a pointer, a finger or the arrow keys have chosen. Assistive technology sees a slider. */
 
 const KEYS = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1, PageDown: -30, PageUp: 30, Home: -1000, End: 1000 };
 

@@ -1,4 +1,4 @@
-/** The text of each figure, by the name in its data-figure. A text that begins with ▲ asks for attention. */
+/** The text of each figure, by the name in its data-figure. A text with ▲ needs attention. */
 
 import { DASH, bytes, count, large, percent, plural, seconds, span } from "./format.js";
 
@@ -14,7 +14,7 @@ export const FIGURES = {
   up: ({ relay }) => `· up ${span(relay.up)}`,
 
   browsers: ({ clients }) => count(clients.now),
-  "browsers-more": ({ clients }) => `${clients.limit ? `of ${count(clients.limit)} · ` : ""}most this hour: ${count(clients.most)}`,
+  "browsers-more": ({ clients }) => `${clients.limit ? `of ${count(clients.limit)} · ` : ""}peak this hour: ${count(clients.most)}`,
   pushes: ({ pushes }) => large(pushes.rate),
   "pushes-more": ({ pushes }) => {
     const refused = pushes.refused + pushes.failed;
@@ -63,7 +63,7 @@ export function showFigures(status) {
   }
 }
 
-/** Write a text if it has changed, so that what a reader has selected stays selected. */
+/** Write a text if it has changed, so that a reader's selection stays. */
 export function write(place, text) {
   if (place.textContent !== text) place.textContent = text;
   place.classList.toggle("attention", text.includes("▲"));

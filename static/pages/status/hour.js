@@ -9,14 +9,14 @@ const SVG = "http://www.w3.org/2000/svg";
 // The axis of a young relay is shorter, so that its charts are not empty: minutes, and minutes between the labels.
 const AXES = [[10, 2], [20, 5], [30, 5], [60, 15]];
 const CALM = 60; // the steps of a small chart
-const EDGE = 0.06; // of the axis: a time that is nearer to its ends would be cut
+const EDGE = 0.06; // of the axis: a label nearer to its ends would be cut off
 
 const cursor = new Cursor(document.getElementById("cursor"), showMoment);
 let history = null; // the part of it that is shown
 let minutes = 60; // its length
 let between = 15; // minutes between two labels of the axis
 let charts = [];
-let isOld = false; // whether the last step is no longer now
+let isOld = false; // whether the last step is no longer the present
 
 const ms = (us) => us / 1000;
 const mapped = (values, change) => values.map((value) => (value === null ? null : change(value)));

@@ -1,4 +1,4 @@
-/** The limits, and their use: a meter, the two numbers, and words from 80 % on. */
+/** The limits and their use: a meter, two numbers and, from 80 % on, a warning. */
 
 import { bytes, count, percent } from "./format.js";
 import { write } from "./figures.js";

@@ -1,4 +1,4 @@
-/** The lists: problems, access rules, reasons, and the busiest destinations. Each is written when it has changed. */
+/** The lists: problems, access rules, reasons, and the busiest destinations. Each is written only when it has changed. */
 
 import { count, time } from "./format.js";
 
@@ -12,7 +12,7 @@ function element(name, text = "", kind = "") {
   return made;
 }
 
-/** Replace the children of an element by those that `build` returns, if what it shows has changed. */
+/** Replace the children of an element with those that `build` returns, if `value` has changed. */
 function update(id, value, build) {
   const text = JSON.stringify(value);
   if (shown.get(id) === text) return;
@@ -39,7 +39,7 @@ const row = (name, value, hint = "") => {
 
 const names = (list) => () => list.map(({ name, count: number }) => row(name, count(number)));
 
-/** A sentence, and the command at its end as code: messages separate it by two spaces. */
+/** Advice, with the command at its end as code: messages put two spaces before it. */
 function advice(text) {
   const [sentence, command] = text.split(/ {2,}(?=\S)/, 2);
   const line = element("p", "", "advice");
@@ -54,7 +54,7 @@ function problem({ first, last, count: number, level, text, todo }, now) {
   const when = element("p", "", "when");
   when.append(element("b", level === "error" ? "✕ Error" : "▲ Warning"), ` ${time(last, now)}`);
   if (number > 1) when.append(` · ${count(number)} times since ${time(first, now)}`);
-  item.append(when, element("p", text ?? "The text is shown on the relay’s own machine, and is in its log."));
+  item.append(when, element("p", text ?? "Its text is shown only on the relay’s own machine, and in the log."));
   if (todo) item.append(advice(todo));
   return item;
 }
@@ -76,7 +76,7 @@ function access(rights) {
   const list = (name, values) => values.length && rows.push(row(name, values.join(", ")));
   list("origins", origins);
   list("trusted proxies", trusted);
-  list("proxies seen", seen.map(({ address, count: number, trusted: is }) => `${is ? "" : "▲ not trusted: "}${address} (${count(number)} requests)`));
+  list("proxies seen", seen.map(({ address, count: number, trusted: is }) => `${is ? "" : "▲ not trusted: "}${address} (${count(number)} clients)`));
   warnings.forEach((text) => rows.push(row("▲ Warning", text)));
   return rows;
 }

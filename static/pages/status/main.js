@@ -13,7 +13,7 @@ let hasFigures = false;
 
 function answered(status) {
   // After an upgrade, the answer may have figures that this page does not know. Never reload twice in a minute, because
-  // a load balancer may lead to relays of several versions.
+  // relays of several versions may be behind a load balancer.
   if (status.relay.version !== body.dataset.version && performance.now() > SOON) location.reload();
   showVerdict(status);
   showFigures(status);

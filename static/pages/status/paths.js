@@ -1,4 +1,4 @@
-/** From a series to the path of an SVG chart, 100 units high, with one unit of width for each step. */
+/** Turns a series into the path of an SVG chart that is 100 units high, with one unit of width for each step. */
 
 const HEIGHT = 100;
 const PAD = 4; // the line must not be cut at the top or the bottom
@@ -44,7 +44,7 @@ export function gaps(values) {
   return found;
 }
 
-/** Join `size` neighboring values to their mean, so that a small chart is calm. */
+/** Replace each `size` neighboring values with their mean, so that a small chart is calm. */
 export function means(values, size) {
   const found = [];
   for (let index = 0; index < values.length; index += size) {
@@ -55,7 +55,7 @@ export function means(values, size) {
   return found;
 }
 
-/** Return the next number above that people count in: 1, 2, 5, 10, 20 … */
+/** Return the next round number above all values: 1, 2, 5, 10, 20 … */
 export function roundTop(values) {
   const most = Math.max(0, ...values.filter((value) => value !== null));
   if (!most) return 1;

@@ -4,7 +4,7 @@ const EVERY = 2000; // ms between an answer and the next request
 const SLOWEST = 30_000; // ms between requests while the relay does not answer
 const PATIENCE = 10_000; // ms to wait for an answer
 
-/** The reason why figures are missing. `text` is for people; `denied` if the relay itself refuses them. */
+/** The reason why there are no figures. `text` is for people; `denied`: the relay itself refuses them. */
 class NoFigures extends Error {
   constructor(text, denied = false) {
     super(text);

@@ -6,7 +6,7 @@ import { write } from "./figures.js";
 
 const place = (id) => document.getElementById(id);
 const WORDS = { true: ["online", "Ready"], false: ["refused", "Not ready"] };
-let announced = null; // the code of the last verdict that a screen reader was given
+let announced = null; // the code of the last verdict that a screen reader announced
 
 function show({ level, code, sentence, more, todo, command }) {
   place("verdict").dataset.level = level;
@@ -39,7 +39,7 @@ export function showUnreachable(error, since, hasFigures) {
     code: error.denied ? "denied" : "unreachable",
     sentence: error.denied ? "The relay no longer shows its status to this browser." : `The relay has not answered since ${at}.`,
     more: error.denied ? error.message + figures : `${error.message}${figures} This page keeps trying.`.trim(),
-    todo: error.denied ? "" : "Look at the service on the relay’s machine:",
+    todo: error.denied ? "" : "Check the service on the relay’s machine:",
     command: error.denied ? "" : "systemctl status relay",
   });
   showState("refused", error.denied ? "Not shown" : "No answer");
