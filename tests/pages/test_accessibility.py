@@ -262,29 +262,22 @@ def test_no_page_asks_another_host_or_does_what_its_policy_forbids(seen):
         assert not what["forbidden"], (place, what["forbidden"])
 
 
-def test_nothing_jumps_when_a_page_loads_or_the_first_push_arrives(scenes, visible):
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_jumps_when_a_page_loads_or_the_first_push_arrives(scenes, visible, width):
     """The sum is Chromium's cumulative layout shift; 0.1 counts as good."""
-    relay = scenes.relay()
-    for width in (390, 1280):
-        page = scenes.empty(visible, relay)
-        page.set_viewport_size({"width": width, "height": 800})
-        page.reload()
-        page.locator("#state[data-status=online]").wait_for()
-        relay.push("coral-otter-512", json.dumps({"first": width}))
-        page.locator("#arrived > li").first.wait_for()
-        settle(page)
-        assert shifted(page) < 0.01, page.evaluate("watched.shifts")
-        page.close()
-    page = scenes.busy(visible, relay)
-    settle(page)
+    relay, page = scenes.relay(), visible.new_page()
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{relay.url}/?id=coral-otter-512")
+    page.locator("#state[data-status=online]").wait_for()
+    relay.push("coral-otter-512", json.dumps({"first": width}))
+    page.locator("#arrived > li").first.wait_for()
+    assert shifted(page) < 0.01, page.evaluate("watched.shifts")
+    scenes.status_in(page, relay)
     assert shifted(page) < 0.01, page.evaluate("watched.shifts")
     page.close()
 
 
-def settle(page):
-    """Wait until two frames have been drawn."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
 def shifted(page):
+    """Return the sum of the shifts, once two frames have been drawn."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return sum(value for value, _ in page.evaluate("watched.shifts"))

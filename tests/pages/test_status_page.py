@@ -9,16 +9,11 @@ import re
 import sqlite3
 
 import pytest
-from conftest import ROOT, need, own_only, wait_for
+from conftest import own_only, wait_for
 
 pytestmark = own_only
 
-AXE = ROOT / "tests/node_modules/axe-core/axe.min.js"
 FAR = {"X-Forwarded-For": "203.0.113.9"}
-WIDTHS = [320, 390, 768, 1440, 2560]
-SHIFTS = """window.shifted = 0;
-new PerformanceObserver((list) => list.getEntries().forEach((each) => (window.shifted += each.value)))
-  .observe({type: "layout-shift", buffered: true});"""
 
 
 @pytest.fixture(scope="module")
@@ -243,49 +238,6 @@ def test_the_charts_are_sentences_too_and_show_gaps_and_restarts(seen, status):
     assert "▲ 450 · 47 %" in text(page, "polling")
 
 
-def test_nothing_is_wider_than_the_screen_or_moves_while_the_page_loads(seen, status, context):
-    def before(page):
-        page.add_init_script(SHIFTS)
-        page.set_viewport_size({"width": WIDTHS[0], "height": 800})
-        busy(page)
-
-    page = status(seen, before=before)
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 900})
-        page.reload()
-        page.locator("body:not([data-loading])").wait_for()
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert page.evaluate("window.shifted") < 0.1, width  # the sentence may have another line by then
-    page.set_viewport_size({"width": 640, "height": 900})
-    page.evaluate("document.documentElement.style.fontSize = '200%'")  # the reader's own size
-    assert page.evaluate("document.documentElement.scrollWidth") == 640
-    assert page.evaluate("parseFloat(getComputedStyle(document.querySelector('#sentence')).fontSize)") > 32
-
-
-def test_axe_finds_nothing_in_any_state(seen, status):
-    need(AXE.exists(), "axe-core (npm install --prefix tests)")
-    verdict = {}
-    page = status(seen, before=lambda page: busy(page, lambda answer: answer["verdict"].update(verdict)))
-    page.evaluate(AXE.read_text())
-
-    def check(state):
-        found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
-        assert not found, (state, [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in found])
-
-    for scheme, width in (("light", 1440), ("dark", 390)):
-        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # nothing is halfway to its color
-        page.set_viewport_size({"width": width, "height": 900})
-        check(scheme)
-    verdict.update(level="warn", code="x", sentence="A.", more="B.", todo="C:", command="d")
-    level(page, "warn")
-    check("a warning, in the dark")
-    page.route("**/status.json", lambda route: route.abort())
-    level(page, "bad")
-    check("no answer, in the dark")
-    page.emulate_media(color_scheme="light")
-    check("no answer")
-
-
 def test_the_page_is_still_without_movement_and_visible_in_forced_colors(seen, status):
     page = status(seen, before=busy)
     page.emulate_media(reduced_motion="reduce", forced_colors="active")
@@ -299,7 +251,8 @@ def test_without_javascript_the_sentence_is_there_and_the_figures_are_a_link_awa
     try:
         page = context.new_page()
         page.goto(f"{seen.url}/status")
-        assert page.text_content("#sentence") == figures(seen)["verdict"]["sentence"]
+        sentences = [page.text_content("#sentence"), figures(seen)["verdict"]["sentence"]]
+        assert len({re.sub(r"\d+", "N", each) for each in sentences}) == 1, sentences  # a second may lie between them
         page.get_by_role("link", name="status.json").click()
         assert "verdict" in json.loads(page.text_content("pre"))
     finally:
