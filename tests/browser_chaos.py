@@ -25,30 +25,41 @@ from browser_chaos_site import KINDS, TABS, BrowserSite
 from browser_verdict import Verdict
 
 INCIDENTS = [
-    "wifi", "dead_network", "slow_network", "cut", "blocked", "freeze", "long_freeze", "sleep", "stopped_relay",
+    "wifi", "dead_network", "slow_network", "cut", "torn", "blocked", "freeze", "long_freeze", "sleep", "stopped_relay",
     "deploy", "kill", "back_forward", "long_away", "reload", "crash", "token_down", "switch",
 ]  # fmt: skip
 
-# relay.js without one of its protections: the text that is replaced, and the text instead.
+
+class Mutant(NamedTuple):
+    """A text of relay.js, the text instead, and the incidents in which the difference shows soon."""
+
+    old: str
+    new: str
+    kinds: tuple[str, ...] = tuple(INCIDENTS)
+
+
+# relay.js without one of its protections.
 MUTANTS = {
-    "no position check": ("if (!isAfter(position, state._handed)) return;", ""),
-    "no recovery": ("const since = from[0] && Object.fromEntries(from);", "const since = undefined;"),
-    "recovered always": ("const isLost = sinceOf(before) && !recovered;", "const isLost = false;"),
-    "lost always": ("const isLost = sinceOf(before) && !recovered;", "const isLost = sinceOf(before);"),
-    "frames share positions": ("_item: scope.top === scope && !this.io && this._url", "_item: !this.io && this._url"),
-    "connections share positions": ('state._item += "#"', "break"),
-    "no position for the next page": ("scope.sessionStorage.setItem(", "void ("),
-    "positions are stored late": ("      saveAll();\n      live.forEach", "      live.forEach"),
-    "acknowledged too early": (
-        "    const queue = state._queue;\n",
-        "    const queue = state._queue;\n    state._acked = position;\n",
+    "no position check": Mutant("if (!isAfter(position, state._handed)) return;", ""),
+    "no recovery": Mutant("const since = from[0] && Object.fromEntries(from);", "const since = undefined;"),
+    "recovered always": Mutant("const isLost = sinceOf(before) && !recovered;", "const isLost = false;"),
+    "lost always": Mutant("const isLost = sinceOf(before) && !recovered;", "const isLost = sinceOf(before);"),
+    "frames share positions": Mutant(
+        "_item: scope.top === scope && !this.io && this._url", "_item: !this.io && this._url", ("torn",)
     ),
-    "a failing token ends the connection": (
+    "connections share positions": Mutant('state._item += "#"', "break", ("torn",)),
+    "no position for the next page": Mutant("scope.sessionStorage.setItem(", "void (", ("reload", "crash")),
+    "positions are stored late": Mutant("      saveAll();\n      live.forEach", "      live.forEach", ("reload",)),
+    "acknowledged too early": Mutant(
+        "const queue = state._queue;\n", "const queue = state._queue; state._acked = position;\n", ("crash",)
+    ),
+    "a failing token ends the connection": Mutant(
         'return isOver() || again(refusal("token_failed", "token: " + error));',
         'return this._drop("transport close");',
+        ("token_down",),
     ),
-    "deaf to its own silence": ('this._wire.end(this.transport ? "ping timeout" : "timeout")', "0"),
-    "registers only once": ("this._registrations.forEach((registration) => this._register(registration));", ""),
+    "deaf to silence": Mutant('this._wire.end(this.transport ? "ping timeout" : "timeout")', "0", ("dead_network",)),
+    "registers only once": Mutant("this._registrations.forEach((registration) => this._register(registration));", ""),
 }
 
 
@@ -59,12 +70,12 @@ class Incident(NamedTuple):
     pause: float  # seconds until the next one
 
 
-def plan(seed, incidents, seconds):
+def plan(seed, incidents, seconds, kinds=INCIDENTS):
     """Return the incidents in the order of the seed: all kinds in turn, each time in another order."""
     chance, deck, result = random.Random(seed), [], []
     pauses = seconds / incidents / 2  # incidents take the other half of the time
     for _ in range(incidents):
-        deck = deck or chance.sample(INCIDENTS, len(INCIDENTS))
+        deck = deck or chance.sample(kinds, len(kinds))
         tab, lasts = chance.choice(list(TABS)), chance.uniform(0.2, 1.2)
         result.append(Incident(deck.pop(), tab, lasts, chance.uniform(0.2, 1.8) * pauses))
     return result
@@ -73,11 +84,11 @@ def plan(seed, incidents, seconds):
 class Run:
     """One run: `violations` is its result."""
 
-    def __init__(self, folder, seed, incidents, seconds, rate=20, script=None):
+    def __init__(self, folder, seed, incidents, seconds, kinds=INCIDENTS, rate=20, script=None):
         self.seed = seed
-        self.plan = plan(seed, incidents, seconds)
+        self.plan = plan(seed, incidents, seconds, kinds)
         self.healed = []  # (incident, when it was over, numbers pushed until then, the tab in front)
-        site = BrowserSite(folder, script, rate)
+        site = BrowserSite(folder, seed, script, rate)
         try:
             self._go(site)
         finally:
@@ -119,7 +130,7 @@ class Run:
 def mutated(name):
     """Return relay.js without one of its protections."""
     script = (ROOT / "static" / "relay.js").read_text()
-    old, new = MUTANTS[name]
+    old, new, _ = MUTANTS[name]
     assert script.count(old) == 1, f"{name}: relay.js contains this {script.count(old)} times: {old}"
     return script.replace(old, new)
 
@@ -134,17 +145,18 @@ def main():
     parser.add_argument("--seconds", type=float, default=300, help="the duration, roughly")
     parser.add_argument("--incidents", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=INCIDENTS, help=", ".join(INCIDENTS))
     parser.add_argument("--rate", type=float, default=20, help="pushes per second")
     parser.add_argument("--mutant", choices=["all", *MUTANTS], help="a protection that relay.js lacks")
     options = parser.parse_args()
-    numbers = {"seed": options.seed, "incidents": options.incidents, "seconds": options.seconds, "rate": options.rate}
+    numbers = {name: value for name, value in vars(options).items() if name != "mutant"}
     if not options.mutant:
         it = run(**numbers)
         print(it.report())
         sys.exit(bool(it.violations))
     unnoticed = []
     for name in MUTANTS if options.mutant == "all" else [options.mutant]:
-        it = run(**numbers, script=mutated(name))
+        it = run(**{**numbers, "kinds": MUTANTS[name].kinds}, script=mutated(name))
         print(f"{name}: {'noticed' if it.violations else 'NOT NOTICED'}\n{it.report(3)}", flush=True)
         unnoticed += [] if it.violations else [name]
     sys.exit(bool(unnoticed))

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import http.server
 import json
+import random
 import signal
 import threading
 import time
@@ -44,18 +45,20 @@ const own = "noted" + location.pathname;
 JSON.parse(sessionStorage.getItem(own) || "[]").forEach((text) => record(text));
 addEventListener("pagehide", () => sessionStorage.setItem(own, JSON.stringify(noted.slice(-100))));
 addEventListener("pageshow", ({{persisted}}) => persisted && noted.slice(-100).forEach((text) => record(text)));
-const relays = {{}};
 function hold(key, register, options) {{
   note(key, "start");
-  const relay = (relays[key] = Relay.connect({url}, {{
+  const relay = Relay.connect({url}, {{
     timeout: 2000, reconnectDelay: 100, reconnectDelayMax: 1000, probeDelay: 500, rest: 2, ...options,
-  }}));
+  }});
   relay.on("status", (status, detail) => {{
     note(key, "status", "", [status, detail]);
     if (status === "lost") for (const id of detail) note(key, "lost", id);
   }});
   relay.on("error", (error) => note(key, "error", "", error.error));
-  relay.on("push", (data, {{destination}}) => note(key, "push", destination, +data));
+  relay.on("push", async (data, {{destination}}) => {{
+    if (options?.takes) await new Promise((done) => setTimeout(done, options.takes));
+    note(key, "push", destination, +data); // from here on it is handled
+  }});
   for (const [id, more] of register) {{
     relay.register(id, {{token: {token}, ...more}}).then(({{ids}}) => {{
       note(key, "registered", id, +ids[id].position.split(":")[1] - 1);
@@ -64,14 +67,13 @@ function hold(key, register, options) {{
 }}
 const textOf = (answer) => answer.ok ? answer.text() : Promise.reject(answer.status);
 const fetched = {{token: () => fetch("/token").then(textOf)}};
-const slowly = () => new Promise((done) => setTimeout(done, 50));
 {script}
 </script>"""
 SCRIPTS = {
     "plain": 'hold("plain", [["feed"]]); document.write("<iframe src=/frame></iframe>");',
     "frame": 'hold("frame", [["feed"]]);',
     "double": 'hold("first", [["feed"]]); hold("second", [["feed"], ["guarded"]]);',
-    "inbox": 'hold("inbox", [["mail", {inbox: true}]]); relays.inbox.on("push", slowly);',
+    "inbox": 'hold("inbox", [["mail", {inbox: true}]], {takes: 50});',
     "polling": 'hold("polling", [["feed"]], {transports: ["polling"]});',
     "tokens": 'hold("tokens", [["feed"], ["guarded", fetched]]);',
 }
@@ -148,11 +150,12 @@ class Publisher:
 class BrowserSite:
     """All of it. Its methods are the incidents of browser_chaos.py; each leaves everything as it was before."""
 
-    def __init__(self, folder, script=None, rate=20):
+    def __init__(self, folder, seed, script=None, rate=20):
         self._stack = contextlib.ExitStack()
         self.script = script or (ROOT / "static" / "relay.js").read_text()
         self.token = sign({"ids": ["*"]}, SECRET)
         self.gives_tokens = True
+        self.chance = random.Random(seed)
         self.ledger = Ledger()
         self.violations = []  # what an incident itself notices
         try:
@@ -235,6 +238,15 @@ class BrowserSite:
     def cut(self, name, seconds):
         self.network.cut(reset=True)
 
+    def torn(self, name, seconds):
+        """Cut some of the connections for a while, and then load a page again of which one may be among them."""
+        self.network.refuse()
+        for _ in range(self.network.connections() // 2):
+            self.network.cut(one_of=self.chance)
+        time.sleep(seconds)
+        self.reload(name if name == "double" else "plain", 0)
+        self.network.allow()
+
     def blocked(self, name, seconds):
         """Refuse WebSocket for a while."""
         self.network.refuse_websocket()
@@ -300,7 +312,10 @@ class BrowserSite:
             wait_for(lambda: self.ledger.has("tokens", "feed", count), "feed", DEADLINE)
         except AssertionError:
             self.violations.append("tokens feed: away while only the token endpoint was down")
-        time.sleep(seconds)
+        before = self._cuts("tokens")
+        time.sleep(1 + seconds)
+        if self._cuts("tokens") > before:
+            self.violations.append("tokens: offline because the token endpoint was down")
         self.gives_tokens = True
 
     def switch(self, name, seconds):
@@ -320,6 +335,11 @@ class BrowserSite:
                 wait_for(lambda name=name: self.is_complete(name), name, DEADLINE)
 
     # Parts of incidents.
+
+    def _cuts(self, key):
+        """Return how often a connection ended, except by silence, which a busy machine may cause."""
+        statuses = [each.value for each in self.ledger.records if each.key == key and each.what == "status"]
+        return sum(status == "offline" and detail["reason"] != "ping timeout" for status, detail in statuses)
 
     def _set_offline(self, is_offline):
         for tab in self.tabs.values():

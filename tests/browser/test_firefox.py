@@ -2,10 +2,9 @@
 # ruff: noqa: F401, F811 (tests and fixtures of other files)
 
 import contextlib
-import json
 
 import pytest
-from conftest import own_only, wait_for
+from conftest import Relay, wait_for
 from firefox import Firefox
 from network import Network
 from pages import Page, Server, Site
@@ -16,7 +15,6 @@ from tests.browser.test_away import (
     Tab,
     publish,
     test_a_page_that_is_left_and_opened_again_receives_everything_once_and_in_order,
-    test_a_page_whose_relay_was_killed_under_load_receives_everything_once_and_in_order,
 )
 from tests.browser.test_page import (
     test_a_page_receives_what_only_its_frame_has_received,
@@ -40,8 +38,10 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def relay(relay_with):
-    return relay_with()
+def relay(tmp_path_factory):
+    relay = Relay(tmp_path_factory.mktemp("relay") / "log")
+    yield relay
+    assert relay.stop() == 0 and "Traceback" not in relay.log.read_text(), relay.log.read_text()
 
 
 @pytest.fixture(scope="module")
