@@ -59,7 +59,6 @@ MUTANTS = {
         ("token_down",),
     ),
     "deaf to silence": Mutant('this._wire.end(this.transport ? "ping timeout" : "timeout")', "0", ("dead_network",)),
-    "registers only once": Mutant("this._registrations.forEach((registration) => this._register(registration));", ""),
 }
 
 

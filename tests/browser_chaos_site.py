@@ -324,6 +324,12 @@ class BrowserSite:
 
     def heal(self):
         """Look at each tab until it has everything. If something is still missing then, that is a violation."""
+        count, front = self.publisher.count, TABS[self.front]
+        try:
+            ids = [(key, id_) for key, ids in front.items() for id_ in ids]
+            wait_for(lambda: all(self.ledger.has(*each, count) for each in ids), "the tab in front", 2 * DEADLINE)
+        except AssertionError:
+            self.violations.append(f"{self.front}: not live by itself, although it is in front")
         for name in TABS:
             self.show(name)
             with contextlib.suppress(AssertionError):

@@ -38,7 +38,7 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory):
+def relay(tmp_path_factory, server):
     relay = Relay(tmp_path_factory.mktemp("relay") / "log")
     yield relay
     assert relay.stop() == 0 and "Traceback" not in relay.log.read_text(), relay.log.read_text()
