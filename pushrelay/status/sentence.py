@@ -202,7 +202,7 @@ def _refused(state: State) -> Verdict | None:
 
 def _fine(state: State) -> Verdict:
     if not (state.pushes_ever or state.pushes or state.refused or state.restart):
-        what = f"Ready. {_browsers(state)} No push has come yet."
+        what = f"Ready. {_browsers(state)} No pushes yet."
         todo = "Push something:" if state.curl else ""
         return Verdict(OK, "empty", what, todo=todo, command=state.curl)
     code = "restart" if state.restart else "fine"
@@ -224,7 +224,7 @@ def _browsers(state: State) -> str:
 def _pushes(state: State) -> str:
     sent = state.pushes + state.refused
     if not sent:
-        return f"No push has come in {_period(state)}."
+        return f"No pushes in {_period(state)}."
     if not state.refused:
         return f"{'The only' if sent == 1 else 'Every'} push in {_period(state)} was accepted."
     if state.refused == sent:

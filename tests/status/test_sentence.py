@@ -55,7 +55,7 @@ FINE = [
         "Ready. No browser is connected at this node, one of 2. Every push in the last hour was accepted.",
     ),
     ({"pushes": 1}, "Ready. 1,284 browsers, 97 % by WebSocket. The only push in the last hour was accepted."),
-    ({"pushes": 0}, "Ready. 1,284 browsers, 97 % by WebSocket. No push has come in the last hour."),
+    ({"pushes": 0}, "Ready. 1,284 browsers, 97 % by WebSocket. No pushes in the last hour."),
     ({"covers": 721}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push in the last 12 minutes was accepted."),
     ({"covers": 42}, "Ready. 1,284 browsers, 97 % by WebSocket. Every push in the last 42 s was accepted."),
     (
@@ -179,7 +179,7 @@ def test_what_was_lost_in_a_restart_is_a_warning_and_the_restart_is_told():
 def test_before_the_first_push_there_is_a_command_to_try():
     found = verdict(State(curl="curl -d data=hello http://127.0.0.1:8080/push"))
     assert (found.level, found.code) == ("ok", "empty")
-    assert found.sentence == "Ready. No browser is connected. No push has come yet."
+    assert found.sentence == "Ready. No browser is connected. No pushes yet."
     assert (found.todo, found.command) == ("Push something:", "curl -d data=hello http://127.0.0.1:8080/push")
     assert verdict(State()).todo == "", "whoever cannot push from where they are gets no command"
 
