@@ -11,7 +11,7 @@
   var BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
   function locate(url = HOME) {
     const isUrl = (BASE ? /^((http|ws)s?:\/)?\// : /^(http|ws)s?:/).test(url);
-    if (!isUrl) throw new Error(`"${url}" is not a URL. In a module or bundle: Relay.connect("https://example.com/relay/")`);
+    if (!isUrl) throw new Error(`"${url}" is not a URL. In a module: Relay.connect("https://example.com/")`);
     return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
   }
 
@@ -20,7 +20,7 @@
   var CUT = refusal("disconnected", "connection lost");
   var CLOSED = refusal("closed", "closed");
   var isRefused = (body) => body?.ok === false;
-  var late = (ms) => refusal("timeout", `no answer in ${ms} ms`);
+  var LATE = refusal("timeout", "no answer in time");
   var noRelay = (url, how = "") => ({
     error: "no_relay",
     message: `no relay answers${how}: run python relay.py doctor ${new URL("..", url)}`,
@@ -35,7 +35,7 @@
     let id;
     return (ms) => {
       clearTimeout(id);
-      if (ms >= 0) id = setTimeout(run, ms);
+      if (ms >= 0) id = setTimeout(run, Math.min(ms, 2e9));
     };
   }
   function soon(run, ms) {
@@ -47,7 +47,7 @@
       }, ms);
     };
   }
-  var within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(late(ms))))]);
+  var within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(LATE)))]);
 
   // src/positions.js
   var parse = (position) => String(position).split(":");
@@ -171,8 +171,8 @@
     const all = { ...DEFAULTS };
     for (const name in options) {
       const value = name === "transports" ? [].concat(options[name]) : options[name];
-      if (typeof value === typeof DEFAULTS[name]) all[name] = value;
-      else if (isStrict) console.warn("relay: unknown option or wrong type:", name);
+      if (typeof value === typeof DEFAULTS[name]) all[name] = value > 2e9 ? 2e9 : value;
+      else if (isStrict) console.warn("relay: invalid option:", name);
     }
     return all;
   }
@@ -208,7 +208,7 @@
     _transmit(text, answer, patience) {
       const number = answer ? this._sent++ : "";
       if (answer) this._answers.set(number, answer);
-      if (patience) setTimeout(() => this._answer(number, late(patience)), patience);
+      if (patience) setTimeout(() => this._answer(number, LATE), patience);
       this._log(">", text);
       this._wire.send("42" + number + text);
     }
@@ -388,7 +388,7 @@
         state._queue = state._queue && [];
       }
       if (!isNo) {
-        if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(Math.min(900 * body.expires_in, 2e9));
+        if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(900 * body.expires_in);
         this._replaceOlder(registration);
         this._acknowledge();
         if (lost.length) this._changed("lost", lost);
@@ -511,7 +511,7 @@
       if (response.ok) return response.text();
       const { status, headers } = response;
       const body = await response.json().catch(noop);
-      throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") });
+      throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: Math.abs(headers.get("Retry-After")) });
     }
     async function poll() {
       for (; ; ) (await request({ signal: polls.signal })).split("").forEach(wire._receive);
@@ -569,7 +569,7 @@
      * Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it is known not
      * to work: Firefox delays each attempt after a failed one, by up to a minute, in all tabs.
      */
-    _try([name, ...others]) {
+    _try([name = "websocket", ...others]) {
       const wire = this._wire = { name, close: noop };
       wire._receive = (packet) => this._wire === wire && this._packet(packet);
       this._log(name);
@@ -622,6 +622,7 @@
       if (!this._pollsFirst) this._failure = "";
       this._watch();
       this._registrations.forEach((registration) => this._register(registration));
+      if (!this.transport) return;
       this._buffer.splice(0).forEach((message) => this._transmit(...message));
       this._say("online");
     }
@@ -761,8 +762,10 @@
     listen(name, on, true);
   }
   listen("securitypolicyviolation", ({ blockedURI }) => {
-    const isOurs = ({ _url: url }) => blockedURI.replace("ws", "http").startsWith(url);
-    live.forEach((it) => isOurs(it) && it._report({ error: "blocked", message: `add ${blockedURI} to connect-src`, url: it._url }));
+    live.forEach((it) => {
+      const url = it._url;
+      if (blockedURI.replace("ws", "http").startsWith(url)) it._report({ error: "blocked", message: `add ${blockedURI} to connect-src`, url });
+    });
   });
 
   // src/relay.js
@@ -773,12 +776,14 @@
     /** Return a promise of the answer. Its leave() undoes this call; the last leave() of an id unregisters it. */
     register(id, options) {
       let states = [];
-      const leave = { value: () => this.unregister(states.splice(0).filter((state) => !--state._calls).map((state) => state.id)) };
+      const undo = () => states.splice(0).filter((state) => !--state._calls);
+      const leave = { value: () => this.unregister(undo().map((state) => state.id)) };
       const promise = this._promise((answer) => {
         this._remember({ ...options, id }, (body) => answer(Object.defineProperty({ ...body }, "leave", leave)));
         states = this._all(listOf(id));
         states.forEach((state) => state._calls++);
       });
+      promise.catch(undo);
       return Object.defineProperty(promise, "leave", leave);
     }
     unregister(ids) {

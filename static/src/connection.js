@@ -112,6 +112,8 @@ for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychan
 }
 
 listen("securitypolicyviolation", ({ blockedURI }) => {
-  const isOurs = ({ _url: url }) => blockedURI.replace("ws", "http").startsWith(url);
-  live.forEach((it) => isOurs(it) && it._report({ error: "blocked", message: `add ${blockedURI} to connect-src`, url: it._url }));
+  live.forEach((it) => {
+    const url = it._url;
+    if (blockedURI.replace("ws", "http").startsWith(url)) it._report({ error: "blocked", message: `add ${blockedURI} to connect-src`, url });
+  });
 });

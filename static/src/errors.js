@@ -5,7 +5,7 @@ export const CUT = refusal("disconnected", "connection lost");
 export const CLOSED = refusal("closed", "closed");
 
 export const isRefused = (body) => body?.ok === false;
-export const late = (ms) => refusal("timeout", `no answer in ${ms} ms`);
+export const LATE = refusal("timeout", "no answer in time");
 
 /** Return the details of an error for a server that answers, but not as a relay does. */
 export const noRelay = (url, how = "") => ({

@@ -33,7 +33,7 @@ export class Link extends Publications {
    * Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it is known not
    * to work: Firefox delays each attempt after a failed one, by up to a minute, in all tabs.
    */
-  _try([name, ...others]) {
+  _try([name = "websocket", ...others]) {
     const wire = (this._wire = { name, close: noop });
     wire._receive = (packet) => this._wire === wire && this._packet(packet);
     this._log(name);
@@ -89,6 +89,7 @@ export class Link extends Publications {
     this._watch();
     // Registrations first, so that a page receives what it pushes to itself.
     this._registrations.forEach((registration) => this._register(registration));
+    if (!this.transport) return; // a token function called close() or reconnect()
     this._buffer.splice(0).forEach((message) => this._transmit(...message));
     this._say("online");
   }

@@ -1,5 +1,5 @@
 import { Emitter } from "./emitter.js";
-import { asError, late, refusal } from "./errors.js";
+import { LATE, asError, refusal } from "./errors.js";
 import { complete } from "./options.js";
 
 /**
@@ -38,7 +38,7 @@ export class Messages extends Emitter {
   _transmit(text, answer, patience) {
     const number = answer ? this._sent++ : "";
     if (answer) this._answers.set(number, answer);
-    if (patience) setTimeout(() => this._answer(number, late(patience)), patience);
+    if (patience) setTimeout(() => this._answer(number, LATE), patience);
     this._log(">", text);
     this._wire.send("42" + number + text);
   }

@@ -99,7 +99,7 @@ export class Registrations extends Ids {
       state._queue = state._queue && [];
     }
     if (!isNo) {
-      if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(Math.min(900 * body.expires_in, 2e9));
+      if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(900 * body.expires_in);
       this._replaceOlder(registration);
       this._acknowledge();
       if (lost.length) this._changed("lost", lost);

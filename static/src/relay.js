@@ -13,12 +13,14 @@ export class Relay extends Connection {
   /** Return a promise of the answer. Its leave() undoes this call; the last leave() of an id unregisters it. */
   register(id, options) {
     let states = [];
-    const leave = { value: () => this.unregister(states.splice(0).filter((state) => !--state._calls).map((state) => state.id)) };
+    const undo = () => states.splice(0).filter((state) => !--state._calls);
+    const leave = { value: () => this.unregister(undo().map((state) => state.id)) };
     const promise = this._promise((answer) => {
       this._remember({ ...options, id }, (body) => answer(Object.defineProperty({ ...body }, "leave", leave)));
       states = this._all(listOf(id));
       states.forEach((state) => state._calls++);
     });
+    promise.catch(undo); // a refused call does not count
     return Object.defineProperty(promise, "leave", leave);
   }
 

@@ -1,13 +1,17 @@
 // Waiting. Every wait uses setTimeout(), Date.now() and Math.random(), which tests replace.
 
-import { asError, late } from "./errors.js";
+import { LATE, asError } from "./errors.js";
 
-/** Return a timer: call it with milliseconds to restart it, and without to stop it. */
+/**
+ * Return a timer: call it with milliseconds to restart it, and without to stop it.
+ *
+ * It waits 23 days at most, because browsers do not wait at all if a time has more than 31 bits.
+ */
 export function timer(run) {
   let id;
   return (ms) => {
     clearTimeout(id);
-    if (ms >= 0) id = setTimeout(run, ms);
+    if (ms >= 0) id = setTimeout(run, Math.min(ms, 2e9));
   };
 }
 
@@ -23,4 +27,4 @@ export function soon(run, ms) {
 }
 
 /** Return a promise of `work` that is rejected with `timeout` after `ms`. */
-export const within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(late(ms))))]);
+export const within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(LATE)))]);

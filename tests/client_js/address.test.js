@@ -45,7 +45,7 @@ test("in a module or bundle, connect() without a URL is an error that says what 
   const sources = [null, "http://shop.test/bundle.js", "http://shop.test/static/other.js", "file:///static/relay.js"];
   for (const src of sources) {
     const page = new Page({ src });
-    for (const connect of [page.Relay.connect, page.io]) assert.throws(() => connect(), /In a module or bundle: Relay\.connect\("/);
+    for (const connect of [page.Relay.connect, page.io]) assert.throws(() => connect(), /In a module: Relay\.connect\("/);
   }
 });
 

@@ -161,3 +161,16 @@ test("without Retry-After, a refused page that becomes visible tries after a sec
   await page.pass(1);
   assert.equal(page.tries, 6);
 });
+
+test("a Retry-After that is negative or beyond all measure neither ends the attempts nor multiplies them", async () => {
+  const tries = async (seconds) => {
+    const page = new Page();
+    page.websocket = "refused";
+    page.polling = { status: 503, headers: { "Retry-After": seconds } };
+    await page.connect();
+    await page.pass(60_000);
+    return page.tries;
+  };
+  assert.ok((await tries("-5")) > 4);
+  assert.equal(await tries("99999999999"), 2);
+});

@@ -346,3 +346,20 @@ test("close() rejects what waits for an answer with `closed`", async () => {
   for (const promise of promises) assert.deepEqual(await outcome(promise), ["rejected", "closed"]);
   assert.deepEqual(relay.errors, []);
 });
+
+test("a refused call does not count: the next handle's leave() unregisters the id, and its own leave() does nothing", async () => {
+  const page = new Page();
+  const relay = await page.connect();
+  page.answer.register = () => ({ ok: false, error: "not_allowed", message: "no" });
+  const refused = relay.register("42");
+  assert.deepEqual(await outcome(refused), ["rejected", "not_allowed"]);
+  delete page.answer.register;
+  const seat = relay.register("42");
+  await page.pass(0);
+  refused.leave();
+  await page.pass(0);
+  assert.deepEqual(ids(page, "unregister"), []);
+  seat.leave();
+  await page.pass(0);
+  assert.deepEqual(ids(page, "unregister"), [["42"]]);
+});

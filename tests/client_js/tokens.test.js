@@ -165,3 +165,29 @@ test("a refused token rejects the promise with the relay's code, and is an error
   await assert.rejects(promise, { code: "invalid_token", message: "the signature is wrong" });
   assert.deepEqual(relay.errors.map(({ error }) => error), ["invalid_token"]);
 });
+
+/** Connect a page whose token function does something at its first call, with a push that waits. */
+async function acting(act) {
+  const page = new Page();
+  const relay = page.Relay.connect();
+  const statuses = [];
+  relay.on("status", (status) => statuses.push(status));
+  let calls = 0;
+  relay.register("42", { token: () => calls++ || act(relay) }).catch(() => {});
+  const push = relay.push("7", "hello");
+  push.catch(() => {});
+  await page.pass(100);
+  return { relay, statuses, push };
+}
+
+test("after close() in a token function, the page is not online", async () => {
+  const { relay, statuses, push } = await acting((its) => its.close() && "t");
+  assert.deepEqual([relay.status, statuses], ["offline", ["connecting", "offline"]]);
+  assert.deepEqual(await outcome(push), ["rejected", "closed"]);
+});
+
+test("reconnect() in a token function loses no message that waits", async () => {
+  const { relay, statuses, push } = await acting((its) => its.reconnect() && "t");
+  assert.deepEqual([relay.status, statuses], ["online", ["connecting", "connecting", "online"]]);
+  assert.equal((await outcome(push))[0], "resolved");
+});

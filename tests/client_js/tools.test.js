@@ -187,3 +187,19 @@ test("a token function that fails at a renewal is called again, and the id stays
   page.session.publish("42", 1);
   assert.deepEqual(relay.handed, [1]);
 });
+
+test("a time beyond 31 bits is a long time: browsers would not wait at all", async () => {
+  const page = new Page();
+  const relay = await page.connect({ timeout: Infinity, rest: 30 * 86400, probeDelay: Infinity, transports: "polling" });
+  relay.register("42", { token: () => new Promise((done) => page.window.setTimeout(done, 20_000, "t")) });
+  const push = relay.push("7", "hello");
+  await page.hide();
+  await page.pass(30_000);
+  assert.deepEqual([relay.status, page.tries], ["online", 1]);
+  assert.equal((await outcome(push))[0], "resolved");
+  assert.equal(page.sent("register")[0].token, "t");
+});
+
+test("an empty list of transports is WebSocket", async () => {
+  assert.equal((await new Page().connect({ transports: [] })).transport, "websocket");
+});

@@ -15,7 +15,7 @@ export function polling(wire, url) {
     if (response.ok) return response.text();
     const { status, headers } = response;
     const body = await response.json().catch(noop);
-    throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: +headers.get("Retry-After") });
+    throw asError({ ...noRelay(url, ` (HTTP ${status})`), ...body, status, retryAfter: Math.abs(headers.get("Retry-After")) });
   }
 
   async function poll() {
