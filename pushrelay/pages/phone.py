@@ -10,6 +10,7 @@ from pushrelay.settings import Settings
 
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104  # nosec B104: not bound
 HEADERS = {"Content-Type": "image/svg+xml", "Cache-Control": "no-store"}
+LONGEST = 600  # characters of an address: the code of a longer one is too dense for cameras, or does not exist
 _HOST = re.compile(r"([\w.-]{1,253}|\[[\da-fA-F:.]{2,45}\])(:\d{1,5})?", re.ASCII)
 
 
@@ -18,6 +19,7 @@ def phone_url(settings: Settings, environ: dict[str, Any], id_: str) -> str:
 
     They cannot if the page is only for this machine, or if the relay listens only here and the request did not come
     through a proxy. Nor can they if ids need a token, a cookie or the consent of the site: another device has none.
+    An address that is too long for a code is left out too.
     """
     if not settings.demo or settings.secret or settings.id_cookie or settings.auth_url:
         return ""
@@ -29,7 +31,8 @@ def phone_url(settings: Settings, environ: dict[str, Any], id_: str) -> str:
         host = own_address() if settings.host in ANYWHERE else ""
         if not host or is_loopback(host):
             return ""
-    return f"{_scheme(environ)}://{host}{port}{settings.base_path}/?id={quote(id_, safe='')}"
+    url = f"{_scheme(environ)}://{host}{port}{settings.base_path}/?id={quote(id_, safe='')}"
+    return url if len(url) <= LONGEST else ""
 
 
 def _scheme(environ: dict[str, Any]) -> str:

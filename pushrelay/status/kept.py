@@ -45,7 +45,10 @@ class Kept:
         return None
 
     def write_all(self, rings: Rings) -> None:
-        """Write all steps."""
+        """Write all steps, and cut off what does not belong to them: another version's file may be longer."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, _SIZE)
         self._write(rings.cells.tobytes(), _HEADER.size)
 
     def write_step(self, rings: Rings) -> None:

@@ -9,6 +9,7 @@ REFUSALS = {
     "id_reused": "an idempotency key that was used for another push",
     "internal_server_error": "an error in the program: the log has the traceback",
     "invalid_token": "a token that the secret did not sign, or that is malformed",
+    "method_not_allowed": "a method that the address does not have",
     "missing_cookie": "a browser without the cookie of id_cookie",
     "missing_key": "a program on another machine that sent no key",
     "missing_token": "a page that sent no token",

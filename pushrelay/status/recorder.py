@@ -92,7 +92,7 @@ class Recorder:
         self.marks: deque[Mark] = deque([Mark(self.started, "start", "The relay was started.")], MOST_MARKS)
         self._began = False
         self._beat_at = 0.0  # by the passing clock
-        self._step_began = clock.passing()
+        self._began_at = self._step_began = clock.passing()
         self._step_end_wall = self.started
         self._last: dict[str, float] = {}  # the counters at the end of the last step; empty before the first
         self._last_latency: Histogram | None = None
@@ -203,6 +203,10 @@ class Recorder:
         return step
 
     # Called by any thread.
+
+    def up(self) -> float:
+        """Return for how many seconds the relay has been running, whatever happened to the time of day."""
+        return self._clock.passing() - self._began_at
 
     def note_state(self, reason: str | None) -> float:
         """Note why the relay is not ready, or None if it is. Return the time since which that has been so."""

@@ -111,7 +111,7 @@ class Report:
     # The parts.
 
     def _verdict(self, clients: Any, store: Any, pushes: Any, files: Any, own: Any) -> Verdict:
-        hour, refusals = self._hour, self._figures.by("code", "relay_refusals_total")
+        hour = self._hour
         return verdict(
             State(
                 reason=self._reason,
@@ -142,7 +142,6 @@ class Report:
                 publications=pushes["publications"],
                 nobody=pushes["nobody"] or 0,
                 lost=hour.total("lost", self._figures),
-                most_refused=max(refusals, key=refusals.__getitem__) if refusals else "",
                 restart=self._restart,
                 curl=self._from.curl() if self._is_local else "",
                 doctor=self._from.doctor,
@@ -164,7 +163,7 @@ class Report:
             "server": origin.server,
             "node": origin.node,
             "started": round(started, 3),
-            "up": round(max(0.0, time.time() - started), 1),
+            "up": round(origin.recorder.up(), 1),
         }
 
     def _clients(self) -> dict[str, Any]:

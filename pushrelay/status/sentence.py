@@ -3,6 +3,7 @@
 Each check returns a Verdict if it applies. The first Verdict decides, so the checks are in order of importance.
 """
 
+import shlex
 from typing import NamedTuple
 
 from .recorder import Restart
@@ -16,6 +17,7 @@ FEW_CLIENTS = 5  # with fewer, their transports show nothing about the proxy
 FEW_PUSHES = 20  # with fewer, a share of them means nothing
 MOSTLY_NOBODY = 90  # percent of the publications
 MANY_REFUSED = 5  # percent of the pushes
+LOCKED = "holds a lock on the store"  # in the reason, if another program keeps the store from being written
 
 
 class Verdict(NamedTuple):
@@ -60,7 +62,6 @@ class State(NamedTuple):
     publications: int = 0
     nobody: int = 0
     lost: int = 0
-    most_refused: str = ""  # the code of most refusals
     restart: Restart | None = None
     curl: str = ""  # a command that pushes
     doctor: str = ""  # a command that checks the proxy
@@ -91,13 +92,13 @@ def _not_ready(state: State) -> Verdict | None:
         return None
     what, todo = split_advice(state.reason)
     command = ""
-    if "lock" in state.reason and state.store_path:
+    if LOCKED in state.reason and state.store_path:
         todo = "Stop the program that has the file open. This command shows it:"
-        command = f"fuser -v {state.store_path}"
+        command = f"fuser -v {shlex.quote(state.store_path)}"
     return Verdict(
         BAD,
         "redis" if state.kind == "redis" else "store",
-        f"Pushes are refused: {sentence(what)[:1].lower() + sentence(what)[1:]}",
+        f"Pushes are refused: {what.removesuffix('.')}.",
         "Browsers stay connected. Publishers get a 503 and can send their pushes again later.",
         sentence(todo) if not command else todo,
         command,
@@ -167,9 +168,9 @@ def _polling(state: State) -> Verdict | None:
     return Verdict(
         WARN,
         "polling",
-        f"{number(polling)} of {number(state.clients)} browsers use long polling: WebSocket does not get through.",
+        f"{number(polling)} of {number(state.clients)} browsers use long polling instead of WebSocket.",
         "They receive every push, but each poll costs as much as a push.",
-        "Usually a proxy does not forward the header Upgrade. The doctor checks it" + (":" if state.doctor else "."),
+        "Usually, a proxy does not forward the header Upgrade. The doctor checks it" + (":" if state.doctor else "."),
         state.doctor,
     )
 
@@ -195,8 +196,7 @@ def _refused(state: State) -> Verdict | None:
     share = percent(state.refused, state.pushes + state.refused)
     if share is None or state.refused < FEW_CLIENTS or share < MANY_REFUSED:
         return None
-    most = f", most of them with {state.most_refused}" if state.most_refused else ""
-    what = f"{counted(state.refused, 'push', 'pushes')} in {_period(state)} {_was(state.refused)} refused{most}."
+    what = f"{counted(state.refused, 'push', 'pushes')} in {_period(state)} {_was(state.refused)} refused."
     return Verdict(WARN, "refused", what, todo="The answer to each push has the reason, and so has “Recent problems”.")
 
 

@@ -44,7 +44,7 @@ def size(bytes_: float) -> str:
 def duration(seconds: float) -> str:
     """Return a duration: 1.2 s, 42 s, 12 minutes, 3 hours, 2 days."""
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -55,8 +55,8 @@ def duration(seconds: float) -> str:
 
 
 def clock_time(at: float) -> str:
-    """Return the time of day in this machine's time zone: 20:15."""
-    return time.strftime("%H:%M", time.localtime(at))
+    """Return the time of day with this machine's time zone, because a reader may be in another: 20:15 UTC."""
+    return time.strftime("%H:%M %Z", time.localtime(at)).strip()
 
 
 def split_advice(message: str) -> tuple[str, str]:

@@ -43,6 +43,11 @@ def test_no_other_text_of_the_header_gets_into_the_address(host):
     assert url("192.168.1.5", "x" * 257) == ""
 
 
+def test_there_is_no_code_for_an_address_that_is_too_long_for_one():
+    assert url("192.168.1.5", "x" * 256) and qr_svg(url("192.168.1.5", "\U0001f600" * 40))
+    assert url("192.168.1.5", "\U0001f600" * 256) == ""
+
+
 def test_the_page_names_the_options_that_are_missing():
     assert options_for_phones(load({}, {})) == "--host 0.0.0.0 --demo yes"
     assert options_for_phones(load({}, {"host": "0.0.0.0"})) == "--demo yes"

@@ -51,8 +51,7 @@ def test_a_file_that_is_damaged_is_ignored_and_replaced(tmp_path, damage):
     kept.write_all(rings)
     kept.write_alive(rings, Before(1.0, 2, True))
     kept.close()
-    if damage(b"0123456789") != b"0123456789x":  # a file that is too long stays so, and is ignored again
-        assert Kept(str(path)).open(Rings()) == Before(1.0, 2, True)
+    assert Kept(str(path)).open(Rings()) == Before(1.0, 2, True)
 
 
 def test_a_file_that_cannot_be_opened_changes_nothing(tmp_path):

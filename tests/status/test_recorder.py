@@ -90,6 +90,7 @@ def test_a_clock_that_is_set_changes_nothing_but_the_times(relay):
     relay.pushes = 8
     relay.run(STEP)
     assert relay.last("pushes", 2) == [5, 3] and relay.recorder.snapshot().end == relay.wall_now
+    assert relay.recorder.up() == relay.now - 50
 
 
 def test_trouble_is_marked_when_it_begins_and_ends(relay):

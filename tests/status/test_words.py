@@ -21,7 +21,7 @@ def test_sizes_and_durations_have_their_unit():
         *("0 bytes", "512 bytes", "1.5 KiB", "12 MiB", "41 GiB"),
     ]
     assert [duration(each) for each in (0.04, 1.23, 42, 60, 90, 3600, 7200, 200_000)] == [
-        *("0.0 s", "1.2 s", "42 s", "60 s", "2 minutes", "60 minutes", "2 hours", "2 days"),
+        *("0 s", "1.2 s", "42 s", "60 s", "2 minutes", "60 minutes", "2 hours", "2 days"),
     ]
 
 
