@@ -42,7 +42,8 @@ test("a frame without an address uses that of its base, a worker without one tha
 });
 
 test("in a module or bundle, connect() without a URL is an error that says what to write", () => {
-  const sources = [null, "http://shop.test/bundle.js", "http://shop.test/static/other.js", "file:///static/relay.js"];
+  const cdn = "https://cdn.test/gh/relay/relay@1.0/static/relay.js"; // a copy of one version, on a server that is no relay
+  const sources = [null, "http://shop.test/bundle.js", "http://shop.test/static/other.js", "file:///static/relay.js", cdn];
   for (const src of sources) {
     const page = new Page({ src });
     for (const connect of [page.Relay.connect, page.io]) assert.throws(() => connect(), /In a module: Relay\.connect\("/);
