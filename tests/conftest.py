@@ -193,7 +193,7 @@ def pytest_ignore_collect(collection_path, config):
 
 def is_quick(item):
     """Return whether a test is one for `--quick`: it starts no program, neither itself nor by its fixtures."""
-    if any(item.iter_markers("alone")) or any(item.iter_markers("paired")):
+    if any(item.iter_markers("timed")):
         return False
     fixtures = [each.func for name in item.fixturenames for each in item._fixtureinfo.name2fixturedefs.get(name, ())]
     return not any(starts_programs(function) for function in [item.function, *fixtures])

@@ -67,7 +67,7 @@ def connected_websocket(relay):
     return client
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_a_relay_without_clients_ends_at_once_and_logs_it(start_relay):
     relay = start_relay()
     began = time.monotonic()
@@ -245,7 +245,7 @@ def test_pushes_during_the_shutdown_are_stored_or_not_answered_with_200(start_re
 
 
 @own_only
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_a_client_that_does_not_read_does_not_delay_the_shutdown(start_relay):
     relay = start_relay()
     with open_websocket(relay.port, "deaf", buffer=4096):
@@ -257,7 +257,7 @@ def test_a_client_that_does_not_read_does_not_delay_the_shutdown(start_relay):
 
 
 @own_only
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_a_crowd_of_clients_is_notified_completely_within_seconds(start_relay, many_files):
     relay = start_relay()
 

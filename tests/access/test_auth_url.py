@@ -525,7 +525,7 @@ def test_clients_that_come_and_go_leave_at_most_max_connections_requests(site, m
     assert backend.request(Visitor("gone=0")) is requests[0] and not requests[0].is_done
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_failing_thousands_of_overdue_requests_takes_almost_no_time(backend, monkeypatch):
     monkeypatch.setattr(backend._workers, "_start", lambda: None)
     for n in range(10_000):

@@ -154,7 +154,7 @@ def test_after_a_restart_the_page_reconnects_and_registers_everything(start_rela
 
 
 @own_only
-@pytest.mark.paired  # a page must answer pings within half a second
+@pytest.mark.timed  # a page must answer pings within half a second
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_server_that_falls_silent_is_noticed(start_relay, page, transport):
     relay = start_relay(ping_interval=0.3, ping_timeout=0.5)

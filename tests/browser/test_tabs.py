@@ -53,7 +53,7 @@ class Stream:
 
 
 @own_only
-@pytest.mark.alone
+@pytest.mark.timed
 def test_eight_tabs_without_websocket_load_are_live_when_looked_at_and_miss_nothing(start_relay, open_tab):
     relay = start_relay(history_size=10_000)
     with TcpProxy(relay.port) as proxy:

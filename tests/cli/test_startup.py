@@ -26,7 +26,7 @@ def test_the_start_tells_the_address_and_a_line_to_try(start_relay):
     assert '"destination":"demo"' in ran.stdout
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_cleanly_and_at_once_with_clients_connected(start_relay, connect, sent):
     relay = start_relay()

@@ -55,7 +55,7 @@ def test_a_polling_client_that_is_silent_is_gone_after_interval_and_timeout(ping
     assert pinging.gone == [(sid, "ping timeout")]
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_a_half_open_websocket_is_gone_after_interval_and_timeout_and_leaves_nothing(pinging):
     client = pinging.open_websocket()
     start = time.monotonic()

@@ -91,7 +91,7 @@ def test_a_client_beyond_max_connections_gets_a_503_with_the_time_to_try_again(s
     first.close()
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_every_way_in_which_a_client_ends_frees_its_slot(serve):
     limiter = ClientLimiter(1000, 1000, address_of=lambda environ: environ["HTTP_X_TEST_ADDRESS"])
     engine = Engine(ping_interval=0.4, ping_timeout=0.4, admission=limiter)
@@ -133,7 +133,7 @@ def test_every_way_in_which_a_client_ends_frees_its_slot(serve):
     assert (quota.used, quota._by_address) == (0, {})
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 @own_only
 def test_a_client_that_registers_nothing_gets_the_reason_and_is_closed(start_relay):
     relay = start_relay(register_timeout=0.4, socket_push="yes")
@@ -153,7 +153,7 @@ def test_a_client_that_registers_nothing_gets_the_reason_and_is_closed(start_rel
         assert '"ok":true' in client.receive(), "it may stay"
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 @own_only
 def test_a_polling_client_that_registers_nothing_gets_the_reason(start_relay):
     relay = start_relay(register_timeout=0.4)
@@ -265,7 +265,7 @@ def hasty(tmp_path_factory):
     assert relay.stop() == 0
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 @pytest.mark.parametrize(
     "begun", [masked(ws.TEXT, b"42[" + b"x" * 90), masked(ws.TEXT, b"4", final=False)], ids=["frame", "fragments"]
 )
@@ -292,7 +292,7 @@ def test_a_client_whose_message_is_not_complete_in_time_is_closed(hasty, begun):
     client.close()
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_a_client_whose_messages_all_arrive_in_halves_stays(hasty):
     client = enter(hasty, "halves")
     end, number = time.monotonic() + 1.0, 1
@@ -319,7 +319,7 @@ def test_an_idle_connection_and_an_incomplete_header_time_out(hasty):
         assert b" 408 " in read_all(half)
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 @own_only
 def test_many_unfinished_requests_do_not_delay_other_clients(relay, many_files):
     listener = enter(relay, "patient")
@@ -348,7 +348,7 @@ def push_and_hear(relay, listener, destination, number):
 # Connections.
 
 
-@pytest.mark.alone  # it measures time
+@pytest.mark.timed  # it measures time
 @own_only
 def test_while_thousands_connect_the_connected_clients_are_served(start_relay):
     relay = start_relay(max_connections=800)

@@ -98,7 +98,7 @@ def test_a_refusal_is_in_the_log_once_with_what_to_do(mistaken, mistake):
     assert len(found()) == before
 
 
-@pytest.mark.paired  # it waits for minutes that are two seconds long
+@pytest.mark.timed  # it waits for minutes that are two seconds long
 def test_no_cause_is_in_the_log_more_than_once_a_minute_and_what_was_left_out_is_counted(tmp_path):
     relay = mistakes.start(tmp_path / "log", 2)
     names = [name for name in mistakes.LINES if name not in mistakes.SLOW]

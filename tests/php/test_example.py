@@ -187,7 +187,7 @@ def test_a_folder_that_another_user_created_is_not_used(relay, chat, tmp_path, l
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 @pytest.mark.parametrize("trouble", ["refused", "hung"])
 def test_a_message_is_accepted_in_time_while_the_relay_is_down(chat, trouble, stranger):
     with chat(stranger(hang).url if trouble == "hung" else f"http://127.0.0.1:{free_port()}") as url:

@@ -16,7 +16,7 @@ import pytest
 from conftest import DEADLINE, ROOT, free_port, need, wait_for
 from phplab import CLIENT, PROLOGUE, drip, get, hang, reply, says
 
-pytestmark = pytest.mark.paired  # it measures time, and a busy machine is slower
+pytestmark = pytest.mark.timed  # it measures time, and a busy machine is slower
 
 BUDGET = 300  # ms, the client's default
 SLACK = 60  # ms that PHP's timers may be late

@@ -199,7 +199,7 @@ def test_a_client_that_does_not_read_its_replay_is_closed_and_others_are_served(
 
 
 @own_server_only
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_many_clients_that_do_not_read_their_replay_delay_nobody(start_relay, wire):
     relay = start_relay(threads=4)
     first = [relay.push("unread", "x" * 100_000)["id"] for _ in range(80)][0]

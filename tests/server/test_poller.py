@@ -51,7 +51,7 @@ def test_one_source_is_run_by_one_thread_at_a_time(poller):
     assert source.most == 1
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_a_stuck_handler_delays_no_other_source(poller):
     stuck, other = Source(poller, delay=0.5), Source(poller)
     stuck.far.send(b"x")

@@ -106,7 +106,7 @@ def test_a_result_is_closed_however_it_ends(serve):
     wait_for(lambda: len(closed) == 2)
 
 
-@pytest.mark.paired  # a busy machine needs another thread
+@pytest.mark.timed  # a busy machine needs another thread
 def test_a_slow_client_costs_bounded_memory_and_no_thread(serve):
     taken = []
 

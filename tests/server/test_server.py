@@ -17,7 +17,7 @@ from pushrelay.server.path_times import KNOWN_PATHS
 from pushrelay.server.server import Server
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_other_requests_are_answered_while_30_handlers_sleep(serve):
     def app(environ, start_response):
         if environ["PATH_INFO"] == "/sleep":

@@ -15,7 +15,7 @@ from measures import FULL_SIZE, report
 
 from pushrelay.store import Draft
 
-pytestmark = pytest.mark.alone  # it measures time
+pytestmark = pytest.mark.timed  # it measures time
 
 
 @pytest.fixture(scope="session")

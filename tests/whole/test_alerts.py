@@ -22,7 +22,7 @@ from prometheus import ALERTS, WINDOW, Prometheus, expressions
 from redis_server import RedisServer
 
 DASHBOARD = json.loads((ROOT / "deploy/grafana.json").read_text())
-pytestmark = pytest.mark.paired  # Prometheus must scrape in time
+pytestmark = pytest.mark.timed  # Prometheus must scrape in time
 PATIENCE = 90.0  # seconds for all alerts together, on a busy machine
 
 

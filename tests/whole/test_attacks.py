@@ -74,7 +74,7 @@ def open_polling(relay, *ids):
     return query
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_a_poll_that_breaks_off_after_unread_bytes_uses_no_cpu(relay):
     with connect_to(relay) as sock:
         sock.sendall(f"GET {open_polling(relay)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -84,7 +84,7 @@ def test_a_poll_that_breaks_off_after_unread_bytes_uses_no_cpu(relay):
     assert cpu_share(relay) < 0.3
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_a_client_that_closes_its_side_and_does_not_read_uses_no_cpu(relay):
     with open_websocket(relay.port, "half", buffer=4096) as sock:
         for _ in range(12):  # more than the kernel takes, but less than the outbox may hold
@@ -163,7 +163,7 @@ def test_the_handler_of_a_slow_pollers_end_may_publish_to_it(start_relay):
     wait_for(lambda: relay.push("leavers", "still there?")["connections"] == 0, "its end")
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_pings_do_not_wait_for_the_apps_disconnect_handlers(start_relay):
     relay = start_relay(program="tests/busy_relay.py", ping_interval=0.5, ping_timeout=0.5)
     silent = [open_websocket(relay.port, "dawdle") for _ in range(6)]

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, clean_environ
 from measures import report
 
-pytestmark = pytest.mark.paired
+pytestmark = pytest.mark.timed
 
 
 def chaos(*arguments):

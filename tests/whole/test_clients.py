@@ -73,7 +73,7 @@ def test_php_pushes_an_array_as_multipart(relay, connect):
     assert client.data(1) == ["ü"]
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 @pytest.mark.parametrize("expect", ["as PHP sends it", "without Expect"])
 def test_php_gets_the_answer_to_a_body_that_is_too_large_at_once(relay, expect):
     header = "CURLOPT_HTTPHEADER => ['Expect:']," if expect == "without Expect" else ""
@@ -89,7 +89,7 @@ def test_php_gets_the_answer_to_a_body_that_is_too_large_at_once(relay, expect):
     assert time.monotonic() - start < 0.9, "cURL waits a second if no answer comes"
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_php_does_not_wait_with_a_large_body_that_fits(relay, connect):
     client = connect(relay.url, "php-large")
     start = time.monotonic()

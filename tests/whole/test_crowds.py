@@ -26,7 +26,7 @@ MEGABYTE = 1 << 20
 pytestmark = [
     pytest.mark.parametrize("server", ["own"], indirect=True, scope="session"),
     pytest.mark.usefixtures("many_files"),
-    pytest.mark.paired,  # it measures time
+    pytest.mark.timed,  # it measures time
 ]
 
 

@@ -321,7 +321,7 @@ def test_clients_whose_network_was_gone_miss_nothing(start_relay, follow, pages,
 # Crowds that come back.
 
 
-@pytest.mark.paired  # it measures time
+@pytest.mark.timed  # it measures time
 def test_a_crowd_that_comes_back_at_once_is_recovered_while_pushes_continue(start_relay):
     count = 10_000 if FULL_SIZE else 1_000
     relay = start_relay(history_ttl=3600)

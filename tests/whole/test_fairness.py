@@ -22,7 +22,7 @@ from pushrelay.engine.engine import Engine
 from pushrelay.server.poller import Poller
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-measures_time = pytest.mark.paired
+measures_time = pytest.mark.timed
 # Seconds that another publisher's push may take on a busy machine. Without turns it took 3 s and longer.
 LIMIT = 1.0
 

@@ -20,8 +20,6 @@ import pytest
 from clients import Follower, Wire, handshake, open_websocket
 from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, need, wait_for
 
-pytestmark = pytest.mark.paired  # other servers take seconds for things when the machine is busy
-
 BIN = pathlib.Path(sys.executable).parent
 THREADS = 8
 COMMANDS = {
