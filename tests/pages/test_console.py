@@ -186,7 +186,11 @@ def test_the_list_can_be_filtered_copied_and_cleared(relay, context, console):
         ("push", "pear 5", "sorted"),
     ]
     assert all(set(line) == {"time", "id", "destination", "event", "data"} for line in lines)
+    page.fill("#filter", "plum")
+    empty = "getComputedStyle(document.querySelector('#arrived'), '::after').content"
+    assert texts(page) == [] and page.evaluate(empty) == '"Nothing matches the filter."'
     page.press("#filter", "Escape")
+    assert page.evaluate(empty) == "none"
     assert len(texts(page)) == 6 and page.input_value("#filter") == ""
     page.click("#clear")
     assert rows(page) == [] and page.locator("#empty").is_visible()

@@ -2,8 +2,11 @@
 
 import http.server
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import urllib.parse
 
@@ -76,7 +79,10 @@ def test_the_form_shows_what_the_relay_refuses(relay, demo):
     page.fill("#destination", "")
     page.click("#push-button")
     page.locator("#push-answer[data-kind=bad]").wait_for()
-    assert "destination" in page.text_content("#push-answer")
+    answer = page.text_content("#push-answer")
+    assert answer.startswith("Not pushed: ") and "destination" in answer
+    page.fill("#destination", "somebody")  # the answer is about what was there before
+    assert page.text_content("#push-answer") == ""
 
 
 NASTY = ["plain", 'it\'s "quoted" \\ $HOME `id`', "</script><b>&amp;", "ü 👍 two  spaces"]
@@ -212,7 +218,18 @@ def test_a_page_that_may_not_register_shows_no_waiting_and_no_snippet_that_would
     page = refused(start_relay(secret=SECRET, demo="yes"))
     assert "Waiting" not in page.inner_text("#empty") and page.locator("#next").is_hidden()
     assert "{token}" in page.text_content("#snippet-page")
-    assert page.locator("#token-line").text_content() == "python relay.py token '42'"
+
+
+@own_only
+def test_the_line_that_the_page_shows_prints_a_token_that_it_then_accepts(start_relay, refused):
+    page = refused(start_relay(secret=SECRET, demo="yes"), id_="room 4's")
+    line = page.text_content("#token-line").replace(".venv/bin/python", sys.executable)
+    ran = subprocess.run(
+        ["sh", "-c", line], cwd=ROOT, env={**os.environ, "RELAY_SECRET": SECRET}, capture_output=True, text=True
+    )
+    page.fill("#token", ran.stdout.strip() or ran.stderr)
+    page.click("#token-form button")
+    page.locator("#state[data-status=online]").wait_for()
 
 
 @own_only

@@ -81,6 +81,7 @@ export class Arrivals {
     if (this.wanted) text = `${shown.toLocaleString("en")} of ${this.entries.length.toLocaleString("en")}`;
     else if (this.total > MAX_ROWS) text += `, the newest ${MAX_ROWS} shown`;
     $("count").textContent = text;
+    this.list.classList.toggle("matchless", Boolean(this.wanted) && !shown);
     $("pause").textContent = this.isPaused ? `Resume${this.waiting ? ` (${this.waiting.toLocaleString("en")} new)` : ""}` : "Pause";
     $("arrivals").classList.toggle("has-rows", this.entries.length > 0 || this.waiting > 0 || this.list.childElementCount > 0);
     $("list-tools").inert = !this.entries.length && !this.waiting;

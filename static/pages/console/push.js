@@ -19,6 +19,7 @@ export class PushForm {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
     });
     this.form.addEventListener("change", ({ target }) => target.name === "format" && this.formatChosen());
+    this.form.addEventListener("input", () => this.output.dataset.kind === "bad" && this.say("", "")); // it may be mended now
     $("data").addEventListener("input", soon(() => this.check(), 250));
   }
 
@@ -60,7 +61,7 @@ export class PushForm {
       const answer = await this.push();
       this.answered(answer, started);
     } catch (failure) {
-      this.say(failure.isAway ? "bad away" : "bad", failure.message);
+      this.say(failure.isAway ? "bad away" : "bad", failure.isAway ? failure.message : `Not pushed: ${failure.message}`);
     }
   }
 

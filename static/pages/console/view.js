@@ -82,7 +82,7 @@ function tick(registration) {
 // --- Remedies, shown while the id is refused ---
 
 function prepareRemedies(registration) {
-  $("token-line").textContent = `python relay.py token ${quote.shell(id)}`;
+  $("token-line").textContent = `.venv/bin/python relay.py token --ids=${quote.shell(id)}`;
   const me = new URL(location.href);
   me.searchParams.set("id", "me");
   $("use-me").href = me.href;
