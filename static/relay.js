@@ -165,7 +165,7 @@
     rest: -1,
     // seconds; below 0: by the transport
     debug: /relay:debug/.test(here.href)
-    // so that a page can be examined without changing it
+    // so that a page can be debugged without changing it
   };
   function complete(options, isStrict) {
     const all = { ...DEFAULTS };
@@ -220,7 +220,7 @@
     _log(...what) {
       if (this._options.debug) console.debug("relay:", ...what);
     }
-    /** Return a random wait in ms, so that pages do not all come at the same moment. */
+    /** Return a random wait in ms, so that pages do not all come back at the same moment. */
     _backOff(failures) {
       const options = this._options;
       return Math.random() * Math.min(options.reconnectDelayMax, options.reconnectDelay * 2 ** failures);
@@ -243,7 +243,7 @@
      * Return this connection's state of an id.
      *
      * `_handed` is the position of the last publication that the page's handlers were given; before the first one, the
-     * position at which the id became live. This alone records how far the handlers are. Only takeItem() and reach() set it.
+     * position at which the id became live. This alone records the progress of the handlers. Only takeItem() and reach() set it.
      */
     _of(id) {
       let state = this._ids.get(id);
@@ -289,7 +289,7 @@
       ids.forEach((id) => this._left.set(id, this._sent));
       this._send(["unregister", { id: ids }], done);
     }
-    /** Return whether a publication was under way when its id was unregistered. */
+    /** Return whether a publication of this id was under way when the id was unregistered. */
     _isLeft(id) {
       const left = this._left.get(id);
       return this._answers.has(left) || left >= 0 && !this._ids.has(id);
@@ -552,9 +552,9 @@
     // _heard, _opened, _since: times of the last packet, attempt and success, by the wall clock, because timers stop
     //   during sleep
     // _patience: maximum ms of silence
-    // _failure: the error code that was reported
+    // _failure: the error code that was reported last
     // _drained: whether the relay set the time to reconnect
-    // _pollsFirst: whether WebSocket hung, or long polling worked and WebSocket did not
+    // _pollsFirst: whether WebSocket hung, or failed while long polling worked
     _failures = 0;
     _silence = timer(() => this._wire.end(this.transport ? "ping timeout" : "timeout"));
     _retry = timer(() => this._open());
@@ -566,8 +566,8 @@
       if (live.has(this)) this._try(this._pollsFirst ? transports.sort() : transports);
     }
     /**
-     * Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it is known not
-     * to work: Firefox delays each attempt after a failed one, by up to a minute, in all tabs.
+     * Try the transports in order. WebSocket is first, or a restart would leave pages on long polling. But it is last if it
+     * has failed before, because Firefox then delays each attempt, by up to a minute, in all tabs.
      */
     _try([name = "websocket", ...others]) {
       const wire = this._wire = { name, close: noop };
@@ -681,7 +681,7 @@
       queueMicrotask(() => this._open());
       return this;
     }
-    /** Connect again, for example after a login, so that the relay gets the new cookies. What is registered stays. */
+    /** Connect again, for example after a login, so that the relay gets the new cookies. Registrations are kept. */
     reconnect() {
       if (this.transport) this._cut();
       return this.connect();

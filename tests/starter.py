@@ -24,7 +24,7 @@ import threading
 import time
 
 PACKAGES = ("flask", "flask_socketio", "jwt", "sqlite3", "werkzeug.serving", "wsproto")
-# What the interpreter and its libraries read when a process begins: a fork cannot have others.
+# The interpreter and its libraries read these when a process begins, so a fork cannot have others.
 FIXED = ("LD_", "PYTHON", "MALLOC_")
 FORKS = True  # whether relays are forked; the tests of the doctor set it to False
 

@@ -5,7 +5,7 @@ import { listen, noop, page } from "./scope.js";
 import { timer, within } from "./timing.js";
 import { websocket } from "./wires/websocket.js";
 
-/** A connection that reconnects until close(): it follows the life of its page, and rests if the page needs it not. */
+/** A connection that reconnects until close(). It follows the life of its page, and may rest while that is hidden. */
 export class Connection extends Link {
   // Set later: _probeDelay, the ms until the next probe.
   _probe = timer(() => this._tryWebSocket());
@@ -19,7 +19,7 @@ export class Connection extends Link {
     return this;
   }
 
-  /** Connect again, for example after a login, so that the relay gets the new cookies. What is registered stays. */
+  /** Connect again, for example after a login, so that the relay gets the new cookies. Registrations are kept. */
   reconnect() {
     if (this.transport) this._cut();
     return this.connect();
@@ -29,7 +29,7 @@ export class Connection extends Link {
     if (!live.delete(this)) return this;
     this._sendAcks();
     const registrations = [...this._registrations];
-    this._registrations.clear(); // the next connection may belong to another user
+    this._registrations.clear(); // the page may connect again for another user
     this._ids.forEach((state) => this._release(state));
     registrations.forEach((it) => it._answers.forEach((answer) => answer(CLOSED)));
     this._buffer.splice(0).forEach(([, answer]) => answer(CLOSED));
@@ -47,7 +47,7 @@ export class Connection extends Link {
   _rest(reason) {
     this._retry();
     this._leave("resting", { reason });
-    // It may have been taken by a page that is hidden by now, so the first attempt follows soon.
+    // The page that took the place may be hidden by now, so try again soon.
     if (reason === "no place" && !(page.hidden && this._restTime())) this._retry(this._backOff(this._failures++));
   }
 
@@ -80,7 +80,7 @@ export class Connection extends Link {
       this._pollsFirst = false;
       return this.reconnect();
     }
-    // If it works, an answer is outstanding and would be lost.
+    // If WebSocket works, an answer is still outstanding: reconnecting now would lose it.
     this._probe(works ? 1000 : (this._probeDelay = Math.min(2 * this._probeDelay, 300000)));
   }
 

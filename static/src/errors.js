@@ -1,4 +1,4 @@
-// Refusals: what the relay answers, `{ok: false, error, message}`, and those that are made here.
+// Refusals, `{ok: false, error, message}`: those that the relay sends, and those that are made here.
 
 export const refusal = (error, message) => ({ ok: false, error, message });
 export const CUT = refusal("disconnected", "connection lost");
@@ -7,7 +7,7 @@ export const CLOSED = refusal("closed", "closed");
 export const isRefused = (body) => body?.ok === false;
 export const LATE = refusal("timeout", "no answer in time");
 
-/** Return the details of an error for a server that answers, but not as a relay does. */
+/** Return the details of an error if no relay answers. `how` is what answered instead, such as " (HTTP 502)". */
 export const noRelay = (url, how = "") => ({
   error: "no_relay",
   message: `no relay answers${how}: run python relay.py doctor ${new URL("..", url)}`,

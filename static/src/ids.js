@@ -2,10 +2,10 @@ import { Messages } from "./messages.js";
 import { leaveItem, reach, takeItem } from "./positions.js";
 import { noop, scope } from "./scope.js";
 
-/** Return from where an id is registered: its position, or "acked" for an inbox; undefined if it has none. */
+/** Return the `since` with which an id is registered: its position, or "acked" for an inbox; undefined if it has none. */
 export const sinceOf = (state) => (state._queue ? "acked" : state._handed);
 
-/** The ids that a connection has registered, and how far each is. */
+/** The ids that a connection has registered, and the progress of each. */
 export class Ids extends Messages {
   _ids = new Map(); // id -> state, see _of()
   _left = new Map(); // id -> number of its last unregister
@@ -14,7 +14,7 @@ export class Ids extends Messages {
    * Return this connection's state of an id.
    *
    * `_handed` is the position of the last publication that the page's handlers were given; before the first one, the
-   * position at which the id became live. This alone records how far the handlers are. Only takeItem() and reach() set it.
+   * position at which the id became live. This alone records the progress of the handlers. Only takeItem() and reach() set it.
    */
   _of(id) {
     let state = this._ids.get(id);
@@ -62,7 +62,7 @@ export class Ids extends Messages {
     this._send(["unregister", { id: ids }], done);
   }
 
-  /** Return whether a publication was under way when its id was unregistered. */
+  /** Return whether a publication of this id was under way when the id was unregistered. */
   _isLeft(id) {
     const left = this._left.get(id);
     return this._answers.has(left) || (left >= 0 && !this._ids.has(id));

@@ -1,4 +1,4 @@
-// What static/relay.js and static/relay.min.js define: the globals Relay and, unless the page has one, io.
+// The globals of static/relay.js and static/relay.min.js: Relay and, unless the page has one, io.
 
 import { Relay, io } from "./index.js";
 import { scope } from "./scope.js";

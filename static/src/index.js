@@ -1,4 +1,4 @@
-// What static/relay.mjs and the npm package export.
+// The exports of static/relay.mjs and the npm package.
 
 export { Relay } from "./relay.js";
 export { io } from "./socket.js";

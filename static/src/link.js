@@ -13,9 +13,9 @@ export class Link extends Publications {
   // _heard, _opened, _since: times of the last packet, attempt and success, by the wall clock, because timers stop
   //   during sleep
   // _patience: maximum ms of silence
-  // _failure: the error code that was reported
+  // _failure: the error code that was reported last
   // _drained: whether the relay set the time to reconnect
-  // _pollsFirst: whether WebSocket hung, or long polling worked and WebSocket did not
+  // _pollsFirst: whether WebSocket hung, or failed while long polling worked
   _failures = 0;
 
   _silence = timer(() => this._wire.end(this.transport ? "ping timeout" : "timeout"));
@@ -30,8 +30,8 @@ export class Link extends Publications {
   }
 
   /**
-   * Try the transports in order. WebSocket is first, or a restart would leave pages on long polling, unless it is known not
-   * to work: Firefox delays each attempt after a failed one, by up to a minute, in all tabs.
+   * Try the transports in order. WebSocket is first, or a restart would leave pages on long polling. But it is last if it
+   * has failed before, because Firefox then delays each attempt, by up to a minute, in all tabs.
    */
   _try([name = "websocket", ...others]) {
     const wire = (this._wire = { name, close: noop });

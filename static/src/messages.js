@@ -3,9 +3,9 @@ import { LATE, asError, refusal } from "./errors.js";
 import { complete } from "./options.js";
 
 /**
- * The messages that a connection sends, and the answers to them.
+ * The messages that a connection sends, and their answers.
  *
- * A connection is a chain of classes, from what it sends to when it connects. Each uses those before it:
+ * A connection is a chain of classes, from what it sends to when it connects. Each class uses those before it:
  * Messages, Ids, Registrations, Publications, Link, Connection. Relay and Socket add what the page sees: _changed(), which
  * reports a status, and _event(), which returns the calls of a publication's handlers.
  */
@@ -53,7 +53,7 @@ export class Messages extends Emitter {
     if (this._options.debug) console.debug("relay:", ...what);
   }
 
-  /** Return a random wait in ms, so that pages do not all come at the same moment. */
+  /** Return a random wait in ms, so that pages do not all come back at the same moment. */
   _backOff(failures) {
     const options = this._options;
     return Math.random() * Math.min(options.reconnectDelayMax, options.reconnectDelay * 2 ** failures);

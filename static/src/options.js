@@ -8,10 +8,10 @@ const DEFAULTS = {
   reconnectDelayMax: 30000,
   probeDelay: 30000, // ms until a polling page tries WebSocket again; doubled after each failure, up to five minutes
   rest: -1, // seconds; below 0: by the transport
-  debug: /relay:debug/.test(here.href), // so that a page can be examined without changing it
+  debug: /relay:debug/.test(here.href), // so that a page can be debugged without changing it
 };
 
-/** Return all options. Those that are unknown or of another type than the default are ignored, with a warning if `isStrict`. */
+/** Return all options. An option that is unknown or not of its default's type is ignored, with a warning if `isStrict`. */
 export function complete(options, isStrict) {
   const all = { ...DEFAULTS };
   for (const name in options) {

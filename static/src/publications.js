@@ -2,7 +2,7 @@ import { isAfter, isPosition, reach } from "./positions.js";
 import { Registrations } from "./registrations.js";
 import { soon } from "./timing.js";
 
-/** What arrives: each publication is handed over once, and those of an inbox are acknowledged. */
+/** The publications that arrive: each is handed over once, and those of an inbox are acknowledged. */
 export class Publications extends Registrations {
   _acknowledge = soon(() => this._sendAcks(), 20); // one for many publications
 

@@ -4,7 +4,7 @@ import { isPosition, reach } from "./positions.js";
 import { timer, within } from "./timing.js";
 import { isFunction, isObject, listOf } from "./values.js";
 
-/** What the page has registered: it is registered again on every wire, until it is refused or unregistered. */
+/** The registrations of the page. Each is sent again on every wire, until it is refused or unregistered. */
 export class Registrations extends Ids {
   _registrations = new Set(); // {_ids, _payload, _key, _answers (functions that wait), _tries, _isAway}; the newest last
 

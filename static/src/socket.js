@@ -9,10 +9,10 @@ import { isFunction, isObject } from "./values.js";
 const ANY = 0; // the name of the handlers for all events; those of events are text
 
 /**
- * A connection with the parts of socket.io-client that pages use most: docs/socket-api.md lists them.
+ * A connection with the parts of socket.io-client that pages use most. docs/socket-api.md lists them.
  *
  * `send`, `timeout()`, `volatile`, `listeners`, `io.Manager` and a warning about ignored options would add 0.4 KB. Pages
- * that need them can load the official file, which has 15 KB.
+ * that need them can load the official file of 15 KB.
  */
 class Socket extends Connection {
   io = new Emitter(); // stands for the manager

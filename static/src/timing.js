@@ -1,4 +1,4 @@
-// Waiting. Every wait uses setTimeout(), Date.now() and Math.random(), which tests replace.
+// Timers. All waiting uses setTimeout(), Date.now() and Math.random(), which tests replace.
 
 import { LATE, asError } from "./errors.js";
 

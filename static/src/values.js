@@ -1,4 +1,4 @@
-// What a page may pass: ids are text, and data is JSON.
+// The values that a page may pass: ids are text, and data is JSON.
 
 import { asError, refusal } from "./errors.js";
 

@@ -1,4 +1,4 @@
-"""What a page learns: why it has no connection, when its rights end, and that no part of it harms another."""
+"""The reasons that a page gets: why it has no connection, and when its rights end. And no part of it harms another."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-// Where the relay is: from the script's address, from a URL, from a path, and in modules, frames and workers.
+// The address of the relay: from the script's address, from a URL, from a path, and in modules, frames and workers.
 "use strict";
 
 const assert = require("node:assert/strict");

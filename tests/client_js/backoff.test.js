@@ -14,7 +14,7 @@ async function away(random, options) {
   return [page, await page.connect(options)];
 }
 
-/** The waits that the page was told of. */
+/** The waits that the page was given with `offline`. */
 const waits = (relay) => relay.statuses.filter(([status]) => status === "offline").map(([, detail]) => detail.retryIn);
 
 test("the wait before an attempt doubles with each failure, up to 30 seconds", async () => {
@@ -102,7 +102,7 @@ test("a drain is no failure: the waits after it begin small", async () => {
   assert.deepEqual(waits(relay), [10, 500]);
 });
 
-test("after relay_drain, a page that becomes visible or online waits all the same", async () => {
+test("after relay_drain, a page that becomes visible or online still waits", async () => {
   const page = new Page();
   await page.connect();
   page.session.emit("relay_drain", { reconnect_in_ms: 5000 });
@@ -135,7 +135,7 @@ test("Retry-After is added to the wait, and the refusal is one error event", asy
   assert.deepEqual([relay.errors[0].error, relay.errors[0].status, relay.errors[0].message], ["too_many_connections", 503, "full"]);
 });
 
-test("with Retry-After, a page that becomes visible waits all the same", async () => {
+test("with Retry-After, a page that becomes visible still waits", async () => {
   const page = new Page();
   page.websocket = "refused";
   page.polling = { status: 503, headers: { "Retry-After": "6" } };

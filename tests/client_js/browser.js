@@ -1,4 +1,4 @@
-// What the pages of one tab share: sessionStorage, and the Web Locks of the browser.
+// The parts of a browser that the pages of one tab share: sessionStorage, and the Web Locks of the browser.
 "use strict";
 
 class Storage {

@@ -55,7 +55,7 @@ class Session {
   }
 }
 
-/** What the relay answers unless the test sets page.answer: every id is live at its own `since`, or at offset 0. */
+/** The answer of the relay unless the test sets page.answer: every id is live at its own `since`, or at offset 0. */
 const answers = {
   register({ id, since = {} }) {
     const state = (each) => ({ position: since[each] && since[each] !== "acked" ? since[each] : "e:0", recovered: each in since, replayed: 0 });

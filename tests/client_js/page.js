@@ -26,7 +26,7 @@ class Page {
     this.browser = browser;
     this.now = 1_800_000_000_000; // ms, by the wall clock
     this.random = 0.5; // what Math.random() returns, or a function
-    // What the network does: "works", "refused", "silent" (nothing answers) or "throws"; fetch also answers with
+    // The state of the network: "works", "refused", "silent" (nothing answers) or "throws"; fetch also answers with
     // {status, body, headers}. A function is asked at each attempt.
     this.websocket = "works";
     this.polling = "works";
@@ -142,7 +142,7 @@ class Page {
     return this.attempts.length;
   }
 
-  /** Connect with Relay and note what the page is told: relay.statuses, relay.errors, relay.handed. */
+  /** Connect with Relay and note what the page gets: relay.statuses, relay.errors, relay.handed. */
   async connect(options, url) {
     const relay = this.Relay.connect(url, options);
     relay.statuses = [];

@@ -1,4 +1,4 @@
-// What the page is told after a reconnect: recovered, or lost with the ids, and never one for the other.
+// The status after a reconnect: recovered, or lost with the ids, and never one for the other.
 "use strict";
 
 const assert = require("node:assert/strict");

@@ -1,4 +1,4 @@
-// What developers use: options that are checked, the debug switch, reconnect(), handles, and tokens renewed in time.
+// Tools for developers: options that are checked, the debug switch, reconnect(), handles, and tokens renewed in time.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -91,7 +91,7 @@ test("the answer of register() has leave(), which a copy of the answer does not 
   assert.deepEqual(plain(page.sent("unregister")), [{ id: ["42"] }]);
 });
 
-/** Let the relay answer that a token lasts so many seconds. */
+/** Let the relay answer that a token lasts this number of seconds. */
 function lasting(page, seconds) {
   page.answer.register = ({ id, since = {} }) => ({
     ok: true,

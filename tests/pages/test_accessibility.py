@@ -63,7 +63,7 @@ def visible(browser):
 
 @pytest.fixture(scope="module")
 def seen(scenes, visible):
-    """What there is to see of each page in each state: {(page, state): {what: …}}."""
+    """The findings for each page in each state: {(page, state): {what: …}}."""
     asked, seen = [], {}
     visible.on("request", lambda request: asked.append(request.url))
     for place, state in PLACES:
@@ -84,9 +84,9 @@ def seen(scenes, visible):
     return seen
 
 
-# What axe-core finds.
+# The findings of axe-core.
 
-# What depends on neither the colors nor the width is looked for once.
+# Rules that depend on neither the colors nor the width run once.
 EVERYTHING = {"runOnly": STANDARDS}
 AGAIN = {"runOnly": {"type": "rule", "values": ["color-contrast", "target-size"]}}
 # axe-core leaves to people the colors of text that is scrolled out of view or reaches beyond what scrolls. The
@@ -187,7 +187,7 @@ def test_the_keyboard_reaches_every_control_in_order_and_the_focus_is_visible(se
 
 # Sizes.
 
-# What is wider than the window, except what scrolls by itself.
+# Returns the elements that are wider than the window, except those that scroll by themselves.
 WIDE = """() => {
   const scrolls = (node) => node && node !== document.body
     && (["auto", "scroll", "hidden", "clip"].includes(getComputedStyle(node).overflowX) || scrolls(node.parentElement));

@@ -143,7 +143,7 @@ CALM = [
 
 
 @pytest.mark.parametrize("changes", CALM, ids=str)
-def test_what_is_usual_is_no_trouble(changes):
+def test_usual_figures_are_not_trouble(changes):
     assert said(**changes)[:2] == ("ok", "fine")
 
 

@@ -1,5 +1,5 @@
-// A browser opens six connections to a host, and pages need some. So few pages poll at a time: each takes a place, which is
-// a Web Lock.
+// A browser opens six connections to a host, and pages need some of them for other things. So only a few pages poll at a
+// time: each takes a place, which is a Web Lock.
 
 import { noop, page, scope } from "../scope.js";
 

@@ -22,7 +22,7 @@ export function polling(wire, url) {
     for (;;) (await request({ signal: polls.signal })).split("\x1e").forEach(wire._receive);
   }
 
-  /** Send as many packets as fit one request. UTF-8 needs at most three bytes for a UTF-16 unit. */
+  /** Send as many packets as fit into one request. UTF-8 needs at most three bytes for a UTF-16 unit. */
   function post() {
     let size = 0;
     const end = outbox.findIndex((packet, i) => i > 900 || (size += packet.length * 3 + 1) > wire.maxPayload);
