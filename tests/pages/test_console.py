@@ -94,8 +94,11 @@ def test_json_is_checked_while_it_is_typed_and_sent_exactly_as_it_was_typed(rela
     assert page.evaluate("[document.activeElement.id, document.activeElement.selectionStart]") == ["data", 15]
     page.fill("#data", '{"large": 12345678901234567890, "b": [1.1, null]}')
     page.fill("#event", "order:paid")
+    rounded = "JavaScript reads 12345678901234567890 as 12345678901234567168"
+    page.locator("#push-answer[data-kind~=warn]").filter(has_text=rounded).wait_for()
     page.press("#data", "Control+Enter")
     page.locator(".arrival").filter(has_text="order:paid").wait_for()
+    page.locator("#push-answer[data-kind=ok]").filter(has_text=rounded).wait_for()
     kept = relay.request("GET", "/history?destination=json")[2].decode()
     assert "12345678901234567890" in kept and page.get_attribute("#data", "aria-invalid") == "false"
 
@@ -196,11 +199,44 @@ def test_the_list_can_be_filtered_copied_and_cleared(relay, context, console):
     assert rows(page) == [] and page.locator("#empty").is_visible()
 
 
+def test_numbers_that_pages_cannot_read_exactly_are_found(console):
+    page = console("rounded")
+    module = page.get_attribute("script[type=module]", "src").replace("main.js", "json.js")
+    find = "async ([module, texts]) => { const {findRounded} = await import(module); return texts.map(findRounded); }"
+    exact = ["9007199254740991", "9007199254740992", "1e21", "0.1", '"9007199254740993"', r'{"\"9007199254740993": 1}']
+    assert page.evaluate(find, [module, exact]) == [None] * len(exact)
+    rounded = ["9007199254740993", "[1, -9007199254740993]", '{"a": {"b": 12345678901234567890}}']
+    found = page.evaluate(find, [module, rounded])
+    assert found == [
+        ["9007199254740993", "9007199254740992"],
+        ["-9007199254740993", "-9007199254740992"],
+        ["12345678901234567890", "12345678901234567168"],
+    ]
+
+
 def test_the_list_is_bounded_and_keeps_the_newest(relay, console):
     page = console("burst")
     batch(relay, "burst", 1000)
     page.locator("#count").filter(has_text="1,000, the newest 300 shown").wait_for()
     assert texts(page) == [str(n) for n in range(999, 699, -1)]
+
+
+def test_what_the_relay_keeps_does_not_fit_into_a_full_list(relay, console):
+    page = console("full")
+    module = page.get_attribute("script[type=module]", "src").replace("main.js", "arrivals.js")
+    found = page.evaluate(
+        """async (module) => {
+          const {Arrivals, MAX_ROWS} = await import(module);
+          const list = new Arrivals();
+          const one = (n) => ({id: `e:${n}`, event: "push", destination: "full"});
+          for (let n = 0; n < MAX_ROWS; n += 1) list.add(n, one(n), false);
+          list.draw();
+          const added = list.addKept([{...one(-1), data: "kept", created: 0}], "full");
+          return [added, list.entries.length, list.list.querySelector(".rule.kept").textContent];
+        }""",
+        module,
+    )
+    assert found == [0, 300, "the list is full: clear it to see what the relay keeps"]
 
 
 def test_the_console_shows_what_the_relay_keeps(relay, console):

@@ -169,14 +169,18 @@ export class Arrivals {
   /** Put publications that the relay keeps, the oldest first, below all others. Return how many were not here yet. */
   addKept(publications, destination) {
     const here = new Set([...this.queue, ...this.entries].map(({ position }) => position));
-    const missing = publications.filter(({ id }) => !here.has(id)).slice(-Math.max(0, MAX_ROWS - this.entries.length));
-    const entries = missing.map(({ id, event, data, created }) => {
+    const missing = publications.filter(({ id }) => !here.has(id));
+    const room = Math.max(0, MAX_ROWS - this.entries.length);
+    const entries = missing.slice(Math.max(0, missing.length - room)).map(({ id, event, data, created }) => {
       const entry = entryOf(data, { id, event, destination }, new Date(created * 1000));
       return Object.assign(entry, { isKept: true });
     });
     this.list.querySelectorAll(".rule.kept").forEach((rule) => rule.remove());
     const rows = entries.map(rowOf).reverse();
-    this.list.append(element("li", "rule kept", rows.length ? `kept by the relay: ${counted(rows.length, "earlier push", "earlier pushes")}` : "the relay keeps nothing else for this id"), ...rows);
+    let text = "the relay keeps nothing else for this id";
+    if (missing.length) text = "the list is full: clear it to see what the relay keeps";
+    if (rows.length) text = `kept by the relay: ${counted(rows.length, "earlier push", "earlier pushes")}`;
+    this.list.append(element("li", "rule kept", text), ...rows);
     this.entries.unshift(...entries);
     this.filter();
     return rows.length;

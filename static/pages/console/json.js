@@ -18,6 +18,15 @@ export function findError(text) {
   return { at, line: before.length, column: before[before.length - 1].length + 1, expected };
 }
 
+/** Return the first integer in JSON that JavaScript rounds, as [what was written, what pages read]; null if there is none. */
+export function findRounded(text) {
+  for (const [token] of text.matchAll(/"(?:\\.|[^"\\])*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g)) {
+    const isLarge = /^-?\d+$/.test(token) && !Number.isSafeInteger(+token);
+    if (isLarge && BigInt(token) !== BigInt(+token)) return [token, String(BigInt(+token))];
+  }
+  return null;
+}
+
 /** Reads a text as JSON up to its first error. */
 class Scanner {
   constructor(text) {

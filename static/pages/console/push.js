@@ -2,7 +2,7 @@
 
 import { $, counted, element, soon } from "../dom.js";
 import { address, base, destination, id, isMe } from "./facts.js";
-import { findError } from "./json.js";
+import { findError, findRounded } from "./json.js";
 import { milliseconds } from "./latency.js";
 
 const SAMPLES = { text: "Hello from the form", json: '{"text": "Hello", "from": "the form"}' };
@@ -34,12 +34,14 @@ export class PushForm {
     this.check();
   }
 
-  /** Show the place of the first error. Return it; null if there is none. */
+  /** Show the place of the first error, or a number that pages cannot read exactly. Return the error; null if there is none. */
   check() {
     const error = this.isJson ? findError($("data").value) : null;
+    this.rounded = this.isJson && !error ? findRounded($("data").value) : null;
     $("data").setAttribute("aria-invalid", String(Boolean(error)));
     if (error) this.say("bad json", `Not JSON yet. Line ${error.line}, column ${error.column}: expected ${error.expected}.`);
-    else if (this.output.dataset.kind === "bad json") this.say("", "");
+    else if (this.rounded) this.say("warn json", `JavaScript reads ${this.rounded.join(" as ")}. Send large numbers as text.`);
+    else if (/json$/.test(this.output.dataset.kind)) this.say("", "");
     return error;
   }
 
@@ -84,13 +86,14 @@ export class PushForm {
     if (isOwn) this.showPresence(connections);
     if (!connections) return this.say("warn", `Accepted, but no window is registered for “${to}” now.`);
     const delivered = `Delivered to ${counted(connections, "window")}`;
-    this.say("ok", delivered);
+    const rounded = this.rounded ? `. JavaScript reads ${this.rounded.join(" as ")}` : "";
+    this.say("ok", delivered, rounded);
     if (!isOwn) return;
     const number = (this.number = (this.number || 0) + 1);
     const ms = await this.latency.of(isMe ? id : to, position, started);
     if (ms === null) return;
     this.list.showLatency(position, ms);
-    if (number === this.number && this.output.dataset.kind === "ok") this.say("ok", `${delivered}, here in `, element("strong", "", milliseconds(ms)));
+    if (number === this.number && this.output.dataset.kind === "ok") this.say("ok", `${delivered}, here in `, element("strong", "", milliseconds(ms)), rounded);
   }
 
   /** Remove the message that the relay does not answer. */

@@ -28,7 +28,7 @@ export const FIGURES = {
   websocket: ({ clients }) => share(clients.websocket, clients.now),
   polling: ({ clients }) => attention(share(clients.polling, clients.now), (100 * clients.polling) / clients.now >= MANY_POLL),
 
-  nobody: ({ pushes }) => (pushes.publications ? share(pushes.nobody, pushes.publications) : DASH),
+  nobody: ({ pushes }) => (pushes.publications && pushes.nobody !== null ? share(pushes.nobody, pushes.publications) : DASH),
   recovered: ({ recoveries }) => count(recoveries.recovered),
   lost: ({ recoveries }) => (recoveries.lost ? `▲ ${count(recoveries.lost)}` : "none"),
   replayed: ({ recoveries }) => count(recoveries.replayed),

@@ -19,12 +19,13 @@ export function showLimits(status) {
   for (const row of document.querySelectorAll("[data-limit]")) {
     const [used, limit, written, isNormal] = LIMITS[row.dataset.limit](status);
     const [text, meter] = [row.querySelector("span"), row.querySelector("meter")];
-    const share = limit ? Math.min(used / limit, 1) : 0;
-    meter.hidden = !limit;
+    const isKnown = limit && used !== null;
+    const share = isKnown ? Math.min(used / limit, 1) : 0;
+    meter.hidden = !isKnown;
     meter.value = share;
     meter.dataset.kind = isNormal || share < NEAR ? "ok" : share < FULL ? "warn" : "bad";
     const words = { ok: "", warn: "▲ near · ", bad: "▲ reached · " }[meter.dataset.kind];
-    const numbers = limit ? `${written(used)} of ${written(limit)} · ${percent(100 * share)}` : written(used);
+    const numbers = isKnown ? `${written(used)} of ${written(limit)} · ${percent(100 * share)}` : written(used);
     write(text, words + numbers);
     meter.setAttribute("aria-valuetext", words + numbers);
   }
