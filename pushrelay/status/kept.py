@@ -9,7 +9,7 @@ import os
 import struct
 from typing import NamedTuple
 
-from .rings import LENGTH, SERIES, Rings
+from .rings import GAP, LENGTH, SERIES, Rings
 
 SUFFIX = "-hour"  # after the name of the store's file
 # Magic, series in a row, rows, the next row, clients, whether the relay was stopped in order, when it was last alive.
@@ -81,6 +81,9 @@ def _read(data: bytes, rings: Rings) -> Before | None:
     magic, width, length, following, clients, was_stopped, alive = _HEADER.unpack_from(data)
     if (magic, width, length) != (_MAGIC, len(SERIES), LENGTH) or not 0 <= following < LENGTH or not alive > 0:
         return None
-    rings.cells[:] = type(rings.cells)("i", data[_HEADER.size :])
+    cells = type(rings.cells)("i", data[_HEADER.size :])
+    if min(cells) < GAP:  # damaged: no figure is negative
+        return None
+    rings.cells[:] = cells
     rings.next = following
     return Before(alive, max(0, clients), bool(was_stopped))

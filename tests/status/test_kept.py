@@ -39,8 +39,9 @@ def test_the_next_process_continues_the_hour(tmp_path):
         lambda data: b"RELAYHR0" + data[8:],
         lambda data: data[:16] + (LENGTH).to_bytes(4, "little") + data[20:],
         lambda data: bytes(len(data)),
+        lambda data: data[:-400] + bytes(range(200)) * 2,
     ],
-    ids=["short", "long", "empty", "other version", "no such row", "zeros"],
+    ids=["short", "long", "empty", "other version", "no such row", "zeros", "garbage"],
 )
 def test_a_file_that_is_damaged_is_ignored_and_replaced(tmp_path, damage):
     path = tmp_path / "hour"
