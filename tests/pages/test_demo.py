@@ -293,6 +293,10 @@ def test_without_its_session_cookie_the_page_explains_where_it_comes_from_and_se
     page.locator("#state[data-status=online]").wait_for()
     page.click("#push-button")
     arrived(page).get_by_text("Hello from the form", exact=True).wait_for()
+    page.locator("#push-answer").filter(has_text="Delivered to 1 window, here in").wait_for()
+    page.click("#show-kept")
+    page.locator(".rule.kept").filter(has_text="nothing else").wait_for()  # the push is in the list, and not twice
+    assert page.locator("#about-id").is_hidden()
     assert json.loads(run("sh", page.text_content("#snippet-shell")))["connections"] == 1
 
 

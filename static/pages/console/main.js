@@ -27,7 +27,9 @@ function listen(relay) {
   const list = new Arrivals();
   const latency = new Latency();
   const registration = new Registration(relay, id);
-  relay.on("*", (data, publication) => {
+  relay.on("*", (data, received) => {
+    // The positions of "me" carry a hash of the session; those of pushes and of what is kept do not.
+    const publication = isMe ? { ...received, id: received.id?.replace(/~[^:]*/, "") } : received;
     latency.arrived(isMe ? id : publication.destination, publication.id);
     const isCaughtUp = registration.isCatchingUp && registration.lastAway !== null;
     if (isCaughtUp) registration.caughtUp();

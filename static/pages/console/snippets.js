@@ -17,6 +17,7 @@ const write = (name) => (strings, ...values) =>
 export function showSnippets(token = ownToken) {
   document.querySelectorAll(".snippet code").forEach((node) => node.replaceChildren());
   document.querySelectorAll(".host").forEach((node) => (node.textContent = location.hostname));
+  $("about-id").hidden = isMe; // it is "me", for every session
   $("about-own-token").hidden = !(needsToken && token);
   $("about-token").hidden = !(needsToken && !token);
   $("token-figure").hidden = !needsToken;
