@@ -247,7 +247,7 @@ def docs_picture(name: str) -> Response:
 
 @app.get("/status")
 def status_page() -> Response:
-    """Return the page that shows how the relay is."""
+    """Return the page that shows how the relay is doing."""
     try:
         relay.access.may_see_demo(request.environ)
     except Refused as error:

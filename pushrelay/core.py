@@ -206,7 +206,7 @@ class Core:
         self.registrations.each_second()
 
     def _sources(self, has_own_broker: bool) -> Sources:
-        """Return where the status has its figures from."""
+        """Return the sources of the figures of /status."""
         settings, counts = self.settings, self.publisher.batcher.counts
         path = None if has_own_broker else file_of(settings.broker)
 

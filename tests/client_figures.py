@@ -1,4 +1,4 @@
-"""The speed of relay.js in Chromium, beside what it was when its faults were listed: run by hand.
+"""The speed of relay.js in Chromium, beside earlier figures: run by hand.
 
 .venv/bin/python tests/client_figures.py [names of figures, such as burst]
 """
@@ -101,7 +101,7 @@ def back_button(lab):
             with contextlib.suppress(AssertionError):
                 tab.evaluate("history.back()")
             tab.wait_for_function(f"typeof online === 'object' && online.length > {before}")
-            assert tab.evaluate("window.shown > 0"), "the page was loaded anew"
+            assert tab.evaluate("window.shown > 0"), "the page was loaded again"
             away.append(tab.evaluate("online.at(-1) - shown"))
         show("back button: online again after, the longest of 5", "7.8 s", f"{max(away):.0f} ms")
 

@@ -9,7 +9,7 @@ function connectTo(url) {
 }
 
 /**
- * Receive what is pushed to `id` while the component is mounted: onPush(data, publication). Return the connection's status.
+ * Receive the pushes to `id` while the component is mounted: onPush(data, publication). Return the connection's status.
  *
  * `token` is a function that returns a token, or a promise of one. `onLost` is called if the relay no longer has
  * everything that was missed: load the component's data again.

@@ -8,7 +8,7 @@ function connectTo(url) {
 }
 
 /**
- * Receive what is pushed to getId() while the component is mounted: onPush(data, publication).
+ * Receive the pushes to getId() while the component is mounted: onPush(data, publication).
  * Return an object whose `status` is the connection's.
  *
  * `token` is a function that returns a token, or a promise of one. `onLost` is called if the relay no longer has

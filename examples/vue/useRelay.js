@@ -9,7 +9,7 @@ function connectTo(url) {
 }
 
 /**
- * Receive what is pushed to `id`, which may be a ref or a getter, while the component is mounted: onPush(data, publication).
+ * Receive the pushes to `id`, which may be a ref or a getter, while the component is mounted: onPush(data, publication).
  * Return a ref of the connection's status.
  *
  * `token` is a function that returns a token, or a promise of one. `onLost` is called if the relay no longer has

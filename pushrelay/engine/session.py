@@ -35,8 +35,7 @@ _CLOSE_CODES = {
     REGISTER_TIMEOUT: POLICY_VIOLATION,
     TOO_MANY_EVENTS: POLICY_VIOLATION,
 }
-# Bytes that are kept for a closed client until it polls again: no limit counts them, because its slot is free again. It
-# recovers what it missed when it returns.
+# Bytes kept for a closed client until its next poll. No limit counts them, because its slot is free again.
 LAST_BYTES = 16384
 
 
@@ -210,8 +209,7 @@ class Session:
     # Polling.
 
     def poll(self, park: Callable[[], Parked]) -> list[EncodedPacket] | None:
-        """Return the packets that answer a GET; None if it was parked. `park()` returns the object that answers it "
-        "later.
+        """Return the packets that answer a GET; None if it was parked. `park()` returns what answers it later.
 
         Raises ValueError, with the session closed as the protocol demands, if another GET is parked already.
         """
@@ -321,8 +319,7 @@ class Session:
     def miss_ping(self) -> None:
         """Close the session because the answer to a ping is overdue.
 
-        The answer may be unread, because the process was stopped or others had their turn. So a client that has sent
-        something gets the same time again.
+        The answer may be unread, because this process was busy: a client that has sent something gets more time.
         """
         connection = self.connection
         if connection is not None and not self.has_more_time and connection.has_unread():
@@ -336,8 +333,7 @@ class Session:
     def open_on(self, link: ProbingLink, start: Callable[[list[EncodedPacket]], object]) -> bool:
         """Open the session on this WebSocket; return False if it was closed in the meantime.
 
-        `start(packets)` begins to speak WebSocket, with these packets first. It is called with the lock held, so that
-        close() comes before all of it or after it.
+        `start(packets)` begins to speak WebSocket, with these packets first. The lock keeps close() out.
         """
         with self._lock:
             if self.closed:

@@ -13,13 +13,13 @@ class Figures:
         self._families: dict[str, Family] = collected(parts)
 
     def number(self, name: str, **labels: str) -> float | None:
-        """Return the sum of the series of a metric that have these labels; None if there is none."""
+        """Return the sum of the series of a metric that have these labels; None without any."""
         found = [value for its, value in self._series(name) if labels.items() <= its.items()]
         numbers = [value for value in found if not isinstance(value, Histogram)]
         return sum(numbers) if numbers else None
 
     def whole(self, name: str, **labels: str) -> int:
-        """Return the same as a whole number; 0 if there is none."""
+        """Return the same as a whole number; 0 without any."""
         return int(self.number(name, **labels) or 0)
 
     def by(self, label: str, name: str) -> dict[str, int]:
@@ -31,7 +31,7 @@ class Figures:
         return found
 
     def histogram(self, name: str) -> Histogram:
-        """Return a copy of a histogram; an empty one if there is none."""
+        """Return a copy of a histogram, or an empty one."""
         for _, value in self._series(name):
             if isinstance(value, Histogram):
                 return value + type(value)(value.bounds)

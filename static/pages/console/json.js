@@ -58,7 +58,7 @@ class Scanner {
     return found.length;
   }
 
-  /** Skip space, and one of these characters. Return it; empty if there is none. */
+  /** Skip space, then one of these characters. Return it, or an empty string. */
   next(characters) {
     this.skip(SPACE);
     const found = this.text[this.at] || "";

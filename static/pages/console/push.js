@@ -19,7 +19,7 @@ export class PushForm {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
     });
     this.form.addEventListener("change", ({ target }) => target.name === "format" && this.formatChosen());
-    this.form.addEventListener("input", () => this.output.dataset.kind === "bad" && this.say("", "")); // it may be mended now
+    this.form.addEventListener("input", () => this.output.dataset.kind === "bad" && this.say("", "")); // the cause may be gone
     $("data").addEventListener("input", soon(() => this.check(), 250));
   }
 
@@ -34,7 +34,7 @@ export class PushForm {
     this.check();
   }
 
-  /** Show the place of the first error, or a number that pages cannot read exactly. Return the error; null if there is none. */
+  /** Show the position of the first error, or a number that pages cannot read exactly. Return the error, or null. */
   check() {
     const error = this.isJson ? findError($("data").value) : null;
     this.rounded = this.isJson && !error ? findRounded($("data").value) : null;
