@@ -5,6 +5,7 @@ may push and read every history anyway. All others see the page without these, a
 """
 
 import re
+import shlex
 import time
 from typing import Any
 
@@ -29,7 +30,7 @@ def address(settings: Settings, port: int) -> tuple[str, str]:
     """Return the relay's address for programs on this machine, and a shell command that pushes there."""
     fields = f"-d destination={first_id(settings).replace('me', 'SESSION-ID')} -d data=hello"
     if settings.host.startswith("unix:"):
-        path = settings.host.removeprefix("unix:")
+        path = shlex.quote(settings.host.removeprefix("unix:"))
         return settings.host, f"curl --unix-socket {path} {fields} http://localhost{settings.base_path}/push"
     url = f"http://{_local_host(settings)}:{port}{settings.base_path}"
     key = "" if is_at_loopback(settings) else "-H 'Authorization: Bearer KEY' "

@@ -221,6 +221,23 @@ def test_the_list_is_bounded_and_keeps_the_newest(relay, console):
     assert texts(page) == [str(n) for n in range(999, 699, -1)]
 
 
+def test_the_full_view_of_a_megabyte_shows_its_beginning(console):
+    page = console("megabyte")
+    module = page.get_attribute("script[type=module]", "src").replace("main.js", "row.js")
+    found = page.evaluate(
+        """async (module) => {
+          const {entryOf, rowOf} = await import(module);
+          const row = rowOf(entryOf("x".repeat(1e6), {id: "e:1", event: "push", destination: "a"}, new Date()));
+          document.body.append(row);
+          row.firstChild.open = true;
+          await new Promise((done) => setTimeout(done));
+          return [row.querySelector(".value").textContent.length, row.querySelector(".full .hint").textContent];
+        }""",
+        module,
+    )
+    assert found == [50_000, "The first 50,000 characters. The button Copy copies all."]
+
+
 def test_what_the_relay_keeps_does_not_fit_into_a_full_list(relay, console):
     page = console("full")
     module = page.get_attribute("script[type=module]", "src").replace("main.js", "arrivals.js")

@@ -15,7 +15,7 @@ from conftest import ROOT, need, own_only, wait_for
 from consoles import FAR, SECRET, arrived, run, show, try_now
 
 from pushrelay.access.tokens import sign
-from pushrelay.pages.demo import demo_facts
+from pushrelay.pages.demo import address, demo_facts
 from pushrelay.settings import load
 
 
@@ -435,3 +435,10 @@ def test_the_readers_font_size_counts_and_regions_have_roles(relay, demo):
     page.evaluate("document.documentElement.style.fontSize = '24px'")
     assert page.evaluate("getComputedStyle(document.body).fontSize") == "24px"
     assert page.locator("pre[aria-label]:not([role])").count() == 0
+
+
+def test_the_command_for_a_unix_socket_has_its_path_quoted():
+    assert (
+        "--unix-socket '/run/my site/relay.sock' " in address(load({}, {"host": "unix:/run/my site/relay.sock"}), 0)[1]
+    )
+    assert "--unix-socket /run/relay.sock " in address(load({}, {"host": "unix:/run/relay.sock"}), 0)[1]

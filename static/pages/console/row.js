@@ -5,6 +5,7 @@ import { layOut } from "./json.js";
 import { milliseconds } from "./latency.js";
 
 const SHOWN = 300; // characters of data in a row
+const SHOWN_OPEN = 50000; // in the full view: a browser needs seconds to lay a million out
 
 /** Return the publication as it is listed, filtered and copied. `date` is the time of its arrival or, if it was kept, of its push. */
 export function entryOf(data, { id, event, destination }, date) {
@@ -60,7 +61,7 @@ function fullView(entry) {
   try {
     lines = layOut(body, text);
   } catch (_) {} // plain text that begins like JSON
-  if (!lines) body.textContent = text;
+  if (!lines) body.textContent = text.slice(0, SHOWN_OPEN);
   const copy = element("button", "quiet small", "Copy");
   copy.type = "button";
   copy.addEventListener("click", () => copyFor(copy, text, body));
@@ -69,5 +70,7 @@ function fullView(entry) {
   for (const [name, value] of [["event", event], ["type", `${type}, ${size}`], ["position", position], ["time", date.toLocaleString("sv")]]) {
     facts.append(element("div", "", element("dt", "", name), element("dd", "", value)));
   }
-  return element("div", "full", body, element("div", "about", facts, copy));
+  const full = element("div", "full", body, element("div", "about", facts, copy));
+  if (text.length > SHOWN_OPEN) body.after(element("p", "hint", `The first ${SHOWN_OPEN.toLocaleString("en")} characters. The button Copy copies all.`));
+  return full;
 }
