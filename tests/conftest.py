@@ -166,6 +166,8 @@ LONG_FILES = [
     "bench",
     "cuts",
     "relay_js",
+    "firefox",
+    "chaos",
     "doctor",
     "example",
     "page",
