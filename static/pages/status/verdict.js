@@ -39,7 +39,7 @@ export function showUnreachable(error, since, hasFigures) {
     code: error.denied ? "denied" : "unreachable",
     sentence: error.denied ? "The relay no longer shows its status to this browser." : `The relay has not answered since ${at}.`,
     more: error.denied ? error.message + figures : `${error.message}${figures} This page keeps trying.`.trim(),
-    todo: error.denied ? "" : "Check the service on the relay’s machine:",
+    todo: error.denied ? "" : "Check the terminal in which it was started, or its service on the relay’s machine:",
     command: error.denied ? "" : "systemctl status relay",
   });
   showState("refused", error.denied ? "Not shown" : "No answer");
