@@ -7,20 +7,20 @@
   var { document: page = {}, location: here = {}, addEventListener: listen = noop } = scope;
 
   // src/address.js
-  var [, HOME] = /^(http[^?#@]*\/)(static\/relay|socket\.io\/socket\.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
+  var [, HOME] = /^(http[^?#@]*\/)(static\/relay|socket.io\/socket.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
   var BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
   function locate(url = HOME) {
     const isUrl = (BASE ? /^((http|ws)s?:\/)?\// : /^(http|ws)s?:/).test(url);
-    if (!isUrl) throw new Error(`"${url}" is not a URL. In a module: Relay.connect("https://example.com/")`);
+    if (!isUrl) throw new Error(`not a URL: ${url}. Example: Relay.connect("https://example.com/")`);
     return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
   }
 
   // src/errors.js
-  var refusal = (error, message) => ({ ok: false, error, message });
-  var CUT = refusal("disconnected", "connection lost");
-  var CLOSED = refusal("closed", "closed");
+  var refusal = (error, message = error) => ({ ok: false, error, message });
+  var CUT = refusal("disconnected");
+  var CLOSED = refusal("closed");
   var isRefused = (body) => body?.ok === false;
-  var LATE = refusal("timeout", "no answer in time");
+  var LATE = refusal("timeout", "no answer");
   var noRelay = (url, how = "") => ({
     error: "no_relay",
     message: `no relay answers${how}: run python relay.py doctor ${new URL("..", url)}`,
@@ -57,7 +57,7 @@
     const [lastEpoch, lastOffset] = parse(last);
     return epoch !== lastEpoch || !(+offset <= +lastOffset);
   }
-  var taken = () => scope["relay ids"] ||= /* @__PURE__ */ new Set();
+  var taken = () => scope.relayIds ||= /* @__PURE__ */ new Set();
   var keyOf = (state) => state._item + " " + state.id;
   var unsaved = /* @__PURE__ */ new Set();
   var saveSoon = soon(saveAll, 50);
@@ -104,7 +104,11 @@
   var listOf = (ids) => [].concat(ids).map(asText);
   function asText(id) {
     if (/^(st|bi)/.test(typeof id) || Number.isSafeInteger(id)) return String(id);
-    throw asError(refusal("invalid_id", "ids are text or safe integers"));
+    throw asError(refusal("invalid_id", "ids are text"));
+  }
+  function textOnly(_, value) {
+    if (value?.byteLength >= 0) throw asError(refusal("invalid_data", "bytes need base64"));
+    return value;
   }
 
   // src/emitter.js
@@ -120,7 +124,7 @@
     _handlers = [];
     // [name, function, whether it is called once]
     on(name, fn, once) {
-      if (!isFunction(fn)) throw new TypeError("no handler");
+      if (!isFunction(fn)) throw TypeError("no handler");
       this._handlers.push([name, fn, once]);
       return this;
     }
@@ -172,7 +176,7 @@
     for (const name in options) {
       const value = name === "transports" ? [].concat(options[name]) : options[name];
       if (typeof value === typeof DEFAULTS[name]) all[name] = value > 2e9 ? 2e9 : value;
-      else if (isStrict) console.warn("relay: invalid option:", name);
+      else if (isStrict) console.warn("relay:", "invalid option", name);
     }
     return all;
   }
@@ -198,7 +202,7 @@
     }
     /** Send now, or when online. answer() gets the server's answer, or CUT or CLOSED. */
     _send(args, answer, patience) {
-      const message = [JSON.stringify(args), answer, patience];
+      const message = [JSON.stringify(args, textOnly), answer, patience];
       if (this.transport) this._transmit(...message);
       else if (this._buffer.length < 100) this._buffer.push(message);
       else answer(refusal("offline", "100 messages wait"));
@@ -488,9 +492,11 @@
   async function takePlace(url, lost, n = 0) {
     const locks = scope.navigator?.locks;
     const isFull = n === PLACES;
-    const isHopeless = isFull && page.hidden;
-    if (isHopeless) lost();
-    if (isHopeless || !locks) return noop;
+    if (!locks) return noop;
+    if (isFull && page.hidden) {
+      lost();
+      return noop;
+    }
     return new Promise((resolve) => {
       const name = `relay:poll:${isFull ? Date.now() % PLACES : n}:${url}`;
       const granted = (lock) => lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1));
@@ -599,7 +605,7 @@
           this._patience = body.pingInterval + body.pingTimeout;
           Object.assign(wire, body);
           wire.send("40");
-        } else if (type === "1") wire.end("transport close");
+        } else if (type === "1") this._drop("transport close");
         else if (type === "2") wire.send("3");
         else if (type === "40") this._welcome(body);
         else if (type === "41") this._drop("io server disconnect");

@@ -16,7 +16,7 @@ export class Emitter {
   _handlers = []; // [name, function, whether it is called once]
 
   on(name, fn, once) {
-    if (!isFunction(fn)) throw new TypeError("no handler");
+    if (!isFunction(fn)) throw TypeError("no handler");
     this._handlers.push([name, fn, once]);
     return this;
   }

@@ -1,11 +1,11 @@
 // Refusals, `{ok: false, error, message}`: those that the relay sends, and those that are made here.
 
-export const refusal = (error, message) => ({ ok: false, error, message });
-export const CUT = refusal("disconnected", "connection lost");
-export const CLOSED = refusal("closed", "closed");
+export const refusal = (error, message = error) => ({ ok: false, error, message });
+export const CUT = refusal("disconnected");
+export const CLOSED = refusal("closed");
 
 export const isRefused = (body) => body?.ok === false;
-export const LATE = refusal("timeout", "no answer in time");
+export const LATE = refusal("timeout", "no answer");
 
 /** Return the details of an error if no relay answers. `how` is what answered instead, such as " (HTTP 502)". */
 export const noRelay = (url, how = "") => ({

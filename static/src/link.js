@@ -64,7 +64,7 @@ export class Link extends Publications {
         this._patience = body.pingInterval + body.pingTimeout;
         Object.assign(wire, body);
         wire.send("40");
-      } else if (type === "1") wire.end("transport close");
+      } else if (type === "1") this._drop("transport close");
       else if (type === "2") wire.send("3");
       else if (type === "40") this._welcome(body);
       else if (type === "41") this._drop("io server disconnect");

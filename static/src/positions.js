@@ -19,7 +19,7 @@ export function isAfter(position, last) {
 }
 
 // The items of all connections in this page, also those of other copies of the client, whose private names may differ.
-const taken = () => (scope["relay ids"] ||= new Set());
+const taken = () => (scope.relayIds ||= new Set());
 const keyOf = (state) => state._item + " " + state.id;
 const unsaved = new Set(); // states, the newest last
 const saveSoon = soon(saveAll, 50); // so that a burst causes few writes

@@ -32,6 +32,17 @@ test("data that JSON cannot express is a rejection and an error event", async ()
   assert.deepEqual(relay.errors.map(({ error }) => error), ["TypeError"]);
 });
 
+test("bytes anywhere in the data are a rejection that says how to send them", async () => {
+  const page = new Page();
+  const relay = await page.connect();
+  for (const bytes of [new Uint8Array([1, 2]), new ArrayBuffer(0), new DataView(new ArrayBuffer(3))]) {
+    for (const data of [bytes, { photos: [bytes] }]) {
+      await assert.rejects(relay.push("42", data), { code: "invalid_data", message: "bytes need base64" });
+    }
+  }
+  assert.equal(page.sent("push").length, 0);
+});
+
 test("a push without an answer is rejected after the timeout; a late answer changes nothing", async () => {
   const page = new Page();
   page.answer.push = () => undefined;
@@ -40,7 +51,7 @@ test("a push without an answer is rejected after the timeout; a late answer chan
   await page.pass(3999);
   assert.equal(await outcome(promise), "pending");
   await page.pass(1);
-  await assert.rejects(promise, { code: "timeout", message: "no answer in time" });
+  await assert.rejects(promise, { code: "timeout", message: "no answer" });
   page.session.reply("push", { ok: true });
   await page.pass(0);
   assert.equal(relay.status, "online");

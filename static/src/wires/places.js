@@ -12,9 +12,11 @@ const PLACES = 3;
 export async function takePlace(url, lost, n = 0) {
   const locks = scope.navigator?.locks;
   const isFull = n === PLACES;
-  const isHopeless = isFull && page.hidden;
-  if (isHopeless) lost();
-  if (isHopeless || !locks) return noop;
+  if (!locks) return noop;
+  if (isFull && page.hidden) {
+    lost();
+    return noop;
+  }
   return new Promise((resolve) => {
     const name = `relay:poll:${isFull ? Date.now() % PLACES : n}:${url}`;
     const granted = (lock) => (lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1)));
