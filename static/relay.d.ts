@@ -3,7 +3,7 @@
 /** A destination. The relay treats 42, 42n and "42" as the same one. */
 export type Id = string | number | bigint;
 
-/** The place of a publication in its destination's history, such as "9f3c2a71:17". */
+/** The position of a publication in its destination's history, such as "9f3c2a71:17". */
 export type Position = string;
 
 export type Transport = "websocket" | "polling";
@@ -109,7 +109,7 @@ export interface Options {
   debug?: boolean;
 }
 
-/** A token, or nothing: the relay then decides without one. */
+/** A token; or undefined or null, with which the relay decides without one. */
 export type Token = string | null | undefined;
 
 export interface RegisterOptions {
@@ -127,7 +127,7 @@ export interface RegisterOptions {
 export interface Registered {
   /** The position after which the page receives everything. */
   position: Position;
-  /** Whether nothing is missing since the position that was asked for. */
+  /** Whether nothing is missing since the position in `since`. */
   recovered: boolean;
   /** The number of publications that were sent again. */
   replayed: number;
@@ -141,7 +141,7 @@ export interface RegisterAnswer {
   expires_in?: number;
 }
 
-/** What the promise of register() resolves with. */
+/** The value that the promise of register() resolves with. */
 export interface Seat extends RegisterAnswer {
   /** Undo this call of register(). When every call has left, the destination is unregistered. */
   leave(): Promise<UnregisterAnswer>;
@@ -213,7 +213,7 @@ export class Relay<Events extends object = Record<string, any>> {
   removeListener(event?: "status" | "error" | "*" | (keyof Events & string), handler?: (...args: any[]) => unknown): this;
   removeAllListeners(event?: "status" | "error" | "*" | (keyof Events & string)): this;
 
-  /** Receive what is pushed to these destinations, also after every reconnect. Rejected with a RelayError if refused. */
+  /** Receive the pushes to these destinations, also after every reconnect. Rejected with a RelayError if refused. */
   register(id: Id | readonly Id[], options?: RegisterOptions): Registration;
   unregister(id: Id | readonly Id[]): Promise<UnregisterAnswer>;
 
@@ -223,7 +223,7 @@ export class Relay<Events extends object = Record<string, any>> {
 
   /** Try now instead of waiting; also after close(). */
   connect(): this;
-  /** Connect again, for example after a login, so that the relay gets the new cookies. What is registered stays. */
+  /** Connect again, for example after a login, so that the relay gets the new cookies. Registrations are kept. */
   reconnect(): this;
   /** Disconnect and forget all registrations. */
   close(): this;

@@ -113,7 +113,7 @@ def evening(answer):
     series["p99_us"] = [round(each * 3.6) for each in walk(1100, 1800, "p99_us")]
     series["clients"][RESTART : RESTART + 2] = series["websocket"][RESTART : RESTART + 2] = [None, 822]
     series["clients"][-1], series["websocket"][-1], series["pushes"][-1] = 1284, 1246, 412
-    sentence = "Ready. 1,284 browsers, 97 % by WebSocket. Every push of the last hour was taken."
+    sentence = "Ready. 1,284 browsers, 97 % by WebSocket. Every push in the last hour was accepted."
     more = f"Back after 1.2 s at {clock(at)}: 1,284 came back, 1,284 recovered, 0 lost."
     gigabyte = 1 << 30
     return answer | {
@@ -143,7 +143,7 @@ def evening(answer):
         },
         "history": answer["history"]
         | {"end": end, "covers": 3600, "series": series}
-        | {"marks": [{"at": at, "kind": "restart", "text": "The relay was killed and was back after 1.2 s."}]},
+        | {"marks": [{"at": at, "kind": "restart", "text": "The relay was killed, and was back after 1.2 s."}]},
     }
 
 
