@@ -45,7 +45,7 @@ def take_all(browser, scenes, folder):
 
 def take_for_docs(browser, scenes):
     DOCS.mkdir(exist_ok=True)
-    context = browser.new_context(timezone_id="Europe/Berlin", reduced_motion="reduce")
+    context = browser.new_context(timezone_id="UTC", reduced_motion="reduce")
     for name, height, end in (("console", 720, ".console"), ("status", 1000, ".board > .hour")):
         page = {"console": console, "status": status}[name](context, scenes)
         page.set_viewport_size({"width": 1280, "height": height})
@@ -148,7 +148,7 @@ def evening(answer):
 
 
 def clock(at):
-    return f"{datetime.datetime.fromtimestamp(at):%H:%M}"
+    return f"{datetime.datetime.fromtimestamp(at, datetime.UTC):%H:%M UTC}"
 
 
 def main():
