@@ -8,7 +8,7 @@ import time
 
 import pytest
 from chromium import Chromium
-from conftest import DEADLINE, wait_for
+from conftest import DEADLINE, own_only, wait_for
 from network import Network
 from pages import Server, Site
 
@@ -191,6 +191,7 @@ def test_a_page_whose_network_was_down_receives_everything_once_and_in_order(sta
         assert "recovered" in tab.statuses() and "lost" not in tab.statuses()
 
 
+@own_only
 def test_a_page_that_chromium_takes_offline_receives_everything_once_and_in_order(
     start_relay, open_tab, publish, own_context
 ):
@@ -221,6 +222,7 @@ def test_a_page_whose_relay_was_killed_under_load_receives_everything_once_and_i
     assert "lost" not in tab.statuses()
 
 
+@own_only
 def test_a_page_that_is_left_and_opened_again_receives_everything_once_and_in_order(start_relay, open_tab, publish):
     relay = start_relay(**LONG)
     tab = open_tab(relay.url)
@@ -236,6 +238,7 @@ def test_a_page_that_is_left_and_opened_again_receives_everything_once_and_in_or
     assert tab.pushes(last) == everything
 
 
+@own_only
 @pytest.mark.parametrize("pings", [{}, PINGS], ids=["connected", "dropped"])
 def test_a_page_that_was_frozen_receives_everything_once_and_in_order(start_relay, watched_page, publish, pings):
     """For a while nothing in the page runs, as behind other tabs, or in a closed laptop."""
@@ -256,6 +259,7 @@ def test_a_page_that_was_frozen_receives_everything_once_and_in_order(start_rela
     assert watched_page.pushes(last) == everything
 
 
+@own_only
 def test_a_page_from_the_back_forward_cache_receives_everything_once_and_in_order(start_relay, watched_page, publish):
     relay = start_relay(**LONG)
     watched_page.open(relay.url)
@@ -270,6 +274,7 @@ def test_a_page_from_the_back_forward_cache_receives_everything_once_and_in_orde
     assert watched_page.pushes(last) == everything
 
 
+@own_only
 def test_a_page_in_the_back_forward_cache_has_no_connection_and_reconnects_at_once(start_relay, watched_page):
     relay = start_relay()
     watched_page.open(relay.url, "{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
@@ -282,6 +287,7 @@ def test_a_page_in_the_back_forward_cache_has_no_connection_and_reconnects_at_on
     assert "2" in watched_page.pushes("2")
 
 
+@own_only
 def test_if_history_is_too_short_a_page_gets_lost(start_relay, open_tab):
     relay = start_relay(history_size=5)
     tab = open_tab(relay.url)
@@ -296,6 +302,7 @@ def test_if_history_is_too_short_a_page_gets_lost(start_relay, open_tab):
     assert tab.pushes("after") == ["before", "after"], "a part of what was missed would look like all of it"
 
 
+@own_only
 def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, own_context, site):
     relay = start_relay()
     first = open_tab(relay.url, key="first")
@@ -317,6 +324,7 @@ def test_two_tabs_and_a_duplicate_are_independent(start_relay, open_tab, own_con
     assert second.pushes("2") == ["1", "2"] and first.stored("first") == ["1", "2"]
 
 
+@own_only
 def test_an_inbox_continues_after_the_acknowledged_position_in_any_tab(start_relay, open_tab, page_errors):
     relay = start_relay()
     relay.push("mail", "0")

@@ -6,7 +6,7 @@ import socket
 import urllib.parse
 
 import pytest
-from conftest import DEADLINE, wait_for
+from conftest import DEADLINE, own_only, wait_for
 from crowd import PollingMember, ReconnectingPollingMember, crowd, run, until
 
 TRANSPORTS = ["websocket", "polling"]
@@ -242,6 +242,7 @@ def test_the_host_name_of_the_request_is_the_relays_own(relay, transport):
     assert handshake(relay, transport, {**host, "Origin": "https://shop.example"}) in (400, 403)
 
 
+@own_only
 def test_200_clients_get_exactly_their_own_2000_pushes_in_order(relay):
     run(push_to_200(relay))
 

@@ -125,7 +125,7 @@ def test_if_a_server_fails_the_run_goes_on_and_prints_a_line_about_it(compare, t
 
 
 def test_a_run_that_is_stopped_leaves_no_process_behind(compare):
-    process = compare.start("--clients=50", "--rounds=1", "--servers=relay", "--only=many")
+    process = compare.start("--quick", "--clients=50", "--rounds=1", "--servers=relay", "--only=many")
     wait_for(lambda: any("relayload listen" in line for line in compare.processes()), "the clients' start", 60)
     process.terminate()
     process.communicate(timeout=DEADLINE)
