@@ -36,6 +36,7 @@ export type ErrorCode =
   | "disconnected"
   | "handler_failed"
   | "invalid_cookie"
+  | "invalid_data"
   | "invalid_id"
   | "invalid_message"
   | "invalid_position"

@@ -180,7 +180,7 @@ def _nobody(state: State) -> Verdict | None:
     if share is None or state.publications < FEW_PUSHES or share < MOSTLY_NOBODY:
         return None
     if state.nobody == state.publications:
-        what = f"None of the {number(state.publications)} pushes in {_period(state)} reached a browser."
+        what = f"No push in {_period(state)} reached a browser."
     else:
         what = f"{share} % of the pushes in {_period(state)} reached no browser."
     return Verdict(

@@ -105,7 +105,7 @@ TROUBLE = [
         "312 of 420 browsers use long polling instead of WebSocket.",
     ),
     ({"nobody": 140_797}, "warn", "nobody", "97 % of the pushes in the last hour reached no browser."),
-    ({"nobody": 145_152}, "warn", "nobody", "None of the 145,152 pushes in the last hour reached a browser."),
+    ({"nobody": 145_152}, "warn", "nobody", "No push in the last hour reached a browser."),
     (
         {"pushes": 95, "refused": 6},
         "warn",

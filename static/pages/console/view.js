@@ -107,7 +107,7 @@ function showRemedies(registration, isRefused) {
   $("empty").dataset.state = registration.refusal ? "refused" : isWaiting ? "waiting" : "away";
   $("waiting").textContent = registration.refusal
     ? "Nothing can arrive here yet"
-    : isWaiting || registration.status !== "offline" ? "Nothing has arrived yet" : "Offline: nothing can arrive now";
+    : isWaiting || registration.status !== "offline" ? "New pushes appear here" : "Offline: nothing can arrive now";
   $("next").hidden = Boolean(registration.refusal) || registration.status === "offline";
 }
 

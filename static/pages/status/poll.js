@@ -1,7 +1,7 @@
 /** Asks for status.json: every two seconds while the page is visible, and less often while the relay does not answer. */
 
 const EVERY = 2000; // ms between an answer and the next request
-const SLOWEST = 30_000; // ms between requests while the relay does not answer
+const SLOWEST = 10_000; // ms between requests while the relay does not answer
 const PATIENCE = 10_000; // ms to wait for an answer
 
 /** The reason why there are no figures. `text` is for people; `denied`: the relay itself refuses them. */
