@@ -173,6 +173,7 @@ SNIPPETS = {
         "const texts = ref": of_an_example("vue/News.vue"),
         "let texts = $state": of_an_example("svelte/News.svelte"),
         "cd examples": Reason("it installs packages from the network; test_frameworks.py bundles the examples"),
+        "curl -d destination=demo": shell('"destination":"demo"'),
     },
     "docs/load-balancing.md": {
         '{"code":1': Reason("it is the answer of another node: test_load_balancing.py"),
