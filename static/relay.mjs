@@ -11,7 +11,7 @@ var [, HOME] = /^(http[^?#@]*\/)(static\/relay|socket.io\/socket.io)(\.min)?\.js
 var BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
 function locate(url = HOME) {
   const isUrl = (BASE ? /^((http|ws)s?:\/)?\// : /^(http|ws)s?:/).test(url);
-  if (!isUrl) throw new Error(`not a URL: ${url}. Example: Relay.connect("https://example.com/")`);
+  if (!isUrl) throw new Error(`not a URL: ${url}. Use Relay.connect("https://example.com/")`);
   return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
 }
 
@@ -51,7 +51,7 @@ var within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTim
 
 // src/positions.js
 var parse = (position) => String(position).split(":");
-var isPosition = (position) => /^[^:]+:\d+$/.test(position);
+var isPosition = (position) => /.:\d+$/.test(position);
 function isAfter(position, last) {
   const [epoch, offset] = parse(position);
   const [lastEpoch, lastOffset] = parse(last);
@@ -106,8 +106,9 @@ function asText(id) {
   if (/^(st|bi)/.test(typeof id) || Number.isSafeInteger(id)) return String(id);
   throw asError(refusal("invalid_id", "ids are text"));
 }
-function textOnly(_, value) {
-  if (value?.byteLength >= 0) throw asError(refusal("invalid_data", "bytes need base64"));
+function jsonOnly(_, value) {
+  const tag = value?.[Symbol.toStringTag];
+  if (tag) throw asError(refusal("invalid_data", tag + " is not JSON"));
   return value;
 }
 
@@ -202,7 +203,7 @@ var Messages = class extends Emitter {
   }
   /** Send now, or when online. answer() gets the server's answer, or CUT or CLOSED. */
   _send(args, answer, patience) {
-    const message = [JSON.stringify(args, textOnly), answer, patience];
+    const message = [JSON.stringify(args, jsonOnly), answer, patience];
     if (this.transport) this._transmit(...message);
     else if (this._buffer.length < 100) this._buffer.push(message);
     else answer(refusal("offline", "100 messages wait"));
@@ -578,7 +579,6 @@ var Link = class extends Publications {
   _try([name = "websocket", ...others]) {
     const wire = this._wire = { name, close: noop };
     wire._receive = (packet) => this._wire === wire && this._packet(packet);
-    this._log(name);
     wire.end = (reason, error) => {
       if (this._wire !== wire) return;
       if (reason === "no place") return this._rest(reason);

@@ -81,6 +81,7 @@ class Starter:
             socket.send_fds(self._socket, [json.dumps(request).encode()], [output.fileno()])
             while "started" not in (message := self._next()):
                 pass
+            self._ended.pop(message["started"], None)  # of an earlier process with this id
         return Forked(self, message["started"])
 
     def exit_code(self, pid):

@@ -11,6 +11,6 @@ const BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(u
 /** Return the absolute address of a relay, which ends with "/". Throw an Error if `url` is neither a URL nor, in a page, a path. */
 export function locate(url = HOME) {
   const isUrl = (BASE ? /^((http|ws)s?:\/)?\// : /^(http|ws)s?:/).test(url);
-  if (!isUrl) throw new Error(`not a URL: ${url}. Example: Relay.connect("https://example.com/")`);
+  if (!isUrl) throw new Error(`not a URL: ${url}. Use Relay.connect("https://example.com/")`);
   return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
 }

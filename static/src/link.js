@@ -36,7 +36,6 @@ export class Link extends Publications {
   _try([name = "websocket", ...others]) {
     const wire = (this._wire = { name, close: noop });
     wire._receive = (packet) => this._wire === wire && this._packet(packet);
-    this._log(name);
     wire.end = (reason, error) => {
       if (this._wire !== wire) return;
       if (reason === "no place") return this._rest(reason);

@@ -1,7 +1,7 @@
 import { Emitter } from "./emitter.js";
 import { LATE, asError, refusal } from "./errors.js";
 import { complete } from "./options.js";
-import { textOnly } from "./values.js";
+import { jsonOnly } from "./values.js";
 
 /**
  * The messages that a connection sends, and their answers.
@@ -28,7 +28,7 @@ export class Messages extends Emitter {
 
   /** Send now, or when online. answer() gets the server's answer, or CUT or CLOSED. */
   _send(args, answer, patience) {
-    const message = [JSON.stringify(args, textOnly), answer, patience];
+    const message = [JSON.stringify(args, jsonOnly), answer, patience];
     if (this.transport) this._transmit(...message);
     else if (this._buffer.length < 100) this._buffer.push(message); // bounded
     else answer(refusal("offline", "100 messages wait"));

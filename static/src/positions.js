@@ -9,7 +9,7 @@ import { scope } from "./scope.js";
 import { soon } from "./timing.js";
 
 const parse = (position) => String(position).split(":");
-export const isPosition = (position) => /^[^:]+:\d+$/.test(position);
+export const isPosition = (position) => /.:\d+$/.test(position);
 
 /** Return whether a publication comes after the last one that was handed over. In another epoch, every one does. */
 export function isAfter(position, last) {

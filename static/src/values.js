@@ -12,8 +12,9 @@ export function asText(id) {
   throw asError(refusal("invalid_id", "ids are text"));
 }
 
-/** Refuse bytes, which JSON would turn into an object with numbers as names. */
-export function textOnly(_, value) {
-  if (value?.byteLength >= 0) throw asError(refusal("invalid_data", "bytes need base64"));
+/** Refuse bytes, Map, Blob and other objects with a tag, which JSON would turn into an object without their content. */
+export function jsonOnly(_, value) {
+  const tag = value?.[Symbol.toStringTag];
+  if (tag) throw asError(refusal("invalid_data", tag + " is not JSON"));
   return value;
 }

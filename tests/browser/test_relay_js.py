@@ -130,7 +130,7 @@ def test_a_url_may_be_given_and_a_bad_one_is_a_clear_error(relay, page):
         assert page.run(f"() => Relay.connect('{url}').register('42')")["ok"], url
     attempt = "() => {{ try {{ Relay.connect({}) }} catch (error) {{ return error.message }} }}"
     for url in ("example.com:8080", "", "ftp://example.com"):
-        assert f'"{url}" is not a' in page.run(attempt.format(f"'{url}'"))
+        assert f"not a URL: {url}. Use" in page.run(attempt.format(f"'{url}'"))
     assert "URL" in page.run(attempt.format("'http://'"))
 
 

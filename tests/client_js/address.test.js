@@ -46,7 +46,7 @@ test("in a module or bundle, connect() without a URL is an error that says what 
   const sources = [null, "http://shop.test/bundle.js", "http://shop.test/static/other.js", "file:///static/relay.js", cdn];
   for (const src of sources) {
     const page = new Page({ src });
-    for (const connect of [page.Relay.connect, page.io]) assert.throws(() => connect(), /Example: Relay\.connect\("/);
+    for (const connect of [page.Relay.connect, page.io]) assert.throws(() => connect(), /Use Relay\.connect\("/);
   }
 });
 

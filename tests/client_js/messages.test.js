@@ -32,15 +32,17 @@ test("data that JSON cannot express is a rejection and an error event", async ()
   assert.deepEqual(relay.errors.map(({ error }) => error), ["TypeError"]);
 });
 
-test("bytes anywhere in the data are a rejection that says how to send them", async () => {
+test("bytes, Map and Set anywhere in the data are a rejection that names the type", async () => {
   const page = new Page();
   const relay = await page.connect();
-  for (const bytes of [new Uint8Array([1, 2]), new ArrayBuffer(0), new DataView(new ArrayBuffer(3))]) {
-    for (const data of [bytes, { photos: [bytes] }]) {
-      await assert.rejects(relay.push("42", data), { code: "invalid_data", message: "bytes need base64" });
+  for (const value of [new Uint8Array([1, 2]), new ArrayBuffer(0), new DataView(new ArrayBuffer(3)), new Map(), new Set()]) {
+    for (const data of [value, { photos: [value] }]) {
+      const message = `${value[Symbol.toStringTag]} is not JSON`;
+      await assert.rejects(relay.push("42", data), { code: "invalid_data", message });
     }
   }
-  assert.equal(page.sent("push").length, 0);
+  await relay.push("42", { buffer: 1, byteLength: 3, when: new Date(0) });
+  assert.equal(page.sent("push").length, 1);
 });
 
 test("a push without an answer is rejected after the timeout; a late answer changes nothing", async () => {

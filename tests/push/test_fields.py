@@ -381,5 +381,6 @@ def test_bytes_from_a_page_are_refused_and_not_delivered_as_an_object_of_numbers
         await relay.push("bytes", {buffer: 1, byteLength: 3});
         return [...new Set(said)];
     }""")
-    assert got == ["invalid_data: bytes are not JSON: send base64"]
+    types = ["Uint8Array", "ArrayBuffer", "DataView", "Float64Array"]
+    assert got == [f"invalid_data: {each} is not JSON" for each in types]
     assert client.data(1) == [{"buffer": 1, "byteLength": 3}] and not page_errors
