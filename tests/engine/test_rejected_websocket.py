@@ -199,6 +199,7 @@ def test_the_log_names_the_setting_once_a_minute_for_each_cause_and_origin(start
     inside = enter(relay, "42")
     for _ in range(3):
         assert relay.request("GET", POLLING)[0] == 503
+    wait_for(lambda: "clients are connected already" in relay.log.read_text(), "the line about the full relay")
     lines = relay.log.read_text().splitlines()
     for origin in origins:
         (line,) = [each for each in lines if origin in each]

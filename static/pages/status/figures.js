@@ -17,8 +17,10 @@ export const FIGURES = {
   "browsers-more": ({ clients }) => `${clients.limit ? `of ${count(clients.limit)} · ` : ""}peak this hour: ${count(clients.most)}`,
   pushes: ({ pushes }) => large(pushes.rate),
   "pushes-more": ({ pushes }) => {
-    const refused = pushes.refused + pushes.failed;
-    return `${large(pushes.hour)} this hour · ${attention(`${large(refused)} refused`, refused)}`;
+    const parts = [`${large(pushes.hour)} this hour`];
+    if (pushes.refused || !pushes.failed) parts.push(attention(`${large(pushes.refused)} refused`, pushes.refused));
+    if (pushes.failed) parts.push(attention(`${large(pushes.failed)} failed`, true));
+    return parts.join(" · ");
   },
   delivered: ({ deliveries }) => large(deliveries.rate),
   "delivered-more": ({ deliveries }) => `${large(deliveries.hour)} this hour`,

@@ -24,7 +24,7 @@ const mapped = (values, change) => values.map((value) => (value === null ? null 
 /** Return the three charts: the values of the line, those of a second one, and how a step and the scale are written. */
 function read({ step, series }) {
   const perSecond = (value) => value / step;
-  const refused = series.refused.map((value, index) => (value + series.failed[index]) / step || null);
+  const notAccepted = series.refused.map((value, index) => (value + series.failed[index]) / step || null);
   return [
     {
       name: "clients",
@@ -35,8 +35,8 @@ function read({ step, series }) {
     {
       name: "pushes",
       values: mapped(series.pushes, perSecond),
-      second: refused,
-      written: (at) => large(series.pushes[at] === null ? null : perSecond(series.pushes[at])) + (refused[at] ? ` · ▲ ${large(refused[at])} refused` : ""),
+      second: notAccepted,
+      written: (at) => large(series.pushes[at] === null ? null : perSecond(series.pushes[at])) + (notAccepted[at] ? ` · ▲ ${large(notAccepted[at])} not accepted` : ""),
       scale: large,
     },
     {
