@@ -29,8 +29,11 @@ for name in [each for each in os.environ if each.startswith("RELAY_")]:
 os.environ["RELAY_BROKER"] = "memory:"
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# A shell starts background programs with SIGINT ignored, and the programs that tests start would inherit that.
+# A shell starts background programs with SIGINT ignored, and nohup with SIGHUP. The programs that tests start would
+# inherit that, but not a handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 DEADLINE = 20.0  # seconds after which a test fails if its condition has not become true
 # The headless shell is Chromium without windows. It opens a page in a third of the time.
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")

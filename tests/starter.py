@@ -39,7 +39,7 @@ class Forked:
 
     def poll(self):
         if self.returncode is None:
-            self.returncode = self._starter.exit_code(self.pid)
+            self._starter.hear()
         return self.returncode
 
     def wait(self, timeout=None):
@@ -70,7 +70,8 @@ class Starter:
         with theirs:
             command = [sys.executable, __file__, str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd="/")
-        self._owner, self._ended = os.getpid(), {}
+        self._owner = os.getpid()
+        self._running = {}  # process id -> Forked; the system may give an id again
         self._lock = threading.Lock()
 
     def start(self, arguments, output, environ, folder):
@@ -81,15 +82,14 @@ class Starter:
             socket.send_fds(self._socket, [json.dumps(request).encode()], [output.fileno()])
             while "started" not in (message := self._next()):
                 pass
-            self._ended.pop(message["started"], None)  # of an earlier process with this id
-        return Forked(self, message["started"])
+            forked = self._running[message["started"]] = Forked(self, message["started"])
+        return forked
 
-    def exit_code(self, pid):
-        """Return the exit code of a process, as Popen.returncode has it; None while it runs."""
+    def hear(self):
+        """Set the exit codes of the processes that have ended."""
         with self._lock, contextlib.suppress(BlockingIOError):
-            while pid not in self._ended:
+            while True:
                 self._next(socket.MSG_DONTWAIT)
-        return self._ended.get(pid)
 
     def close(self):
         if os.getpid() == self._owner:  # and not in a fork of it
@@ -102,7 +102,7 @@ class Starter:
             raise RuntimeError("the process that starts relays has ended")
         message = json.loads(message)
         if "ended" in message:
-            self._ended[message["ended"]] = message["code"]
+            self._running.pop(message["ended"]).returncode = message["code"]
         return message
 
 
@@ -131,7 +131,11 @@ def _starter(pid):
 
 
 def serve(connection):
-    """Fork for each request. In the fork, return the request; in this process, end when the other side closes."""
+    """Fork for each request. In the fork, return the request; in this process, end when the other side closes.
+
+    The relays that no test has ended by then end as well.
+    """
+    running = set()
     wakes, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -140,10 +144,12 @@ def serve(connection):
         readable, _, _ = select.select([connection, wakes], [], [])
         if wakes in readable:
             os.read(wakes, 1000)
-            report_ends(connection)
+            running -= report_ends(connection)
         if connection in readable:
             message, files, _, _ = socket.recv_fds(connection, 100_000, 1)
             if not message:
+                for pid in running:
+                    os.kill(pid, signal.SIGKILL)
                 os._exit(0)
             pid = os.fork()
             if pid == 0:
@@ -153,15 +159,20 @@ def serve(connection):
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 connection.close()
                 return json.loads(message), files[0]
+            running.add(pid)
             os.close(files[0])
             connection.send(json.dumps({"started": pid}).encode())
 
 
 def report_ends(connection):
+    """Send the exit codes of the processes that have ended, and return their ids."""
+    reported = set()
     with contextlib.suppress(ChildProcessError, OSError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            reported.add(ended[0])
             code = os.waitstatus_to_exitcode(ended[1])
             connection.send(json.dumps({"ended": ended[0], "code": code}).encode())
+    return reported
 
 
 def become(request, output):
