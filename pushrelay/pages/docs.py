@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from pushrelay.places import HOME
+
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
@@ -129,11 +131,31 @@ def _served(tokens: "list[Token]", folder: str) -> "Iterator[Token]":
             if posixpath.dirname(source) != PICTURES:
                 continue
             token.attrSet("src", source.removeprefix("docs/"))
+            for name, pixels in _size_of_picture(HOME / source).items():
+                token.attrSet(name, str(pixels))  # the browser then leaves room for it
         elif token.type == "html_inline":
             token.type = "text"
         if token.type == "link_close" and not open_links.pop() or token.type == "link_open" and not open_links[-1]:
             continue
         yield token
+
+
+def _size_of_picture(file: pathlib.Path) -> dict[str, int]:
+    """Return the width and height of a WebP file with lossy compression; empty for another file."""
+    try:
+        with file.open("rb") as picture:
+            head = picture.read(30)
+    except OSError:
+        return {}
+    if head[8:16] == b"WEBPVP8 ":  # two bytes each, of which 14 bits count
+        return {
+            name: int.from_bytes(head[at : at + 2], "little") & 0x3FFF for name, at in (("width", 26), ("height", 28))
+        }
+    if (
+        head[8:16] == b"WEBPVP8X"
+    ):  # with more than the picture, such as a color profile; less by one, in three bytes each
+        return {name: int.from_bytes(head[at : at + 3], "little") + 1 for name, at in (("width", 24), ("height", 27))}
+    return {}
 
 
 def _link(href: str, folder: str) -> str:

@@ -262,6 +262,14 @@ def test_no_page_asks_another_host_or_does_what_its_policy_forbids(seen):
         assert not what["forbidden"], (place, what["forbidden"])
 
 
+# A page of the documentation knows the size of its pictures before they have come.
+PICTURES = """() => {
+  const sizes = [...document.querySelectorAll("main img")].map((each) =>
+    [each.naturalWidth, each.naturalHeight, ...["width", "height"].map((name) => Number(each.getAttribute(name)))]);
+  return sizes.length > 0 && sizes.every(([width, height, ...said]) => String(said) === String([width, height]));
+}"""
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_jumps_when_a_page_loads_or_the_first_push_arrives(scenes, visible, width):
     """The sum is Chromium's cumulative layout shift; 0.1 counts as good."""
@@ -273,6 +281,9 @@ def test_nothing_jumps_when_a_page_loads_or_the_first_push_arrives(scenes, visib
     page.locator("#arrived > li").first.wait_for()
     assert shifted(page) < 0.01, page.evaluate("watched.shifts")
     scenes.status_in(page, relay)
+    assert shifted(page) < 0.01, page.evaluate("watched.shifts")
+    page.goto(f"{relay.url}/docs/operations")
+    assert page.evaluate(PICTURES)
     assert shifted(page) < 0.01, page.evaluate("watched.shifts")
     page.close()
 
