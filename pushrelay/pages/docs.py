@@ -147,15 +147,13 @@ def _size_of_picture(file: pathlib.Path) -> dict[str, int]:
             head = picture.read(30)
     except OSError:
         return {}
-    if head[8:16] == b"WEBPVP8 ":  # two bytes each, of which 14 bits count
-        return {
-            name: int.from_bytes(head[at : at + 2], "little") & 0x3FFF for name, at in (("width", 26), ("height", 28))
-        }
-    if (
-        head[8:16] == b"WEBPVP8X"
-    ):  # with more than the picture, such as a color profile; less by one, in three bytes each
-        return {name: int.from_bytes(head[at : at + 3], "little") + 1 for name, at in (("width", 24), ("height", 27))}
-    return {}
+    if head[8:16] == b"WEBPVP8X":  # with more than the picture, such as a color profile: less by one, three bytes each
+        width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
+    elif head[8:16] == b"WEBPVP8 ":  # 14 bits of two bytes each
+        width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    else:
+        return {}
+    return {"width": width, "height": height}
 
 
 def _link(href: str, folder: str) -> str:

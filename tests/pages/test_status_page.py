@@ -125,6 +125,7 @@ def test_a_store_that_is_in_trouble_is_the_sentence_with_what_to_do(start_relay,
         assert "refused" in said and f"{relay.log}.db" in said
         assert page.text_content("#state") == "Not ready" and "▲" in text(page, "store")
         page.locator("#problems .error").first.wait_for()
+        assert re.fullmatch(r"0 this hour · ▲ \d+ failed", text(page, "pushes-more"))  # and none refused
     wait_for(lambda: relay.push_json(destination="42", data="hello")[0] == 200, "the end of the trouble")
     page.locator("#verdict:not([data-level=bad])").wait_for()
 
