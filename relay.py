@@ -273,9 +273,11 @@ def live() -> Response:
 
 @app.get("/health/ready")
 def ready() -> Response:
-    """Return 200 if the relay accepts pushes now."""
+    """Return 200 if the relay accepts pushes now, and what else does not work, such as the outbox."""
     reason = relay.trouble(request.environ)
-    facts = {"ready": False, "reason": reason} if reason else {"ready": True}
+    facts: dict[str, Any] = {"ready": False, "reason": reason} if reason else {"ready": True}
+    if trouble := relay.backend.trouble(relay.access.is_local(request.environ)):
+        facts["trouble"] = trouble
     return json_response(facts, "503 Service Unavailable" if reason else "200 OK")
 
 

@@ -8,14 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pushrelay.access.callers import Access
+from pushrelay.backend import Backend
 from pushrelay.lifecycle import DrainableServer, Draining
-from pushrelay.log.access_log import AccessLog
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.problems import Problems
 from pushrelay.log.refusals import RefusalLog
 from pushrelay.log.setup import start_log
 from pushrelay.metrics.exposition import Exposition
 from pushrelay.metrics.process import Process
+from pushrelay.own_server import access_log_of, own_server, reload_own_server
 from pushrelay.pages.demo import address
 from pushrelay.places import HOME, IS_INSTALLED
 from pushrelay.push.publisher import Publisher
@@ -42,10 +43,7 @@ from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 
 if TYPE_CHECKING:  # imported once it is known which server and engine run
     from pushrelay.rooms.manager import RoomManager
-    from pushrelay.server.limiter import ConnectionLimiter
     from pushrelay.server.poller import Poller
-    from pushrelay.server.request import Limits
-    from pushrelay.server.server import Server as OwnServer
     from pushrelay.wsgi.werkzeug import WerkzeugManager
 
 # Seconds for which the first requests wait for the store if another program imported the relay. When that program
@@ -103,8 +101,9 @@ class Core:
         self.broker.attach(self.clients)
         if self.broker.is_shared:
             self.clients.report_changes(self.broker.changed)
+        self.backend = Backend()
         patience = RELOAD_SECONDS if settings.imported else 0.0
-        self.maintenance = Maintenance(self.broker, self._each_second, patience, lambda: self.status.close())
+        self.maintenance = Maintenance(self.broker, self._each_second, patience, self.backend.start, self._at_end)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
         self.front: Front | None = None  # of the app that was given to wsgi()
         self._server: Server | None = None  # the one that make_server() returned last
@@ -123,6 +122,7 @@ class Core:
         self.registrations.reload(settings)  # first, because only this can fail
         self.access.reload(settings)
         self.publisher.reload(settings)
+        self.backend.reload(settings)
         self.lifecycle.spread = self.clients.spread = settings.drain_spread
         _reload_engine(self.rooms, settings)
         self.settings = settings
@@ -159,9 +159,9 @@ class Core:
             self._reload_server = lambda new: server.reload(new.max_body)
             self._server = server
             return server
-        access_log = _access_log(settings, self.access.logged_address)
-        own, limiter = _own_server(app, settings, self.front, self.log_limiter, access_log, self._poller)
-        self._reload_server = partial(_reload_own, own, limiter, self.access.logged_address)
+        access_log = access_log_of(settings, self.access.logged_address)
+        own, limiter = own_server(app, settings, self.front, self.log_limiter, access_log, self._poller)
+        self._reload_server = partial(reload_own_server, own, limiter, self.access.logged_address)
         self._server = own
         return own
 
@@ -198,12 +198,18 @@ class Core:
         """Yield the parts that may have metrics; a broker or a server of somebody else may have none."""
         yield self._process
         yield from (self.publisher, self.registrations, self.rooms, self.refusal_log, self.broker, self._server)
+        yield from self.backend.parts
 
     # The status.
 
     def _each_second(self) -> None:
         self.status.each_second()
         self.registrations.each_second()
+        self.backend.each_second()
+
+    def _at_end(self) -> None:
+        self.backend.close()
+        self.status.close()
 
     def _sources(self, has_own_broker: bool) -> Sources:
         """Return the sources of the figures of /status."""
@@ -365,65 +371,3 @@ def _own_poller(settings: Settings) -> "Poller | None":
     from pushrelay.server.poller import Poller
 
     return Poller(settings.threads)
-
-
-def _own_server(
-    app: WSGIApp,
-    settings: Settings,
-    front: Front | None,
-    log_limiter: LogLimiter,
-    access_log: AccessLog | None,
-    poller: "Poller | None",
-) -> "tuple[OwnServer, ConnectionLimiter]":
-    from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT, ConnectionLimiter
-    from pushrelay.server.open_files import file_limit, files_for, raise_file_limit
-    from pushrelay.server.server import Server as OwnServer
-
-    raise_file_limit()
-    files = files_for(file_limit(), settings.threads)
-    limiter = ConnectionLimiter(
-        *files, settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies, log_limiter
-    )
-    server = OwnServer(
-        app,
-        settings.host,
-        settings.port,
-        settings.threads,
-        _request_limits(settings),
-        access_log or False,
-        poller=poller,
-        # If another app wraps the relay's, it must see pushes.
-        shortcut=front.lane if front is not None and app is front.app else None,
-        limiter=limiter,
-        share_of=front.share_of if front is not None else None,
-        log_limiter=log_limiter,
-        socket_mode=settings.socket_mode,
-        socket_group=settings.socket_group,
-    )
-    return server, limiter
-
-
-def _reload_own(
-    server: "OwnServer", limiter: "ConnectionLimiter", address_of: Callable[[dict[str, Any]], str], settings: Settings
-) -> None:
-    from pushrelay.server.limiter import CONNECTIONS_PER_CLIENT
-
-    limiter.reload(settings.max_per_address * CONNECTIONS_PER_CLIENT, settings.trusted_proxies)
-    server.reload(_request_limits(settings), _access_log(settings, address_of))
-
-
-def _access_log(settings: Settings, address_of: Callable[[dict[str, Any]], str]) -> AccessLog | None:
-    return AccessLog(address_of, hides_names=bool(settings.id_cookie)) if settings.access_log else None
-
-
-def _request_limits(settings: Settings) -> "Limits":
-    from pushrelay.server.request import Limits
-
-    return Limits(
-        max_header=settings.max_header,
-        header_timeout=settings.header_timeout,
-        max_body=max(settings.max_body, settings.max_message),
-        body_timeout=settings.body_timeout,
-        idle_timeout=settings.idle_timeout,
-        send_timeout=settings.send_timeout,
-    )

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "engine/host": "engine/test_engine.py",
     "engine/request_host": "engine/test_requests.py",
     "errors": "push/test_push.py",
+    "own_server": "test_core.py",
     "pages/status": "status/test_status.py",
     "rooms/rooms": "rooms/test_manager.py",
     "store/nodes": "register/test_node_clients.py",

@@ -19,7 +19,8 @@ class Maintenance:
     """Opens a broker when it is first needed, so that a process may fork before, and sweeps it until it is closed.
 
     `each_second()` is called at least once a second; it must not wait. `patience` is the number of seconds that the
-    first requests wait for a relay that still uses the store. `at_end()` is called before the store is closed.
+    first requests wait for a relay that still uses the store. `at_start()` is called once when the store is open, and
+    `at_end()` before it is closed.
     """
 
     def __init__(
@@ -27,9 +28,11 @@ class Maintenance:
         broker: Broker,
         each_second: Callable[[], None] = lambda: None,
         patience: float = 0.0,
+        at_start: Callable[[], None] = lambda: None,
         at_end: Callable[[], None] = lambda: None,
     ):
         self.broker = broker
+        self._at_start = at_start
         self._at_end = at_end
         self.patience = patience
         self.trouble: str | None = None  # the reason, while the store cannot be written
@@ -50,6 +53,7 @@ class Maintenance:
                 self._thread = threading.Thread(target=self._run, name="broker-maintenance", daemon=True)
                 self._thread.start()
                 self.started = True
+                self._at_start()
 
     def ensure_open(self) -> None:
         """Open the store for a request, if it is not open. If that fails, `trouble` has the reason."""

@@ -1,0 +1,102 @@
+"""The parts of a relay that serve the site's backend, such as its outbox and webhooks. Each is off until it is set."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from pushrelay.counters import Family
+from pushrelay.settings import Settings
+
+log = logging.getLogger(__name__)
+
+AGAIN = 60.0  # seconds between two lines about the same trouble
+PUBLIC = "it does not work now, and the relay's log has the reason"
+
+
+class Part(Protocol):
+    """A part of the relay that serves the backend. Its constructor starts nothing."""
+
+    name: str  # as the documentation calls it, one word: a key in /health/ready and /status.json
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it does not do its work now, and what to do about it; None while it does."""
+
+    def start(self) -> None:
+        """Start its threads. The store is open."""
+
+    def each_second(self) -> None:
+        """Do what is due. It is called at least once a second from start() on, and must not wait."""
+
+    def reload(self, settings: Settings) -> None:
+        """Use these settings from now on."""
+
+    def close(self) -> None:
+        """Stop, within 5 seconds. The store is closed afterwards."""
+
+    def metrics(self) -> Iterable[Family]:
+        """Return its metrics. Any thread may call it; it must not wait."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what /status.json shows of it. Any thread may call it; it must not wait."""
+
+
+class Backend:
+    """The parts that are in use. Without any, nothing here costs anything."""
+
+    def __init__(self, parts: Iterable[Part] = ()):
+        self.parts = list(parts)
+        self._logged: dict[str, tuple[str, float]] = {}  # by part: the trouble, and when it was logged (monotonic)
+        self._is_started = False
+
+    def start(self) -> None:
+        """Start all parts, once. The store is open."""
+        self._is_started = True
+        for part in self.parts:
+            part.start()
+
+    def each_second(self) -> None:
+        """Have each part do what is due, and log its trouble: when it begins, once a minute, and when it is over."""
+        if not self._is_started:
+            return
+        for part in self.parts:
+            try:
+                part.each_second()
+                self._log_trouble(part.name, part.trouble)
+            except Exception:  # one part must not stop the others, or the sweeping of the store
+                log.exception("%s failed; it continues", part.name)
+
+    def reload(self, settings: Settings) -> None:
+        """Use these settings from now on."""
+        for part in self.parts:
+            part.reload(settings)
+
+    def close(self) -> None:
+        """Stop all parts. The store is closed afterwards."""
+        for part in self.parts:
+            try:
+                part.close()
+            except Exception:
+                log.exception("%s could not be stopped in order", part.name)
+
+    def trouble(self, is_local: bool) -> dict[str, str]:
+        """Return what does not work, by part. Only callers on this machine get the reasons."""
+        found = {part.name: part.trouble for part in self.parts}
+        return {name: reason if is_local else PUBLIC for name, reason in found.items() if reason}
+
+    def facts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the name of each part, and what /status.json shows of it."""
+        for part in self.parts:
+            yield part.name, part.facts()
+
+    def _log_trouble(self, name: str, trouble: str | None) -> None:
+        before, since = self._logged.get(name, ("", 0.0))
+        now = time.monotonic()
+        if trouble is None:
+            if before:
+                del self._logged[name]
+                log.warning("%s works again", name)
+        elif trouble != before or now - since >= AGAIN:
+            self._logged[name] = trouble, now
+            log.warning("%s: %s", name, trouble)

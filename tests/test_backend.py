@@ -1,0 +1,78 @@
+"""Backend: its parts are started, reported on and stopped together, and none of them stops another."""
+
+import logging
+
+import pytest
+
+from pushrelay import backend
+from pushrelay.backend import Backend
+
+
+class Part:
+    """A part that does what the test says, and notes what is asked of it."""
+
+    def __init__(self, name="outbox", trouble=None, fails=()):
+        self.name, self.trouble, self._fails = name, trouble, fails
+        self.calls = []
+
+    def _called(self, name):
+        self.calls.append(name)
+        if name in self._fails:
+            raise RuntimeError(name)
+
+    def start(self):
+        self._called("start")
+
+    def each_second(self):
+        self._called("each_second")
+
+    def reload(self, settings):
+        self._called(settings)
+
+    def close(self):
+        self._called("close")
+
+    def facts(self):
+        return {"rows": 3}
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.WARNING)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_all_parts_are_started_and_stopped_even_if_one_fails(lines):
+    first, second = Part(fails=["each_second", "close"]), Part("spool")
+    parts = Backend([first, second])
+    parts.each_second()
+    assert not first.calls, "nothing is due before the start"
+    for each in (parts.start, parts.each_second, lambda: parts.reload("new"), parts.close):
+        each()
+    assert first.calls == second.calls == ["start", "each_second", "new", "close"]
+    assert lines() == ["outbox failed; it continues", "outbox could not be stopped in order"]
+
+
+def test_trouble_is_logged_when_it_begins_changes_and_ends_and_once_a_minute(lines, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(backend.time, "monotonic", lambda: now[0])
+    part = Part()
+    parts = Backend([part])
+    parts.start()
+    for trouble, seconds in ((None, 1), ("away", 1), ("away", 58), ("away", 2), ("full", 1), (None, 1), (None, 60)):
+        part.trouble = trouble
+        parts.each_second()
+        now[0] += seconds
+    assert lines() == ["outbox: away", "outbox: full", "outbox works again"]
+    part.trouble = "away"
+    for _ in range(121):
+        parts.each_second()
+        now[0] += 1
+    assert lines()[3:] == ["outbox: away"] * 3
+
+
+def test_only_this_machine_is_told_the_reasons():
+    parts = Backend([Part(trouble="no route to 10.0.0.7"), Part("spool")])
+    assert parts.trouble(is_local=True) == {"outbox": "no route to 10.0.0.7"}
+    assert parts.trouble(is_local=False) == {"outbox": backend.PUBLIC}
+    assert dict(parts.facts()) == {"outbox": {"rows": 3}, "spool": {"rows": 3}}
