@@ -50,7 +50,7 @@ def event_of(value: Any) -> str:
 
 
 def _destination(value: Any, longest: int) -> str:
-    text = value if isinstance(value, str) else _decimal(value)
+    text = value if isinstance(value, str) else id_text(value)
     if not text:
         bad(
             "missing_destination", "the id (destination) is empty: pages register an id, and PHP pushes to the same one"
@@ -62,7 +62,8 @@ def _destination(value: Any, longest: int) -> str:
     return text
 
 
-def _decimal(value: Any) -> str:
+def id_text(value: Any) -> str:
+    """Return a number as the text of an id. Raises Refused (400) if it is not a whole number."""
     # JavaScript has one kind of number. There, 42 and 42.0 are the same id, and so are 0 and -0, so they are here too.
     if isinstance(value, float) and value.is_integer():
         value = int(value)

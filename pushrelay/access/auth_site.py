@@ -95,7 +95,7 @@ class AuthSite:
             reason = "its answer is not JSON: check whether it prints anything else, such as a warning"
             return _failed("answer", reason, _TRY + self._other_site())
         claims: Any = {"ids": answer} if isinstance(answer, list) else answer
-        if not isinstance(claims, dict) or not claims.keys() & {"ids", "push"}:
+        if not isinstance(claims, dict) or not claims.keys() & {"ids", "push", "presence"}:
             return _failed("answer", 'its answer is not a list of ids or an object such as {"ids": ["42"]}', _TRY)
         try:
             return AuthResult(rights_of(claims, self._settings))

@@ -17,6 +17,8 @@ from pushrelay.errors import Refused
 from pushrelay.names import destinations_of, kind_of
 from pushrelay.settings import Settings
 
+from .member import Member, member_of
+
 if TYPE_CHECKING:
     from jwt.types import Options  # newer than the oldest PyJWT that requirements.txt allows
 
@@ -59,12 +61,22 @@ class Patterns:
         return name in self._names or name.startswith(self._prefixes)
 
 
+NONE = Patterns(())
+
+
 class Rights(NamedTuple):
     """The rights of a visitor."""
 
     ids: Patterns  # that it may register
     push: Patterns  # that it may push to
     expires: float | None = None  # seconds since 1970; None: as long as the socket is connected
+    member: Member | None = None  # the user that it is, if the site names one
+    presence: Patterns = NONE  # destinations whose members it may see
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether they allow nothing."""
+        return not (self.ids or self.push or self.presence)
 
     def check_time(self) -> None:
         """Raise Refused if they have expired."""
@@ -95,7 +107,8 @@ def rights_of(claims: dict[str, Any], settings: Settings) -> Rights:
     expires, begins = _time(claims, "exp"), _time(claims, "nbf")
     if begins is not None and begins > time.time() + LEEWAY:
         raise ValueError(f"it is not valid yet: its time (nbf) is more than {LEEWAY:.0f} s ahead; compare the clocks")
-    return Rights(_patterns(claims, "ids", settings), _patterns(claims, "push", settings), expires)
+    ids, push, presence = (_patterns(claims, name, settings) for name in ("ids", "push", "presence"))
+    return Rights(ids, push, expires, member_of(claims), presence)
 
 
 def _patterns(claims: dict[str, Any], name: str, settings: Settings) -> Patterns:
@@ -136,7 +149,7 @@ class Tokens:
             rights = rights_of(claims, self._settings)
         except ValueError as error:
             raise _invalid(str(error)) from None
-        if not rights.ids and not rights.push:
+        if rights.is_empty:
             raise _invalid("it allows nothing: name what may be registered in its claim ids, a list")
         rights.check_time()
         return rights
