@@ -254,7 +254,7 @@ def status_page() -> Response:
         return demo_not_shown(error)
     is_local = relay.access.is_local(request.environ)
     facts = status.page_facts(relay.settings, is_local)
-    page = render_template("status.html", verdict=relay.status.verdict(is_local), **facts)
+    page = render_template("status.html", verdict=relay.status.verdict(is_local), backend=relay.backend.parts, **facts)
     return Response(page, headers=demo.HEADERS)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from pushrelay.counters import Family
@@ -11,7 +11,7 @@ from pushrelay.settings import Settings
 log = logging.getLogger(__name__)
 
 AGAIN = 60.0  # seconds between two lines about the same trouble
-PUBLIC = "it does not work now, and the relay's log has the reason"
+PUBLIC = "the relay's log has the reason"
 
 
 class Part(Protocol):
@@ -39,7 +39,10 @@ class Part(Protocol):
         """Return its metrics. Any thread may call it; it must not wait."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what /status.json shows of it. Any thread may call it; it must not wait."""
+        """Return what /status.json shows of it. Any thread may call it; it must not wait.
+
+        `summary` is one short line for people. Strangers may see all of it.
+        """
 
 
 class Backend:
@@ -85,10 +88,10 @@ class Backend:
         found = {part.name: part.trouble for part in self.parts}
         return {name: reason if is_local else PUBLIC for name, reason in found.items() if reason}
 
-    def facts(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the name of each part, and what /status.json shows of it."""
-        for part in self.parts:
-            yield part.name, part.facts()
+    def facts(self, is_local: bool) -> dict[str, dict[str, Any]]:
+        """Return what /status.json shows of each part, with its `trouble` as trouble() has it, or None."""
+        trouble = self.trouble(is_local)
+        return {part.name: {**part.facts(), "trouble": trouble.get(part.name)} for part in self.parts}
 
     def _log_trouble(self, name: str, trouble: str | None) -> None:
         before, since = self._logged.get(name, ("", 0.0))

@@ -241,6 +241,7 @@ class Core:
             most_pushed=counts.busiest.largest,
             least_reached=counts.unreached.largest,
             renew=counts.renew,
+            backend=self.backend.facts,
             clients_limit=self._clients_limit,
             curl=lambda: address(self.settings, self._port())[1],
             doctor=f"{'relay' if IS_INSTALLED else 'python relay.py'} doctor https://YOUR-SITE{settings.base_path}/",

@@ -75,4 +75,7 @@ def test_only_this_machine_is_told_the_reasons():
     parts = Backend([Part(trouble="no route to 10.0.0.7"), Part("spool")])
     assert parts.trouble(is_local=True) == {"outbox": "no route to 10.0.0.7"}
     assert parts.trouble(is_local=False) == {"outbox": backend.PUBLIC}
-    assert dict(parts.facts()) == {"outbox": {"rows": 3}, "spool": {"rows": 3}}
+    assert parts.facts(is_local=False) == {
+        "outbox": {"rows": 3, "trouble": backend.PUBLIC},
+        "spool": {"rows": 3, "trouble": None},
+    }

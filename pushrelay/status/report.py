@@ -44,6 +44,7 @@ class Sources:
     most_pushed: Callable[[int], Names]
     least_reached: Callable[[int], Names]  # destinations of most of the publications that reached nobody
     renew: Callable[[], None]  # restarts the counts of the two before it
+    backend: Callable[[bool], dict[str, dict[str, Any]]]  # the parts that serve it, by name: see Backend.facts()
     clients_limit: Callable[[], tuple[int | None, str]]  # and what sets it
     curl: Callable[[], str]  # a command that pushes, for this machine
     doctor: str  # a command that checks the proxy
@@ -64,6 +65,7 @@ class Report:
         self._figures = sources.figures()
         self._hour = sources.recorder.snapshot()
         self._reason = sources.reason(is_local)
+        self._backend = sources.backend(is_local)
         self._restart = sources.recorder.restart(self._figures)
         # Whoever knows the value of a session cookie can log in with it, so nobody may see it.
         self._hides_names = not is_local or bool(self._settings.id_cookie)
@@ -87,6 +89,7 @@ class Report:
             "recoveries": self._recoveries(),
             "restart": None if self._restart is None else self._restart_facts(self._restart),
             "store": store,
+            "backend": self._backend,
             "process": own,
             "problems": [self._problem(each) for each in self._from.problems.latest()],
             "access": self._access() if self._is_local else None,
@@ -117,6 +120,7 @@ class Report:
                 reason=self._reason,
                 is_draining=self._from.is_draining(),
                 drain_spread=self._settings.drain_spread,
+                backend=tuple((name, part["trouble"]) for name, part in self._backend.items() if part["trouble"]),
                 kind=store["kind"],
                 store_path=(self._from.store_path or "") if self._is_local else "",
                 history_ttl=self._settings.history_ttl,

@@ -36,6 +36,7 @@ class State(NamedTuple):
 
     reason: str | None = None  # why the relay is not ready
     is_draining: bool = False
+    backend: tuple[tuple[str, str], ...] = ()  # the parts that do not work, and why
     drain_spread: float = 5.0
     kind: str = "sqlite"  # of the store
     store_path: str = ""  # of its file, if the caller may know it
@@ -69,7 +70,7 @@ class State(NamedTuple):
 
 def verdict(state: State) -> Verdict:
     """Return the verdict of the first check that applies."""
-    for check in (_draining, _not_ready, _failed, _lost, _limits, _polling, _nobody, _refused):
+    for check in (_draining, _not_ready, _failed, _backend, _lost, _limits, _polling, _nobody, _refused):
         if found := check(state):
             return found
     return _fine(state)
@@ -115,6 +116,21 @@ def _failed(state: State) -> Verdict | None:
         "Their publishers got a 503. Pushes that were not sent again are missing.",
         "“Recent problems” has the reason. Relay.php sends a push again if you ask it to (docs/php.md).",
     )
+
+
+_PARTS = {"outbox": "The outbox does", "spool": "The spool does", "presence": "Presence does"}
+_PARTS |= {"webhooks": "Webhooks do", "requests": "Requests from pages do"}
+
+
+def _backend(state: State) -> Verdict | None:
+    if not state.backend:
+        return None
+    name, reason = state.backend[0]
+    what, todo = split_advice(reason)
+    others = ", ".join(each for each, _ in state.backend[1:])
+    more = f"Nor do these work: {others}." if others else "Pushes and browsers are not affected."
+    subject = _PARTS.get(name, f"{name} does")
+    return Verdict(WARN, "backend", f"{subject} not work: {what.removesuffix('.')}.", more, sentence(todo))
 
 
 def _lost(state: State) -> Verdict | None:

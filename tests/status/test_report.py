@@ -96,3 +96,23 @@ def test_the_busiest_destinations_are_there_by_name(core):
     assert facts["busiest"]["pushes"] == [{"name": "42", "count": 2}, {"name": "7", "count": 1}]
     facts = Report(core.status._from, is_local=False).facts()
     assert facts["busiest"]["pushes"][0] == {"name": "4…", "count": 2}
+
+
+class Outbox:
+    """A part of the backend that does not work."""
+
+    name = "outbox"
+    trouble = "no connection to db.internal:3306: check whether it is running"
+
+    def facts(self):
+        return {"summary": "3 rows taken", "taken": 3}
+
+
+def test_parts_of_the_backend_are_shown_and_strangers_do_not_get_the_reason(core):
+    assert answer(core)["backend"] == {}
+    core = made()
+    core.backend.parts.append(Outbox())
+    shown = {"summary": "3 rows taken", "taken": 3, "trouble": Outbox.trouble}
+    assert answer(core)["backend"] == {"outbox": shown}
+    assert answer(core)["verdict"]["code"] == "backend"
+    assert "db.internal" not in json.dumps(answer(core, is_local=False))

@@ -91,6 +91,12 @@ TROUBLE = [
     ({"reason": "Redis is away: start it", "kind": "redis"}, "bad", "redis", "Pushes are refused: Redis is away."),
     ({"failed": 1}, "warn", "failed", "Ready again. The store did not accept 1 push in the last hour."),
     ({"failed": 1732}, "warn", "failed", "Ready again. The store did not accept 1,732 pushes in the last hour."),
+    (
+        {"backend": (("outbox", "no connection to db:3306: check whether MariaDB is running"), ("webhooks", "x"))},
+        "warn",
+        "backend",
+        "The outbox does not work: no connection to db:3306.",
+    ),
     ({"lost": 1}, "warn", "lost", "Once in the last hour, a browser came back and something it had missed"),
     ({"lost": 1200}, "warn", "lost", "1,200 times in the last hour, a browser came back"),
     ({"clients": 16_000, "websocket": 16_000}, "warn", "near_clients", "16,000 of at most 20,000 browsers are con"),
@@ -202,6 +208,12 @@ def test_a_path_is_quoted_for_the_shell_and_is_no_lock():
     full = "/srv/clock/relay.db: the disk is full: free some space, and the relay continues by itself"
     found = verdict(BUSY._replace(reason=full, store_path="/srv/clock/relay.db"))
     assert (found.todo, found.command) == ("Free some space, and the relay continues by itself.", "")
+
+
+def test_every_part_that_does_not_work_is_named():
+    found = verdict(BUSY._replace(backend=(("webhooks", "the relay's log has the reason"), ("spool", "full"))))
+    assert found.sentence == "Webhooks do not work: the relay's log has the reason."
+    assert (found.more, found.todo) == ("Nor do these work: spool.", "")
 
 
 def test_cards_of_the_page_have_the_names_that_sentences_give_them():

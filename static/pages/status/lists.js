@@ -81,8 +81,25 @@ function access(rights) {
   return rows;
 }
 
-export function showLists({ now, problems, access: rights, clients, pushes, busiest, local }) {
+const PARTS = { outbox: "Outbox", spool: "Spool", presence: "Presence", webhooks: "Webhooks", requests: "Requests from pages" };
+
+/** The parts that serve the site's backend. A page that was loaded before the first of them was set has no list. */
+function showBackend(backend) {
+  if (!document.getElementById("backend")) return;
+  update("backend", backend, () =>
+    Object.entries(backend).map(([name, { summary, trouble }]) => {
+      const made = row(PARTS[name] ?? name, summary);
+      if (!trouble) return made;
+      const value = made.lastElementChild;
+      value.replaceChildren(element("p", `▲ ${trouble}`, "attention"), element("p", summary));
+      return made;
+    }),
+  );
+}
+
+export function showLists({ now, problems, backend, access: rights, clients, pushes, busiest, local }) {
   showProblems(problems, now);
+  showBackend(backend);
   update("access", [rights, local], () => access(rights));
   update("nobody-to", pushes.nobody_to.slice(0, 3), names(pushes.nobody_to.slice(0, 3)));
   update("refusals", pushes.refusals, () => pushes.refusals.map(({ code, count: number, meaning }) => row(code, count(number), meaning)));
