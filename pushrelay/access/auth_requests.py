@@ -3,22 +3,14 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from pushrelay.errors import Refused
 
 from .tokens import Rights
+from .visitor import Visitor
 
 BEGIN_SECONDS = 30.0  # a request that has not been sent by then fails
 MOST_SECONDS = 70.0  # longer than the largest auth_timeout
-
-
-class Visitor(NamedTuple):
-    """A browser as the site would see it if it visited directly: its header Cookie, its User-Agent and its address."""
-
-    cookies: str = ""
-    agent: str = ""
-    address: str = ""
 
 
 class AuthRequest:

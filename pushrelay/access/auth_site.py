@@ -3,31 +3,27 @@
 The doctor sends it in the same way as the relay does.
 """
 
-import base64
 import json
-import ssl
-import time
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from pushrelay import json_text
 from pushrelay.addresses import ip_of
-from pushrelay.client.deadline import IncompleteResponse, InvalidResponse, Reply, get
-from pushrelay.client.tls import client_context
+from pushrelay.client.deadline import Reply
+from pushrelay.client.site import IF_SLOW, SEE_LOGS, Site, SiteError
 from pushrelay.errors import Refused
 from pushrelay.settings import Settings, without_secrets
 
-from .auth_requests import Visitor, not_available
+from .auth_requests import not_available
 from .cookies import cookie_names
 from .tokens import Rights, rights_of
+from .visitor import Visitor
 
 MAX_ANSWER = 65_536  # bytes: thousands of ids
-MOST_AGENT = 512  # characters of a User-Agent that are forwarded
 
 _REDIRECT = "auth_url redirects to {location} ({status}), and the relay does not follow redirects"
 _TO_LOGIN = _REDIRECT + ". That is usually a login page: have auth_url itself answer 401 to visitors without a login"
 _LOGIN = "have auth_url itself answer 401 to visitors who are not logged in"
-_SEE_LOGS = "check the error logs of its web server and of PHP"
 _TRY = "request it yourself with curl, and look at what it prints"
 
 
@@ -47,33 +43,21 @@ class AuthSite:
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        self._url = urlsplit(settings.auth_url)
-        self._context = client_context(settings.auth_ca) if self._url.scheme == "https" else None
+        self._site = Site(settings.auth_url, "auth_url", settings.auth_ca)
+        self._url = self._site.url
 
     def fetch(self, visitor: Visitor) -> AuthResult:
-        """Request the rights of a visitor. It takes at most auth_timeout seconds, unless a name server hangs."""
-        headers = {**_headers(visitor), **_password(self._url)}
-        deadline = time.monotonic() + self._settings.auth_timeout
+        """Request the rights of a visitor. It takes at most auth_timeout seconds."""
         try:
-            reply = get(self._url, headers, deadline, MAX_ANSWER + 1, self._context)
-        except TimeoutError:
-            return self.timed_out()
-        except ssl.SSLError as error:
-            return _tls_failed(error)
-        except IncompleteResponse:
-            return _failed("cut", "its answer was cut short", _SEE_LOGS)
-        except (InvalidResponse, ValueError):
-            return _failed("http", "its answer is not HTTP", "check whether auth_url needs https://, and its port")
-        except OSError as error:
-            advice = "check that its web server is running, and check the host and the port in auth_url"
-            return _failed("connection", f"no connection to it: {error.strerror or 'it broke'}", advice)
+            reply = self._site.get(visitor.headers(), self._settings.auth_timeout, MAX_ANSWER + 1)
+        except SiteError as error:
+            return self.timed_out() if error.cause == "timeout" else _failed(error.cause, error.reason, error.advice)
         return self._result(reply, visitor)
 
     def timed_out(self) -> AuthResult:
         """Return the result for a site that has not answered in time."""
         reason = f"it did not answer within {self._settings.auth_timeout:g} s (setting auth_timeout)"
-        advice = "look for what delays it: a session that another page keeps locked (read_and_close), or PHP workers "
-        return _failed("timeout", reason, advice + "that are all busy")
+        return _failed("timeout", reason, IF_SLOW)
 
     def _result(self, reply: Reply, visitor: Visitor) -> AuthResult:
         status = reply.status
@@ -123,7 +107,7 @@ class AuthSite:
     def _about_status(self, status: int) -> str:
         if status in (404, 410):
             return "check the path in auth_url" + self._other_site()
-        return _SEE_LOGS if status >= 500 else _TRY
+        return SEE_LOGS if status >= 500 else _TRY
 
     def _other_site(self) -> str:
         """Return advice for an auth_url without the site's name: a web server answers that with its first site."""
@@ -134,21 +118,6 @@ class AuthSite:
             f"; a web server with several sites answers for {host} with the first of them, so write your site's own "
             "host name in auth_url, or give the site a port of its own there (docs/socket-api.md, Several sites)"
         )
-
-
-def _headers(visitor: Visitor) -> dict[str, str]:
-    """Return the headers about a visitor. Sites that bind a session to a browser or an address compare these."""
-    agent = "".join(each for each in visitor.agent[:MOST_AGENT] if each.isprintable())
-    given = {"Cookie": visitor.cookies, "User-Agent": agent, "X-Forwarded-For": visitor.address}
-    return {"Accept": "application/json", **{name: value for name, value in given.items() if value}}
-
-
-def _password(url: SplitResult) -> dict[str, str]:
-    """Return the header for a name and a password in the URL (RFC 7617), for a site behind Basic authentication."""
-    if url.username is None:
-        return {}
-    pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
-    return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
 
 
 def _denial(status: int, visitor: Visitor) -> str:
@@ -163,28 +132,6 @@ def _denial(status: int, visitor: Visitor) -> str:
 
 def _failed(cause: str, reason: str, advice: str) -> AuthResult:
     return AuthResult(not_available(reason), cause, advice)
-
-
-def _tls_failed(error: ssl.SSLError) -> AuthResult:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        reason, advice = error.verify_message, _about_certificate(error.verify_message)
-    else:
-        reason, advice = error.reason or "TLS failed", "check whether auth_url should begin with http://, and its port"
-    return _failed("tls", f"no secure connection to it: {reason}", advice)
-
-
-def _about_certificate(reason: str) -> str:
-    """Return what to do about a certificate that was rejected for this reason, in OpenSSL's words."""
-    if "issuer" in reason or "self-signed" in reason or "self signed" in reason:
-        return (
-            "if a CA of your own has signed its certificate, name that CA's file in the setting auth_ca; otherwise "
-            "have the web server send the intermediate certificates as well"
-        )
-    if "mismatch" in reason or "not valid for" in reason:
-        return "write a host name that its certificate names into auth_url"
-    if "expired" in reason:
-        return "renew its certificate (certbot renew)"
-    return "try it with: curl -v, and the same URL"
 
 
 def _page(url: SplitResult) -> str:

@@ -21,9 +21,10 @@ from pushrelay.log.limiter import LogLimiter
 from pushrelay.server.fair_queue import FairQueue
 from pushrelay.settings import Settings, without_secrets
 
-from .auth_requests import BEGIN_SECONDS, AuthRequest, Visitor, not_available
+from .auth_requests import BEGIN_SECONDS, AuthRequest, not_available
 from .auth_site import AuthResult, AuthSite
 from .tokens import Rights
+from .visitor import Visitor
 
 log = logging.getLogger(__name__)
 

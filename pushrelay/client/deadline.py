@@ -1,7 +1,7 @@
 """HTTP/1.1 requests with one deadline for the whole exchange, which a server that sends single bytes cannot extend.
 
 `http.client` and libraries such as requests limit the time of each read only. The command line and the doctor use this
-through `dialer`, and auth_url uses `get`.
+through `dialer`, and requests to the site use `get` and `post` through `site`.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult
+
+from .lookups import LOOKUPS
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 CHUNK_BYTES = 65536  # read at a time
@@ -151,27 +153,56 @@ def read_reply(response: http.client.HTTPResponse, limit: int) -> Reply:
     return Reply(response.status, response.reason, response.headers, b"".join(pieces), missing)
 
 
+class NotConnected(Exception):
+    """No connection was made, so nothing was sent. The cause is the TimeoutError, OSError or ValueError."""
+
+
 def get(
     url: SplitResult, headers: Mapping[str, str], deadline: float, limit: int, context: ssl.SSLContext | None = None
 ) -> Reply:
     """GET a URL with the scheme http, or with https if there is a `context`; read at most `limit` bytes of the body.
 
-    It returns or raises by `deadline` (monotonic), unless a name server does not answer. Raises TimeoutError, OSError
-    (ssl.SSLError included), ValueError, InvalidResponse and IncompleteResponse.
+    It returns or raises by `deadline` (monotonic), which includes the lookup of the name. Raises NotConnected,
+    TimeoutError, OSError (ssl.SSLError included), ValueError, InvalidResponse and IncompleteResponse.
     """
-    host = url.hostname or ""
-    port = url.port or DEFAULT_PORTS[url.scheme]
+    return _request("GET", url, headers, b"", deadline, limit, context)
+
+
+def post(
+    url: SplitResult,
+    headers: Mapping[str, str],
+    body: bytes,
+    deadline: float,
+    limit: int,
+    context: ssl.SSLContext | None = None,
+) -> Reply:
+    """POST a body to a URL; otherwise as get(). `headers` should include Content-Type.
+
+    The request is sent at most once, on a new connection. After any exception except NotConnected, the server may have
+    received it.
+    """
+    return _request("POST", url, headers, body, deadline, limit, context)
+
+
+def _request(
+    method: str,
+    url: SplitResult,
+    headers: Mapping[str, str],
+    body: bytes,
+    deadline: float,
+    limit: int,
+    context: ssl.SSLContext | None,
+) -> Reply:
+    host, port = url.hostname or "", url.port or DEFAULT_PORTS[url.scheme]
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     sent = {"Host": netloc_of(url.scheme, host, port), "Connection": "close", **headers}
-    with contextlib.ExitStack() as opened:
-        sock = socket.create_connection((host, port), seconds_left(deadline))
-        opened.callback(sock.close)
-        if context is not None:
-            sock.settimeout(seconds_left(deadline))
-            sock = context.wrap_socket(sock, server_hostname=host)
-            opened.callback(sock.close)
+    try:
+        sock = _connect(host, port, deadline, context)
+    except (OSError, ValueError) as error:  # a TimeoutError is an OSError
+        raise NotConnected from error
+    with sock:
         try:
-            reply = Exchange(sock, "GET", target, sent, b"", deadline).reply(deadline, limit)
+            reply = Exchange(sock, method, target, sent, body, deadline).reply(deadline, limit)
         except http.client.IncompleteRead as error:
             raise IncompleteResponse from error
         except http.client.HTTPException as error:
@@ -179,3 +210,26 @@ def get(
     if reply.missing:
         raise IncompleteResponse
     return reply
+
+
+def _connect(host: str, port: int, deadline: float, context: ssl.SSLContext | None) -> socket.socket:
+    """Connect to one of a host's addresses, with TLS if there is a `context`."""
+    addresses = LOOKUPS.addresses(host, port, deadline)
+    for number, address in enumerate(addresses, 1):
+        try:
+            sock = socket.create_connection((address, port), seconds_left(deadline))
+            break
+        except TimeoutError:
+            raise
+        except OSError:
+            if number == len(addresses):
+                raise
+    with contextlib.ExitStack() as opened:
+        opened.callback(sock.close)
+        # Otherwise the body, which is sent separately, might wait until the server acknowledges the header.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            sock.settimeout(seconds_left(deadline))
+            sock = context.wrap_socket(sock, server_hostname=host)
+        opened.pop_all()
+    return sock

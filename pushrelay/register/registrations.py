@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pushrelay.access.auth_requests import Visitor
 from pushrelay.access.auth_site import AuthSite
 from pushrelay.access.auth_url import AuthBackend
 from pushrelay.access.tokens import Rights, Tokens
+from pushrelay.access.visitor import visitor_of
 from pushrelay.counters import Counters, Family
 from pushrelay.errors import NotYet, Refused, bad
 from pushrelay.json_text import encode
@@ -340,8 +340,7 @@ class Registrations:
         """
         request = state.auth_request
         if request is None or (request.is_done and request.is_stale):
-            address = self._address_of(environ) or ""
-            visitor = Visitor(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_USER_AGENT", ""), address)
+            visitor = visitor_of(environ, self._address_of(environ))
             request = state.auth_request = auth.request(visitor, self._manager.share_of(state.sid))
         if not request.is_done:
             if self._manager.can_defer:

@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
-from pushrelay.access.auth_requests import AuthRequest, Visitor, not_available
+from pushrelay.access.auth_requests import AuthRequest, not_available
 from pushrelay.access.tokens import Patterns, Rights
+from pushrelay.access.visitor import Visitor
 from pushrelay.errors import Refused
 
 RIGHTS = Rights(Patterns(["42"]), Patterns([]))

@@ -16,10 +16,10 @@ import pytest
 from conftest import ROOT, Client, free_port, need, wait_for
 from fronts import openssl
 
-from pushrelay.access.auth_requests import Visitor
 from pushrelay.access.auth_site import AuthSite
 from pushrelay.access.auth_url import AuthBackend
 from pushrelay.access.tokens import Rights
+from pushrelay.access.visitor import Visitor
 from pushrelay.cli.doctor.entrance import Entrance
 from pushrelay.cli.doctor.hops import Relay
 from pushrelay.cli.doctor.report import Report

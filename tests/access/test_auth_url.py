@@ -17,8 +17,8 @@ import socketio
 from conftest import ROOT, fds, free_port, need, wait_for
 
 from pushrelay.access import auth_url
-from pushrelay.access.auth_requests import Visitor
 from pushrelay.access.tokens import sign
+from pushrelay.access.visitor import Visitor
 from pushrelay.client import workers
 from pushrelay.errors import NotYet, Refused
 from pushrelay.register.registrations import Registrations

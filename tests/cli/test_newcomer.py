@@ -13,8 +13,8 @@ from conftest import DEADLINE, ROOT, own_only
 from examination import doctor
 from misfront import Misfront, page
 
-from pushrelay.access.auth_requests import Visitor
 from pushrelay.access.auth_site import AuthSite
+from pushrelay.access.visitor import Visitor
 from pushrelay.cli.commands import run
 from pushrelay.cli.doctor import public
 from pushrelay.engine.errors import origin_message

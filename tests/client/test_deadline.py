@@ -8,42 +8,19 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import DEADLINE
+from one_answer import OK, answering
 
 from pushrelay.client.deadline import (
     Exchange,
     IncompleteResponse,
     InvalidResponse,
+    NotConnected,
     TimedSocket,
     get,
     netloc_of,
+    post,
     seconds_left,
 )
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Word: yes\r\n\r\n"
-
-
-@contextlib.contextmanager
-def answering(*pieces, pause=0.0, hold=False):
-    """A server that reads one request and sends these pieces; yields its URL and what it read."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as kept:
-        received = []
-
-        def serve():
-            sock, _ = listener.accept()
-            received.append(sock.recv(65536))
-            with contextlib.suppress(OSError):
-                for piece in pieces:
-                    sock.sendall(piece)
-                    time.sleep(pause)
-            if hold:
-                kept.callback(sock.close)
-            else:
-                sock.close()
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}/ask?a=1"), received
-        thread.join(10)
 
 
 def fetched(*pieces, limit=100, seconds=5.0, **options):
@@ -95,11 +72,36 @@ def test_a_server_of_another_protocol_is_recognized(sent):
         fetched(sent)
 
 
-def test_a_port_where_nothing_listens_is_an_os_error():
+def test_a_port_where_nothing_listens_is_not_connected():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(NotConnected) as caught:
         get(urlsplit(f"http://127.0.0.1:{port}/"), {}, time.monotonic() + 5, 100)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+def test_the_next_address_of_a_name_is_tried_if_one_refuses():
+    with answering(OK + b"hello") as (url, _):  # listens on 127.0.0.1 only, and localhost may be ::1 first
+        named = urlsplit(f"http://localhost:{url.port}/")
+        assert post(named, {}, b"{}", time.monotonic() + 5, 100).body == b"hello"
+
+
+def test_a_body_that_is_posted_arrives_whole():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        received = []
+
+        def serve():
+            sock, _ = listener.accept()
+            with sock:
+                while not received or not received[-1].endswith(b"."):
+                    received.append(sock.recv(65536))
+                sock.sendall(OK + b"hello")
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = urlsplit(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        assert post(url, {}, b"a" * 999_999 + b".", time.monotonic() + 20, 100).body == b"hello"
+    head, _, body = b"".join(received).partition(b"\r\n\r\n")
+    assert b"Content-Length: 1000000" in head and len(body) == 1_000_000
 
 
 def test_an_exchange_can_be_looked_at_without_waiting():

@@ -1,8 +1,8 @@
 """The check of auth_url: the site gets the request that the relay sends, for a visitor without cookies."""
 
-from pushrelay.access.auth_requests import Visitor
 from pushrelay.access.auth_site import AuthResult, AuthSite
 from pushrelay.access.tokens import Rights
+from pushrelay.access.visitor import Visitor
 from pushrelay.settings import Settings, without_secrets
 
 from .report import Advice, Report
