@@ -32,7 +32,7 @@ def sleep(name=""):
     return "slept"
 
 
-def block(sid, seconds, wants_answer):
+def block(sid, seconds, ack):
     time.sleep(seconds)
     return "blocked"
 

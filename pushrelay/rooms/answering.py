@@ -7,18 +7,22 @@ from typing import Any, Protocol
 
 from pushrelay.answers import failure, store_refusal
 from pushrelay.errors import Refused, StoreError
+from pushrelay.json_text import encode
 from pushrelay.log.refusals import RefusalLog
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Any, str, dict[str, Any]], dict[str, Any]]  # message, sid, and the environ of the socket
-Answered = Callable[[str, Any, bool], dict[str, Any] | None]  # as packet_dispatch calls it: sid, message, wants_answer
+LateHandler = Callable[[Any, str, dict[str, Any], "Reply"], None]
+# As packet_dispatch calls it: sid, message, and the number of the acknowledgement that the client asked for.
+Answered = Callable[[str, Any, int | None], Any]
 
 
 class Server(Protocol):
     """The part of a socketio.Server that this uses."""
 
     manager: Any
+    not_handled: Any  # what a handler returns so that no acknowledgement is sent
 
     def on(self, event: str, handler: Any) -> Any:
         """Make `handler` the handler of this event."""
@@ -27,43 +31,111 @@ class Server(Protocol):
         """Return the environ of a socket's handshake, or None if the socket has left."""
 
 
-def answering(server: Server, refusal_log: RefusalLog) -> Callable[..., Callable[[Handler], Answered]]:
-    """Return a decorator for handlers of the relay's own events, in namespace "/" of `server`.
+class Reply:
+    """The acknowledgement of one event, which some thread sends later. Call send() or refuse() once.
 
-    `@decorator(event, not_done)` registers a function `(message, sid, environ) -> answer` for `event`. `not_done` is
-    the part of the error message that names what a failing store left undone. A refusal is also emitted as
-    `relay_error` if the client asked for no acknowledgement.
+    Nothing is sent if the client has disconnected; send() sends nothing if it asked for no acknowledgement.
     """
 
-    def decorator(event: str, not_done: str = "nothing was done") -> Callable[[Handler], Answered]:
+    __slots__ = ("_ack", "_event", "_refusals", "_sid")
+
+    def __init__(self, refusals: "Refusals", event: str, sid: str, ack: int | None):
+        self._refusals = refusals
+        self._event = event
+        self._sid = sid
+        self._ack = ack
+
+    def send(self, text: str) -> None:
+        """Send the answer, the JSON text of an object."""
+        if self._ack is not None:
+            self._refusals.server.manager.send_answer(text, self._sid, self._ack)
+
+    def refuse(self, error: Refused) -> None:
+        """Count and log a refusal, and send it as the answer, or as `relay_error` if none was asked for."""
+        environ = self._refusals.server.get_environ(self._sid)
+        if environ is not None:
+            self.send(encode(self._refusals.noted(environ, self._event, error, self._sid, self._ack)))
+
+
+class Refusals:
+    """Refusals of events: they are counted, logged, and sent to clients that asked for no acknowledgement."""
+
+    def __init__(self, server: Server, refusal_log: RefusalLog):
+        self.server = server
+        self._log = refusal_log
+
+    def noted(self, environ: dict[str, Any], event: str, error: Refused, sid: str, ack: int | None) -> dict[str, Any]:
+        """Count and log an error, and return what the client gets as its acknowledgement."""
+        self._log.log_event(environ, event, error, sid)
+        answer = {"ok": False, **error.body()}
+        if ack is None:
+            self.server.manager.emit("relay_error", answer, "/", room=sid)
+        return answer
+
+
+class Events:
+    """Registers the handlers of the relay's own events, in namespace "/" of `server`.
+
+    A refusal is also emitted as `relay_error` if the client asked for no acknowledgement.
+    """
+
+    def __init__(self, server: Server, refusal_log: RefusalLog):
+        self._server = server
+        self._refusals = Refusals(server, refusal_log)
+
+    def __call__(self, event: str, not_done: str = "nothing was done") -> Callable[[Handler], Answered]:
+        """Return a decorator that registers a function `(message, sid, environ) -> answer` for `event`.
+
+        `not_done` is the part of the error message that names what a failing store left undone.
+        """
+
         def decorate(handler: Handler) -> Answered:
-            def noted(environ: dict[str, Any], error: Refused, sid: str) -> dict[str, str]:
-                """Count and log an error, and return what the client gets."""
-                refusal_log.log_event(environ, event, error, sid)
-                return error.body()
-
-            @wraps(handler)
-            def answered(sid: str, message: Any, wants_answer: bool) -> dict[str, Any] | None:
-                environ = server.get_environ(sid)
-                if environ is None:  # the client has just left
-                    return None
-                try:
-                    return {"ok": True, **handler(message, sid, environ)}
-                except Refused as error:
-                    body = noted(environ, error, sid)
-                except StoreError as error:
-                    body = noted(environ, store_refusal(error, not_done), sid)
-                except Exception:
-                    log.exception("the handler of %s failed", handler.__name__)
-                    body = noted(environ, failure(), sid)
-                answer = {"ok": False, **body}
-                if not wants_answer:
-                    server.manager.emit("relay_error", answer, "/", room=sid)
-                return answer
-
-            server.on(event, answered)
-            return answered
+            return self._register(
+                event,
+                not_done,
+                wraps(handler)(lambda message, sid, environ, ack: {"ok": True, **handler(message, sid, environ)}),
+            )
 
         return decorate
 
-    return decorator
+    def late(self, event: str, not_done: str = "nothing was done") -> Callable[[LateHandler], Answered]:
+        """Return a decorator for a function `(message, sid, environ, reply)` that answers with `reply`, maybe later.
+
+        Until then it need not hold a thread, and the client's next packets are handled. It may raise a refusal too.
+        """
+
+        def decorate(handler: LateHandler) -> Answered:
+            @wraps(handler)
+            def handle(message: Any, sid: str, environ: dict[str, Any], ack: int | None) -> Any:
+                handler(message, sid, environ, Reply(self._refusals, event, sid, ack))
+                return self._server.not_handled
+
+            return self._register(event, not_done, handle)
+
+        return decorate
+
+    def _register(self, event: str, not_done: str, handle: Callable[..., Any]) -> Answered:
+        server, noted = self._server, self._refusals.noted
+
+        @wraps(handle)
+        def answered(sid: str, message: Any, ack: int | None) -> Any:
+            environ = server.get_environ(sid)
+            if environ is None:  # the client has just left
+                return None
+            try:
+                return handle(message, sid, environ, ack)
+            except Refused as error:
+                return noted(environ, event, error, sid, ack)
+            except StoreError as error:
+                return noted(environ, event, store_refusal(error, not_done), sid, ack)
+            except Exception:
+                log.exception("the handler of %s failed", handle.__name__)
+                return noted(environ, event, failure(), sid, ack)
+
+        server.on(event, answered)
+        return answered
+
+
+def answering(server: Server, refusal_log: RefusalLog) -> Events:
+    """Return the decorators for handlers of the relay's own events."""
+    return Events(server, refusal_log)

@@ -97,6 +97,12 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
         if eio_sid is not None:
             self._hand_out(EncodedPacket(EVENT + text), [eio_sid])
 
+    def send_answer(self, text: str, sid: str, ack: int) -> None:
+        """Send the acknowledgement with this number to one client. `text` is the JSON of its one argument."""
+        eio_sid = self.eio_sid_from_sid(sid, "/")
+        if eio_sid is not None:
+            self._hand_out(EncodedPacket(f"{MESSAGE}{sio.ACK}{ack}[{text}]"), [eio_sid])
+
     def send_if_clear(self, text: str, sid: str) -> bool:
         """Emit an event to one client if little waits for it. Return False if it must be sent later.
 

@@ -13,7 +13,7 @@ from socketio import packet
 from pushrelay import json_text
 from pushrelay.names import RESERVED_EVENTS
 
-# The relay's own events, in namespace "/". Their handlers are called with `(sid, message, wants_answer)`: see Packet.
+# The relay's own events, in namespace "/". Their handlers are called with `(sid, message, ack)`: see Packet.
 OUR_EVENTS = {"register", "unregister", "ack", "push"}
 # Replaces the event of a refused packet. It has no handler.
 INVALID = "relay:invalid"
@@ -92,8 +92,8 @@ class Packet(StrictPacket):
     """A packet for the relay, whose constructor never raises. A packet that cannot be accepted has a `refusal`.
 
     The refusal is sent as the acknowledgement of an event or as `relay_error`. python-socketio would log a traceback
-    and leave the client without an answer. The data of the relay's own events becomes `[name, message, wants_answer]`.
-    All other events reach the app's handlers unchanged.
+    and leave the client without an answer. The data of the relay's own events becomes `[name, message, ack]`, with the
+    number of the acknowledgement that the client asked for, or None. Other events reach the app's handlers unchanged.
     """
 
     refusal: tuple[str, str] | None = None  # error code and message
@@ -137,7 +137,7 @@ class Packet(StrictPacket):
             if self.packet_type == packet.BINARY_EVENT:
                 raise ValueError(f"{name} takes no binary attachments: send text, such as base64")
             self.is_ours = True
-            self.data = [name, data[1] if len(data) > 1 else None, self.id is not None]
+            self.data = [name, data[1] if len(data) > 1 else None, self.id]
 
     def refuse(self, error: str, message: str) -> None:
         """Refuse the packet with this error code and message."""

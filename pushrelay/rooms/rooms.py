@@ -61,6 +61,9 @@ class Rooms(Protocol):
     def send_text(self, text: str, sid: str) -> None:
         """Emit an event to one client."""
 
+    def send_answer(self, text: str, sid: str, ack: int) -> None:
+        """Send the acknowledgement with this number to one client. `text` is the JSON of its one argument."""
+
     def send_if_clear(self, text: str, sid: str) -> bool:
         """Emit an event to one client, unless too much waits for it. Then return False: see call_when_clear()."""
 

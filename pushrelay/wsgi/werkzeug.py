@@ -14,6 +14,7 @@ from typing import Any
 
 import socketio
 from engineio.payload import Payload
+from socketio import packet as sio
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from pushrelay.answers import PRIVATE, http_error, refusal
@@ -153,6 +154,12 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         """Emit an event, as a JSON array of its name and its argument, to one client."""
         event, argument = json.loads(text)
         self.emit(event, argument, "/", room=sid)
+
+    def send_answer(self, text: str, sid: str, ack: int) -> None:
+        """Send the acknowledgement with this number, whose one argument has this JSON text, to one client."""
+        eio_sid = self.eio_sid_from_sid(sid, "/")
+        if eio_sid is not None:
+            self.server._send_packet(eio_sid, self.server.packet_class(sio.ACK, [json.loads(text)], "/", ack))
 
     def presence(self, rooms: list[str]) -> dict[str, float]:
         """Return the number of clients in these rooms, and since when there are any (seconds since 1970)."""

@@ -1,5 +1,7 @@
 """Handlers of the relay's own events: the acknowledgement is what they return, or why they refuse."""
 
+import json
+
 import pytest
 
 from pushrelay.errors import Refused, StoreError
@@ -12,7 +14,8 @@ class Server:
     """A socketio.Server as far as handlers need one: it keeps them, and the events that are emitted."""
 
     def __init__(self):
-        self.manager, self.handlers, self.emitted = self, {}, []
+        self.manager, self.handlers, self.emitted, self.answers = self, {}, [], []
+        self.not_handled = object()
 
     def on(self, event, handler):
         self.handlers[event] = handler
@@ -22,6 +25,9 @@ class Server:
 
     def emit(self, event, data, namespace, room):
         self.emitted.append((event, data, namespace, room))
+
+    def send_answer(self, text, sid, ack):
+        self.answers.append((json.loads(text), sid, ack))
 
 
 @pytest.fixture
@@ -35,11 +41,17 @@ def server():
             raise message
         return {"got": [message, sid, environ["REMOTE_ADDR"]]}
 
+    @event.late("presence")
+    def presence(message, sid, environ, reply):
+        if isinstance(message, Exception):
+            raise message
+        server.reply = reply
+
     return server
 
 
 def test_the_answer_is_what_the_handler_returns(server):
-    answer = server.handlers["register"]("a", "hello", True)
+    answer = server.handlers["register"]("a", "hello", 7)
     assert answer == {"ok": True, "got": ["hello", "a", "192.0.2.1"]} and not server.emitted
 
 
@@ -52,12 +64,37 @@ def test_the_answer_is_what_the_handler_returns(server):
     ],
 )
 def test_an_error_is_the_answer_and_an_event_if_no_answer_was_asked_for(server, error, code, text):
-    answer = server.handlers["register"]("a", error, True)
+    answer = server.handlers["register"]("a", error, 0)
     assert (answer["ok"], answer["error"]) == (False, code) and text in answer["message"]
     assert not server.emitted
-    assert server.handlers["register"]("a", error, False) == answer
+    assert server.handlers["register"]("a", error, None) == answer
     assert server.emitted == [("relay_error", answer, "/", "a")]
 
 
 def test_a_client_that_has_left_gets_no_answer(server):
-    assert server.handlers["register"]("gone", "hello", True) is None
+    assert server.handlers["register"]("gone", "hello", 7) is None
+
+
+def test_a_late_handler_answers_when_it_likes(server):
+    assert server.handlers["presence"]("a", "hello", 0) is server.not_handled and not server.answers
+    server.reply.send('{"ok":true}')
+    assert server.answers == [({"ok": True}, "a", 0)] and not server.emitted
+    server.handlers["presence"]("a", "hello", None)
+    server.reply.send('{"ok":true}')
+    assert len(server.answers) == 1, "nobody asked for an answer"
+
+
+def test_a_late_handler_refuses_at_once_or_later(server):
+    error = Refused(403, "not_allowed", "not you")
+    answer = {"ok": False, "error": "not_allowed", "message": "not you"}
+    assert server.handlers["presence"]("a", error, 7) == answer
+    server.handlers["presence"]("a", "hello", 8)
+    server.reply.refuse(error)
+    assert server.answers == [(answer, "a", 8)] and not server.emitted
+    server.handlers["presence"]("a", "hello", None)
+    server.reply.refuse(error)
+    assert server.emitted == [("relay_error", answer, "/", "a")] and len(server.answers) == 1
+    server.handlers["presence"]("a", "hello", 9)
+    server.reply._sid = "gone"
+    server.reply.refuse(error)
+    assert len(server.answers) == 1

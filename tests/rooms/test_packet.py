@@ -15,9 +15,9 @@ def packet(text):
 @pytest.mark.parametrize(
     ("text", "data", "is_ours"),
     [
-        ('2["register",{"id":"a"}]', ["register", {"id": "a"}, False], True),
-        ('27["register",{"id":"a"}]', ["register", {"id": "a"}, True], True),
-        ('2["ack"]', ["ack", None, False], True),
+        ('2["register",{"id":"a"}]', ["register", {"id": "a"}, None], True),
+        ('27["register",{"id":"a"}]', ["register", {"id": "a"}, 7], True),
+        ('2["ack"]', ["ack", None, None], True),
         ('2/admin,["register",{"id":"a"}]', ["register", {"id": "a"}], False),
         ('27["chat",1,2]', ["chat", 1, 2], False),
     ],
