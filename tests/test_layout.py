@@ -19,6 +19,8 @@ ELSEWHERE = {
     "own_server": "test_core.py",
     "pages/status": "status/test_status.py",
     "rooms/rooms": "rooms/test_manager.py",
+    "store/memory_events": "store/test_events.py",
+    "store/sqlite_events": "store/test_events.py",
     "store/nodes": "register/test_node_clients.py",
 }
 

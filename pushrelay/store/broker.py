@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pushrelay.errors import StoreError
 
+from .events import Events
 from .listing import Listing
 from .nodes import Clients
 from .publication import Delivered, Draft, Publication, Receipt
@@ -24,6 +25,10 @@ class Broker(Protocol):
 
     # Whether several relays publish through it: then the rooms report to changed().
     is_shared: bool
+
+    @property
+    def events(self) -> Events | None:
+        """The queue of events for the site's backend; None if the broker has none."""
 
     @property
     def trouble(self) -> str | None:

@@ -18,6 +18,7 @@ from .archive import Archive
 from .base_broker import BaseBroker, require_pushed
 from .broker import Stored
 from .dispatcher import Dispatcher, unreached
+from .events import Events, LocalEvents
 from .group_commit import GroupCommit, Job
 from .keys import Keys
 from .nodes import Clients
@@ -47,6 +48,7 @@ class LocalBroker(BaseBroker):
         self._clock = clock
         self._group_commit = GroupCommit(self._run)
         self._keys = Keys(store)
+        self.events: Events | None = None if store.events is None else LocalEvents(store.events, self._group_commit)
         super().__init__(store, Archive(store, limits, clock), Dispatcher(store, deliver))
         self._committing = self._dispatcher.committing
         self._placed: list[Pending] = []  # the items of the present transaction, in order

@@ -10,6 +10,7 @@ from typing import Any
 from pushrelay.counters import Family
 
 from .group_commit import Job
+from .memory_events import MemoryEvents
 from .publication import Kept, KeyRecord, Survey, Tip, cut
 from .store import Deadline, HistoryLimits, IsRepeat, Page, Place, Store, new_epoch, store_size
 from .stripe import Pending
@@ -30,6 +31,7 @@ class MemoryStore(Store):
     """A store in memory. Publications that expired early may take space until older ones are dropped too."""
 
     def __init__(self, limits: HistoryLimits):
+        self.events = MemoryEvents()
         self._limits = limits
         self._lock = threading.Lock()  # guards all below; held for the whole of a transaction
         self._destinations: dict[str, _Destination] = {}

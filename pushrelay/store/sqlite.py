@@ -12,6 +12,7 @@ from . import sqlite_file
 from .group_commit import Job
 from .journal import SIZE
 from .publication import KeyRecord, Survey, Tip
+from .sqlite_events import SQLiteEvents
 from .sqlite_file import ERRORS
 from .sqlite_opening import BRIEF_SECONDS, Files
 from .sqlite_reading import Reader
@@ -53,6 +54,7 @@ class SQLiteStore(Store):
         self._files = Files(path, durability, self._writer, limits, clock, self._set_epoch)
         self._reader = Reader(self._files, self._writer, limits)
         self._retention = Retention(self._writer, limits)
+        self.events = SQLiteEvents(self._writer, self._reader)
         self._appended: list[Pending] = []  # the items of this transaction
         self._entries: list[str] = []  # what this transaction adds to the journal, as JSON
 

@@ -57,6 +57,32 @@ MIGRATIONS = (
     """
     ALTER TABLE keys ADD COLUMN fingerprint TEXT;  -- of the push that used it; NULL in older rows
     """,
+    """
+    CREATE TABLE events (
+        topic TEXT NOT NULL,
+        number INTEGER NOT NULL,   -- consecutive in its topic
+        at REAL NOT NULL,
+        id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        body TEXT NOT NULL,        -- JSON
+        total INTEGER NOT NULL,    -- the bytes of all events of the topic up to this one
+        PRIMARY KEY (topic, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE readers (
+        topic TEXT NOT NULL,
+        name TEXT NOT NULL,
+        upto INTEGER NOT NULL,     -- number of the last event that it has
+        gone REAL NOT NULL,        -- when it unsubscribed, or 0
+        PRIMARY KEY (topic, name)
+    ) WITHOUT ROWID;
+    CREATE TABLE notes (
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (kind, key)
+    ) WITHOUT ROWID;
+    """,
 )
 
 _DAMAGED = "the store is damaged: move it away with its -wal, -shm and -recent files, and the relay creates a new one"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from pushrelay.counters import Family
 from pushrelay.settings import Settings
 
+from .events import Table
 from .group_commit import Job
 from .publication import Kept, KeyRecord, Survey, Tip
 from .stripe import KeyUse, Pending
@@ -78,6 +79,7 @@ class Store(abc.ABC):
     """
 
     epoch: str = ""  # from open() on; a new word whenever offsets that clients know may be used again
+    events: Table | None = None  # the event queue, if the store has one
 
     @abc.abstractmethod
     def open(self) -> None:

@@ -17,6 +17,7 @@ from pushrelay.store.archive import Archive
 from pushrelay.store.base_broker import BaseBroker, require_pushed
 from pushrelay.store.broker import Stored
 from pushrelay.store.dispatcher import Dispatcher
+from pushrelay.store.events import Events
 from pushrelay.store.node_name import default_node
 from pushrelay.store.nodes import Clients
 from pushrelay.store.store import CLOSED, HistoryLimits
@@ -55,6 +56,7 @@ class RedisBroker(BaseBroker):
     """
 
     is_shared = True
+    events: Events | None = None
 
     def __init__(
         self,
