@@ -20,11 +20,15 @@ class Part(Protocol):
     name: str  # as the documentation calls it, one word: a key in /health/ready and /status.json
 
     @property
+    def is_on(self) -> bool:
+        """Whether its settings switch it on. A reload may change this."""
+
+    @property
     def trouble(self) -> str | None:
         """Why it does not do its work now, and what to do about it; None while it does."""
 
     def start(self) -> None:
-        """Start its threads. The store is open."""
+        """Start its threads. The store is open. It is called once, after a reload if that switched the part on."""
 
     def each_second(self) -> None:
         """Do what is due. It is called at least once a second from start() on, and must not wait."""
@@ -46,18 +50,26 @@ class Part(Protocol):
 
 
 class Backend:
-    """The parts that are in use. Without any, nothing here costs anything."""
+    """The parts of a relay. Without one that is on, nothing here costs anything."""
 
     def __init__(self, parts: Iterable[Part] = ()):
-        self.parts = list(parts)
+        self._all = list(parts)
+        self._started: list[Part] = []
         self._logged: dict[str, tuple[str, float]] = {}  # by part: the trouble, and when it was logged (monotonic)
         self._is_started = False
 
+    @property
+    def parts(self) -> list[Part]:
+        """The parts that are on."""
+        return [part for part in self._all if part.is_on]
+
     def start(self) -> None:
-        """Start all parts, once. The store is open."""
+        """Start all parts that are on, once. The store is open."""
         self._is_started = True
         for part in self.parts:
-            part.start()
+            if part not in self._started:
+                self._started.append(part)
+                part.start()
 
     def each_second(self) -> None:
         """Have each part do what is due, and log its trouble: when it begins, once a minute, and when it is over."""
@@ -72,12 +84,14 @@ class Backend:
 
     def reload(self, settings: Settings) -> None:
         """Use these settings from now on."""
-        for part in self.parts:
+        for part in self._all:
             part.reload(settings)
+        if self._is_started:
+            self.start()
 
     def close(self) -> None:
         """Stop all parts. The store is closed afterwards."""
-        for part in self.parts:
+        for part in self._started:
             try:
                 part.close()
             except Exception:

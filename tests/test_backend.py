@@ -11,8 +11,8 @@ from pushrelay.backend import Backend
 class Part:
     """A part that does what the test says, and notes what is asked of it."""
 
-    def __init__(self, name="outbox", trouble=None, fails=()):
-        self.name, self.trouble, self._fails = name, trouble, fails
+    def __init__(self, name="outbox", trouble=None, fails=(), is_on=True):
+        self.name, self.trouble, self._fails, self.is_on = name, trouble, fails, is_on
         self.calls = []
 
     def _called(self, name):
@@ -79,3 +79,18 @@ def test_only_this_machine_is_told_the_reasons():
         "outbox": {"rows": 3, "trouble": backend.PUBLIC},
         "spool": {"rows": 3, "trouble": None},
     }
+
+
+def test_a_part_that_is_off_is_started_by_the_reload_that_switches_it_on():
+    part = Part(is_on=False)
+    parts = Backend([part])
+    parts.start()
+    parts.each_second()
+    assert parts.parts == [] and parts.facts(is_local=True) == {} and part.calls == []
+    part.is_on = True
+    parts.reload("new")
+    parts.reload("newer")
+    assert parts.parts == [part] and part.calls == ["new", "start", "newer"]
+    part.is_on = False
+    parts.close()
+    assert part.calls[-1] == "close"

@@ -139,6 +139,12 @@ class Settings:
     auth_cache: float = _reloadable(
         10.0, seconds(0, 3600), "seconds for which an answer of auth_url is used for the same cookies"
     )
+    webhook_secret: tuple[str, ...] = _reloadable(
+        (),
+        secrets,
+        "secret that signs the requests to webhook_url and request_url; list two while you replace it",
+        True,
+    )
     origins: tuple[str, ...] = _reloadable(
         ("same-host",),
         origin_list,
