@@ -71,6 +71,10 @@ class NotKnown(StoreError):
     """The store did not confirm a push in time: it may be stored, or not. The texts are whole sentences."""
 
 
+class Overtaken(StoreError):
+    """A mark is not what its owner believes, because another owner has moved it. Nothing was stored."""
+
+
 class StoreInUse(StoreError):
     """Another relay uses the store. It may be the previous process, which is about to end."""
 

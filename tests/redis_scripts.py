@@ -8,7 +8,21 @@ import hiredis
 from conftest import DEADLINE
 
 from pushrelay.store.redis.place import Place
-from pushrelay.store.redis.scripts import ACK, BATCH, BEAT, EXPECT, HELLO, HOLD, HOLDERS, ORDER, READ, SWEEP, TIPS
+from pushrelay.store.redis.scripts import (
+    ACK,
+    BATCH,
+    BEAT,
+    EXPECT,
+    HELLO,
+    HOLD,
+    HOLDERS,
+    MARK,
+    MARKED,
+    ORDER,
+    READ,
+    SWEEP,
+    TIPS,
+)
 from pushrelay.store.redis.wire import Wire
 
 NOW = 1_700_000_000.0
@@ -96,6 +110,16 @@ class Scripts:
         found = list(map(int, answer.split()))
         assert len(found) == 3 * len(items)
         return state == 0, [(*found[n : n + 2], ANSWERS[found[n + 2]]) for n in range(0, len(found), 3)]
+
+    def marked(self, *items, mark, number=None):
+        """Store a batch as batch() does, with a mark (name, before, after). Return whether it was published."""
+        if number is None:
+            number = self.number = self.number + 1
+        head = (self.node, number, self.epoch, self.run_id, NOW, 100, 3600, 300, self.channel, 86400.0)
+        return self.run(MARKED, *head, *(each for one in items for each in one), *mark)[0] == 0
+
+    def mark(self, name, epoch=None):
+        return self.run(MARK, self.epoch if epoch is None else epoch, name).decode()
 
     def store(self, *items, **options):
         """Store a batch; return the offsets of its items."""

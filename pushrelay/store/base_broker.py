@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pushrelay.errors import Overtaken
+
 from .archive import Archive
 from .dispatcher import Dispatcher
 from .listing import MAX_BYTES, Listing
-from .publication import Delivered, Draft, History, Publication, Receipt, Recovery, offset_in, position_of
+from .publication import Delivered, Draft, History, Mark, Publication, Receipt, Recovery, offset_in, position_of
 from .replay import Replay
 from .store import StoreReader
 from .stripe import Pending
@@ -39,6 +41,16 @@ class BaseBroker(abc.ABC):
     @abc.abstractmethod
     def publish_pending(self, items: list[Pending]) -> None:
         """Store items in one transaction, and hand each out."""
+
+    def publish_marked(self, drafts: list[Draft], mark: Mark) -> list[Receipt]:
+        """Publish drafts, and set a mark in the same transaction. Raises Overtaken, StoreError, ValueError."""
+        items = [Pending(*draft) for draft in drafts]
+        self.publish_pending_marked(items, mark)
+        return [item.receipt() for item in items]
+
+    @abc.abstractmethod
+    def publish_pending_marked(self, items: list[Pending], mark: Mark) -> None:
+        """Publish items, and set a mark in the same transaction. Raises Overtaken, StoreError."""
 
     # Clients.
 
@@ -134,3 +146,9 @@ def require_pushed(offset: int, last: int) -> None:
     """Raise ValueError, with a sentence, if nothing has been pushed at an offset yet."""
     if offset > last:
         raise ValueError("nothing has been pushed at this position yet: acknowledge the id that came with the push")
+
+
+def overtaken(mark: Mark) -> Overtaken:
+    """Return the error for a mark that is not what its owner believes."""
+    sentence = f"another relay, or an earlier attempt of this one, has moved the mark {mark.name}: nothing was stored"
+    return Overtaken(sentence, sentence)

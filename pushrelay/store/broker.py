@@ -13,7 +13,7 @@ from pushrelay.errors import StoreError
 from .events import Events
 from .listing import Listing
 from .nodes import Clients
-from .publication import Delivered, Draft, Publication, Receipt
+from .publication import Delivered, Draft, Mark, Publication, Receipt
 from .replay import Replay
 from .stripe import Pending
 
@@ -66,6 +66,22 @@ class Broker(Protocol):
 
     def sweep_after(self, count: int) -> None:
         """Drop as much as `count` publications may have made superfluous. So no flood of pushes can outrun it."""
+
+    # Marks. A part that takes publications from elsewhere, such as from a table, notes in a mark what is stored and not
+    # yet removed there. The mark changes with the publications, so each of them is stored once, whatever fails when.
+
+    def mark(self, name: str) -> str:
+        """Return the text of a mark; "" if it was never set. Raises StoreError."""
+
+    def publish_marked(self, drafts: list[Draft], mark: Mark) -> list[Receipt]:
+        """Publish drafts, of which there may be none, and set a mark to `mark.after` in the same transaction.
+
+        Raises Overtaken if the mark is not `mark.before`; then nothing was stored. Raises what publish() raises too;
+        after any StoreError, the mark shows whether the drafts were stored. A mark survives what a push survives.
+        """
+
+    def publish_pending_marked(self, items: list[Pending], mark: Mark) -> None:
+        """Do the same for items, which then have their receipts."""
 
     # Clients.
 

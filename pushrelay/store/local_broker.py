@@ -15,14 +15,14 @@ from pushrelay.counters import Family
 from pushrelay.errors import StoreError
 
 from .archive import Archive
-from .base_broker import BaseBroker, require_pushed
+from .base_broker import BaseBroker, overtaken, require_pushed
 from .broker import Stored
 from .dispatcher import Dispatcher, unreached
 from .events import Events, LocalEvents
 from .group_commit import GroupCommit, Job
 from .keys import Keys
 from .nodes import Clients
-from .publication import Publication, Survey
+from .publication import Mark, Publication, Survey
 from .store import CLOSED, HistoryLimits, Store
 from .stripe import NOT_STORED, Deliver, Pending
 
@@ -73,6 +73,18 @@ class LocalBroker(BaseBroker):
             self.store(items)
             self.hand_out(items)
             self.sweep_after(len(items))
+
+    def mark(self, name: str) -> str:
+        """Return the text of a mark."""
+        return self._group_commit.run(lambda: self._store.mark(name))
+
+    def publish_pending_marked(self, items: list[Pending], mark: Mark) -> None:
+        """Store items and set a mark in one transaction, and hand each out."""
+        # Others share the transaction, so it must not fail because of a mark.
+        if not self._group_commit.run(lambda: self._append_marked(items, mark)):
+            raise overtaken(mark)
+        self.hand_out(items)
+        self.sweep_after(len(items))
 
     def store(self, items: list[Pending]) -> None:
         """Store items in one transaction. Raises StoreError; then none was stored."""
@@ -142,6 +154,14 @@ class LocalBroker(BaseBroker):
                     self._keys.pending.pop(item.key, None)
             self._placed = []
             self._committing.clear()
+
+    def _append_marked(self, items: list[Pending], mark: Mark) -> bool:
+        """Do so in the present transaction, unless the mark is another one; return whether it was done."""
+        if self._store.mark(mark.name) != mark.before:
+            return False
+        self._store.set_mark(mark.name, mark.after)
+        self._store.append(items, self._clock(), self._place, self._keys.is_repeat)
+        return True
 
     def _place(self, item: Pending, offset: int, now: float, expires: float) -> None:
         """Give an item its offset, and keep it for handing out. The store calls this for each item that it stores."""

@@ -38,6 +38,7 @@ class MemoryStore(Store):
         self._oldest: OrderedDict[tuple[str, int], int] = OrderedDict()  # (destination, offset): bytes, by age
         self._quiet: OrderedDict[str, float] = OrderedDict()  # destinations without history: since when, by age
         self._keys: OrderedDict[str, tuple[KeyRecord, float]] = OrderedDict()  # with the time of its use, by age
+        self._marks: dict[str, str] = {}
         self._bytes = 0  # memory of all publications and destinations, about
         self._floor = 0  # the highest offset ever forgotten: new destinations count on from it
 
@@ -137,6 +138,14 @@ class MemoryStore(Store):
             self._keys.pop(key, None)  # so that the new one is at the end
             return None
         return found[0]
+
+    def mark(self, name: str) -> str:
+        """Return the text of a mark."""
+        return self._marks.get(name, "")
+
+    def set_mark(self, name: str, text: str) -> None:
+        """Set a mark."""
+        self._marks[name] = text
 
     def set_connections(self, items: list[Pending]) -> None:
         """Keep the `connections` of items with a key."""

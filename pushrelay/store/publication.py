@@ -54,6 +54,14 @@ class Receipt(NamedTuple):
     reused: bool = False  # the key was used before for another event or other data: nothing was published
 
 
+class Mark(NamedTuple):
+    """A change of a mark, in the transaction that stores publications: see Broker.publish_marked()."""
+
+    name: str
+    before: str  # "" if the mark was never set
+    after: str
+
+
 class Delivered(NamedTuple):
     """How far the publications of a destination have been handed to its sockets."""
 

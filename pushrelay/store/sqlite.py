@@ -189,6 +189,15 @@ class SQLiteStore(Store):
         """Return what is stored for an idempotency key."""
         return self._writer.find_key(key, now)
 
+    def mark(self, name: str) -> str:
+        """Return the text of a mark."""
+        return self._writer.mark(name)
+
+    def set_mark(self, name: str, text: str) -> None:
+        """Set a mark. Its transaction is committed at once, because the journal has no marks."""
+        self._writer.must_commit = True
+        self._writer.set_mark(name, text)
+
     def set_connections(self, items: list[Pending]) -> None:
         """Store the `connections` of items with a key."""
         self._writer.set_connections([(item.connections, item.key) for item in items])

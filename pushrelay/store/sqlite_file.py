@@ -83,6 +83,9 @@ MIGRATIONS = (
         PRIMARY KEY (kind, key)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;  -- see Broker.publish_marked()
+    """,
 )
 
 _DAMAGED = "the store is damaged: move it away with its -wal, -shm and -recent files, and the relay creates a new one"

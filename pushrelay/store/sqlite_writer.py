@@ -10,6 +10,7 @@ from . import sqlite_meta, sqlite_rows
 from .publication import KeyRecord
 from .sqlite_file import Damaged
 from .sqlite_rows import FLOOR, Cursor, checksum_of, data_sum, only, whole
+from .sqlite_rows import text as checked_text
 from .store import HistoryLimits
 from .stripe import Pending
 
@@ -282,3 +283,14 @@ class Writer:
     def set_connections(self, rows: Iterable[Any]) -> None:
         """Store the connections of keys; `rows` has pairs of both."""
         self.connection.executemany("UPDATE keys SET connections = ? WHERE key = ?", rows)
+
+    # Marks.
+
+    def mark(self, name: str) -> str:
+        """Return the text of a mark; "" if there is none."""
+        found = self.connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+        return "" if found is None else checked_text(found[0])
+
+    def set_mark(self, name: str, value: str) -> None:
+        """Set a mark, in a transaction that must be committed."""
+        self.connection.execute("REPLACE INTO marks (name, value) VALUES (?, ?)", (name, value))

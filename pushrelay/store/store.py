@@ -121,6 +121,17 @@ class Store(abc.ABC):
         """Return what is stored for an idempotency key, unless it is older than `HistoryLimits.key_ttl`."""
 
     @abc.abstractmethod
+    def mark(self, name: str) -> str:
+        """Return the text of a mark; "" if it was never set. Only within a transaction."""
+
+    @abc.abstractmethod
+    def set_mark(self, name: str, text: str) -> None:
+        """Set a mark, which survives everything that the publications of this transaction survive.
+
+        Called before append(). It must survive the end of the process at once, however the process ends.
+        """
+
+    @abc.abstractmethod
     def set_connections(self, items: list[Pending]) -> None:
         """Store the `connections` of items with a key, for publishers that repeat the key after a restart."""
 

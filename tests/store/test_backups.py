@@ -14,7 +14,9 @@ from conftest import DEADLINE, ROOT, need
 from stores import data, push, recover
 
 from pushrelay.errors import StoreError, StoreInUse
+from pushrelay.store import Draft
 from pushrelay.store.backups import backup, restore
+from pushrelay.store.publication import Mark
 
 
 @pytest.fixture
@@ -150,6 +152,17 @@ def test_a_restored_store_has_what_the_backup_has_and_nobody_recovers_past_it(pa
     push(broker, *range(10))
     assert recover(broker, backed_up)[0] is False
     assert recover(broker, "acked")[0] is False
+
+
+def test_a_restored_store_has_the_marks_that_belong_to_its_publications(path, target, open_at):
+    broker = open_at(path)
+    broker.publish_marked([Draft("42", "x")], Mark("table", "", "1"))
+    backup(path, target)
+    broker.publish_marked([Draft("42", "y")], Mark("table", "1", "2"))
+    broker.close()
+    restore(target, path)
+    broker = open_at(path)
+    assert data(broker) == ["x"] and broker.mark("table") == "1"
 
 
 def test_a_backup_that_is_restored_twice_begins_two_epochs(path, target, backed_up, open_at):

@@ -8,9 +8,9 @@ import threading
 import pytest
 from conftest import DEADLINE, wait_for
 
-from pushrelay.errors import StoreError
+from pushrelay.errors import Overtaken, StoreError
 from pushrelay.store import Draft, open_broker
-from pushrelay.store.publication import Receipt
+from pushrelay.store.publication import Mark, Receipt
 
 
 class Clock:
@@ -194,6 +194,60 @@ class BrokerContract:
         assert self.recover(broker, other, f"{broker.epoch}:0")[0].replayed == 1
         free.set()
         thread.join(DEADLINE)
+
+    # Marks.
+
+    def marked(self, broker, before, after, *drafts):
+        for draft in drafts:
+            broker.delivered(draft.destination)  # somebody is connected
+        return broker.publish_marked(list(drafts), Mark("table", before, after))
+
+    def test_a_mark_changes_with_the_publications_of_its_transaction(self):
+        broker = self.open()
+        assert broker.mark("table") == ""
+        receipts = self.marked(broker, "", "1,2", Draft("42", "a"), Draft("42", {"b": "ä"}))
+        assert [offset(each.position) for each in receipts] == [1, 2]
+        assert broker.mark("table") == "1,2" and broker.mark("other") == ""
+        assert data(self.sockets.delivered) == data(broker.history("42").publications) == ["a", {"b": "ä"}]
+        long = ",".join(map(str, range(50_000)))
+        self.marked(broker, "1,2", long, Draft("42", "c"))
+        self.marked(broker, long, "")
+        assert broker.mark("table") == "" and offset(broker.position("42")) == 3
+
+    def test_nothing_is_stored_if_a_mark_is_not_what_its_owner_believes(self):
+        broker = self.open()
+        self.marked(broker, "", "1", Draft("42", "a"))
+        for wrong in ("", "2"):
+            with pytest.raises(Overtaken, match="has moved the mark table"):
+                self.marked(broker, wrong, "3", Draft("42", "b"))
+        assert broker.mark("table") == "1" and broker.trouble is None
+        assert data(self.sockets.delivered) == data(broker.history("42").publications) == ["a"]
+        self.push(broker, "42", "c")
+        assert data(broker.history("42").publications) == ["a", "c"]
+
+    def test_a_mark_is_moved_from_one_text_once_and_pushes_beside_it_go_on(self):
+        broker = self.open(history_size=1000)
+        stored, refused = [], []
+
+        def move(number):
+            for n in range(10):
+                before = broker.mark("table")
+                try:
+                    self.marked(broker, before, f"{number}:{n}", Draft("42", [before, f"{number}:{n}"]))
+                    stored.append(before)
+                except Overtaken:
+                    refused.append(before)
+
+        def push():
+            for n in range(30):
+                self.push(broker, "42", n)
+
+        together(*(functools.partial(move, number) for number in range(4)), push, push)
+        chain = [each for each in data(broker.history("42").publications) if isinstance(each, list)]
+        assert [before for before, _ in chain] == ["", *(after for _, after in chain[:-1])]
+        assert chain[-1][1] == broker.mark("table")
+        assert len(stored) + len(refused) == 40 and len(set(stored)) == len(stored) == len(chain)
+        assert len(broker.history("42").publications) == len(chain) + 60
 
     # Positions and history.
 

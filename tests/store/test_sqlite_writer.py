@@ -1,5 +1,6 @@
 """Publications that SQLite was not given yet are neither lost nor looked up again."""
 
+import sqlite3
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ from stores import committed, history, killed
 from pushrelay.errors import StoreError
 from pushrelay.store import Draft, sqlite_rows, sqlite_writer
 from pushrelay.store.journal import SIZE
+from pushrelay.store.publication import Mark
 
 
 @pytest.fixture
@@ -133,3 +135,32 @@ def test_no_reader_misses_an_accepted_push_while_a_failed_transaction_is_repeate
     assert broker.position("42") == f"{broker.epoch}:2"
     broker.flush()
     assert broker.position("42") == f"{broker.epoch}:2"
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_a_mark_is_on_the_disk_with_its_publications_when_it_is_set(path, tmp_path, open_at, durability):
+    broker = open_at(path, durability=durability)
+    broker.publish([Draft("42", "in the journal")])
+    broker.publish_marked([Draft("42", "marked"), Draft("7", "kept not", ttl=0)], Mark("table", "", "1"))
+    assert committed(path) == 2
+    broker.publish([Draft("42", "later")])
+    again = open_at(killed(path, tmp_path / "copy.db"), durability=durability)
+    assert again.mark("table") == "1" and again.epoch == broker.epoch
+    assert [each.data for each in again.history("42").publications] == ["in the journal", "marked", "later"]
+    assert again.position("7") == broker.position("7")
+
+
+def test_a_mark_stays_as_it_was_if_its_publications_cannot_be_stored(path, open_at, monkeypatch):
+    broker = open_at(path)
+    broker.publish_marked([], Mark("table", "", "1"))
+
+    def fails(*args):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(broker._store._files, "commit", fails)
+        with pytest.raises(StoreError):
+            broker.publish_marked([Draft("42", "x")], Mark("table", "1", "2"))
+    assert broker.mark("table") == "1"
+    broker.publish_marked([Draft("42", "x")], Mark("table", "1", "2"))
+    assert broker.mark("table") == "2" and len(broker.history("42").publications) == 1

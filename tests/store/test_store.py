@@ -155,6 +155,12 @@ class StoreContract:
         self.transact(store, store.probe)
         assert [each.text for each in store.read("x", 0).kept] == ["1"]
 
+    def test_a_mark_has_the_text_that_was_set_last(self):
+        store = self.open()
+        assert self.transact(store, lambda: store.mark("a")) == [""]
+        self.transact(store, lambda: store.set_mark("a", "1"), lambda: store.set_mark("a", "ä\0"))
+        assert self.transact(store, lambda: store.mark("a"), lambda: store.mark("b")) == ["ä\0", ""]
+
 
 class TestMemoryStore(StoreContract):
     kind = "memory"

@@ -20,6 +20,7 @@ from pushrelay.store.dispatcher import Dispatcher
 from pushrelay.store.events import Events
 from pushrelay.store.node_name import default_node
 from pushrelay.store.nodes import Clients
+from pushrelay.store.publication import Mark
 from pushrelay.store.store import CLOSED, HistoryLimits
 from pushrelay.store.stripe import Deliver, Pending
 
@@ -29,12 +30,13 @@ from .history import RedisHistory, Seen
 from .link import LEASE_SECONDS, PUBLIC, Link, State, Talk
 from .loop import Loop, ThreadLoop
 from .measures import FILLED, LOST, NOTHING, Measures
+from .newcomers import Newcomers
 from .nodes import Announcer, Orders
 from .place import Place
 from .publishing import Publishing
 from .questions import Questions
 from .resync import Missed, queue_missed, read_missed
-from .scripts import ACK, CLEAN, EXPECT, PRESENCE, SWEEP
+from .scripts import ACK, CLEAN, EXPECT, MARK, PRESENCE, SWEEP
 from .verdicts import warnings
 from .work import Work
 
@@ -101,8 +103,7 @@ class RedisBroker(BaseBroker):
         )
         self._orders = Orders(self._link, lambda: self._clients)
         self._fresh: dict[bytes, float] = {}  # destinations that may have no holder, and since when (monotonic)
-        self._newcomers: list[Callable[[], None]] = []  # that wait until Redis is back
-        self._patience = patience
+        self._newcomers = Newcomers(self._link, patience)
         self._warns = warns
         self._started = False
 
@@ -126,7 +127,7 @@ class RedisBroker(BaseBroker):
     def start(self) -> None:
         """Connect. Raises StoreError with what is wrong and what to do; after that, it may be called again."""
         facts = self._link.start()
-        self._started = True
+        self._started = self._newcomers.may_wait = True
         place = self._link.place
         for each in warnings(facts, place.wanted, place.url) if self._warns else ():
             log.warning("%s: %s", place, each)
@@ -139,6 +140,18 @@ class RedisBroker(BaseBroker):
             self._require_started()
             self._publishing.publish(items)
             self.hand_out(items)
+
+    def mark(self, name: str) -> str:
+        """Return the text of a mark."""
+        self._require_started()
+        text: bytes = self._history.run(MARK, self.epoch, name)
+        return text.decode()
+
+    def publish_pending_marked(self, items: list[Pending], mark: Mark) -> None:
+        """Store items and set a mark in one transaction, and hand each out."""
+        self._require_started()
+        self._publishing.publish(items, mark)
+        self.hand_out(items)
 
     def store_soon(self, items: list[Pending], stored: Stored) -> None:
         """Store items in one transaction, and call `stored(error)` when Redis has answered."""
@@ -164,33 +177,11 @@ class RedisBroker(BaseBroker):
     @property
     def is_away(self) -> bool:
         """Whether Redis cannot be reached now, and has been away for less than redis_patience."""
-        link = self._link
-        return not link.is_up and self._started and time.monotonic() - link.down_since < self._patience
+        return self._newcomers.must_wait()
 
     def call_when_back(self, callback: Callable[[], None]) -> None:
         """Call back once when Redis is back, or redis_patience is over."""
-        with self._link.lock:
-            if self.is_away:
-                if not self._newcomers:
-                    self._let_newcomers_in_later()
-                self._newcomers.append(callback)
-                return
-        callback()
-
-    def _let_newcomers_in_later(self) -> None:
-        """Have that done when redis_patience is over. The lock of the link is held."""
-        left = self._link.down_since + self._patience - time.monotonic()
-        self._link.loop.call_later(left, self._let_newcomers_in)
-
-    def _let_newcomers_in(self) -> None:
-        """Let those continue that wait for Redis, unless it was back and has gone again."""
-        with self._link.lock:
-            if self.is_away:
-                self._let_newcomers_in_later()
-                return
-            newcomers, self._newcomers = self._newcomers, []
-        for each in newcomers:
-            each()
+        self._newcomers.call_when_back(callback)
 
     def _hold(self, destination: str) -> None:
         """Have this node hand out a destination's publications. Raises StoreError.
@@ -297,7 +288,7 @@ class RedisBroker(BaseBroker):
         """Leave the other nodes, and close the connections. Later calls raise StoreError."""
         if not self._started:
             return
-        self._started = False
+        self._started = self._newcomers.may_wait = False
         link = self._link
         link.close()
         try:
@@ -416,7 +407,7 @@ class RedisBroker(BaseBroker):
         """Go on after a new connection."""
         self._announcer.announce_all(self._destinations())
         self._publishing.resume(work)
-        work.call(self._let_newcomers_in)
+        work.call(self._newcomers.let_in)
         if self._clients is not None:
             work.call(self._ask_for_acknowledgements)
 
@@ -434,7 +425,7 @@ class RedisBroker(BaseBroker):
         """Expect no reply any more."""
         self._publishing.cut()
         if not self._started:
-            work.call(self._let_newcomers_in)
+            work.call(self._newcomers.let_in)
             self._publishing.fail_all(StoreError(CLOSED), work)
 
     def information(self) -> str:

@@ -17,8 +17,9 @@ from typing import Any
 import hiredis
 
 from pushrelay.errors import NotKnown, StoreError
+from pushrelay.store.base_broker import overtaken
 from pushrelay.store.broker import Stored
-from pushrelay.store.publication import Publication, position_of
+from pushrelay.store.publication import Mark, Publication, position_of
 from pushrelay.store.store import HistoryLimits
 from pushrelay.store.stripe import NOT_STORED, Pending
 
@@ -27,7 +28,7 @@ from .explanations import word_of
 from .held import Held
 from .link import PUBLIC, Link
 from .measures import Measures
-from .scripts import BATCH
+from .scripts import BATCH, MARKED
 from .work import Work
 
 MOST_ITEMS = 256  # in one batch, unless one push has more
@@ -43,10 +44,11 @@ STORED, REPEATED, REUSED = 0, 1, 2  # states in the script's answer
 class _Group:
     """Items that are stored together, and whom to call then."""
 
-    __slots__ = ("deadline", "items", "stored")
+    __slots__ = ("deadline", "items", "mark", "stored")
 
-    def __init__(self, items: list[Pending], stored: Stored, deadline: float):
+    def __init__(self, items: list[Pending], stored: Stored, deadline: float, mark: Mark | None):
         self.items = items
+        self.mark = mark  # changes with them; then they are a batch of their own
         self.stored = stored
         self.deadline = deadline  # monotonic
 
@@ -126,13 +128,13 @@ class Publishing:
         self._keyed: dict[str, Pending] = {}  # items whose final connections are not stored with their key yet
         self._is_checking = False
 
-    def add(self, items: list[Pending], stored: Stored) -> None:
-        """Store items with the next batch, and call `stored(error)`."""
+    def add(self, items: list[Pending], stored: Stored, mark: Mark | None = None) -> None:
+        """Store items with the next batch, and call `stored(error)`. Those with a mark are a batch of their own."""
         with self._link.lock:
             now = time.monotonic()
             deadline = self._deadline(now)
             if deadline > now:
-                self._waiting.append(_Group(items, stored, deadline))
+                self._waiting.append(_Group(items, stored, deadline, mark))
                 self._send_next()
                 if not self._is_checking:
                     self._is_checking = True
@@ -141,15 +143,15 @@ class Publishing:
             error = self._overdue()
         stored(error)
 
-    def publish(self, items: list[Pending]) -> None:
-        """Store items, and wait for that. Raises StoreError."""
+    def publish(self, items: list[Pending], mark: Mark | None = None) -> None:
+        """Store items, with a change of a mark, and wait for that. Raises StoreError."""
         done, errors = threading.Event(), []
 
         def stored(error: StoreError | None) -> None:
             errors.append(error)
             done.set()
 
-        self.add(items, stored)
+        self.add(items, stored, mark)
         self._link.wait(done, self._patience + 60)
         error = errors[0] if errors else StoreError("the relay does not get to ask Redis: it is overloaded")
         if error is not None:
@@ -213,6 +215,8 @@ class Publishing:
         groups: list[_Group] = []
         count = size = 0
         while self._waiting and count < MOST_ITEMS and size < MOST_BYTES:
+            if groups and (groups[0].mark or self._waiting[0].mark):
+                break
             group = self._waiting.popleft()
             groups.append(group)
             count += len(group.items)
@@ -251,7 +255,8 @@ class Publishing:
         ttl = math.ceil(limits.history_ttl) + 1
         head = (link.node, batch.number, state.epoch, state.run, batch.created, limits.history_size, ttl)
         more = (int(limits.key_ttl), link.channel, limits.forget_after)
-        link.run_script(BATCH, (*head, *more, *batch.args), partial(self._answered, batch))
+        script, mark = (MARKED, batch.groups[0].mark) if batch.groups[0].mark else (BATCH, ())
+        link.run_script(script, (*head, *more, *batch.args, *mark), partial(self._answered, batch))
         if self._replicas:
             link.send(("WAIT", self._replicas, WAIT_MS), partial(self._replicated, batch))
 
@@ -275,14 +280,22 @@ class Publishing:
         if word == "NOSCRIPT":
             self._link.cut("scripts", "its scripts were removed", work)  # a new connection loads them
             return
-        error = self._link.place.explained(reply)
-        if word not in UNTOUCHED:
-            error = NotKnown(f"{error}; {UNKNOWN}", UNKNOWN)
-        self.trouble = str(error)
+        error = self._explained(batch, word, reply)
         self._batch = None
         for group in () if batch.is_abandoned else batch.groups:  # those of an abandoned batch have an answer
             work.call(partial(group.stored, error))
         self._send_next()
+
+    def _explained(self, batch: _Batch, word: str, reply: hiredis.ReplyError) -> StoreError:
+        """Return the error for the publishers of a batch that Redis refused."""
+        mark = batch.groups[0].mark
+        if mark is not None and word == "OVERTAKEN":
+            return overtaken(mark)
+        error = self._link.place.explained(reply)
+        if word not in UNTOUCHED:
+            error = NotKnown(f"{error}; {UNKNOWN}", UNKNOWN)
+        self.trouble = str(error)
+        return error
 
     def _finish_if_complete(self, work: Work) -> None:
         batch = self._batch

@@ -15,9 +15,9 @@ from redis_scripts import Scripts
 from redis_server import ENGINES, RedisServer
 from tcp_proxy import DOWN, UP, TcpProxy
 
-from pushrelay.errors import StoreError
+from pushrelay.errors import Overtaken, StoreError
 from pushrelay.store import Draft
-from pushrelay.store.publication import Receipt
+from pushrelay.store.publication import Mark, Receipt
 from pushrelay.store.redis.publishing import MOST_ITEMS, NotKnown
 from pushrelay.store.stripe import Pending
 
@@ -134,6 +134,67 @@ def test_a_push_that_is_larger_than_the_sockets_buffers_arrives(two):
     first.push("d", *data)
     for node in two:
         eventually(lambda node=node: node.here.data("d") == data, "large publications")
+
+
+# Marks.
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_a_batch_with_a_mark_is_stored_once_at_whatever_byte_its_connection_ends(two, every_redis, direction):
+    first, second = two
+    mark = ""
+    for count in range(list(ENGINES.values()).index(every_redis.program), 500, 3 * len(ENGINES)):
+        first.wait_until_up()
+        first.proxy.cut_after(direction, count)
+        try:
+            first.broker.publish_marked([Draft("d", str(count))], Mark("table", mark, str(count)))
+        except StoreError as error:
+            raise AssertionError(f"refused after {count} bytes") from error
+        mark = str(count)
+        assert second.broker.mark("table") == mark
+    assert first.link.session > 5
+    for node in two:
+        eventually(lambda node=node: len(node.here.got["d"]) >= len(first.kept("d")), "all at both nodes")
+        assert node.here.data("d") == first.kept("d") == [str(each) for each in sorted(map(int, first.kept("d")))]
+
+
+def test_batches_with_marks_go_alone_and_keep_their_place_among_pushes(two):
+    first, second = two
+    errors = []
+    before = first.link.seq
+    with first.link.lock:  # no reply can be read
+        for n in range(3):
+            first.broker.store_soon([Pending("d", f"push {n}")], errors.append)
+            wrong = "" if n < 2 else "wrong"
+            first.broker._publishing.add([Pending("d", f"row {n}")], errors.append, Mark(f"table {n}", wrong, "1"))
+            first.broker.store_soon([Pending("d", f"more {n}"), Pending("d", f"even more {n}")], errors.append)
+    eventually(lambda: len(errors) == 9, "all answers")
+    [refused] = [error for error in errors if error]
+    assert isinstance(refused, Overtaken) and first.broker.trouble is None
+    kept = [f"{what} {n}" for n in range(3) for what in ("push", "row", "more", "even more")]
+    kept.remove("row 2")
+    eventually(lambda: second.here.data("d") == kept, "the publications in their order")
+    assert first.link.seq == before + 6  # rows 0 and 1, and what is before, between and after the three
+
+
+def test_the_mark_tells_whether_an_abandoned_batch_was_stored(redis, open_node):
+    with TcpProxy(redis.port) as proxy:
+        node = open_node("a", patience=0.3, address=f"redis://127.0.0.1:{proxy.port}/0")
+        other = open_node("b")
+        for direction, mark in ((UP, ""), (DOWN, "2")):
+            node.wait_until_up()
+            proxy.half_open(direction)
+            with pytest.raises(NotKnown):
+                node.broker.publish_marked([Draft("d", direction)], Mark("table", "", "2"))
+            assert other.broker.mark("table") == mark
+            session = node.link.session
+            proxy.cut()
+            node.wait_until_up(session)
+        assert other.kept("d") == [DOWN]
+        with pytest.raises(Overtaken):
+            node.broker.publish_marked([Draft("d", "x")], Mark("table", "", "2"))
+        node.broker.publish_marked([Draft("d", "x")], Mark("table", "2", "3"))
+        assert node.broker.mark("table") == "3" and other.kept("d") == [DOWN, "x"]
 
 
 # A Redis that hangs.

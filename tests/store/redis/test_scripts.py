@@ -589,3 +589,38 @@ def test_a_destination_that_redis_evicted_is_forgotten_without_an_error(store):
     store.store(item("d"))
     store.ask("DEL", "{}d:d", "{}s:d")
     assert store.sweep(NOW + DAY) == 0 and store.ask("EXISTS", "{}due") == 0
+
+
+# marked, mark: publications that come from elsewhere
+
+
+def test_a_batch_with_a_mark_is_stored_if_the_mark_is_the_one_that_its_sender_knows(store, other):
+    assert store.mark("table") == ""
+    assert store.marked(item("d", "x"), item("d", "y"), mark=("table", "", "1,2"))
+    with pytest.raises(hiredis.ReplyError, match="^OVERTAKEN"):
+        other.marked(item("d", "z"), mark=("table", "", "1,2"))
+    assert other.mark("table") == "1,2" and store.kept("d") == ["x", "y"]
+    assert other.marked(item("d", "z"), mark=("table", "1,2", "3"))
+    assert not store.marked(mark=("table", "3", ""))
+    assert store.mark("table") == "" and store.kept("d") == ["x", "y", "z"]
+
+
+def test_a_batch_with_a_mark_that_is_sent_again_is_answered_and_changes_nothing(store, other):
+    assert store.marked(item("d", "x"), mark=("table", "", "1"), number=7)
+    other.marked(item("d", "y"), mark=("table", "1", "2"))
+    assert not store.marked(item("d", "x"), mark=("table", "", "1"), number=7)
+    assert store.mark("table") == "2" and store.kept("d") == ["x", "y"]
+
+
+def test_a_mark_is_not_read_or_moved_in_another_epoch_or_by_a_late_batch(store):
+    store.marked(item("d", "x"), mark=("table", "", "1"), number=7)
+    with pytest.raises(hiredis.ReplyError, match="^OLD"):
+        store.marked(item("d", "y"), mark=("table", "1", "2"), number=6)
+    with pytest.raises(hiredis.ReplyError, match="^EPOCH"):
+        store.mark("table", epoch="other")
+    epoch, store.epoch = store.epoch, "other"
+    for before in ("", "1"):
+        with pytest.raises(hiredis.ReplyError, match="^EPOCH"):
+            store.marked(item("d", "y"), mark=("table", before, "2"), number=8)
+    store.epoch = epoch
+    assert store.mark("table") == "1" and store.kept("d") == ["x"]

@@ -10,6 +10,7 @@
 --   p:<dest>   by node: "connections since"
 --   n:<node>   set of the destinations that the node holds
 --   nodes      by node: "lease information"; the lease ends at this time, in seconds since 1970
+--   marks      by name: what somebody who takes publications from elsewhere has stored
 --   due        sorted set of destinations, by when sweep looks at them
 --   orders     list of what all nodes must do: "number order"
 -- Everything is checked before anything is written: an error keeps what was written before it.
