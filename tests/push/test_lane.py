@@ -9,6 +9,7 @@ import socket
 from types import SimpleNamespace
 
 import pytest
+from conftest import wait_for
 from loading import load_relay
 from werkzeug.test import Client, EnvironBuilder
 
@@ -118,25 +119,36 @@ def asked(own, monkeypatch):
 
 @contextlib.contextmanager
 def serving(module):
-    """Serve a relay on our own server, and give a connection to it."""
-    server = Server(module.app, port=0, threads=2, shortcut=module.relay.front.lane)
+    """Serve a relay on our own server, and give a function that sends a request to it, for post().
+
+    A request that comes while a thread of the server is still busy with the answer before it, or when no thread is
+    free, takes the app's way although its header is known. So the function waits for that thread, and there are more.
+    """
+    server = Server(module.app, port=0, threads=4, shortcut=module.relay.front.lane)
     server.start()
     with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
-        yield sock
+
+        def send(data):
+            wait_for(lambda: not any(each.is_owed() for each in server._conversations()), "the end of an answer")
+            sock.sendall(data)
+            return sock
+
+        yield send
     server.close()
 
 
 @pytest.fixture
 def served(own):
-    with serving(own) as sock:
-        yield sock
+    with serving(own) as send:
+        yield send
 
 
-def post(sock, headers, body, path="/push"):
+def post(send, headers, body, path="/push"):
     """Return the answer without its date and the number of the publication."""
     lines = [f"{name}: {value}\r\n" for name, value in {**headers, "Content-Length": len(body)}.items()]
-    sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{''.join(lines)}\r\n".encode() + body)
-    answer = http.client.HTTPResponse(sock)
+    answer = http.client.HTTPResponse(
+        send(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{''.join(lines)}\r\n".encode() + body)
+    )
     answer.begin()
     headers = sorted(
         (name, re.sub(r"epoch:\d+", "epoch:N", value)) for name, value in answer.getheaders() if name != "Date"
@@ -245,10 +257,10 @@ def test_a_key_in_the_body_means_the_same_though_its_header_is_known(own, served
 
 def test_a_body_that_grows_beyond_max_body_as_json_is_refused_though_its_header_is_known():
     small = loaded(max_body=2000)
-    with serving(small) as sock:
+    with serving(small) as send:
         for body in (b"destination=a&data=" + b"\x01" * 400, b"destination=a&data=+" + b"\x01" * 399):
             plain = b"destination=a&data=" + b"x" * 400
-            assert [post(sock, FORM, plain)[0], post(sock, FORM, body)[0]] == [200, 413]
+            assert [post(send, FORM, plain)[0], post(send, FORM, body)[0]] == [200, 413]
     small.relay.maintenance.close()
 
 
