@@ -90,4 +90,5 @@ def _prepare() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one would end what removes the file
     raise SystemExit(128 + number)

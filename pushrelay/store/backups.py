@@ -5,10 +5,10 @@ A backup appears under its name only when it is complete, checked and on the dis
 
 import contextlib
 import os
-import tempfile
+import secrets
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from pushrelay.errors import StoreError, StoreInUse
 
@@ -18,6 +18,7 @@ from .sqlite_copy import Copied, copy_store, made_at
 from .sqlite_lock import StoreLock
 
 Clock = Callable[[], float]
+T = TypeVar("T")
 
 WAIT_SECONDS = 2.0  # for a relay that is just ending
 # Files of a store, in the order in which they are moved away. The database is the last: without its WAL or its journal
@@ -41,11 +42,14 @@ def backup(path: str, target: str, overwrite: bool = False, clock: Clock = time.
     """
     path = os.path.realpath(path)
     _check_target(path, target, overwrite)
-    with _new_file(target) as new:
+
+    def write(new: str) -> Copied:
         copied = copy_store(path, new, clock)
         _check_target(path, target, overwrite)  # again, because copying may take minutes
         _put_in_place(new, target)
-    return copied
+        return copied
+
+    return _with_new_file(target, write)
 
 
 def restore(source: str, path: str, clock: Clock = time.time) -> Restored:
@@ -61,14 +65,18 @@ def restore(source: str, path: str, clock: Clock = time.time) -> Restored:
     if not when:
         raise StoreError(f"{source}: this is a store and not a backup: make a backup of it first (relay.py backup)")
     owner = _owner(path)
-    with contextlib.closing(_lock(path)), _new_file(path) as new:
+
+    def write(new: str) -> Restored:
         copied = copy_store(source, new, clock)
         if copied.damaged:
             raise StoreError(f"{source}: {copied.damaged} publications in it are damaged: use another backup")
         _give_to(owner, new, f"{path}-lock")
         kept = _move_away(path, clock())
         _put_in_place(new, path)
-    return Restored(copied, when, kept)
+        return Restored(copied, when, kept)
+
+    with contextlib.closing(_lock(path)):
+        return _with_new_file(path, write)
 
 
 def _lock(path: str) -> StoreLock:
@@ -98,26 +106,39 @@ def _same_file(one: str, other: str) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def _new_file(target: str) -> Iterator[str]:
-    """The path of a new, empty file beside `target`, for its owner alone. It is removed if it is still there then.
+def _with_new_file(target: str, write: Callable[[str], T]) -> T:
+    """Call write() with the path of a new, empty file beside `target`, for its owner alone, and return its result.
 
-    Raises StoreError.
+    The file is removed if it is still there then. A signal may end this with an exception anywhere, so nothing comes
+    between the file and its removal: no context manager, whose entering can be interrupted. Raises StoreError.
     """
     folder, name = os.path.split(os.path.abspath(target))
+    new = os.path.join(folder, f"{name[:200]}.{secrets.token_hex(8)}.part")
     try:
-        fd, new = tempfile.mkstemp(prefix=f"{name[:200]}.", suffix=".part", dir=folder)
+        _create(new, target)
+        return write(new)
+    finally:
+        try:
+            _remove(new)
+        finally:
+            _remove(new)  # again: the signal may have ended the first
+
+
+def _create(new: str, target: str) -> None:
+    """Create an empty file for its owner alone. Raises StoreError, which names `target`."""
+    try:
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileNotFoundError:
+        folder = os.path.dirname(new)
         raise StoreError(f"{target}: there is no folder {folder}: create it, or choose another") from None
     except OSError as error:
         raise StoreError(f"{target}: {error.strerror}: choose a folder that this user can write to") from None
-    os.close(fd)
-    try:
-        yield new
-    finally:
-        for each in (new, f"{new}-wal", f"{new}-shm"):
-            with contextlib.suppress(OSError):
-                os.unlink(each)
+
+
+def _remove(new: str) -> None:
+    for each in (new, f"{new}-wal", f"{new}-shm"):
+        with contextlib.suppress(OSError):
+            os.unlink(each)
 
 
 def _put_in_place(new: str, target: str) -> None:

@@ -101,6 +101,39 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(path, open_at, disk
     push(broker, "the relay does not mind")
 
 
+def test_a_backup_that_a_signal_ends_anywhere_leaves_nothing_behind_or_is_complete(path, target, open_at):
+    """Python runs a signal's handler between any two calls, and SIGTERM's raises SystemExit."""
+    push(open_at(path), "kept")
+
+    def ended_after(count):
+        """Make a backup that ends when `count` functions have been called or have returned; return whether it did."""
+        left = [count]
+
+        def step(*_):
+            left[0] -= 1
+            if not left[0]:
+                raise SystemExit(143)  # and Python calls this no more
+
+        try:
+            sys.setprofile(step)
+            backup(path, target)
+            left[0] = 0
+        except SystemExit:
+            return True
+        finally:
+            sys.setprofile(None)
+        return False
+
+    count, found = 1, []
+    while ended_after(count):
+        found += [name for name in names(os.path.dirname(target)) if name not in found]
+        assert found in ([], ["monday.db"]), (count, found)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)
+        count += 1
+    assert found == ["monday.db"] and count > 200
+
+
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
