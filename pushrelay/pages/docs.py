@@ -196,10 +196,22 @@ def _with_cells(head: "list[Token]") -> "Iterator[Token]":
 
 @cache
 def _parser() -> "MarkdownIt":
-    """Return a parser that recognizes HTML, so that it can be left out, and renders tables that scroll."""
+    """Return a parser that recognizes HTML, so that it can be left out, and renders tables and code that scroll."""
     from markdown_it import MarkdownIt  # here, because it takes 5 MiB of memory, which most relays never need
+    from markdown_it.renderer import RendererHTML
 
     parser = MarkdownIt("commonmark").enable("table")
-    parser.add_render_rule("table_open", lambda *_: '<div class="scroll">\n<table>\n')
+    parser.add_render_rule("table_open", lambda *_: f'<div class="scroll" {_reachable("Table")}>\n<table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table>\n</div>\n")
+    plain = RendererHTML()
+    parser.add_render_rule("fence", lambda _, *code: plain.fence(*code).replace("<pre", _CODE, 1))
+    parser.add_render_rule("code_block", lambda _, *code: plain.code_block(*code).replace("<pre", _CODE, 1))
     return parser
+
+
+def _reachable(label: str) -> str:
+    """Return the attributes of a box that the keyboard scrolls. docs.js removes them while its content fits."""
+    return f'tabindex="0" role="group" aria-label="{label}"'
+
+
+_CODE = f"<pre {_reachable('Code')}"

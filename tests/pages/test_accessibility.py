@@ -86,6 +86,7 @@ def seen(scenes, visible):
 
 # The findings of axe-core.
 
+TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # Rules that depend on neither the colors nor the width run once.
 EVERYTHING = {"runOnly": STANDARDS}
 AGAIN = {"runOnly": {"type": "rule", "values": ["color-contrast", "target-size"]}}
@@ -128,10 +129,16 @@ def axe(page):
     found = []
     for scheme, width in LOOKS:
         page.emulate_media(color_scheme=scheme)
-        page.set_viewport_size({"width": width, "height": 800})
+        resize(page, width)
         rules = EVERYTHING if (scheme, width) == LOOKS[0] else AGAIN
         found += [f"{scheme}, {width}: {line}" for line in page.evaluate(ASK_AXE, rules)]
     return found
+
+
+def resize(page, width):
+    """Set the window's width, and wait until two frames have been drawn: the page may adapt to it by a script."""
+    page.set_viewport_size({"width": width, "height": 800})
+    page.evaluate(TWO_FRAMES)
 
 
 def test_axe_finds_nothing_in_any_state_width_and_color_scheme(seen):
@@ -203,10 +210,10 @@ def wide(page):
     """Return what is wider than the window, for each width of it. 640 is what zoom makes of 1280 pixels at 200 %."""
     found = {}
     for width in (320, 390, 640, 1280, 2560):
-        page.set_viewport_size({"width": width, "height": 800})
+        resize(page, width)
         if too_wide := page.evaluate(WIDE):
             found[width] = too_wide
-    page.set_viewport_size({"width": 1280, "height": 800})
+    resize(page, 1280)
     return found
 
 
@@ -290,5 +297,5 @@ def test_nothing_jumps_when_a_page_loads_or_the_first_push_arrives(scenes, visib
 
 def shifted(page):
     """Return the sum of the shifts, once two frames have been drawn."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.evaluate(TWO_FRAMES)
     return sum(value for value, _ in page.evaluate("watched.shifts"))
