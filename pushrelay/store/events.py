@@ -28,7 +28,7 @@ class Event(NamedTuple):
     name: str  # of the destination, or of what a page sends: filters compare it
     body: str
     id: str  # unique, so that the backend can drop repeats
-    at: float  # seconds since 1970
+    at: float  # seconds since 1970, to the millisecond
     number: int = 0  # in its topic; the queue sets it
 
     @property
@@ -50,7 +50,7 @@ class Event(NamedTuple):
 
 def new_event(kind: str, name: str, body: str, id: str = "", at: float | None = None) -> Event:
     """Return an event of now with a random id, or with these."""
-    return Event(kind, name, body, id or secrets.token_hex(8), time.time() if at is None else at)
+    return Event(kind, name, body, id or secrets.token_hex(8), round(time.time() if at is None else at, 3))
 
 
 class QueueFull(StoreError):
@@ -140,6 +140,22 @@ class Events(Protocol):
     def call_on_put(self, wake: Callable[[], None]) -> None:
         """Have `wake()` called when events may have been queued, by any process. It must not block."""
 
+    # Who is online. A queue that several relays share reports that by itself, once for all of them.
+
+    reports_presence: bool  # whether it does
+
+    def keep_reporting(self, grace: float, restart: float) -> None:
+        """Have `online` and `offline` queued for the next minute. Call it every few seconds.
+
+        A destination is offline if nobody has held it for `grace` seconds, or for `restart` after its node has gone.
+        """
+
+    def report_left(self) -> bool:
+        """Queue `offline` for what nobody has held for long enough; return whether there is more.
+
+        The process that sends calls it every second.
+        """
+
 
 class Table(Protocol):
     """The part of a store that keeps the queue. Each method is called in a transaction, except those that read.
@@ -185,6 +201,7 @@ class LocalEvents:
     def __init__(self, table: Table, group_commit: GroupCommit):
         self.bounds = Bounds()
         self.dropped = 0
+        self.reports_presence = False
         self._table = table
         self._run = group_commit.run
         self._wakes: list[Callable[[], None]] = []
@@ -242,6 +259,13 @@ class LocalEvents:
     def call_on_put(self, wake: Callable[[], None]) -> None:
         """Have `wake()` called when events have been queued."""
         self._wakes.append(wake)
+
+    def keep_reporting(self, grace: float, restart: float) -> None:
+        """Do nothing: this process knows who is online."""
+
+    def report_left(self) -> bool:
+        """Do nothing, likewise."""
+        return False
 
 
 def has_room(depth: Callable[[], Depth], events: list[Event], bounds: Bounds) -> bool:

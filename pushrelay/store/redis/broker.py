@@ -17,7 +17,6 @@ from pushrelay.store.archive import Archive
 from pushrelay.store.base_broker import BaseBroker, require_pushed
 from pushrelay.store.broker import Stored
 from pushrelay.store.dispatcher import Dispatcher
-from pushrelay.store.events import Events
 from pushrelay.store.node_name import default_node
 from pushrelay.store.nodes import Clients
 from pushrelay.store.publication import Mark
@@ -25,6 +24,7 @@ from pushrelay.store.store import CLOSED, HistoryLimits
 from pushrelay.store.stripe import Deliver, Pending
 
 from .entry import Arrived
+from .events import RedisEvents
 from .held import ASKED, Held, Hole
 from .history import RedisHistory, Seen
 from .link import LEASE_SECONDS, PUBLIC, Link, State, Talk
@@ -58,7 +58,6 @@ class RedisBroker(BaseBroker):
     """
 
     is_shared = True
-    events: Events | None = None
 
     def __init__(
         self,
@@ -101,6 +100,7 @@ class RedisBroker(BaseBroker):
             self._announcer.announced,
             self._measures,
         )
+        self.events = RedisEvents(self._history, self._questions, self._link, self._announce_all)
         self._orders = Orders(self._link, lambda: self._clients)
         self._fresh: dict[bytes, float] = {}  # destinations that may have no holder, and since when (monotonic)
         self._newcomers = Newcomers(self._link, patience)
@@ -377,6 +377,8 @@ class RedisBroker(BaseBroker):
                 work.call(partial(self._clients.acknowledged, destination, offset, sid))
         elif kind == b"o":
             self._orders.take(int(fields[4]), fields[3].decode(), fields[5])
+        elif kind == b"e":
+            work.call(self.events.wake)
         elif kind == b"r" and fields[3] == self._link.node_bytes:
             self._orders.answered(int(fields[4]), fields[5].decode(), int(fields[6]))
 
@@ -405,7 +407,7 @@ class RedisBroker(BaseBroker):
 
     def up(self, work: Work) -> None:
         """Go on after a new connection."""
-        self._announcer.announce_all(self._destinations())
+        self._announce_all()
         self._publishing.resume(work)
         work.call(self._newcomers.let_in)
         if self._clients is not None:
@@ -437,5 +439,7 @@ class RedisBroker(BaseBroker):
         """Return the number of the last order that this node has seen."""
         return self._orders.last
 
-    def _destinations(self) -> list[str]:
-        return [key.decode() for key, reached in list(self._held.reached.items()) if reached != ASKED]
+    def _announce_all(self) -> None:
+        """Write again what this node holds. The lock of the link is held."""
+        reached = self._held.reached.items()
+        self._announcer.announce_all([key.decode() for key, offset in list(reached) if offset != ASKED])

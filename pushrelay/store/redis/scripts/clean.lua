@@ -4,7 +4,11 @@ local lease = call('HGET', prefix .. 'nodes', node)
 local over = lease and redis_time() - tonumber(string.match(lease, '^%S+'))
 if over and over < 0 and not leaves then return 0 end
 local held = call('SPOP', prefix .. 'n:' .. node, 500)
-for _, dest in ipairs(held) do call('HDEL', prefix .. 'p:' .. dest, node) end
+local hooks = wanted()
+for _, dest in ipairs(held) do
+  call('HDEL', prefix .. 'p:' .. dest, node)
+  if hooks then left(dest, hooks.restart) end -- its clients come back to other nodes
+end
 if #held == 500 then return 1 end
 -- A node that was cut off may send its last batch again, and must get the answer to it: 60 s is the most that
 -- redis_patience can be.
