@@ -33,7 +33,7 @@ from pushrelay.pages.docs import PICTURES, Docs
 from pushrelay.pages.static_files import StaticFiles
 from pushrelay.places import HOME
 from pushrelay.push.fields import history_query, queried_destinations
-from pushrelay.rooms.answering import answering
+from pushrelay.rooms.answering import Reply, answering
 from pushrelay.rooms.packet import OUR_EVENTS, Packet
 from pushrelay.wsgi import hosts
 
@@ -339,6 +339,16 @@ def on_push(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
     receipts = relay.publisher.publish(asked)
     relay.rooms.let_stay(sid)  # a client that may push need not register
     return {"answers": receipts} if asked.several else receipts[0]
+
+
+@relay_event.late("request")
+def on_request(message: Any, sid: str, environ: dict[str, Any], reply: Reply) -> None:
+    relay.requests.request(message, sid, environ, reply)
+
+
+@relay_event.late("send")
+def on_send(message: Any, sid: str, environ: dict[str, Any], reply: Reply) -> None:
+    relay.requests.sends.send(message, sid, environ, reply)
 
 
 # Running.

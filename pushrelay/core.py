@@ -21,8 +21,10 @@ from pushrelay.pages.demo import address
 from pushrelay.places import HOME, IS_INSTALLED
 from pushrelay.push.publisher import Publisher
 from pushrelay.register.node_clients import NodeClients
+from pushrelay.register.pages import Pages
 from pushrelay.register.registrations import Registrations
 from pushrelay.register.subscription import delivery
+from pushrelay.requests.requests import Requests
 from pushrelay.rooms.client_log import ClientLog
 from pushrelay.settings import Settings, SettingsError
 from pushrelay.settings.values import is_redis
@@ -101,7 +103,9 @@ class Core:
         self.broker.attach(self.clients)
         if self.broker.is_shared:
             self.clients.report_changes(self.broker.changed)
-        self.backend = Backend()
+        pages = Pages(self.rooms, self.access.full_address, self.access.origin_allowed)
+        self.requests = Requests(settings, self.rooms, pages, lambda: self.broker.events)
+        self.backend = Backend([self.requests])
         patience = RELOAD_SECONDS if settings.imported else 0.0
         self.maintenance = Maintenance(self.broker, self._each_second, patience, self.backend.start, self._at_end)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
@@ -119,10 +123,10 @@ class Core:
         once, and handles a request or an event with either the old or the new ones. Raises OSError if the file auth_ca
         cannot be read; then nothing has changed.
         """
-        self.registrations.reload(settings)  # first, because only this can fail
+        self.registrations.reload(settings)  # first, because only these two can fail
+        self.backend.reload(settings)
         self.access.reload(settings)
         self.publisher.reload(settings)
-        self.backend.reload(settings)
         self.lifecycle.spread = self.clients.spread = settings.drain_spread
         _reload_engine(self.rooms, settings)
         self.settings = settings

@@ -1,7 +1,7 @@
 """The errors that the relay answers with, and the sentences that explain HTTP's own errors."""
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # Sentences for HTTP's own errors. All others get OTHER_ERROR: a library's text never reaches a client.
 HELP = {
@@ -18,15 +18,16 @@ HELP = {
 }
 # The codes of the relay's own refusals, for the metrics. All others, such as an app's own, count as one.
 CODES = (
-    *("auth_not_available", "bad_request", "demo_not_shown", "disconnected", "id_reused", "incomplete_body"),
-    *("internal_server_error", "invalid_cookie", "invalid_data", "invalid_destination", "invalid_event"),
-    *("invalid_except", "invalid_form", "invalid_id", "invalid_json", "invalid_length", "invalid_limit"),
-    *("invalid_message", "invalid_position", "invalid_since", "invalid_token", "invalid_wait", "length_required"),
-    *("method_not_allowed", "missing_cookie", "missing_data", "missing_destination", "missing_id", "missing_key"),
-    *("missing_token", "not_allowed", "not_found", "not_registered", "origin_not_allowed", "several_keys"),
-    *("store_not_available", "token_expired", "too_fast", "too_large", "too_many_destinations", "too_many_events"),
-    *("too_many_ids", "too_many_pushes", "too_many_waiting", "unknown_field", "unsupported_media_type", "wrong_key"),
-    "wrong_server",
+    *("answer_too_large", "auth_not_available", "bad_request", "conflict", "demo_not_shown", "disconnected"),
+    *("id_reused", "incomplete_body", "internal_server_error", "invalid_cookie", "invalid_data"),
+    *("invalid_destination", "invalid_event", "invalid_except", "invalid_form", "invalid_id", "invalid_json"),
+    *("invalid_length", "invalid_limit", "invalid_message", "invalid_name", "invalid_position", "invalid_request"),
+    *("invalid_since", "invalid_token", "invalid_wait", "length_required", "method_not_allowed", "missing_cookie"),
+    *("missing_data", "missing_destination", "missing_id", "missing_key", "missing_token", "not_allowed"),
+    *("not_found", "not_registered", "origin_not_allowed", "queue_full", "request_failed", "request_not_available"),
+    *("request_timeout", "several_keys", "store_not_available", "token_expired", "too_fast", "too_large"),
+    *("too_many_destinations", "too_many_events", "too_many_ids", "too_many_pushes", "too_many_requests"),
+    *("too_many_waiting", "unknown_field", "unknown_request", "unsupported_media_type", "wrong_key", "wrong_server"),
 )
 OTHER_ERROR = "the relay cannot answer this request: check its method, its headers and its address"
 
@@ -38,6 +39,8 @@ class Refused(Exception):
     a sentence for people, with what to do. `headers` belong to the answer over HTTP.
     """
 
+    is_logged = True  # in the relay's log
+
     def __init__(self, status: int, error: str, message: str, headers: Sequence[tuple[str, str]] = ()):
         super().__init__(message)
         self.status = status
@@ -45,7 +48,7 @@ class Refused(Exception):
         self.message = message
         self.headers = headers
 
-    def body(self) -> dict[str, str]:
+    def body(self) -> dict[str, Any]:
         """Return the JSON object that clients get."""
         return {"error": self.error, "message": self.message}
 

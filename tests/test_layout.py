@@ -18,6 +18,7 @@ ELSEWHERE = {
     "errors": "push/test_push.py",
     "own_server": "test_core.py",
     "pages/status": "status/test_status.py",
+    "requests/pages": "requests/test_requests.py",
     "rooms/rooms": "rooms/test_manager.py",
     "store/memory_events": "store/test_events.py",
     "store/sqlite_events": "store/test_events.py",

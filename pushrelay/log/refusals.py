@@ -25,9 +25,12 @@ _THINGS = {
     "several_keys": "a request with several keys",
     "demo_not_shown": "a request for the demo page",
 }
-_EVENTS = {"register", "unregister", "ack", "push"}
+_EVENTS = {"register", "unregister", "ack", "push", "request", "send"}
 # Errors that other parts of the program log.
-_SILENT = {"draining", "store_not_available", "auth_not_available", "internal_server_error"}
+_SILENT = {
+    *("draining", "store_not_available", "auth_not_available", "internal_server_error"),
+    *("answer_too_large", "queue_full", "request_failed", "request_not_available", "request_timeout"),
+}
 _UPGRADING = "if there is a proxy, it must pass WebSocket on (docs/apache.md, docs/nginx.md): the doctor checks it"
 _BAD_ORIGINS = {
     "null": "pages from files and sandboxed frames have no origin; serve the page from a web server (setting origins)",
@@ -97,7 +100,7 @@ class RefusalLog:
         self._counters.add(error.error)
         if event == "push":
             self._pushes.add("refused")
-        if error.error in _SILENT:
+        if error.error in _SILENT or not error.is_logged:
             return
         event = event if event in _EVENTS else "an event"
         address = seen_as(self._address_of(environ), environ)

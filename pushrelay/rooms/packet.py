@@ -14,7 +14,7 @@ from pushrelay import json_text
 from pushrelay.names import RESERVED_EVENTS
 
 # The relay's own events, in namespace "/". Their handlers are called with `(sid, message, ack)`: see Packet.
-OUR_EVENTS = {"register", "unregister", "ack", "push"}
+OUR_EVENTS = {"register", "unregister", "ack", "push", "request", "send"}
 # Replaces the event of a refused packet. It has no handler.
 INVALID = "relay:invalid"
 # Names with another meaning to python-socketio, which would call the wrong handler for an event with such a name.
@@ -171,7 +171,7 @@ class Packet(StrictPacket):
 
 def unknown_event(name: str) -> tuple[str, str]:
     """Return error code and message for an event that nothing handles."""
-    own = "the relay's own are register, unregister, ack and push"
+    own = "the relay's own are register, unregister, ack, push, request and send"
     return "unknown_event", f"nothing handles the event {name[:50]!r}: {own}"
 
 

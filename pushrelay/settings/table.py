@@ -132,7 +132,7 @@ class Settings:
         "", http_url, "URL that the relay asks, with a browser's cookies, which ids the browser may register"
     )
     auth_ca: str = _reloadable(
-        "", ca_file, "file with the certificate (PEM) of your own CA, for an auth_url with https"
+        "", ca_file, "file with the certificate (PEM) of your own CA, for URLs of your site with https"
     )
     auth_timeout: float = _reloadable(3.0, seconds(0.1, 60), "seconds within which auth_url must answer")
     auth_concurrency: int = _reloadable(4, whole(1, 64), "maximum number of requests to auth_url at a time")
@@ -144,6 +144,17 @@ class Settings:
         secrets,
         "secret that signs the requests to webhook_url and request_url; list two while you replace it",
         True,
+    )
+    request_url: str = _reloadable(
+        "", http_url, "URL to which the relay sends the requests of pages, with their cookies, for PHP to answer"
+    )
+    request_timeout: float = _reloadable(10.0, seconds(0.1, 120), "seconds within which request_url must answer")
+    request_concurrency: int = _reloadable(8, whole(1, 64), "maximum number of requests to request_url at a time")
+    max_requests: int = _reloadable(
+        1000, whole(1, 100_000), "maximum number of requests of pages that wait to be sent to request_url"
+    )
+    max_answer: int = _reloadable(
+        1 << 20, size(1024, 64 << 20), "maximum size of an answer of request_url in bytes; also 100K"
     )
     origins: tuple[str, ...] = _reloadable(
         ("same-host",),
@@ -215,17 +226,23 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.socket_mode is not None or self.socket_group) and not self.host.startswith("unix:"):
             raise SettingsError("socket_mode and socket_group are for a Unix socket: set host to unix: and a path too")
-        cookies = next((name for name in ("id_cookie", "auth_url") if getattr(self, name)), None)
+        cookies = next((name for name in ("id_cookie", "auth_url", "request_url") if getattr(self, name)), None)
         if cookies and (open_to_all := {"*", "null"}.intersection(self.origins)):
             raise SettingsError(
                 f"origins = {open_to_all.pop()} and {cookies} cannot be together: any website could connect with your "
                 "visitors' cookies and read their messages; list the origins of your own pages"
             )
-        if self.max_body + self.max_outbox > self.max_outboxes:
+        if self.request_url and not self.webhook_secret:
             raise SettingsError(
-                f"max_outboxes = {self.max_outboxes} is less than max_body and max_outbox together, which a single "
-                "client may need; raise max_outboxes"
+                "request_url needs webhook_secret, with which the relay signs what it sends there: set it to random "
+                "characters, such as the output of  openssl rand -hex 32, and give it to PHP too"
             )
+        for name in ("max_body", "max_answer") if self.request_url else ("max_body",):
+            if getattr(self, name) + self.max_outbox > self.max_outboxes:
+                raise SettingsError(
+                    f"max_outboxes = {self.max_outboxes} is less than {name} and max_outbox together, which a single "
+                    "client may need; raise max_outboxes"
+                )
         if self.max_body > self.history_bytes:
             raise SettingsError(
                 f"max_body = {self.max_body} is more than history_bytes = {self.history_bytes}: a push of that size "

@@ -102,6 +102,7 @@ class Outbox:
     """A part of the backend that does not work."""
 
     name = "outbox"
+    is_on = True
     trouble = "no connection to db.internal:3306: check whether it is running"
 
     def facts(self):
@@ -111,7 +112,7 @@ class Outbox:
 def test_parts_of_the_backend_are_shown_and_strangers_do_not_get_the_reason(core):
     assert answer(core)["backend"] == {}
     core = made()
-    core.backend.parts.append(Outbox())
+    core.backend._all.append(Outbox())
     shown = {"summary": "3 rows taken", "taken": 3, "trouble": Outbox.trouble}
     assert answer(core)["backend"] == {"outbox": shown}
     assert answer(core)["verdict"]["code"] == "backend"

@@ -1,0 +1,1 @@
+"""Requests and messages from pages to PHP, behind the setting request_url."""
