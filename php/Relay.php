@@ -44,6 +44,9 @@ if (!\class_exists(Relay::class, false)) {
             'cooldown' => null,     // seconds without requests after FAILURES; null: see COOLDOWNS; 0: no breaker
             'ca_file' => '',        // the certificate authority to trust for https, instead of the system's
             'transport' => 'auto',  // curl, streams
+            'spool' => '',          // a folder for pushes that cannot be made now, which the relay takes from there: docs/spool.md
+            'spool_max' => 64000000, // bytes that may wait in that folder
+            'spool_mode' => null,   // permissions of its files; null: 0600, or 0640 if the folder has the setgid bit
         ];
         private const SECRETS = ['key' => '', 'secret' => ''];
         private const FAILURES = 3;
@@ -56,6 +59,14 @@ if (!\class_exists(Relay::class, false)) {
         private const MAX_DEPTH = 120;          // levels of data that are converted; the relay accepts 100
         private const MAX_SOCKET_PATH = 107;    // bytes; the kernel's own limit
         private const TOO_MANY_WAIT = 11;       // EAGAIN: a Unix socket's queue is full
+        private const MAX_QUERY = 6000;         // bytes of a query; the relay's max_header is 32 KB by default, a proxy's 8
+        private const MAX_INFO = 1024;          // bytes of a member's info; the relay's own limit
+        private const MAX_MEMBER = 128;         // characters of a member's id; the relay's own limit
+        private const RING_PAUSE = 0.05;        // seconds; the relay looks by itself every 0.2 seconds
+        private const SPOOL_BLOCK = 4096;       // bytes of the disk that the smallest file takes
+        private const SPOOL_COUNT = 1.0;        // seconds after which a process counts the files in the spool again
+        private const WEBHOOK_WINDOW = 300;     // seconds; an older request may be a copy of one that somebody recorded
+        private const SIGNATURE = 'HTTP_RELAY_SIGNATURE';
         // All functions that a transport calls. Hosts disable single functions (disable_functions in php.ini), so a transport
         // is chosen only if all of them exist. Features that a push does not need (the breaker, pauses, the error handler) are
         // left out if a function is missing.
@@ -69,6 +80,10 @@ if (!\class_exists(Relay::class, false)) {
          * __debugInfo(), and var_dump() shows a closure's variables. No method gets them as an argument: traces have these.
          */
         private static $secrets = [];
+        /** @var float[] when each relay was rung, by now() */
+        private static $rung = [];
+        /** @var float[][] what is known of each spool: when it was counted, its bytes, and the newest file's number */
+        private static $spools = [];
 
         private $options;               // without SECRETS
         private $mine = 0;              // this object's index in $secrets; objects with the same values share it
@@ -76,9 +91,13 @@ if (!\class_exists(Relay::class, false)) {
         private $url;                   // without a slash at the end
         private $scheme = '';           // http, https or unix
         private $host = '';             // name and port, or the path of the Unix socket
-        private $path = '/push';
+        private $path = '';             // before /push: a path of the URL
+        private $asks = 'POST /push';   // the present request: method and address
         private $misconfigured = '';    // why no push can be sent
         private $lastError = null;
+        private $notice = '';           // what is wrong with the spool although this push was accepted
+        private $ringsLater = false;    // ring() was called again within RING_PAUSE
+        private $ringsAtEnd = false;    // the end of the request rings if $ringsLater
         private $curl = null;
         private $curlOwner = 0;         // the process that created $curl: a child must not use its parent's connection
         private $warning = '';          // PHP's last warning during a push
@@ -137,7 +156,8 @@ if (!\class_exists(Relay::class, false)) {
          * @param string|int|array $destination
          * @param mixed            $data    any JSON value; `new stdClass` is the empty object
          * @param array            $options event, ttl, id (the idempotency key), wait, except: docs/http-api.md. Null: not given
-         * @return array|null the relay's answer (a list for a list of destinations); null: lastError() has the reason
+         * @return array|null the relay's answer (a list for a list of destinations); ['spooled' => true, 'reason' => …] if the
+         *     push waits in the spool; null: lastError() has the reason
          */
         public function push($destination, $data, $options = []): ?array
         {
@@ -148,7 +168,9 @@ if (!\class_exists(Relay::class, false)) {
                 $fields = self::fields(['destination' => $destination, 'data' => $data] + $options);
                 $wait = is_numeric($fields['wait'] ?? null) ? max(0, min(self::MAX_WAIT, (float) $fields['wait'])) : 0;
                 $destination = $fields['destination'] ?? null;
-                return $this->ask(self::json($fields), static fn($answer) => self::isAnswer($answer, $destination), $wait);
+                $isAnswer = static fn($answer) => self::isAnswer($answer, $destination);
+                $kept = isset($fields['wait']) ? array_diff_key($fields, ['wait' => 1]) : null;
+                return $this->deliver(self::json($fields), $isAnswer, $wait, $kept);
             });
         }
 
@@ -186,12 +208,18 @@ if (!\class_exists(Relay::class, false)) {
                     }
                 }
                 $answered = $away = false;
+                $spooled = ''; // why
                 foreach (self::batches($items, $destinations) as $batch) {
                     $to = array_map(static fn($key) => $destinations[$key], array_keys($batch));
                     try {
                         $body = '[' . implode(',', $batch) . ']';
-                        $got = $away ? [] : $this->ask($body, static fn($answer) => self::isBatchAnswer($answer, $to));
+                        $isAnswer = static fn($answer) => self::isBatchAnswer($answer, $to);
+                        $got = $away ? [] : $this->deliver($body, $isAnswer, 0, null, $spooled);
                         $answered = $answered || $got;
+                        if (isset($got['spooled'])) {
+                            $spooled = $got['reason'];
+                            $got = array_fill(0, count($batch), $got);
+                        }
                     } catch (RelayException $e) {
                         $first = $first ?? $e;
                         $away = $e->away; // it was retried already
@@ -210,8 +238,129 @@ if (!\class_exists(Relay::class, false)) {
         }
 
         /**
-         * Return a token for relay.js: the destinations that a page may register (`ids`) and push to (`push`), until `exp` (seconds
-         * since 1970). Throw RelayException if that is impossible, even without strict: a wrong token would only fail later.
+         * Tell the relay that a row was committed to its outbox, or a file was put into its spool, so that it looks at once.
+         * Calls that follow within 0.05 seconds are combined into one at the end of the request.
+         *
+         * @return bool false: the relay cannot be reached, and lastError() has the reason; it looks when it is back
+         */
+        public function ring(): bool
+        {
+            if (self::now() - (self::$rung[$this->url] ?? -1) >= self::RING_PAUSE) {
+                return $this->ringNow();
+            }
+            $this->ringsLater = true;
+            if (!$this->ringsAtEnd && function_exists('register_shutdown_function')) {
+                $this->ringsAtEnd = true;
+                register_shutdown_function(function (): void {
+                    if ($this->ringsLater) {
+                        $this->options['strict'] = false; // nobody could catch an exception
+                        $this->ringNow();
+                    }
+                });
+            }
+            return true;
+        }
+
+        /**
+         * Return who is connected to each of these destinations, by name: `connections`, `since` if there are any, and
+         * `members` if some of them have a name (the claim `as` of their tokens).
+         *
+         * @param string|int|array $destinations
+         * @return array|null null: lastError() has the reason
+         */
+        public function presence($destinations): ?array
+        {
+            return $this->guarded(function () use ($destinations) {
+                $found = [];
+                $list = is_array($destinations) ? array_values($destinations) : [$destinations];
+                $names = array_unique(array_map([self::class, 'named'], $list));
+                if (in_array(null, $names, true) || in_array('', $names, true)) {
+                    throw new RelayException('invalid_destination', 'presence() needs the name of a destination, or a list of them');
+                }
+                foreach (self::queries($names) as [$query, $some]) {
+                    // Not array_merge(): a name of digits is a number in PHP's arrays.
+                    $found += $this->ask('', static function ($answer) use ($some): bool {
+                        return !array_filter($some, static fn($name) => !is_int($answer[$name]['connections'] ?? null));
+                    }, 0, "GET /presence?$query");
+                }
+                return $found;
+            });
+        }
+
+        /**
+         * Yield every destination that somebody holds, in the order of the names: name => what presence() returns for it.
+         * If a request fails it ends, and lastError() has the reason; the option strict throws. Each request has its own budget.
+         *
+         * @param int $most number of destinations per request
+         */
+        public function presenceAll(int $most = 1000): \Generator
+        {
+            $after = null;
+            do {
+                $page = $this->guarded(function () use ($most, $after) {
+                    $more = $after === null ? '' : '&after=' . rawurlencode($after);
+                    return $this->ask('', static function ($answer): bool {
+                        return is_array($answer) && is_array($answer['destinations'] ?? null) && array_key_exists('next', $answer);
+                    }, 0, "GET /presence?all=1&limit=$most$more");
+                });
+                foreach ($page['destinations'] ?? [] as $name => $found) {
+                    yield (string) $name => $found;
+                }
+                $after = $page['next'] ?? null;
+            } while ($after !== null);
+        }
+
+        /**
+         * Return the events in this request, which the relay sent to webhook_url or request_url, after verifying its signature.
+         * If that fails, answer with the status 403 (or 400, 500) and JSON, and throw a RelayException that has both.
+         *
+         * @param string|string[] $secret    the relay's webhook_secret; while you replace it, a list of both
+         * @param string|null     $body      the request's body, if PHP's own php://input does not have it; then no answer is sent
+         * @param string|null     $signature its header Relay-Signature
+         * @return array[] each with id, event, at, and the fields of its event: docs/webhooks.md
+         */
+        public static function webhook(
+            #[\SensitiveParameter]
+            $secret,
+            ?string $body = null,
+            ?string $signature = null
+        ): array {
+            $isOurs = $body === null;
+            try {
+                $body = $body ?? (string) file_get_contents('php://input', false, null, 0, self::MAX_ANSWER);
+                $secrets = array_map('strval', is_array($secret) ? array_values($secret) : [$secret]);
+                self::verify($secrets, $body, $signature ?? ($isOurs ? self::signature() : ''));
+                return self::events($body);
+            } catch (RelayException $e) {
+                if ($isOurs && function_exists('http_response_code') && !headers_sent()) {
+                    http_response_code($e->getCode());
+                    header('Content-Type: application/json');
+                    echo self::json(self::refusal($e));
+                }
+                throw $e;
+            }
+        }
+
+        /**
+         * Return the request of a page (relay.request() in relay.js) in this HTTP request, verified as by webhook(): `name`,
+         * `data`, `sid`, and `as` if the page's token has it. Null if the HTTP request has other events. Answer with JSON.
+         *
+         * @param string|string[] $secret the parameters are webhook()'s
+         */
+        public static function request(
+            #[\SensitiveParameter]
+            $secret,
+            ?string $body = null,
+            ?string $signature = null
+        ): ?array {
+            $events = self::webhook($secret, $body, $signature);
+            return count($events) === 1 && $events[0]['event'] === 'request' ? $events[0] : null;
+        }
+
+        /**
+         * Return a token for relay.js, valid until `exp` (seconds since 1970): the destinations that a page may register (`ids`),
+         * push to (`push`) and see the members of (`presence`), and the user whose page it is (`as`: id and info). Throw
+         * RelayException if that is impossible, even without strict: a wrong token would only fail later.
          */
         public function token(array $claims): string
         {
@@ -219,24 +368,31 @@ if (!\class_exists(Relay::class, false)) {
             if ($secret === '') {
                 throw new RelayException('no_secret', "set the option secret to the relay's setting secret");
             }
-            if (!isset($claims['ids']) && !isset($claims['push'])) {
-                throw new RelayException('invalid_claims', "the token needs 'ids', such as 'ids' => ['42', 'news-*'], or 'push'");
+            if (!isset($claims['ids']) && !isset($claims['push']) && !isset($claims['presence'])) {
+                $help = "the token needs 'ids', such as 'ids' => ['42', 'news-*'], or 'push', or 'presence'";
+                throw new RelayException('invalid_claims', $help);
             }
             if (!is_int($claims['exp'] ?? null)) {
                 throw new RelayException('invalid_claims', "the token needs the time of its end: 'exp' => time() + 3600");
             }
-            foreach (array_intersect_key($claims, ['ids' => 1, 'push' => 1]) as $name => $ids) {
+            foreach (array_intersect_key($claims, ['ids' => 1, 'push' => 1, 'presence' => 1]) as $name => $ids) {
                 $ids = is_array($ids) ? array_values($ids) : [$ids]; // a single value is a list too, and 42 is "42"
                 if (array_filter($ids, static fn($id) => !is_int($id) && (!is_string($id) || $id === ''))) {
                     throw new RelayException('invalid_claims', "'$name' must be strings or whole numbers: ['42', 'news-*']");
                 }
                 $claims[$name] = array_map('strval', $ids);
             }
+            if (isset($claims['as'])) {
+                $claims['as'] = self::member($claims['as']);
+            }
             $signed = self::base64url('{"alg":"HS256","typ":"JWT"}') . '.' . self::base64url(self::json($claims));
             return $signed . '.' . self::base64url(hash_hmac('sha256', $signed, $secret, true));
         }
 
-        /** Return why the last push() or pushMany() was not accepted, and what to do: code, colon, sentence. Null if it was accepted. */
+        /**
+         * Return why the last call did not succeed, and what to do: code, colon, sentence. Null if it did. After a push that was
+         * accepted it is not null in one case: something is wrong with the spool, which a later push may need.
+         */
         public function lastError(): ?string
         {
             return $this->lastError;
@@ -263,7 +419,7 @@ if (!\class_exists(Relay::class, false)) {
             if (PHP_INT_SIZE < 8) {
                 $options['cooldown'] = 0.0; // the breaker's number has 18 digits
             }
-            foreach (['key', 'secret', 'ca_file'] as $name) {
+            foreach (['key', 'secret', 'ca_file', 'spool'] as $name) {
                 if (!is_scalar($options[$name] ?? '')) {
                     $options[$name] = '';
                     return "$name must be a string";
@@ -276,7 +432,27 @@ if (!\class_exists(Relay::class, false)) {
             if (!in_array($options['transport'], ['auto', 'curl', 'streams'], true)) {
                 return 'transport must be auto, curl or streams';
             }
-            return $this->readUrl() ?: $this->chooseTransport();
+            return $this->checkSpool() ?: $this->readUrl() ?: $this->chooseTransport();
+        }
+
+        private function checkSpool(): string
+        {
+            $options = &$this->options;
+            if ($options['spool'] === '') {
+                return '';
+            }
+            if (!preg_match('~^(/|[A-Za-z]:[/\\\\])[^\0]*$~D', $options['spool'])) {
+                return 'spool must be the whole path of a folder, such as /var/spool/relay';
+            }
+            $options['spool'] = rtrim($options['spool'], '/') ?: '/';
+            if (!is_numeric($options['spool_max']) || $options['spool_max'] < self::SPOOL_BLOCK) {
+                return 'spool_max must be a number of bytes, ' . self::SPOOL_BLOCK . ' or more';
+            }
+            $mode = $options['spool_mode'];
+            if ($mode !== null && (!is_int($mode) || ($mode & 07600) !== 0600)) {
+                return 'spool_mode must be the permissions of a file, such as 0640, written with the 0 in front';
+            }
+            return '';
         }
 
         private function readUrl(): string
@@ -288,7 +464,7 @@ if (!\class_exists(Relay::class, false)) {
             if (preg_match('~^(https?)://((?:\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::\d+)?)(/[^\s?#]*)?$~iD', $this->url, $url)) {
                 $this->scheme = strtolower($url[1]);
                 $this->host = $url[2];
-                $this->path = ($url[3] ?? '') . '/push';
+                $this->path = $url[3] ?? '';
             } elseif (preg_match('~^unix:(?://)?(/[^\0]+)$~D', $this->url, $url)) {
                 $this->scheme = 'unix';
                 $this->host = $url[1];
@@ -528,16 +704,62 @@ if (!\class_exists(Relay::class, false)) {
             return "{$first['error']}: $count pushes were not taken; the first, " . key($refused) . ": {$first['message']}";
         }
 
+        /** Split names of destinations into queries that fit one request, each with its names. */
+        private static function queries(array $names): iterable
+        {
+            $query = '';
+            $some = [];
+            foreach ($names as $name) {
+                $more = 'destination=' . rawurlencode($name);
+                if ($some && strlen($query) + strlen($more) >= self::MAX_QUERY) {
+                    yield [$query, $some];
+                    [$query, $some] = ['', []];
+                }
+                $query .= ($query === '' ? '' : '&') . $more;
+                $some[] = $name;
+            }
+            if ($some) {
+                yield [$query, $some];
+            }
+        }
+
+        /** Return the claim `as` as the relay reads it. Throw if it would refuse the token. */
+        private static function member($member): array
+        {
+            $member = (array) $member;
+            $id = $member['id'] ?? null;
+            $isId = is_int($id) || (is_string($id) && preg_match('/^[^\p{C}]{1,' . self::MAX_MEMBER . '}$/Du', $id));
+            if (!$isId || array_diff_key($member, ['id' => 1, 'info' => 1])) {
+                $most = self::MAX_MEMBER;
+                $help = "'as' must be ['id' => '42', 'info' => […]]: an id of 1 to $most characters, and an info if there is one";
+                throw new RelayException('invalid_claims', $help);
+            }
+            $info = self::plain($member['info'] ?? []);
+            $isList = is_array($info) && $info && array_keys($info) === range(0, count($info) - 1);
+            if ($isList || (!is_array($info) && !is_object($info))) {
+                throw new RelayException('invalid_claims', "the info in 'as' must have names: ['name' => 'Ann']");
+            }
+            $size = strlen(self::json((array) $info));
+            if ($size > self::MAX_INFO) {
+                $most = self::MAX_INFO;
+                throw new RelayException('invalid_claims', "the info in 'as' has $size bytes as JSON, and the relay accepts $most");
+            }
+            return ['id' => (string) $id] + ((array) $info ? ['info' => $info] : []);
+        }
+
         /** Run work that may throw; keep the error in lastError(), and throw it only if the option strict is set. */
         private function guarded(callable $work): ?array
         {
             $this->lastError = null;
+            $this->notice = '';
             try {
                 $this->start = self::now();
                 if ($this->misconfigured !== '') {
                     throw new RelayException('misconfigured', $this->misconfigured);
                 }
-                return $work();
+                $answer = $work();
+                $this->lastError = $this->lastError ?? ($this->notice === '' ? null : $this->notice);
+                return $answer;
             } catch (\Throwable $e) { // for example from the data's own jsonSerialize()
                 $error = self::known($e);
             }
@@ -552,27 +774,20 @@ if (!\class_exists(Relay::class, false)) {
         // --- Requests ---
 
         /**
-         * Send a body, with one retry, and return the answer. `$isAnswer` returns whether a relay can have sent that answer.
-         * `$wait`: seconds that the relay may take in addition to the budget.
+         * Send a request, with one retry, and return the answer. `$isAnswer` returns whether a relay can have sent that answer.
+         * `$wait`: seconds that the relay may take in addition to the budget. `$asks`: method and address.
          */
-        private function ask(string $body, callable $isAnswer, float $wait = 0): array
+        private function ask(string $body, callable $isAnswer, float $wait = 0, string $asks = 'POST /push'): array
         {
+            $this->asks = $asks;
             $this->connectBy = $this->start + $this->options['budget'];
             $this->deadline = $this->connectBy + $wait;
-            // Not "@": the handlers of frameworks would still throw, and no warning may get into the page.
-            $isHandled = function_exists('set_error_handler') && function_exists('restore_error_handler');
-            if ($isHandled) {
-                set_error_handler(function (int $level, string $said): bool {
-                    $this->warning = $said;
-                    return true;
-                });
-            }
-            try {
+            return $this->quietly(function () use ($body, $isAnswer) {
                 if (!$this->mayAsk()) {
                     $failed = "{$this->url} failed " . self::FAILURES . ' times in a row or more, so it is not asked for a moment';
                     $why = $this->firstReason();
                     $why = $why === '' ? '' : ". It began with: $why";
-                    throw new RelayException('breaker_open', "$failed; this push was not sent$why");
+                    throw new RelayException('breaker_open', "$failed; {$this->what()} was not sent$why");
                 }
                 try {
                     $answer = $this->tried($body, $isAnswer);
@@ -582,11 +797,47 @@ if (!\class_exists(Relay::class, false)) {
                 }
                 $this->count(true);
                 return $answer;
+            });
+        }
+
+        /** Return what the present request is, for sentences. */
+        private function what(): string
+        {
+            return $this->asks === 'POST /push' ? 'this push' : 'this request';
+        }
+
+        /** Run work whose warnings must not get into the page; `$this->warning` has the last one. */
+        private function quietly(callable $work)
+        {
+            // Not "@": the handlers of frameworks would still throw.
+            $isHandled = function_exists('set_error_handler') && function_exists('restore_error_handler');
+            if ($isHandled) {
+                set_error_handler(function (int $level, string $said): bool {
+                    $this->warning = $said;
+                    return true;
+                });
+            }
+            try {
+                return $work();
             } finally {
                 if ($isHandled) {
                     restore_error_handler();
                 }
             }
+        }
+
+        private function ringNow(): bool
+        {
+            $this->ringsLater = false;
+            self::$rung[$this->url] = self::now();
+            return $this->guarded(function () {
+                return $this->ask('', [self::class, 'isRung'], 0, 'POST /ring');
+            }) !== null;
+        }
+
+        private static function isRung($answer): bool
+        {
+            return is_array($answer) && ($answer['ok'] ?? null) === true;
         }
 
         private function tried(string $body, callable $isAnswer): array
@@ -635,7 +886,7 @@ if (!\class_exists(Relay::class, false)) {
         {
             if ($status >= 300 && $status < 400 && preg_match('/^Location:[ \t]*([\x21-\x7e]{1,200})/mi', $head, $to)) {
                 $help = "Use the relay's own address, such as http://127.0.0.1:8080, which does not redirect";
-                return "{$this->url}/push redirects to {$to[1]}. $help";
+                return "{$this->address()} redirects to {$to[1]}. $help";
             }
             $says = substr(trim(preg_replace('/<[^>]*>|[^\x21-\x7e]+/', ' ', substr($text, 0, 2000))), 0, 200);
             $advice = 'Check the address. If it is a proxy, check that it forwards /push to a running relay. ';
@@ -644,7 +895,13 @@ if (!\class_exists(Relay::class, false)) {
                     . 'http://127.0.0.1:8080 on the same machine (settings host and port). ';
             }
             $advice .= 'The answer was: ';
-            return "something other than a relay answered at {$this->url}/push. $advice" . ($says === '' ? 'empty' : $says);
+            return "something other than a relay answered at {$this->address()}. $advice" . ($says === '' ? 'empty' : $says);
+        }
+
+        /** Return the address of the present request, without its query. */
+        private function address(): string
+        {
+            return $this->url . preg_replace('/^\w+ |\?.*/s', '', $this->asks);
         }
 
         private static function retryAfter(string $head): ?float
@@ -661,8 +918,10 @@ if (!\class_exists(Relay::class, false)) {
             $curl = $this->curlHandle();
             $head = $text = '';
             $now = self::now();
-            curl_setopt_array($curl, [
-                CURLOPT_POSTFIELDS => $body,
+            [$method, $path] = explode(' ', $this->asks, 2);
+            $url = $this->scheme === 'unix' ? 'http://localhost' : "{$this->scheme}://{$this->host}{$this->path}";
+            curl_setopt_array($curl, ($method === 'GET' ? [CURLOPT_HTTPGET => true] : [CURLOPT_POSTFIELDS => $body]) + [
+                CURLOPT_URL => $url . $path,
                 CURLOPT_HTTPHEADER => array_merge($this->headers(), ['Expect:']), // else large bodies wait for "100 Continue"
                 CURLOPT_CONNECTTIMEOUT_MS => max(1, (int) (($this->connectBy - $now) * 1000)),
                 CURLOPT_TIMEOUT_MS => max(1, (int) (($this->deadline - $now) * 1000)),
@@ -692,7 +951,6 @@ if (!\class_exists(Relay::class, false)) {
                 return $this->curl;
             }
             $options = [
-                CURLOPT_URL => ($this->scheme === 'unix' ? 'http://localhost' : "{$this->scheme}://{$this->host}") . $this->path,
                 CURLOPT_PROTOCOLS => CURLPROTO_HTTP | CURLPROTO_HTTPS,
                 CURLOPT_NOSIGNAL => true, // needed for times below one second
             ];
@@ -726,8 +984,9 @@ if (!\class_exists(Relay::class, false)) {
             $stream = $this->connected();
             $host = $this->scheme === 'unix' ? 'localhost' : $this->host;
             $headers = array_merge($this->headers(), ["Host: $host", 'Content-Length: ' . strlen($body), 'Connection: close']);
+            [$method, $path] = explode(' ', $this->asks, 2);
             // HTTP/1.0, so that no answer is chunked.
-            $out = "POST {$this->path} HTTP/1.0\r\n" . implode("\r\n", $headers) . "\r\n\r\n" . $body;
+            $out = "$method {$this->path}$path HTTP/1.0\r\n" . implode("\r\n", $headers) . "\r\n\r\n" . $body;
             // If the body cannot be sent, there may still be an answer: 413 is sent before the body is read.
             while ($out !== '' && ($written = fwrite($stream, $out)) !== false) {
                 $out = (string) substr($out, $written);
@@ -844,7 +1103,8 @@ if (!\class_exists(Relay::class, false)) {
         {
             if ($said === null) {
                 $ms = round((self::now() - $this->start) * 1000);
-                $message = "{$this->url} did not answer within $ms ms; whether it took the push is not known";
+                $unknown = $this->asks === 'POST /push' ? '; whether it took the push is not known' : '';
+                $message = "{$this->url} did not answer within $ms ms$unknown";
                 throw new RelayException('timeout', $message, 0, true);
             }
             $message = "{$this->url} did not answer: $said. Is the relay running, and is this its address?";
@@ -852,6 +1112,234 @@ if (!\class_exists(Relay::class, false)) {
                 $message .= " The relay's own port takes http:// only";
             }
             throw new RelayException('unreachable', $message, 0, true);
+        }
+
+        // --- The spool --- A folder of pushes that could not be made, from which the relay takes them: docs/spool.md. The names of
+        // its files sort in the order in which they were made. While a push waits there, later ones go there too, because they must
+        // not overtake it. A relay that takes files from the folder holds a lock on its file .lock from before it answers requests.
+
+        /**
+         * Send pushes, or leave them in the spool if that is not possible now; then return ['spooled' => true, 'reason' => …].
+         *
+         * `$fields`: what the spool gets, if that differs from the body. `$queued`: why the pushes must wait behind others.
+         */
+        private function deliver(
+            string $body,
+            callable $isAnswer,
+            float $wait = 0,
+            ?array $fields = null,
+            string $queued = ''
+        ): array {
+            if ($this->options['spool'] === '') {
+                return $this->ask($body, $isAnswer, $wait);
+            }
+            $why = $queued ?: $this->quietly(function (): string {
+                return $this->whyQueued();
+            });
+            if ($why === '') {
+                try {
+                    return $this->ask($body, $isAnswer, $wait);
+                } catch (RelayException $e) {
+                    // A refusal is final: the spool could not push it either.
+                    if (!$e->away && $e->error !== 'breaker_open' && $e->getCode() < 500 && $e->getCode() !== 408) {
+                        throw $e;
+                    }
+                    $why = "{$e->error}: {$e->getMessage()}";
+                }
+            }
+            $kept = $fields === null ? $body : self::json($fields);
+            $this->quietly(function () use ($kept, $why): void {
+                $this->spool($kept, $why);
+            });
+            return ['spooled' => true, 'reason' => $why];
+        }
+
+        /** Return why a push must go to the spool without being tried, or ''. */
+        private function whyQueued(): string
+        {
+            $folder = $this->options['spool'];
+            $handle = opendir($folder);
+            if (!$handle || !is_writable($folder)) {
+                $this->notice = 'spool_failed: pushes are accepted, but if the relay were away, they would be lost: '
+                    . $this->spoolTrouble();
+                return ''; // nothing that waits there can be found
+            }
+            do {
+                $name = readdir($handle);
+            } while ($name !== false && !self::isSpooled($name));
+            closedir($handle);
+            if ($name === false) {
+                return '';
+            }
+            if ($this->isTaken() || !$this->isRelayUp() || $this->isTaken()) {
+                return 'queued: earlier pushes wait in the spool';
+            }
+            $this->notice = "spool_not_taken: pushes wait in $folder, and the relay at {$this->url} does not take them. "
+                . "Set spool = $folder in its settings and start it again; if it is set, its log has the reason";
+            return '';
+        }
+
+        private static function isSpooled(string $name): bool
+        {
+            return $name[0] !== '.' && substr($name, -5) === '.json';
+        }
+
+        /** Return whether a relay takes files from the spool. */
+        private function isTaken(): bool
+        {
+            $lock = fopen("{$this->options['spool']}/.lock", 'r');
+            return $lock && !flock($lock, LOCK_SH | LOCK_NB, $isHeld) && $isHeld;
+        }
+
+        private function isRelayUp(): bool
+        {
+            try {
+                return (bool) $this->ask('', [self::class, 'isRung'], 0, 'POST /ring');
+            } catch (RelayException $e) {
+                return !$e->away && $e->error !== 'breaker_open' && $e->getCode() < 500;
+            }
+        }
+
+        /** Write a push into the spool. Throw if that is not possible. */
+        private function spool(string $body, string $why): void
+        {
+            $folder = $this->options['spool'];
+            $known = $this->countSpool();
+            $kilobytes = (int) ceil(max(strlen($body), self::SPOOL_BLOCK) / 1024);
+            $most = (int) $this->options['spool_max'];
+            if ($known['bytes'] + $kilobytes * 1024 > $most) {
+                $help = 'Start the relay, with the setting spool, or raise the option spool_max';
+                $this->notSpooled('spool_full', $why, "$folder has {$known['bytes']} of $most bytes. $help");
+            }
+            $number = max(floor(microtime(true) * 1e6), $known['newest'] + 1); // also if the clock was set back
+            $name = sprintf('%016.0f-%d-%s-%d', $number, self::process(), substr(self::newId(), 0, 12), $kilobytes);
+            $file = fopen("$folder/.$name.tmp", 'x');
+            if (!$file) {
+                $this->notSpooled('spool_failed', $why, $this->spoolTrouble());
+            }
+            $mode = $this->options['spool_mode'] ?? (fileperms($folder) & 02000 ? 0640 : 0600);
+            $this->warning = '';
+            $isWritten = chmod("$folder/.$name.tmp", $mode) && fwrite($file, $body) === strlen($body) && fflush($file);
+            $isWritten = fclose($file) && $isWritten && rename("$folder/.$name.tmp", "$folder/$name.json");
+            if (!$isWritten) {
+                $said = $this->warning === '' ? 'writing the file failed' : $this->warning;
+                unlink("$folder/.$name.tmp");
+                $this->notSpooled('spool_failed', $why, "$folder: $said");
+            }
+            self::$spools[$folder]['bytes'] += $kilobytes * 1024;
+            self::$spools[$folder]['newest'] = $number;
+        }
+
+        private function notSpooled(string $error, string $why, string $said): void
+        {
+            throw new RelayException($error, "this push was not sent ($why), and does not wait in the spool either: $said");
+        }
+
+        /** Return what is known of the spool, by a count that is at most SPOOL_COUNT seconds old. */
+        private function countSpool(): array
+        {
+            $folder = $this->options['spool'];
+            $known = self::$spools[$folder] ?? ['at' => -INF, 'bytes' => 0, 'newest' => 0.0];
+            if (self::now() - $known['at'] > self::SPOOL_COUNT && ($handle = opendir($folder))) {
+                $known = ['at' => self::now(), 'bytes' => 0, 'newest' => $known['newest']];
+                while (($name = readdir($handle)) !== false) {
+                    if (self::isSpooled($name)) { // the name ends with the kilobytes, unless another program made it
+                        $known['bytes'] += max(self::SPOOL_BLOCK, 1024 * (int) substr($name, (int) strrpos($name, '-') + 1));
+                        $known['newest'] = max($known['newest'], (float) substr($name, 0, 16));
+                    }
+                }
+                closedir($handle);
+                self::$spools[$folder] = $known;
+            }
+            return $known;
+        }
+
+        /** Return why this process cannot use the spool's folder, and what to do. */
+        private function spoolTrouble(): string
+        {
+            $folder = $this->options['spool'];
+            clearstatcache();
+            if (!is_dir($folder)) {
+                $isExcluded = strpos($this->warning, 'open_basedir') !== false;
+                $said = $isExcluded ? 'open_basedir in php.ini excludes the folder' : 'there is no folder';
+                return "$said $folder. Create it so that PHP's user and the relay's may use it: docs/spool.md";
+            }
+            $user = function_exists('posix_geteuid') ? 'user ' . posix_geteuid() : 'user';
+            if (!is_writable($folder) || !is_readable($folder) || !is_executable($folder)) {
+                return "PHP's $user may not read and write the folder $folder. Change its owner or its mode: docs/spool.md";
+            }
+            return "$folder: {$this->warning}";
+        }
+
+        // --- Requests from the relay ---
+
+        /** Return the header Relay-Signature of this request. */
+        private static function signature(): string
+        {
+            if (isset($_SERVER[self::SIGNATURE])) {
+                return (string) $_SERVER[self::SIGNATURE];
+            }
+            $headers = function_exists('getallheaders') ? array_change_key_case(getallheaders()) : [];
+            return (string) ($headers['relay-signature'] ?? '');
+        }
+
+        /** Throw unless one of the secrets signed the body within the last five minutes. */
+        private static function verify(
+            #[\SensitiveParameter]
+            array $secrets,
+            string $body,
+            string $signature
+        ): void {
+            $secrets = array_filter($secrets, static fn($secret) => $secret !== '');
+            if (!$secrets) {
+                throw new RelayException('no_secret', "the secret is empty: use the relay's setting webhook_secret", 500);
+            }
+            $time = '';
+            $hashes = [];
+            foreach (explode(',', $signature) as $field) {
+                [$name, $value] = explode('=', trim($field), 2) + ['', ''];
+                if ($name === 't' && preg_match('/^\d{1,12}$/D', $value)) {
+                    $time = $value;
+                } elseif ($name === 'v1') {
+                    $hashes[] = strtolower($value);
+                }
+            }
+            if ($time === '' || !$hashes) {
+                $help = 'only the relay may call this address. If it did, check that the web server passes on that header';
+                throw new RelayException('missing_signature', "the request has no valid header Relay-Signature: $help", 403);
+            }
+            $isRight = false;
+            foreach ($secrets as $secret) {
+                $expected = hash_hmac('sha256', "$time.$body", $secret);
+                foreach (array_slice($hashes, 0, 10) as $hash) {
+                    $isRight = hash_equals($expected, $hash) || $isRight;
+                }
+            }
+            if (!$isRight) {
+                $help = "use the same text here and in the relay's setting webhook_secret, and the body as it came";
+                throw new RelayException('wrong_signature', "the signature was not made with this secret: $help", 403);
+            }
+            $late = time() - (int) $time;
+            if (abs($late) > self::WEBHOOK_WINDOW) {
+                $said = $late > 0 ? "$late seconds ago" : -$late . ' seconds in the future';
+                $help = 'Either somebody sent an old request again, or the clock of one machine is wrong: set both with NTP';
+                $message = "the relay signed this $said by this machine's clock (" . gmdate('Y-m-d H:i:s') . " UTC). $help";
+                throw new RelayException('old_signature', $message, 403);
+            }
+        }
+
+        /** Return the events in a body. */
+        private static function events(string $body): array
+        {
+            $events = json_decode($body, true)['events'] ?? null;
+            $isEvents = is_array($events) && array_keys($events) === array_keys(array_values($events));
+            foreach ($isEvents ? $events : [] as $event) {
+                $isEvents = $isEvents && is_string($event['event'] ?? null);
+            }
+            if (!$isEvents) {
+                throw new RelayException('invalid_json', 'the body has no list of events: is this the body as it came?', 400);
+            }
+            return $events;
         }
 
         // --- The breaker --- It is one number that all requests to this relay share, `milliseconds * 100 + failures in

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pushrelay.access.callers import Access
-from pushrelay.backend import Backend
+from pushrelay.backend import Backend, Part
 from pushrelay.lifecycle import DrainableServer, Draining
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.log.problems import Problems
@@ -105,7 +105,7 @@ class Core:
             self.clients.report_changes(self.broker.changed)
         pages = Pages(self.rooms, self.access.full_address, self.access.origin_allowed)
         self.requests = Requests(settings, self.rooms, pages, lambda: self.broker.events)
-        self.backend = Backend([self.requests])
+        self.backend = Backend([self.requests, *self._parts()])
         patience = RELOAD_SECONDS if settings.imported else 0.0
         self.maintenance = Maintenance(self.broker, self._each_second, patience, self.backend.start, self._at_end)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
@@ -203,6 +203,13 @@ class Core:
         yield self._process
         yield from (self.publisher, self.registrations, self.rooms, self.refusal_log, self.broker, self._server)
         yield from self.backend.parts
+
+    def _parts(self) -> Iterator[Part]:
+        """Yield the parts that serve the site's backend if they are set when the relay starts."""
+        if self.settings.spool:
+            from pushrelay.spool.spool import Spool
+
+            yield Spool(self.broker, self.settings, self.publisher.batcher.counts, self.log_limiter)
 
     # The status.
 

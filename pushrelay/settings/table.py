@@ -16,6 +16,7 @@ from .values import (
     cookie_name,
     durability_of,
     file_mode,
+    folder_path,
     group_name,
     http_url,
     keys,
@@ -92,6 +93,10 @@ class Settings:
     )
     history_bytes: int = _fixed(
         256 << 20, size(1 << 20, 1 << 40), "maximum size of all publications in bytes; also 512M, 2G"
+    )
+
+    spool: str = _fixed(
+        "", folder_path, "folder from which the relay takes pushes that programs here could not make: /var/spool/relay"
     )
 
     redis_prefix: str = _fixed(

@@ -207,6 +207,13 @@ def file_mode(text: str) -> int | None:
     return int(text, 8) if text else None
 
 
+def folder_path(text: str) -> str:
+    """Parse the whole path of a folder, or an empty text."""
+    if text and (not text.startswith("/") or text.strip("/") == "" or os.name != "posix"):
+        raise ValueError("the whole path of a folder, such as /var/spool/relay (on Linux), or empty")
+    return text.rstrip("/")
+
+
 def group_name(text: str) -> str:
     """Parse the name or the number of a group of users."""
     if text and not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,63}\$?", text, re.ASCII):

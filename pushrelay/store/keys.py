@@ -23,7 +23,7 @@ class Keys:
         """
         known = use.known
         if known is None:
-            known = use.known = self._look_up(use, now)
+            known = use.known = self._look_up(use, now if use.asked_at is None else min(now, use.asked_at))
         if use.is_reused:
             return True
         first = known.pop(item.key, None)

@@ -26,6 +26,9 @@ class Retention:
     def __init__(self, writer: Writer, limits: HistoryLimits):
         self._writer = writer
         self._limits = limits
+        # Until then no key is forgotten, in seconds since 1970: the files in the spool are older than this process, and
+        # the previous one may have stored the same pushes.
+        self._keys_until: float | None = None
 
     def run(self, now: float) -> bool:
         """Drop a little; return whether there is more to drop."""
@@ -126,6 +129,10 @@ class Retention:
         if ends[0] is None:
             return False
         is_crowded = whole(ends[1]) - whole(ends[0]) >= self._limits.max_keys
+        if self._keys_until is None:
+            self._keys_until = now + self._limits.key_ttl
+        if now < self._keys_until and not is_crowded:
+            return False
         delete = "DELETE FROM keys WHERE id < ? AND (created <= ? OR ?)"
         arguments = (ends[0] + 64, now - self._limits.key_ttl, is_crowded)
         return connection.execute(delete, arguments).rowcount > 0

@@ -34,7 +34,7 @@ class KeyUse:
     All items of the push share it, so that they are stored together or not at all.
     """
 
-    __slots__ = ("fingerprint", "is_reused", "keys", "known")
+    __slots__ = ("asked_at", "fingerprint", "is_reused", "keys", "known")
 
     def __init__(self, text: str, event: str = "push", ttl: float | None = None, skip_sid: str | None = None):
         # 1 in JSON and "1" in a form may be the same push, sent in two ways. `wait` is not part of it, because it only
@@ -46,6 +46,8 @@ class KeyUse:
         # Those keys that were used before, by a pending item or a stored one. None until the store is asked.
         self.known: dict[str, Pending | KeyRecord] | None = None
         self.is_reused = False  # a key was used for a push with other contents: nothing of this one is stored
+        # The time in seconds since 1970 for which the store is asked, if the push is older than the transaction.
+        self.asked_at: float | None = None
 
 
 class Pending:

@@ -2,7 +2,7 @@
 
 import time
 
-from pushrelay.push.counts import BURST_SECONDS, FAILED, HTTP, MEASURE_EVERY, SOCKET, PushCounts
+from pushrelay.push.counts import BURST_SECONDS, FAILED, HTTP, MEASURE_EVERY, SOCKET, SPOOL, PushCounts
 from pushrelay.store.stripe import Pending
 
 
@@ -22,14 +22,16 @@ def test_pushes_are_counted_by_source_and_result():
     counts.published_here(HTTP, time.monotonic(), [item("42", 1), item("7", 0)])
     counts.published_here(SOCKET, time.monotonic(), [item("42", 1)])
     counts.add(HTTP, FAILED, 7)
+    counts.taken(SPOOL, 5, [item("42", 1)])
     pushes = metrics(counts)["relay_pushes_total"]
     assert {of: count for of, count in pushes.items() if count} == {
         ("http", "accepted"): 4,
         ("http", "failed"): 7,
         ("socket", "accepted"): 1,
+        ("spool", "accepted"): 5,
     }
-    assert len(pushes) == 6, "all are there from the start"
-    assert (counts.busiest.largest(9), counts.unreached.largest(9)) == ([("42", 2), ("7", 1)], [("7", 1)])
+    assert len(pushes) == 9, "all are there from the start"
+    assert (counts.busiest.largest(9), counts.unreached.largest(9)) == ([("42", 3), ("7", 1)], [("7", 1)])
 
 
 def test_the_destinations_of_some_publications_are_counted_for_those_of_all():

@@ -1,0 +1,265 @@
+"""The spool's folder: what is a file that waits, what is not read, and who may take files."""
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import ROOT, need, wait_for
+
+from pushrelay.errors import StoreInUse
+from pushrelay.spool import folder as spool_folder
+from pushrelay.spool.folder import LOCK, Folder, FolderTrouble, Unusable
+
+NAME = "1795700568692246-7-aa-4.json"
+HOLDER = """
+import os, sys, time
+from pushrelay.spool.folder import Folder
+
+folder = Folder(sys.argv[1])
+if len(sys.argv) > 2:
+    os.setgid(4712)
+    os.setuid(4711)
+try:
+    folder.hold(0)
+    print("held", flush=True)
+    time.sleep(99)
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "spool"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def folder(path):
+    folder = Folder(str(path))
+    folder.hold(0)
+    yield folder
+    folder.release()
+
+
+def test_names_sort_in_the_order_in_which_the_files_were_made(path, folder):
+    for name in ("3.json", "1.json", "2.json", ".4.json", ".5.json.tmp", "6.txt", "refused"):
+        (path / name).write_text("x")
+    assert folder.names() == ["1.json", "2.json", "3.json"]
+    assert folder.waiting == 3
+
+
+def test_a_listing_never_has_a_file_without_those_that_were_complete_before_it_was_begun(path, folder):
+    """A folder with many files is read in pieces. A file that is added then may be missing, and a later one there."""
+    ends = threading.Event()
+    for number in range(1500):
+        (path / f"{number:08}.json").touch()
+
+    def write():
+        number = 1500
+        while not ends.is_set() and number < 1900:
+            (path / ".tmp").touch()
+            os.rename(path / ".tmp", path / f"{number:08}.json")
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while writer.is_alive():
+            names = folder.names()
+            assert int(names[-1][:8]) == len(names) - 1
+    finally:
+        ends.set()
+        writer.join()
+
+
+def test_the_first_names_are_returned_if_there_are_very_many(path, folder, monkeypatch):
+    monkeypatch.setattr(spool_folder, "MOST_NAMES", 3)
+    for number in range(9, 0, -1):
+        (path / f"{number}.json").touch()
+    assert folder.names() == ["1.json", "2.json", "3.json"] and folder.waiting == 9
+
+
+def make_symlink(path):
+    (path.parent / "secret").write_text("{}")
+    path.symlink_to(path.parent / "secret")
+
+
+def make_hard_link(path):
+    (path.parent / "secret").write_text("{}")
+    os.link(path.parent / "secret", path)
+
+
+def make_stranger(path):
+    need(os.geteuid() == 0, "the right to give files away")
+    path.write_text("{}")
+    os.chown(path, 4711, 4711)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (make_symlink, "no plain file"),
+        (os.mkfifo, "no plain file"),
+        (os.mkdir, "no plain file"),
+        (make_hard_link, "second name"),
+        (lambda path: path.write_bytes(b"x" * 101), "it has 101 bytes, and at most 100 are allowed (setting max_body)"),
+        (make_stranger, "belongs to user 4711"),
+    ],
+)
+def test_what_is_no_file_of_a_program_that_may_push_is_not_read_and_can_be_refused(path, folder, make, words):
+    make(path / NAME)
+    with pytest.raises(Unusable) as refused:
+        folder.read(NAME, 100)
+    assert words in str(refused.value)
+    folder.refuse(NAME, str(refused.value))
+    assert os.path.lexists(path / "refused" / NAME) and not folder.names()
+    assert words in (path / "refused" / f"{NAME}.reason").read_text()
+
+
+def test_a_file_of_a_name_that_could_confuse_is_refused(path, folder):
+    name = "a\nb.json"
+    (path / name).write_text("{}")
+    with pytest.raises(Unusable, match="its name must have letters"):
+        folder.read(name, 100)
+    folder.refuse(name, "…")
+    assert not folder.names()
+
+
+def test_files_of_the_folders_group_are_read_if_the_group_may_write_to_it(path, folder):
+    need(os.geteuid() == 0, "the right to give files away")
+    path.chmod(0o2770)
+    os.chown(path, 4711, 4712)
+    (path / NAME).write_text("{}")
+    os.chown(path / NAME, 4713, 4712)
+    assert folder.read(NAME, 100).body == b"{}"
+
+
+def test_only_so_many_refused_files_are_kept(path, folder, monkeypatch):
+    monkeypatch.setattr(spool_folder, "MOST_REFUSED", 3)
+    for number in range(6):
+        (path / f"{number}.json").touch()
+        folder.refuse(f"{number}.json", "no push")
+    assert sorted(os.listdir(path / "refused")) == [f"{n}.json{end}" for n in (3, 4, 5) for end in ("", ".reason")]
+
+
+def test_what_dead_programs_left_is_removed_after_an_hour(path, folder):
+    for name in (".old.json.tmp", ".new.json.tmp", "waits.json", ".lock"):
+        (path / name).touch()
+    for name in (".old.json.tmp", "waits.json"):
+        os.utime(path / name, (0, time.time() - 3700))
+    assert folder.clean() == 1 and folder.clean() == 0
+    assert sorted(os.listdir(path)) == [".lock", ".new.json.tmp", "waits.json"]
+
+
+def test_one_relay_at_a_time_holds_a_folder_and_a_killed_one_lets_go(path):
+    other = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    folder = Folder(str(path))
+    with pytest.raises(StoreInUse, match="another relay takes the files in .*: stop it, or give each relay its own"):
+        folder.hold(0)
+    assert not folder.is_held
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    folder.hold(5)
+    assert folder.is_held and stat.S_IMODE(os.stat(path / LOCK).st_mode) == 0o644
+    folder.release()
+
+
+def test_a_process_that_looks_at_the_lock_for_a_moment_does_not_keep_a_relay_off(path):
+    import fcntl
+
+    with open(path / LOCK, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        timer = threading.Timer(0.05, lambda: fcntl.flock(file, fcntl.LOCK_UN))
+        timer.start()
+        folder = Folder(str(path))
+        folder.hold(5)
+        folder.release()
+        timer.join()
+
+
+def test_a_folder_keeps_its_id_and_a_copy_has_another_one(path, folder):
+    first = folder.id
+    folder.release()
+    folder.hold(0)
+    assert folder.id == first
+    copy = path.parent / "copy"
+    copy.mkdir(mode=0o700)
+    (copy / LOCK).write_text((path / LOCK).read_text())
+    other = Folder(str(copy))
+    other.hold(0)
+    assert other.id != first
+    other.release()
+
+
+def open_to_all(path):
+    path.chmod(0o1777)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: path.rmdir(), "there is no folder .*. Create it .*: install -d -m 2770 -o PHP_USER -g"),
+        (lambda path: (path.rmdir(), path.write_text("")), "is no folder: name one in the setting spool"),
+        (open_to_all, "every user of this machine may write to .*, and so could push: run chmod o-w"),
+        (lambda path: (path / LOCK).mkdir(), "cannot be opened by user .*: remove that file"),
+        (lambda path: os.mkfifo(path / LOCK), "is no plain file: remove it"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_an_error_with_what_to_do(path, spoil, words):
+    spoil(path)
+    with pytest.raises(FolderTrouble, match=words):
+        Folder(str(path)).hold(0)
+
+
+def test_a_folder_of_another_user_is_an_error_that_names_both(path):
+    need(os.geteuid() == 0, "the right to become another user")
+    for each in path.parents:  # pytest's own folders are closed to others
+        each.chmod(each.stat().st_mode | 0o011)
+
+    def trouble():
+        command = [sys.executable, "-c", HOLDER, str(path), "as another"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+
+    for mode in (0o700, 0o750):
+        path.chmod(mode)
+        assert f"user 4711, as whom the relay runs, may not read and write {path}: run chgrp 4712" in trouble()
+    os.chown(path, 4710, 4712)
+    path.chmod(0o3770)
+    assert "the sticky bit of" in trouble()
+
+
+@pytest.mark.parametrize("replace", ["folder", "lock"])
+def test_a_folder_that_was_replaced_is_noticed(path, folder, replace):
+    folder.check()
+    if replace == "folder":
+        path.rename(path.parent / "old")
+        path.mkdir(mode=0o700)
+    else:
+        (path / LOCK).unlink()
+    with pytest.raises(FolderTrouble, match="was removed or replaced"):
+        folder.check()
+    folder.release()
+    folder.hold(0)
+    folder.check()
+
+
+def test_files_are_not_kept_open(path, folder):
+    before = len(os.listdir("/proc/self/fd"))
+    make_symlink(path / NAME)
+    (path / "b.json").write_text("{}")
+    for _ in range(3):
+        with pytest.raises(Unusable):
+            folder.read(NAME, 100)
+        folder.read("b.json", 100)
+        with pytest.raises(FileNotFoundError):
+            folder.read("c.json", 100)
+    folder.refuse(NAME, "…")
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before, "closed files")
