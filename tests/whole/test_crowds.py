@@ -15,8 +15,9 @@ import time
 
 import pytest
 from clients import open_websocket
-from conftest import fds, wait_for
+from conftest import DEADLINE, fds, wait_for
 from crowd import Pusher, crowd, run, until
+from gate import Gate
 from measures import FULL_SIZE, p99, proc, report, rss
 
 MEGABYTE = 1 << 20
@@ -82,34 +83,40 @@ async def push_to_a_crowd(relay, websockets, polling, rounds=3):
 
 
 @pytest.mark.parametrize("paths", [1, 30])
-def test_30_handlers_that_sleep_two_seconds_do_not_delay_pushes(start_relay, paths):
+def test_pushes_arrive_while_30_handlers_hold_their_threads(start_relay, paths):
     relay = start_relay(
         program="tests/busy_relay.py", threads=13
     )  # the four others: main, watchdog, maintenance, reload
-    times, most = run(push_beside_sleepers(relay, [f"/sleep/{n % paths}?2" for n in range(30)]))
-    report(f"beside 30 sleeping handlers on {paths} paths: {in_ms(times)}, {most} threads at most")
-    assert statistics.median(times) < 0.010
+    calm, times, most = run(push_beside_the_held(relay, [f"/hold/{n % paths}" for n in range(30)]))
+    report(f"beside 30 handlers that wait, on {paths} paths: {in_ms(times)}, alone {in_ms(calm)}; {most} threads")
+    assert statistics.median(times) < max(0.010, 5 * statistics.median(calm))
     assert most <= 17
 
 
-async def push_beside_sleepers(relay, targets):
-    pusher, most = await Pusher().open(relay.port), 0
+async def push_beside_the_held(relay, targets):
+    pusher, gate, most = await Pusher().open(relay.port), Gate(relay), 0
 
-    async def sleep(target):
+    async def visit(target):
         reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
         writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        assert (await reader.read()).endswith(b"slept")
+        assert (await reader.read()).endswith(b"held")
         writer.close()
 
     async with crowd(relay.port, 1) as (member,):
-        probe = Probe(pusher, member)
-        await probe.push()
-        asleep = asyncio.gather(*(sleep(target) for target in targets))
-        while not asleep.done():
-            await probe.push()
-            most = max(most, threads(relay))
-        await asleep
-    return probe.times, most
+        calm = Probe(pusher, member)
+        for _ in range(50):
+            await calm.push()
+        held = asyncio.gather(*(visit(target) for target in targets))
+        probe, end = Probe(pusher, member), time.monotonic() + DEADLINE
+        try:
+            while gate.held() < 12 or len(probe.times) < 100:
+                assert time.monotonic() < end, f"{gate.held()} threads are held"
+                await probe.push()
+                most = max(most, threads(relay))
+        finally:
+            gate.open()
+            await held
+    return calm.times, probe.times, most
 
 
 class Probe:
@@ -129,8 +136,9 @@ class Probe:
     async def push(self):
         self._due += 0.01
         await asyncio.sleep(self._due - time.monotonic())
-        await self.pusher.push(self.member.name, "now")
-        await self._heard.wait()
+        async with asyncio.timeout(DEADLINE):
+            await self.pusher.push(self.member.name, "now")
+            await self._heard.wait()
         self._heard.clear()
         self.times.append(time.monotonic() - self._due)
 
@@ -161,7 +169,8 @@ def test_clients_that_stop_reading_cost_bounded_memory_and_delay_no_other(start_
         wait_for(lambda: relay.push("deaf-0", "x")["connections"] == 0, "their end as slow")
     # For each client with its own pushes an outbox and one push more; shared pushes exist once.
     assert grown < 20 * MEGABYTE + (0 if shared else 100 * (262144 + 100_000))
-    assert statistics.median(times) < 0.05 and p99(times) < 0.5
+    assert statistics.median(times) < max(0.05, 5 * statistics.median(quiet))
+    assert p99(times) < max(0.5, 5 * p99(quiet))
     is_sound(relay)
 
 
@@ -211,9 +220,9 @@ def test_clients_that_lose_their_network_time_out_and_leave_nothing(start_relay)
         for sock in socks:
             cut_off(sock)
         assert relay.push("cut", "x")["connections"] == count
-        wait_for(lambda: relay.push("cut", "x")["connections"] == 0, "the end of all", interval + timeout + 1)
+        wait_for(lambda: relay.push("cut", "x")["connections"] == 0, "the end of all")
         gone = time.monotonic() - start
-        wait_for(lambda: fds(relay) <= before, "their descriptors' end", 2)
+        wait_for(lambda: fds(relay) <= before, "their descriptors' end")
         report(f"{count} clients that were cut off are gone after {gone:.2f} s")
     assert all(relay.push(f"own-{n}", "x")["connections"] == 0 for n in range(count))
     assert threads(relay) <= 10
@@ -225,7 +234,7 @@ def test_pollers_that_lose_their_network_time_out_and_leave_nothing(start_relay)
     relay.push("client-0", "x")
     before = wait_for(lambda: settled(lambda: fds(relay)), "a quiet relay")
     run(cut_pollers_off(relay))
-    wait_for(lambda: fds(relay) <= before, "their descriptors' end", 4)
+    wait_for(lambda: fds(relay) <= before, "their descriptors' end")
     is_sound(relay)
 
 
@@ -234,7 +243,7 @@ async def cut_pollers_off(relay, count=20):
     async with crowd(relay.port, 0, count) as members:
         for member in members:
             cut_off(member._writer.get_extra_info("socket"))
-        end = time.monotonic() + 3
+        end = time.monotonic() + DEADLINE
         names = [member.name for member in members]
         while any([(await pusher.push(name, "x"))["connections"] for name in names]):
             assert time.monotonic() < end, "they are not gone in time"

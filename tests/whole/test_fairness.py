@@ -17,14 +17,15 @@ import pytest
 from clients import PATH as SIO
 from clients import UPGRADE, enter, event, frame, masked, open_websocket
 from conftest import DEADLINE, wait_for
+from crowds import quantile, work_of
+from gate import Gate, push_often
 
 from pushrelay.engine.engine import Engine
 from pushrelay.server.poller import Poller
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-measures_time = pytest.mark.timed
-# Seconds that another publisher's push may take on a busy machine. Without turns it took 3 s and longer.
-LIMIT = 1.0
+# Seconds of the relay's work that may go before another's push: it is 3 to 5 ms, and 25 to 65 ms without turns.
+LIMIT = 0.012
 
 
 @pytest.fixture(scope="session")
@@ -33,20 +34,31 @@ def server():
     return "own"
 
 
-def slowest_push(relay, during):
-    """Return the seconds that the slowest push of another publisher takes while `during()` runs."""
-    connection, took = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=60), []
-    worker = threading.Thread(target=during)
-    with contextlib.closing(connection):
-        worker.start()
-        while worker.is_alive() or not took:
-            began = time.monotonic()
+def waits(relay, during, ask):
+    """Call ask() again and again while `during()` runs. Return the work that the relay does in nine of ten of them.
+
+    That is how much of the others' work goes first, in seconds, and the same on a busy machine.
+    """
+    worker, work = threading.Thread(target=during), []
+    worker.start()
+    while worker.is_alive() or not work:
+        before = work_of(relay)
+        ask()
+        work.append(work_of(relay) - before)
+        time.sleep(0.01)
+    worker.join()
+    return quantile(work, 0.9)
+
+
+def push_waits(relay, during):
+    """Return the same for pushes of another publisher."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", relay.port, timeout=60)) as connection:
+
+        def push():
             connection.request("POST", "/push", "destination=other&data=x", FORM)
             assert connection.getresponse().read()
-            took.append(time.monotonic() - began)
-            time.sleep(0.01)
-    worker.join()
-    return max(took)
+
+        return waits(relay, during, push)
 
 
 def in_background(work):
@@ -95,24 +107,22 @@ def pipelined(path, count):
 
 
 CROWDS = {
-    "events": (websockets, frame(REGISTER) * 900, lambda got: got.count(b"437[") >= 900),
-    "requests": (plain, pipelined("/health/live", 300), lambda got: got.count(b" 200 OK") >= 300),
+    "events": (websockets, frame(REGISTER) * 400, lambda got: got.count(b"437[") >= 400),
+    "requests": (plain, pipelined("/health/live", 200), lambda got: got.count(b" 200 OK") >= 200),
     "handshakes": (plain, pipelined(SIO + "polling", 120), lambda got: got.count(b" 200 OK") >= 120),
 }
 
 
-@measures_time
 @pytest.mark.parametrize("kind", CROWDS)
 def test_a_push_does_not_wait_for_events_that_a_crowd_sends_at_once(start_relay, kind):
     relay = start_relay()
     made, data, enough = CROWDS[kind]
     socks = made(relay)
-    assert slowest_push(relay, lambda: in_background(lambda: send_and_read(socks, data, enough))) < LIMIT
+    assert push_waits(relay, lambda: in_background(lambda: send_and_read(socks, data, enough))) < LIMIT
     for sock in socks:
         sock.close()
 
 
-@measures_time
 def test_a_push_does_not_wait_for_the_packets_of_many_long_posts(start_relay):
     relay = start_relay()
     body = "\x1e".join(["40", *[REGISTER] * 900]).encode()
@@ -130,10 +140,9 @@ def test_a_push_does_not_wait_for_the_packets_of_many_long_posts(start_relay):
             each.join()
 
     sids = [json.loads(relay.request("GET", SIO + "polling")[2][1:])["sid"] for _ in range(25)]
-    assert slowest_push(relay, lambda: in_background(post_all)) < LIMIT
+    assert push_waits(relay, lambda: in_background(post_all)) < LIMIT
 
 
-@measures_time
 def test_a_client_does_not_wait_for_the_crowd_of_another_address(start_relay):
     relay = start_relay(trusted_proxies="127.0.0.1")
 
@@ -146,26 +155,17 @@ def test_a_client_does_not_wait_for_the_crowd_of_another_address(start_relay):
         return sock
 
     crowd, other = [visitor("192.0.2.1") for _ in range(40)], visitor("192.0.2.2")
-    ended = threading.Event()
 
     def flood():
-        send_and_read(crowd, frame(REGISTER) * 900, lambda got: got.count(b"437[") >= 900)
+        in_background(lambda: send_and_read(crowd, frame(REGISTER) * 900, lambda got: got.count(b"437[") >= 900))
 
-    def run():
-        in_background(flood)
-        ended.set()
-
-    threading.Thread(target=run).start()
-    took = []
-    while not ended.is_set():
-        began = time.monotonic()
+    def register():
         other.sendall(frame(event("register", {"id": "43"}, 8)))
         got = b""
         while b"438[" not in got:
             got += other.recv(65536)
-        took.append(time.monotonic() - began)
-        time.sleep(0.01)
-    assert max(took) < LIMIT
+
+    assert waits(relay, flood, register) < LIMIT
     for sock in (*crowd, other):
         sock.close()
 
@@ -308,41 +308,42 @@ def test_a_push_from_a_page_counts_each_destination(start_relay):
 # The thread that visitors cannot take.
 
 
-@measures_time
+THREADS = 6
+
+
 def test_events_that_block_leave_a_thread_for_pushes(start_relay):
-    relay = start_relay(program="tests/busy_relay.py")
-    clients = [enter(relay) for _ in range(10)]
+    relay = start_relay(program="tests/busy_relay.py", threads=THREADS)
+    gate, clients = Gate(relay), [enter(relay) for _ in range(10)]
+    for each in clients:
+        each.send(event("block", 2, 1))
+    gate.wait(THREADS - 1)
+    push_often(relay)
+    assert gate.held() == THREADS - 1
+    gate.open()
+    for each in clients:
+        while '"blocked"' not in each.receive():
+            pass
 
-    def block():
-        for each in clients:
-            each.send(event("block", 2, 1))
-        for each in clients:
-            while '"blocked"' not in each.receive():
-                pass
 
-    assert slowest_push(relay, block) < LIMIT
-
-
-@measures_time
 def test_clients_whose_end_blocks_leave_a_thread_for_pushes(start_relay):
-    relay = start_relay(program="tests/busy_relay.py")
-    clients = [enter(relay, "dawdle") for _ in range(40)]
-
-    def leave():
-        for each in clients:
-            each.close()
-        wait_for(lambda: b'"connections":0' in relay.request("GET", "/presence?destination=dawdle")[2])
-
-    assert slowest_push(relay, leave) < LIMIT / 2
+    relay = start_relay(program="tests/busy_relay.py", threads=THREADS)
+    gate, clients = Gate(relay), [enter(relay, "held") for _ in range(40)]
+    for each in clients:
+        each.close()
+    gate.wait(THREADS - 1)
+    push_often(relay)
+    assert gate.held() == THREADS - 1
+    gate.open()
+    gate.wait(40)
 
 
 # Everything at once, for a few seconds; python tests/crowds.py all 60 runs longer.
 
 
-@measures_time
+@pytest.mark.timed  # it takes the processors for long
 def test_crowds_at_their_limits_delay_no_push_and_miss_nothing(tmp_path):
     seen = crowds.run(["allowance", "registering", "slow_readers", "departed"], 3, tmp_path, nice=5)
-    assert seen["p99_ms"] < LIMIT * 1000 and not seen["refused"] and not seen["traceback"], seen
+    assert seen["p90_of_work_ms"] < LIMIT * 1000 and not seen["refused"] and not seen["traceback"], seen
     assert seen["mib_peak"] < crowds.MOST_MIB, seen
     for name, told in seen["crowds"].items():
         assert (
