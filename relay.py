@@ -341,6 +341,11 @@ def on_push(message: Any, sid: str, environ: dict[str, Any]) -> dict[str, Any]:
     return {"answers": receipts} if asked.several else receipts[0]
 
 
+@relay_event.late("presence", not_done="the members could not be read; ask again later")
+def on_presence(message: Any, sid: str, environ: dict[str, Any], reply: Reply) -> None:
+    relay.people.handle(message, sid, environ, reply)
+
+
 @relay_event.late("request")
 def on_request(message: Any, sid: str, environ: dict[str, Any], reply: Reply) -> None:
     relay.requests.request(message, sid, environ, reply)

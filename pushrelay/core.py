@@ -19,6 +19,7 @@ from pushrelay.metrics.process import Process
 from pushrelay.own_server import access_log_of, own_server, reload_own_server
 from pushrelay.pages.demo import address
 from pushrelay.places import HOME, IS_INSTALLED
+from pushrelay.presence.part import Presence
 from pushrelay.push.publisher import Publisher
 from pushrelay.register.node_clients import NodeClients
 from pushrelay.register.pages import Pages
@@ -90,6 +91,7 @@ class Core:
         self._poller = _own_poller(settings)
         self.broker = broker_of(settings, deliver, self._poller, self.node) if broker is None else broker(deliver)
         self.publisher = Publisher(self.broker, settings, self.access, self.refusal_log)
+        self.people = Presence(self.rooms, settings)
         self.registrations = Registrations(
             self.broker,
             self.rooms,
@@ -98,14 +100,16 @@ class Core:
             self.access.full_address,
             self.access.origin_allowed,
             client_log,
+            self.people.membership,
         )
+        self.people.bind(self.registrations)
         self.clients = NodeClients(self.rooms, self.registrations, self.publisher.waiters, settings.drain_spread)
         self.broker.attach(self.clients)
         if self.broker.is_shared:
             self.clients.report_changes(self.broker.changed)
         pages = Pages(self.rooms, self.access.full_address, self.access.origin_allowed)
         self.requests = Requests(settings, self.rooms, pages, lambda: self.broker.events)
-        self.backend = Backend([self.requests, *self._parts()])
+        self.backend = Backend([self.people, self.requests, *self._parts()])
         patience = RELOAD_SECONDS if settings.imported else 0.0
         self.maintenance = Maintenance(self.broker, self._each_second, patience, self.backend.start, self._at_end)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
@@ -169,18 +173,22 @@ class Core:
         self._server = own
         return own
 
-    def presence(self, destinations: list[str]) -> dict[str, dict[str, float]]:
-        """Return the connections of each destination at all nodes, and since when there are any.
+    def presence(self, destinations: list[str]) -> dict[str, dict[str, Any]]:
+        """Return the connections of each destination at all nodes, since when there are any, and its members.
 
-        `since` is in seconds since 1970, and missing if there are none. Raises StoreError.
+        `since` is in seconds since 1970. It is missing if there are no connections, as `members` is if there are none.
+        Raises StoreError, and Refused if there are too many members for one answer.
         """
+        members = self.people.members(destinations)
         elsewhere = self.broker.elsewhere(destinations)
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for each in destinations:
             here, since = self.clients.holders(each)
             there, other_since = elsewhere.get(each, (0, 0.0))
             times = [seconds for seconds in (since, other_since) if seconds]
             found[each] = {"connections": here + there, **({"since": min(times)} if times else {})}
+            if each in members:
+                found[each]["members"] = members[each]
         return found
 
     def trouble(self, environ: dict[str, Any]) -> str | None:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 # The list beside each page: headings, and the files under each. A test checks that no file is missing.
 CONTENTS = {
     "Start": ("README.md", "docs/glossary.md", "CHANGELOG.md"),
-    "Push and listen": ("docs/http-api.md", "docs/socket-api.md", "docs/javascript.md", "docs/php.md"),
+    "Push and listen": (
+        "docs/http-api.md",
+        "docs/socket-api.md",
+        "docs/javascript.md",
+        "docs/php.md",
+        "docs/presence.md",
+    ),
     "Operate": (
         "docs/settings.md",
         "docs/doctor.md",

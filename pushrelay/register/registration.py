@@ -25,8 +25,9 @@ from pushrelay.store.publication import Delivered, Publication, Recovery, offset
 from pushrelay.store.replay import Replay
 
 from .expiry import Expiries
+from .membership import Admission, Membership, is_watch
 from .socket_state import SocketState
-from .subscription import Subscription
+from .subscription import Subscription, destination_in
 
 # How a registration ended for one id: the socket got everything after its position, or something was missing, or it
 # asked for nothing.
@@ -58,6 +59,7 @@ class Registration:
         state: SocketState,
         subscriptions: list[Subscription],
         since: dict[str, str | None],
+        membership: Membership,
         on_gone: Callable[["Registration"], None],
     ):
         self.sid = state.sid
@@ -71,6 +73,7 @@ class Registration:
         self._expiries = expiries
         self._state = state
         self._since = since
+        self._membership = membership
         self._on_gone = on_gone
         self._lock = threading.Lock()  # held while something is sent
         self._turn = 0  # bytes that may still be sent before others have their turn
@@ -79,12 +82,18 @@ class Registration:
         self._done: dict[str, Recovery] = {}  # by the subscription's name
         # From begin() on.
         self._rights: Rights | None = None
+        self._admission: Admission | None = None  # until it is settled or withdrawn
         self._expiry_before: dict[str, float | None] = {}  # by room
         self._rooms_before: set[str] = set()
 
     def begin(self, rights: Rights | None) -> None:
-        """Let the socket hold these ids until its rights end. `rights` is None if no rights are needed."""
+        """Let the socket hold these ids until its rights end. `rights` is None if no rights are needed.
+
+        Raises Refused if a destination has too many members, and StoreError.
+        """
         self._rights = rights
+        names = [subscription.name for subscription in self.subscriptions if not subscription.is_me]
+        self._admission = self._membership.admit(self.sid, names, None if rights is None else rights.member)
         rooms = [subscription.room for subscription in self.subscriptions if not subscription.is_me]
         self._expiry_before = self._expiries.set_expiry(self._state, rooms, self._expires)
         # Read after that: until then the time of some rooms may have ended.
@@ -229,12 +238,24 @@ class Registration:
         self._check(self._expiry_before)
         if self._rights is not None:
             self._expiries.grant(self._state, self._rights)
+            self._prolong_watches(self._rights)
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.settle()
+
+    def _prolong_watches(self, rights: Rights) -> None:
+        """Let the socket watch what it watches until these rights end, if they allow it."""
+        if rights.presence and self._state.expiry:
+            watched = [room for room in rooms_of_socket(self._manager, self.sid) if is_watch(room)]
+            rooms = [room for room in watched if rights.presence.allows(destination_in(room))]
+            self._expiries.set_expiry(self._state, rooms, rights.expires)
 
     def _roll_back(self) -> None:
         """Leave the socket only in the rooms that it was in before."""
         replay, self._replay = self._replay, None
         if replay is not None:
             replay.close()
+        self._withdraw()
         for subscription in self.subscriptions:
             if subscription.room not in self._rooms_before:
                 leave(self._manager, self._state, subscription.room)
@@ -246,6 +267,12 @@ class Registration:
         if replay is not None and replay.has_left:
             # It missed what was delivered since it left the room, so it must reconnect with its last position.
             self._manager.close_transport(self.sid)
+
+    def _withdraw(self) -> None:
+        """Give back the places of the user."""
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.withdraw()
 
     # Positions.
 
@@ -293,6 +320,7 @@ class Registration:
         """Close the replay of a socket that has disconnected."""
         with self._lock:
             replay, self._replay = self._replay, None
+            self._withdraw()
         if replay is not None:
             replay.close()
         self._on_gone(self)

@@ -8,12 +8,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from pushrelay.access.auth_site import AuthSite
-from pushrelay.access.auth_url import AuthBackend
-from pushrelay.access.tokens import Rights, Tokens
-from pushrelay.access.visitor import visitor_of
+from pushrelay.access.tokens import Rights
 from pushrelay.counters import Counters, Family
 from pushrelay.errors import NotYet, Refused, bad
 from pushrelay.json_text import encode
@@ -26,34 +23,16 @@ from pushrelay.store import Broker
 from pushrelay.store.publication import offset_of
 
 from .expiry import Expiries
-from .registration import BYTES_EACH, FINISH_SECONDS, RESULTS, Registration, leave, rooms_of_socket
+from .guards import Guards
+from .membership import Membership, Nobody, is_watch
+from .registration import BYTES_EACH, FINISH_SECONDS, RESULTS, Registration, enter, leave, rooms_of_socket
 from .socket_state import SocketState, state_of
 from .subscription import Subscription, destination_in, rooms_of, subscriptions_of
 
 log = logging.getLogger(__name__)
 
+WATCH_EXPIRED = "the token's time (exp) has passed: ask for presence again with a new token"
 EXPIRED = "the token's time (exp) has passed, and these ids were unregistered: register them again with a new token"
-
-
-class _Guards(NamedTuple):
-    """The rights to register. They are replaced as a whole, so that no decision mixes old and new settings."""
-
-    settings: Settings
-    tokens: Tokens | None
-    auth: AuthBackend | None
-
-    @classmethod
-    def of(cls, settings: Settings) -> "_Guards":
-        """Return the guards that the settings ask for."""
-        tokens = Tokens(settings) if settings.secret else None
-        return cls(settings, tokens, AuthBackend(settings) if settings.auth_url else None)
-
-    def reloaded(self, settings: Settings) -> "_Guards":
-        """Return the guards for these settings. An AuthBackend stays, with its open requests. Raises OSError."""
-        if self.auth is None or not settings.auth_url:
-            return self.of(settings)
-        self.auth.reload(settings, AuthSite(settings))
-        return _Guards(settings, Tokens(settings) if settings.secret else None, self.auth)
 
 
 class Registrations:
@@ -73,6 +52,7 @@ class Registrations:
         address_of: Callable[[dict[str, Any]], str | None] = lambda environ: None,
         origin_allowed: Callable[[str | None, dict[str, Any]], bool] = lambda origin, environ: True,
         client_log: ClientLog | None = None,
+        membership: Membership | None = None,
     ):
         self._broker = broker
         self._manager = manager
@@ -80,8 +60,9 @@ class Registrations:
         self._address_of = address_of
         self._origin_allowed = origin_allowed
         self._client_log = client_log or ClientLog()
+        self._membership = membership or Nobody()
         self._origins_have_changed = False  # since some of the clients connected
-        self._guards = _Guards.of(settings)
+        self._guards = Guards(manager, settings, address_of)
         self._in_progress: dict[str, Registration] = {}  # by sid: its register, which may be waiting
         self._recoveries = Counters(RESULTS)
         self._replayed = Counters(["replayed"])
@@ -92,9 +73,9 @@ class Registrations:
 
         Raises OSError if the file auth_ca cannot be read; then nothing has changed.
         """
-        old = self._guards
-        self._guards = old.reloaded(settings)
-        self._origins_have_changed |= old.settings.origins != settings.origins
+        origins = self._guards.settings.origins
+        self._guards.reload(settings)
+        self._origins_have_changed |= origins != settings.origins
 
     # The events. All of them raise Refused, StoreError, or NotYet to be called again later.
 
@@ -105,7 +86,7 @@ class Registrations:
         """
         registration = self._in_progress.get(sid)
         if registration is None or not registration.has_waited:
-            self._await_allowance(sid)
+            self.await_allowance(sid)
             self._await_store(sid)
             registration = self._begin(message, sid, environ)
         is_over = True
@@ -176,8 +157,10 @@ class Registrations:
         """End what has expired, and send those sockets `relay_error`. It takes a moment."""
         for state, rooms in self._expiries.end_due(time.time()):
             # `me` never expires, so each room's name holds the id as the page knows it.
-            ids = [destination_in(room) for room in rooms]
+            ids = [destination_in(room) for room in rooms if not is_watch(room)]
             refusal = {"ok": False, "error": "token_expired", "message": EXPIRED, "ids": ids}
+            if watched := [destination_in(room) for room in rooms if is_watch(room)]:
+                refusal |= {"presence": watched, **({} if ids else {"message": WATCH_EXPIRED})}
             if registration := self._in_progress.get(state.sid):
                 registration.let_finish(FINISH_SECONDS)
             self._let_finish(ids)  # nothing is sent for these ids after the message
@@ -185,16 +168,14 @@ class Registrations:
                 self._manager.send_text(encode(["relay_error", refusal]), state.sid)
             except Exception:
                 log.exception("token_expired could not be sent to a socket")
-        if (auth := self._guards.auth) is not None:
-            auth.fail_overdue()
+        self._guards.each_second()
 
     def close(self, destinations: list[str]) -> int:
         """Disconnect all sockets that hold one of these ids or are registering it; return their number.
 
         Results of auth_url are forgotten: an earlier result must not admit a visitor who has just been logged out.
         """
-        if (auth := self._guards.auth) is not None:
-            auth.forget_results()
+        self._guards.forget_results()
         rooms = {room for each in destinations for room in rooms_of(each)}
         # Registers in progress first: when a register is done, its socket is in its rooms already.
         registrations = [each for each in list(self._in_progress.values()) if not each.rooms.isdisjoint(rooms)]
@@ -234,12 +215,33 @@ class Registrations:
         yield Family("relay_recoveries_total", "counter", help_, self._recoveries.values(), ("result",))
         help_ = "Publications that were sent again to clients that had missed them."
         yield Family("relay_replayed_total", "counter", help_, self._replayed.total())
-        if (auth := self._guards.auth) is not None:
-            yield from auth.metrics()
+        yield from self._guards.metrics()
+
+    # Presence: see pushrelay.presence. The same exceptions.
+
+    def to_watch(self, token: Any, name: str, sid: str, environ: dict[str, Any]) -> Rights | None:
+        """Return the rights with which a socket may see who is at a destination; None if it needs none."""
+        self._check_origin(environ)
+        return self._guards.to_watch(token, name, state_of(sid, environ), environ)
+
+    def watch(self, room: str, rights: Rights | None, sid: str, environ: dict[str, Any]) -> None:
+        """Put a socket into the room of those who watch a destination, until its rights end."""
+        state, expires = state_of(sid, environ), None if rights is None else rights.expires
+        self._expiries.set_expiry(state, [room], expires)
+        enter(self._manager, state, room)
+        if state.expiry.get(room) != expires:  # they have ended since, and it was not in the room yet
+            leave(self._manager, state, room)
+            raise Refused(403, "token_expired", WATCH_EXPIRED)
+
+    def unwatch(self, room: str, sid: str, environ: dict[str, Any]) -> None:
+        """Take a socket out of such a room."""
+        state = state_of(sid, environ)
+        leave(self._manager, state, room)
+        self._expiries.forget(state, room)
 
     # The steps of a register.
 
-    def _await_allowance(self, sid: str) -> None:
+    def await_allowance(self, sid: str) -> None:
         """Raise NotYet while earlier events of this socket have caused more work than it may cause."""
         if seconds := self._manager.overdraft(sid):
             timers: list[Timer] = []
@@ -268,11 +270,19 @@ class Registrations:
         self._check_origin(environ)
         subscriptions = self._subscriptions(message, environ)
         since = since_of(message.get("since"), [subscription.name for subscription in subscriptions])
-        rooms, most = rooms_of_socket(self._manager, sid), self._guards.settings.max_ids
+        rooms = {room for room in rooms_of_socket(self._manager, sid) if not is_watch(room)}
+        most = self._guards.settings.max_ids
         if len(rooms.union(subscription.room for subscription in subscriptions)) > most:
             bad("too_many_ids", f"a socket registers at most {most} ids (setting max_ids)")
         registration = Registration(
-            self._broker, self._manager, self._expiries, state_of(sid, environ), subscriptions, since, self._forget
+            self._broker,
+            self._manager,
+            self._expiries,
+            state_of(sid, environ),
+            subscriptions,
+            since,
+            self._membership,
+            self._forget,
         )
         self._in_progress[sid] = registration
         return registration
@@ -280,7 +290,8 @@ class Registrations:
     def _run(self, registration: Registration, message: Any, environ: dict[str, Any]) -> dict[str, Any]:
         if not registration.has_waited:
             state = state_of(registration.sid, environ)
-            registration.begin(self._rights(message.get("token"), registration.subscriptions, state, environ))
+            rights = self._guards.to_register(message.get("token"), registration.subscriptions, state, environ)
+            registration.begin(rights)
         try:
             return registration.run()
         except NotYet:
@@ -313,47 +324,11 @@ class Registrations:
         if self._origins_have_changed and not self._origin_allowed(environ.get("HTTP_ORIGIN"), environ):
             raise Refused(403, "origin_not_allowed", "pages of this origin may not connect any more (setting origins)")
 
-    def _rights(
-        self, token: Any, subscriptions: list[Subscription], state: SocketState, environ: dict[str, Any]
-    ) -> Rights | None:
-        """Return the rights of a socket to these ids, None if it needs none. Raise Refused if it has none."""
-        settings, tokens, auth = self._guards
-        names = [subscription.name for subscription in subscriptions if not subscription.is_me]
-        if tokens is not None and (token is not None or (names and auth is None)):
-            rights, source = tokens.read(token), "its token does not allow it (claim ids)"
-        elif names and auth is not None:
-            rights, source = self._rights_from(auth, state, environ), "the site does not (setting auth_url)"
-            rights.check_time()
-        elif names and settings.id_cookie:
-            rights, source = None, 'here a page may register only "me", its own id (setting id_cookie)'
-        else:
-            return None
-        for name in names:
-            if rights is None or not rights.ids.allows(name):
-                raise Refused(403, "not_allowed", f"this page may not register {name!r:.100}: {source}")
-        return rights
-
-    def _rights_from(self, auth: AuthBackend, state: SocketState, environ: dict[str, Any]) -> Rights:
-        """Return the rights that PHP gives this browser. Raise NotYet until they are known, if handlers may do so.
-
-        The result of a request for this socket is valid for it even if results are not cached (auth_cache = 0).
-        """
-        request = state.auth_request
-        if request is None or (request.is_done and request.is_stale):
-            visitor = visitor_of(environ, self._address_of(environ))
-            request = state.auth_request = auth.request(visitor, self._manager.share_of(state.sid))
-        if not request.is_done:
-            if self._manager.can_defer:
-                raise NotYet(request.call_when_done, lambda: auth.release(request))
-            request.wait()
-        state.auth_request = None
-        return request.result()
-
     def _push_rights(self, state: SocketState) -> Rights:
         rights = state.rights
         if rights is None or not rights.push:
             message = "pages may not push here (setting socket_push); let your server push for it"
-            if self._guards.tokens or self._guards.auth:
+            if self._guards.give_rights:
                 message += ", or give it the right to (claim push)"
             raise Refused(403, "not_allowed", message)
         rights.check_time()

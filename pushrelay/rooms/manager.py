@@ -39,7 +39,9 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
     """A `client_manager` for socketio.Server on our Engine. Any thread may call it."""
 
     can_defer = True  # a handler may raise NotYet
-    on_change: Callable[[str, bool], None] | None = None  # see Rooms
+    on_change: Callable[[str, bool], None] | None = None  # see Rooms for these
+    on_leave: Callable[[str, str], None] | None = None
+    watch_rooms = watches = 0
 
     def __init__(self, client_log: ClientLog | None = None) -> None:
         super().__init__()
@@ -77,7 +79,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
                 self._hand_out(message, eio_sids)
         return len(eio_sids)
 
-    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
+    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | list[str] | None = None) -> int:
         """Emit an event to a room of namespace "/"; return the number of clients.
 
         `write()` returns the JSON array of the event's name and its argument. It is called at most once, and only if
@@ -268,8 +270,8 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of the clients and of the rooms that they are in."""
-        registrations = sum(map(len, list(self._rooms_of.get("/", _NOTHING).values())))
-        yield from room_metrics(registrations, max(0, len(self.rooms.get("/", _NOTHING)) - 1))
+        registrations = sum(map(len, list(self._rooms_of.get("/", _NOTHING).values()))) - self.watches
+        yield from room_metrics(registrations, max(0, len(self.rooms.get("/", _NOTHING)) - 1 - self.watch_rooms))
         yield from self.server.eio.metrics()
 
     # Rooms: methods of the base class, which socketio.Server calls.
@@ -382,6 +384,8 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
             if rooms.get(room, {}).pop(sid, None) is None or room is None:
                 return
             self._rooms_of[namespace][sid].discard(room)
+            if self.on_leave is not None and namespace == "/":
+                self.on_leave(room, sid)
             if not rooms[room]:
                 del rooms[room]
                 if namespace == "/":

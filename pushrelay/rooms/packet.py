@@ -1,6 +1,6 @@
 """Socket.IO packets as clients send them: checked, with a reason for each packet that is refused.
 
-The relay's own four events are special. A refusal is sent as `relay_error` if the client asked for no acknowledgement,
+The relay's own events are special. A refusal is sent as `relay_error` if the client asked for no acknowledgement,
 and python-socketio does not report that to its handlers. But its packet class can be replaced, and the packet knows it.
 """
 
@@ -14,7 +14,7 @@ from pushrelay import json_text
 from pushrelay.names import RESERVED_EVENTS
 
 # The relay's own events, in namespace "/". Their handlers are called with `(sid, message, ack)`: see Packet.
-OUR_EVENTS = {"register", "unregister", "ack", "push", "request", "send"}
+OUR_EVENTS = {"register", "unregister", "ack", "push", "presence", "request", "send"}
 # Replaces the event of a refused packet. It has no handler.
 INVALID = "relay:invalid"
 # Names with another meaning to python-socketio, which would call the wrong handler for an event with such a name.
@@ -171,7 +171,7 @@ class Packet(StrictPacket):
 
 def unknown_event(name: str) -> tuple[str, str]:
     """Return error code and message for an event that nothing handles."""
-    own = "the relay's own are register, unregister, ack, push, request and send"
+    own = "the relay's own are register, unregister, ack, push, presence, request and send"
     return "unknown_event", f"nothing handles the event {name[:50]!r}: {own}"
 
 

@@ -10,6 +10,14 @@ from typing import Any, Protocol
 
 from pushrelay.counters import Family
 
+# The room of the clients that watch who is at a destination begins like this. Such clients need not hold it.
+WATCH = "presence:"
+
+
+def watch_room(destination: str) -> str:
+    """Return the room of the clients that watch who is at a destination."""
+    return WATCH + destination
+
 
 class Timer(Protocol):
     """A call that is scheduled for later."""
@@ -28,6 +36,12 @@ class Rooms(Protocol):
     # `on_change(room, is_empty)` is called when a client has entered or left a room of namespace "/", under the lock of
     # the manager. None: nobody wants to know it.
     on_change: Callable[[str, bool], None] | None
+    # `on_leave(room, sid)` is called when a client has left a room of namespace "/", under the same lock.
+    on_leave: Callable[[str, str], None] | None
+    # Rooms whose names begin with WATCH, and the clients in them: they are no registrations. Whoever uses such rooms
+    # keeps these numbers up to date.
+    watch_rooms: int
+    watches: int
 
     @property
     def can_defer(self) -> bool:
@@ -55,7 +69,7 @@ class Rooms(Protocol):
 
     # Delivery. `text` is the JSON array of an event's name and its one argument.
 
-    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
+    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | list[str] | None = None) -> int:
         """Emit an event, whose text is `write()`, to a room except `skip_sid`; return the number of clients."""
 
     def send_text(self, text: str, sid: str) -> None:
@@ -123,7 +137,7 @@ def largest_of(rooms: Mapping[Any, Sized], most: int) -> list[tuple[str, int]]:
 
 
 def _is_of_destination(room: Any) -> bool:
-    return isinstance(room, str) and ":" in room
+    return isinstance(room, str) and ":" in room and not room.startswith(WATCH)
 
 
 def room_metrics(registrations: int, destinations: int) -> list[Family]:

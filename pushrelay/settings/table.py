@@ -215,6 +215,10 @@ class Settings:
     max_message: int = _reloadable(100_000, size(1024, 1 << 30), "maximum size of a message from a browser in bytes")
     max_id_length: int = _reloadable(256, whole(1, 4096), "maximum length of a destination's name in characters")
     max_ids: int = _reloadable(100, whole(1, 1_000_000), "maximum number of destinations that one socket may register")
+    presence_grace: float = _reloadable(
+        5.0, seconds(0, 3600), "seconds after which a user is no longer a member if no page of theirs comes back"
+    )
+    max_members: int = _reloadable(5000, whole(1, 100_000), "maximum number of members (users) of one destination")
     socket_push: bool = _reloadable(
         False, switch, "yes: any connected browser may push to any destination, without PHP"
     )

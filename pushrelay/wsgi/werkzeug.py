@@ -51,7 +51,9 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
     """python-socketio's manager, with the methods that RoomManager has besides."""
 
     can_defer = False  # a client has its own thread here, which can wait
-    on_change: Callable[[str, bool], None] | None = None  # see Rooms
+    on_change: Callable[[str, bool], None] | None = None  # see Rooms for these
+    on_leave: Callable[[str, str], None] | None = None
+    watch_rooms = watches = 0
 
     def __init__(
         self,
@@ -139,12 +141,13 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
 
         receive(self.server, eio_sid, data, connect)
 
-    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | None = None) -> int:
+    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | list[str] | None = None) -> int:
         """Emit an event to a room, and return the number of recipients.
 
         `write()` returns the event as a JSON array of its name and its argument.
         """
-        sids = [sid for sid, _ in self.get_participants("/", room) if sid != skip_sid]
+        skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
+        sids = [sid for sid, _ in self.get_participants("/", room) if sid not in skipped]
         if sids:
             event, argument = json.loads(write())
             self.emit(event, argument, "/", room=room, skip_sid=skip_sid)
@@ -202,6 +205,8 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         with self._presence_lock:
             super().basic_leave_room(sid, namespace, room)
             if namespace == "/":
+                if self.on_leave is not None and isinstance(room, str):
+                    self.on_leave(room, sid)
                 is_empty = room not in self.rooms.get(namespace, ())
                 if is_empty:
                     self._presence.emptied(room)
@@ -263,7 +268,8 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
         # Each client is also in a room of its own, and in None, the room of all.
         rooms = {room: len(sids) for room, sids in list(self.rooms.get("/", {}).items())}
         clients = rooms.get(None, 0)
-        yield from room_metrics(sum(rooms.values()) - 2 * clients, max(0, len(rooms) - 1 - clients))
+        registrations = sum(rooms.values()) - 2 * clients - self.watches
+        yield from room_metrics(registrations, max(0, len(rooms) - 1 - clients - self.watch_rooms))
 
     def shut(self) -> None:
         """Do nothing: a client that connects at the last moment gets relay_drain like the others."""

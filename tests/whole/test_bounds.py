@@ -8,8 +8,10 @@ new limit needs a row; the last tests find a setting without one.
 import json
 import re
 import socket
+import threading
 import time
 import urllib.parse
+from types import SimpleNamespace
 
 import pytest
 from clients import WebSocketClient, event, masked, read_all
@@ -17,11 +19,13 @@ from conftest import DEADLINE, own_only
 
 from pushrelay import names as naming
 from pushrelay.access import tokens
+from pushrelay.access.member import Member
 from pushrelay.access.tokens import Tokens, sign
 from pushrelay.engine import limits
 from pushrelay.engine import packet as message
 from pushrelay.engine.limits import ClientLimiter, LimitReached
 from pushrelay.errors import NotYet, Refused
+from pushrelay.presence.members import Members
 from pushrelay.push import fields as pushes
 from pushrelay.push.waiters import Waiters
 from pushrelay.rooms import deferred
@@ -338,6 +342,19 @@ def waiting_pushes(small, size):
     for waiter in entered:
         waiter.finish()
     return len(waiters) == 0
+
+
+@bound("max_members", 7)
+def users(small, size):
+    members = Members(SimpleNamespace(), threading.RLock(), 0.0, 7, lambda *_: None, lambda seconds: None)
+    try:
+        admitted = [members.admit(f"sid-{n}", ["room"], Member(f"user-{n}")) for n in range(size)]
+    except Refused as refused:
+        assert refused.error == "too_many_members"
+        return False
+    for each in admitted:
+        each.withdraw()
+    return not list(members.destinations())
 
 
 @bound("packets that wait for PHP", deferred.MOST_PACKETS)

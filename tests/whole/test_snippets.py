@@ -83,6 +83,10 @@ DATABASE = """
 class Rows { function execute($of) {} }
 class Database { function prepare($sql) { return new Rows; } }
 $db = new Database; $to = '42'; $text = 'hello';"""
+NAMED_USER = f"""
+require 'php/Relay.php';
+$relay = new Relay('http://127.0.0.1:8080', ['secret' => '{SECRET}']);
+$userId = 42; $userName = 'Ann';"""
 SNIPPETS = {
     "README.md": {
         "python3 -c 'import ensurepip'": Reason(INSTALLS),
@@ -219,6 +223,10 @@ SNIPPETS = {
         "require_once 'Relay.php'": php("^$", "set_include_path('php');"),
         '{\n    "repositories"': composer,
         "<script>\n  relay.register": page("42", before=TOKEN_PAGE),
+    },
+    "docs/presence.md": {
+        "$token = $relay->token": php("^$", NAMED_USER),
+        'socket.emit("presence"': Reason("socket.io-client runs it in test_watching.py"),
     },
     "docs/redis.md": {
         "apt-get install -y redis-server": Reason(INSTALLS),

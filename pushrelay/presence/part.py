@@ -1,0 +1,138 @@
+"""Presence as a part of the relay: members, watchers, and the thread that serves them, put together."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pushrelay.access.member import Member
+from pushrelay.counters import Family
+from pushrelay.errors import Refused
+from pushrelay.json_text import decode
+from pushrelay.rooms.answering import Reply
+from pushrelay.rooms.rooms import WATCH, Rooms
+from pushrelay.settings import Settings
+
+from .members import HELD, LEAVE, UPDATE, Members
+from .person import Person
+from .views import Views
+from .watching import Door, Watching
+from .worker import Worker
+
+MOST_BYTES = 8 << 20  # of members in one answer over HTTP, about
+MEMBER_BYTES = 80  # of a member in it, beside id and info
+
+
+class Presence:
+    """Who is at which destination. Any thread may call it. `bind()` must be called once, before clients connect.
+
+    `on_change(kind, destination, member)` is called when a user has come ("join") or has left ("leave"), in this order
+    for each destination, with locks held: it must not wait.
+    """
+
+    name = "presence"
+    trouble = None
+
+    def __init__(self, rooms: Rooms, settings: Settings):
+        self.on_change: Callable[[str, str, Member], None] | None = None
+        self._settings = settings
+        self._rooms = rooms
+        lock = threading.RLock()
+        self._worker = Worker(self._flush, self._end_due)
+        self._members = Members(
+            rooms, lock, settings.presence_grace, settings.max_members, self._changed, self._worker.wake
+        )
+        self._lock = lock
+        self._views = Views(rooms, lock, self._load, self._worker.changed)
+        self._watching: Watching | None = None
+        rooms.on_leave = self._left
+        self.membership = self._members  # for Registrations
+
+    def bind(self, door: Door) -> None:
+        """Have `door` decide who may watch."""
+        self._watching = Watching(self._rooms, self._views, door, lambda: self._settings)
+
+    def handle(self, message: Any, sid: str, environ: dict[str, Any], reply: Reply) -> None:
+        """Answer the event `presence` of a socket. Raises Refused, StoreError and NotYet."""
+        if self._watching is not None:
+            self._watching.handle(message, sid, environ, reply)
+
+    def members(self, destinations: list[str]) -> dict[str, list[dict[str, Any]]]:
+        """Return the members of each destination that has some. Raises Refused (413) if they are too many."""
+        found, size = {}, 0
+        for each in destinations:
+            members = self._members.at(each)
+            size += sum(len(id_) + len(info) + MEMBER_BYTES for id_, info, _ in members)
+            if size > MOST_BYTES:
+                message = "these destinations have too many members for one answer: ask for fewer destinations at once"
+                raise Refused(413, "too_large", message)
+            if members:
+                found[each] = [
+                    {"id": id_, "info": decode(info), "since": round(since, 3)} for id_, info, since in members
+                ]
+        return found
+
+    # Called by the others.
+
+    def _changed(self, kind: str, destination: str, person: Person) -> None:
+        info = None if kind == LEAVE else person.info
+        self._views.apply(destination, person.id, info, person.since)
+        if self.on_change is not None and kind != UPDATE:
+            self.on_change(kind, destination, Member(person.id, person.info))
+
+    def _left(self, room: str, sid: str) -> None:
+        if room.startswith(HELD):
+            self._members.left(room[len(HELD) :], sid)
+        elif room.startswith(WATCH):
+            self._views.left(room[len(WATCH) :], sid)
+
+    def _load(self, destination: str) -> None:
+        with self._lock:
+            self._views.loaded(destination, self._members.at(destination))
+        self._views.answer(destination)
+
+    def _flush(self) -> float:
+        return self._views.flush()
+
+    def _end_due(self, now: float) -> float | None:
+        return self._members.end_due(now)
+
+    # A part of the backend.
+
+    @property
+    def is_on(self) -> bool:
+        """Whether somebody has used it: there is nothing to switch on."""
+        return bool(self._members.joins or self._views.watches)
+
+    def start(self) -> None:
+        """Do nothing: its thread starts when it has something to do."""
+
+    def each_second(self) -> None:
+        """Do nothing: its thread does what is due."""
+
+    def reload(self, settings: Settings) -> None:
+        """Use these settings from now on. Users who are about to leave do so at the time that was set before."""
+        self._settings = settings
+        self._members.grace, self._members.most = settings.presence_grace, settings.max_members
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._worker.close()
+
+    def metrics(self) -> Iterator[Family]:
+        """Return the metrics of members and watchers."""
+        members, views = self._members, self._views
+        help_ = "Users at destinations by clients of this relay; a user at several destinations counts for each."
+        yield Family("relay_members", "gauge", help_, members.count)
+        help_ = "Users that came to a destination, or left it."
+        values: dict[tuple[str, ...], Any] = {("join",): members.joins, ("leave",): members.leaves}
+        yield Family("relay_member_changes_total", "counter", help_, values, ("change",))
+        help_ = "Clients that watch who is at a destination; a client that watches several counts for each."
+        yield Family("relay_presence_watchers", "gauge", help_, views.watches)
+        help_ = "Events about members that were sent to watchers; one for several watchers counts once."
+        yield Family("relay_presence_events_total", "counter", help_, views.events)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what /status.json shows of it."""
+        members, views = self._members, self._views
+        facts = {"members": members.count, "joins": members.joins, "leaves": members.leaves, "watchers": views.watches}
+        return {**facts, "summary": f"{members.count} members, {views.watches} watchers"}

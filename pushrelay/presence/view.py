@@ -1,0 +1,103 @@
+"""The members of one destination as its watchers know them: a list, and numbered events since.
+
+The list that a watcher gets and the events after it never have a gap. Everything that is sent to watchers of a
+destination is sent with its `sending` lock held; so an answer goes out before the first event that follows it.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pushrelay.json_text import quote
+from pushrelay.rooms.answering import Reply
+from pushrelay.rooms.rooms import Rooms, watch_room
+
+# Bytes of events in one packet, before the last one. A burst of joins must not look like a client that reads slowly.
+PACKET_BYTES = 65_536
+
+
+class Ask(NamedTuple):
+    """A question for the members of a destination that waits until they are known here."""
+
+    sid: str
+    enter: Callable[[], None]  # puts the socket into the room of the watchers; raises Refused
+    reply: Reply
+    charge: Callable[[int], None]  # takes the size of the answer
+
+
+class View:
+    """The members of a destination that is watched here. The lock of Views guards all fields but `sending`."""
+
+    __slots__ = (
+        "answering",
+        "asks",
+        "destination",
+        "is_loaded",
+        "members",
+        "pending",
+        "sending",
+        "starting",
+        "version",
+        "watchers",
+    )
+
+    def __init__(self, destination: str):
+        self.destination = destination
+        self.sending = threading.Lock()  # taken before the lock of Views, and before that of the rooms
+        self.is_loaded = False
+        self.asks: list[Ask] = []  # that wait until it is
+        self.answering = 0  # questions that are being answered: until then it is kept
+        self.members: dict[str, str] = {}  # by id: the JSON object that clients get
+        self.version = 0  # number of the last event
+        self.pending: list[str] = []  # the last events, as JSON, which have not been sent yet
+        self.starting: dict[str, int] = {}  # by sid of a newcomer: the number of pending events that its list includes
+        self.watchers: set[str] = set()  # sids
+
+    def apply(self, id_: str, text: str | None) -> bool:
+        """Note that a member has come or changed, or has left (None). Return whether there is an event to send."""
+        if text is None:
+            if self.members.pop(id_, None) is None:
+                return False
+        elif self.members.get(id_) == text:
+            return False
+        else:
+            self.members[id_] = text
+        self.version += 1
+        if self.watchers:
+            self.pending.append(f'{{"leave":{quote(id_)}}}' if text is None else f'{{"join":{text}}}')
+        return bool(self.watchers)
+
+    def listing(self) -> str:
+        """Return the answer to a question, as JSON."""
+        members = ",".join(self.members.values())
+        return f'{{"ok":true,"id":{quote(self.destination)},"members":[{members}],"version":{self.version}}}'
+
+    def take(self) -> tuple[list[str], int, dict[str, int]]:
+        """Return the pending events, the version of the first, and the newcomers; then there are none."""
+        events, starting = self.pending, self.starting
+        self.pending, self.starting = [], {}
+        return events, self.version - len(events) + 1, starting
+
+    def send(self, rooms: Rooms, events: list[str], first: int, starting: dict[str, int]) -> None:
+        """Send what take() returned. Its `sending` lock is held, the lock of Views is not."""
+        skipped = list(starting)
+        for text in self._packets(events, first):
+            rooms.deliver_text(lambda text=text: text, watch_room(self.destination), skipped)  # type: ignore[misc]
+        for sid, known in starting.items():
+            for text in self._packets(events[known:], first + known):
+                rooms.send_text(text, sid)
+
+    def _packets(self, events: list[str], first: int) -> list[str]:
+        """Return the texts of Socket.IO events that carry these events."""
+        packets, at = [], 0
+        while at < len(events):
+            end, size = at, 0
+            while end < len(events) and size < PACKET_BYTES:
+                size += len(events[end])
+                end += 1
+            packets.append(
+                f'["relay_presence",{{"destination":{quote(self.destination)},"version":{first + at},'
+                f'"events":[{",".join(events[at:end])}]}}]'
+            )
+            at = end
+        return packets

@@ -1,0 +1,178 @@
+"""The destinations that clients of this node watch, and what is sent to these clients."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from pushrelay.errors import Refused
+from pushrelay.rooms.rooms import Rooms
+
+from .person import member_text
+from .view import Ask, View
+
+log = logging.getLogger(__name__)
+
+Found = Iterable[tuple[str, str, float]]  # id, info as JSON, and since when, of each member
+
+
+class Views:
+    """Keeps the members of watched destinations. Any thread may call it.
+
+    `lock` guards it. `load(destination)` is called without locks when a destination is watched for the first time;
+    loaded() or failed() must be called for it. `changed()` is called when there are events to send: flush() sends them.
+    """
+
+    def __init__(self, rooms: Rooms, lock: threading.RLock, load: Callable[[str], None], changed: Callable[[], None]):
+        self._rooms = rooms
+        self._lock = lock
+        self._load = load
+        self._changed = changed
+        self._views: dict[str, View] = {}
+        self._dirty: dict[View, None] = {}  # with events to send
+        self.events = 0  # that were sent, each counted once
+
+    def __contains__(self, destination: str) -> bool:
+        return destination in self._views
+
+    def destinations(self) -> list[str]:
+        """Return the destinations that are watched."""
+        return list(self._views)
+
+    @property
+    def watches(self) -> int:
+        """The number of watchers; one that watches several destinations counts for each."""
+        return self._rooms.watches
+
+    # Questions.
+
+    def ask(self, destination: str, ask: Ask) -> None:
+        """Answer with the members, at once or when they are known here, and send the socket what changes from then on.
+
+        Raises Refused if the socket may not watch any more, or has disconnected; or refuses with the reply.
+        """
+        with self._lock:
+            view = self._views.get(destination)
+            is_new = view is None
+            if view is None:
+                view = self._views[destination] = View(destination)
+            if view.is_loaded:
+                view.answering += 1
+            else:
+                view.asks.append(ask)
+            is_loaded = view.is_loaded
+        if is_new:
+            self._load(destination)
+        elif is_loaded:
+            self._answer(view, ask)
+
+    def loaded(self, destination: str, members: Found) -> None:
+        """Note all members of a destination. Call answer() soon."""
+        with self._lock:
+            view = self._views.get(destination)
+            if view is not None and not view.is_loaded:
+                view.members = {id_: member_text(id_, info, since) for id_, info, since in members}
+                view.is_loaded = True
+
+    def answer(self, destination: str) -> None:
+        """Answer the questions that have waited for loaded()."""
+        view = self._views.get(destination)
+        for ask in self._asks(view):
+            try:
+                self._answer(view, ask)  # type: ignore[arg-type]  # without a view there are no questions
+            except Refused as error:
+                ask.reply.refuse(error)
+            except Exception:
+                log.exception("a question for the members of a destination could not be answered")
+
+    def failed(self, destination: str, error: Refused) -> None:
+        """Refuse the questions that wait, because the members cannot be read."""
+        view = self._views.get(destination)
+        for ask in self._asks(view):
+            ask.reply.refuse(error)
+            if view is not None:
+                self._done(view)
+
+    def _asks(self, view: View | None) -> list[Ask]:
+        if view is None:
+            return []
+        with self._lock:
+            asks, view.asks = view.asks, []
+            view.answering += len(asks)
+        return asks
+
+    def _answer(self, view: View, ask: Ask) -> None:
+        """Answer a question that `view.answering` counts. Raises Refused."""
+        try:
+            with view.sending:
+                with self._lock:
+                    self._note_watcher(view, ask.sid)
+                try:
+                    ask.enter()
+                except Refused:
+                    self.left(view.destination, ask.sid)
+                    raise
+                with self._lock:
+                    text = view.listing()
+                    if view.pending:
+                        view.starting[ask.sid] = len(view.pending)
+                ask.reply.send(text)
+        finally:
+            self._done(view)
+        ask.charge(len(text))
+
+    def _done(self, view: View) -> None:
+        with self._lock:
+            view.answering -= 1
+            self._drop_if_unused(view)
+
+    def _note_watcher(self, view: View, sid: str) -> None:
+        rooms = self._rooms
+        rooms.watch_rooms += not view.watchers
+        rooms.watches += sid not in view.watchers
+        view.watchers.add(sid)
+
+    def left(self, destination: str, sid: str) -> None:
+        """Note that a socket watches a destination no longer. The lock of the rooms may be held."""
+        view = self._views.get(destination)
+        if view is None:
+            return
+        with self._lock:
+            if sid in view.watchers:
+                view.watchers.discard(sid)
+                view.starting.pop(sid, None)
+                self._rooms.watches -= 1
+                self._rooms.watch_rooms -= not view.watchers
+                self._drop_if_unused(view)
+
+    def _drop_if_unused(self, view: View) -> None:
+        if not view.watchers and not view.asks and not view.answering and self._views.get(view.destination) is view:
+            del self._views[view.destination]
+            self._dirty.pop(view, None)
+
+    # Changes.
+
+    def apply(self, destination: str, id_: str, info: str | None, since: float = 0.0) -> None:
+        """Note that a member has come or changed, or has left (None). Any lock but a view's may be held."""
+        view = self._views.get(destination)
+        if view is None:
+            return
+        with self._lock:
+            if view.is_loaded and view.apply(id_, None if info is None else member_text(id_, info, since)):
+                self._dirty[view] = None
+                self._changed()
+
+    def flush(self) -> float:
+        """Send what has changed; return the seconds that it took."""
+        began = time.monotonic()
+        while True:
+            with self._lock:
+                view = next(iter(self._dirty), None)
+                if view is None:
+                    return time.monotonic() - began
+                del self._dirty[view]
+            with view.sending:
+                with self._lock:
+                    events, first, starting = view.take()
+                    self.events += len(events)
+                view.send(self._rooms, events, first, starting)
