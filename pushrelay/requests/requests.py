@@ -21,7 +21,6 @@ from pushrelay.counters import SECONDS, Counters, Family, Histogram, queue_lengt
 from pushrelay.errors import Refused
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.rooms.rooms import Rooms
-from pushrelay.server.fair_queue import FairQueue
 from pushrelay.settings import Settings, without_secrets
 from pushrelay.store.events import Events
 
@@ -29,6 +28,7 @@ from .asked import request_event, request_of
 from .pages import Pages, Reply, charge, page_of
 from .php_answer import ANSWERED, FAILED, REFUSED, TIMED_OUT, Outcome, outcome_of, outcome_of_error
 from .sends import Sends
+from .turns import Turns, decrement
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,10 @@ class Target(NamedTuple):
         return cls(settings, Site(url, "request_url", settings.auth_ca) if url else None, without_secrets(url))
 
     def check(self) -> tuple[Settings, Site]:
-        """Return the settings and the site. Raises Refused (503) if there is no site."""
+        """Return the settings and the site. Raises Refused (404) if there is no site."""
         if self.site is None:
-            message = "the relay has no address to send this to (setting request_url)"
-            raise Refused(503, "request_not_available", message)
+            message = "this relay takes no requests for the site: set request_url to the address of a PHP script"
+            raise Refused(404, "no_request_url", message)
         return self.settings, self.site
 
 
@@ -95,15 +95,13 @@ class Requests:
         self._log_limiter = LogLimiter(log)
         self._results = Counters(RESULTS)
         self._lock = threading.Lock()  # over all that follows
-        self._queue: FairQueue[Waiting] = FairQueue()
-        self._waiting: set[Waiting] = set()  # those in the queue
-        self._of_page: Counter[str] = Counter()  # requests under way by sid, in the queue or sent
-        self._of_share: Counter[str | None] = Counter()  # requests in the queue by share
-        self._bytes = 0  # of their events
+        self._turns: Turns[Waiting] = Turns(settings.request_concurrency)
+        self._of_page: Counter[str | None] = Counter()  # requests under way by sid, sent or not
+        self._bytes = 0  # of the events that wait
         self._seconds = Histogram((*SECONDS, 10.0, 30.0, 60.0))
         self._failures = 0  # in a row
         self._trouble: str | None = None
-        self._workers = Workers("request", settings.request_concurrency, self._lock, self._queue, self._send)
+        self._workers = Workers("request", settings.request_concurrency, self._lock, self._turns, self._send)
 
     # As a part of the backend.
 
@@ -122,10 +120,10 @@ class Requests:
 
     def each_second(self) -> None:
         """Drop requests of clients that left, and fail those that have waited for too long."""
-        if not self._waiting:
+        if not self._turns.waiting:
             return
         begun_by = time.monotonic() - BEGIN_SECONDS
-        for each in list(self._waiting):
+        for each in list(self._turns.waiting):
             if not self._rooms.is_connected(each.sid, "/"):
                 if self._take_back(each):
                     self._results.add(DROPPED)
@@ -140,14 +138,14 @@ class Requests:
         """
         old = self._target
         self._target = Target.of(settings)
-        self._workers.most = settings.request_concurrency
+        self._workers.most = self._turns.threads = settings.request_concurrency
         if old.settings.request_url != settings.request_url:
             with self._lock:
                 self._failures, self._trouble = 0, None
 
     def close(self) -> None:
         """Drop what waits. Requests that were sent run on without anybody who waits for their answers."""
-        for each in list(self._waiting):
+        for each in list(self._turns.waiting):
             if self._take_back(each):
                 self._results.add(DROPPED)
 
@@ -157,12 +155,12 @@ class Requests:
         yield Family("relay_requests_total", "counter", help_, self._results.values(), ("result",))
         help_ = "Seconds until a request of a page had the site's answer, including the time that it waited to be sent."
         yield Family("relay_request_seconds", "histogram", help_, self._seconds)
-        yield queue_length("requests", len(self._queue))
+        yield queue_length("requests", len(self._turns.waiting))
         yield from self.sends.metrics()
 
     def facts(self) -> dict[str, Any]:
         """Return what /status.json shows of the requests."""
-        counts, waiting = self._results.counts(), len(self._queue)
+        counts, waiting = self._results.counts(), len(self._turns.waiting)
         answered, failed = counts[ANSWERED] + counts[REFUSED], counts[FAILED] + counts[TIMED_OUT]
         summary = f"{answered} requests answered, {failed} failed, {waiting} waiting"
         return {"summary": summary, "answered": answered, "failed": failed, "waiting": waiting}
@@ -186,11 +184,9 @@ class Requests:
         with self._lock:
             self._check_room(waiting, settings.max_requests)
             self._of_page[sid] += 1
-            self._of_share[waiting.share] += 1
             self._bytes += len(waiting.event)
-            self._waiting.add(waiting)
-            self._queue.add(waiting)
-            self._workers.notify()
+            if self._turns.add(waiting):
+                self._workers.notify()
 
     def _check_room(self, waiting: Waiting, most: int) -> None:
         """Raise Refused if there is no room for one more of this page, or in all. The lock is held.
@@ -200,8 +196,8 @@ class Requests:
         if self._of_page[waiting.sid] >= MOST_OF_PAGE:
             refusal = _too_many(_TOO_MANY_OF_PAGE)
         elif (
-            len(self._queue) >= most
-            or self._of_share[waiting.share] >= max(1, most // 2)
+            len(self._turns.waiting) >= most
+            or self._turns.waiting_of(waiting.share) >= max(1, most // 2)
             or self._bytes + len(waiting.event) > MOST_BYTES
         ):
             refusal = _too_many("too many requests wait for the site: send this one again later (setting max_requests)")
@@ -213,19 +209,11 @@ class Requests:
     def _take_back(self, waiting: Waiting) -> bool:
         """Remove a request that no thread has taken. Return False if one has."""
         with self._lock:
-            if not self._queue.remove(waiting):
+            if not self._turns.remove(waiting):
                 return False
-            self._leave_queue(waiting)
-            self._leave_page(waiting.sid)
+            self._bytes -= len(waiting.event)
+            decrement(self._of_page, waiting.sid)
         return True
-
-    def _leave_queue(self, waiting: Waiting) -> None:
-        self._waiting.discard(waiting)
-        self._bytes -= len(waiting.event)
-        _decrement(self._of_share, waiting.share)
-
-    def _leave_page(self, sid: str) -> None:
-        _decrement(self._of_page, sid)
 
     def _too_busy(self) -> Refused:
         most = self._target.settings.request_concurrency
@@ -239,7 +227,7 @@ class Requests:
     def _send(self, waiting: Waiting) -> None:
         """Send one request, and then its answer to the page."""
         with self._lock:
-            self._leave_queue(waiting)
+            self._bytes -= len(waiting.event)
         outcome = None
         try:
             if self._rooms.is_connected(waiting.sid, "/"):
@@ -248,7 +236,9 @@ class Requests:
             log.exception("a request of a page failed in the relay")
             outcome = Outcome(failure(), FAILED)
         with self._lock:  # before the answer, after which the page may send the next one
-            self._leave_page(waiting.sid)
+            decrement(self._of_page, waiting.sid)
+            if self._turns.done(waiting.share):
+                self._workers.notify()
             if outcome is not None:
                 self._seconds.observe(time.monotonic() - waiting.created)
         self._results.add(DROPPED if outcome is None else outcome.result)
@@ -303,10 +293,3 @@ class Requests:
 
 def _too_many(message: str) -> Refused:
     return Refused(429, "too_many_requests", message)
-
-
-def _decrement(counter: "Counter[Any]", key: Any) -> None:
-    """Count one fewer. A key without any is not kept."""
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]

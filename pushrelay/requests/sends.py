@@ -92,7 +92,7 @@ class Sends:
         """Store what a socket sends, and then acknowledge it by `reply`. Raises Refused; then nothing is stored."""
         self._available()
         if self._events() is None:
-            raise Refused(503, "request_not_available", "the broker of this relay cannot keep what pages send")
+            raise Refused(404, "no_request_url", "the broker of this relay cannot keep messages for the site")
         self._pages.check_origin(environ)
         asked = send_of(message)
         charge(self._rooms, sid, len(asked.data))
@@ -116,7 +116,7 @@ class Sends:
                     return False
             if len(self._queue) >= MOST_WAITING or self._queue.size + sent.event.size > MOST_BYTES:
                 self._results.add(FULL)
-                raise Refused(503, "queue_full", "the store is busy with what pages send: send it again later")
+                raise Refused(503, "store_not_available", "the store is busy with what pages send: send it again later")
             if sent.key is not None:
                 self._waiting[sent.key] = sent
             self._queue.add(sent)

@@ -148,7 +148,7 @@ def test_what_waits_to_be_stored_has_a_bound(send, queue, monkeypatch):
     replies = [send(), send(), send()]
     with pytest.raises(Refused) as caught:
         send()
-    assert caught.value.error == "queue_full"
+    assert caught.value.error == "store_not_available"
     queue.open.set()
     assert all(answer_of(reply)["ok"] for reply in replies)
 
@@ -157,4 +157,4 @@ def test_a_broker_without_a_queue_refuses():
     sends = Sends(Rooms(), Pages(), lambda: None, lambda: None)
     with pytest.raises(Refused) as caught:
         sends.send({"name": "seen"}, "sid1", {}, Reply())
-    assert caught.value.error == "request_not_available"
+    assert caught.value.error == "no_request_url"
