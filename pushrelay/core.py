@@ -41,6 +41,7 @@ from pushrelay.store.maintenance import Maintenance
 from pushrelay.store.node_name import default_node
 from pushrelay.store.open import RedisOptions, file_of
 from pushrelay.store.stripe import Deliver
+from pushrelay.webhooks.webhooks import Webhooks
 from pushrelay.wsgi.base_path import at_base_path
 from pushrelay.wsgi.front import FlaskApp, Front, WSGIApp
 
@@ -109,7 +110,9 @@ class Core:
             self.clients.report_changes(self.broker.changed)
         pages = Pages(self.rooms, self.access.full_address, self.access.origin_allowed)
         self.requests = Requests(settings, self.rooms, pages, lambda: self.broker.events)
-        self.backend = Backend([self.people, self.requests, *self._parts()])
+        self.webhooks = Webhooks(settings, self.broker, self.clients)
+        self.people.on_change = self.webhooks.member
+        self.backend = Backend([self.people, self.webhooks, self.requests, *self._parts()])
         patience = RELOAD_SECONDS if settings.imported else 0.0
         self.maintenance = Maintenance(self.broker, self._each_second, patience, self.backend.start, self._at_end)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)

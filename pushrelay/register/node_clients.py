@@ -20,16 +20,38 @@ class NodeClients:
         self._registrations = registrations
         self._waiters = waiters
         self.spread = spread
+        self._listeners: tuple[Callable[[str, bool], None], ...] = ()
 
     def report_changes(self, changed: Callable[[str, bool], None]) -> None:
-        """Have `changed(destination, is_empty)` called when a client has registered or left a destination."""
+        """Have `changed(destination, is_empty)` called when a client has registered or left a destination.
 
-        def on_change(room: str, is_empty: bool) -> None:
-            destination = destination_in(room)
-            if room in rooms_of(destination):  # otherwise it is a room of the app's own
+        It is called under the lock of the rooms, and several functions may be. One that is known is called once.
+        """
+        if changed not in self._listeners:
+            self._listeners = (*self._listeners, changed)
+        self._rooms.on_change = self._on_change
+
+    def stop_reporting(self, changed: Callable[[str, bool], None]) -> None:
+        """Do not call it any more."""
+        self._listeners = tuple(each for each in self._listeners if each != changed)
+        if not self._listeners:
+            self._rooms.on_change = None
+
+    def _on_change(self, room: str, is_empty: bool) -> None:
+        destination = destination_in(room)
+        if room in rooms_of(destination):  # otherwise it is a room of the app's own
+            for changed in self._listeners:
                 changed(destination, is_empty)
 
-        self._rooms.on_change = on_change
+    def report_use(
+        self, on_inbox: Callable[[str], None] | None, on_lost: Callable[[str, str, str], None] | None
+    ) -> None:
+        """Have these called, or with None nothing: see Registrations."""
+        self._registrations.on_inbox, self._registrations.on_lost = on_inbox, on_lost
+
+    def destinations(self) -> list[str]:
+        """Return the destinations that sockets hold."""
+        return [destination for destination, _ in self._registrations.largest(1 << 30)]
 
     def holders(self, destination: str) -> tuple[int, float]:
         """Return the number of sockets that hold a destination, and since when one does, or 0."""

@@ -136,6 +136,18 @@ class Registration:
             asked = self._since[name] is not None
             yield (RECOVERED if done.recovered else LOST) if asked else NONE, done.replayed
 
+    def inboxes(self) -> list[str]:
+        """Return the destinations of which the socket asked for what was not acknowledged."""
+        return [each.destination for each in self.subscriptions if self._since[each.name] == "acked"]
+
+    def losses(self) -> list[tuple[str, str]]:
+        """Return the destinations of which something is missing, each with the position after which it is.
+
+        A text that is no position was never given out, so nothing is missing. The registration is complete.
+        """
+        asked = [(each, self._since[each.name]) for each in self.subscriptions if not self._done[each.name].recovered]
+        return [(each.destination, since) for each, since in asked if since and (":" in since or since == "acked")]
+
     def take_cost(self) -> float:
         """Return the cost of the work since this was last called, in events."""
         cost, self._cost = self._cost, 0.0

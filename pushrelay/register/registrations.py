@@ -66,6 +66,10 @@ class Registrations:
         self._in_progress: dict[str, Registration] = {}  # by sid: its register, which may be waiting
         self._recoveries = Counters(RESULTS)
         self._replayed = Counters(["replayed"])
+        # For webhooks, while they are on: `on_inbox(destination)` if a page acknowledges what comes for a destination,
+        # and `on_lost(destination, since, sid)` if it came back and cannot get everything that it missed.
+        self.on_inbox: Callable[[str], None] | None = None
+        self.on_lost: Callable[[str, str, str], None] | None = None
         self._expiries = Expiries(self._leave_rooms, lambda sid: manager.is_connected(sid, "/"))
 
     def reload(self, settings: Settings) -> None:
@@ -128,6 +132,8 @@ class Registrations:
         except ValueError as error:
             bad("invalid_position", str(error))
         self._on_ack(subscription.destination, offset_of(position), sid)
+        if self.on_inbox is not None:
+            self.on_inbox(subscription.destination)
 
     def read_push(self, message: Any, sid: str, environ: dict[str, Any]) -> Push:
         """Return the push that a socket asks for, if it may push that."""
@@ -305,6 +311,12 @@ class Registrations:
             self._recoveries.add(result)
             if replayed:
                 self._replayed.add("replayed", replayed)
+        if self.on_inbox is not None:
+            for each in registration.inboxes():
+                self.on_inbox(each)
+        if self.on_lost is not None:
+            for destination, since in registration.losses():
+                self.on_lost(destination, since, registration.sid)
 
     def _forget(self, registration: Registration) -> None:
         if self._in_progress.get(registration.sid) is registration:

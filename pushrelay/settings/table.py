@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .values import (
     BROKER_HELP,
+    Hook,
     Key,
     Network,
     SettingsError,
@@ -18,6 +19,7 @@ from .values import (
     file_mode,
     folder_path,
     group_name,
+    hooks,
     http_url,
     keys,
     name_of_at_most,
@@ -144,11 +146,21 @@ class Settings:
     auth_cache: float = _reloadable(
         10.0, seconds(0, 3600), "seconds for which an answer of auth_url is used for the same cookies"
     )
+    webhook_url: tuple[Hook, ...] = _reloadable(
+        (),
+        hooks,
+        "URLs that get events such as online and offline, separated by commas: URL [events=join|leave] [ids=room-*]",
+    )
     webhook_secret: tuple[str, ...] = _reloadable(
         (),
         secrets,
         "secret that signs the requests to webhook_url and request_url; list two while you replace it",
         True,
+    )
+    max_webhooks: int = _reloadable(
+        100_000,
+        whole(1, 10_000_000),
+        "maximum number of events that wait for webhook_url, and for request_url",
     )
     request_url: str = _reloadable(
         "", http_url, "URL to which the relay sends the requests of pages, with their cookies, for PHP to answer"
@@ -241,11 +253,12 @@ class Settings:
                 f"origins = {open_to_all.pop()} and {cookies} cannot be together: any website could connect with your "
                 "visitors' cookies and read their messages; list the origins of your own pages"
             )
-        if self.request_url and not self.webhook_secret:
-            raise SettingsError(
-                "request_url needs webhook_secret, with which the relay signs what it sends there: set it to random "
-                "characters, such as the output of  openssl rand -hex 32, and give it to PHP too"
-            )
+        for name in ("webhook_url", "request_url"):
+            if getattr(self, name) and not self.webhook_secret:
+                raise SettingsError(
+                    f"{name} needs webhook_secret, with which the relay signs what it sends there: set it to random "
+                    "characters, such as the output of  openssl rand -hex 32, and give it to PHP too"
+                )
         for name in ("max_body", "max_answer") if self.request_url else ("max_body",):
             if getattr(self, name) + self.max_outbox > self.max_outboxes:
                 raise SettingsError(

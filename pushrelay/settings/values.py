@@ -316,6 +316,41 @@ def http_url(text: str) -> str:
     return text
 
 
+class Hook(NamedTuple):
+    """A URL that gets events, and those that it gets."""
+
+    url: str
+    events: tuple[str, ...] = ()  # their kinds; empty: all
+    names: tuple[str, ...] = ()  # of destinations, or their beginnings with a * at the end; empty: all
+
+
+HOOK_EVENTS = ("online", "offline", "join", "leave", "expired", "lost")
+_HOOK = "URLs separated by commas, with filters or without: https://example.com/hook.php events=join|leave ids=room-*"
+
+
+def hooks(text: str) -> tuple[Hook, ...]:
+    """Parse URLs that get events: `URL [events=KIND|KIND] [ids=NAME|BEGINNING*]`, separated by commas."""
+    text, found = text.strip().rstrip(", "), []
+    for each in re.split(r"\s*,\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)", text) if text else []:
+        url, *filters = each.split()
+        try:
+            http_url(url)
+        except ValueError:
+            raise ValueError(_HOOK) from None
+        given = {}
+        for word in filters:
+            name, equals, value = word.partition("=")
+            if name not in ("events", "ids") or not equals or name in given or not all(value.split("|")):
+                raise ValueError(_HOOK)
+            given[name] = tuple(dict.fromkeys(value.split("|")))
+        if not set(given.get("events", ())) <= set(HOOK_EVENTS):
+            raise ValueError(f"{_HOOK}; the events are {', '.join(HOOK_EVENTS)}")
+        found.append(Hook(url, given.get("events", ()), given.get("ids", ())))
+    if len({each.url for each in found}) < len(found):
+        raise ValueError("URLs that all differ: give one URL all its filters in one place")
+    return tuple(found)
+
+
 def ca_file(text: str) -> str:
     """Parse the name of a file with certificates of CAs in PEM form, which must be readable, or an empty text."""
     if text:

@@ -10,7 +10,19 @@ from pushrelay.errors import Overtaken
 from .archive import Archive
 from .dispatcher import Dispatcher
 from .listing import MAX_BYTES, Listing
-from .publication import Delivered, Draft, History, Mark, Publication, Receipt, Recovery, offset_in, position_of
+from .publication import (
+    Delivered,
+    Draft,
+    History,
+    Kept,
+    Mark,
+    Publication,
+    Receipt,
+    Recovery,
+    Tip,
+    offset_in,
+    position_of,
+)
 from .replay import Replay
 from .store import StoreReader
 from .stripe import Pending
@@ -133,6 +145,14 @@ class BaseBroker(abc.ABC):
     def acked(self, destination: str) -> str:
         """Return the position acknowledged last, or the one before the first publication."""
         return position_of(self.epoch, self._reader.tip(destination).acked)
+
+    def tips(self, destinations: list[str]) -> list[Tip]:
+        """Return the state of destinations, as the store has it now. Raises StoreError."""
+        return [self._reader.tip(each) for each in destinations]
+
+    def kept(self, destination: str, after: int) -> list[Kept]:
+        """Return what is kept after an offset, expired or not, without data. Raises StoreError."""
+        return self._reader.read(destination, after, None, False).kept
 
     def _offset_to_ack(self, position: str) -> int:
         """Return the offset in a position that a client acknowledges. Raises ValueError, with a sentence."""

@@ -13,7 +13,7 @@ from pushrelay.errors import StoreError
 from .events import Events
 from .listing import Listing
 from .nodes import Clients
-from .publication import Delivered, Draft, Mark, Publication, Receipt
+from .publication import Delivered, Draft, Kept, Mark, Publication, Receipt, Tip
 from .replay import Replay
 from .stripe import Pending
 
@@ -138,6 +138,12 @@ class Broker(Protocol):
 
     def acked(self, destination: str) -> str:
         """Return the position acknowledged last, or the one before the first publication."""
+
+    def tips(self, destinations: list[str]) -> list[Tip]:
+        """Return the state of destinations, as the store has it now. Raises StoreError."""
+
+    def kept(self, destination: str, after: int) -> list[Kept]:
+        """Return what is kept after an offset, expired or not, without data. Raises StoreError."""
 
     # Several relays. A broker of one relay alone has little to do here.
 

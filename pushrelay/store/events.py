@@ -39,7 +39,7 @@ class Event(NamedTuple):
     @property
     def size(self) -> int:
         """The bytes that it counts."""
-        return OVERHEAD + len(self.name) + len(self.body)
+        return OVERHEAD + len(self.name.encode()) + len(self.body.encode())
 
     def as_json(self) -> str:
         """Return the JSON object that the backend gets."""
@@ -77,7 +77,7 @@ class Cursor(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """What is in a topic."""
+    """The contents of a topic."""
 
     last: int = 0  # number of the newest event there was
     events: int = 0  # that are queued
@@ -140,7 +140,7 @@ class Events(Protocol):
     def call_on_put(self, wake: Callable[[], None]) -> None:
         """Have `wake()` called when events may have been queued, by any process. It must not block."""
 
-    # Who is online. A queue that several relays share reports that by itself, once for all of them.
+    # Presence: a queue that several relays share reports who is online by itself, once for all of them.
 
     reports_presence: bool  # whether it does
 

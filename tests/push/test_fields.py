@@ -99,6 +99,8 @@ def test_a_key_that_an_older_relay_stored_is_known_without_its_push(tmp_path, op
     broker.close()
     with contextlib.closing(sqlite3.connect(path)) as older:
         older.execute("ALTER TABLE keys DROP COLUMN fingerprint")
+        for table in ("events", "readers", "notes", "marks"):
+            older.execute(f"DROP TABLE IF EXISTS {table}")
         older.execute("PRAGMA user_version=2")
     again = open_at(path)
     (receipt,) = again.publish([Draft("42", "shipped", key="7")])

@@ -7,6 +7,7 @@ import pytest
 from refused_settings import KEY, SECRET, refusal
 
 from pushrelay.settings import load
+from pushrelay.settings.values import hooks
 
 
 @pytest.mark.parametrize("name", ["secret", "push_keys", "host", "auth_url", "id_cookie", "broker"])
@@ -145,3 +146,41 @@ def test_the_bounds_of_a_number_are_printed_as_plain_numbers(name, text):
 def test_a_password_in_a_url_is_not_repeated():
     said = refusal(load, {"RELAY_CONFIG": os.devnull}, {"auth_url": f"ftp://staging:{SECRET}@example.com/"})
     assert "…@example.com" in said
+
+
+HOOK = "https://example.com/hook.php"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", []),
+        (HOOK, [(HOOK, (), ())]),
+        (f"{HOOK},", [(HOOK, (), ())]),
+        (f"{HOOK}?a=1,2 ,http://127.0.0.1/b", [(f"{HOOK}?a=1,2", (), ()), ("http://127.0.0.1/b", (), ())]),
+        (f"{HOOK} events=join|leave|join ids=room-*|user-7", [(HOOK, ("join", "leave"), ("room-*", "user-7"))]),
+        (f"{HOOK} ids=a, http://b.example/ events=lost", [(HOOK, (), ("a",)), ("http://b.example/", ("lost",), ())]),
+    ],
+)
+def test_urls_of_webhooks_may_have_filters(text, wanted):
+    assert list(hooks(text)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("example.com/hook.php", "with filters or without: https://"),
+        (f"{HOOK} event=join", "events=join|leave ids=room-*"),
+        (f"{HOOK} events=", "events=join|leave ids=room-*"),
+        (f"{HOOK} ids=a||b", "events=join|leave ids=room-*"),
+        (f"{HOOK} ids=a ids=b", "events=join|leave ids=room-*"),
+        (f"{HOOK} events=push", "the events are online, offline, join, leave, expired, lost"),
+        (f"{HOOK}, {HOOK} events=join", "URLs that all differ"),
+    ],
+)
+def test_a_wrong_webhook_url_is_refused_with_what_to_write(text, said):
+    assert said in refusal(load, {"RELAY_CONFIG": os.devnull}, {"webhook_url": text, "webhook_secret": SECRET})
+
+
+def test_a_webhook_url_needs_a_secret():
+    assert "webhook_secret" in refusal(load, {"RELAY_CONFIG": os.devnull}, {"webhook_url": HOOK})

@@ -122,11 +122,11 @@ class RedisEvents:
         self._wakes.append(wake)
 
     def wake(self) -> None:
-        """Tell whoever sends here that there are events."""
+        """Wake the threads that send."""
         for each in self._wakes:
             each()
 
-    # Who is online.
+    # Presence.
 
     def keep_reporting(self, grace: float, restart: float) -> None:
         """Have the scripts queue `online` and `offline` for some time."""

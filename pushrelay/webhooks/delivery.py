@@ -1,0 +1,231 @@
+"""Delivery to one URL: batches of events in their order, each at least once, with a thread of its own.
+
+So a URL that is slow or down delays no other. Its cursor is in the store, and moves once the URL has accepted a batch.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pushrelay.client.signature import HEADER, signature
+from pushrelay.client.site import SEE_LOGS, SiteError
+from pushrelay.errors import StoreError
+from pushrelay.store.events import Cursor, Event, Events, LeaseLost
+
+from .target import Target
+
+log = logging.getLogger(__name__)
+
+MOST_EVENTS = 100  # in one request
+MOST_BYTES = 1_000_000  # of one request's body: nginx accepts 1 MiB by default
+TIMEOUT = 5.0  # seconds for a request, from the lookup of the name to the end of the response
+LARGEST_ANSWER = 65_536  # bytes of the response that are read
+LONGEST_PAUSE = 60.0  # seconds between two attempts
+DAY = 86_400.0  # seconds for which an event is tried
+IDLE_SECONDS = 30.0  # between two looks at the queue if nothing wakes the thread
+AGAIN_SECONDS = 1.0  # until the store is asked again, after an error
+# The URL does not take this batch. Smaller ones are tried, because one event may be the reason.
+REFUSED = {400, 413, 422}
+REFUSALS = 3  # of one event alone, after which it is dropped: it must not block the others for a day
+
+
+class Delivery:
+    """The thread for one target. `secrets()` returns the setting webhook_secret."""
+
+    def __init__(self, target: Target, queue: Events, secrets: Callable[[], tuple[str, ...]]):
+        self.target = target  # may be replaced by one with other filters
+        self.sent = 0  # events that were accepted
+        self.failed = 0  # requests
+        self.dropped = 0  # events that were given up, or dropped from a full queue before they were read
+        self.error = ""  # why the last attempt failed, and what to do; empty after one that did not
+        self.failing_since = 0.0  # seconds since 1970
+        self.gone = 0.0  # when the URL unsubscribed (seconds since 1970); 0 if it did not
+        self._queue = queue
+        self._secrets = secrets
+        self._lock = threading.Lock()  # guards the cursor
+        self._upto: int | None = None  # the number of the last event that is done; None while another relay sends
+        self._most = MOST_EVENTS
+        self._tries = 0  # that failed in a row
+        self._refusals = 0  # of one event alone
+        self._next = 0.0  # monotonic: no attempt before
+        self._closed = False
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="webhooks-send", daemon=True)
+
+    # Called by other threads.
+
+    def start(self) -> None:
+        """Start the thread. Nothing is sent before begin()."""
+        self._thread.start()
+
+    def begin(self, cursor: Cursor) -> None:
+        """Send what is after a cursor."""
+        with self._lock:
+            self._upto, self.gone = cursor.upto, cursor.gone
+        self.wake()
+
+    def end(self) -> None:
+        """Send nothing more: another relay does."""
+        with self._lock:
+            self._upto = None
+
+    def wake(self) -> None:
+        """Look at the queue. It never blocks."""
+        self._woken.set()
+
+    def retry(self) -> None:
+        """Make the next attempt at once."""
+        self._next = 0.0
+        self.wake()
+
+    def skip_to(self, number: int) -> None:
+        """Send nothing up to this event."""
+        with self._lock:
+            if self._upto is not None:
+                self._upto = max(self._upto, number)
+        self.retry()
+
+    @property
+    def upto(self) -> int | None:
+        """The number of the last event that is done; None while another relay sends."""
+        return self._upto
+
+    @property
+    def next_in(self) -> float:
+        """Seconds until the next attempt, after one that failed."""
+        return max(0.0, self._next - time.monotonic())
+
+    def stop(self) -> None:
+        """Begin no other request."""
+        self._closed = True
+        self.wake()
+
+    def join(self, seconds: float) -> None:
+        """Wait until the thread has ended, but at most this time."""
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    # The thread.
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._woken.clear()
+            try:
+                seconds = self._step()
+            except LeaseLost:
+                self.end()
+                seconds = IDLE_SECONDS
+            except StoreError as error:
+                log.debug("webhooks: %s", error)  # the part reports it
+                seconds = AGAIN_SECONDS
+            except Exception:
+                log.exception("webhooks: sending to %s failed; it continues", self.target.shown)
+                seconds = AGAIN_SECONDS
+            if seconds and not self._closed:
+                self._woken.wait(seconds)
+
+    def _step(self) -> float:
+        """Send one batch if there is one. Return the seconds to wait; 0 if there may be more."""
+        after = self._upto
+        if after is None or self.gone:
+            return IDLE_SECONDS
+        if left := self.next_in:
+            return left
+        target = self.target
+        events = self._queue.read(target.topic, after, self._most, MOST_BYTES)
+        if not events:
+            return IDLE_SECONDS
+        self.dropped += events[0].number - 1 - after
+        wanted = [event for event in events if target.wants(event)]
+        oldest = time.time() - DAY
+        young = [event for event in wanted if event.at > oldest]
+        self.dropped += len(wanted) - len(young)
+        if not young or self._deliver(target, young):
+            self._advance(target, events[-1].number)
+        return 0.0
+
+    def _advance(self, target: Target, number: int) -> None:
+        self._queue.done(target.topic, target.reader, number)
+        with self._lock:
+            if self._upto is not None:
+                self._upto = max(self._upto, number)
+
+    def _deliver(self, target: Target, events: list[Event]) -> bool:
+        """Send events, and return whether they are done with."""
+        body = f'{{"events":[{",".join(event.as_json() for event in events)}]}}'.encode()
+        headers = {"Content-Type": "application/json", HEADER: signature(self._secrets(), body, time.time())}
+        try:
+            reply = target.site.post(body, headers, TIMEOUT, LARGEST_ANSWER)
+        except SiteError as error:
+            return self._failed(f"{error.reason}: {error.advice}")
+        if 200 <= reply.status < 300:
+            return self._succeeded(len(events))
+        if reply.status == 410:
+            return self._unsubscribed(target)
+        if reply.status in REFUSED:
+            return self._refused(reply.status, len(events))
+        return self._failed(_about(reply.status, reply.headers, target.setting))
+
+    def _succeeded(self, count: int) -> bool:
+        self.sent += count
+        self.error, self.failing_since = "", 0.0
+        self._tries = self._refusals = 0
+        self._most = min(MOST_EVENTS, 2 * self._most)
+        return True
+
+    def _failed(self, reason: str) -> bool:
+        self.failed += 1
+        self.error, self.failing_since = reason, self.failing_since or time.time()
+        pause = min(LONGEST_PAUSE, 2.0**self._tries)
+        self._tries = min(self._tries + 1, 10)
+        self._next = time.monotonic() + pause * random.uniform(0.75, 1.0)  # noqa: S311 - spreads relays and URLs
+        return False
+
+    def _refused(self, status: int, count: int) -> bool:
+        """Handle a response that says that the URL cannot take this batch. Try a smaller one at once."""
+        if count > 1:
+            self.failed += 1
+            self._most = max(1, count // 2)
+            return False
+        self._refusals += 1
+        if self._refusals < REFUSALS:
+            return self._failed(f"it answered one event with status {status}: {SEE_LOGS}")
+        self.dropped += 1
+        log.warning(
+            "webhooks: %s answered one event %d times with status %d. The event is dropped",
+            self.target.shown,
+            REFUSALS,
+            status,
+        )
+        self._refusals = self._tries = 0
+        self.error, self.failing_since = "", 0.0
+        return True
+
+    def _unsubscribed(self, target: Target) -> bool:
+        self.gone = time.time()
+        self._queue.set_gone(target.topic, target.reader, self.gone)
+        log.warning(
+            "webhooks: %s answered with status 410 and gets no more events. To send it events again, run "
+            "python relay.py webhooks resume %s",
+            target.shown,
+            target.shown,
+        )
+        return False
+
+
+def _about(status: int, headers: Any, setting: str) -> str:
+    """Return what a response's status means, and what to do."""
+    if 300 <= status < 400:
+        place = "".join(each for each in str(headers.get("Location", "")).partition("?")[0][:200] if each.isprintable())
+        return (
+            f"it redirects to {place or 'nowhere'} ({status}), and the relay does not follow redirects: "
+            f"write the final address in {setting}"
+        )
+    if status == 403:
+        return "it answered with status 403: check that PHP verifies with a secret that is in webhook_secret"
+    if status == 404:
+        return f"it answered with status 404: check the path in {setting}"
+    return f"it answered with status {status}: {SEE_LOGS}"
