@@ -221,6 +221,15 @@ def settings(lab, text):
     assert "The settings are sound" in lab.sh(f"python relay.py --check --config {file}")
 
 
+def spool_folder(lab, text):
+    """Create the spool's folder, and check that the relay's check of it finds nothing wrong."""
+    folder = lab.folder / "spool"
+    lab.sh(text.replace("/var/spool/relay", str(folder)).replace("-g relay", "-g www-data"))
+    code = f"from pushrelay.spool.folder import Folder; Folder('{folder}').hold(0); print('held')"
+    assert "held" in lab.sh(f'cd /opt/relay; .venv/bin/python -c "{code}" || python3 -c "{code}"')
+    lab.sh(f"rm -r {folder}")
+
+
 def prometheus(lab, text):
     """Check Prometheus's configuration, with the files that it names."""
     need(shutil.which("promtool"), "promtool (apt-get install prometheus)")

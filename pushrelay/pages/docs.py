@@ -21,6 +21,7 @@ CONTENTS = {
         "docs/socket-api.md",
         "docs/javascript.md",
         "docs/php.md",
+        "docs/spool.md",
         "docs/presence.md",
     ),
     "Operate": (

@@ -54,6 +54,7 @@ from lab import (
     settings,
     shell,
     snippets,
+    spool_folder,
     terminal,
     token_function,
     units,
@@ -223,6 +224,10 @@ SNIPPETS = {
         "require_once 'Relay.php'": php("^$", "set_include_path('php');"),
         '{\n    "repositories"': composer,
         "<script>\n  relay.register": page("42", before=TOKEN_PAGE),
+        "<?php  // events.php": Reason("test_from_relay.py runs it, with what a relay signs"),
+        "foreach ($relay->presenceAll()": php(
+            "^$", "require 'php/Relay.php'; $relay = new Relay('http://127.0.0.1:8080');"
+        ),
     },
     "docs/presence.md": {
         "$token = $relay->token": php("^$", NAMED_USER),
@@ -251,6 +256,13 @@ SNIPPETS = {
         "<?php // relay-auth.php": auth_script,
         "Listen 127.0.0.1:8081": apache_site,
         "server {\n  listen 127.0.0.1:8081": nginx_site,
+    },
+    "docs/spool.md": {
+        "spool =": settings,
+        "$relay = new Relay": php("^$", "require 'php/Relay.php';"),
+        "install -d -m 2770": spool_folder,
+        "install -d -m 700": spool_folder,
+        "name=$(date": Reason("test_spool.py runs it, and a relay takes the file"),
     },
     "docs/systemd.md": {
         "python3 -m venv": units,
