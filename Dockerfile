@@ -11,9 +11,9 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends python3-venv \
  && rm -rf /var/lib/apt/lists/*
 # Before the code: a change of the code does not install the packages again.
-COPY requirements.txt requirements-redis.txt /opt/relay/
+COPY requirements.txt requirements-outbox.txt requirements-redis.txt /opt/relay/
 RUN python3 -m venv /opt/relay/.venv \
- && /opt/relay/.venv/bin/pip install -q --no-cache-dir -r /opt/relay/requirements.txt -r /opt/relay/requirements-redis.txt \
+ && /opt/relay/.venv/bin/pip install -q --no-cache-dir -r /opt/relay/requirements.txt -r /opt/relay/requirements-outbox.txt -r /opt/relay/requirements-redis.txt \
  && /opt/relay/.venv/bin/pip uninstall -q -y pip
 
 FROM python
@@ -22,7 +22,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/relay 
  && printf '#!/bin/sh\nexec /opt/relay/.venv/bin/python /opt/relay/relay.py "$@"\n' >/usr/local/bin/relay \
  && chmod 755 /usr/local/bin/relay
 COPY --from=packages /opt/relay/.venv /opt/relay/.venv
-COPY requirements.txt requirements-redis.txt relay.py README.md CHANGELOG.md /opt/relay/
+COPY requirements.txt requirements-outbox.txt requirements-redis.txt relay.py README.md CHANGELOG.md /opt/relay/
 COPY deploy /opt/relay/deploy
 COPY docs /opt/relay/docs
 COPY static /opt/relay/static

@@ -141,6 +141,14 @@ def push_at_root() -> Response:
     return respond(relay.publisher.answer(request.environ, at_root=True))
 
 
+@app.post("/ring")
+@for_programs
+def ring() -> Response:
+    """Have the outbox and the spool look for pushes now, because PHP has put some there."""
+    relay.backend.ring()
+    return json_response({"ok": True})
+
+
 # Asking.
 
 
@@ -276,7 +284,8 @@ def ready() -> Response:
     """Return 200 if the relay accepts pushes now, and what else does not work, such as the outbox."""
     reason = relay.trouble(request.environ)
     facts: dict[str, Any] = {"ready": False, "reason": reason} if reason else {"ready": True}
-    if trouble := relay.backend.trouble(relay.access.is_local(request.environ)):
+    trouble = relay.backend.trouble(relay.access.is_local(request.environ))
+    if trouble:
         facts["trouble"] = trouble
     return json_response(facts, "503 Service Unavailable" if reason else "200 OK")
 

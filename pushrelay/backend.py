@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pushrelay.counters import Family
 from pushrelay.settings import Settings
@@ -49,6 +49,14 @@ class Part(Protocol):
         """
 
 
+@runtime_checkable
+class Ringable(Protocol):
+    """A part that looks for new work now and then, and at once when somebody rings."""
+
+    def ring(self) -> None:
+        """Look for work now. Any thread may call it; it must not wait."""
+
+
 class Backend:
     """The parts of a relay. Without one that is on, nothing here costs anything."""
 
@@ -81,6 +89,12 @@ class Backend:
                 self._log_trouble(part.name, part.trouble)
             except Exception:  # one part must not stop the others, or the sweeping of the store
                 log.exception("%s failed; it continues", part.name)
+
+    def ring(self) -> None:
+        """Have the parts that wait for work, such as the outbox, look for it now."""
+        for part in self.parts:
+            if isinstance(part, Ringable):
+                part.ring()
 
     def reload(self, settings: Settings) -> None:
         """Use these settings from now on."""

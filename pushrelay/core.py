@@ -217,6 +217,8 @@ class Core:
 
     def _parts(self) -> Iterator[Part]:
         """Yield the parts that serve the site's backend if they are set when the relay starts."""
+        if self.settings.outbox:
+            yield outbox_of(self.settings, self.broker)
         if self.settings.spool:
             from pushrelay.spool.spool import Spool
 
@@ -365,6 +367,16 @@ def clients_expected(settings: Settings) -> int:
     """Return how many clients the operator expects: `max_connections` if it was set; its default is only a bound."""
     most = settings.max_connections
     return most if "max_connections" in settings.given else min(most, USUAL_CLIENTS)
+
+
+def outbox_of(settings: Settings, broker: Broker) -> Part:
+    """Return the part that empties the outbox. Raises StoreError if the package that it needs is missing."""
+    from pushrelay.outbox.packages import check_outbox_packages
+
+    check_outbox_packages()
+    from pushrelay.outbox.outbox import Outbox
+
+    return Outbox(settings, broker)
 
 
 def broker_of(settings: Settings, deliver: Deliver, poller: "Poller | None" = None, node: str = "") -> Broker:

@@ -5,6 +5,7 @@ PROGRAM_PATHS = (  # for programs that ask
     "/history",
     "/presence",
     "/connections",
+    "/ring",
     "/metrics",
     "/health/live",
     "/health/ready",

@@ -95,11 +95,12 @@ def test_a_package_that_lacks_what_the_relay_uses_stops_the_start_with_a_sentenc
 
 
 def test_every_package_that_is_imported_is_named_in_the_requirements():
-    files = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-redis.txt")]
+    files = [file.read_text() for file in ROOT.glob("requirements*.txt")]
     required = re.findall(r"^[\w-]+", "\n".join(files), re.MULTILINE)
     names = {
         "flask_socketio": "flask-socketio",
         "jwt": "pyjwt",
+        "pymysql": "PyMySQL",
         "markdown_it": "markdown-it-py",
         "prometheus_client": "prometheus-client",
         "engineio": "python-engineio",

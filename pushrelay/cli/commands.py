@@ -157,6 +157,18 @@ def _restore(given: argparse.Namespace, flags: dict[str, str]) -> int:
     return restore(given, flags)
 
 
+def _outbox_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("create", "check"), metavar="create|check", help="what to do")
+    parser.add_argument("url", nargs="?", metavar="URL", help="the database (default: the setting outbox)")
+    parser.add_argument("--run", action="store_true", help="create: run the SQL, instead of printing it")
+
+
+def _outbox(given: argparse.Namespace, flags: dict[str, str]) -> int:
+    from .outbox import outbox
+
+    return outbox(given, flags)
+
+
 def _health_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the relay's address (default: the one in the settings)")
 
@@ -193,6 +205,12 @@ COMMANDS = {
         "Asks the relay whether it accepts pushes. Exit code 0: it does; 1: it does not, or does not answer.",
         _health_arguments,
         _health,
+    ),
+    "outbox": Command(
+        "create: prints the SQL for the table of the outbox. check: connects to the database, and prints whether the "
+        "relay can use the table, and how many rows wait.",
+        _outbox_arguments,
+        _outbox,
     ),
     "backup": Command(
         "Writes everything that the relay has stored to FILE, while the relay runs or while it does not. Start it in "

@@ -100,7 +100,9 @@ def _check_parts(found: Settings) -> None:
     core.is_own(found)
     if is_redis(found.broker):
         check_packages()
-    core.broker_of(found, lambda publication, skip_sid: 0)
+    broker = core.broker_of(found, lambda publication, skip_sid: 0)
+    if found.outbox:
+        core.outbox_of(found, broker)
 
 
 def store_problem(found: Settings) -> str:

@@ -22,6 +22,7 @@ CONTENTS = {
         "docs/javascript.md",
         "docs/php.md",
         "docs/spool.md",
+        "docs/outbox.md",
         "docs/presence.md",
     ),
     "Operate": (

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from .mysql_url import outbox_url
 from .values import (
     BROKER_HELP,
     Hook,
@@ -50,9 +51,9 @@ def _reloadable(default: T, parse: Callable[[str], T], help: str, is_secret: boo
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _fixed(default: T, parse: Callable[[str], T], help: str) -> T:
+def _fixed(default: T, parse: Callable[[str], T], help: str, is_secret: bool = False) -> T:
     """Declare a setting whose changed value applies when the relay is started again; otherwise as _reloadable()."""
-    metadata = {"parse": parse, "help": help, "secret": False, "reloadable": False}
+    metadata = {"parse": parse, "help": help, "secret": is_secret, "reloadable": False}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -114,6 +115,16 @@ class Settings:
     )
     node: str = _fixed(
         "", name_of_at_most(32, empty=True), "name of this relay among several; empty: the relay makes one up"
+    )
+
+    outbox: str = _fixed(
+        "",
+        outbox_url,
+        "database with a table of pushes that PHP inserts in its own transactions: mysql://USER:PASSWORD@HOST/DATABASE",
+        is_secret=True,
+    )
+    outbox_interval: float = _reloadable(
+        0.2, seconds(0.01, 5), "seconds between two looks at the outbox, if nobody rings"
     )
 
     push_keys: tuple[Key, ...] = _reloadable(

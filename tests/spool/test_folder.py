@@ -206,7 +206,7 @@ def open_to_all(path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.rmdir(), "there is no folder .*: create it .*:  install -d -m 2770 -o PHP_USER -g"),
+        (lambda path: path.rmdir(), "there is no folder .*. Create it .*: install -d -m 2770 -o PHP_USER -g"),
         (lambda path: (path.rmdir(), path.write_text("")), "is no folder: name one in the setting spool"),
         (open_to_all, "every user of this machine may write to .*, and so could push: run chmod o-w"),
         (lambda path: (path / LOCK).mkdir(), "cannot be opened by user .*: remove that file"),

@@ -127,7 +127,7 @@ def test_a_second_relay_on_the_same_folder_does_not_start_until_the_first_one_is
 def test_a_folder_that_cannot_be_used_is_trouble_that_ends_by_itself(start_relay, spool):
     spool.rmdir()
     relay = start_relay(spool=spool)
-    assert ready(relay).startswith(f"there is no folder {spool}: create it")
+    assert ready(relay).startswith(f"there is no folder {spool}. Create it")
     spool.mkdir(mode=0o700)
     put(spool, "1", {"destination": "a", "data": 1})
     wait_for(lambda: history(relay, "a") == [1], "the file's push")

@@ -12,7 +12,8 @@ import pytest
 from conftest import ROOT, Relay, need
 
 import pushrelay
-from pushrelay.store.redis.packages import NEEDED
+from pushrelay.outbox.packages import NEEDED as FOR_OUTBOX
+from pushrelay.store.redis.packages import NEEDED as FOR_REDIS
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_the_wheel_has_every_file_that_the_relay_and_its_users_need(wheel):
     modules = {str(file.relative_to(ROOT)) for file in [*(ROOT / "pushrelay").rglob("*.py"), ROOT / "relay.py"]}
     folders = [each for name in ("static", "templates", "php", "deploy", "docs") for each in (ROOT / name).rglob("*.*")]
     files = {str(file.relative_to(ROOT)) for file in folders}
-    files |= {"requirements.txt", "requirements-redis.txt", "README.md", "CHANGELOG.md"}
+    files |= {"requirements.txt", "requirements-outbox.txt", "requirements-redis.txt", "README.md", "CHANGELOG.md"}
     assert modules | {f"pushrelay/share/{name}" for name in files} <= names
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"relay.py", "pushrelay", f"pushrelay-{pushrelay.__version__}.dist-info"}
@@ -60,11 +61,12 @@ def test_the_package_requires_what_requirements_txt_lists():
     assert sorted(project["dependencies"]) == sorted(listed)
 
 
-def test_the_extra_for_redis_requires_what_requirements_redis_txt_lists():
+@pytest.mark.parametrize(("extra", "needed"), [("redis", FOR_REDIS), ("outbox", FOR_OUTBOX)])
+def test_an_extra_requires_what_its_requirements_list(extra, needed):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    listed = (ROOT / "requirements-redis.txt").read_text().split()
-    assert sorted(project["optional-dependencies"]["redis"]) == sorted(listed)
-    bounds = {name: ".".join(map(str, low)) + ",<" + ".".join(map(str, high)) for name, (low, high) in NEEDED.items()}
+    listed = (ROOT / f"requirements-{extra}.txt").read_text().split()
+    assert sorted(project["optional-dependencies"][extra]) == sorted(listed)
+    bounds = {name: ".".join(map(str, low)) + ",<" + ".".join(map(str, high)) for name, (low, high) in needed.items()}
     assert sorted(f"{name}>={range}" for name, range in bounds.items()) == sorted(listed)
 
 

@@ -58,7 +58,7 @@ def samples_of(found):
 @own_only
 def test_the_docs_list_the_metrics_that_there_are(relay_with):
     relay = relay_with(auth_url="http://127.0.0.1:9/")
-    assert samples_of(families(relay)) == documented("With Redis")
+    assert samples_of(families(relay)) == documented("With Redis", "With an outbox")
 
 
 @own_only
@@ -66,7 +66,7 @@ def test_the_docs_list_the_metrics_of_a_relay_on_redis(relay_with, tmp_path):
     with RedisServer(tmp_path, appendonly="yes") as redis:
         relay = relay_with(broker=redis.url)
         relay.push("42", "a")
-        assert samples_of(families(relay)) == documented("With `auth_url`", "Store")
+        assert samples_of(families(relay)) == documented("With `auth_url`", "Store", "With an outbox")
         assert values(relay)["relay_redis_up",] == values(relay)["relay_nodes",] == 1
         assert relay.stop() == 0, "while there is a Redis"
 

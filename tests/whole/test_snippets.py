@@ -233,6 +233,14 @@ SNIPPETS = {
         "$token = $relay->token": php("^$", NAMED_USER),
         'socket.emit("presence"': Reason("socket.io-client runs it in test_watching.py"),
     },
+    "docs/outbox.md": {
+        ".venv/bin/pip install": Reason(INSTALLS),
+        "[relay]": settings,
+        "CREATE TABLE": Reason("tests/outbox/test_table.py compares it with what the command prints"),
+        "$pdo->beginTransaction": Reason("tests/outbox/test_php.py runs it with a real database"),
+        "DB::table": Reason("it needs Laravel"),
+        "SELECT id, destination": Reason("tests/outbox/test_table.py runs it"),
+    },
     "docs/redis.md": {
         "apt-get install -y redis-server": Reason(INSTALLS),
         "[relay]": redis_settings,

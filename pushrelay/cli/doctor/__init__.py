@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pushrelay.settings import SettingsError, load
 
 from . import configuration, machine, starting
+from .outbox_table import outbox_table
 from .report import Advice, Report, Stop
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def run_checks(report: Report, given: argparse.Namespace, flags: Mapping[str, st
     machine.clock(report, settings)
     machine.files(report, settings, process)
     machine.store(report, settings, process)
+    outbox_table(report, settings)
     starting.started_with(report, settings, process)
     ask_site(report, settings)
     report.title("Directly to the relay")

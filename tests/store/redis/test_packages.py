@@ -10,7 +10,8 @@ import sys
 import pytest
 from conftest import DEADLINE, ROOT, need
 
-from pushrelay.store.redis.packages import NEEDED, PackageMissing, check_packages
+from pushrelay.packages import PackageMissing
+from pushrelay.store.redis.packages import NEEDED, check_packages
 
 
 def test_the_packages_of_the_tests_are_accepted():

@@ -1,0 +1,133 @@
+"""Takes rows out of the table, batch after batch, and publishes them: each of them once, in their order.
+
+A batch locks its rows, publishes them together with a mark that names them, deletes them, and commits. If anything
+fails in between, the next taker reads the mark first, and deletes the rows that it names: they are stored. The mark
+is also the fence between relays that share a store. A taker that was overtaken cannot publish, because the mark is
+not the one that it knows.
+
+The order: a look finds the ids of all rows that are visible, and they are taken in the order of their ids before the
+next look. So a transaction with many rows is not mixed with another one that commits later and has ids in between.
+Rows that somebody else has locked wait, and so do the later rows of their destinations.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from pushrelay.settings import Settings
+from pushrelay.store import Broker
+from pushrelay.store.publication import Mark
+
+from . import mark, table
+from .database import Database, Row
+from .ids import Ids
+from .rows import Sorted, sort_rows
+
+BATCH_ROWS = 256  # the pushes of others wait while the store writes them
+BATCH_BYTES = 2 << 20  # of data, before the last row
+LOOK_ROWS = 1_000_000  # that one look finds at most, which takes about a second
+ALL_BYTES = 1 << 31
+
+
+class Counts:
+    """The work of all takers, for the metrics. One thread at a time changes it."""
+
+    def __init__(self) -> None:
+        self.taken = 0  # rows that were published and deleted
+        self.refused = 0  # rows that cannot be pushed
+        self.recovered = 0  # rows that were stored before a failure, and deleted after it
+        self.batches = 0
+        self.behind = 0.0  # age of the oldest row at the last look, in seconds
+        self.looked = time.monotonic()  # when that was
+
+
+class Taker:
+    """Takes rows through one connection. Its methods raise DatabaseError and StoreError; it is not used afterwards."""
+
+    def __init__(self, database: Database, broker: Broker, settings: Callable[[], Settings], counts: Counts):
+        self._database = database
+        self._broker = broker
+        self._settings = settings
+        self._counts = counts
+        self._mark = ""  # the text of the mark, as this taker knows it
+        self._ids = Ids()  # to be taken before the next look
+        self._blocked: set[str] = set()  # destinations with a row that somebody has locked, until the next look
+        self.locked: int | None = None  # the first such row
+
+    def recover(self) -> None:
+        """Delete the rows that are stored, and find out which ones are next."""
+        self._mark = self._broker.mark(mark.NAME)
+        noted = mark.read(self._mark)
+        self._ids = Ids(noted.left)
+        if not noted.stored:
+            return
+        rows = self._database.rows(table.READ.format(most=ALL_BYTES) % list(noted.stored))
+        # One by one, which waits for nobody but those that have locked just this row, such as the last connection.
+        for row in rows:
+            if row[3] is not None and mark.fingerprint(row[1], row[2], row[3]) == noted.stored[int(row[0])]:
+                self._counts.recovered += self._database.run(table.DELETE_ONE % int(row[0]))
+
+    def look(self) -> int:
+        """Find the rows that are visible, unless some are left from the last look; return how many there are."""
+        self._blocked.clear()
+        self.locked = None
+        if self._ids:
+            return len(self._ids)
+        first = self._database.rows(table.FIRST % BATCH_ROWS)
+        self._counts.looked = time.monotonic()
+        self._counts.behind = max(float(first[0][1]) / 1e6, 0.0) if first else 0.0
+        if len(first) < BATCH_ROWS:
+            self._ids = Ids.of(int(id_) for id_, _ in first)
+        else:
+            ranges = self._database.rows(table.RANGES % LOOK_ROWS)
+            self._ids = Ids((int(low), int(high)) for low, high in ranges)
+        return len(self._ids)
+
+    def take(self) -> bool:
+        """Publish and delete a batch of what the last look found; return whether there is more."""
+        ids = self._ids.take(BATCH_ROWS)
+        self._database.run("BEGIN")
+        rows = self._lock(ids)
+        found = sort_rows([row for row in rows if row[1] not in self._blocked], self._settings())
+        if found.items:
+            after = mark.write(mark.Noted(found.stored, self._ids.first_ranges(mark.MOST_RANGES)))
+            self._broker.publish_pending_marked(found.items, Mark(mark.NAME, self._mark, after))
+            self._mark = after
+        self._delete(found)
+        self._database.run("COMMIT")
+        self._counts.taken += len(found.items)
+        self._counts.refused += sum(map(len, found.refused.values()))
+        self._counts.batches += 1
+        return bool(self._ids)
+
+    def _lock(self, ids: list[int]) -> list[Row]:
+        """Lock and return rows, at most about BATCH_BYTES. Note the destinations of those that somebody has locked."""
+        rows: list[Row] = []
+        size = 0
+        statement = table.LOCK.format(most=self._settings().max_body) % ids
+        with contextlib.closing(self._database.stream(statement)) as stream:
+            for row in stream:
+                rows.append(row)
+                size += 0 if row[3] is None else int(row[4])
+                if size >= BATCH_BYTES:
+                    break
+        if size >= BATCH_BYTES:
+            last = int(rows[-1][0])
+            self._ids.put_back([each for each in ids if each > last])
+            ids = [each for each in ids if each <= last]
+        if len(rows) < len(ids):
+            self._find_locked(sorted(set(ids) - {int(row[0]) for row in rows}))
+        return rows
+
+    def _find_locked(self, ids: list[int]) -> None:
+        """Find out which of these rows are still there, though they could not be locked."""
+        for id_, destination in self._database.rows(table.WAITING % ids):
+            self._blocked.add(destination)
+            if self.locked is None:
+                self.locked = int(id_)
+
+    def _delete(self, found: Sorted) -> None:
+        if found.stored:
+            self._database.run(table.DELETE % list(found.stored))
+        for reason, ids in found.refused.items():
+            self._database.run((table.REFUSE % ids).format(reason=self._database.quoted(reason)))
