@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import textwrap
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from conftest import CHROMIUM_FLAGS, DEADLINE, ROOT, need, wait_for
 from machine import HOSTS, Machine
 
 from pushrelay.access.tokens import Tokens
+from pushrelay.client.signature import signature
 from pushrelay.settings import load
 
 SECRET = "a-secret-that-nobody-finds-by-trying-0123"
@@ -405,6 +407,24 @@ def auth_script(lab, text):
     session = lab.machine.get("http://127.0.0.1/login.php")[1]
     status, body = lab.machine.get("http://127.0.0.1/relay-auth.php", "-b", f"PHPSESSID={session}")
     assert status == "200" and "7" in json.loads(body)["ids"]
+
+
+def request_script(lab, text):
+    """Check PHP's answers to requests of the relay: one that it knows, one that it does not, and a wrong signature."""
+    secret = re.search(r"request\('(\w+)'\)", text)[1]
+    lab.sh(f"cat > /var/www/html/relay-requests.php <<'END'\n{text}\nEND")
+
+    def ask(name, secret):
+        event = {"id": "1", "event": "request", "at": 1.5, "name": name, "data": {"sku": 7}, "sid": "a"}
+        body = json.dumps({"events": [event]})
+        header = f"Relay-Signature: {signature([secret], body.encode(), time.time())}"
+        return lab.machine.get(
+            "http://127.0.0.1/relay-requests.php", "-H", header, "-H", "Content-Type: application/json", "-d", body
+        )
+
+    status, body = ask("cart/add", secret)
+    assert status == "200" and json.loads(body) == {"added": 7, "user": None}, body
+    assert ask("cart/remove", secret)[0] == "404" and ask("cart/add", "another-secret")[0] == "403"
 
 
 def terminal(lab, text):

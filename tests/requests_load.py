@@ -3,7 +3,7 @@
     python tests/requests_load.py                 all of it
     python tests/requests_load.py --pages 200     fewer pages
 
-The site is Apache with 8 PHP workers, each of which takes 5 ms (or what --php says) for a request. The pusher and its
+The site is Apache with 8 PHP workers, each of which takes 5 ms (--php) for a request. The pusher and its
 listener run in a process of their own. They push 100 times a second, and print how long a push takes until the listener
 has it: first alone, as usual, and then while all pages ask. Use it on a machine that does nothing else.
 """

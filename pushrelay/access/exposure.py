@@ -145,7 +145,7 @@ def on_command_line(settings: Settings) -> list[str]:
     secret = [
         name
         for name in settings.given
-        if NAMES[name].secret or (name in ("auth_url", "broker") and "@" in getattr(settings, name))
+        if NAMES[name].secret or (name in ("auth_url", "request_url", "broker") and "@" in getattr(settings, name))
     ]
     flags = [settings.given[name] for name in secret if settings.given[name].startswith("--")]
     return [f"warning: {seen_in_ps(flags)}"] if flags else []
@@ -153,25 +153,30 @@ def on_command_line(settings: Settings) -> list[str]:
 
 def _weak_words(settings: Settings) -> list[str]:
     found = []
-    shortest = min((len(each.encode()) for each in settings.secret), default=ENOUGH_SECRET)
-    if shortest < ENOUGH_SECRET:
-        found.append(
-            f"a secret of {shortest} bytes can be found by trying: use at least {ENOUGH_SECRET} bytes (RFC 7518, 3.2), "
-            "such as the output of  openssl rand -hex 32"
-        )
-    elif any(is_guessable(each) for each in settings.secret):
-        found.append(
-            "a secret made of words, or of a pattern, can be guessed: set secret to random characters, such as the "
-            "output of  openssl rand -hex 32"
-        )
+    for setting, secrets in (("secret", settings.secret), ("webhook_secret", settings.webhook_secret)):
+        found += _weak_secrets(setting, secrets)
     for setting, keys in (("push_keys", settings.push_keys), ("metrics_keys", settings.metrics_keys)):
         found += _weak_keys(setting, keys)
-    site = urlsplit(settings.auth_url)
-    if site.scheme == "http" and not is_loopback(site.hostname or ""):
-        found.append(
-            f"cookies go to {without_secrets(settings.auth_url)} unencrypted: set auth_url to an address with https://"
-        )
+    for setting, url in (("auth_url", settings.auth_url), ("request_url", settings.request_url)):
+        site = urlsplit(url)
+        if site.scheme == "http" and not is_loopback(site.hostname or ""):
+            found.append(f"cookies go to {without_secrets(url)} unencrypted: set {setting} to an address with https://")
     return found
+
+
+def _weak_secrets(setting: str, secrets: Sequence[str]) -> list[str]:
+    shortest = min((len(each.encode()) for each in secrets), default=ENOUGH_SECRET)
+    if shortest < ENOUGH_SECRET:
+        return [
+            f"a {setting} of {shortest} bytes can be found by trying: use at least {ENOUGH_SECRET} bytes (RFC 7518, "
+            "3.2), such as the output of  openssl rand -hex 32"
+        ]
+    if any(is_guessable(each) for each in secrets):
+        return [
+            f"a {setting} made of words, or of a pattern, can be guessed: set {setting} to random characters, such as "
+            "the output of  openssl rand -hex 32"
+        ]
+    return []
 
 
 def _weak_keys(setting: str, keys: Sequence[Key]) -> list[str]:

@@ -24,6 +24,7 @@ CONTENTS = {
         "docs/spool.md",
         "docs/outbox.md",
         "docs/presence.md",
+        "docs/requests.md",
     ),
     "Operate": (
         "docs/settings.md",

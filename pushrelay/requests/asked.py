@@ -69,7 +69,7 @@ def _asked_of(message: Any, fields: set[str], example: str) -> Asked:
     if not isinstance(message, dict):
         bad("invalid_message", f"send an object such as {example}")
     if other := message.keys() - fields:
-        bad("unknown_field", f"there is no field {min(other)!r:.50} here: put it into data")
+        bad("unknown_field", f"{min(other)!r:.50} is not a field of this event: put it into data")
     name = message.get("name")
     if not isinstance(name, str) or not _is_name(name):
         bad("invalid_name", f"name is a text of 1 to {MOST_NAME} characters without control characters: {example}")

@@ -30,6 +30,8 @@ _REFUSALS = {
     422: ("invalid_request", "the site does not accept this request"),
     429: ("too_many_requests", "the site gets too many requests: send this one again later"),
 }
+# The codes with which Relay.php refuses a request that is not the relay's, or seems not to be.
+_BAD_SIGNATURE = {"missing_signature", "wrong_signature", "old_signature"}
 _MAYBE_DONE = "it may have been carried out"
 _TRY = "have your script print one JSON value, and nothing else"
 _REASON = "the relay's log has the reason"
@@ -94,7 +96,9 @@ def outcome_of(reply: Reply, most: int) -> Outcome:
         advice = "answer 401 to visitors who are not logged in, and write the final address into request_url"
         return _failed(status, f"the site redirects ({status}) instead of answering", "redirect", reason, advice)
     phrase = f"the site failed ({status}): {_MAYBE_DONE}"
-    return _failed(status, phrase, "status", f"it answered with status {status}", SEE_LOGS, _retry_after(reply))
+    shown = _beginning(reply.body)
+    begins = f", and its answer begins with: {shown}" if shown else ""
+    return _failed(status, phrase, "status", f"it answered with status {status}{begins}", SEE_LOGS, _retry_after(reply))
 
 
 def _answer(reply: Reply, most: int) -> Outcome:
@@ -120,6 +124,10 @@ def _refusal(reply: Reply) -> Outcome:
     status = reply.status
     code, message = _REFUSALS.get(status, ("request_failed", f"the site refused this request ({status})"))
     own_code, own_message, is_json = _own_words(reply.body)
+    if own_code in _BAD_SIGNATURE:
+        advice = "set webhook_secret to the same text here and in PHP, and check the clocks of both machines"
+        message = f"the site does not accept the relay's signature; {_REASON}"
+        return _failed(status, message, "signature", f"PHP does not accept the signature: {own_message}", advice)
     refused = SiteRefused(status, own_code or code, own_message or message, _retry_after(reply))
     if status not in _REFUSALS:
         return Outcome(refused, FAILED, "status", f"it answered with status {status}", SEE_LOGS)

@@ -10,24 +10,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from pushrelay.access.visitor import Visitor, visitor_of
 from pushrelay.answers import failure
-from pushrelay.client.signature import HEADER, signature
-from pushrelay.client.site import Site, SiteError
 from pushrelay.client.workers import Workers
 from pushrelay.counters import SECONDS, Counters, Family, Histogram, queue_length
 from pushrelay.errors import Refused
 from pushrelay.log.limiter import LogLimiter
 from pushrelay.rooms.rooms import Rooms
-from pushrelay.settings import Settings, without_secrets
+from pushrelay.settings import Settings
 from pushrelay.store.events import Events
 
 from .asked import request_event, request_of
 from .pages import Pages, Reply, charge, page_of
-from .php_answer import ANSWERED, FAILED, REFUSED, TIMED_OUT, Outcome, outcome_of, outcome_of_error
+from .php_answer import ANSWERED, FAILED, REFUSED, TIMED_OUT, Outcome
 from .sends import Sends
+from .target import Target
 from .turns import Turns, decrement
 
 log = logging.getLogger(__name__)
@@ -42,27 +41,6 @@ RESULTS = (ANSWERED, REFUSED, FAILED, TIMED_OUT, DROPPED, TURNED_AWAY)
 _TOO_MANY_OF_PAGE = (
     f"a page may have {MOST_OF_PAGE} requests under way, and this is one more: wait for some of the answers first"
 )
-
-
-class Target(NamedTuple):
-    """The site, and the settings of the requests to it. They are replaced as a whole by a reload."""
-
-    settings: Settings
-    site: Site | None
-    shown: str  # the URL without secrets
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Target":
-        """Return the target that the settings name. Raises OSError if the file auth_ca cannot be read."""
-        url = settings.request_url
-        return cls(settings, Site(url, "request_url", settings.auth_ca) if url else None, without_secrets(url))
-
-    def check(self) -> tuple[Settings, Site]:
-        """Return the settings and the site. Raises Refused (404) if there is no site."""
-        if self.site is None:
-            message = "this relay takes no requests for the site: set request_url to the address of a PHP script"
-            raise Refused(404, "no_request_url", message)
-        return self.settings, self.site
 
 
 class Waiting:
@@ -189,7 +167,7 @@ class Requests:
                 self._workers.notify()
 
     def _check_room(self, waiting: Waiting, most: int) -> None:
-        """Raise Refused if there is no room for one more of this page, or in all. The lock is held.
+        """Raise Refused if one more request of this page, or in all, is too many. The lock is held.
 
         One address may take half of the queue, so that it cannot turn all others away.
         """
@@ -248,20 +226,9 @@ class Requests:
     def _ask(self, waiting: Waiting) -> Outcome:
         target = self._target
         try:
-            settings, site = target.check()
+            outcome = target.ask(waiting.event, waiting.visitor)
         except Refused as error:  # a reload has removed the URL
             return Outcome(error, FAILED)
-        body = f'{{"events":[{waiting.event}]}}'.encode()
-        headers = {
-            **waiting.visitor.headers(),
-            "Content-Type": "application/json",
-            HEADER: signature(settings.webhook_secret, body, time.time()),
-        }
-        try:
-            reply = site.post(body, headers, settings.request_timeout, settings.max_answer + 1)
-            outcome = outcome_of(reply, settings.max_answer)
-        except SiteError as error:
-            outcome = outcome_of_error(error, settings.request_timeout)
         self._note(target, outcome)
         return outcome
 

@@ -70,7 +70,7 @@ class _Queue:
 class Sends:
     """Stores what pages send to the site. Any thread may call it, and no call waits: a thread of its own stores.
 
-    `available()` raises Refused if there is no request_url. `events()` returns the broker's
+    `available()` raises Refused without a request_url. `events()` returns the broker's
     queue, or None if it has none.
     """
 
@@ -105,7 +105,7 @@ class Sends:
             _acknowledge(reply, event.id)
 
     def _add(self, sent: Sent) -> bool:
-        """Queue an event. Return whether it was stored before. Raises Refused if there is no room for it."""
+        """Queue an event. Return whether it was stored before. Raises Refused if too much waits."""
         with self._lock:
             if sent.key is not None:
                 if time.monotonic() - self._stored.get(sent.key, -REPEAT_SECONDS) < REPEAT_SECONDS:

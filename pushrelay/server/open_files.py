@@ -10,7 +10,7 @@ from typing import NamedTuple
 # Linux's own bound for a process without a limit (fs.nr_open).
 UNLIMITED_FILES = 1 << 20
 # Descriptors that no ordinary connection gets: see Files and files_for. `OTHERS` are for the store and its readers, the
-# logs, and requests to auth_url.
+# logs, and requests to the site.
 REFUSED, SPARE, OTHERS = 32, 128, 96
 
 

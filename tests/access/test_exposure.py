@@ -58,6 +58,8 @@ def test_the_five_lines_are_true_of_every_setting():
         ({"trusted_proxies": "0.0.0.0/1, 128.0.0.0/1", "secret": LONG}, ["trusted_proxies"]),
         ({"trusted_proxies": "::/0", "secret": LONG}, ["trusted_proxies"]),
         ({"auth_url": "http://php.example/ids"}, ["auth_url", "https://"]),
+        ({"request_url": "http://php.example/ask", "webhook_secret": LONG}, ["set request_url", "https://"]),
+        ({"webhook_secret": "x" * 31}, ["a webhook_secret of 31 bytes"]),
     ],
 )
 def test_a_risky_setting_is_reported_with_what_to_do(settings, words):

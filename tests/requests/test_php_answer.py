@@ -31,7 +31,7 @@ def test_nothing_is_null(body):
 
 
 @pytest.mark.parametrize("body", [b"NaN", b"{} <b>Warning", b"\xff\xfe\xfa", b"[" * 500 + b"]" * 500, b'"a\x1eb"'])
-def test_what_no_browser_can_read_is_no_answer(body):
+def test_a_text_that_no_browser_can_read_is_refused(body):
     found = outcome(200, body)
     assert isinstance(found.answer, Refused) and found.answer.error == "request_failed" and found.cause == "answer"
 
@@ -47,7 +47,7 @@ def test_a_message_of_php_has_a_bound():
 
 
 @pytest.mark.parametrize("error", ["Not a code", "", 7, None, "a" * 65, "1st"])
-def test_an_error_that_is_no_code_is_not_one_in_the_page(error):
+def test_an_error_that_is_not_a_code_does_not_become_one_in_the_page(error):
     assert outcome(422, json.dumps({"error": error}).encode()).answer.error == "invalid_request"
 
 
@@ -57,6 +57,14 @@ def test_an_error_that_is_no_code_is_not_one_in_the_page(error):
 def test_a_time_to_wait_is_in_seconds(value, after):
     body = outcome(503, b"", Retry_After=value).answer.body()
     assert body.get("retry_after") == after and body["status"] == 503
+
+
+@pytest.mark.parametrize("error", ["missing_signature", "wrong_signature", "old_signature"])
+def test_a_signature_that_php_rejects_is_the_operators_affair(error):
+    body = json.dumps({"error": error, "message": "use the text of webhook_secret"}).encode()
+    found = outcome(403, body)
+    assert found.answer.error == "request_failed" and "webhook_secret" not in found.answer.message
+    assert "use the text of webhook_secret" in found.reason and "webhook_secret" in found.advice
 
 
 def test_a_status_without_json_is_logged_with_what_to_check():

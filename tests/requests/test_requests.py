@@ -116,7 +116,7 @@ def test_what_php_refuses_or_fails_at_is_a_clear_error(page):
         assert "hunter2" not in answer["message"] and "secret stack" not in answer["message"], name
 
 
-def test_a_site_that_wants_less_says_when_to_try_again(page):
+def test_a_site_that_wants_less_names_the_time_to_wait(page):
     answer = ask(page, "busy")
     assert (answer["error"], answer["status"], answer["retry_after"]) == ("too_many_requests", 429, 7)
 

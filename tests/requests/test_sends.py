@@ -14,7 +14,7 @@ from pushrelay.store.events import Bounds, queue_full
 
 
 class Queue:
-    """A queue of events that stores when the test lets it, and fails as the test says."""
+    """A queue of events that stores when the test lets it, and fails with the error that the test sets."""
 
     def __init__(self):
         self.batches, self.error, self.open = [], None, threading.Event()

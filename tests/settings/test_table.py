@@ -32,5 +32,10 @@ def test_a_setting_that_does_not_exist_is_not_an_argument():
 
 
 def test_settings_that_contradict_each_other_are_refused_together():
+    with pytest.raises(SettingsError, match="request_url needs webhook_secret"):
+        load({"RELAY_CONFIG": os.devnull}, {"request_url": "http://127.0.0.1/ask.php"})
+    with pytest.raises(SettingsError, match=r"origins = \* and request_url"):
+        flags = {"request_url": "http://127.0.0.1/ask.php", "webhook_secret": "x" * 32, "origins": "*"}
+        load({"RELAY_CONFIG": os.devnull}, flags)
     with pytest.raises(SettingsError, match=r"origins = \* and id_cookie"):
         Settings(origins=("*",), id_cookie="PHPSESSID")

@@ -50,6 +50,7 @@ from lab import (
     python_for_programs,
     python_route,
     python_store,
+    request_script,
     script,
     settings,
     shell,
@@ -240,6 +241,15 @@ SNIPPETS = {
         "$pdo->beginTransaction": Reason("tests/outbox/test_php.py runs it with a real database"),
         "DB::table": Reason("it needs Laravel"),
         "SELECT id, destination": Reason("tests/outbox/test_table.py runs it"),
+    },
+    "docs/requests.md": {
+        "const answer = await relay.request": Reason("relay.js runs it in test_requests.py of tests/browser"),
+        "await relay.send": Reason("relay.js runs it in test_requests.py of tests/browser"),
+        "request_url =": settings,
+        "<?php // relay-requests.php": request_script,
+        "{ok: false": Reason("an answer, and not code: test_requests.py"),
+        "foreach (Relay::webhook": php_syntax,
+        'socket.emit("request"': Reason("socket.io-client runs the same events in test_requests.py"),
     },
     "docs/redis.md": {
         "apt-get install -y redis-server": Reason(INSTALLS),

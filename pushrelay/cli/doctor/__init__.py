@@ -110,7 +110,7 @@ def run_checks(report: Report, given: argparse.Namespace, flags: Mapping[str, st
 
     from .hops import Relay, directly, running
     from .public import Public
-    from .site import ask_site
+    from .site import ask_for_request, ask_site
 
     report.title("This machine")
     machine.versions(report)
@@ -128,6 +128,7 @@ def run_checks(report: Report, given: argparse.Namespace, flags: Mapping[str, st
     outbox_table(report, settings)
     starting.started_with(report, settings, process)
     ask_site(report, settings)
+    ask_for_request(report, settings)
     report.title("Directly to the relay")
     running(report, flags, dialer)
     relay = directly(report, Relay(settings, dialer, starting.restarting(process)))

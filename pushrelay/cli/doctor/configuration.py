@@ -29,7 +29,9 @@ def settings_found(report: Report, settings: Settings) -> None:
     for name, key in settings.metrics_keys:
         _check_key(report, "metrics_keys", name, key)
     for secret in settings.secret:
-        _check_secret(report, secret)
+        _check_secret(report, "secret", secret)
+    for secret in settings.webhook_secret:
+        _check_secret(report, "webhook_secret", secret)
     if settings.file and _holds_secrets(settings.file) and settings.file.stat().st_mode & 0o004:
         advice = Advice("Let only the relay's user read it:", (f"chmod o-rwx {shlex.quote(str(settings.file))}",))
         report.warn("settings file", f"every user of this machine can read {settings.file}, secrets included", advice)
@@ -37,7 +39,7 @@ def settings_found(report: Report, settings: Settings) -> None:
 
 def _holds_secrets(file: pathlib.Path) -> bool:
     names = "|".join(setting.name for setting in NAMES.values() if setting.secret)
-    pattern = rf"^\s*(({names})\s*[=:]\s*\S|(auth_url|broker)\s*[=:]\s*\S+//.*@)"
+    pattern = rf"^\s*(({names})\s*[=:]\s*\S|(auth_url|request_url|broker)\s*[=:]\s*\S+//.*@)"
     return bool(re.search(pattern, file.read_text("utf-8"), re.MULTILINE | re.IGNORECASE))
 
 
@@ -53,14 +55,15 @@ def _check_key(report: Report, setting: str, name: str, key: str) -> None:
         report.ok(setting, f"the key {name} cannot be guessed")
 
 
-def _check_secret(report: Report, secret: str) -> None:
+def _check_secret(report: Report, setting: str, secret: str) -> None:
     size = len(secret.encode())
-    advice = Advice("Replace it, in the setting secret and where PHP signs. This makes one:", (GENERATE,))
+    where = "PHP signs" if setting == "secret" else "PHP checks the signature"
+    advice = Advice(f"Replace it, in the setting {setting} and where {where}. This makes one:", (GENERATE,))
     if size < WEAK_SECRET or is_trivial(secret):
-        report.fail("secret", f"{size} bytes, or a word: whoever has a token can find it by trying", advice)
+        report.fail(setting, f"{size} bytes, or a word: whoever has something signed can find it by trying", advice)
     elif size < ENOUGH_SECRET:
-        report.warn("secret", f"{size} bytes, and HS256 asks for {ENOUGH_SECRET} (RFC 7518)", advice)
+        report.warn(setting, f"{size} bytes, and HS256 asks for {ENOUGH_SECRET} (RFC 7518)", advice)
     elif is_guessable(secret):
-        report.warn("secret", f"{size} bytes, but made of words, or of a pattern", advice)
+        report.warn(setting, f"{size} bytes, but made of words, or of a pattern", advice)
     else:
-        report.ok("secret", f"{size} bytes, enough for HS256")
+        report.ok(setting, f"{size} bytes, enough for HS256")

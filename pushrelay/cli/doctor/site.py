@@ -1,14 +1,18 @@
-"""The check of auth_url: the site gets the request that the relay sends, for a visitor without cookies."""
+"""The checks of auth_url and request_url: the site gets what the relay sends, for a visitor without cookies."""
 
 from pushrelay.access.auth_site import AuthResult, AuthSite
 from pushrelay.access.tokens import Rights
 from pushrelay.access.visitor import Visitor
+from pushrelay.errors import Refused
+from pushrelay.requests.asked import Asked, Page, request_event
+from pushrelay.requests.target import Target
 from pushrelay.settings import Settings, without_secrets
 
 from .report import Advice, Report
 
 STRANGER = Visitor(agent="relay-doctor")
 ANY = "doctor-any-id"  # a site allows it only if it allows every id
+REQUEST = "relay-doctor"  # the name of a request that no site has
 
 
 def ask_site(report: Report, settings: Settings) -> None:
@@ -23,6 +27,23 @@ def ask_site(report: Report, settings: Settings) -> None:
         _report_rights(report, url, found.outcome)
     else:
         report.ok("auth_url", f"{url} lets nobody register who is not logged in")
+
+
+def ask_for_request(report: Report, settings: Settings) -> None:
+    """Check that request_url answers, and that PHP accepts the relay's signature."""
+    if not settings.request_url:
+        return
+    outcome = Target.of(settings).ask(request_event(Asked(REQUEST, "null"), Page("", None, [])), STRANGER)
+    url, answer = without_secrets(settings.request_url), outcome.answer
+    if outcome.cause:
+        report.fail(
+            "request_url", f"{url}: {outcome.reason}", Advice(f"{outcome.advice[:1].upper()}{outcome.advice[1:]}.")
+        )
+    elif isinstance(answer, Refused):
+        report.ok("request_url", f"{url} answers, and refuses a request that it does not know ({answer.status})")
+    else:
+        advice = Advice("Answer 404 to names that your script does not know, so that mistakes in pages are noticed.")
+        report.warn("request_url", f"{url} answers a request named {REQUEST}, which it cannot know", advice)
 
 
 def _report_problem(report: Report, url: str, found: AuthResult) -> None:

@@ -21,6 +21,8 @@ _USED = (
     "id_cookie",
     "auth_url",
     "auth_ca",
+    "webhook_secret",
+    "request_url",
     "origins",
     "trusted_proxies",
     "socket_push",
