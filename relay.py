@@ -32,6 +32,7 @@ from pushrelay.pages import demo, phone, status
 from pushrelay.pages.docs import PICTURES, Docs
 from pushrelay.pages.static_files import StaticFiles
 from pushrelay.places import HOME
+from pushrelay.push.body import read_query
 from pushrelay.push.fields import history_query, queried_destinations
 from pushrelay.rooms.answering import Reply, answering
 from pushrelay.rooms.packet import OUR_EVENTS, Packet
@@ -175,6 +176,27 @@ def close_connections() -> Response:
     """Close all sockets that hold one of these destinations, at all nodes."""
     destinations, _ = queried_destinations(request.environ, relay.settings)
     return json_response(relay.broker.close_connections(destinations))
+
+
+@app.get("/webhooks")
+@for_programs
+def webhooks() -> Response:
+    """Return what waits for the URLs in webhook_url and request_url."""
+    return json_response(relay.webhooks.admin.show())
+
+
+@app.post("/webhooks")
+@for_programs
+def act_on_webhooks() -> Response:
+    """Try URLs again at once, or resume one that unsubscribed."""
+    return json_response(relay.webhooks.admin.act(read_query(request.environ)))
+
+
+@app.delete("/webhooks")
+@for_programs
+def drop_webhooks() -> Response:
+    """Drop what waits for URLs."""
+    return json_response(relay.webhooks.admin.drop(read_query(request.environ)))
 
 
 @app.get("/metrics")

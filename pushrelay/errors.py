@@ -19,16 +19,16 @@ HELP = {
 # The codes of the relay's own refusals, for the metrics. All others, such as an app's own, count as one.
 CODES = (
     *("answer_too_large", "auth_not_available", "bad_request", "conflict", "demo_not_shown", "disconnected"),
-    *("id_reused", "incomplete_body", "internal_server_error", "invalid_cookie", "invalid_data"),
+    *("id_reused", "incomplete_body", "internal_server_error", "invalid_action", "invalid_cookie", "invalid_data"),
     *("invalid_destination", "invalid_event", "invalid_except", "invalid_form", "invalid_id", "invalid_json"),
     *("invalid_length", "invalid_limit", "invalid_message", "invalid_name", "invalid_position", "invalid_request"),
     *("invalid_since", "invalid_token", "invalid_wait", "length_required", "method_not_allowed", "missing_cookie"),
     *("missing_data", "missing_destination", "missing_id", "missing_key", "missing_token", "no_request_url"),
-    *("not_allowed", "not_found", "not_registered", "origin_not_allowed", "queue_full", "request_failed"),
-    *("request_not_available", "request_timeout", "several_keys", "store_not_available", "token_expired", "too_fast"),
-    *("too_large", "too_many_destinations", "too_many_events", "too_many_ids", "too_many_members", "too_many_pushes"),
-    *("too_many_requests", "too_many_waiting", "unknown_field", "unknown_request", "unsupported_media_type"),
-    *("wrong_key", "wrong_server"),
+    *("not_allowed", "not_found", "not_registered", "origin_not_allowed", "other_sender", "queue_full"),
+    *("request_failed", "request_not_available", "request_timeout", "several_keys", "store_not_available"),
+    *("token_expired", "too_fast", "too_large", "too_many_destinations", "too_many_events", "too_many_ids"),
+    *("too_many_members", "too_many_pushes", "too_many_requests", "too_many_waiting", "unknown_field"),
+    *("unknown_request", "unknown_url", "unsupported_media_type", "wrong_key", "wrong_server"),
 )
 OTHER_ERROR = "the relay cannot answer this request: check its method, its headers and its address"
 

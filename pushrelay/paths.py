@@ -6,6 +6,7 @@ PROGRAM_PATHS = (  # for programs that ask
     "/presence",
     "/connections",
     "/ring",
+    "/webhooks",
     "/metrics",
     "/health/live",
     "/health/ready",

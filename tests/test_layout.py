@@ -25,6 +25,7 @@ ELSEWHERE = {
     "requests/pages": "requests/test_requests.py",
     "rooms/rooms": "rooms/test_manager.py",
     "store/memory_events": "store/test_events.py",
+    "webhooks/admin": "webhooks/test_webhooks.py",
     "webhooks/reporter": "webhooks/test_webhooks.py",
     "store/sqlite_events": "store/test_events.py",
     "store/nodes": "register/test_node_clients.py",

@@ -15,6 +15,7 @@ from pushrelay.settings.values import seconds
 from .flags import FlagParser, warn_of_secrets
 from .output import discard, fail
 
+WEBHOOK_ACTIONS = ("show", "retry", "drop", "resume")
 ALSO = "Every setting is a flag here too, and so is --config FILE; python relay.py --help lists them."
 
 
@@ -179,6 +180,21 @@ def _health(given: argparse.Namespace, flags: dict[str, str]) -> int:
     return health(given, flags)
 
 
+def _webhooks_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("action", nargs="?", choices=WEBHOOK_ACTIONS, default="show", help="what to do (default: show)")
+    add("which", nargs="?", metavar="URL", help="one URL, or its number in webhook_url, or request_url")
+    add("--before", metavar="AGE", type=_number, help="drop only what has waited for longer, such as 1h")
+    add("--url", help="the relay's address (default: the one in the settings)")
+    add("--key", help="the key to use on other machines (default: the first of push_keys)")
+
+
+def _webhooks(given: argparse.Namespace, flags: dict[str, str]) -> int:
+    from .webhooks import webhooks
+
+    return webhooks(given, flags)
+
+
 def _number(text: str) -> float:
     """Return a number of seconds, also written as 15m. Raises ValueError, which argparse makes a sentence of."""
     value = seconds(0, 1e10 - 1)(text)
@@ -211,6 +227,12 @@ COMMANDS = {
         "relay can use the table, and how many rows wait.",
         _outbox_arguments,
         _outbox,
+    ),
+    "webhooks": Command(
+        "Shows what waits for the URLs in webhook_url and request_url; retries at once, drops what waits, or resumes a "
+        "URL that unsubscribed. The relay must be running.",
+        _webhooks_arguments,
+        _webhooks,
     ),
     "backup": Command(
         "Writes everything that the relay has stored to FILE, while the relay runs or while it does not. Start it in "

@@ -25,6 +25,7 @@ CONTENTS = {
         "docs/outbox.md",
         "docs/presence.md",
         "docs/requests.md",
+        "docs/webhooks.md",
     ),
     "Operate": (
         "docs/settings.md",

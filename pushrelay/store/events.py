@@ -119,9 +119,6 @@ class Events(Protocol):
     def set_gone(self, topic: str, reader: str, gone: float) -> None:
         """Note that a reader unsubscribed, or with 0 that it is back. Raises LeaseLost."""
 
-    def drop(self, topic: str, before: float) -> int:
-        """Drop the events of a topic that were queued before a time, and return their number."""
-
     def depth(self, topic: str) -> Depth:
         """Return what is in a topic."""
 
@@ -136,6 +133,9 @@ class Events(Protocol):
 
     def release(self) -> None:
         """Let another process send."""
+
+    def sender(self) -> str:
+        """Return the name of the relay that sends now; empty if none does, or if it has no name."""
 
     def call_on_put(self, wake: Callable[[], None]) -> None:
         """Have `wake()` called when events may have been queued, by any process. It must not block."""
@@ -181,9 +181,6 @@ class Table(Protocol):
 
     def set_gone(self, topic: str, reader: str, gone: float) -> None:
         """Do what Events.set_gone() does."""
-
-    def drop(self, topic: str, before: float) -> int:
-        """Do what Events.drop() does."""
 
     def depth(self, topic: str) -> Depth:
         """Do what Events.depth() does."""
@@ -233,10 +230,6 @@ class LocalEvents:
         """Note that a reader unsubscribed, or with 0 that it is back."""
         self._run(lambda: self._table.set_gone(topic, reader, gone))
 
-    def drop(self, topic: str, before: float) -> int:
-        """Drop the events of a topic that were queued before a time, and return their number."""
-        return self._run(lambda: self._table.drop(topic, before))
-
     def depth(self, topic: str) -> Depth:
         """Return what is in a topic."""
         return self._table.depth(topic)
@@ -255,6 +248,10 @@ class LocalEvents:
 
     def release(self) -> None:
         """Do nothing: nobody else sends."""
+
+    def sender(self) -> str:
+        """Return no name: there is one relay."""
+        return ""
 
     def call_on_put(self, wake: Callable[[], None]) -> None:
         """Have `wake()` called when events have been queued."""

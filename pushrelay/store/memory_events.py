@@ -96,15 +96,6 @@ class MemoryEvents:
                 queue.cursors[reader] = queue.cursors[reader]._replace(gone=gone)
                 queue.drop_done()
 
-    def drop(self, topic: str, before: float) -> int:
-        """Drop the events that were queued before a time, and return their number."""
-        with self._lock:
-            queue = self._topics[topic]
-            count = len(queue.events)
-            while queue.events and queue.events[0].at < before:
-                queue.pop()
-            return count - len(queue.events)
-
     def depth(self, topic: str) -> Depth:
         """Return what is in a topic."""
         with self._lock:

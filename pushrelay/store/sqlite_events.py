@@ -92,21 +92,6 @@ class SQLiteEvents:
         self._execute("UPDATE readers SET gone = ? WHERE topic = ? AND name = ?", gone, topic, reader)
         self._execute(_DROP_DONE, topic, topic)
 
-    def drop(self, topic: str, before: float) -> int:
-        """Drop the events that were queued before a time, and return their number."""
-        upto = "(SELECT coalesce(min(number), 1 << 62) FROM events WHERE topic = ? AND at >= ?)"
-        delete = f"DELETE FROM events WHERE topic = ? AND number < {upto}"  # noqa: S608
-        number = _end(self._writer.connection, topic)[0]
-        count = self._execute(delete, topic, topic, before).rowcount
-        # Numbers go on from the highest cursor if no event is left.
-        self._execute(
-            "UPDATE readers SET upto = ? WHERE topic = ? AND NOT EXISTS (SELECT 1 FROM events WHERE topic = ?)",
-            number,
-            topic,
-            topic,
-        )
-        return count
-
     # Reading.
 
     def read(self, topic: str, after: int, most: int, max_bytes: int) -> list[Event]:

@@ -1,5 +1,6 @@
 """Webhooks as a part of the relay: the URLs in the settings, and the threads that queue events and send them."""
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,11 @@ from pushrelay.counters import Family
 from pushrelay.settings import Settings
 from pushrelay.store.events import HOOKS, TOPICS, Bounds, Cursor, Depth, Event, Events
 
+from .admin import Admin
 from .delivery import Delivery
 from .inboxes import Histories, Inboxes
 from .reporter import Clients, Reporter
-from .target import Target, targets_of
+from .target import targets_of
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Webhooks:
         self._was_sender = False
         self._must_set_readers = True
         self._snapshot = _Snapshot(dict.fromkeys(TOPICS, Depth()), dict.fromkeys(TOPICS, {}), False)
+        self.admin = Admin(self, lambda: self._queue)
         self._is_started = False
         self._has_called_on_put = False
         self._logged_drops = 0
@@ -227,29 +230,37 @@ class Webhooks:
         unstored = 0 if reporter is None else reporter.dropped + reporter.losses.dropped
         return unstored + sum(each.dropped for each in self._deliveries.values())
 
-    def _waiting(self, delivery: Delivery) -> int:
-        """Return how many events of the queue a URL has not got; some may not be for it."""
+    def labelled(self) -> dict[str, Delivery]:
+        """Return the deliveries by their labels: their number in webhook_url, or `request_url`."""
+        numbers = itertools.count(1)
+        return {
+            str(next(numbers)) if topic == HOOKS else "request_url": delivery
+            for (topic, _), delivery in self._deliveries.items()
+        }
+
+    def waiting(self, delivery: Delivery) -> int:
+        """Return how many events of the queue a URL has not got, about; some may not be for it."""
         topic, reader = delivery.target.topic, delivery.target.reader
         depth, cursor = self._snapshot.depths[topic], self._snapshot.cursors[topic].get(reader)
         upto = delivery.upto if delivery.upto is not None else cursor.upto if cursor else depth.last
         return min(depth.events, max(0, depth.last - upto))
 
-    def _age(self, delivery: Delivery) -> float:
+    def age(self, delivery: Delivery) -> float:
         """Return the age of the oldest event that waits for a URL, about, in seconds."""
         depth = self._snapshot.depths[delivery.target.topic]
-        return max(0.0, time.time() - depth.oldest) if self._waiting(delivery) else 0.0
+        return max(0.0, time.time() - depth.oldest) if self.waiting(delivery) else 0.0
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of each URL. Its label is its number in webhook_url, or `request_url`."""
-        found = dict(zip(_labels(self._targets), self._deliveries.values(), strict=False))
+        found = self.labelled()
 
         def values(value: Callable[[Delivery], float]) -> dict[tuple[str, ...], Any]:
             return {(label,): value(delivery) for label, delivery in found.items()}
 
         help_ = "Events that wait for a URL, with those that its filters leave out."
-        yield Family("relay_webhook_queued", "gauge", help_, values(self._waiting), ("url",))
+        yield Family("relay_webhook_queued", "gauge", help_, values(self.waiting), ("url",))
         help_ = "Age of the oldest event that waits for a URL, in seconds; 0 without any."
-        yield Family("relay_webhook_oldest_seconds", "gauge", help_, values(self._age), ("url",))
+        yield Family("relay_webhook_oldest_seconds", "gauge", help_, values(self.age), ("url",))
         help_ = "Events that a URL has accepted from this relay."
         yield Family("relay_webhook_sent_total", "counter", help_, values(lambda each: each.sent), ("url",))
         help_ = "Requests to a URL that failed. Their events are sent again."
@@ -262,21 +273,17 @@ class Webhooks:
     def facts(self) -> dict[str, Any]:
         """Return what /status.json shows."""
         deliveries = list(self._deliveries.values())
-        waiting = max(map(self._waiting, deliveries), default=0)
+        waiting = max(map(self.waiting, deliveries), default=0)
         sent = sum(each.sent for each in deliveries)
         who = "" if self._snapshot.is_sender or self._queue is None else "; another relay sends"
         return {
             "summary": f"{_count(len(deliveries), 'URL')}, {_count(waiting, 'event')} waiting, {sent} sent{who}",
             "queued": waiting,
-            "oldest_seconds": round(max(map(self._age, deliveries), default=0.0), 1),
+            "oldest_seconds": round(max(map(self.age, deliveries), default=0.0), 1),
             "sent": sent,
             "failed": sum(each.failed for each in deliveries),
             "dropped": self._dropped(),
         }
-
-
-def _labels(targets: list[Target]) -> list[str]:
-    return [str(number) if each.topic == HOOKS else "request_url" for number, each in enumerate(targets, 1)]
 
 
 def _count(number: int, what: str) -> str:

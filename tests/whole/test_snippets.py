@@ -159,6 +159,7 @@ SNIPPETS = {
         "curl -H 'Content-Type: application/x-ndjson'": shell('"connections":'),
         '{"error":"missing_destination"': answers("curl -sd data=hello 127.0.0.1:8080/push"),
         '{"code":4': Reason("it is the answer of a full relay: test_limits.py"),
+        '{"sender":""': Reason("it is the answer of a relay whose webhooks fail: test_webhooks.py"),
         '{"42":{"connections":2': Reason("the names in it are destinations: test_presence.py"),
         '{"destination":"42","position"': answers(
             "curl -sd destination=7 -d data=hello 127.0.0.1:8080/push >/dev/null; "
@@ -229,6 +230,12 @@ SNIPPETS = {
         "foreach ($relay->presenceAll()": php(
             "^$", "require 'php/Relay.php'; $relay = new Relay('http://127.0.0.1:8080');"
         ),
+    },
+    "docs/webhooks.md": {
+        "[relay]\nwebhook_url = https://example.com/hook.php": settings,
+        "require_once 'Relay.php'": php_syntax,
+        "[relay]\nwebhook_url = https://example.com/rooms.php": settings,
+        "python relay.py webhooks": Reason("test_webhooks.py runs it beside a relay with webhooks"),
     },
     "docs/presence.md": {
         "$token = $relay->token": php("^$", NAMED_USER),

@@ -13,7 +13,6 @@ from .nodes import LINGER_SECONDS
 from .questions import Questions
 from .scripts import (
     EVENTS_DONE,
-    EVENTS_DROP,
     EVENTS_PUT,
     EVENTS_READ,
     EVENTS_READERS,
@@ -83,13 +82,6 @@ class RedisEvents:
         """Note that a reader unsubscribed, or that it is back."""
         self._run_as_sender(EVENTS_DONE, topic, reader, "", f"{gone:.3f}")
 
-    def drop(self, topic: str, before: float) -> int:
-        """Drop the events of a topic that were queued before a time, and return their number."""
-        count = 0
-        while found := self._run(EVENTS_DROP, topic, before):
-            count += found
-        return count
-
     def depth(self, topic: str) -> Depth:
         """Return what is in a topic."""
         last, events, size, oldest = self._run(EVENTS_STATE, topic)[:4]
@@ -116,6 +108,11 @@ class RedisEvents:
     def release(self) -> None:
         """Let another node send."""
         self._run(LEASE, self._link.node, 0)
+
+    def sender(self) -> str:
+        """Return the name of the relay that sends now; empty if none does."""
+        word: bytes | None = self._questions.ask("GET", f"{self._link.keys}sender")
+        return (word or b"").decode().rpartition(":")[0]
 
     def call_on_put(self, wake: Callable[[], None]) -> None:
         """Have `wake()` called when events have been queued by any node."""

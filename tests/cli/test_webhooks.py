@@ -1,0 +1,32 @@
+"""`python relay.py webhooks` asks the running relay. tests/webhooks/test_webhooks.py has the rest of what it does."""
+
+import pytest
+from conftest import free_port
+from terminal import run
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["resume"], "relay.py webhooks resume 1"),
+        (["drop"], "drop --before 0s for everything"),
+        (["show", "1"], "leave out the URL"),
+        (["retry", "--before", "1h"], "--before is for drop"),
+        (["sell"], "invalid choice: 'sell'"),
+    ],
+)
+def test_wrong_usage_is_refused_with_what_to_write(words, said):
+    ran = run("webhooks", *words, f"--port={free_port()}")
+    assert ran.returncode == 2 and said in ran.stderr
+
+
+def test_a_relay_without_webhooks_is_reported(relay):
+    url = f"--url={relay.url}"
+    assert run("webhooks", url).stdout == "no URL gets events: set webhook_url or request_url\n"
+    ran = run("webhooks", "retry", url)
+    assert ran.returncode == 1 and "set webhook_url or request_url" in ran.stderr
+
+
+def test_without_a_relay_it_prints_a_hint_and_ends_with_1():
+    ran = run("webhooks", f"--port={free_port()}")
+    assert (ran.returncode, ran.stdout) == (1, "") and "is the relay running" in ran.stderr
