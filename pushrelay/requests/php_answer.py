@@ -93,7 +93,7 @@ def outcome_of(reply: Reply, most: int) -> Outcome:
     if 300 <= status < 400:
         location = without_secrets(reply.headers.get("Location", ""))[:200]
         reason = f"it redirects to {location or 'nowhere'} ({status}), and the relay does not follow redirects"
-        advice = "answer 401 to visitors who are not logged in, and write the final address into request_url"
+        advice = "have it answer 401 to visitors who are not logged in, and write the final address into request_url"
         return _failed(status, f"the site redirects ({status}) instead of answering", "redirect", reason, advice)
     phrase = f"the site failed ({status}): {_MAYBE_DONE}"
     shown = _beginning(reply.body)
@@ -104,7 +104,7 @@ def outcome_of(reply: Reply, most: int) -> Outcome:
 def _answer(reply: Reply, most: int) -> Outcome:
     if len(reply.body) > most:
         message = f"the site's answer has more than {most} bytes (setting max_answer): {_MAYBE_DONE}"
-        advice = "answer with less, or raise max_answer"
+        advice = "raise max_answer, or have PHP answer with less"
         reason = f"its answer has more than {most} bytes"
         return Outcome(Refused(502, "answer_too_large", message), FAILED, "size", reason, advice)
     try:

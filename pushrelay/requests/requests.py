@@ -243,18 +243,18 @@ class Requests:
 
     def _note(self, target: Target, outcome: Outcome) -> None:
         """Log what is wrong with the site, once a minute for each cause; after some failures in a row it is trouble."""
-        problem = f"{target.shown}: {outcome.reason}; {outcome.advice}"
+        problem = f"to {target.shown} failed: {outcome.reason}; {outcome.advice}"
         with self._lock:
             if self._target.site is not target.site:
                 return
             self._failures = self._failures + 1 if outcome.result in (FAILED, TIMED_OUT) else 0
             if self._failures >= FAILURES:
-                self._trouble = self._trouble or f"requests of pages fail, {problem}"
+                self._trouble = self._trouble or f"the last requests of pages {problem}"
             elif self._failures == 0:
                 self._trouble = None
             is_known = self._trouble is not None
         if outcome.cause and not is_known:
-            sentence = f"a request of a page failed, {problem}"
+            sentence = f"a request of a page {problem}"
             self._log_limiter.warn(outcome.cause, "", sentence, {"reason": outcome.cause})
 
 

@@ -137,7 +137,8 @@ def test_a_site_that_takes_too_long_is_a_timeout_and_others_do_not_wait_for_it(p
     assert answers[0]["error"] == "request_timeout" and "2 s" in answers[0]["message"] and "status" not in answers[0]
 
 
-def test_a_site_that_cannot_be_reached_is_trouble_until_it_answers(relay_with, connect, tmp_path_factory):
+@own_only
+def test_a_site_that_cannot_be_reached_is_trouble_until_it_answers(relay_with, connect):
     port = free_port()
     relay = relay_with(request_url=f"http://me:word@127.0.0.1:{port}/relay.php?key=1", webhook_secret=SECRET)
     page = connect(relay.url)
@@ -147,7 +148,7 @@ def test_a_site_that_cannot_be_reached_is_trouble_until_it_answers(relay_with, c
     ready = json.loads(relay.request("GET", "/health/ready")[2])
     assert ready["ready"] and "Connection refused" in ready["trouble"]["requests"]
     assert "check the host and the port in request_url" in ready["trouble"]["requests"]
-    wait_for(lambda: "requests: requests of pages fail" in relay.log.read_text(), "the line in the log")
+    wait_for(lambda: "requests: the last requests of pages to " in relay.log.read_text(), "the line in the log")
     assert "word" not in relay.log.read_text() and "key=1" not in relay.log.read_text()
     with socket.create_server(("127.0.0.1", port)) as listener:
 
@@ -309,3 +310,53 @@ def test_a_reload_changes_and_removes_the_address(tmp_path, start_relay, site, c
         ini.write_text(f"[relay]\nport = 0\nwebhook_secret = {SECRET}\nrequest_url = {url}\n")
         relay.process.send_signal(signal.SIGHUP)
         wait_for(lambda: ask(page, "echo")["ok"] is answered, "the new settings")  # noqa: B023
+
+
+@own_only
+def test_a_thousand_requests_at_once_are_all_answered(site, start_relay):
+    relay = start_relay(request_url=site.url, webhook_secret=SECRET, max_event_rate=1000)
+    with contextlib.ExitStack() as opened:
+        wires = [opened.enter_context(contextlib.closing(Wire(relay.port))) for _ in range(60)]
+        for wire in wires:
+            ask_many(wire, ["echo"] * 16)
+        assert relay.push("42", "in between")["id"]
+        for wire in wires:
+            assert all(answer["answer"] == number for number, answer in answers_of(wire, 16).items())
+
+
+# Messages.
+
+
+def sent(site, id_):
+    """Return the event with this id and the headers of its request, once PHP has got it."""
+
+    def found():
+        events = [(event, got["headers"]) for got in site.got() for event in got["events"] if event["id"] == id_]
+        return events[0] if events else None
+
+    return wait_for(found, f"the message {id_}")
+
+
+def test_a_message_is_stored_and_then_delivered_without_cookies(asked, site, connect):
+    page = connect(asked.url, "room-7", headers={"Cookie": "PHPSESSID=abc"})
+    message = {"name": "echo", "data": {"seen": 7}, "id": f"one-of-{asked.port}"}
+    assert page.call("send", message) == {"ok": True, "id": message["id"]}
+    assert page.call("send", message)["ok"], "a repeat"
+    received, headers = sent(site, message["id"])
+    assert received.pop("at")
+    assert received == {**message, "event": "send", "ids": ["room-7"], "sid": page.socket.get_sid()}
+    assert "cookie" not in headers and "relay-signature" in headers
+    last = page.call("send", {"name": "echo"})
+    sent(site, last["id"])
+    times = [event["id"] for got in site.got() for event in got["events"]].count(message["id"])
+    assert times == 1 and metric(asked, 'relay_sends_total{result="repeated"}') == 1
+
+
+@own_only
+def test_a_message_that_was_acknowledged_survives_kill_9(start_relay, site, connect):
+    relay = start_relay(request_url=f"http://127.0.0.1:{free_port()}/relay.php", webhook_secret=SECRET)
+    answer = connect(relay.url).call("send", {"name": "echo", "data": "survives"})
+    relay.kill()
+    relay.settings["request_url"] = site.url
+    relay.start()
+    assert sent(site, answer["id"])[0]["data"] == "survives"

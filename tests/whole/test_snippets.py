@@ -256,7 +256,7 @@ SNIPPETS = {
         "<?php // relay-requests.php": request_script,
         "{ok: false": Reason("an answer, and not code: test_requests.py"),
         "foreach (Relay::webhook": php_syntax,
-        'socket.emit("request"': Reason("socket.io-client runs the same events in test_requests.py"),
+        'socket.emit("request"': Reason("python-socketio sends the same events in tests/requests/test_requests.py"),
     },
     "docs/redis.md": {
         "apt-get install -y redis-server": Reason(INSTALLS),
