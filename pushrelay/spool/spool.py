@@ -19,7 +19,7 @@ from .taking import REFUSED, TAKEN, Taking
 log = logging.getLogger(__name__)
 
 EVERY = 0.2  # seconds between two looks at a folder in which nothing waits
-BUSY = 0.01  # the same, just after files were taken; it doubles with each look that finds none
+SOON = 0.01  # the same, just after files were taken; it doubles with each look
 AGAIN = 1.0  # seconds until the next attempt after a failure
 CHECK_EVERY = 1.0  # seconds between two checks of the folder itself
 CLEAN_EVERY = 600.0  # seconds between two searches for what programs left that died while they wrote
@@ -44,7 +44,7 @@ class Spool:
         self._is_over = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
-        self._pause = BUSY
+        self._pause = SOON
         self._check_at = self._clean_at = 0.0  # monotonic
 
     def start(self) -> None:
@@ -131,8 +131,12 @@ class Spool:
             self.trouble = f"{self._folder.path}: the relay failed ({error!r}), and its log has more"
             return AGAIN
         self.trouble = None
-        self._pause = BUSY if taken else min(self._pause * 2, EVERY)
-        return self._pause
+        if taken:
+            # While files wait, Relay.php adds to them. It returns to HTTP when it finds none, so that should be soon.
+            self._pause = SOON
+            return 0.0
+        pause, self._pause = self._pause, min(self._pause * 2, EVERY)
+        return pause
 
     def _release(self, trouble: str) -> float:
         """Let Relay.php find out that nobody takes files: it then pushes over HTTP if it can."""
