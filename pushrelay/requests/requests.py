@@ -35,6 +35,7 @@ MOST_OF_PAGE = 16  # requests of one page under way; a page that needs more can 
 BEGIN_SECONDS = 30.0  # a request that has not been sent by then fails
 MOST_BYTES = 32 << 20  # of all requests in the queue
 FAILURES = 3  # in a row, before the site counts as not working
+TROUBLE_SECONDS = 60.0  # before another reason takes the place of the first: each change is a line in the log
 DROPPED, TURNED_AWAY = "dropped", "turned_away"  # the client left before its turn; too many are waiting
 RESULTS = (ANSWERED, REFUSED, FAILED, TIMED_OUT, DROPPED, TURNED_AWAY)
 
@@ -79,6 +80,7 @@ class Requests:
         self._seconds = Histogram((*SECONDS, 10.0, 30.0, 60.0))
         self._failures = 0  # in a row
         self._trouble: str | None = None
+        self._trouble_until = 0.0  # when its reason may change (monotonic)
         self._workers = Workers("request", settings.request_concurrency, self._lock, self._turns, self._send)
 
     # As a part of the backend.
@@ -119,7 +121,7 @@ class Requests:
         self._workers.most = self._turns.threads = settings.request_concurrency
         if old.settings.request_url != settings.request_url:
             with self._lock:
-                self._failures, self._trouble = 0, None
+                self._failures, self._trouble, self._trouble_until = 0, None, 0.0
 
     def close(self) -> None:
         """Drop what waits. Requests that were sent run on without anybody who waits for their answers."""
@@ -248,10 +250,11 @@ class Requests:
             if self._target.site is not target.site:
                 return
             self._failures = self._failures + 1 if outcome.result in (FAILED, TIMED_OUT) else 0
-            if self._failures >= FAILURES:
-                self._trouble = self._trouble or f"the last requests of pages {problem}"
+            if self._failures >= FAILURES and time.monotonic() > self._trouble_until:
+                self._trouble = f"the last requests of pages {problem}"
+                self._trouble_until = time.monotonic() + TROUBLE_SECONDS
             elif self._failures == 0:
-                self._trouble = None
+                self._trouble, self._trouble_until = None, 0.0
             is_known = self._trouble is not None
         if outcome.cause and not is_known:
             sentence = f"a request of a page {problem}"

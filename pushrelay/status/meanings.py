@@ -2,6 +2,7 @@
 
 # By the code of the error: see CODES in errors.py. The answer to each refusal has the details.
 REFUSALS = {
+    "answer_too_large": "an answer of request_url over max_answer",
     "auth_not_available": "auth_url gave no usable answer",
     "bad_request": "a request that is not HTTP, or not Socket.IO",
     "demo_not_shown": "a visitor from another machine asked for the demo page or /status",
@@ -17,6 +18,10 @@ REFUSALS = {
     "not_found": "an address that does not exist here",
     "old_client": "a Socket.IO client that is too old",
     "origin_not_allowed": "a page of a site that is not in origins",
+    "queue_full": "a message of a page, but too many wait for request_url (max_webhooks)",
+    "request_failed": "request_url gave a page no usable answer",
+    "request_not_available": "request_url could not be reached",
+    "request_timeout": "a request that did not arrive in time, or that request_url did not answer in time",
     "session": "a client that returned after a restart; this is normal",
     "store_not_available": "the store was not available",
     "token_expired": "a token that has expired",
@@ -25,6 +30,8 @@ REFUSALS = {
     "too_many_connections": "no room for another client: max_connections, or open files",
     "too_many_events": "a page over max_event_rate",
     "too_many_of_address": "too many clients of one address: max_per_address",
+    "too_many_requests": "a page with too many requests to request_url, or all of them together",
+    "unknown_request": "a page that asked request_url for something that it does not know",
     "unsupported_media_type": "a push that is neither a form nor JSON",
     "wrong_key": "a program with a wrong key",
 }

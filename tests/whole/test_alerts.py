@@ -46,7 +46,13 @@ class Scene:
             "public": dict(max_outbox=65536, max_body=60_000, max_outboxes=1 << 20, push_keys="a" * 20),
             "stored": dict(durability="power", history_bytes=1 << 20, max_body=60_000),
             "scarce": dict(kind=ScarceRelay, threads=2),
-            "asking": dict(auth_url="http://127.0.0.1:9/", ping_interval=0.3, ping_timeout=0.3),
+            "asking": dict(
+                auth_url="http://127.0.0.1:9/",
+                request_url="http://127.0.0.1:9/",
+                webhook_secret="x" * 32,
+                ping_interval=0.3,
+                ping_timeout=0.3,
+            ),
             "first": shared,
             "second": {**shared, "max_connections": 2},
             "third": shared,
@@ -161,6 +167,7 @@ class Scene:
     def ask_in_vain(self):
         client = Client(self.asking.url)
         assert client.call("register", {"id": "1"})["error"] == "auth_not_available"
+        assert client.call("request", {"name": "cart"})["error"] == "request_not_available"
         client.drop()
 
     def fall_asleep(self):
@@ -232,7 +239,11 @@ TROUBLE = [
         ("RelayThreadsBusy", Scene.do_nothing),
         ("RelayRestarts", Scene.restart),
     ],
-    [("RelayAuthFails", Scene.ask_in_vain), ("RelayPingTimeouts", Scene.fall_asleep)],
+    [
+        ("RelayAuthFails", Scene.ask_in_vain),
+        ("RelayRequestsFail", Scene.ask_in_vain),
+        ("RelayPingTimeouts", Scene.fall_asleep),
+    ],
     [
         ("RelayClientsNearLimit", lambda scene: scene.fill_second()),
         ("RelayRedisCuts", Scene.cut),

@@ -31,6 +31,10 @@ def values(relay):
     }
 
 
+# Sections about what a relay has only with some settings.
+PARTS = re.findall(r"^### (With .*)$", DOC, re.M)
+
+
 def documented(*left_out):
     """Return the metrics that docs/metrics.md lists: the type, and the labels, by name; without some sections."""
     found = {}
@@ -56,9 +60,13 @@ def samples_of(found):
 
 
 @own_only
-def test_the_docs_list_the_metrics_that_there_are(relay_with):
-    relay = relay_with(auth_url="http://127.0.0.1:9/")
-    assert samples_of(families(relay)) == documented("With Redis", "With an outbox")
+def test_the_docs_list_the_metrics_that_there_are(relay_with, tmp_path):
+    tmp_path.chmod(0o700)
+    nowhere = "http://127.0.0.1:9/"
+    relay = relay_with(
+        auth_url=nowhere, request_url=nowhere, webhook_url=nowhere, webhook_secret="x" * 32, spool=tmp_path
+    )
+    assert samples_of(families(relay)) == documented("With Redis", "With an outbox", "With presence")
 
 
 @own_only
@@ -66,7 +74,7 @@ def test_the_docs_list_the_metrics_of_a_relay_on_redis(relay_with, tmp_path):
     with RedisServer(tmp_path, appendonly="yes") as redis:
         relay = relay_with(broker=redis.url)
         relay.push("42", "a")
-        assert samples_of(families(relay)) == documented("With `auth_url`", "Store", "With an outbox")
+        assert samples_of(families(relay)) == documented("Store", *(each for each in PARTS if each != "With Redis"))
         assert values(relay)["relay_redis_up",] == values(relay)["relay_nodes",] == 1
         assert relay.stop() == 0, "while there is a Redis"
 
