@@ -148,7 +148,7 @@ class BaseBroker(abc.ABC):
 
     def tips(self, destinations: list[str]) -> list[Tip]:
         """Return the state of destinations, as the store has it now. Raises StoreError."""
-        return [self._reader.tip(each) for each in destinations]
+        return self._reader.tips(destinations)
 
     def kept(self, destination: str, after: int) -> list[Kept]:
         """Return what is kept after an offset, expired or not, without data. Raises StoreError."""

@@ -67,6 +67,9 @@ class TipReader(Protocol):
 class StoreReader(TipReader, Protocol):
     """The part of a store that an archive asks."""
 
+    def tips(self, destinations: list[str]) -> list[Tip]:
+        """Return the state of destinations. Raises StoreError."""
+
     def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:
         """Return what is kept after an offset. Raises StoreError."""
 
@@ -92,6 +95,10 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def tip(self, destination: str) -> Tip:
         """Return the state of a destination, by what is committed. Raises StoreError."""
+
+    def tips(self, destinations: list[str]) -> list[Tip]:
+        """Return the state of destinations. Raises StoreError."""
+        return [self.tip(each) for each in destinations]
 
     @abc.abstractmethod
     def read(self, destination: str, after: int, max_bytes: int | None = None, with_data: bool = True) -> Page:

@@ -25,7 +25,7 @@ WANT_SECONDS = 10.0  # between two reminders for a shared store that webhooks ar
 LOAD_SECONDS = 15.0  # between two looks at the inboxes that other relays know
 RESTART_SECONDS = 30.0  # for which clients may be away after a restart, besides drain_spread
 MOST_PENDING = 10_000  # events that wait while the store cannot be written; beyond it the oldest are dropped
-LOOKS = 10  # at inboxes in one round, each at some of them
+LOOKS = 10  # at inboxes in one round, each at some of them; one look if the store is not in this process
 
 
 class Clients(Protocol):
@@ -200,7 +200,7 @@ class Reporter:
             self._inboxes.load(self._queue.notes(INBOX), states)
             # If no other process uses the store, this one learns of each inbox by itself.
             self._next_load = now + (LOAD_SECONDS if self._queue.reports_presence else float("inf"))
-        for _ in range(LOOKS):
+        for _ in range(1 if self._queue.reports_presence else LOOKS):
             is_over = self._inboxes.is_last_look
             self._add(*self._inboxes.look())
             self._store()

@@ -185,11 +185,11 @@ class Webhooks:
         deliveries, self._deliveries = list(self._deliveries.values()), {}
         for each in deliveries:
             each.stop()
+        end = time.monotonic() + CLOSE_SECONDS
+        for each in deliveries:  # first: their cursors move only as long as this relay is the one that sends
+            each.join(max(0.0, end - time.monotonic()))
         if self._reporter is not None:
             self._stop_reporter(self._reporter)
-        end = time.monotonic() + CLOSE_SECONDS
-        for each in deliveries:
-            each.join(max(0.0, end - time.monotonic()))
 
     # Called by the threads.
 
@@ -206,11 +206,12 @@ class Webhooks:
 
     def _send(self, is_sender: bool) -> None:
         """Have the deliveries send, or not, and look at the queue. Raises StoreError."""
-        queue, deliveries = self._queue, self._deliveries
+        queue = self._queue
         if queue is None:
             return
-        if is_sender and (self._must_set_readers or not self._was_sender):
-            self._must_set_readers = False
+        must_set_readers, self._must_set_readers = self._must_set_readers or not self._was_sender, False
+        deliveries = self._deliveries  # after that: a reload replaces them before it sets the flag
+        if is_sender and must_set_readers:
             for topic in TOPICS:
                 cursors = queue.set_readers(topic, [reader for its_topic, reader in deliveries if its_topic == topic])
                 for reader, cursor in cursors.items():
@@ -221,6 +222,9 @@ class Webhooks:
         self._was_sender = is_sender
         cursors = {topic: queue.cursors(topic) for topic in TOPICS}
         self._snapshot = _Snapshot({topic: queue.depth(topic) for topic in TOPICS}, cursors, is_sender)
+        if is_sender:
+            for each in filter(self.waiting, deliveries.values()):
+                each.wake()  # a message about new events may have been lost with a connection to the store
 
     # The state, for people and programs.
 

@@ -16,6 +16,7 @@ from .questions import Questions
 from .scripts import HOLD, READ, Script
 
 EVERYTHING = 1 << 53  # bytes
+AT_ONCE = 100  # destinations that are asked for together
 # Errors after which connections are not kept: after a failover, they may be connections to the former master.
 OF_ANOTHER_MASTER = {"EPOCH", "READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS"}
 
@@ -36,6 +37,18 @@ class RedisHistory:
     def tip(self, destination: str) -> Tip:
         """Return the state of a destination."""
         return self._read(destination, 1 << 53, 0, False).tip
+
+    def tips(self, destinations: list[str]) -> list[Tip]:
+        """Return the state of destinations, with few questions."""
+        found: list[Tip] = []
+        for start in range(0, len(destinations), AT_ONCE):
+            part = destinations[start : start + AT_ONCE]
+            args = [(self.epoch, self._clock(), each, 1 << 53, 0, 0) for each in part]
+            commands = [("EVALSHA", READ.sha, 1, self._link.meta, *each) for each in args]
+            for reply, each in zip(self._questions.replies(commands), args, strict=True):
+                answer = self.run(READ, *each) if isinstance(reply, hiredis.ReplyError) else reply
+                found.append(Tip(*answer[:3]))
+        return found
 
     def hold(self, destination: str, forget_after: float) -> int:
         """Return the last offset of a destination that this node begins to hold: see hold.lua."""
