@@ -92,7 +92,7 @@ class Core:
         self._poller = _own_poller(settings)
         self.broker = broker_of(settings, deliver, self._poller, self.node) if broker is None else broker(deliver)
         self.publisher = Publisher(self.broker, settings, self.access, self.refusal_log)
-        self.people = Presence(self.rooms, settings)
+        self.people = Presence(self.rooms, settings, getattr(self.broker, "members", None))
         self.registrations = Registrations(
             self.broker,
             self.rooms,
@@ -116,6 +116,7 @@ class Core:
         patience = RELOAD_SECONDS if settings.imported else 0.0
         self.maintenance = Maintenance(self.broker, self._each_second, patience, self.backend.start, self._at_end)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
+        self.people.is_draining = lambda: self.lifecycle.reason is not None
         self.front: Front | None = None  # of the app that was given to wsgi()
         self._server: Server | None = None  # the one that make_server() returned last
         self._reload_server: Callable[[Settings], None] = lambda settings: None  # make_server() replaces it

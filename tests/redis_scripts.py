@@ -18,6 +18,7 @@ from pushrelay.store.redis.scripts import (
     HOLDERS,
     MARK,
     MARKED,
+    MEMBERS,
     ORDER,
     READ,
     SWEEP,
@@ -152,6 +153,10 @@ class Scripts:
     def hold(self, *held, node=None):
         """Note (destination, connections, since) of each; return how many the node holds."""
         return self.run(HOLDERS, node or self.node, *(each for one in held for each in one))
+
+    def have(self, *users, node=None):
+        """Note (destination, user, since, info, how) of each; return how many members each destination has."""
+        return self.run(MEMBERS, node or self.node, *(each for one in users for each in one))
 
     def beat(self, node=None, lease=10):
         return self.run(BEAT, node or self.node, lease, "information")

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "register/membership": "presence/test_members.py",
     "requests/pages": "requests/test_requests.py",
     "rooms/rooms": "rooms/test_manager.py",
+    "store/members": "store/redis/test_members.py",
     "store/memory_events": "store/test_events.py",
     "webhooks/admin": "webhooks/test_webhooks.py",
     "webhooks/reporter": "webhooks/test_webhooks.py",

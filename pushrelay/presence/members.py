@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pushrelay.access.member import Member
 from pushrelay.errors import Refused
 from pushrelay.rooms.rooms import Rooms
+from pushrelay.store.members import Found
 
 from .person import Person, Place
 
@@ -19,30 +20,31 @@ JOIN, UPDATE, LEAVE = "join", "update", "leave"
 
 
 class Members:
-    """Who is at which destination by the sockets of this node. Any thread may call it.
+    """The members of all destinations, by the sockets of this node. Any thread may call it.
 
-    `lock` guards it. `changed(kind, destination, person)` is called with the lock held for each JOIN, UPDATE and LEAVE,
-    in their order; it must not wait. `total(destination)` returns the number of members by all nodes, as far as this
-    node knows. `is_elsewhere(destination, id)` returns whether a user is a member by another node; it may
-    ask the store, and is called without the lock. `grace` and `most` are the settings presence_grace and max_members,
-    and may be changed. `wake(seconds)` is called when end_due() must be called after this time.
+    `lock` guards it. `grace()` returns the seconds after which a user without pages leaves. `most` is the setting
+    max_members, and may be changed. `changed(kind, destination, person)` is called with the lock held for each JOIN,
+    UPDATE and LEAVE, in their order; it must not wait. `wake(seconds)` is called when end_due() must be called after
+    this time. `total(destination)` returns the number of members by all nodes, as far as this node knows.
+    `is_elsewhere(destination, id)` returns whether a user is a member by another node; it may ask the store, and is
+    called without the lock.
     """
 
     def __init__(
         self,
         rooms: Rooms,
         lock: threading.RLock,
-        grace: float,
+        grace: Callable[[], float],
         most: int,
         changed: Callable[[str, str, Person], None],
         wake: Callable[[float], None],
         total: Callable[[str], int] = lambda destination: 0,
         is_elsewhere: Callable[[str, str], bool] = lambda destination, id_: False,
     ):
-        self.grace = grace
         self.most = most
         self._rooms = rooms
         self._lock = lock
+        self._grace = grace
         self._changed = changed
         self._wake = wake
         self._total = total
@@ -167,10 +169,10 @@ class Members:
             return
         if not person.is_member:
             self._remove(place, person)
-        elif self.grace:
-            person.due = time.monotonic() + self.grace
+        elif grace := self._grace():
+            person.due = time.monotonic() + grace
             heapq.heappush(self._due, (person.due, next(self._numbers), place, person))
-            self._wake(self.grace)
+            self._wake(grace)
         else:
             self._leave(place, person)
 
@@ -196,16 +198,26 @@ class Members:
                     self._leave(place, person)
             return self._due[0][0] if self._due else None
 
-    def at(self, destination: str) -> list[tuple[str, str, float]]:
-        """Return id, info as JSON, and since when, of each member of a destination."""
+    def at(self, destination: str) -> list[Found]:
+        """Return the members of a destination."""
         with self._lock:
             place = self._places.get(destination)
             people = () if place is None else place.people.values()
-            return [(each.id, each.info, each.since) for each in people if each.is_member]
+            return [Found(each.id, each.info, each.since) for each in people if each.is_member]
+
+    def find(self, destination: str, id_: str) -> Found | None:
+        """Return a member of a destination, or None."""
+        with self._lock:
+            place = self._places.get(destination)
+            person = None if place is None else place.people.get(id_)
+            return None if person is None or not person.is_member else Found(person.id, person.info, person.since)
 
     def destinations(self) -> Iterator[str]:
-        """Return the destinations that have members."""
+        """Return the destinations that have members, or users who are about to become some."""
         return iter(list(self._places))
+
+    def __contains__(self, destination: str) -> bool:
+        return destination in self._places
 
 
 class Admission:

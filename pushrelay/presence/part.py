@@ -1,6 +1,7 @@
 """Presence as a part of the relay: members, watchers, and the thread that serves them, put together."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,8 +12,10 @@ from pushrelay.json_text import decode
 from pushrelay.rooms.answering import Reply
 from pushrelay.rooms.rooms import WATCH, Rooms
 from pushrelay.settings import Settings
+from pushrelay.store.members import SharedMembers
 
 from .members import HELD, LEAVE, UPDATE, Members
+from .node_users import NodeUsers
 from .person import Person
 from .views import Views
 from .watching import Door, Watching
@@ -20,32 +23,49 @@ from .worker import Worker
 
 MOST_BYTES = 8 << 20  # of members in one answer over HTTP, about
 MEMBER_BYTES = 80  # of a member in it, beside id and info
+RETURN_SECONDS = 10.0  # for which pages may be away when their relay ends, besides drain_spread
 
 
 class Presence:
-    """Who is at which destination. Any thread may call it. `bind()` must be called once, before clients connect.
+    """The members of destinations, and those who watch them. Any thread may call it.
+
+    `bind()` must be called once, before clients connect.
 
     `on_change(kind, destination, member)` is called when a user has come ("join") or has left ("leave"), in this order
-    for each destination, with locks held: it must not wait.
+    for each destination, with locks held: it must not wait. It is not called if `shared` has the members of all nodes:
+    then the store itself decides that.
     """
 
     name = "presence"
     trouble = None
 
-    def __init__(self, rooms: Rooms, settings: Settings):
+    def __init__(self, rooms: Rooms, settings: Settings, shared: SharedMembers | None = None):
         self.on_change: Callable[[str, str, Member], None] | None = None
+        self.is_draining: Callable[[], bool] = lambda: False  # whether this relay sends its clients away to end
         self._settings = settings
         self._rooms = rooms
-        lock = threading.RLock()
+        self._shared = shared
+        self._lock = threading.RLock()
         self._worker = Worker(self._flush, self._end_due)
         self._members = Members(
-            rooms, lock, settings.presence_grace, settings.max_members, self._changed, self._worker.wake
+            rooms,
+            self._lock,
+            self._grace,
+            settings.max_members,
+            self._changed,
+            self._worker.wake,
+            *(() if shared is None else (shared.total, shared.is_member)),
         )
-        self._lock = lock
-        self._views = Views(rooms, lock, self._load, self._worker.changed)
+        load = self._load if shared is None else shared.load
+        unload = _do_nothing if shared is None else shared.forget
+        self._views = Views(rooms, self._lock, load, unload, self._worker.changed)
         self._watching: Watching | None = None
         rooms.on_leave = self._left
         self.membership = self._members  # for Registrations
+        if shared is None:
+            self._views.complete_at = time.monotonic() + self._return_seconds()
+        else:
+            shared.attach(NodeUsers(self._members, self._views, self._lock, self._return_seconds))
 
     def bind(self, door: Door) -> None:
         """Have `door` decide who may watch."""
@@ -57,12 +77,16 @@ class Presence:
             self._watching.handle(message, sid, environ, reply)
 
     def members(self, destinations: list[str]) -> dict[str, list[dict[str, Any]]]:
-        """Return the members of each destination that has some. Raises Refused (413) if they are too many."""
+        """Return the members of each destination that has some, at all nodes.
+
+        Raises Refused (413) if they are too many for one answer, and StoreError.
+        """
         found, size = {}, 0
+        elsewhere = {} if self._shared is None else self._shared.read(destinations, MOST_BYTES)
         for each in destinations:
-            members = self._members.at(each)
+            members = {member.id: member for member in (*self._members.at(each), *elsewhere.get(each, ()))}.values()
             size += sum(len(id_) + len(info) + MEMBER_BYTES for id_, info, _ in members)
-            if size > MOST_BYTES:
+            if size > MOST_BYTES or (self._shared is not None and each not in elsewhere):
                 message = "these destinations have too many members for one answer: ask for fewer destinations at once"
                 raise Refused(413, "too_large", message)
             if members:
@@ -71,9 +95,21 @@ class Presence:
                 ]
         return found
 
+    def _grace(self) -> float:
+        """Return the seconds after which a user without pages leaves."""
+        grace = self._settings.presence_grace
+        return max(grace, self._return_seconds()) if self.is_draining() else grace
+
+    def _return_seconds(self) -> float:
+        """Return the seconds within which pages come back after this relay has ended."""
+        return self._settings.drain_spread + RETURN_SECONDS
+
     # Called by the others.
 
     def _changed(self, kind: str, destination: str, person: Person) -> None:
+        if self._shared is not None:
+            self._shared.changed(destination, person.id, kind != LEAVE)
+            return
         info = None if kind == LEAVE else person.info
         self._views.apply(destination, person.id, info, person.since)
         if self.on_change is not None and kind != UPDATE:
@@ -104,7 +140,7 @@ class Presence:
         return bool(self._members.joins or self._views.watches)
 
     def start(self) -> None:
-        """Do nothing: its thread starts when it has something to do."""
+        """Note the time of the start. The thread starts when it has something to do."""
 
     def each_second(self) -> None:
         """Do nothing: its thread does what is due."""
@@ -112,7 +148,7 @@ class Presence:
     def reload(self, settings: Settings) -> None:
         """Use these settings from now on. Users who are about to leave do so at the time that was set before."""
         self._settings = settings
-        self._members.grace, self._members.most = settings.presence_grace, settings.max_members
+        self._members.most = settings.max_members
 
     def close(self) -> None:
         """Stop the thread."""
@@ -136,3 +172,7 @@ class Presence:
         members, views = self._members, self._views
         facts = {"members": members.count, "joins": members.joins, "leaves": members.leaves, "watchers": views.watches}
         return {**facts, "summary": f"{members.count} members, {views.watches} watchers"}
+
+
+def _do_nothing(destination: str) -> None:
+    """Do nothing."""

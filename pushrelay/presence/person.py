@@ -13,7 +13,7 @@ class Person:
 
     def __init__(self, id_: str):
         self.id = id_
-        self.info = ""  # JSON; empty until a register has been completed: until then the user is no member
+        self.info = ""  # JSON; empty until a register has been completed, which makes the user a member
         self.since = 0.0  # seconds since 1970
         self.sockets = 0  # that hold the destination
         self.reserved = 0  # registers in progress

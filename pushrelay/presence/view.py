@@ -5,12 +5,15 @@ destination is sent with its `sending` lock held; so an answer goes out before t
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from pushrelay.json_text import quote
 from pushrelay.rooms.answering import Reply
 from pushrelay.rooms.rooms import Rooms, watch_room
+
+from .person import member_text
 
 # Bytes of events in one packet, before the last one. A burst of joins must not look like a client that reads slowly.
 PACKET_BYTES = 65_536
@@ -23,6 +26,7 @@ class Ask(NamedTuple):
     enter: Callable[[], None]  # puts the socket into the room of the watchers; raises Refused
     reply: Reply
     charge: Callable[[int], None]  # takes the size of the answer
+    expires: float | None = None  # when the right to watch ends, in seconds since 1970
 
 
 class View:
@@ -47,33 +51,43 @@ class View:
         self.is_loaded = False
         self.asks: list[Ask] = []  # that wait until it is
         self.answering = 0  # questions that are being answered: until then it is kept
-        self.members: dict[str, str] = {}  # by id: the JSON object that clients get
+        self.members: dict[str, tuple[str, str]] = {}  # by id: info, and the whole object that clients get, as JSON
         self.version = 0  # number of the last event
         self.pending: list[str] = []  # the last events, as JSON, which have not been sent yet
         self.starting: dict[str, int] = {}  # by sid of a newcomer: the number of pending events that its list includes
         self.watchers: set[str] = set()  # sids
 
-    def apply(self, id_: str, text: str | None) -> bool:
-        """Note that a member has come or changed, or has left (None). Return whether there is an event to send."""
-        if text is None:
-            if self.members.pop(id_, None) is None:
-                return False
-        elif self.members.get(id_) == text:
+    def apply(self, id_: str, info: str | None, since: float) -> bool:
+        """Note that a member has come or changed, or has left (None). Return whether there is an event to send.
+
+        Nodes may disagree on `since` by a little, so this alone does not count.
+        """
+        before = self.members.get(id_)
+        if info == (None if before is None else before[0]):
             return False
+        if info is None:
+            del self.members[id_]
+            event = f'{{"leave":{quote(id_)}}}'
         else:
-            self.members[id_] = text
+            text = member_text(id_, info, since)
+            self.members[id_] = info, text
+            event = f'{{"join":{text}}}'
         self.version += 1
         if self.watchers:
-            self.pending.append(f'{{"leave":{quote(id_)}}}' if text is None else f'{{"join":{text}}}')
+            self.pending.append(event)
         return bool(self.watchers)
 
-    def listing(self) -> str:
-        """Return the answer to a question, as JSON."""
-        members = ",".join(self.members.values())
-        return f'{{"ok":true,"id":{quote(self.destination)},"members":[{members}],"version":{self.version}}}'
+    def listing(self, expires: float | None, grace: float) -> str:
+        """Return the answer to a question, as JSON; `grace` is how many seconds members may be missing in it."""
+        members, more = ",".join([text for _, text in self.members.values()]), ""
+        if expires is not None:
+            more += f',"expires_in":{max(0, int(expires - time.time()))}'
+        if grace > 0:
+            more += f',"grace":{grace:.1f}'
+        return f'{{"ok":true,"id":{quote(self.destination)},"members":[{members}],"version":{self.version}{more}}}'
 
     def take(self) -> tuple[list[str], int, dict[str, int]]:
-        """Return the pending events, the version of the first, and the newcomers; then there are none."""
+        """Return the pending events, the version of the first, and the newcomers; and forget them."""
         events, starting = self.pending, self.starting
         self.pending, self.starting = [], {}
         return events, self.version - len(events) + 1, starting

@@ -3,41 +3,58 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from pushrelay.errors import Refused
 from pushrelay.rooms.rooms import Rooms
+from pushrelay.store.members import Found
 
 from .person import member_text
 from .view import Ask, View
 
 log = logging.getLogger(__name__)
 
-Found = Iterable[tuple[str, str, float]]  # id, info as JSON, and since when, of each member
-
 
 class Views:
     """Keeps the members of watched destinations. Any thread may call it.
 
     `lock` guards it. `load(destination)` is called without locks when a destination is watched for the first time;
-    loaded() or failed() must be called for it. `changed()` is called when there are events to send: flush() sends them.
+    loaded() or failed() must be called for it. `unload(destination)` is called with locks when nobody watches it any
+    more. `changed()` is called when there are events to send: flush() sends them.
     """
 
-    def __init__(self, rooms: Rooms, lock: threading.RLock, load: Callable[[str], None], changed: Callable[[], None]):
+    def __init__(
+        self,
+        rooms: Rooms,
+        lock: threading.RLock,
+        load: Callable[[str], None],
+        unload: Callable[[str], None],
+        changed: Callable[[], None],
+    ):
         self._rooms = rooms
         self._lock = lock
         self._load = load
+        self._unload = unload
         self._changed = changed
         self._views: dict[str, View] = {}
         self._dirty: dict[View, None] = {}  # with events to send
         self.events = 0  # that were sent, each counted once
+        # Until then (monotonic), members may be missing because their pages have not come back to a relay that has
+        # just started.
+        self.complete_at = 0.0
 
     def __contains__(self, destination: str) -> bool:
         return destination in self._views
 
-    def destinations(self) -> list[str]:
+    def destinations(self) -> Collection[str]:
         """Return the destinations that are watched."""
-        return list(self._views)
+        return self._views.keys()
+
+    def ids(self, destination: str) -> set[str]:
+        """Return the ids of the members of a watched destination, as watchers know them."""
+        view = self._views.get(destination)
+        with self._lock:
+            return set() if view is None else set(view.members)
 
     @property
     def watches(self) -> int:
@@ -66,12 +83,12 @@ class Views:
         elif is_loaded:
             self._answer(view, ask)
 
-    def loaded(self, destination: str, members: Found) -> None:
-        """Note all members of a destination. Call answer() soon."""
+    def loaded(self, destination: str, members: Iterable[Found]) -> None:
+        """Note all members of a destination, unless they are known. Call answer() soon."""
         with self._lock:
             view = self._views.get(destination)
             if view is not None and not view.is_loaded:
-                view.members = {id_: member_text(id_, info, since) for id_, info, since in members}
+                view.members = {each.id: (each.info_json, member_text(*each)) for each in members}
                 view.is_loaded = True
 
     def answer(self, destination: str) -> None:
@@ -113,7 +130,7 @@ class Views:
                     self.left(view.destination, ask.sid)
                     raise
                 with self._lock:
-                    text = view.listing()
+                    text = view.listing(ask.expires, self.complete_at - time.monotonic())
                     if view.pending:
                         view.starting[ask.sid] = len(view.pending)
                 ask.reply.send(text)
@@ -149,6 +166,7 @@ class Views:
         if not view.watchers and not view.asks and not view.answering and self._views.get(view.destination) is view:
             del self._views[view.destination]
             self._dirty.pop(view, None)
+            self._unload(view.destination)
 
     # Changes.
 
@@ -158,7 +176,7 @@ class Views:
         if view is None:
             return
         with self._lock:
-            if view.is_loaded and view.apply(id_, None if info is None else member_text(id_, info, since)):
+            if view.is_loaded and view.apply(id_, info, since):
                 self._dirty[view] = None
                 self._changed()
 

@@ -64,6 +64,7 @@ class Watching:
             lambda: self._door.watch(watch_room(name), rights, sid, environ),
             reply,
             lambda size: self._rooms.charge(sid, size / BYTES_EACH),
+            None if rights is None else rights.expires,
         )
         self._views.ask(name, ask)
 

@@ -19,7 +19,7 @@ LONGEST_WAIT = 1.0
 class Worker:
     """Runs on demand, on a thread of its own. Any thread may call its methods, with any lock held.
 
-    `flush()` sends what there is to send, and returns the seconds that it took. `end_due(now)` lets users leave, and
+    `flush()` sends the events that wait, and returns the seconds that it took. `end_due(now)` lets users leave, and
     returns when it must be called again, if ever. Both times are of time.monotonic().
     """
 
@@ -49,7 +49,7 @@ class Worker:
                 self._wake()
 
     def close(self) -> None:
-        """Stop. What was not sent is not sent any more."""
+        """Stop. Events that were not sent yet are dropped."""
         with self._condition:
             self._closed = True
             self._condition.notify()

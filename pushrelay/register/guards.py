@@ -17,7 +17,7 @@ from .subscription import Subscription
 
 
 class _InForce(NamedTuple):
-    """What gives rights now. It is replaced as a whole, so that no decision mixes old and new settings."""
+    """The sources of rights. They are replaced as a whole, so that no decision mixes old and new settings."""
 
     settings: Settings
     tokens: Tokens | None

@@ -1,4 +1,4 @@
-"""What registrations know of presence: who is at a destination, and which rooms are for watching that."""
+"""The interface through which registrations report users, and the rooms of clients that watch a destination."""
 
 from typing import Protocol
 
@@ -20,7 +20,9 @@ class Membership(Protocol):
     """Keeps who is at which destination. Any thread may call it. It learns by itself when a socket leaves a room."""
 
     def admit(self, sid: str, destinations: list[str], member: Member | None) -> Admission | None:
-        """Reserve a place at each destination, or at none. `member` is None if the socket's rights name no user.
+        """Reserve a place at each destination, or at none.
+
+        `member` is None if the rights of the socket do not name a user.
 
         Return None if there is nothing to do. Raises Refused if there are too many members, and StoreError.
         """

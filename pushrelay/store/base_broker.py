@@ -10,6 +10,7 @@ from pushrelay.errors import Overtaken
 from .archive import Archive
 from .dispatcher import Dispatcher
 from .listing import MAX_BYTES, Listing
+from .members import SharedMembers
 from .publication import (
     Delivered,
     Draft,
@@ -32,6 +33,8 @@ AGAIN_SECONDS = 0.01  # until a replay that is ahead of its node is continued
 
 class BaseBroker(abc.ABC):
     """The base of brokers: see Broker for their methods. `reader` has what is stored."""
+
+    members: SharedMembers | None = None  # of all nodes
 
     def __init__(self, reader: StoreReader, archive: Archive, dispatcher: Dispatcher):
         self._reader = reader

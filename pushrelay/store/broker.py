@@ -12,6 +12,7 @@ from pushrelay.errors import StoreError
 
 from .events import Events
 from .listing import Listing
+from .members import SharedMembers
 from .nodes import Clients
 from .publication import Delivered, Draft, Kept, Mark, Publication, Receipt, Tip
 from .replay import Replay
@@ -25,6 +26,10 @@ class Broker(Protocol):
 
     # Whether several relays publish through it: then the rooms report to changed().
     is_shared: bool
+
+    @property
+    def members(self) -> SharedMembers | None:
+        """The members of all nodes; None if the store is not shared, or the broker does not know them."""
 
     @property
     def events(self) -> Events | None:

@@ -18,7 +18,7 @@ class Desk:
 
     def __init__(self, grace=0.0, most=100, **options):
         self.rooms, self.told, self.wakes = {}, [], []
-        self.members = Members(self, threading.RLock(), grace, most, self.changed, self.wakes.append, **options)
+        self.members = Members(self, threading.RLock(), lambda: grace, most, self.changed, self.wakes.append, **options)
 
     def get_rooms(self, sid, namespace):
         return self.rooms.get(sid, [])
@@ -70,7 +70,7 @@ def test_a_socket_that_becomes_another_user_leaves_as_the_first():
     assert desk.ids("room") == []
 
 
-def test_what_is_told_of_a_user_is_what_the_last_register_said():
+def test_the_last_register_decides_about_the_info_of_a_user():
     desk = Desk()
     desk.register("a", ["room"], ANN)
     desk.register("b", ["room"], ANN)
@@ -114,7 +114,7 @@ def test_a_register_that_fails_leaves_nothing_behind():
     assert not desk.told and not list(desk.members.destinations()) and desk.members.count == 0
 
 
-def test_a_socket_that_disconnects_while_it_registers_is_no_member():
+def test_a_socket_that_disconnects_while_it_registers_does_not_stay_a_member():
     desk = Desk()
     admission = desk.members.admit("a", ["room"], ANN)
     desk.members.left("room", "a")  # before it is one

@@ -1,4 +1,4 @@
-"""Who is at a destination, over HTTP and when rights end; how many may be; and what the relay tells of it."""
+"""Members over HTTP, their limit, the end of their rights, and the figures that the relay shows."""
 
 import json
 import threading
@@ -11,6 +11,7 @@ from conftest import own_only, wait_for
 
 from pushrelay.presence.part import MOST_BYTES, Presence
 from pushrelay.settings import Settings
+from pushrelay.store.members import Found
 
 
 class Site(BaseHTTPRequestHandler):
@@ -86,7 +87,7 @@ def test_a_user_whose_token_expires_leaves(relay):
     assert wait_for(lambda: page.got)[0][1]["ids"] == ["brief"]
 
 
-def test_a_watch_ends_with_the_right_to_it_and_the_page_is_told(relay):
+def test_a_watch_ends_with_the_right_to_it_and_the_page_learns_that(relay):
     watcher = Page(relay.port, expires=relay.now() + 60)
     seen, other = watcher.watch("timed"), Page(relay.port).watch("timed")
     relay.advance(61)
@@ -137,7 +138,7 @@ def test_metrics_and_status_show_members_and_watchers(relay):
 
 def test_an_answer_has_a_bounded_size(monkeypatch):
     people = Presence(type("Rooms", (), {})(), Settings())
-    monkeypatch.setattr(people._members, "at", lambda name: [("42", json.dumps("x" * (MOST_BYTES // 3)), 1.0)])
+    monkeypatch.setattr(people._members, "at", lambda name: [Found("42", json.dumps("x" * (MOST_BYTES // 3)), 1.0)])
     with pytest.raises(Exception, match="fewer destinations"):
         people.members(["a", "b", "c"])
 

@@ -1,4 +1,4 @@
-"""What watchers are sent: a list, then numbered events without a gap, encoded once for all of them."""
+"""Watchers get a list, then numbered events without a gap, encoded once for all of them."""
 
 import json
 import threading
@@ -9,6 +9,7 @@ from audience import Replica
 from pushrelay.errors import Refused
 from pushrelay.presence.view import PACKET_BYTES, Ask
 from pushrelay.presence.views import Views
+from pushrelay.store.members import Found
 
 
 class Stage:
@@ -18,9 +19,10 @@ class Stage:
 
     def __init__(self, members=(), is_slow=False):
         self.replicas, self.inside, self.packets, self.refused, self.wakes = {}, {}, 0, [], 0
-        self.found = list(members)
+        self.found = [Found(*each) for each in members]
         self.is_slow = is_slow
-        self.views = Views(self, threading.RLock(), self.load, self.wake)
+        self.unloaded = []
+        self.views = Views(self, threading.RLock(), self.load, self.unloaded.append, self.wake)
 
     def wake(self):
         self.wakes += 1
@@ -69,7 +71,7 @@ def test_a_watcher_gets_the_list_and_then_each_change():
     assert seen.ids == {"bob"} and seen.version == 2 and stage.packets == 1
 
 
-def test_what_changes_nothing_is_no_event():
+def test_repetitions_cause_no_event():
     stage = Stage([("ann", "{}", 1.0)])
     seen = stage.watch("w")
     stage.views.apply("room", "ann", "{}", 1.0)
@@ -108,7 +110,7 @@ def test_questions_wait_until_the_members_are_known():
     stage = Stage([("ann", "{}", 1.0)], is_slow=True)
     assert stage.watch("v") is None and stage.watch("w") is None
     stage.views.apply("room", "bob", "{}", 1.0)  # it is not known what it follows
-    stage.views.loaded("room", [*stage.found, ("bob", "{}", 1.0)])
+    stage.views.loaded("room", [*stage.found, Found("bob", "{}", 1.0)])
     stage.views.apply("room", "cat", "{}", 1.0)
     stage.views.answer("room")
     stage.views.flush()
@@ -135,7 +137,7 @@ def test_a_destination_that_nobody_watches_any_more_is_forgotten():
     stage.views.left("room", "v")
     assert "room" in stage.views
     stage.views.left("room", "w")
-    assert "room" not in stage.views and (stage.watches, stage.watch_rooms) == (0, 0)
+    assert "room" not in stage.views and stage.unloaded == ["room"] and (stage.watches, stage.watch_rooms) == (0, 0)
     stage.views.flush()
 
 

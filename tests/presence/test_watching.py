@@ -38,7 +38,7 @@ def test_a_page_gets_the_members_and_every_change_from_then_on(page):
     assert seen.history == [("join", "7"), ("leave", "7")]
 
 
-def test_pages_without_a_user_are_no_members(page):
+def test_pages_without_a_user_are_not_listed(page):
     watcher = page()
     seen = watcher.watch("room-2")
     page("room-2")
@@ -59,7 +59,7 @@ def test_a_user_counts_once_however_many_tabs(page):
     assert seen.history == [("join", "ann"), ("join", "bob"), ("leave", "ann")]
 
 
-def test_a_page_change_is_no_leave(page, relay_with):
+def test_a_page_change_causes_no_leave(page, relay_with):
     patient = relay_with(secret=SECRET, presence_grace=60)
     seen = page(at=patient).watch("room-4")
     for _ in range(4):
@@ -82,7 +82,7 @@ def test_whoever_unregisters_leaves_and_may_come_back(page):
     assert seen.history == [("leave", "ann"), ("join", "ann"), ("join", "bob")]
 
 
-def test_the_last_register_says_who_a_page_is_and_what_is_told_of_the_user(page):
+def test_the_last_register_decides_about_the_user_of_a_page_and_the_info(page):
     tab = page("room-6", user="ann", info={"mood": "fine"})
     page("room-6", user="ann", info={"mood": "fine"})
     seen = page().watch("room-6")

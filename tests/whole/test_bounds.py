@@ -346,7 +346,7 @@ def waiting_pushes(small, size):
 
 @bound("max_members", 7)
 def users(small, size):
-    members = Members(SimpleNamespace(), threading.RLock(), 0.0, 7, lambda *_: None, lambda seconds: None)
+    members = Members(SimpleNamespace(), threading.RLock(), lambda: 0.0, 7, lambda *_: None, lambda seconds: None)
     try:
         admitted = [members.admit(f"sid-{n}", ["room"], Member(f"user-{n}")) for n in range(size)]
     except Refused as refused:

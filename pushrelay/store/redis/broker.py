@@ -30,8 +30,9 @@ from .history import RedisHistory, Seen
 from .link import LEASE_SECONDS, PUBLIC, Link, State, Talk
 from .loop import Loop, ThreadLoop
 from .measures import FILLED, LOST, NOTHING, Measures
+from .members import RedisMembers
 from .newcomers import Newcomers
-from .nodes import Announcer, Orders
+from .nodes import Announcer, Orders, clean
 from .place import Place
 from .publishing import Publishing
 from .questions import Questions
@@ -101,6 +102,7 @@ class RedisBroker(BaseBroker):
             self._measures,
         )
         self.events = RedisEvents(self._history, self._questions, self._link, self._announce_all)
+        self.members: RedisMembers = RedisMembers(self._link, self._history, self._questions)
         self._orders = Orders(self._link, lambda: self._clients)
         self._fresh: dict[bytes, float] = {}  # destinations that may have no holder, and since when (monotonic)
         self._newcomers = Newcomers(self._link, patience)
@@ -292,7 +294,7 @@ class RedisBroker(BaseBroker):
         link = self._link
         link.close()
         try:
-            while link.state.epoch and self._history.run(CLEAN, link.node, 1):
+            while link.state.epoch and self._history.run(CLEAN, link.node, self.members.return_seconds()):
                 pass
         except StoreError:
             log.info("the other nodes will notice within %d s that this one is gone", LEASE_SECONDS)
@@ -377,6 +379,8 @@ class RedisBroker(BaseBroker):
                 work.call(partial(self._clients.acknowledged, destination, offset, sid))
         elif kind == b"o":
             self._orders.take(int(fields[4]), fields[3].decode(), fields[5])
+        elif kind == b"m":
+            self.members.take(fields)
         elif kind == b"e":
             work.call(self.events.wake)
         elif kind == b"r" and fields[3] == self._link.node_bytes:
@@ -390,28 +394,22 @@ class RedisBroker(BaseBroker):
                 item = Arrived(key.decode(), fields[at + 1], self.epoch, fields[at + 2])
                 work.drain(self._held.put(key, item))
 
-    def beaten(self, holding: int, nodes: int, refusal: str | None, gone: list[str]) -> None:
+    def beaten(self, holding: int, users: int, nodes: int, refusal: str | None, gone: list[str]) -> None:
         """Compare what Redis knows of this node, and forget nodes that are gone."""
         self._publishing.trouble = refusal
         self._measures.nodes = nodes
         self._announcer.compare(holding)
+        self.members.compare(users)
         for each in gone:
-            self._clean(each)
-
-    def _clean(self, node: str) -> None:
-        def cleaned(more: Any, work: Work) -> None:
-            if more == 1 and self._link.is_up:
-                self._clean(node)
-
-        self._link.run_script(CLEAN, (node, 0), cleaned)
+            clean(self._link, each)
 
     def up(self, work: Work) -> None:
         """Go on after a new connection."""
         self._announce_all()
+        self.members.up()
         self._publishing.resume(work)
         work.call(self._newcomers.let_in)
-        if self._clients is not None:
-            work.call(self._ask_for_acknowledgements)
+        work.call(self._ask_for_acknowledgements)
 
     def _ask_for_acknowledgements(self) -> None:
         if self._clients is None:
@@ -426,6 +424,7 @@ class RedisBroker(BaseBroker):
     def cut(self, work: Work) -> None:
         """Expect no reply any more."""
         self._publishing.cut()
+        self.members.cut(work)
         if not self._started:
             work.call(self._newcomers.let_in)
             self._publishing.fail_all(StoreError(CLOSED), work)
@@ -433,6 +432,7 @@ class RedisBroker(BaseBroker):
     def information(self) -> str:
         """Return what other nodes may know about this one."""
         self._announcer.count()
+        self.members.count()
         return self.name
 
     def last_order(self) -> int:

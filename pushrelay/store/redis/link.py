@@ -101,7 +101,7 @@ class Owner(Protocol):
     def message(self, fields: list[Any], work: Work) -> None:
         """Take a message of any node. Raises Hole if something before it is missing."""
 
-    def beaten(self, holding: int, nodes: int, refusal: str | None, gone: list[str]) -> None:
+    def beaten(self, holding: int, users: int, nodes: int, refusal: str | None, gone: list[str]) -> None:
         """Take the answer to a beat: see beat.lua. `refusal` is why Redis takes no writes, with what to do."""
 
     def up(self, work: Work) -> None:
@@ -325,7 +325,7 @@ class Link:
         if isinstance(reply, hiredis.ReplyError):
             self.cut("beat", str(self.place.explained(reply)), work)
             return
-        epoch, run, seq, _, holding, nodes, refusal, *gone = reply
+        epoch, run, seq, _, holding, nodes, refusal, users, *gone = reply
         state = self.state
         if (epoch.decode(), run.decode()) != (state.epoch, state.run):
             self.cut("epoch", "the store has another epoch", work)
@@ -335,7 +335,7 @@ class Link:
             self.cut("demoted", refusal.decode(), work)
         else:
             error = str(self.place.explained(hiredis.ReplyError(refusal.decode()))) if refusal else None
-            self.owner.beaten(holding, nodes, error, [each.decode() for each in gone])
+            self.owner.beaten(holding, users, nodes, error, [each.decode() for each in gone])
 
     # The end of a connection, and the next one.
 

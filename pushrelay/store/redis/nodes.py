@@ -22,7 +22,7 @@ from pushrelay.json_text import decode, encode
 from pushrelay.store.nodes import Clients
 
 from .link import Link, Talk
-from .scripts import HOLDERS, ORDER
+from .scripts import CLEAN, HOLDERS, ORDER
 from .wire import packed
 from .work import Work
 
@@ -251,3 +251,13 @@ class Orders:
         except Exception:
             log.exception("an order of another node could not be carried out")
             return 0
+
+
+def clean(link: Link, node: str) -> None:
+    """Forget a node that is gone, step by step. The lock of the link is held."""
+
+    def cleaned(more: Any, work: Work) -> None:
+        if more == 1 and link.is_up:
+            clean(link, node)
+
+    link.run_script(CLEAN, (node, 0), cleaned)

@@ -6,6 +6,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).with_name("scripts")
 _COMMON = (_FOLDER / "_common.lua").read_text()
 _EVENTS = (_FOLDER / "_events.lua").read_text()
+_MEMBERS = (_FOLDER / "_members.lua").read_text()
 
 
 class Script:
@@ -39,7 +40,9 @@ EXPECT = Script("expect")
 HOLDERS = Script("holders", _EVENTS)
 PRESENCE = Script("presence")
 BEAT = Script("beat")
-CLEAN = Script("clean", _EVENTS)
+CLEAN = Script("clean", _EVENTS + _MEMBERS)
+MEMBERS = Script("members", _EVENTS + _MEMBERS)
+PEOPLE = Script("people")
 ORDER = Script("order")
 SWEEP = Script("sweep")
 
@@ -55,5 +58,6 @@ OF_EVENTS = (EVENTS_PUT, EVENTS_READ, EVENTS_STATE, EVENTS_DONE, EVENTS_READERS,
 
 ALL = (
     *(BATCH, MARKED, MARK, HELLO, TIPS, READ, HOLD, ACK, EXPECT, HOLDERS, PRESENCE, BEAT, CLEAN, ORDER, SWEEP),
+    *(MEMBERS, PEOPLE),
     *OF_EVENTS,
 )

@@ -8,7 +8,7 @@ from conftest import wait_for
 from redis_scripts import NOW, Scripts, item, text
 from redis_server import ENGINES, RedisServer, asked
 
-from pushrelay.store.redis.scripts import ALL, CLEAN, PRESENCE
+from pushrelay.store.redis.scripts import ALL, CLEAN, PEOPLE, PRESENCE
 
 DAY = 86400.0
 FAR = 10**15  # Lua writes numbers from 1e14 on with an exponent, unless it is told otherwise
@@ -479,19 +479,19 @@ def test_a_beat_tells_what_a_node_must_have_seen(store):
     store.order()
     store.hold(("d", 1, 1.0))
     store.beat("dead", lease=-1)
-    assert store.beat() == [b"word", b"run1", 1, 1, 1, 1, b"", b"dead"]
-    assert store.beat("b") == [b"word", b"run1", 1, 1, 0, 2, b"", b"dead"]
-    assert Scripts.beat(store, "dead") == [b"word", b"run1", 1, 1, 0, 3, b""]  # it is back
+    assert store.beat() == [b"word", b"run1", 1, 1, 1, 1, b"", 0, b"dead"]
+    assert store.beat("b") == [b"word", b"run1", 1, 1, 0, 2, b"", 0, b"dead"]
+    assert Scripts.beat(store, "dead") == [b"word", b"run1", 1, 1, 0, 3, b"", 0]  # it is back
 
 
 def test_a_beat_in_an_empty_store_has_no_epoch(store):
     store.ask("DEL", store.meta)
-    assert store.beat() == [b"", b"", 0, 0, 0, 1, b""]
+    assert store.beat() == [b"", b"", 0, 0, 0, 1, b"", 0]
 
 
 def test_a_lease_is_over_by_redis_clock(store):
     store.beat("b", lease=0.05)
-    wait_for(lambda: b"b" in store.beat()[6:], "the end of the lease")
+    wait_for(lambda: b"b" in store.beat()[8:], "the end of the lease")
 
 
 def test_what_a_dead_node_held_is_cleaned_in_steps(store):
@@ -505,7 +505,7 @@ def test_what_a_dead_node_held_is_cleaned_in_steps(store):
     assert [store.run(CLEAN, "dead", 0) for _ in range(3)] == [1, 1, 0]
     assert store.ask("EXISTS", "{}n:dead", *(f"{{}}p:d{n}" for n in range(1, 1001))) == 0
     assert store.ask("HKEYS", "{}p:d0") == [b"b"]
-    assert store.beat("b")[5:] == [2, b""]
+    assert store.beat("b")[5:] == [2, b"", 0]
 
 
 def test_a_node_that_leaves_is_cleaned_at_once(store):
@@ -528,6 +528,52 @@ def test_a_batch_of_a_node_that_was_cut_off_for_long_is_still_stored_once(store)
     store.beat(lease=-100)
     store.run(CLEAN, "a", 0)
     assert store.ask("HEXISTS", store.meta, "n:a") == store.ask("HEXISTS", "{}nodes", "a") == 0
+
+
+def test_the_changes_of_members_are_published_with_their_number(store):
+    store.listen()
+    assert store.have(("d", "ann", "1.5", "{}", "+"), ("d", "bob", "2.5", '{"a":1}', "+")) == [1, 2]
+    assert store.have(("d", "ann", "3.5", "{}", "+"), ("d", "bob", "", "", "-"), node="b") == [2, 2]
+    assert store.have(("d", "ann", "", "", "-"), ("e", "ann", "1.5", "{}", "+")) == [2, 1]
+    assert store.have(("d", "ann", "", "", "-"), ("d", "nobody", "", "", "-"), node="b") == [1, 1]
+    found = [[each.decode() if isinstance(each, bytes) else each for each in message] for message in store.messages()]
+    assert found == [
+        ["word", 0, "m", "d", "ann", "1.5", "{}", 1, "d", "bob", "2.5", '{"a":1}', 2],
+        ["word", 0, "m", "e", "ann", "1.5", "{}", 1],
+        ["word", 0, "m", "d", "ann", "1.5", "", 1],
+    ]
+    assert store.run(PEOPLE, 1000, "d", "e", "f") == [[b"bob", b"2.5", b'{"a":1}'], [b"ann", b"1.5", b"{}"], []]
+
+
+def test_what_the_site_said_last_of_a_user_stays_when_another_node_repeats_what_it_knew(store):
+    store.have(("d", "ann", "1.5", '{"n":1}', "+"))
+    store.have(("d", "ann", "2.5", '{"n":2}', "+"), node="b")
+    store.listen()
+    store.have(("d", "ann", "1.5", '{"n":1}', "="))
+    store.have(("d", "ann", "1.5", '{"n":3}', "+"))
+    assert [each[3:] for each in store.messages()] == [[b"d", b"ann", b"1.5", b'{"n":3}', 1]]
+
+
+def test_the_users_of_a_dead_node_are_cleaned_in_steps_unless_another_node_has_them(store):
+    store.have(*(("d", str(n), "1.5", "{}", "+") for n in range(1001)), node="dead")
+    store.have(("d", "7", "1.5", "{}", "+"), node="b")
+    store.beat("dead", lease=-1)
+    store.listen()
+    assert [store.run(CLEAN, "dead", 0) for _ in range(3)] == [1, 1, 0]
+    assert store.ask("HKEYS", "{}m:d") == [b"7"] and store.ask("EXISTS", "{}u:dead") == 0
+    assert sum(len(each) - 3 for each in store.messages()) == 5 * 1000
+
+
+def test_the_users_of_a_node_that_leaves_may_come_back_for_some_time(store):
+    store.have(("d", "ann", "1.5", "{}", "+"))
+    store.beat(lease=60)
+    assert store.run(CLEAN, "a", 60) == 0
+    assert store.beat("b")[8:] == [b"a"] and store.run(CLEAN, "a", 0) == 0
+    assert store.ask("HKEYS", "{}m:d") == [b"ann"]
+    store.ask("HSET", store.meta, "u:a", "1")
+    assert store.run(CLEAN, "a", 0) == 0
+    assert store.ask("EXISTS", "{}m:d", "{}u:a") == 0 and store.ask("HEXISTS", store.meta, "u:a") == 0
+    assert store.beat("b")[8:] == []
 
 
 def test_an_order_reaches_all_nodes_and_names_those_that_live(store):

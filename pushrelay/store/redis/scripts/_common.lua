@@ -1,7 +1,8 @@
 -- The beginning of every script. KEYS[1] is the hash `meta`; the names of all other keys begin like its own.
 --   meta       e: epoch, g: generation, r: run_id under which the epoch was last used, s: number of the last batch
 --              that was published, f: floor (the highest offset of all forgotten destinations), o: number of the last
---              order, n:<node>: number and answer of the node's last batch
+--              order, n:<node>: number and answer of the node's last batch, u:<node>: until when the users of a node
+--              that was stopped may come back to others
 --   d:<dest>   o: last offset, t: highest offset lost to a limit, a: acknowledged offset, w: until when somebody waits
 --              for acknowledgements, c: `o` when sweep last looked. q, g and x describe the publications at the end
 --              whose publishers set their expiry: the last one, the offset before the first, and the latest expiry.
