@@ -441,7 +441,7 @@ if (!\class_exists(Relay::class, false)) {
             if ($options['spool'] === '') {
                 return '';
             }
-            if (!preg_match('~^(/|[A-Za-z]:[/\\\\])[^\0]*$~D', $options['spool'])) {
+            if (!preg_match('~^/[^\0]*$~D', $options['spool'])) {
                 return 'spool must be the whole path of a folder, such as /var/spool/relay';
             }
             $options['spool'] = rtrim($options['spool'], '/') ?: '/';

@@ -19,14 +19,16 @@ ENOUGH_KEY = 20  # characters: with letters and digits more than 100 bits
 
 
 def open_to(settings: Settings) -> list[str]:
-    """Return who can push, connect and register, and on which address the relay listens: five lines."""
+    """Return who can push, connect and register, and on which address the relay listens: five lines, or six."""
     return [f"{what:<16}  {who}" for what, who in reach(settings)]
 
 
 def reach(settings: Settings) -> list[tuple[str, str]]:
     """Return what can be done with the relay, and who can do it."""
+    by_file = [("push by file", f"users of this machine who may write to {settings.spool} (setting spool)")]
     return [
         ("push over HTTP", _pushing(settings)),
+        *(by_file if settings.spool else []),
         ("push from a page", _pushing_from_pages(settings)),
         ("connect", _connecting(settings)),
         ("register", _registering(settings)),

@@ -22,6 +22,12 @@ def said(**settings):
     return "\n".join(lines)
 
 
+def test_a_spool_is_a_way_to_push():
+    (line,) = [line for line in open_to(settings_of(spool="/var/spool/relay")) if "by file" in line]
+    assert line == "push by file      users of this machine who may write to /var/spool/relay (setting spool)"
+    assert "by file" not in said()
+
+
 def test_the_five_lines_are_true_of_every_setting():
     usual = said()
     assert "not through a proxy" in usual and "key" not in usual and "nobody (setting socket_push)" in usual
