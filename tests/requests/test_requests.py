@@ -78,6 +78,7 @@ def test_php_gets_the_event_the_browser_and_a_signature(asked, site, connect):
     assert headers["relay-signature"] == signature([SECRET], got["body"].encode(), sent_at)
 
 
+@own_only
 def test_php_learns_the_user_that_the_token_names(relay_with, site, connect):
     relay = relay_with(request_url=site.url, webhook_secret=SECRET, secret=TOKEN_SECRET)
     page = connect(relay.url)
@@ -279,19 +280,25 @@ def test_a_full_queue_turns_requests_away_and_clients_take_turns(start_relay, si
     assert order.index("other") <= 1, order
 
 
+@pytest.fixture(scope="module")
+def strict(relay_with, site):
+    """A relay that allows clients little."""
+    return relay_with(
+        request_url=site.url, webhook_secret=SECRET, max_event_rate=1, register_timeout=1, max_message=1_000_000
+    )
+
+
 @own_only
-def test_data_counts_for_the_event_rate(start_relay, site):
-    relay = start_relay(request_url=site.url, webhook_secret=SECRET, max_event_rate=1, max_message=1_000_000)
-    with contextlib.closing(Wire(relay.port)) as wire:
+def test_data_counts_for_the_event_rate(strict):
+    with contextlib.closing(Wire(strict.port)) as wire:
         wire.send(event("request", {"name": "echo", "data": "x" * 900_000}, 1))
         wire.send(event("request", {"name": "echo"}, 2))
         assert answers_of(wire, 2)[2]["error"] == "too_many_events"
 
 
 @own_only
-def test_a_client_that_only_asks_need_not_register(start_relay, site):
-    relay = start_relay(request_url=site.url, webhook_secret=SECRET, register_timeout=1)
-    with contextlib.closing(Wire(relay.port)) as asking, contextlib.closing(Wire(relay.port)) as idle:
+def test_a_client_that_only_asks_need_not_register(strict):
+    with contextlib.closing(Wire(strict.port)) as asking, contextlib.closing(Wire(strict.port)) as idle:
         ask_many(asking, ["echo"])
         assert answers_of(asking, 1)[0]["ok"]
         assert "register_timeout" in idle.packet()
@@ -313,13 +320,12 @@ def test_a_reload_changes_and_removes_the_address(tmp_path, start_relay, site, c
 
 
 @own_only
-def test_a_thousand_requests_at_once_are_all_answered(site, start_relay):
-    relay = start_relay(request_url=site.url, webhook_secret=SECRET, max_event_rate=1000)
+def test_a_thousand_requests_at_once_are_all_answered(asked):
     with contextlib.ExitStack() as opened:
-        wires = [opened.enter_context(contextlib.closing(Wire(relay.port))) for _ in range(60)]
+        wires = [opened.enter_context(contextlib.closing(Wire(asked.port))) for _ in range(60)]
         for wire in wires:
             ask_many(wire, ["echo"] * 16)
-        assert relay.push("42", "in between")["id"]
+        assert asked.push("42", "in between")["id"]
         for wire in wires:
             assert all(answer["answer"] == number for number, answer in answers_of(wire, 16).items())
 
