@@ -12,6 +12,9 @@ from conftest import DEADLINE, ROOT, clean_environ, wait_for
 from fronts import connects
 
 from pushrelay.cli.commands import run
+from pushrelay.cli.doctor.outbox_table import outbox_table
+from pushrelay.cli.doctor.report import Report
+from pushrelay.settings import load
 
 DOCTOR = [sys.executable, str(ROOT / "relay.py"), "doctor"]
 
@@ -97,3 +100,11 @@ def doctor(*arguments):
     command = [sys.executable, str(ROOT / "relay.py"), "doctor", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, env=clean_environ(), timeout=DEADLINE * 2)
     return " ".join(ran.stdout.split())
+
+
+def outbox_examined(url):
+    """Return what the doctor prints about an outbox, on one line, and its numbers of failures and warnings."""
+    report = Report()
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        outbox_table(report, load({}, {"config": "/dev/null", "outbox": url}))
+    return " ".join(said.getvalue().split()), report.failures, report.warnings

@@ -121,7 +121,7 @@ class Site:
 
 
 class Transaction:
-    """A transaction as PHP has one: it commits at the end of a `with`, or when it is told to."""
+    """A transaction as PHP has one: it commits at the end of a `with`, or by commit()."""
 
     def __init__(self, connection):
         self.connection = connection

@@ -143,8 +143,10 @@ class Outbox:
             except (DatabaseError, StoreError) as error:
                 self._fail(str(error))
             except Exception as error:
-                log.exception("the outbox failed; it continues")
-                self._fail(f"the outbox failed ({error!r}): the relay's log has more")
+                reason = f"the outbox failed ({error!r}): the relay's log has more"
+                if self._failure is None or self._failure[0] != reason:
+                    log.exception("the outbox failed; it continues")
+                self._fail(reason)
             self._closing.wait(self._retry_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             self._retry_seconds = min(2 * self._retry_seconds, LONGEST_PAUSE)
 

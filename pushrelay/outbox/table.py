@@ -43,7 +43,7 @@ FIRST = (
 )
 # The ids of all rows, as ranges: an id minus its place among the ids is the same for neighbors.
 RANGES = (
-    "SELECT MIN(id), MAX(id) FROM (SELECT id, CAST(id AS SIGNED) - ROW_NUMBER() OVER (ORDER BY id) AS island FROM "  # noqa: S608
+    "SELECT MIN(id), MAX(id) FROM (SELECT id, id - ROW_NUMBER() OVER (ORDER BY id) AS island FROM "  # noqa: S608
     f"(SELECT id FROM {NAME} WHERE error IS NULL ORDER BY id LIMIT %d) AS visible) AS numbered "
     "GROUP BY island ORDER BY 1"
 )
