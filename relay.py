@@ -33,7 +33,7 @@ from pushrelay.pages.docs import PICTURES, Docs
 from pushrelay.pages.static_files import StaticFiles
 from pushrelay.places import HOME
 from pushrelay.push.body import read_query
-from pushrelay.push.fields import history_query, queried_destinations
+from pushrelay.push.fields import Page, history_query, presence_query, queried_destinations
 from pushrelay.rooms.answering import Reply, answering
 from pushrelay.rooms.packet import OUR_EVENTS, Packet
 from pushrelay.wsgi import hosts
@@ -165,9 +165,9 @@ def history() -> Response:
 @app.get("/presence")
 @for_programs
 def presence() -> Response:
-    """Return how many sockets hold each of these destinations, at all nodes, and since when one does."""
-    destinations, _ = queried_destinations(request.environ, relay.settings)
-    return json_response(relay.presence(destinations))
+    """Return how many sockets hold each of these destinations, or of all, since when, and who their members are."""
+    asked = presence_query(request.environ, relay.settings)
+    return json_response(relay.directory.page(*asked) if isinstance(asked, Page) else relay.presence(asked))
 
 
 @app.delete("/connections")

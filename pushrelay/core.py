@@ -19,6 +19,7 @@ from pushrelay.metrics.process import Process
 from pushrelay.own_server import access_log_of, own_server, reload_own_server
 from pushrelay.pages.demo import address
 from pushrelay.places import HOME, IS_INSTALLED
+from pushrelay.presence.directory import Directory
 from pushrelay.presence.part import Presence
 from pushrelay.push.publisher import Publisher
 from pushrelay.register.node_clients import NodeClients
@@ -105,6 +106,7 @@ class Core:
         )
         self.people.bind(self.registrations)
         self.clients = NodeClients(self.rooms, self.registrations, self.publisher.waiters, settings.drain_spread)
+        self.directory = Directory(self.clients, self.broker, self.people)
         self.broker.attach(self.clients)
         if self.broker.is_shared:
             self.clients.report_changes(self.broker.changed)
@@ -183,17 +185,7 @@ class Core:
         `since` is in seconds since 1970. It is missing if there are no connections, as `members` is if there are none.
         Raises StoreError, and Refused if there are too many members for one answer.
         """
-        members = self.people.members(destinations)
-        elsewhere = self.broker.elsewhere(destinations)
-        found: dict[str, dict[str, Any]] = {}
-        for each in destinations:
-            here, since = self.clients.holders(each)
-            there, other_since = elsewhere.get(each, (0, 0.0))
-            times = [seconds for seconds in (since, other_since) if seconds]
-            found[each] = {"connections": here + there, **({"since": min(times)} if times else {})}
-            if each in members:
-                found[each]["members"] = members[each]
-        return found
+        return self.directory.of(destinations)
 
     def trouble(self, environ: dict[str, Any]) -> str | None:
         """Return why the relay accepts no pushes now, or None if it accepts them.

@@ -7,12 +7,10 @@ from typing import Any
 
 from pushrelay.access.member import Member
 from pushrelay.counters import Family
-from pushrelay.errors import Refused
-from pushrelay.json_text import decode
 from pushrelay.rooms.answering import Reply
 from pushrelay.rooms.rooms import WATCH, Rooms
 from pushrelay.settings import Settings
-from pushrelay.store.members import SharedMembers
+from pushrelay.store.members import Found, SharedMembers
 
 from .members import HELD, LEAVE, UPDATE, Members
 from .node_users import NodeUsers
@@ -21,8 +19,6 @@ from .views import Views
 from .watching import Door, Watching
 from .worker import Worker
 
-MOST_BYTES = 8 << 20  # of members in one answer over HTTP, about
-MEMBER_BYTES = 80  # of a member in it, beside id and info
 RETURN_SECONDS = 10.0  # for which pages may be away when their relay ends, besides drain_spread
 
 
@@ -44,7 +40,7 @@ class Presence:
         self.is_draining: Callable[[], bool] = lambda: False  # whether this relay sends its clients away to end
         self._settings = settings
         self._rooms = rooms
-        self._shared = shared
+        self.shared = shared
         self._lock = threading.RLock()
         self._worker = Worker(self._flush, self._end_due)
         self._members = Members(
@@ -76,23 +72,21 @@ class Presence:
         if self._watching is not None:
             self._watching.handle(message, sid, environ, reply)
 
-    def members(self, destinations: list[str]) -> dict[str, list[dict[str, Any]]]:
-        """Return the members of each destination that has some, at all nodes.
+    def members(self, destinations: list[str], most_bytes: int) -> dict[str, list[Found]]:
+        """Return the members of each destination, at all nodes.
 
-        Raises Refused (413) if they are too many for one answer, and StoreError.
+        It has as many of the destinations as have this size, but at least the first. Raises StoreError.
         """
-        found, size = {}, 0
-        elsewhere = {} if self._shared is None else self._shared.read(destinations, MOST_BYTES)
+        elsewhere = {} if self.shared is None else self.shared.read(destinations, most_bytes)
+        found: dict[str, list[Found]] = {}
         for each in destinations:
-            members = {member.id: member for member in (*self._members.at(each), *elsewhere.get(each, ()))}.values()
-            size += sum(len(id_) + len(info) + MEMBER_BYTES for id_, info, _ in members)
-            if size > MOST_BYTES or (self._shared is not None and each not in elsewhere):
-                message = "these destinations have too many members for one answer: ask for fewer destinations at once"
-                raise Refused(413, "too_large", message)
-            if members:
-                found[each] = [
-                    {"id": id_, "info": decode(info), "since": round(since, 3)} for id_, info, since in members
-                ]
+            if self.shared is not None and each not in elsewhere:
+                break
+            members = {member.id: member for member in (*self._members.at(each), *elsewhere.get(each, ()))}
+            most_bytes -= sum(member.size for member in members.values())
+            if most_bytes < 0 and found:
+                break
+            found[each] = list(members.values())
         return found
 
     def _grace(self) -> float:
@@ -107,8 +101,8 @@ class Presence:
     # Called by the others.
 
     def _changed(self, kind: str, destination: str, person: Person) -> None:
-        if self._shared is not None:
-            self._shared.changed(destination, person.id, kind != LEAVE)
+        if self.shared is not None:
+            self.shared.changed(destination, person.id, kind != LEAVE)
             return
         info = None if kind == LEAVE else person.info
         self._views.apply(destination, person.id, info, person.since)

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from pushrelay.errors import Refused, bad
 from pushrelay.json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers, encode, quote
@@ -24,8 +24,17 @@ MAX_WAIT = 30.0  # seconds: not far below PHP's own time limit for a script and 
 # the data once for all destinations would allow more, but would need reference counts and a second table to sweep.
 MOST_STORED = 4 << 20
 
+MOST_ON_PAGE = 1000  # destinations
+_PAGE_FIELDS = {"all", "after", "limit"}
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
 _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # a string of RFC 9651, 3.3.3
+
+
+class Page(NamedTuple):
+    """The part of a list of destinations that somebody asks for."""
+
+    after: str  # a name: the destinations whose names come after it
+    limit: int
 
 
 @dataclass(slots=True)
@@ -144,6 +153,21 @@ def queried_destinations(environ: dict[str, Any], settings: Settings, *others: s
     if "destination" not in fields:
         bad("missing_destination", "add ?destination=ID to the address, with the id that the page registered")
     return destinations_of(fields["destination"], settings), fields
+
+
+def presence_query(environ: dict[str, Any], settings: Settings) -> list[str] | Page:
+    """Return the destinations that a query string names, or the page of all destinations. Raises Refused (400)."""
+    fields = read_query(environ)
+    if "all" not in fields:
+        return queried_destinations(environ, settings)[0]
+    if not fields.keys() <= _PAGE_FIELDS:
+        _refuse_names(fields.keys() - _PAGE_FIELDS, _PAGE_FIELDS)
+    if fields["all"] != "1":
+        bad("invalid_data", "all is 1, for all destinations: leave it out if you name some")
+    after, limit = fields.get("after", ""), _limit(fields.get("limit"))
+    if not isinstance(after, str) or (limit or 0) > MOST_ON_PAGE:
+        bad("invalid_limit", f"limit must be at most {MOST_ON_PAGE}, and after is one name")
+    return Page(after, limit or MOST_ON_PAGE)
 
 
 def history_query(environ: dict[str, Any], settings: Settings) -> tuple[str, str | None, int | None]:

@@ -13,6 +13,11 @@ class Found(NamedTuple):
     info_json: str
     since: float  # seconds since 1970
 
+    @property
+    def size(self) -> int:
+        """The bytes that it has in an answer, about."""
+        return len(self.id) + len(self.info_json) + 50
+
 
 class Users(Protocol):
     """The users that the clients of this node bring along. Any thread may call it, with locks of the broker held."""
@@ -70,6 +75,12 @@ class SharedMembers(Protocol):
 
     def load(self, destination: str) -> None:
         """Have Users.loaded() called for a destination that is watched now, or failed()."""
+
+    def destinations(self, after: str, most: int) -> list[str]:
+        """Return the destinations after a name that clients of any node hold, in the order of their names.
+
+        Some of them may have been left. Raises StoreError.
+        """
 
     def read(self, destinations: Iterable[str], most_bytes: int) -> dict[str, list[Found]]:
         """Return the members of each destination: of as many of them as have this size, but at least of the first.

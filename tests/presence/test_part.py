@@ -9,10 +9,6 @@ import pytest
 from audience import SECRET, Page, token, wait_until_at
 from conftest import own_only, wait_for
 
-from pushrelay.presence.part import MOST_BYTES, Presence
-from pushrelay.settings import Settings
-from pushrelay.store.members import Found
-
 
 class Site(BaseHTTPRequestHandler):
     """The site behind auth_url, which gives everybody the same claims."""
@@ -134,13 +130,6 @@ def test_metrics_and_status_show_members_and_watchers(relay):
     assert float(lines['relay_member_changes_total{change="join"}']) >= float(lines["relay_members"])
     status = json.loads(relay.request("GET", "/status.json")[2])
     assert "members" in status["backend"]["presence"]["summary"]
-
-
-def test_an_answer_has_a_bounded_size(monkeypatch):
-    people = Presence(type("Rooms", (), {})(), Settings())
-    monkeypatch.setattr(people._members, "at", lambda name: [Found("42", json.dumps("x" * (MOST_BYTES // 3)), 1.0)])
-    with pytest.raises(Exception, match="fewer destinations"):
-        people.members(["a", "b", "c"])
 
 
 def test_auth_url_may_name_users_and_give_the_right_to_watch(relay_with, site):

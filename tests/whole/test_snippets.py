@@ -161,6 +161,7 @@ SNIPPETS = {
         '{"code":4': Reason("it is the answer of a full relay: test_limits.py"),
         '{"sender":""': Reason("it is the answer of a relay whose webhooks fail: test_webhooks.py"),
         '{"42":{"connections":2': Reason("the names in it are destinations: test_presence.py"),
+        '{"destinations":{"42"': Reason("the names in it are destinations: test_directory.py"),
         '{"destination":"42","position"': answers(
             "curl -sd destination=7 -d data=hello 127.0.0.1:8080/push >/dev/null; "
             "curl -s '127.0.0.1:8080/history?destination=7'"

@@ -19,7 +19,7 @@ from .history import RedisHistory
 from .link import PUBLIC, Link
 from .nodes import COMPARE_EVERY
 from .questions import Questions
-from .scripts import MEMBERS, PEOPLE
+from .scripts import HELD, MEMBERS, PEOPLE
 from .work import Work
 
 FLUSH_SECONDS = 0.05  # after which a change is written
@@ -83,6 +83,10 @@ class RedisMembers:
     def is_member(self, destination: str, id_: str) -> bool:
         """Return whether a user is a member by some node."""
         return bool(self._questions.ask("HEXISTS", f"{self._link.keys}m:{destination}", id_))
+
+    def destinations(self, after: str, most: int) -> list[str]:
+        """Return the destinations after a name that clients of any node hold, in the order of their names."""
+        return [each.decode() for each in self._history.run(HELD, after, most)]
 
     def read(self, destinations: Iterable[str], most_bytes: int) -> dict[str, list[Found]]:
         """Return the members of each destination, of as many of them as have this size."""

@@ -43,6 +43,7 @@ BEAT = Script("beat")
 CLEAN = Script("clean", _EVENTS + _MEMBERS)
 MEMBERS = Script("members", _EVENTS + _MEMBERS)
 PEOPLE = Script("people")
+HELD = Script("held")
 ORDER = Script("order")
 SWEEP = Script("sweep")
 
@@ -58,6 +59,6 @@ OF_EVENTS = (EVENTS_PUT, EVENTS_READ, EVENTS_STATE, EVENTS_DONE, EVENTS_READERS,
 
 ALL = (
     *(BATCH, MARKED, MARK, HELLO, TIPS, READ, HOLD, ACK, EXPECT, HOLDERS, PRESENCE, BEAT, CLEAN, ORDER, SWEEP),
-    *(MEMBERS, PEOPLE),
+    *(MEMBERS, PEOPLE, HELD),
     *OF_EVENTS,
 )

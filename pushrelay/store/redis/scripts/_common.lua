@@ -10,6 +10,7 @@
 --   k:<key>    "offset connections fingerprint created" of a push with an idempotency key
 --   p:<dest>   by node: "connections since"
 --   n:<node>   set of the destinations that the node holds
+--   held       sorted set of the destinations that some node holds, all with the score 0
 --   nodes      by node: "lease information"; the lease ends at this time, in seconds since 1970
 --   marks      by name: what somebody who takes publications from elsewhere has stored
 --   due        sorted set of destinations, by when sweep looks at them

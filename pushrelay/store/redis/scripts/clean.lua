@@ -9,6 +9,7 @@ local held = call('SPOP', prefix .. 'n:' .. node, 500)
 local hooks = wanted()
 for _, dest in ipairs(held) do
   call('HDEL', prefix .. 'p:' .. dest, node)
+  if call('EXISTS', prefix .. 'p:' .. dest) == 0 then call('ZREM', prefix .. 'held', dest) end
   if hooks then left(dest, hooks.restart) end -- its clients come back to other nodes
 end
 if #held == 500 then return 1 end
@@ -16,7 +17,7 @@ local users, now = prefix .. 'u:' .. node, redis_time()
 if leaves and call('EXISTS', users) == 1 then
   -- Other nodes go on from here when that time is over.
   call('HSET', meta, 'u:' .. node, string.format('%.3f', now + seconds))
-  call('HSET', prefix .. 'nodes', node, string.format('%.3f', now - 60) .. ' ')
+  call('HSET', prefix .. 'nodes', node, string.format('%.3f', now - 61) .. ' ')
   return 0
 end
 local till = call('HGET', meta, 'u:' .. node)
