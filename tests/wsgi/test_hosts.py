@@ -54,7 +54,7 @@ class Contained(Relay):
             assert old in text
             text = text.replace(old, new)
         self.ini.write_text(text)
-        # pyuwsgi is uWSGI in a wheel, which starts itself again at a reload, and would not find the virtual environment.
+        # pyuwsgi is uWSGI in a wheel; when it starts itself again, it would not find the virtual environment.
         more += f" --binary-path {sys.executable}" if "uwsgi" in container and (BIN / "pyuwsgi").exists() else ""
         self.command = (COMMANDS[container] + more).format(ini=self.ini, port=self.port)
         self.settings = {"config": self.ini, **settings}
