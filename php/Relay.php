@@ -80,7 +80,7 @@ if (!\class_exists(Relay::class, false)) {
          * __debugInfo(), and var_dump() shows a closure's variables. No method gets them as an argument: traces have these.
          */
         private static $secrets = [];
-        /** @var float[] when each relay was rung, by now() */
+        /** @var float[] when each relay was last rung, by now() */
         private static $rung = [];
         /** @var float[][] what is known of each spool: when it was counted, its bytes, and the newest file's number */
         private static $spools = [];
@@ -829,10 +829,14 @@ if (!\class_exists(Relay::class, false)) {
         private function ringNow(): bool
         {
             $this->ringsLater = false;
-            self::$rung[$this->url] = self::now();
-            return $this->guarded(function () {
+            $now = self::now();
+            $answer = $this->guarded(function () {
                 return $this->ask('', [self::class, 'isRung'], 0, 'POST /ring');
-            }) !== null;
+            });
+            if ($answer !== null) { // else the next call tries again, or the breaker prevents it
+                self::$rung[$this->url] = $now;
+            }
+            return $answer !== null;
         }
 
         private static function isRung($answer): bool
@@ -1249,9 +1253,8 @@ if (!\class_exists(Relay::class, false)) {
                     }
                 }
                 closedir($handle);
-                self::$spools[$folder] = $known;
             }
-            return $known;
+            return self::$spools[$folder] = $known;
         }
 
         /** Return why this process cannot use the spool's folder, and what to do. */

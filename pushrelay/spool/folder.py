@@ -42,6 +42,14 @@ class Unusable(Exception):
     """A file that is no push, or that the relay may not read. It is refused, and others are not held up."""
 
 
+class Examined(NamedTuple):
+    """What the doctor finds in a folder."""
+
+    waiting: int  # files
+    refused: int  # files
+    is_held: bool  # a relay takes files
+
+
 class SpooledFile(NamedTuple):
     """A file that waited, with its time by the clock of the file system."""
 
@@ -92,6 +100,15 @@ class Folder:
         if _identity(self.path) != self._identity or _identity(f"{self.path}/{LOCK}") != _identity(self._lock):
             raise FolderTrouble(f"the folder {self.path} or its file {LOCK} was removed or replaced")
         self._check_rights()
+
+    def examine(self) -> Examined:
+        """Look at the folder for the doctor, while a relay may hold it. Raises FolderTrouble."""
+        try:
+            self._open()
+            waiting = sum(1 for _ in self._all())
+            return Examined(waiting, self._count_refused(), self._is_held_by_another())
+        finally:
+            self.release()
 
     # Files that wait.
 
@@ -280,6 +297,26 @@ class Folder:
                     count += 1
                     yield entry.name
         self.waiting = count
+
+    def _count_refused(self) -> int:
+        try:
+            names = os.listdir(f"{self.path}/{REFUSED}")
+        except OSError:  # nothing was refused, or this user may not know it
+            return 0
+        return sum(name.endswith(REASON) for name in names)
+
+    def _is_held_by_another(self) -> bool:
+        try:
+            fd = os.open(LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     # Single files.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import time
 
 from pushrelay.counters import Counters
-from pushrelay.errors import Refused, StoreError
+from pushrelay.errors import Refused
 from pushrelay.push.counts import SPOOL, PushCounts
 from pushrelay.push.publisher import REUSED
 from pushrelay.settings import Settings
@@ -128,9 +128,9 @@ class Taking:
         had_trouble = self._broker.trouble is not None
         try:
             self._broker.publish_pending_marked(items, Mark(self._mark_name(), self._mark or "", after))
-        except StoreError as error:
+        except Exception as error:
             self._mark = None  # the store knows whether they were published
-            self._note_failure(names, had_trouble, str(error))
+            self._note_failure(names, had_trouble, str(error) or repr(error))
             raise
         self._mark, self._failed = after, ("", 0)
         for content in batch.contents:

@@ -219,7 +219,7 @@ def test_rings_in_a_row_are_combined_and_the_last_one_is_never_left_out(php, str
 def test_a_ring_that_nobody_hears_is_false_with_a_reason_and_soon_costs_nothing(php, refused):
     got = php.run(f"""
         $relay = new Relay('{refused}', ['key' => 'k']);
-        for ($i = 0; $i < 4; $i++) {{ $got[] = [$relay->ring(), $relay->lastError()]; usleep(60000); }}
+        for ($i = 0; $i < 4; $i++) $got[] = [$relay->ring(), $relay->lastError()];
         echo json_encode($got);""")
     assert [is_rung for is_rung, _ in got] == [False] * 4
     assert got[0][1].startswith("unreachable: ") and got[3][1].startswith("breaker_open: ")

@@ -14,6 +14,7 @@ from pushrelay.settings import SettingsError, load
 from . import configuration, machine, starting
 from .outbox_table import outbox_table
 from .report import Advice, Report, Stop
+from .spool_folder import spool_folder
 
 if TYPE_CHECKING:
     from pushrelay.client.dialer import Dialer
@@ -126,6 +127,7 @@ def run_checks(report: Report, given: argparse.Namespace, flags: Mapping[str, st
     machine.files(report, settings, process)
     machine.store(report, settings, process)
     outbox_table(report, settings)
+    spool_folder(report, settings)
     starting.started_with(report, settings, process)
     ask_site(report, settings)
     ask_for_request(report, settings)
