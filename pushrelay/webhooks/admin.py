@@ -52,7 +52,7 @@ class Admin:
             "sent": delivery.sent,
             "failed": delivery.failed,
             "dropped": delivery.dropped,
-            **({"error": delivery.error, "retry_in": round(delivery.next_in, 1)} if delivery.error else {}),
+            **(_failure(delivery) if delivery.error else {}),
             **({"unsubscribed_at": round(delivery.gone, 3)} if delivery.gone else {}),
         }
 
@@ -101,6 +101,10 @@ class Admin:
             where = f"the relay {name!r}" if name else "another relay"
             raise Refused(409, "other_sender", f"{where} sends the events now: ask it, or try again in 15 s")
         return queue, found
+
+
+def _failure(delivery: Delivery) -> dict[str, Any]:
+    return {"error": f"{delivery.error}: {delivery.advice}", "retry_in": round(delivery.next_in, 1)}
 
 
 def _skip(queue: Events, delivery: Delivery, before: float) -> int:

@@ -40,7 +40,8 @@ class Delivery:
         self.sent = 0  # events that were accepted
         self.failed = 0  # requests
         self.dropped = 0  # events that were given up, or dropped from a full queue before they were read
-        self.error = ""  # why the last attempt failed, and what to do; empty after one that did not
+        self.error = ""  # why the last attempt failed; empty after one that did not
+        self.advice = ""  # what to do about it
         self.failing_since = 0.0  # seconds since 1970
         self.gone = 0.0  # when the URL unsubscribed (seconds since 1970); 0 if it did not
         self._queue = queue
@@ -160,14 +161,14 @@ class Delivery:
         try:
             reply = target.site.post(body, headers, TIMEOUT, LARGEST_ANSWER)
         except SiteError as error:
-            return self._failed(f"{error.reason}: {error.advice}")
+            return self._failed(error.reason, error.advice)
         if 200 <= reply.status < 300:
             return self._succeeded(len(events))
         if reply.status == 410:
             return self._unsubscribed(target)
         if reply.status in REFUSED:
             return self._refused(reply.status, len(events))
-        return self._failed(_about(reply.status, reply.headers, target.setting))
+        return self._failed(*_about(reply.status, reply.headers, target.setting))
 
     def _succeeded(self, count: int) -> bool:
         self.sent += count
@@ -176,9 +177,9 @@ class Delivery:
         self._most = min(MOST_EVENTS, 2 * self._most)
         return True
 
-    def _failed(self, reason: str) -> bool:
+    def _failed(self, reason: str, advice: str) -> bool:
         self.failed += 1
-        self.error, self.failing_since = reason, self.failing_since or time.time()
+        self.error, self.advice, self.failing_since = reason, advice, self.failing_since or time.time()
         pause = min(LONGEST_PAUSE, 2.0**self._tries)
         self._tries = min(self._tries + 1, 10)
         self._next = time.monotonic() + pause * random.uniform(0.75, 1.0)  # noqa: S311 - spreads relays and URLs
@@ -192,7 +193,7 @@ class Delivery:
             return False
         self._refusals += 1
         if self._refusals < REFUSALS:
-            return self._failed(f"it answered one event with status {status}: {SEE_LOGS}")
+            return self._failed(f"it answered one event with status {status}", SEE_LOGS)
         self.dropped += 1
         log.warning(
             "webhooks: %s answered one event %d times with status %d. The event is dropped",
@@ -208,7 +209,7 @@ class Delivery:
         self.gone = time.time()
         self._queue.set_gone(target.topic, target.reader, self.gone)
         log.warning(
-            "webhooks: %s answered with status 410 and gets no more events. To send it events again, run "
+            "webhooks: %s answered with status 410 and gets no more events. To send it events again, run:  "
             "python relay.py webhooks resume %s",
             target.shown,
             target.shown,
@@ -216,16 +217,13 @@ class Delivery:
         return False
 
 
-def _about(status: int, headers: Any, setting: str) -> str:
+def _about(status: int, headers: Any, setting: str) -> tuple[str, str]:
     """Return what a response's status means, and what to do."""
     if 300 <= status < 400:
         place = "".join(each for each in str(headers.get("Location", "")).partition("?")[0][:200] if each.isprintable())
-        return (
-            f"it redirects to {place or 'nowhere'} ({status}), and the relay does not follow redirects: "
-            f"write the final address in {setting}"
-        )
+        reason = f"it redirects to {place or 'nowhere'} ({status}), and the relay does not follow redirects"
+        return reason, f"write the final address in {setting}"
+    reason = f"it answered with status {status}"
     if status == 403:
-        return "it answered with status 403: check that PHP verifies with a secret that is in webhook_secret"
-    if status == 404:
-        return f"it answered with status 404: check the path in {setting}"
-    return f"it answered with status {status}: {SEE_LOGS}"
+        return reason, "check that PHP verifies with a secret that is in webhook_secret"
+    return reason, f"check the path in {setting}" if status == 404 else SEE_LOGS

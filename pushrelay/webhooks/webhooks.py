@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 CLOSE_SECONDS = 2.0  # for the thread that queues events; the same for all those that send
 FAILING_SECONDS = 10.0  # for which a URL may fail before it counts as trouble
 LINE_SECONDS = 60.0  # between two lines about dropped events
-NO_QUEUE = "this relay's broker has no event queue (Broker.events), so webhooks cannot work: see docs/extending.md"
+NO_QUEUE = "this relay's own broker has no event queue: give it one (Broker.events, docs/extending.md)"
 
 
 class Store(Histories, Protocol):
@@ -299,9 +299,9 @@ def _trouble_of(delivery: Delivery) -> str | None:
     shown = delivery.target.shown
     if delivery.gone:
         return (
-            f"{shown} has unsubscribed (status 410): remove it from {delivery.target.setting}, or run "
+            f"{shown} has unsubscribed (status 410): remove it from {delivery.target.setting}, or run:  "
             f"python relay.py webhooks resume {shown}"
         )
     if delivery.error and time.time() - delivery.failing_since > FAILING_SECONDS:
-        return f"{shown} takes no events: {delivery.error}"
+        return f"{shown} takes no events ({delivery.error}): {delivery.advice}"
     return None
