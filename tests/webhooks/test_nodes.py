@@ -1,6 +1,7 @@
 """Relays on one Redis: each event comes once, from one of them, and another one goes on if it is killed."""
 
 import json
+import time
 
 import pytest
 from cluster import Cluster
@@ -9,7 +10,10 @@ from posting import wires
 from receivers import SECRET, Receivers
 from redis_server import RedisServer
 
+from pushrelay.access.tokens import sign
+
 pytestmark = own_only
+TOKEN_SECRET = "77aa66bb55cc44dd33ee22ff11009988"
 
 
 @pytest.fixture
@@ -17,8 +21,10 @@ def connect():
     with wires() as open_wire:
 
         def connect(node, *ids):
+            """Register destinations on a page of the user Ann."""
             wire = open_wire(node.port)
-            assert wire.call("register", {"id": list(ids)})[1]["ok"]
+            token = sign({"ids": ["*"], "as": {"id": "ann"}, "exp": time.time() + 600}, TOKEN_SECRET)
+            assert wire.call("register", {"id": list(ids), "token": token})[1]["ok"]
             return wire
 
         yield connect
@@ -38,14 +44,19 @@ def sender_of(nodes):
 
 def test_each_event_comes_once_from_all_relays_also_if_the_sender_is_killed(server, tmp_path, connect):
     with RedisServer(tmp_path / "redis") as redis, Receivers(tmp_path) as site:
-        settings = {"webhook_url": site.url("a"), "webhook_secret": SECRET, "presence_grace": "2s"}
+        settings = {
+            "webhook_url": site.url("a"),
+            "webhook_secret": SECRET,
+            "presence_grace": "2s",
+            "secret": TOKEN_SECRET,
+        }
         with Cluster(tmp_path, redis.url, 2, server=server, **settings) as nodes:
             nodes.wait_until_ready()
             sender, other = sender_of(nodes)
             pages = [connect(node, "both", node.name) for node in nodes]
-            wait_for(lambda: len(site.events("a")) >= 3, "three events")
-            wanted = {("online", "both"), ("online", "a"), ("online", "b")}
-            assert set(site.seen("a")) == wanted and len(site.events("a")) == 3
+            wait_for(lambda: len(site.events("a")) >= 6, "six events")
+            wanted = {(kind, name) for kind in ("online", "join") for name in ("both", "a", "b")}
+            assert set(site.seen("a")) == wanted and len(site.events("a")) == 6
 
             status, _, body = other.request("POST", "/webhooks?action=retry")
             assert status == 409 and f"the relay {webhooks(other)['sender']!r} sends" in json.loads(body)["message"]

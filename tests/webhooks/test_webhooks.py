@@ -68,64 +68,84 @@ def hooked(start_relay, tmp_path):
 # The events that PHP gets.
 
 
-def test_php_learns_who_is_online(site, hook, hooked, connect):
-    relay = hooked(webhook_url=site.url(hook)).relay
-    first, second = connect(relay.url, "42", "7"), connect(relay.url, "42")
-    site.wait(hook, [("online", "42"), ("online", "7")])
-    first.call("unregister", {"id": "7"})
-    site.wait(hook, [("online", "42"), ("online", "7"), ("offline", "7")])
-    first.socket.disconnect()
-    second.socket.disconnect()
-    site.wait(hook, [("online", "42"), ("online", "7"), ("offline", "7"), ("offline", "42")])
-    [event, *_] = site.events(hook)
+@pytest.fixture(scope="module")
+def shared(site, relay_with):
+    """A relay for the tests of single events, with a receiver for each."""
+    filters = {
+        "places": "ids=place-*",
+        "users": "events=join|leave",
+        "expired": "events=expired",
+        "lost": "events=lost",
+    }
+    urls = ", ".join(f"{site.url(name)} {each}" for name, each in filters.items())
+    settings = {"webhook_url": urls, "request_url": site.url("sends"), "webhook_secret": SECRET}
+    return relay_with(**settings, presence_grace="200ms", history_size=1, secret=TOKEN_SECRET)
+
+
+@pytest.fixture
+def register(shared, connect):
+    """Register ids with a token on a new connection."""
+
+    def register(*ids, client=None, since=None, **claims):
+        client = client or connect(shared.url)
+        token = sign({"ids": ["*"], "exp": time.time() + 60, **claims}, TOKEN_SECRET)
+        client.answer = client.call("register", {"id": list(ids), "token": token, "since": since})
+        assert client.answer["ok"], client.answer
+        return client
+
+    return register
+
+
+def test_php_learns_who_is_online(site, register):
+    first, second = register("place-42", "place-7"), register("place-42")
+    site.wait("places", [("online", "place-42"), ("online", "place-7")])
+    first.call("unregister", {"id": "place-7"})
+    site.wait("places", [("online", "place-42"), ("online", "place-7"), ("offline", "place-7")])
+    first.drop()
+    second.drop()
+    site.wait("places", [*site.seen("places")[:3], ("offline", "place-42")])
+    [event, *_] = site.events("places")
     assert event.keys() == {"id", "event", "at", "destination"} and abs(event["at"] - time.time()) < 60
 
 
-def test_php_learns_which_users_are_there(site, hook, hooked, connect):
-    relay = hooked(webhook_url=f"{site.url(hook)} events=join|leave", secret=TOKEN_SECRET).relay
-    client = connect(relay.url)
-    token = sign({"ids": ["room"], "as": {"id": "7", "info": {"name": "Ann"}}, "exp": time.time() + 60}, TOKEN_SECRET)
-    assert client.call("register", {"id": "room", "token": token})["ok"]
-    site.wait(hook, [("join", "room")])
-    client.drop()
-    site.wait(hook, [("join", "room"), ("leave", "room")])
-    assert {json.dumps(each["member"]) for each in site.events(hook)} == {'{"id": "7", "info": {"name": "Ann"}}'}
+def test_php_learns_which_users_are_there(site, register):
+    user = {"id": "7", "info": {"name": "Ann"}}
+    pages = [register("room", **{"as": user}) for _ in range(2)]
+    site.wait("users", [("join", "room")])
+    for each in pages:
+        each.drop()
+    site.wait("users", [("join", "room"), ("leave", "room")])
+    assert [each["member"] for each in site.events("users")] == [user, user]
 
 
-def test_php_learns_what_was_never_acknowledged(site, hook, hooked, connect):
-    relay = hooked(webhook_url=f"{site.url(hook)} events=expired").relay
-    client = connect(relay.url)
-    assert client.call("register", {"id": "42", "since": "acked"})["ok"]
-    acked = relay.push("42", "a", ttl=1)["id"]
-    assert client.call("ack", {"id": "42", "position": acked})["ok"]
+def test_php_learns_what_was_never_acknowledged(site, shared, register):
+    client = register("inbox", since="acked")
+    acked = shared.push("inbox", "a", ttl=1)["id"]
+    assert client.call("ack", {"id": "inbox", "position": acked})["ok"]
     client.drop()
-    last = relay.push("42", "b", ttl=1)["id"]
-    site.wait(hook, [("expired", "42")])
-    [event] = site.events(hook)
+    last = shared.push("inbox", "b", ttl=1)["id"]
+    site.wait("expired", [("expired", "inbox")])
+    [event] = site.events("expired")
     assert (event["from"], event["to"], event["count"]) == (last, last, 1)
 
 
-def test_php_learns_who_lost_something(site, hook, hooked, connect):
-    relay = hooked(webhook_url=f"{site.url(hook)} events=lost", history_size=1).relay
-    since = relay.push("42", "a")["id"]
+def test_php_learns_who_lost_something(site, shared, register):
+    since = shared.push("full", "a")["id"]
     for each in range(100):
-        relay.push("42", each)
-    client = connect(relay.url)
-    for _ in range(2):
-        assert client.call("register", {"id": "42", "since": since})["ids"]["42"]["recovered"] is False
-        client.call("unregister", {"id": "42"})
-    relay.push("42", "x")
-    client.call("register", {"id": "7", "since": "no position"})
-    site.wait(hook, [("lost", "42")])
-    assert site.events(hook)[0]["since"] == since
+        shared.push("full", each)
+    client = register("full", since=since)
+    assert client.answer["ids"]["full"]["recovered"] is False
+    register("full", client=client, since=since)  # the same again
+    register("other", client=client, since="no position")
+    site.wait("lost", [("lost", "full")])
+    assert site.events("lost")[0]["since"] == since
 
 
-def test_php_gets_what_pages_send_by_the_same_way(site, hook, hooked, connect):
-    relay = hooked(request_url=site.url(hook)).relay
-    client = connect(relay.url, "42")
+def test_php_gets_what_pages_send_by_the_same_way(site, register):
+    client = register("42")
     answers = [client.call("send", {"name": "cart/add", "data": {"n": number}}) for number in range(3)]
-    site.wait(hook, [("send", "cart/add")] * 3)
-    events = site.events(hook)
+    site.wait("sends", [("send", "cart/add")] * 3)
+    events = site.events("sends")
     assert [each["id"] for each in events] == [each["id"] for each in answers]
     assert [each["data"] for each in events] == [{"n": 0}, {"n": 1}, {"n": 2}]
 
@@ -268,15 +288,14 @@ def test_the_command_shows_what_waits_retries_and_drops(site, hook, hooked, conn
     assert status["summary"] == "1 URL, 0 events waiting, 1 sent" and status["trouble"] is None
 
 
-def test_a_wrong_request_is_refused_and_changes_nothing(relay_with):
-    relay = relay_with(webhook_url="http://127.0.0.1:9/", webhook_secret=SECRET)
+def test_a_wrong_request_is_refused_and_changes_nothing(shared):
     for method, query, status, error in (
-        ("POST", "action=retry&url=5", 404, "unknown_url"),
+        ("POST", "action=retry&url=9", 404, "unknown_url"),
         ("POST", "action=resume", 400, "invalid_action"),
         ("POST", "action=sell", 400, "invalid_action"),
         ("POST", "action=retry&color=red", 400, "unknown_field"),
         ("DELETE", "", 400, "invalid_action"),
         ("DELETE", "before=yesterday", 400, "invalid_action"),
     ):
-        got, _, body = relay.request(method, f"/webhooks?{query}")
+        got, _, body = shared.request(method, f"/webhooks?{query}")
         assert (got, json.loads(body)["error"]) == (status, error), (method, query)
