@@ -26,7 +26,7 @@ def test_the_doctor_tells_what_waits_and_what_is_wrong(tmp_path):
     path.mkdir(mode=0o700)
     before = len(os.listdir("/proc/self/fd"))
     text, failures, warnings = examined(path)
-    assert (failures, warnings) == (0, 1) and "waiting files: 0, in" in text and "no relay takes them" in text
+    assert (failures, warnings) == (0, 1) and "waiting files: 0, in" in text and "no relay takes files" in text
     relay = Folder(str(path))
     relay.hold(0)
     for name in ("1.json", "2.json"):
