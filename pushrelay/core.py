@@ -21,6 +21,7 @@ from pushrelay.pages.demo import address
 from pushrelay.places import HOME, IS_INSTALLED
 from pushrelay.presence.directory import Directory
 from pushrelay.presence.part import Presence
+from pushrelay.push.counts import PushCounts
 from pushrelay.push.publisher import Publisher
 from pushrelay.register.node_clients import NodeClients
 from pushrelay.register.pages import Pages
@@ -211,7 +212,7 @@ class Core:
     def _parts(self) -> Iterator[Part]:
         """Yield the parts that serve the site's backend if they are set when the relay starts."""
         if self.settings.outbox:
-            yield outbox_of(self.settings, self.broker)
+            yield outbox_of(self.settings, self.broker, self.publisher.batcher.counts)
         if self.settings.spool:
             from pushrelay.spool.spool import Spool
 
@@ -362,14 +363,14 @@ def clients_expected(settings: Settings) -> int:
     return most if "max_connections" in settings.given else min(most, USUAL_CLIENTS)
 
 
-def outbox_of(settings: Settings, broker: Broker) -> Part:
+def outbox_of(settings: Settings, broker: Broker, counts: PushCounts) -> Part:
     """Return the part that empties the outbox. Raises StoreError if the package that it needs is missing."""
     from pushrelay.outbox.packages import check_outbox_packages
 
     check_outbox_packages()
     from pushrelay.outbox.outbox import Outbox
 
-    return Outbox(settings, broker)
+    return Outbox(settings, broker, counts)
 
 
 def broker_of(settings: Settings, deliver: Deliver, poller: "Poller | None" = None, node: str = "") -> Broker:

@@ -1,8 +1,8 @@
 """The outbox under every kind of failure: python tests/outbox_chaos.py --workers 50 --seconds 60
 
-PHP processes insert rows within transactions, of which a third is rolled back. Meanwhile the relay and MariaDB are
-killed, and rows and the table are locked. In the end, each committed row must have been pushed, once; no other one; and
-for each destination in the order in which each PHP process committed. The exit code is 1 if it was not so.
+PHP processes insert rows within transactions, of which a third is rolled back. While they do so, the relay and MariaDB
+are killed, and rows and the table are locked. In the end, each committed row must have been pushed, once, and no other
+one; and for each destination in the order in which each PHP process committed. The exit code is 1 if it was not so.
 
 `--redis` runs two relays on one Redis, of which one at a time takes rows. That one is killed, and later hangs. It
 prints how long it took until the other one continued.
@@ -110,7 +110,7 @@ def new_site(server):
 def lock(site, what, seconds):
     """Lock all rows that are there, or the table, for some seconds."""
     transaction = site.transaction()
-    with contextlib.suppress(Exception):  # the database may be killed meanwhile
+    with contextlib.suppress(Exception):  # the database may be killed
         if what == "rows":
             transaction.run("SET SESSION innodb_lock_wait_timeout = 1")
             transaction.run("SELECT id FROM relay_outbox FOR UPDATE SKIP LOCKED")

@@ -15,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pushrelay.errors import StoreError
+from pushrelay.outbox.packages import check_outbox_packages
 from pushrelay.settings import Settings, load
 from pushrelay.settings.values import is_redis
 from pushrelay.store.redis.packages import check_packages
@@ -100,9 +101,9 @@ def _check_parts(found: Settings) -> None:
     core.is_own(found)
     if is_redis(found.broker):
         check_packages()
-    broker = core.broker_of(found, lambda publication, skip_sid: 0)
+    core.broker_of(found, lambda publication, skip_sid: 0)
     if found.outbox:
-        core.outbox_of(found, broker)
+        check_outbox_packages()
 
 
 def store_problem(found: Settings) -> str:

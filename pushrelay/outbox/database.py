@@ -62,14 +62,14 @@ class Database:
         numbers = tuple(map(int, re.findall(r"\d+", version)[:3]))
         if numbers < OLDEST[kind]:
             oldest = ".".join(map(str, OLDEST[kind]))
-            raise DatabaseError(f"{self._where} is {kind} {version}: the outbox needs {oldest} or later")
+            raise DatabaseError(f"{self._where} is {kind} {version}: install {oldest} or later")
         engine = self.value(table.ENGINE)
         if engine is None:
             raise DatabaseError(f"{self._where} has no table {table.NAME}: {CREATE_IT}", 1146)
         if engine != "InnoDB":
             raise DatabaseError(
                 f"{self._where} has the table {table.NAME} in the engine {engine}, which has no transactions: "
-                f"run  ALTER TABLE {table.NAME} ENGINE=InnoDB"
+                f"set another one:  ALTER TABLE {table.NAME} ENGINE=InnoDB"
             )
         return f"{kind} {version.partition('-')[0]}"
 

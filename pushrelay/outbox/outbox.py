@@ -9,6 +9,7 @@ from typing import Any
 
 from pushrelay.counters import Family, Values
 from pushrelay.errors import StoreError
+from pushrelay.push.counts import PushCounts
 from pushrelay.settings import Settings
 from pushrelay.settings.mysql_url import mysql_url
 from pushrelay.store import Broker
@@ -34,10 +35,11 @@ class Outbox:
 
     name = "outbox"
 
-    def __init__(self, settings: Settings, broker: Broker):
+    def __init__(self, settings: Settings, broker: Broker, pushes: PushCounts):
         self._settings = settings
         self._url = mysql_url(settings.outbox)
         self._broker = broker
+        self._pushes = pushes
         self._thread: threading.Thread | None = None
         self._bell = threading.Event()  # somebody rang, or the relay stops
         self._closing = threading.Event()
@@ -72,8 +74,8 @@ class Outbox:
             )
         if refused is not None:
             return (
-                f"rows of {table.NAME} cannot be pushed, the first is {refused[1]}: {refused[2]}. Delete such rows, or "
-                "correct them and set error to NULL"
+                f"rows of {table.NAME} cannot be pushed: correct them and set error to NULL, or delete them. The first "
+                f"is {refused[1]} ({refused[2]})"
             )
         return None
 
@@ -172,7 +174,7 @@ class Outbox:
         return True
 
     def _serve(self, database: Database) -> None:
-        taker = Taker(database, self._broker, lambda: self._settings, self._counts)
+        taker = Taker(database, self._broker, lambda: self._settings, self._counts, self._pushes)
         taker.recover()
         while not self._closing.is_set():
             self._bell.clear()  # before the look, so that no ring is missed

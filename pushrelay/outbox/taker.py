@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from pushrelay.push.counts import OUTBOX, REFUSED, PushCounts
 from pushrelay.settings import Settings
 from pushrelay.store import Broker
 from pushrelay.store.publication import Mark
@@ -44,11 +45,14 @@ class Counts:
 class Taker:
     """Takes rows through one connection. Its methods raise DatabaseError and StoreError; it is not used afterwards."""
 
-    def __init__(self, database: Database, broker: Broker, settings: Callable[[], Settings], counts: Counts):
+    def __init__(
+        self, database: Database, broker: Broker, settings: Callable[[], Settings], counts: Counts, pushes: PushCounts
+    ):
         self._database = database
         self._broker = broker
         self._settings = settings
         self._counts = counts
+        self._pushes = pushes
         self._mark = ""  # the text of the mark, as this taker knows it
         self._ids = Ids()  # to be taken before the next look
         self._blocked: set[str] = set()  # destinations with a row that somebody has locked, until the next look
@@ -93,10 +97,13 @@ class Taker:
             after = mark.write(mark.Noted(found.stored, self._ids.first_ranges(mark.MOST_RANGES)))
             self._broker.publish_pending_marked(found.items, Mark(mark.NAME, self._mark, after))
             self._mark = after
+            self._pushes.taken(OUTBOX, len(found.items), found.items)
         self._delete(found)
         self._database.run("COMMIT")
         self._counts.taken += len(found.items)
-        self._counts.refused += sum(map(len, found.refused.values()))
+        refused = sum(map(len, found.refused.values()))
+        self._counts.refused += refused
+        self._pushes.add(OUTBOX, REFUSED, refused)
         self._counts.batches += 1
         return bool(self._ids)
 

@@ -14,7 +14,7 @@ from pushrelay.store.stripe import Pending
 from pushrelay.top_names import TopNames
 
 ACCEPTED, REFUSED, FAILED = "accepted", "refused", "failed"
-HTTP, SOCKET, SPOOL = "http", "socket", "spool"
+HTTP, SOCKET, SPOOL, OUTBOX = "http", "socket", "spool", "outbox"
 # Seconds between two measurements of batches that are quick: 200 in a second describe them well.
 MEASURE_EVERY = 0.005
 # Seconds for which more may be measured after a pause, so that a few pushes in a row are all measured.
@@ -30,7 +30,7 @@ class PushCounts:
 
     def __init__(self) -> None:
         # Pushes that are not published in batches; a refused one never is.
-        self._of_source = {source: Counters((ACCEPTED, REFUSED, FAILED)) for source in (HTTP, SOCKET, SPOOL)}
+        self._of_source = {source: Counters((ACCEPTED, REFUSED, FAILED)) for source in (HTTP, SOCKET, SPOOL, OUTBOX)}
         # The Batcher's, which changes the first one while it holds a lock.
         self.accepted = 0  # pushes by HTTP that were stored in batches
         self.measure_at = 0.0  # monotonic: when to measure the next quick batch
@@ -43,7 +43,7 @@ class PushCounts:
         self.unreached = TopNames()  # those of the publications that reached nobody
 
     def add(self, source: str, result: str, times: int = 1) -> None:
-        """Count pushes of a source (HTTP, SOCKET or SPOOL), by what became of them."""
+        """Count pushes of a source (HTTP, SOCKET, SPOOL or OUTBOX), by what became of them."""
         self._of_source[source].add(result, times)
 
     def measure(self, arrived: float, stored: float, items: Sequence[Pending]) -> None:

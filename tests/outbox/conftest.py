@@ -7,6 +7,7 @@ from conftest import wait_for
 from mariadb import MariaDB
 
 from pushrelay.outbox.outbox import Outbox
+from pushrelay.push.counts import PushCounts
 from pushrelay.settings import load
 from pushrelay.store import open_broker
 
@@ -32,7 +33,7 @@ class Running:
         if broker is None:
             self.broker.start()
         self.settings = load({}, {"config": "/dev/null", "outbox": url, "outbox_interval": "20ms", **settings})
-        self.part = Outbox(self.settings, self.broker)
+        self.part = Outbox(self.settings, self.broker, PushCounts())
 
     def deliver(self, publication, skip_sid):
         self.got.append((publication.destination, publication.data))

@@ -26,7 +26,7 @@ def test_a_server_that_is_too_old_is_named(database, monkeypatch):
     for version, words in [
         ("10.5.23-MariaDB-log", "MariaDB 10.5.23"),
         ("8.0.4", "MySQL 8.0.4"),
-        ("5.7.44", "needs 8.0.11"),
+        ("5.7.44", "install 8.0.11"),
     ]:
         monkeypatch.setattr(table, "VERSION", f"SELECT '{version}'")
         with pytest.raises(DatabaseError, match=words):
@@ -50,5 +50,5 @@ def test_a_socket_and_an_encrypted_connection_can_be_asked_for(mariadb, site, tm
     url = mysql_url(f"{site.url}?unix_socket={mariadb.socket}")
     with contextlib.closing(Database(url)) as database:
         assert "unix_socket" not in str(url) and database.check()
-    with pytest.raises(DatabaseError, match="ssl_ca of the setting outbox cannot be used"):
+    with pytest.raises(DatabaseError, match="the file ssl_ca cannot be read"):
         Database(mysql_url(f"{site.url}?ssl_ca={tmp_path}/missing.pem"))

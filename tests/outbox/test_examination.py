@@ -38,7 +38,11 @@ def test_a_table_is_created_once(mariadb, site):
 def test_the_commands_create_the_table_and_print_what_waits(mariadb, site):
     site.ask("DROP TABLE relay_outbox")
     ran = run("outbox", "check", f"--outbox={site.url}")
-    assert ran.returncode == 1 and "has no table relay_outbox: run  python relay.py outbox create" in ran.stderr
+    assert (
+        ran.returncode == 1
+        and "has no table relay_outbox: run the SQL that this command prints:  python relay.py outbox create"
+        in ran.stderr
+    )
     mariadb.ask(f"GRANT ALL ON {site.name}.* TO relay@'%'")
     ran = run("outbox", "create", "--run", env={"RELAY_OUTBOX": site.url})
     assert (ran.returncode, ran.stderr) == (0, "")

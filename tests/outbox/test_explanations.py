@@ -14,13 +14,13 @@ WHERE = "mysql://db.example.com:3306/shop"
         (OperationalError(1040, "Too many connections"), "takes no more connections: raise max_connections"),
         (
             OperationalError(1142, "DELETE command denied to user"),
-            "GRANT SELECT, UPDATE, DELETE ON relay_outbox TO … (DELETE comm",
+            "what the relay needs (DELETE command denied to user): give it",
         ),
-        (OperationalError(1213, "Deadlock found"), "because of a deadlock: the relay tries again"),
+        (OperationalError(1213, "Deadlock found"), "because of a deadlock; the relay tries again"),
         (OperationalError(1665, "Cannot execute statement"), "set binlog_format = ROW"),
         (OperationalError(4242, "Something new"), "reports error 4242: Something new"),
-        (FileNotFoundError(2, "No such file"), "the file ssl_ca of the setting outbox cannot be used (No such file)"),
-        (RuntimeError("'cryptography' package is required for …"), "(pip install cryptography)"),
+        (FileNotFoundError(2, "No such file"), "the file ssl_ca cannot be read (No such file)"),
+        (RuntimeError("'cryptography' package is required for …"), ":  pip install cryptography"),
         (IndexError("index out of range"), "does not answer as a MySQL or MariaDB does (IndexError("),
     ],
 )

@@ -53,7 +53,9 @@ def test_refused_rows_are_reported_until_they_are_corrected(site, run_outbox):
     running = run_outbox(site.url).wait_until("sending")
     site.insert(("", "x"), ("42", "good"), ("42", "{", ("is_json", 1)))
     assert running.wait_for(1) == [("42", "good")]
-    assert "rows of relay_outbox cannot be pushed, the first is 1: missing_dest" in running.wait_for_trouble("rows of")
+    assert "The first is 1 (missing_destination: " in running.wait_for_trouble(
+        "rows of relay_outbox cannot be pushed: correct"
+    )
     assert running.part.facts()["refused"] == 2
     site.ask("DELETE FROM relay_outbox WHERE id != 1")
     site.ask("UPDATE relay_outbox SET destination = '7', error = NULL")

@@ -30,7 +30,7 @@ def test_pushes_are_counted_by_source_and_result():
         ("socket", "accepted"): 1,
         ("spool", "accepted"): 5,
     }
-    assert len(pushes) == 9, "all are there from the start"
+    assert len(pushes) == 12, "all are there from the start"
     assert (counts.busiest.largest(9), counts.unreached.largest(9)) == ([("42", 3), ("7", 1)], [("7", 1)])
 
 
