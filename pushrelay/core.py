@@ -119,6 +119,7 @@ class Core:
         patience = RELOAD_SECONDS if settings.imported else 0.0
         self.maintenance = Maintenance(self.broker, self._each_second, patience, self.backend.start, self._at_end)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)
+        self.clients.is_draining = lambda: self.lifecycle.reason is not None
         self.people.is_draining = lambda: self.lifecycle.reason is not None
         self.front: Front | None = None  # of the app that was given to wsgi()
         self._server: Server | None = None  # the one that make_server() returned last

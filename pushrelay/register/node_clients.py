@@ -20,6 +20,7 @@ class NodeClients:
         self._registrations = registrations
         self._waiters = waiters
         self.spread = spread
+        self.is_draining: Callable[[], bool] = lambda: False  # whether the relay sends its clients away
         self._listeners: tuple[Callable[[str, bool], None], ...] = ()
 
     def report_changes(self, changed: Callable[[str, bool], None]) -> None:
@@ -38,6 +39,8 @@ class NodeClients:
             self._rooms.on_change = None
 
     def _on_change(self, room: str, is_empty: bool) -> None:
+        if is_empty and self.is_draining():
+            return  # its clients come back to the next process, or to another node
         destination = destination_in(room)
         if room in rooms_of(destination):  # otherwise it is a room of the app's own
             for changed in self._listeners:

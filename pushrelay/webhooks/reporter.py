@@ -37,6 +37,10 @@ class Clients(Protocol):
     def destinations(self) -> list[str]:
         """Return the destinations that sockets hold."""
 
+    @property
+    def is_draining(self) -> Callable[[], bool]:
+        """Whether the relay sends its clients away, because it is about to end."""
+
     def report_changes(self, changed: Callable[[str, bool], None]) -> None:
         """Have `changed(destination, is_empty)` called when a client has registered or left a destination."""
 

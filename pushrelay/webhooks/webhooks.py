@@ -113,6 +113,8 @@ class Webhooks:
 
     def member(self, kind: str, destination: str, member: Member) -> None:
         """Report that a user appeared in a destination ("join"), or is there no longer ("leave")."""
+        if kind == "leave" and self._clients.is_draining():
+            return
         if (reporter := self._reporter) is not None and reporter.tracker is not None:
             reporter.tracker.member(kind, destination, member.id, member.info_json)
 

@@ -8,6 +8,7 @@ from conftest import DEADLINE
 from pushrelay.errors import StoreError
 from pushrelay.store import open_broker
 from pushrelay.store.events import HOOKS, SENDS, Bounds, Cursor, Depth, Note, QueueFull, new_event
+from pushrelay.store.sqlite_copy import copy_store
 
 
 def names(events):
@@ -190,3 +191,17 @@ def test_an_event_is_one_json_object():
     event = new_event("join", "a", '{"destination":"a","member":{"id":"1"}}', "i", 1790000000.1234)
     assert event.as_json() == ('{"id":"i","event":"join","at":1790000000.123,"destination":"a","member":{"id":"1"}}')
     assert new_event("x", "a", "{}", "i", 1.0).as_json() == '{"id":"i","event":"x","at":1.000}'
+
+
+def test_a_backup_has_the_events_and_the_notes(tmp_path):
+    broker = open_broker(f"sqlite:{tmp_path}/relay.db", lambda *_: 0)
+    broker.start()
+    broker.events.set_readers(HOOKS, ["one"])
+    broker.events.put([new_event("online", "42", "{}")], [Note("online", "42", "")])
+    copy_store(f"{tmp_path}/relay.db", f"{tmp_path}/copy.db")
+    broker.close()
+    copy = open_broker(f"sqlite:{tmp_path}/copy.db", lambda *_: 0)
+    copy.start()
+    assert names(copy.events.read(HOOKS, 0, 10)) == ["42"] and copy.events.notes("online") == {"42": ""}
+    assert copy.events.cursors(HOOKS) == {"one": Cursor(0)}
+    copy.close()

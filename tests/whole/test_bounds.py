@@ -34,6 +34,10 @@ from pushrelay.server import websocket as ws
 from pushrelay.server.quota import Quota
 from pushrelay.server.websocket import WebSocket
 from pushrelay.settings import TABLE, Settings
+from pushrelay.store.events import SENDS, Bounds, LocalEvents, QueueFull, new_event
+from pushrelay.store.group_commit import GroupCommit
+from pushrelay.store.memory import MemoryStore
+from pushrelay.store.store import HistoryLimits
 from pushrelay.token_bucket import TokenBucket
 
 SIO = "/socket.io/?EIO=4&transport="
@@ -342,6 +346,18 @@ def waiting_pushes(small, size):
     for waiter in entered:
         waiter.finish()
     return len(waiters) == 0
+
+
+@bound("max_webhooks", 3)
+def messages_that_wait_for_php(small, size):
+    store = MemoryStore(HistoryLimits())
+    events = LocalEvents(store.events, GroupCommit(store.transact))
+    events.bounds = Bounds(3)
+    try:
+        events.put([new_event("send", "a", "{}") for _ in range(size)])
+    except QueueFull:
+        return False
+    return events.depth(SENDS).events == size
 
 
 @bound("max_members", 7)
