@@ -17,7 +17,7 @@ INBOX, EXPIRED = "inbox", "expired"  # kinds of notes: that it is an inbox, and 
 MOST_INBOXES = 100_000
 KEEP_DAYS = 90  # after which an inbox is forgotten that no page has used
 AT_ONCE = 500  # inboxes that are looked at in a row
-MOST_OWN = 200  # publications with a ttl of their own that are remembered for each inbox
+MOST_KEPT = 200  # publications whose expiry is remembered for each inbox; the others are noticed when they are dropped
 SECONDS_A_DAY = 86_400
 
 
@@ -40,7 +40,7 @@ class _State(NamedTuple):
 
     epoch: str
     upto: int  # everything up to here is acknowledged or was reported
-    own: dict[int, float]  # later publications with a ttl of their own: when each expires; 0: it was reported
+    kept: dict[int, float]  # later publications: when each expires; 0: it was reported
     seen: int = 0  # the last offset when it was last looked at
 
 
@@ -102,32 +102,32 @@ class Inboxes:
                 # A new epoch means that something was lost, and its clients learn that.
                 self._states[name] = _State(epoch, tip.trimmed, {})
                 notes.append(Note(EXPIRED, name, _text_of(self._states[name])))
-            elif before.own or tip.trimmed > before.upto or tip.offset != before.seen:
+            elif before.kept or tip.trimmed > before.upto or tip.offset != before.seen:
                 found = self._compare(name, tip, before)
                 events += found
-                if found or self._states[name].own.keys() - before.own.keys():
+                if found or self._states[name].kept.keys() - before.kept.keys():
                     notes.append(Note(EXPIRED, name, _text_of(self._states[name])))
         return events, notes
 
     def _compare(self, name: str, tip: Tip, state: _State) -> list[Event]:
         """Return the events about one inbox, and keep its new state."""
         upto, events = max(state.upto, tip.acked), []
-        own = {offset: expires for offset, expires in state.own.items() if offset > upto}
+        kept = {offset: expires for offset, expires in state.kept.items() if offset > upto}
         if tip.trimmed > upto:
-            reported = sum(offset <= tip.trimmed and not expires for offset, expires in own.items())
+            reported = sum(offset <= tip.trimmed and not expires for offset, expires in kept.items())
             if count := tip.trimmed - upto - reported:
                 events.append(_expired(name, state.epoch, upto + 1, tip.trimmed, count))
             upto = tip.trimmed
-            own = {offset: expires for offset, expires in own.items() if offset > upto}
+            kept = {offset: expires for offset, expires in kept.items() if offset > upto}
         if tip.offset > max(upto, state.seen):
             for each in self._histories.kept(name, max(upto, state.seen)):
-                if each.own and len(own) < MOST_OWN:
-                    own.setdefault(each.offset, each.expires)
+                if len(kept) < MOST_KEPT:
+                    kept.setdefault(each.offset, each.expires)
         now = self._clock()
-        if over := [offset for offset, expires in own.items() if 0 < expires <= now]:
-            own |= dict.fromkeys(over, 0.0)
+        if over := [offset for offset, expires in kept.items() if 0 < expires <= now]:
+            kept |= dict.fromkeys(over, 0.0)
             events.append(_expired(name, state.epoch, min(over), max(over), len(over)))
-        self._states[name] = _State(state.epoch, upto, own, tip.offset)
+        self._states[name] = _State(state.epoch, upto, kept, tip.offset)
         return events
 
     def _forget(self, name: str) -> list[Note]:
@@ -146,9 +146,9 @@ def _expired(name: str, epoch: str, first: int, last: int, count: int) -> Event:
 
 def _text_of(state: _State) -> str:
     """Return what the store keeps of a state."""
-    return encode([state.epoch, state.upto, list(state.own.items())])
+    return encode([state.epoch, state.upto, list(state.kept.items())])
 
 
 def _state_of(text: str) -> _State:
-    epoch, upto, own = decode(text)
-    return _State(epoch, upto, dict(own))
+    epoch, upto, kept = decode(text)
+    return _State(epoch, upto, dict(kept))

@@ -25,7 +25,7 @@ WANT_SECONDS = 10.0  # between two reminders for a shared store that webhooks ar
 LOAD_SECONDS = 15.0  # between two looks at the inboxes that other relays know
 RESTART_SECONDS = 30.0  # for which clients may be away after a restart, besides drain_spread
 MOST_PENDING = 10_000  # events that wait while the store cannot be written; beyond it the oldest are dropped
-LOOKS = 10  # at inboxes in one round, each at some of them; one look if the store is not in this process
+LOOKS = 4  # at inboxes in one round, each at some of them; one look if the store is not in this process
 
 
 class Clients(Protocol):

@@ -120,6 +120,16 @@ def test_what_expires_by_its_own_ttl_is_reported_once(shop):
     assert shop.look(100) == []
 
 
+def test_what_is_older_than_history_ttl_is_reported_though_newer_pushes_are_kept(shop):
+    shop.use("42")
+    shop.push("a", "b")
+    assert shop.look(3000) == []
+    shop.push("c")
+    assert shop.look() == []
+    assert shop.look(700) == [(1, 2, 2)]
+    assert shop.look(10) == [] and shop.look(4000) == [(3, 3, 1)] and shop.look(4000) == []
+
+
 def test_an_acknowledgement_in_time_prevents_the_event(shop):
     shop.use("42")
     [_, position] = shop.push("a", "b", ttl=10)
