@@ -18,7 +18,7 @@ from .explanations import CREATE_IT, DatabaseError, explained
 
 CONNECT_SECONDS = 5.0  # for a connection
 ANSWER_SECONDS = 10.0  # for each read and write: more than any wait for a lock
-OLDEST = {"MySQL": (8, 0, 11), "MariaDB": (10, 6)}  # with SKIP LOCKED and JSON_TABLE
+OLDEST = {"MySQL": (8, 0, 11), "MariaDB": (10, 6)}  # with SKIP LOCKED
 
 Row = tuple[Any, ...]  # texts and None
 

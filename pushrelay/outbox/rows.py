@@ -26,7 +26,7 @@ class Sorted(NamedTuple):
 
 
 def sort_rows(rows: list[Row], settings: Settings) -> Sorted:
-    """Sort rows that were read with table.LOCK."""
+    """Sort rows that were read with table.lock()."""
     found = Sorted([], {}, {})
     for row in rows:
         id_, destination, created, data = int(row[0]), row[1], row[2], row[3]

@@ -2,10 +2,12 @@
 
 Rows are always named by their ids, and never by a condition such as `id <= 17`. A row with a lower id may belong to a
 transaction that is still open: to read up to an id would miss it, and to delete up to an id would wait for it.
-Statements reach the rows through JSON_TABLE and STRAIGHT_JOIN, which make the server look up one id after another. With
+Statements join a list of ids with the table by STRAIGHT_JOIN, so that the server looks up one id after another. With
 `id IN (…)` its optimizer may prefer to scan a small table, and a DELETE then waits for rows of open transactions that
 it does not even name.
 """
+
+from collections.abc import Iterable
 
 NAME = "relay_outbox"
 MOST_REASON = 500  # characters of the column `error`
@@ -47,17 +49,6 @@ RANGES = (
     f"(SELECT id FROM {NAME} WHERE error IS NULL ORDER BY id LIMIT %d) AS visible) AS numbered "
     "GROUP BY island ORDER BY 1"
 )
-_IDS = "JSON_TABLE('%s', '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS wanted"
-_ROWS = f"{_IDS} STRAIGHT_JOIN {NAME} AS o FORCE INDEX (PRIMARY) ON o.id = wanted.id"
-_COLUMNS = "o.id, o.destination, o.created, IF(LENGTH(o.data) <= {most}, o.data, NULL), LENGTH(o.data)"
-LOCK = (
-    f"SELECT {_COLUMNS}, o.is_json, o.event, o.ttl FROM {_ROWS} "  # noqa: S608
-    "WHERE o.error IS NULL FOR UPDATE SKIP LOCKED"
-)
-READ = f"SELECT {_COLUMNS} FROM {_ROWS}"  # noqa: S608
-WAITING = f"SELECT o.id, o.destination FROM {_ROWS} WHERE o.error IS NULL"  # noqa: S608
-DELETE = f"DELETE o FROM {_ROWS}"  # noqa: S608
-REFUSE = f"UPDATE {_ROWS} SET o.error = {{reason}}"  # noqa: S608
 DELETE_ONE = f"DELETE FROM {NAME} WHERE id = %d"  # noqa: S608
 REFUSED = (
     "SELECT COUNT(*), MIN(id), "  # noqa: S608
@@ -71,3 +62,47 @@ TRIES = (
     f"UPDATE {NAME} SET error = NULL WHERE FALSE",  # noqa: S608
     f"DELETE FROM {NAME} WHERE FALSE",  # noqa: S608
 )
+
+
+# Statements on the rows with these ids, of which there is at least one.
+
+
+def lock(ids: Iterable[int], most: int) -> str:
+    """Return a statement that locks and finds rows, except those that are locked. Longer data than `most` is NULL."""
+    return (
+        f"SELECT {_columns(most)}, o.is_json, o.event, o.ttl FROM {_rows(ids)} "  # noqa: S608
+        "WHERE o.error IS NULL FOR UPDATE SKIP LOCKED"
+    )
+
+
+def read(ids: Iterable[int]) -> str:
+    """Return a statement that finds rows, locked or not, with the first columns of lock()."""
+    return f"SELECT {_columns(_ANY_LENGTH)} FROM {_rows(ids)}"  # noqa: S608
+
+
+def waiting(ids: Iterable[int]) -> str:
+    """Return a statement that finds the ids and destinations of those rows that are there and not refused."""
+    return f"SELECT o.id, o.destination FROM {_rows(ids)} WHERE o.error IS NULL"  # noqa: S608
+
+
+def delete(ids: Iterable[int]) -> str:
+    """Return a statement that deletes rows."""
+    return f"DELETE o FROM {_rows(ids)}"  # noqa: S608
+
+
+def refuse(ids: Iterable[int], reason: str) -> str:
+    """Return a statement that notes why rows cannot be pushed. `reason` is a literal of SQL."""
+    return f"UPDATE {_rows(ids)} SET o.error = {reason}"  # noqa: S608
+
+
+_ANY_LENGTH = 1 << 31
+
+
+def _columns(most: int) -> str:
+    return f"o.id, o.destination, o.created, IF(LENGTH(o.data) <= {most}, o.data, NULL), LENGTH(o.data)"
+
+
+def _rows(ids: Iterable[int]) -> str:
+    first, *others = ids
+    wanted = f"SELECT {first} AS id" + "".join(f" UNION ALL SELECT {each}" for each in others)  # noqa: S608
+    return f"({wanted}) AS wanted STRAIGHT_JOIN {NAME} AS o FORCE INDEX (PRIMARY) ON o.id = wanted.id"

@@ -27,7 +27,6 @@ from .rows import Sorted, sort_rows
 BATCH_ROWS = 256  # the pushes of others wait while the store writes them
 BATCH_BYTES = 2 << 20  # of data, before the last row
 LOOK_ROWS = 1_000_000  # that one look finds at most, which takes about a second
-ALL_BYTES = 1 << 31
 
 
 class Counts:
@@ -65,7 +64,7 @@ class Taker:
         self._ids = Ids(noted.left)
         if not noted.stored:
             return
-        rows = self._database.rows(table.READ.format(most=ALL_BYTES) % list(noted.stored))
+        rows = self._database.rows(table.read(noted.stored))
         # One by one, which waits for nobody but those that have locked just this row, such as the last connection.
         for row in rows:
             if row[3] is not None and mark.fingerprint(row[1], row[2], row[3]) == noted.stored[int(row[0])]:
@@ -111,8 +110,7 @@ class Taker:
         """Lock and return rows, at most about BATCH_BYTES. Note the destinations of those that somebody has locked."""
         rows: list[Row] = []
         size = 0
-        statement = table.LOCK.format(most=self._settings().max_body) % ids
-        with contextlib.closing(self._database.stream(statement)) as stream:
+        with contextlib.closing(self._database.stream(table.lock(ids, self._settings().max_body))) as stream:
             for row in stream:
                 rows.append(row)
                 size += 0 if row[3] is None else int(row[4])
@@ -128,13 +126,13 @@ class Taker:
 
     def _find_locked(self, ids: list[int]) -> None:
         """Find out which of these rows are still there, though they could not be locked."""
-        for id_, destination in self._database.rows(table.WAITING % ids):
+        for id_, destination in self._database.rows(table.waiting(ids)):
             self._blocked.add(destination)
             if self.locked is None:
                 self.locked = int(id_)
 
     def _delete(self, found: Sorted) -> None:
         if found.stored:
-            self._database.run(table.DELETE % list(found.stored))
+            self._database.run(table.delete(found.stored))
         for reason, ids in found.refused.items():
-            self._database.run((table.REFUSE % ids).format(reason=self._database.quoted(reason)))
+            self._database.run(table.refuse(ids, self._database.quoted(reason)))

@@ -1,7 +1,9 @@
 """Committed rows are pushed once and in order, whatever fails."""
 
+import threading
+
 import pytest
-from conftest import wait_for
+from conftest import DEADLINE, wait_for
 
 from pushrelay.outbox.database import Database
 from pushrelay.outbox.taker import BATCH_ROWS
@@ -119,6 +121,27 @@ def test_open_transactions_delay_nobody(site, run_outbox):
     assert running.part._counts.batches >= 20 and running.part._failure is None
     for each in open_:
         each.roll_back()
+
+
+def test_a_batch_that_is_under_way_delays_no_insert(site, run_outbox):
+    under_way, go_on = threading.Event(), threading.Event()
+    running = run_outbox(site.url)
+    publish = running.broker.publish_pending_marked
+
+    def publish_later(items, mark):
+        under_way.set()
+        assert go_on.wait(DEADLINE)
+        publish(items, mark)
+
+    running.broker.publish_pending_marked = publish_later
+    site.insert(("42", "1"), ("42", "2"))
+    assert under_way.wait(DEADLINE)
+    with site.transaction() as transaction:
+        transaction.run("SET SESSION innodb_lock_wait_timeout = 1")
+        for n in range(3, 300):
+            transaction.insert("42", str(n))
+    go_on.set()
+    assert running.data(299) == [str(n) for n in range(1, 300)]
 
 
 # Failures.
