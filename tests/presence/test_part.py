@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from audience import SECRET, Page, token, wait_until_at
+from clients import Wire
 from conftest import own_only, wait_for
 
 
@@ -118,6 +119,16 @@ def test_users_whose_connections_are_closed_leave(relay):
     wait_until_at(seen, "ann")
     relay.request("DELETE", "/connections?destination=room")
     wait_until_at(seen)
+
+
+@own_only
+def test_users_whose_connections_are_half_open_leave(relay_with):
+    relay = relay_with(secret=SECRET, presence_grace=0, ping_interval=0.5, ping_timeout=0.5)
+    wire = Wire(relay.port)
+    wire.call("register", {"id": "room", "token": token(user="ann")})
+    assert ids_at(relay, "room") == {"ann"}
+    wait_for(lambda: ids_at(relay, "room") == set(), "the end of a client that answers no ping")
+    wire.close()
 
 
 @own_only
