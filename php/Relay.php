@@ -1216,7 +1216,7 @@ if (!\class_exists(Relay::class, false)) {
                 $this->notSpooled('spool_full', $why, "$folder has {$known['bytes']} of $most bytes. $help");
             }
             $number = max(floor(microtime(true) * 1e6), $known['newest'] + 1); // also if the clock was set back
-            $name = sprintf('%016.0f-%d-%s-%d', $number, self::process(), substr(self::newId(), 0, 12), $kilobytes);
+            $name = sprintf('%016.0f-%d-%s-%dk', $number, self::process(), substr(self::newId(), 0, 12), $kilobytes);
             $file = fopen("$folder/.$name.tmp", 'x');
             if (!$file) {
                 $this->notSpooled('spool_failed', $why, $this->spoolTrouble());
@@ -1247,14 +1247,22 @@ if (!\class_exists(Relay::class, false)) {
             if (self::now() - $known['at'] > self::SPOOL_COUNT && ($handle = opendir($folder))) {
                 $known = ['at' => self::now(), 'bytes' => 0, 'newest' => $known['newest']];
                 while (($name = readdir($handle)) !== false) {
-                    if (self::isSpooled($name)) { // the name ends with the kilobytes, unless another program made it
-                        $known['bytes'] += max(self::SPOOL_BLOCK, 1024 * (int) substr($name, (int) strrpos($name, '-') + 1));
+                    if (self::isSpooled($name)) {
+                        $known['bytes'] += self::sizeOf($name);
                         $known['newest'] = max($known['newest'], (float) substr($name, 0, 16));
                     }
                 }
                 closedir($handle);
             }
             return self::$spools[$folder] = $known;
+        }
+
+        /** Return the bytes of a file, by the end of its name (`-12k.json`), unless another program made it. */
+        private static function sizeOf(string $name): int
+        {
+            $end = substr($name, -6, 1) === 'k' ? substr($name, -12, 6) : '';
+            $dash = strrpos($end, '-');
+            return max(self::SPOOL_BLOCK, $dash === false ? 0 : 1024 * (int) substr($end, $dash + 1));
         }
 
         /** Return why this process cannot use the spool's folder, and what to do. */

@@ -1,4 +1,4 @@
-"""What a file of the spool asks for: the body of a POST to /push in JSON, checked as if it had come over HTTP."""
+"""The content of a file of the spool: the body of a POST to /push in JSON, checked as if it had come over HTTP."""
 
 import time
 from typing import NamedTuple

@@ -43,7 +43,7 @@ class Unusable(Exception):
 
 
 class Examined(NamedTuple):
-    """What the doctor finds in a folder."""
+    """The state of a folder, for the doctor."""
 
     waiting: int  # files
     refused: int  # files

@@ -1,4 +1,4 @@
-"""What the relay sends to PHP, verified by Relay.php; and what Relay.php asks the relay besides pushes."""
+"""Relay.php verifies requests of the relay, and asks it for more than pushes."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, own_only
 from phplab import CLIENT, reply
 
 from pushrelay.client.signature import signature as relays_signature
@@ -142,6 +142,7 @@ def test_a_framework_can_pass_the_body_and_the_header_and_sends_its_own_answer(p
 # --- What Relay.php asks ---
 
 
+@own_only
 @pytest.mark.parametrize("transport", ["curl", "streams"])
 def test_the_presence_of_destinations_is_asked_in_as_many_requests_as_needed(relay, connect, php, transport):
     connect(relay.url, "42", "räum & co")

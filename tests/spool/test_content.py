@@ -1,4 +1,4 @@
-"""What a file of the spool asks for is checked as over HTTP."""
+"""The content of a file of the spool is checked as over HTTP."""
 
 import json
 import time

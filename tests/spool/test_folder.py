@@ -140,7 +140,7 @@ def test_files_of_the_folders_group_are_read_if_the_group_may_write_to_it(path, 
     assert folder.read(NAME, 100).body == b"{}"
 
 
-def test_only_so_many_refused_files_are_kept(path, folder, monkeypatch):
+def test_the_oldest_refused_files_are_removed(path, folder, monkeypatch):
     monkeypatch.setattr(spool_folder, "MOST_REFUSED", 3)
     for number in range(6):
         (path / f"{number}.json").touch()
@@ -221,16 +221,16 @@ def test_a_folder_that_cannot_be_used_is_an_error_with_what_to_do(path, spoil, w
 
 def test_a_folder_of_another_user_is_an_error_that_names_both(path):
     need(os.geteuid() == 0, "the right to become another user")
-    for each in path.parents:  # pytest's own folders are closed to others
-        each.chmod(each.stat().st_mode | 0o011)
+    path.parent.chmod(0o711)
 
     def trouble():
-        command = [sys.executable, "-c", HOLDER, str(path), "as another"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+        command = [sys.executable, "-c", HOLDER, path.name, "as another"]  # pytest's own folders are closed to others
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, env=environ).stdout
 
     for mode in (0o700, 0o750):
         path.chmod(mode)
-        assert f"user 4711, as whom the relay runs, may not read and write {path}: run chgrp 4712" in trouble()
+        assert f"user 4711, as whom the relay runs, may not read and write {path.name}: run chgrp 4712" in trouble()
     os.chown(path, 4710, 4712)
     path.chmod(0o3770)
     assert "the sticky bit of" in trouble()

@@ -188,7 +188,7 @@ def test_a_mark_that_somebody_moved_is_read_again(site):
     assert site.numbers == [0, 1]
 
 
-def test_a_file_that_the_store_rejects_alone_is_refused_in_the_end_and_holds_up_others_only_so_long(site, monkeypatch):
+def test_a_file_that_the_store_rejects_alone_is_refused_in_the_end_and_then_the_others_follow(site, monkeypatch):
     publish = site.broker.publish_pending_marked
 
     def reject(items, mark):
