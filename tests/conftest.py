@@ -164,24 +164,13 @@ def server(request):
 
 # The files that take longest, longest first. If one of them began last, the other workers would wait for it.
 LONG_FILES = [
-    "alerts",
-    "image",
-    "bench",
-    "cuts",
-    "relay_js",
-    "firefox",
-    "chaos",
-    "doctor",
-    "example",
-    "page",
-    "demo",
-    "away",
-    "apache",
-    "callers",
-    "damage",
-    "auth_url",
+    *("alerts", "image", "chaos", "doctor", "delivery", "bench", "accessibility", "hosts", "model", "demo", "console"),
+    *("systemd", "fuzz", "redis_losses", "lamp", "clients", "apache", "load_balancing", "garbage", "walls", "snippets"),
+    *("startup", "firefox", "outbox", "rolling", "page", "relay_js", "away", "example", "nodes", "slow_clients"),
+    *("redis_errors", "cuts", "streams", "dependencies", "install", "verdicts", "backup", "status_page", "limits"),
+    *("words", "commands", "auth_url", "listen", "push", "lifecycle", "publishing", "edges", "recovery"),
+    *("registrations", "leaves", "damage", "callers", "body", "spool", "requests"),
 ]
-LONG_FILES += ["push", "listen", "lamp", "recovery", "registrations", "startup"]
 
 
 def pytest_addoption(parser):

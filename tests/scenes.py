@@ -4,6 +4,7 @@ A scene is a page that is open and shows its state. It is made in a context of C
 """
 
 from conftest import Relay, wait_for
+from consoles import come_back, go_away
 
 STRANGER = {"X_Forwarded_For": "192.0.2.7"}  # a visitor through a web server
 SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
@@ -20,7 +21,7 @@ ORDERS = [
 class Scenes:
     """The scenes of one relay after another; each name of a method in CONSOLE and STATUS is one."""
 
-    CONSOLE = ("empty", "arrivals", "refused", "offline", "trouble")
+    CONSOLE = ("empty", "arrivals", "opened", "refused", "offline", "trouble")
     STATUS = ("fresh", "busy", "restarted", "failing", "gone")
 
     def __init__(self, folder, stack, server="own"):
@@ -61,6 +62,19 @@ class Scenes:
         page = self.open(context, f"{relay.url}/?id=coral-otter-512", ONLINE)
         self.push_orders(relay, "coral-otter-512")
         wait_for(lambda: page.locator("#arrived > li").count() >= len(ORDERS), "the rows")
+        return page
+
+    def opened(self, context):
+        """All that opens is open, and the page has been away and caught up."""
+        relay = self.relay()
+        page = self.arrivals(context, relay)
+        page.locator(".arrival summary").nth(1).click()
+        for button in ("#change", "#phone", "#tab-php"):
+            page.click(button)
+        go_away(page)
+        relay.push("coral-otter-512", "missed")
+        come_back(page)
+        page.locator(".caught-up").wait_for()
         return page
 
     def refused(self, context):

@@ -12,7 +12,8 @@ from scenes import Scenes
 
 AXE = ROOT / "tests/node_modules/axe-core/axe.min.js"
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-LOOKS = (("light", 320), ("dark", 390), ("light", 1280), ("dark", 2560))  # color scheme and width
+# Color schemes and widths. 640 is what zoom makes of 1280 pixels at 200 %.
+LOOKS = (("light", 320), ("dark", 390), ("light", 640), ("light", 1280), ("dark", 2560))
 PLACES = [
     *(("console", name) for name in Scenes.CONSOLE),
     *(("status", name) for name in Scenes.STATUS),
@@ -76,9 +77,8 @@ def seen(scenes, visible):
             "animations": page.evaluate("watched.animations"),
             "controls": page.evaluate(CONTROLS),
             "reached": reached(page),
-            "wide": wide(page),
             "flat": flat(page),
-            "axe": axe(page),
+            **looks(page),
         }
         page.close()
     return seen
@@ -122,17 +122,20 @@ ASK_AXE = """async (options) => {
 }"""
 
 
-def axe(page):
-    """Return each violation, and each thing that axe-core leaves to people, with the color scheme and the width."""
+def looks(page):
+    """Return what is too wide for each width, and what axe-core finds in each look or leaves to people."""
     page.evaluate(FROM_THE_TOP)
     page.evaluate(AXE.read_text())
-    found = []
+    found, too_wide = [], {}
     for scheme, width in LOOKS:
         page.emulate_media(color_scheme=scheme)
         resize(page, width)
+        if wider := page.evaluate(WIDE):
+            too_wide[width] = wider
         rules = EVERYTHING if (scheme, width) == LOOKS[0] else AGAIN
-        found += [f"{scheme}, {width}: {line}" for line in page.evaluate(ASK_AXE, rules)]
-    return found
+        if width != 640:
+            found += [f"{scheme}, {width}: {line}" for line in page.evaluate(ASK_AXE, rules)]
+    return {"axe": found, "wide": too_wide}
 
 
 def resize(page, width):
@@ -206,17 +209,6 @@ WIDE = """() => {
 }"""
 
 
-def wide(page):
-    """Return what is wider than the window, for each width of it. 640 is what zoom makes of 1280 pixels at 200 %."""
-    found = {}
-    for width in (320, 390, 640, 1280, 2560):
-        resize(page, width)
-        if too_wide := page.evaluate(WIDE):
-            found[width] = too_wide
-    resize(page, 1280)
-    return found
-
-
 def test_nothing_is_wider_than_the_window_from_320_pixels_and_at_twice_the_size(seen):
     assert not {place: what["wide"] for place, what in seen.items() if what["wide"]}
 
@@ -229,8 +221,10 @@ def test_the_readers_own_font_size_counts_and_nothing_is_cut_off(browser, scenes
         for state in ("arrivals", "refused", "busy", "docs", "not_shown"):
             page = getattr(scenes, state)(context)
             assert page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)") == 24, state
-            too_wide = wide(page)
-            assert not too_wide, (state, too_wide)
+            for _, width in LOOKS:
+                resize(page, width)
+                too_wide = page.evaluate(WIDE)
+                assert not too_wide, (state, width, too_wide)
             page.close()
 
 

@@ -15,9 +15,6 @@ from consoles import SECRET, SHIFTS, arrived, come_back, go_away, run, show
 
 pytestmark = own_only  # the page is the same on every server
 
-AXE = (ROOT / "tests/node_modules/axe-core/axe.min.js").read_text()
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
 
 def batch(relay, id_, count, data="{}"):
     """Push `count` publications at once."""
@@ -33,14 +30,6 @@ def rows(page):
 
 def texts(page):
     return page.eval_on_selector_all("#arrived > :not([hidden]) .data", "all => all.map(it => it.textContent)")
-
-
-def violations(page):
-    if not page.evaluate("'axe' in window"):
-        page.evaluate(AXE)
-    page.evaluate("scrollTo(0, 0)")  # nothing is behind the header
-    found = page.evaluate("tags => axe.run(document, {runOnly: tags})", RULES)["violations"]
-    return [(each["id"], each["nodes"][0]["html"][:200]) for each in found]
 
 
 # Pushing.
@@ -459,28 +448,6 @@ def test_the_tabs_work_with_the_keyboard(console):
 
 
 # Everybody, and every screen.
-
-
-def test_axe_finds_nothing_in_any_state(relay, console, start_relay, refused):
-    page = console("axe")
-    assert violations(page) == []
-    relay.push_json(destination="axe", data={"a": [1, 2]}, event="order:paid")
-    page.click("#push-button")
-    page.locator(".latency").filter(has_text="ms").wait_for()
-    page.locator(".arrival summary").nth(1).click()
-    for button in ("#change", "#phone", "#tab-php"):
-        page.click(button)
-    go_away(page)
-    relay.push("axe", "missed")
-    assert violations(page) == []
-    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-    assert violations(page) == []
-    come_back(page)
-    page.locator(".caught-up").wait_for()
-    assert violations(page) == []
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert violations(page) == []
-    assert violations(refused(start_relay(secret=SECRET, demo="yes"))) == []
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844)])
