@@ -18,7 +18,8 @@ def every_redis(request, tmp_path_factory):
 
 
 @pytest.fixture
-def open_node(redis):
+def open_node(redis, monkeypatch):
+    monkeypatch.setattr("pushrelay.store.redis.nodes.LINGER_SECONDS", 0.1)  # before a node writes that nobody is left
     redis.ask("FLUSHALL")
     with broker_nodes(redis.url) as opened:
         yield opened
