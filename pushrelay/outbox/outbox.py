@@ -27,6 +27,7 @@ BRIEF_SECONDS = 1.0  # for which a failure may last before it is reported
 LOCKED_SECONDS = 5.0  # the same for rows that somebody has locked
 COUNT_EVERY = 10.0  # seconds between two counts of the rows that cannot be pushed
 SLOW_LOOK = 0.05  # seconds; after a look that takes longer, the next one waits for four times as long
+LONGEST_WAIT = 4.0  # seconds: with the longest outbox_interval, less than the wait_timeout of the session
 CLOSE_SECONDS = 4.0
 
 
@@ -197,7 +198,7 @@ class Outbox:
     def _pause(self, seconds: float) -> None:
         """Wait for the next look, or for a ring. `seconds` is what the last look took."""
         if seconds > SLOW_LOOK:
-            self._closing.wait(4 * seconds)
+            self._closing.wait(min(4 * seconds, LONGEST_WAIT))
         self._bell.wait(self._settings.outbox_interval)
 
     def _note_locked(self, row: int | None) -> None:

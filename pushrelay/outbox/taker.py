@@ -116,6 +116,7 @@ class Taker:
                 size += 0 if row[3] is None else int(row[4])
                 if size >= BATCH_BYTES:
                     break
+        rows.sort(key=lambda row: int(row[0]))  # as they are anyway, with the plans of today's optimizers
         if size >= BATCH_BYTES:
             last = int(rows[-1][0])
             self._ids.put_back([each for each in ids if each > last])

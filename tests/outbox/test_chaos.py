@@ -18,7 +18,7 @@ def chaos(*arguments):
 
 
 def test_what_is_committed_is_pushed_once_and_in_order_whatever_is_killed():
-    chaos("--workers=4", "--seconds=4", "--relay-kills=2", "--database-kills=1", "--lock=0.5")
+    chaos("--workers=4", "--seconds=3", "--relay-kills=2", "--database-kills=1", "--lock=0.5")
 
 
 def test_another_relay_on_the_same_redis_continues():
