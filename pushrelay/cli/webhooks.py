@@ -80,6 +80,7 @@ def _state_of(url: Mapping[str, Any]) -> str:
 def _done(action: str, answer: Mapping[str, Any]) -> list[str]:
     """Return the lines that say what was done."""
     if action == "drop":
-        return [f"{label}: {count} events dropped" for label, count in (answer.get("dropped") or {}).items()]
+        dropped = (answer.get("dropped") or {}).items()
+        return [f"{label}: {count} event{'' if count == 1 else 's'} dropped" for label, count in dropped]
     verb = "the next attempt is made now" if action == "retry" else "it gets events again"
     return [f"{label}: {verb}" for label in answer.get("urls") or ()]

@@ -271,17 +271,16 @@ def test_the_command_shows_what_waits_retries_and_drops(site, hook, hooked, conn
     site.behave(hook, "500")
     hooks = hooked(webhook_url=site.url(hook))
     connect(hooks.relay.url, "1")
-    wait_for(lambda: hooks.state()["failed"] >= 3, "it has failed")
+    wait_for(lambda: hooks.state()["failed"] >= 1, "it has failed")
     shown = hooks.command()
     assert f"1: {site.url(hook)}: it takes no events: it answered with status 500" in shown
     assert "1 waiting" in shown and "0 sent" in shown
     failed = hooks.state()["failed"]
     assert hooks.command("retry") == "1: the next attempt is made now\n"
     wait_for(lambda: hooks.state()["failed"] > failed, "another attempt")
-    assert (
-        hooks.relay.request("DELETE", f"/webhooks?before={time.time() - 3600}")[2] == b'{"ok":true,"dropped":{"1":0}}'
-    )
-    assert hooks.command("drop", "1") == "1: 1 events dropped\n"
+    _, _, body = hooks.relay.request("DELETE", f"/webhooks?before={time.time() - 3600}")
+    assert json.loads(body) == {"ok": True, "dropped": {"1": 0}}
+    assert hooks.command("drop", "1") == "1: 1 event dropped\n"
     assert hooks.state()["waiting"] == 0
     site.behave(hook, "200")
     connect(hooks.relay.url, "2")
