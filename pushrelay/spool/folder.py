@@ -98,7 +98,7 @@ class Folder:
     def check(self) -> None:
         """Raise FolderTrouble if the folder or its lock was removed or replaced, or may not be used any more."""
         if _identity(self.path) != self._identity or _identity(f"{self.path}/{LOCK}") != _identity(self._lock):
-            raise FolderTrouble(f"the folder {self.path} or its file {LOCK} was removed or replaced")
+            raise FolderTrouble(f"the folder {self.path} or its file {LOCK} was removed or replaced: wait a second")
         self._check_rights()
 
     def examine(self) -> Examined:
@@ -205,7 +205,7 @@ class Folder:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise FolderTrouble(
-                f"there is no folder {self.path}. Create it so that PHP's user and the relay's may use it: "
+                f"there is no folder {self.path}: create it so that PHP's user and the relay's may use it:  "
                 f"install -d -m 2770 -o PHP_USER -g {_group()} {self.path}"
             ) from None
         except NotADirectoryError:
@@ -219,20 +219,20 @@ class Folder:
         mode = os.fstat(self._fd).st_mode
         if mode & stat.S_IWOTH:
             raise FolderTrouble(
-                f"every user of this machine may write to {self.path}, and so could push: run chmod o-w {self.path}"
+                f"every user of this machine may write to {self.path}, and so could push: run:  chmod o-w {self.path}"
             )
         if not os.access(".", os.R_OK | os.W_OK | os.X_OK, dir_fd=self._fd, effective_ids=True):
             raise FolderTrouble(self._not_allowed())
         if mode & stat.S_ISVTX and os.geteuid() not in (0, os.fstat(self._fd).st_uid):
             raise FolderTrouble(
-                f"the sticky bit of {self.path} keeps {_user()} from removing other users' files: run chmod -t "
+                f"the sticky bit of {self.path} keeps {_user()} from removing other users' files: run:  chmod -t "
                 f"{self.path}"
             )
 
     def _not_allowed(self) -> str:
         return (
-            f"{_user()}, as whom the relay runs, may not read and write {self.path}: run chgrp {_group()} {self.path} "
-            f"and chmod 2770 {self.path}"
+            f"{_user()}, as whom the relay runs, may not read and write {self.path}: run:  chgrp {_group()} {self.path} "
+            f"&& chmod 2770 {self.path}"
         )
 
     def _acquire(self, until: float) -> None:

@@ -206,9 +206,9 @@ def open_to_all(path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.rmdir(), "there is no folder .*. Create it .*: install -d -m 2770 -o PHP_USER -g"),
+        (lambda path: path.rmdir(), "there is no folder .*: create it .*:  install -d -m 2770 -o PHP_USER -g"),
         (lambda path: (path.rmdir(), path.write_text("")), "is no folder: name one in the setting spool"),
-        (open_to_all, "every user of this machine may write to .*, and so could push: run chmod o-w"),
+        (open_to_all, "every user of this machine may write to .*, and so could push: run:  chmod o-w"),
         (lambda path: (path / LOCK).mkdir(), "cannot be opened by user .*: remove that file"),
         (lambda path: os.mkfifo(path / LOCK), "is no plain file: remove it"),
     ],
@@ -230,7 +230,7 @@ def test_a_folder_of_another_user_is_an_error_that_names_both(path):
 
     for mode in (0o700, 0o750):
         path.chmod(mode)
-        assert f"user 4711, as whom the relay runs, may not read and write {path.name}: run chgrp 4712" in trouble()
+        assert f"user 4711, as whom the relay runs, may not read and write {path.name}: run:  chgrp 4712" in trouble()
     os.chown(path, 4710, 4712)
     path.chmod(0o3770)
     assert "the sticky bit of" in trouble()
