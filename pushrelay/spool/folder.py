@@ -231,8 +231,8 @@ class Folder:
 
     def _not_allowed(self) -> str:
         return (
-            f"{_user()}, as whom the relay runs, may not read and write {self.path}: run:  chgrp {_group()} {self.path} "
-            f"&& chmod 2770 {self.path}"
+            f"{_user()}, as whom the relay runs, may not read and write {self.path}: run:  "
+            f"chgrp {_group()} {self.path} && chmod 2770 {self.path}"
         )
 
     def _acquire(self, until: float) -> None:

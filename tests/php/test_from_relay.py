@@ -169,24 +169,26 @@ def test_presence_names_what_is_wrong(php, stranger):
     assert f"{page.url}/presence. Check" in got[2][1]
 
 
-def test_everybody_who_is_present_comes_page_by_page(php, stranger):
-    pages = [
-        {"destinations": {"10": {"connections": 1}, "9": {"connections": 2}}, "next": "9"},
-        {"destinations": {"a&b": {"connections": 1}}, "next": "a&b"},
-        {"destinations": {}, "next": None},
-    ]
-
-    def behave(stranger, connection, request):
-        connection.sendall(reply("200 OK", json.dumps(pages[len(stranger.requests) - 1]).encode()))
-
-    relay = stranger(behave)
-    got = php.run(f"""
-        $relay = new Relay('{relay.url}');
-        foreach ($relay->presenceAll(2) as $name => $found) $got[] = [$name, $found['connections']];
-        echo json_encode([$got, $relay->lastError()]);""")
-    assert got == [[["10", 1], ["9", 2], ["a&b", 1]], None]
-    asked = [request.split()[1] for request in relay.requests]
-    assert asked == [f"/presence?all=1&limit=2{after}".encode() for after in ("", "&after=9", "&after=a%26b")]
+@own_only
+@pytest.mark.parametrize("transport", ["curl", "streams"])
+def test_everybody_who_is_present_comes_page_by_page_with_the_members(relay_with, connect, php, transport):
+    relay = relay_with(secret=SECRET)
+    token = php.run(f"""
+        $relay = new Relay('{relay.url}', ['secret' => '{SECRET}']);
+        $claims = ['ids' => ['*'], 'as' => ['id' => 7, 'info' => ['name' => 'Ann']], 'exp' => time() + 600];
+        echo json_encode($relay->token($claims));""")
+    client = connect(relay.url)
+    names = ["10", "9", "a&b=c", "room-7", "räum+1"]
+    assert client.call("register", {"id": names, "token": token})["ok"]
+    all_, one, error = php.run(f"""
+        $relay = new Relay('{relay.url}', ['transport' => '{transport}', 'budget' => 5]);
+        foreach ($relay->presenceAll(2) as $name => $found) $all[] = [$name, $found];
+        echo json_encode([$all, $relay->presence('room-7'), $relay->lastError()]);""")
+    assert [name for name, _ in all_] == names and error is None
+    assert all(found["connections"] == 1 for _, found in all_)
+    (member,) = one["room-7"]["members"]
+    assert (member["id"], member["info"]) == ("7", {"name": "Ann"}) and all_[3][1]["members"] == [member]
+    client.drop()
 
 
 def test_the_end_of_a_broken_listing_has_a_reason(php, refused):
