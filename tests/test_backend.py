@@ -94,3 +94,13 @@ def test_a_part_that_is_off_is_started_by_the_reload_that_switches_it_on():
     part.is_on = False
     parts.close()
     assert part.calls[-1] == "close"
+
+
+def test_a_ring_reaches_the_parts_that_wait_for_work_and_are_on():
+    class Waiting(Part):
+        def ring(self):
+            self._called("ring")
+
+    parts = [Part("presence"), Waiting("outbox"), Waiting("spool", is_on=False)]
+    Backend(parts).ring()
+    assert [each.calls for each in parts] == [[], ["ring"], []]
