@@ -43,7 +43,14 @@ class Scene:
 
         shared = {"broker": self.redis.url, "history_size": 1}
         starts = {
-            "public": dict(max_outbox=65536, max_body=60_000, max_outboxes=1 << 20, push_keys="a" * 20),
+            "public": dict(
+                max_outbox=65536,
+                max_body=60_000,
+                max_outboxes=1 << 20,
+                push_keys="a" * 20,
+                webhook_url="http://127.0.0.1:9/",
+                webhook_secret="x" * 32,
+            ),
             "stored": dict(durability="power", history_bytes=1 << 20, max_body=60_000),
             "scarce": dict(kind=ScarceRelay, threads=2),
             "asking": dict(
@@ -224,6 +231,7 @@ TROUBLE = [
         ("RelayWrongKeys", Scene.guess_keys),
         ("RelayOriginsRefused", Scene.come_from_elsewhere),
         ("RelayHistoryTooShort", Scene.come_back_too_late),
+        ("RelayWebhooksFail", Scene.come_back_too_late),
         ("RelayOutboxesFull", Scene.fill_outboxes),
         ("RelaySlowClients", Scene.read_nothing),
     ],
