@@ -173,9 +173,7 @@ class Folder:
 
         `rest` is what is put there in place of the file, which then stays where it is: the part of it that was refused.
         """
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(REFUSED, 0o770, dir_fd=self._fd)
-        fd = os.open(REFUSED, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        fd = self._open_refused()
         try:
             _make_room(fd)
             _write(fd, f"{name}{REASON}", f"{reason}\n".encode("utf-8", "replace"))
@@ -221,6 +219,11 @@ class Folder:
             raise FolderTrouble(
                 f"every user of this machine may write to {self.path}, and so could push: run:  chmod o-w {self.path}"
             )
+        if os.fstatvfs(self._fd).f_flag & os.ST_RDONLY:
+            raise FolderTrouble(
+                f"{self.path} is read-only for the relay: add ReadWritePaths={self.path} to its service, if systemd "
+                "runs it"
+            )
         if not os.access(".", os.R_OK | os.W_OK | os.X_OK, dir_fd=self._fd, effective_ids=True):
             raise FolderTrouble(self._not_allowed())
         if mode & stat.S_ISVTX and os.geteuid() not in (0, os.fstat(self._fd).st_uid):
@@ -258,10 +261,13 @@ class Folder:
         self.id = self._read_id()
 
     def _open_lock(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            # PHP's user must be able to read it. Only those who may enter the folder can do so.
-            fd = os.open(LOCK, flags, 0o644, dir_fd=self._fd)
+            try:
+                # PHP's user must be able to read it. Only those who may enter the folder can do so.
+                fd = os.open(LOCK, flags | os.O_RDWR | os.O_CREAT, 0o644, dir_fd=self._fd)
+            except PermissionError:  # of another user, such as the dynamic one that systemd gave the relay before
+                fd = os.open(LOCK, flags | os.O_RDONLY, dir_fd=self._fd)
         except OSError as error:
             raise FolderTrouble(
                 f"{self.path}/{LOCK} cannot be opened by {_user()} ({error.strerror}): remove that file"
@@ -281,9 +287,25 @@ class Folder:
         if found and int(found[2]) == inode:
             return found[1]
         new = secrets.token_hex(8)
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{new} {inode}\n".encode(), 0)
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{new} {inode}\n".encode(), 0)
+        except OSError as error:
+            raise FolderTrouble(
+                f"{self.path}/{LOCK} cannot be written by {_user()} ({error.strerror}): remove that file"
+            ) from None
         return new
+
+    def _open_refused(self) -> int:
+        """Open the folder REFUSED, which those may use who may use the spool."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            os.mkdir(REFUSED, 0o700, dir_fd=self._fd)
+        except FileExistsError:
+            return os.open(REFUSED, flags, dir_fd=self._fd)
+        fd = os.open(REFUSED, flags, dir_fd=self._fd)
+        os.fchmod(fd, os.fstat(self._fd).st_mode & 0o2770)  # the umask made it another one
+        return fd
 
     def _scan(self) -> list[str]:
         """Return the first MOST_NAMES names of files that wait, and count all of them."""
@@ -366,7 +388,8 @@ def _read(fd: int, most: int) -> bytes:
 def _write(folder: int, name: str, text: bytes) -> None:
     temporary = f".{name}{TEMPORARY}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(temporary, flags, 0o660, dir_fd=folder), "wb") as file:
+    with open(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:
+        os.fchmod(file.fileno(), os.fstat(folder).st_mode & 0o660)
         file.write(text)
     os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 

@@ -236,6 +236,42 @@ def test_a_folder_of_another_user_is_an_error_that_names_both(path):
     assert "the sticky bit of" in trouble()
 
 
+def test_a_relay_that_runs_as_another_user_than_before_takes_over_its_files(path):
+    """systemd may give a service with DynamicUser another user at its next start."""
+    need(os.geteuid() == 0, "the right to become another user")
+    path.parent.chmod(0o711)
+    path.chmod(0o2770)
+    os.chown(path, 4713, 4712)  # PHP's user, and a group that both relays have
+    folder = Folder(str(path))
+    folder.hold(0)
+    (path / NAME).touch()
+    folder.refuse(NAME, "it is empty")
+    folder.release()
+    assert stat.S_IMODE((path / "refused").stat().st_mode) == 0o2770
+    assert stat.S_IMODE((path / "refused" / f"{NAME}.reason").stat().st_mode) == 0o660
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HOLDER, path.name, "as another"]
+    other = subprocess.Popen(command, cwd=path.parent, stdout=subprocess.PIPE, env=environ)
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(StoreInUse):
+        folder.hold(0)
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    (path / LOCK).write_text("no id")
+    assert (
+        "cannot be written by user 4711"
+        in subprocess.run(command, cwd=path.parent, capture_output=True, text=True, env=environ).stdout
+    )
+
+
+def test_a_folder_that_is_read_only_for_the_relay_is_an_error_with_what_to_do(disk):
+    disk.chmod(0o700)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(FolderTrouble, match=f"is read-only for the relay: add ReadWritePaths={disk} to its service"):
+        Folder(str(disk)).hold(0)
+
+
 @pytest.mark.parametrize("replace", ["folder", "lock"])
 def test_a_folder_that_was_replaced_is_noticed(path, folder, replace):
     folder.check()

@@ -288,6 +288,7 @@ SNIPPETS = {
         "$relay = new Relay": php("^$", "require 'php/Relay.php';"),
         "install -d -m 2770": spool_folder,
         "install -d -m 700": spool_folder,
+        "[Service]": drop_in_of_service,
         "name=$(date": Reason("test_spool.py runs it, and a relay takes the file"),
     },
     "docs/systemd.md": {
