@@ -1,6 +1,7 @@
 """Rows of the table become publications, after the same checks as a push over HTTP."""
 
 import logging
+import time
 from typing import NamedTuple
 
 from pushrelay import json_text
@@ -16,6 +17,11 @@ from .table import MOST_REASON
 
 log = logging.getLogger(__name__)
 
+# After this number of rows, the threads that serve clients get their turn: they would otherwise wait for Python's lock
+# for 5 ms (sys.getswitchinterval()) each time. During a backlog, that halves the slowest percent of pushes.
+TURN_ROWS = 32
+TURN_SECONDS = 0.00005
+
 
 class Sorted(NamedTuple):
     """Rows, sorted into those to publish and those to refuse."""
@@ -28,7 +34,9 @@ class Sorted(NamedTuple):
 def sort_rows(rows: list[Row], settings: Settings) -> Sorted:
     """Sort rows that were read with table.lock()."""
     found = Sorted([], {}, {})
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        if not number % TURN_ROWS:
+            time.sleep(TURN_SECONDS)
         id_, destination, created, data = int(row[0]), row[1], row[2], row[3]
         try:
             items = _items_of(row, settings)
