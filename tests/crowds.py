@@ -30,6 +30,7 @@ import urllib.parse
 
 from clients import UPGRADE, event, frame
 from conftest import Relay
+from measures import work_of
 
 NEWS = "news"  # every client holds this destination
 PUSH_EVERY = 0.02  # seconds between two pushes of the publisher that measures
@@ -374,11 +375,6 @@ class Publisher:
                 news_at = due + NEWS_EVERY
             due += PUSH_EVERY
             time.sleep(max(0.0, due - time.monotonic()))
-
-
-def work_of(relay):
-    """Return the processor seconds that the relay has used so far."""
-    return time.clock_gettime((~relay.process.pid << 3) | 2)  # clock_getcpuclockid(3)
 
 
 def quantile(times, of):

@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import DEADLINE, ROOT, clean_environ, free_port, own_only, wait_for
+from measures import seconds_to_end
 from starting import assert_stops_with_a_sentence, run
 
+from pushrelay.lifecycle import FINISH_SECONDS
 from pushrelay.settings import TABLE, SettingsError, load
 
 
@@ -26,16 +27,14 @@ def test_the_start_tells_the_address_and_a_line_to_try(start_relay):
     assert '"destination":"demo"' in ran.stdout
 
 
-@pytest.mark.timed  # it measures time
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_cleanly_and_at_once_with_clients_connected(start_relay, connect, sent):
     relay = start_relay()
     connect(relay.url, "a")
     connect(relay.url, "b", transport="polling")
-    start = time.monotonic()
     relay.process.send_signal(sent)
     assert relay.process.wait(DEADLINE) == 0
-    assert time.monotonic() - start < 2
+    assert seconds_to_end(relay) < FINISH_SECONDS
     assert "Traceback" not in relay.log.read_text()
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import engineio
 import pytest
 from clients import WebSocketClient, enter, event, frame, masked, open_websocket, read_all
 from conftest import DEADLINE, ROOT, Relay, fds, need, own_only, wait_for
+from measures import work_of
 
 from pushrelay.engine.engine import Engine
 from pushrelay.engine.limits import ClientLimiter
@@ -136,7 +136,7 @@ def test_every_way_in_which_a_client_ends_frees_its_slot(serve):
 @pytest.mark.timed  # it measures time
 @own_only
 def test_a_client_that_registers_nothing_gets_the_reason_and_is_closed(start_relay):
-    relay = start_relay(register_timeout=0.4, socket_push="yes")
+    relay = start_relay(register_timeout=1, socket_push="yes")
     registered, pushed = enter(relay, "42"), enter(relay)
     registered.send(event("unregister", {"id": "42"}, 2))
     assert registered.receive() == '432[{"ok":true}]'
@@ -156,7 +156,7 @@ def test_a_client_that_registers_nothing_gets_the_reason_and_is_closed(start_rel
 @pytest.mark.timed  # it measures time
 @own_only
 def test_a_polling_client_that_registers_nothing_gets_the_reason(start_relay):
-    relay = start_relay(register_timeout=0.4)
+    relay = start_relay(register_timeout=1)
     sid = json.loads(relay.request("GET", SIO + "polling")[2][1:])["sid"]
     path = f"{SIO}polling&sid={sid}"
     relay.request("POST", path, b"40")
@@ -285,8 +285,8 @@ def test_a_client_whose_message_is_not_complete_in_time_is_closed(hasty, begun):
     thread = threading.Thread(target=drip)
     thread.start()
     began = time.monotonic()
-    assert closed_with(client) == ws.POLICY_VIOLATION
-    assert 0.3 < time.monotonic() - began < 3
+    assert closed_with(client) == ws.POLICY_VIOLATION, "before it is complete"
+    assert time.monotonic() - began > 0.3
     stop.set()
     thread.join(DEADLINE)
     client.close()
@@ -319,9 +319,9 @@ def test_an_idle_connection_and_an_incomplete_header_time_out(hasty):
         assert b" 408 " in read_all(half)
 
 
-@pytest.mark.timed  # it measures time
 @own_only
-def test_many_unfinished_requests_do_not_delay_other_clients(relay, many_files):
+def test_other_clients_do_not_wait_for_the_end_of_many_unfinished_requests(start_relay, many_files):
+    relay = start_relay(header_timeout=300, body_timeout=300)
     listener = enter(relay, "patient")
     head = b"POST /push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n"
     with contextlib.ExitStack() as stack:
@@ -332,23 +332,22 @@ def test_many_unfinished_requests_do_not_delay_other_clients(relay, many_files):
         for _ in range(150):
             sock = stack.enter_context(open_websocket(relay.port, "half"))
             sock.sendall(frame("42" + "x" * 100)[:50])
-        took = [push_and_hear(relay, listener, "patient", n) for n in range(50)]
-    assert statistics.quantiles(took, n=20)[-1] < 0.25
+        for n in range(50):
+            push_and_hear(relay, listener, "patient", n)
     listener.close()
 
 
 def push_and_hear(relay, listener, destination, number):
-    """Push over a new connection; return the seconds until the listener has it."""
-    began = time.monotonic()
+    """Push over a new connection, and wait until the listener has it. Return the seconds that the relay works."""
+    before = work_of(relay)
     relay.push(destination, f"number {number}")
     assert f"number {number}" in listener.receive()
-    return time.monotonic() - began
+    return work_of(relay) - before
 
 
 # Connections.
 
 
-@pytest.mark.timed  # it measures time
 @own_only
 def test_while_thousands_connect_the_connected_clients_are_served(start_relay):
     relay = start_relay(max_connections=800)
@@ -361,7 +360,7 @@ def test_while_thousands_connect_the_connected_clients_are_served(start_relay):
     seen = json.loads(storm.stdout.read())
     storm.stdout.close()
     assert seen == {"let in": 799, "refused": 201}
-    assert statistics.quantiles(took, n=20)[-1] < 0.25, took
+    assert max(took) < 0.15  # seconds of work: the storm makes the relay work for more than half a second
     listener.close()
 
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 
 import pytest
 from conftest import DEADLINE, ROOT, Relay, clean_environ
@@ -39,18 +38,34 @@ def run_log(program, stderr):
     begin = "import logging, sys, threading, time\nfrom pushrelay.log.setup import start_log\nstart_log()"
     program = f"{begin}\n{program}"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", program], stderr=stderr, env=environ, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=stderr, env=environ, text=True
+    )
+
+
+MANY = """
+for n in range(300): logging.warning("%d %s", n, "x" * 10000)
+print("logged", flush=True)
+input()
+logging.warning("afterwards")
+"""
 
 
 def test_lines_that_were_lost_are_counted_once_the_log_is_read_again():
-    program = 'for n in range(300): logging.warning("%d %s", n, "x" * 10000)\nsys.stdout.write("")\ntime.sleep(1)'
-    process = run_log(program + '\nlogging.warning("afterwards")', subprocess.PIPE)
-    time.sleep(0.8)
-    _, told = process.communicate(timeout=DEADLINE)
+    process = run_log(MANY, subprocess.PIPE)
+    assert process.stdout.readline() == "logged\n"
+    read = []
+    while "lines were lost" not in "".join(read[-1:]):
+        read.append(process.stderr.readline())
+    process.stdin.write("go on\n")
+    process.stdin.close()
+    told = "".join(read) + process.stderr.read()
+    assert process.wait(DEADLINE) == 0
     numbers = [int(number) for number in re.findall(r"^\S+ \S+ WARNING root: (\d+) x", told, re.MULTILINE)]
     lost = sum(map(int, re.findall(r"relay\.log: (\d+) lines were lost", told)))
     assert numbers == sorted(numbers) and len(numbers) > 50 and len(numbers) + lost == 300
-    assert told.index("lines were lost") < told.index("afterwards") and process.returncode == 0
+    assert told.index("lines were lost") < told.index("afterwards")
 
 
 def test_a_stopped_terminal_keeps_no_program_from_its_end():

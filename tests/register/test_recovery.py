@@ -199,18 +199,13 @@ def test_a_client_that_does_not_read_its_replay_is_closed_and_others_are_served(
 
 
 @own_server_only
-@pytest.mark.timed  # it measures time
-def test_many_clients_that_do_not_read_their_replay_delay_nobody(start_relay, wire):
+def test_nobody_waits_for_many_clients_that_do_not_read_their_replay(start_relay, wire):
     relay = start_relay(threads=4)
     first = [relay.push("unread", "x" * 100_000)["id"] for _ in range(80)][0]
     for client in [wire(relay.port, buffer=4096) for _ in range(12)]:
         client.emit("register", {"id": "unread", "since": first})
-    end, slowest = time.monotonic() + 2, 0.0
-    while time.monotonic() < end:
-        start = time.monotonic()
-        relay.push("other", "x")
-        slowest = max(slowest, time.monotonic() - start)
-    assert slowest < 1.5
+    for _ in range(200):
+        relay.push("other", "x")  # within DEADLINE, which is less than send_timeout
 
 
 @own_server_only

@@ -128,7 +128,7 @@ def test_a_locked_store_is_told_and_the_status_does_not_wait_for_it(start_relay)
             found = when(relay, lambda found: not found["state"]["ready"], "the trouble")
             slowest = max(slowest, time.monotonic() - began)
             time.sleep(1.05)  # the answer is used again for a second
-        assert slowest < 2
+        assert slowest < 10, "it would wait until the lock is gone"
         verdict = found["verdict"]
         assert (verdict["level"], verdict["code"]) == ("bad", "store") and path in verdict["command"]
         assert found["store"]["trouble"] and found["pushes"]["failed"] == 1

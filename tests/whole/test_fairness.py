@@ -17,8 +17,9 @@ import pytest
 from clients import PATH as SIO
 from clients import UPGRADE, enter, event, frame, masked, open_websocket
 from conftest import DEADLINE, wait_for
-from crowds import quantile, work_of
+from crowds import quantile
 from gate import Gate, push_often
+from measures import work_of
 
 from pushrelay.engine.engine import Engine
 from pushrelay.server.poller import Poller

@@ -133,7 +133,7 @@ def test_pushes_that_come_while_redis_is_away_wait_no_longer_than_the_first(redi
             with pytest.raises(StoreError, match=r"waited 1 s \(setting redis_patience\)") as error:
                 node.push("42", n)
             assert not isinstance(error.value, NotKnown)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10, "20 s if each waits"
         assert isinstance(answers[0][0], NotKnown)
     finally:
         redis.resume()
