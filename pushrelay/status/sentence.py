@@ -130,7 +130,8 @@ def _backend(state: State) -> Verdict | None:
     others = ", ".join(each for each, _ in state.backend[1:])
     more = f"Nor do these work: {others}." if others else "Pushes and browsers are not affected."
     subject = _PARTS.get(name, f"{name} does")
-    return Verdict(WARN, "backend", f"{subject} not work: {what.removesuffix('.')}.", more, sentence(todo))
+    todo, _, command = (each.strip() for each in todo.partition("  "))  # as messages have it
+    return Verdict(WARN, "backend", f"{subject} not work: {what.removesuffix('.')}.", more, sentence(todo), command)
 
 
 def _lost(state: State) -> Verdict | None:

@@ -6,8 +6,8 @@ import time
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 # Messages say what happened, then what to do. The advice begins with one of these words.
 _ADVICE = re.compile(
-    r"[:;] (?=(?:add|ask|check|choose|close|compare|correct|end|find|free|give|have|if there is a proxy|install|let"
-    r"|list|load|look|lower|make|move|name|raise|remove|rename|replace|restart|run|send|serve|set|start|stop|try|use"
+    r"[:;] (?=(?:add|ask|check|choose|close|compare|correct|create|end|find|free|give|have|if there is a proxy|install"
+    r"|let|list|load|look|lower|make|move|name|raise|remove|rename|replace|restart|run|send|serve|set|start|stop|try|use"
     r"|wait|write)\b)",
     re.IGNORECASE,
 )
@@ -70,4 +70,4 @@ def split_advice(message: str) -> tuple[str, str]:
 
 def sentence(text: str) -> str:
     """Return half a sentence as a whole one."""
-    return text and text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    return text and text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?", ":")) else ".")

@@ -214,6 +214,8 @@ def test_every_part_that_does_not_work_is_named():
     found = verdict(BUSY._replace(backend=(("webhooks", "the relay's log has the reason"), ("spool", "full"))))
     assert found.sentence == "Webhooks do not work: the relay's log has the reason."
     assert (found.more, found.todo) == ("Nor do these work: spool.", "")
+    found = verdict(BUSY._replace(backend=(("spool", "no folder /x: create it for both users:  install -d /x"),)))
+    assert (found.todo, found.command) == ("Create it for both users:", "install -d /x")
 
 
 def test_cards_of_the_page_have_the_names_that_sentences_give_them():
