@@ -203,7 +203,7 @@ class Folder:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise FolderTrouble(
-                f"there is no folder {self.path}: create it so that PHP's user and the relay's may use it:  "
+                f"there is no folder {self.path}: create it for PHP's user and the relay's, as in docs/spool.md:  "
                 f"install -d -m 2770 -o PHP_USER -g {_group()} {self.path}"
             ) from None
         except NotADirectoryError:
