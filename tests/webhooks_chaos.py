@@ -2,7 +2,7 @@
 
     python tests/webhooks_chaos.py [--seconds 60] [--redis NODES] [--figures]
 
-Pages come and go at a relay, or at several on one Redis. Meanwhile the receiver in PHP works, fails or is slow, and
+Pages come and go at a relay, or at several on one Redis. The receiver in PHP works, fails or is slow, and
 relays are killed and started again. At the end the last event about each destination must be the truth, no destination
 may be reported online twice in a row, and the events about a destination must be in the order in which they happened.
 
