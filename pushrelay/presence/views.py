@@ -12,6 +12,8 @@ from pushrelay.store.members import Found
 from .person import member_text
 from .view import Ask, View
 
+CANCELLED = "the page has ended this watch before the members were known"
+
 log = logging.getLogger(__name__)
 
 
@@ -101,6 +103,18 @@ class Views:
                 ask.reply.refuse(error)
             except Exception:
                 log.exception("a question for the members of a destination could not be answered")
+
+    def cancel(self, destination: str, sid: str) -> None:
+        """Refuse the questions of a socket that wait, because it does not want to watch any more."""
+        view = self._views.get(destination)
+        if view is None or view.is_loaded:
+            return
+        with self._lock:
+            cancelled = [each for each in view.asks if each.sid == sid]
+            view.asks = [each for each in view.asks if each.sid != sid]
+            self._drop_if_unused(view)
+        for ask in cancelled:
+            ask.reply.refuse(Refused(400, "bad_request", CANCELLED))
 
     def failed(self, destination: str, error: Refused) -> None:
         """Refuse the questions that wait, because the members cannot be read."""

@@ -19,10 +19,13 @@ BYTES_EACH = 16_384  # of an answer, which cost as much as one event of the page
 
 
 class Door(Protocol):
-    """Decides who may watch, and until when: Registrations. All methods may raise Refused, the first two NotYet."""
+    """Decides who may watch, and until when: Registrations. All methods may raise Refused, the first three NotYet."""
 
     def await_allowance(self, sid: str) -> None:
         """Return if the socket's earlier events have not caused more work than they may."""
+
+    def await_store(self, sid: str) -> None:
+        """Return if the store is in reach, or has been out of reach for too long."""
 
     def to_watch(self, token: Any, name: str, sid: str, environ: dict[str, Any]) -> Rights | None:
         """Return the rights with which a socket may watch a destination; None if it needs none."""
@@ -52,10 +55,12 @@ class Watching:
         if not isinstance(watch, bool):
             bad("invalid_message", "watch is true or false")
         if not watch:
+            self._views.cancel(name, sid)
             self._door.unwatch(watch_room(name), sid, environ)
             reply.send(encode({"ok": True, "id": name}))
             return
         self._door.await_allowance(sid)
+        self._door.await_store(sid)
         rights = self._door.to_watch(message.get("token"), name, sid, environ)
         self._check_number(sid, name)
         self._rooms.let_stay(sid)

@@ -91,7 +91,7 @@ class Registrations:
         registration = self._in_progress.get(sid)
         if registration is None or not registration.has_waited:
             self.await_allowance(sid)
-            self._await_store(sid)
+            self.await_store(sid)
             registration = self._begin(message, sid, environ)
         is_over = True
         try:
@@ -261,7 +261,7 @@ class Registrations:
 
             raise NotYet(call_when_ready, cancel)
 
-    def _await_store(self, sid: str) -> None:
+    def await_store(self, sid: str) -> None:
         """Raise NotYet while the store is out of reach and may be back soon, or wait here if handlers may not do so."""
         if not self._broker.is_away:
             return

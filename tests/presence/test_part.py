@@ -102,6 +102,15 @@ def test_a_watch_ends_with_the_right_to_it_and_the_page_learns_that(relay):
     assert watcher.watch("timed").ids == {"ann"}
 
 
+def test_the_answer_has_the_seconds_until_the_right_ends_and_for_which_members_may_be_missing(relay, relay_with):
+    watcher = Page(relay.port, expires=relay.now() + 600)
+    answer = watcher.call("presence", {"id": "room", "token": watcher.token}, watches="room")
+    assert 500 < answer["expires_in"] <= 600
+    fresh = relay_with(secret=SECRET, drain_spread=100)
+    answer = Page(fresh.port).call("presence", {"id": "room", "token": token(presence="*")})
+    assert 60 < answer["grace"] <= 110
+
+
 def test_a_register_with_a_new_token_prolongs_a_watch(relay):
     watcher = Page(relay.port, "own", expires=relay.now() + 60)
     seen = watcher.watch("long")

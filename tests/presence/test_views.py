@@ -118,6 +118,20 @@ def test_questions_wait_until_the_members_are_known():
     assert len(stage.replicas) == 2
 
 
+def test_a_question_that_waits_is_refused_when_its_page_ends_the_watch():
+    stage = Stage(is_slow=True)
+    for sid in ("v", "w"):
+        stage.watch(sid)
+    stage.views.cancel("room", "v")
+    stage.views.cancel("hall", "v")
+    assert stage.refused == [("v", "bad_request")]
+    stage.views.loaded("room", [])
+    stage.views.answer("room")
+    assert list(stage.replicas) == ["w"] and stage.watches == 1
+    stage.views.cancel("room", "w")
+    assert len(stage.refused) == 1, "it has been answered"
+
+
 def test_questions_are_refused_if_the_members_cannot_be_read():
     stage = Stage(is_slow=True)
     stage.watch("v")

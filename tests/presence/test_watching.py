@@ -1,8 +1,14 @@
 """The event `presence`: a list of members, and every change from then on, for pages that may see it."""
 
+import json
+import shutil
+import subprocess
+import textwrap
+
 import pytest
 from audience import SECRET, Page, token, wait_until_at
-from conftest import wait_for
+from clients import TESTS
+from conftest import ROOT, need, own_only, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +106,11 @@ def test_the_last_register_decides_about_the_user_of_a_page_and_the_info(page):
 
 
 def test_several_watchers_that_began_at_different_times_see_the_same(page):
-    first = page("room-7", user="a").watch("room-7")
+    first = page("room-17", user="a").watch("room-17")
     watchers = [first]
     for number in range(12):
-        page("room-7", user=f"user-{number}")
-        watchers.append(page().watch("room-7"))
+        page("room-17", user=f"user-{number}")
+        watchers.append(page().watch("room-17"))
     for seen in watchers:
         wait_until_at(seen, "a", *(f"user-{number}" for number in range(12)))
     assert len({seen.version for seen in watchers}) == 1
@@ -128,6 +134,28 @@ def test_a_page_ends_its_watch(page, relay):
     wait_until_at(seen, "ann")
     assert not watcher.errors and not watcher.replicas["room-9"].history
     assert watcher.call("presence", {"id": "never watched", "watch": False})["ok"]
+
+
+@own_only
+def test_the_code_of_the_documentation_runs_on_socket_io_client(page, relay):
+    need(shutil.which("node") and (TESTS / "node_modules/socket.io-client").exists(), "socket.io-client in Node")
+    text = (ROOT / "docs/presence.md").read_text()
+    start = text.index('    socket.emit("presence"')
+    code = textwrap.dedent(text[start : text.index("\n\n", start)])
+    script = f"""
+        const socket = require("socket.io-client").io("{relay.url}", {{transports: ["websocket"]}});
+        const token = "{token(presence="room-7")}", emit = socket.emit.bind(socket);
+        const print = value => console.log(JSON.stringify(value));
+        socket.emit = (name, message, answer) => emit(name, message, got => {{ answer(got); print(got); }});
+        {code}
+        socket.on("relay_presence", print);"""
+    node = subprocess.Popen(["node", "-e", script], stdout=subprocess.PIPE, text=True, cwd=TESTS)
+    answer = json.loads(node.stdout.readline())
+    page("room-7", user="ann")
+    message = json.loads(node.stdout.readline())
+    node.kill()
+    assert answer["members"] == [] and message["version"] == answer["version"] + 1
+    assert message["events"][0]["join"]["id"] == "ann"
 
 
 @pytest.mark.parametrize(
