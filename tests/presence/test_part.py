@@ -130,6 +130,12 @@ def test_users_whose_connections_are_closed_leave(relay):
     wait_until_at(seen)
 
 
+def test_without_a_secret_a_token_names_nobody(relay_with):
+    relay = relay_with()
+    page = Page(relay.port, "open", user="ann")
+    assert page.call("presence", {"id": "open"})["members"] == [] and ids_at(relay, "open") == set()
+
+
 @own_only
 def test_users_whose_connections_are_half_open_leave(relay_with):
     relay = relay_with(secret=SECRET, presence_grace=0, ping_interval=0.5, ping_timeout=0.5)

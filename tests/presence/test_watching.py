@@ -10,6 +10,9 @@ from audience import SECRET, Page, token, wait_until_at
 from clients import TESTS
 from conftest import ROOT, need, own_only, wait_for
 
+from pushrelay.presence.watching import Watching
+from pushrelay.settings import Settings
+
 
 @pytest.fixture(scope="module")
 def relay(relay_with):
@@ -195,3 +198,25 @@ def test_a_socket_watches_at_most_max_ids_destinations(page):
     assert watcher.register(*(f"held-{number}" for number in range(100)))["ok"], "watches do not count as ids"
     watcher.call("presence", {"id": "many-7", "watch": False})
     assert watcher.call("presence", {"id": "one more", "token": watcher.token})["ok"]
+
+
+class Counter:
+    """It stands for the rooms, the views and the door of Watching, and notes what they are asked for."""
+
+    def __init__(self):
+        self.calls = []
+
+    def get_rooms(self, sid, namespace):
+        return []
+
+    def ask(self, destination, ask):
+        ask.charge(163_840)
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.calls.append((name, *arguments))
+
+
+def test_long_lists_use_up_the_allowance_of_a_page():
+    counter = Counter()
+    Watching(counter, counter, counter, Settings).handle({"id": "room"}, "sid", {}, None)
+    assert counter.calls[0] == ("await_allowance", "sid") and counter.calls[-1] == ("charge", "sid", 10.0)
