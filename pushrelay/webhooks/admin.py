@@ -17,6 +17,9 @@ ACTIONS = ("retry", "resume")
 class Deliveries(Protocol):
     """The URLs and their deliveries: see Webhooks."""
 
+    def look(self) -> None:
+        """Read the state of the queue. Raises StoreError."""
+
     def labelled(self) -> dict[str, Delivery]:
         """Return the deliveries by their labels: their number in webhook_url, or `request_url`."""
 
@@ -37,6 +40,7 @@ class Admin:
     def show(self) -> dict[str, Any]:
         """Return the state of each URL."""
         queue = self._queue()
+        self._deliveries.look()
         urls = [self._state(label, each) for label, each in self._deliveries.labelled().items()]
         return {"sender": "" if queue is None else queue.sender(), "urls": urls}
 

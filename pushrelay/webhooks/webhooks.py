@@ -222,13 +222,19 @@ class Webhooks:
             for each in deliveries.values():
                 each.end()
         self._was_sender = is_sender
-        cursors = {topic: queue.cursors(topic) for topic in TOPICS}
-        self._snapshot = _Snapshot({topic: queue.depth(topic) for topic in TOPICS}, cursors, is_sender)
+        self.look()
         if is_sender:
             for each in filter(self.waiting, deliveries.values()):
                 each.wake()  # a message about new events may have been lost with a connection to the store
 
     # The state, for people and programs.
+
+    def look(self) -> None:
+        """Read the state of the queue, which the metrics have from here. Raises StoreError."""
+        if (queue := self._queue) is not None:
+            depths = {topic: queue.depth(topic) for topic in TOPICS}
+            cursors = {topic: queue.cursors(topic) for topic in TOPICS}
+            self._snapshot = _Snapshot(depths, cursors, self._was_sender)
 
     def _dropped(self) -> int:
         """Return how many events this relay has dropped."""
