@@ -19,6 +19,8 @@ from .views import Views
 from .watching import Door, Watching
 from .worker import Worker
 
+# Seconds for which the first lists of a relay that was just started wait: presence_grace within these bounds.
+LEAST_WAIT, MOST_WAIT = 1.0, 5.0
 RETURN_SECONDS = 10.0  # for which pages may be away when their relay ends, besides drain_spread
 
 
@@ -58,8 +60,12 @@ class Presence:
         self._watching: Watching | None = None
         rooms.on_leave = self._left
         self.membership = self._members  # for Registrations
+        # Until then (monotonic), lists wait for the pages that come back to a relay that was started again. So a page
+        # that comes back early sees neither leaves nor joins.
+        self._complete_at = 0.0
+        self._late: list[str] = []  # destinations whose lists wait
         if shared is None:
-            self._views.complete_at = time.monotonic() + self._return_seconds()
+            self._complete_at = time.monotonic() + min(max(LEAST_WAIT, settings.presence_grace), MOST_WAIT)
         else:
             shared.attach(NodeUsers(self._members, self._views, self._lock, self._return_seconds))
 
@@ -116,6 +122,15 @@ class Presence:
             self._views.left(room[len(WATCH) :], sid)
 
     def _load(self, destination: str) -> None:
+        """Note the members of a destination that is watched now, at once or when pages have had time to return."""
+        with self._lock:
+            if (seconds := self._complete_at - time.monotonic()) > 0:
+                self._late.append(destination)
+                self._worker.wake(seconds)
+                return
+        self._load_now(destination)
+
+    def _load_now(self, destination: str) -> None:
         with self._lock:
             self._views.loaded(destination, self._members.at(destination))
         self._views.answer(destination)
@@ -124,7 +139,14 @@ class Presence:
         return self._views.flush()
 
     def _end_due(self, now: float) -> float | None:
-        return self._members.end_due(now)
+        due = self._members.end_due(now)
+        if not self._late or now < self._complete_at:
+            return min(due or self._complete_at, self._complete_at) if self._late else due
+        with self._lock:
+            late, self._late = self._late, []
+        for each in late:
+            self._load_now(each)
+        return due
 
     # A part of the backend.
 

@@ -77,13 +77,11 @@ class View:
             self.pending.append(event)
         return bool(self.watchers)
 
-    def listing(self, expires: float | None, grace: float) -> str:
-        """Return the answer to a question, as JSON; `grace` is how many seconds members may be missing in it."""
+    def listing(self, expires: float | None) -> str:
+        """Return the answer to a question, as JSON. `expires` is when the right to it ends, in seconds since 1970."""
         members, more = ",".join([text for _, text in self.members.values()]), ""
         if expires is not None:
             more += f',"expires_in":{max(0, int(expires - time.time()))}'
-        if grace > 0:
-            more += f',"grace":{grace:.1f}'
         return f'{{"ok":true,"id":{quote(self.destination)},"members":[{members}],"version":{self.version}{more}}}'
 
     def take(self) -> tuple[list[str], int, dict[str, int]]:

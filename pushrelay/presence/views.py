@@ -41,9 +41,6 @@ class Views:
         self._views: dict[str, View] = {}
         self._dirty: dict[View, None] = {}  # with events to send
         self.events = 0  # that were sent, each counted once
-        # Until then (monotonic), members may be missing because their pages have not come back to a relay that has
-        # just started.
-        self.complete_at = 0.0
 
     def __contains__(self, destination: str) -> bool:
         return destination in self._views
@@ -144,7 +141,7 @@ class Views:
                     self.left(view.destination, ask.sid)
                     raise
                 with self._lock:
-                    text = view.listing(ask.expires, self.complete_at - time.monotonic())
+                    text = view.listing(ask.expires)
                     if view.pending:
                         view.starting[ask.sid] = len(view.pending)
                 ask.reply.send(text)

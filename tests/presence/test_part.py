@@ -3,6 +3,7 @@
 import json
 import threading
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -102,13 +103,21 @@ def test_a_watch_ends_with_the_right_to_it_and_the_page_learns_that(relay):
     assert watcher.watch("timed").ids == {"ann"}
 
 
-def test_the_answer_has_the_seconds_until_the_right_ends_and_for_which_members_may_be_missing(relay, relay_with):
+def test_the_answer_has_the_seconds_until_the_right_ends(relay):
     watcher = Page(relay.port, expires=relay.now() + 600)
     answer = watcher.call("presence", {"id": "room", "token": watcher.token}, watches="room")
     assert 500 < answer["expires_in"] <= 600
-    fresh = relay_with(secret=SECRET, drain_spread=100)
-    answer = Page(fresh.port).call("presence", {"id": "room", "token": token(presence="*")})
-    assert 60 < answer["grace"] <= 110
+
+
+def test_the_first_lists_after_a_start_wait_for_the_pages_that_come_back(start_relay):
+    relay = start_relay(secret=SECRET, presence_grace=2)
+    first = Page(relay.port)
+    with ThreadPoolExecutor() as threads:
+        answers = [threads.submit(first.watch, name) for name in ("room", "hall")]
+        Page(relay.port, "room", user="ann")
+        seen, other = (each.result() for each in answers)
+    assert (seen.ids, other.ids) == ({"ann"}, set()) and not seen.history
+    assert Page(relay.port).watch("room").ids == {"ann"}
 
 
 def test_a_register_with_a_new_token_prolongs_a_watch(relay):
