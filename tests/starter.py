@@ -1,9 +1,9 @@
-"""Starts relays from a process that has already imported the packages they need.
+"""Starts relays from a process that has already imported what they need.
 
-Importing Flask, Flask-SocketIO and what they import takes Python four fifths of the processor time of a start, and the
-tests start hundreds of relays. So each worker of pytest runs this file once; it imports those packages, and forks for
-every relay. The relay's own code is not imported before: the fork runs it from its first line, with its own arguments,
-environment, working folder and output.
+Importing Flask, Flask-SocketIO, what they import and the relay's own modules takes Python nine tenths of the processor
+time of a start, and the tests start hundreds of relays. So each worker of pytest runs this file once; it imports them,
+and forks for every relay. The fork runs relay.py from its first line, with its own arguments, environment, working
+folder and output. Programs of the tests that change the relay import its modules themselves, as they would alone.
 """
 
 import atexit
@@ -15,6 +15,7 @@ import os
 import pathlib
 import resource
 import runpy
+import secrets
 import select
 import signal
 import socket
@@ -23,7 +24,9 @@ import sys
 import threading
 import time
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("flask", "flask_socketio", "jwt", "sqlite3", "werkzeug.serving", "wsproto")
+MODULES = ("pushrelay.core", "pushrelay.cli.startup", "pushrelay.cli.banner", "pushrelay.store.local_broker")
 # The interpreter and its libraries read these when a process begins, so a fork cannot have others.
 FIXED = ("LD_", "PYTHON", "MALLOC_")
 FORKS = True  # whether relays are forked; the tests of the doctor set it to False
@@ -186,11 +189,23 @@ def become(request, output):
     resource.setrlimit(resource.RLIMIT_NOFILE, request["files"])
     sys.argv = request["arguments"]
     sys.path[0] = str(pathlib.Path(sys.argv[0]).parent)
+    if sys.argv[0] == str(ROOT / "relay.py"):
+        sys.modules["pushrelay.access.instance"].WORD = secrets.token_hex(16)  # each process has its own
+    else:
+        for name in [each for each in sys.modules if each.partition(".")[0] == "pushrelay"]:
+            del sys.modules[name]
+
+
+def import_all():
+    """Import what relays need."""
+    sys.path.insert(0, str(ROOT))
+    for name in (*PACKAGES, *MODULES):
+        __import__(name)
+    sys.path.remove(str(ROOT))
 
 
 if __name__ == "__main__":
-    for package in PACKAGES:
-        __import__(package)
+    import_all()
     gc.freeze()  # the forks share what is there, instead of copying it at their first collection
     signal.signal(signal.SIGINT, signal.default_int_handler)
     become(*serve(socket.socket(fileno=int(sys.argv[1]))))
