@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pushrelay.counters import Family
 from pushrelay.settings import Settings
+from pushrelay.store.nodes import Rings
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +54,22 @@ class Part(Protocol):
 class Ringable(Protocol):
     """A part that looks for new work now and then, and at once when somebody rings."""
 
-    def ring(self) -> None:
-        """Look for work now. Any thread may call it; it must not wait."""
+    def ring(self) -> bool:
+        """Look for work now; return whether this node takes the work that nodes share.
+
+        Any thread may call it; it must not wait.
+        """
 
 
 class Backend:
-    """The parts of a relay. Without one that is on, nothing here costs anything."""
+    """The parts of a relay. Without one that is on, nothing here costs anything.
 
-    def __init__(self, parts: Iterable[Part] = ()):
+    `rings` are the broker's: they lead to the other relays that share its store.
+    """
+
+    def __init__(self, parts: Iterable[Part] = (), rings: Rings | None = None):
         self._all = list(parts)
+        self._rings = rings
         self._started: list[Part] = []
         self._logged: dict[str, tuple[str, float]] = {}  # by part: the trouble, and when it was logged (monotonic)
         self._is_started = False
@@ -91,10 +99,10 @@ class Backend:
                 log.exception("%s failed; it continues", part.name)
 
     def ring(self) -> None:
-        """Have the parts that wait for work, such as the outbox, look for it now."""
-        for part in self.parts:
-            if isinstance(part, Ringable):
-                part.ring()
+        """Have the parts that wait for work, such as the outbox, look for it now; at other nodes if they take it."""
+        takes = [part.ring() for part in self.parts if isinstance(part, Ringable)]
+        if self._rings is not None and not any(takes):
+            self._rings.pass_on()
 
     def reload(self, settings: Settings) -> None:
         """Use these settings from now on."""

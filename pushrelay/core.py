@@ -115,7 +115,8 @@ class Core:
         self.requests = Requests(settings, self.rooms, pages, lambda: self.broker.events)
         self.webhooks = Webhooks(settings, self.broker, self.clients)
         self.people.on_change = self.webhooks.member
-        self.backend = Backend([self.people, self.webhooks, self.requests, *self._parts()])
+        parts: list[Part] = [self.people, self.webhooks, self.requests, *self._parts()]
+        self.backend = Backend(parts, getattr(self.broker, "rings", None))
         patience = RELOAD_SECONDS if settings.imported else 0.0
         self.maintenance = Maintenance(self.broker, self._each_second, patience, self.backend.start, self._at_end)
         self.lifecycle = Draining(self.rooms, self.publisher.waiters, settings.drain_spread)

@@ -96,11 +96,33 @@ def test_a_part_that_is_off_is_started_by_the_reload_that_switches_it_on():
     assert part.calls[-1] == "close"
 
 
-def test_a_ring_reaches_the_parts_that_wait_for_work_and_are_on():
-    class Waiting(Part):
-        def ring(self):
-            self._called("ring")
+class Waiting(Part):
+    """A part that waits for work. `takes`: it takes the work that nodes share."""
 
+    takes = False
+
+    def ring(self):
+        self._called("ring")
+        return self.takes
+
+
+def test_a_ring_reaches_the_parts_that_wait_for_work_and_are_on():
     parts = [Part("presence"), Waiting("outbox"), Waiting("spool", is_on=False)]
     Backend(parts).ring()
     assert [each.calls for each in parts] == [[], ["ring"], []]
+
+
+def test_a_ring_is_passed_on_to_other_nodes_unless_this_one_takes_the_work():
+    class Rings:
+        passed_on = 0
+
+        def pass_on(self):
+            self.passed_on += 1
+
+    rings, outbox, spool = Rings(), Waiting("outbox"), Waiting("spool")
+    for takes, count in ((False, 1), (True, 1), (False, 2)):
+        outbox.takes = takes
+        Backend([outbox, spool], rings).ring()
+        assert rings.passed_on == count
+    Backend([], rings).ring()
+    assert rings.passed_on == 3 and outbox.calls == spool.calls == ["ring"] * 3

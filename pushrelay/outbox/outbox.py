@@ -13,6 +13,7 @@ from pushrelay.push.counts import PushCounts
 from pushrelay.settings import Settings
 from pushrelay.settings.mysql_url import mysql_url
 from pushrelay.store import Broker
+from pushrelay.store.nodes import Rings
 
 from . import table
 from .database import Database
@@ -82,12 +83,16 @@ class Outbox:
 
     def start(self) -> None:
         """Start the thread."""
+        rings: Rings | None = getattr(self._broker, "rings", None)
+        if rings is not None:
+            rings.call_on_ring(self._bell.set)
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
-    def ring(self) -> None:
+    def ring(self) -> bool:
         """Look for rows now. Any thread may call it."""
         self._bell.set()
+        return self._state == "sending"
 
     def each_second(self) -> None:
         """Do nothing: the thread does it all."""

@@ -63,9 +63,10 @@ class Spool:
             self.trouble = str(error)
         self._thread.start()
 
-    def ring(self) -> None:
-        """Look for files now."""
+    def ring(self) -> bool:
+        """Look for files now. No other node looks into this folder, but another one may take the outbox."""
         self._wake.set()
+        return False
 
     def each_second(self) -> None:
         """Do nothing: the thread does everything."""

@@ -11,6 +11,7 @@ from .archive import Archive
 from .dispatcher import Dispatcher
 from .listing import MAX_BYTES, Listing
 from .members import SharedMembers
+from .nodes import Rings
 from .publication import (
     Delivered,
     Draft,
@@ -35,6 +36,7 @@ class BaseBroker(abc.ABC):
     """The base of brokers: see Broker for their methods. `reader` has what is stored."""
 
     members: SharedMembers | None = None  # of all nodes
+    rings: Rings | None = None  # to all nodes
 
     def __init__(self, reader: StoreReader, archive: Archive, dispatcher: Dispatcher):
         self._reader = reader

@@ -13,7 +13,7 @@ from pushrelay.errors import StoreError
 from .events import Events
 from .listing import Listing
 from .members import SharedMembers
-from .nodes import Clients
+from .nodes import Clients, Rings
 from .publication import Delivered, Draft, Kept, Mark, Publication, Receipt, Tip
 from .replay import Replay
 from .stripe import Pending
@@ -30,6 +30,10 @@ class Broker(Protocol):
     @property
     def members(self) -> SharedMembers | None:
         """The members of all nodes; None if the store is not shared, or the broker does not know them."""
+
+    @property
+    def rings(self) -> Rings | None:
+        """The way to ring at all nodes; None if the store is not shared."""
 
     @property
     def events(self) -> Events | None:

@@ -1,5 +1,6 @@
-"""The clients of one node, as a broker that several relays share sees them."""
+"""The interface between a node and a broker that several relays share: the clients of a node, and rings among nodes."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -20,3 +21,13 @@ class Clients(Protocol):
 
     def waiting(self) -> list[str]:
         """Return the destinations of pushes that wait for an acknowledgement."""
+
+
+class Rings(Protocol):
+    """Rings that one node passes on to all others, because another one takes the work. Any thread may call it."""
+
+    def pass_on(self) -> None:
+        """Ring at all nodes soon. It does not wait. Rings in quick succession are passed on as one; one may be lost."""
+
+    def call_on_ring(self, bell: Callable[[], None]) -> None:
+        """Have `bell()` called when some node passes a ring on. It must not block."""

@@ -1,5 +1,6 @@
 """Failures are reported with a sentence, and the outbox catches up. A ring is heard. One relay at a time takes rows."""
 
+import contextlib
 import json
 import re
 import socket
@@ -8,8 +9,11 @@ import time
 import urllib.parse
 
 import pytest
-from conftest import DEADLINE, ROOT, wait_for
+from cluster import Cluster
+from conftest import DEADLINE, ROOT, own_only, wait_for
 from mariadb import PASSWORD
+from posting import wires
+from redis_server import RedisServer
 
 from pushrelay.errors import StoreError
 from pushrelay.outbox import outbox, table
@@ -288,3 +292,33 @@ def test_a_relay_rings_and_reports_how_its_outbox_is(site, start_relay, server):
     wait_for(lambda: "outbox works again" in relay.log.read_text(), "the line of the log")
     assert PASSWORD not in relay.log.read_text()
     assert relay.stop() == 0
+
+
+@own_only
+def test_a_ring_at_any_relay_reaches_the_one_that_takes_the_rows(site, tmp_path, server):
+    """Without rings, each row but the first would take `interval` seconds."""
+    interval, rows = 5, 6
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(RedisServer(tmp_path / "redis"))
+        settings = {"outbox": site.url, "outbox_interval": interval}
+        takers = stack.enter_context(Cluster(tmp_path, redis.url, 2, **settings))
+        (tmp_path / "other").mkdir()
+        [other] = stack.enter_context(Cluster(tmp_path / "other", redis.url, 1))
+        for each in (*takers, other):
+            each.wait_until_ready()
+        states = lambda: {state_of(each): each for each in takers}  # noqa: E731
+        wait_for(lambda: states().keys() == {"sending", "standby"}, "one relay takes the rows")
+        standby = states()["standby"]
+        client = stack.enter_context(wires())(other.port)
+        assert client.call("register", {"id": "42"})[1]["ok"]
+        began = time.monotonic()
+        for number in range(rows):
+            site.insert(("42", str(number)))
+            assert (standby, other)[number % 2].request("POST", "/ring")[0] == 200
+            assert [each["data"] for each in client.events(1)] == [str(number)]
+        assert time.monotonic() - began < (rows - 1) * interval / 2
+        assert state_of(standby) == "standby"
+
+
+def state_of(relay):
+    return json.loads(relay.request("GET", "/status.json")[2])["backend"]["outbox"]["state"]

@@ -37,6 +37,7 @@ from .place import Place
 from .publishing import Publishing
 from .questions import Questions
 from .resync import Missed, queue_missed, read_missed
+from .rings import RedisRings
 from .scripts import ACK, CLEAN, EXPECT, MARK, PRESENCE, SWEEP
 from .verdicts import warnings
 from .work import Work
@@ -103,6 +104,7 @@ class RedisBroker(BaseBroker):
         )
         self.events = RedisEvents(self._history, self._questions, self._link, self._announce_all)
         self.members: RedisMembers = RedisMembers(self._link, self._history, self._questions)
+        self.rings: RedisRings = RedisRings(self._link)
         self._orders = Orders(self._link, lambda: self._clients)
         self._fresh: dict[bytes, float] = {}  # destinations that may have no holder, and since when (monotonic)
         self._newcomers = Newcomers(self._link, patience)
@@ -383,6 +385,8 @@ class RedisBroker(BaseBroker):
             self.members.take(fields)
         elif kind == b"e":
             work.call(self.events.wake)
+        elif kind == b"b":
+            work.call(self.rings.wake)
         elif kind == b"r" and fields[3] == self._link.node_bytes:
             self._orders.answered(int(fields[4]), fields[5].decode(), int(fields[6]))
 
