@@ -321,7 +321,7 @@ def run_crowd(name, port, seconds, finished, tips, results, nice):
 class Publisher:
     """A publisher that pushes forms on one connection, as PHP does.
 
-    It records how long each takes, and how much work the relay does meanwhile. Both are in seconds.
+    It records how long each takes, and how much the relay works during it, both in seconds.
     """
 
     def __init__(self, relay):

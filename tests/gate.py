@@ -1,4 +1,4 @@
-"""What holds threads of `tests/busy_relay.py`, and whether a push is answered meanwhile: no clock decides that."""
+"""Checks what holds threads of `tests/busy_relay.py`, and that a push is still answered: no clock decides that."""
 
 import glob
 import http.client
