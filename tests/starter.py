@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -77,12 +78,16 @@ class Starter:
         self._running = {}  # process id -> Forked; the system may give an id again
         self._lock = threading.Lock()
 
-    def start(self, arguments, output, environ, folder):
-        """Run a Python file with its arguments, and return its Forked. `output` is a file for both of its streams."""
+    def start(self, arguments, output, environ, folder, errors=None, stdin=None):
+        """Run a Python file with its arguments, and return its Forked. The others are files.
+
+        `output` is its standard output, and its standard error output too if there is no `errors`.
+        """
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         request = {"arguments": arguments, "environ": environ, "folder": str(folder), "files": limits}
         with self._lock:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], [output.fileno()])
+            files = [each.fileno() for each in (output, errors or output, stdin) if each]
+            socket.send_fds(self._socket, [json.dumps(request).encode()], files)
             while "started" not in (message := self._next()):
                 pass
             forked = self._running[message["started"]] = Forked(self, message["started"])
@@ -121,6 +126,29 @@ def can_start(command):
     return FORKS and command[0] == sys.executable and _fixed() == _at_import
 
 
+def run(command, environ, folder=None, text=None, seconds=None):
+    """Run a Python file in a fork, or else a program, to its end. Return what subprocess.run() does."""
+    options = {"capture_output": True, "text": True, "env": environ, "cwd": folder, "timeout": seconds}
+    if not can_start(command):
+        return subprocess.run(command, input=text, **options)
+    with contextlib.ExitStack() as files:
+        stdin, output, errors = (files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
+        stdin.write(text or "")
+        for each in (stdin, output, errors):
+            each.seek(0)
+        folder = folder or os.getcwd()
+        process = of_this_process().start(
+            command[1:], output, environ, folder, errors, stdin if text is not None else None
+        )
+        try:
+            process.wait(seconds)
+        finally:
+            process.kill()
+        for each in (output, errors):
+            each.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, output.read(), errors.read())
+
+
 def of_this_process():
     """Return the Starter of this process."""
     return _starter(os.getpid())
@@ -149,7 +177,7 @@ def serve(connection):
             os.read(wakes, 1000)
             running -= report_ends(connection)
         if connection in readable:
-            message, files, _, _ = socket.recv_fds(connection, 100_000, 1)
+            message, files, _, _ = socket.recv_fds(connection, 100_000, 3)
             if not message:
                 for pid in running:
                     os.kill(pid, signal.SIGKILL)
@@ -161,9 +189,10 @@ def serve(connection):
                 os.close(wake)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 connection.close()
-                return json.loads(message), files[0]
+                return json.loads(message), files
             running.add(pid)
-            os.close(files[0])
+            for file in files:
+                os.close(file)
             connection.send(json.dumps({"started": pid}).encode())
 
 
@@ -178,11 +207,11 @@ def report_ends(connection):
     return reported
 
 
-def become(request, output):
+def become(request, files):
     """Make this process what `python FILE ARGUMENTS` would be, up to its first line."""
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    for number, file in zip((1, 2, 0), files, strict=False):
+        os.dup2(file, number)
+        os.close(file)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environ"])

@@ -3,13 +3,16 @@
 import subprocess
 import sys
 
+import starter
 from conftest import DEADLINE, ROOT, clean_environ
 
 
 def run(*flags, env=None, python=(sys.executable,), cwd=None):
     command = [*python, str(ROOT / "relay.py"), *flags]
     environ = {**clean_environ(), **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environ, cwd=cwd)
+    if len(python) > 1:
+        return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environ, cwd=cwd)
+    return starter.run(command, environ, cwd, seconds=DEADLINE)
 
 
 def assert_stops_with_a_sentence(ran, *words):

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 
+import starter
 from conftest import DEADLINE, ROOT, clean_environ, wait_for
 
 
 def run(*arguments, text=None, env=None):
     command = [sys.executable, str(ROOT / "relay.py"), *map(str, arguments)]
     environ = {**clean_environ(), **(env or {})}
-    ran = subprocess.run(command, capture_output=True, text=True, input=text, timeout=DEADLINE, env=environ)
+    ran = starter.run(command, environ, text=text, seconds=DEADLINE)
     assert "Traceback" not in ran.stderr, ran.stderr
     return ran
 
