@@ -140,6 +140,8 @@ class Outbox:
 
     def _behind(self) -> float:
         counts = self._counts
+        if self._state == "standby":
+            return 0.0
         return counts.behind + (time.monotonic() - counts.looked if self._failure or counts.behind else 0.0)
 
     # On the thread.

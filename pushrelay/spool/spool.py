@@ -86,6 +86,8 @@ class Spool:
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of the spool."""
+        help_ = "Whether the relay can take files from the spool: 1, or 0 if the folder or the store fails."
+        yield Family("relay_spool_up", "gauge", help_, 0 if self.trouble else 1)
         help_ = "Files of the spool, by what became of them."
         yield Family("relay_spool_files_total", "counter", help_, self._taking.files.values(), ("result",))
         help_ = "Files that wait in the spool, when the relay last looked."

@@ -131,6 +131,9 @@ def test_a_relay_that_was_paused_is_disconnected_and_stores_nothing_twice(site, 
     site.insert(("42", "3"))
     assert first.wait_for(3) == [("42", "1"), ("42", "2"), ("42", "3")]
     wait_for(lambda: site.waiting() == 0 and second.part.facts()["taken"] == 3, "the second to take all")
+    first.wait_until("standby")
+    behind = {family.name: family.values for family in first.part.metrics()}["relay_outbox_behind_seconds"]
+    assert behind == 0, "rows wait for the other one"
 
 
 def test_rows_stay_while_the_store_is_not_available(site, run_outbox):

@@ -6,6 +6,7 @@ which each alert fired.
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -41,6 +42,8 @@ class Scene:
         self.done = threading.Event()
         self.redis = stack.enter_context(RedisServer(folder / "redis", appendonly="yes"))
 
+        self.spool = folder / "spool"
+        self.spool.mkdir(mode=0o700)
         shared = {"broker": self.redis.url, "history_size": 1}
         starts = {
             "public": dict(
@@ -51,12 +54,13 @@ class Scene:
                 webhook_url="http://127.0.0.1:9/",
                 webhook_secret="x" * 32,
             ),
-            "stored": dict(durability="power", history_bytes=1 << 20, max_body=60_000),
+            "stored": dict(durability="power", history_bytes=1 << 20, max_body=60_000, spool=self.spool),
             "scarce": dict(kind=ScarceRelay, threads=2),
             "asking": dict(
                 auth_url="http://127.0.0.1:9/",
                 request_url="http://127.0.0.1:9/",
                 webhook_secret="x" * 32,
+                outbox="mysql://relay:secret@127.0.0.1:9/site",
                 ping_interval=0.3,
                 ping_timeout=0.3,
             ),
@@ -99,6 +103,7 @@ class Scene:
             self.late = Client(self.public.url)
             self.stack.callback(self.late.drop)
         assert self.late.call("register", {"id": "late", "since": "before:7"})["ok"]
+        assert self.late.call("presence", {"id": "late"})["ok"]
 
     def fill_outboxes(self):
         if not hasattr(self, "silent"):
@@ -146,6 +151,13 @@ class Scene:
         finally:
             timer.join()
             other.close()
+
+    def spool_while_locked(self):
+        with self.locked(3.0):
+            file = self.spool / f"{time.time_ns()}.json"
+            file.with_suffix(".tmp").write_text('{"destination": "42", "data": "late"}')
+            os.utime(file.with_suffix(".tmp"), (0, time.time() - 3600))
+            file.with_suffix(".tmp").rename(file)
 
     # Trouble of one process.
 
@@ -241,6 +253,8 @@ TROUBLE = [
         ("RelayPushesQueue", Scene.lock_for_long),
         ("RelayPushesFail", Scene.lock_for_long),
         ("RelayNotReady", Scene.lock_for_long),
+        ("RelaySpoolDown", Scene.spool_while_locked),
+        ("RelaySpoolBehind", Scene.spool_while_locked),
     ],
     [
         ("RelayConnectionsNearLimit", Scene.connect_often),
@@ -251,6 +265,8 @@ TROUBLE = [
         ("RelayAuthFails", Scene.ask_in_vain),
         ("RelayRequestsFail", Scene.ask_in_vain),
         ("RelayPingTimeouts", Scene.fall_asleep),
+        ("RelayOutboxDown", Scene.do_nothing),
+        ("RelayOutboxBehind", Scene.do_nothing),
     ],
     [
         ("RelayClientsNearLimit", lambda scene: scene.fill_second()),
