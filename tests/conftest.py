@@ -102,7 +102,7 @@ class Relay:
 
     def run(self, command, output, folder):
         """Run a command in a process of its own and return its Popen, or what serves as one."""
-        if starter.can_start(command):
+        if starter.FORKS and starter.can_start(command):
             return starter.of_this_process().start(command[1:], output, clean_environ(), folder)
         return subprocess.Popen(command, stdout=output, stderr=output, env=clean_environ(), cwd=folder)
 

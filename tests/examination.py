@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import starter
 from conftest import DEADLINE, ROOT, clean_environ, wait_for
 from fronts import connects
 
@@ -23,8 +24,12 @@ class Examination:
     """A run of the doctor as a program. `advice` has the sentence and the lines of each advice below a failure."""
 
     def __init__(self, *arguments, **process):
-        process = {"env": clean_environ(), "timeout": DEADLINE * 2, **process}
-        ran = subprocess.run([*DOCTOR, *map(str, arguments)], capture_output=True, text=True, **process)
+        command = [*DOCTOR, *map(str, arguments)]
+        if process:
+            process = {"env": clean_environ(), "timeout": DEADLINE * 2, **process}
+            ran = subprocess.run(command, capture_output=True, text=True, **process)
+        else:
+            ran = starter.run(command, clean_environ(), seconds=2 * DEADLINE)
         self.code, self.complaint = ran.returncode, ran.stderr
         assert "Traceback" not in ran.stderr, ran.stderr
         self.read(ran.stdout)
@@ -98,7 +103,7 @@ def running(port, script, folder, **process):
 
 def doctor(*arguments):
     command = [sys.executable, str(ROOT / "relay.py"), "doctor", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, env=clean_environ(), timeout=DEADLINE * 2)
+    ran = starter.run(command, clean_environ(), seconds=2 * DEADLINE)
     return " ".join(ran.stdout.split())
 
 

@@ -30,7 +30,7 @@ PACKAGES = ("flask", "flask_socketio", "jwt", "sqlite3", "werkzeug.serving", "ws
 MODULES = ("pushrelay.core", "pushrelay.cli.startup", "pushrelay.cli.banner", "pushrelay.store.local_broker")
 # The interpreter and its libraries read these when a process begins, so a fork cannot have others.
 FIXED = ("LD_", "PYTHON", "MALLOC_")
-FORKS = True  # whether relays are forked; the tests of the doctor set it to False
+FORKS = True  # whether relays that serve are forked; the tests of the doctor set it to False
 
 
 class Forked:
@@ -123,7 +123,7 @@ _at_import = _fixed()
 
 def can_start(command):
     """Return whether a command is a Python file that may run in a fork."""
-    return FORKS and command[0] == sys.executable and _fixed() == _at_import
+    return command[0] == sys.executable and _fixed() == _at_import
 
 
 def run(command, environ, folder=None, text=None, seconds=None):

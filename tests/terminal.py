@@ -2,8 +2,8 @@
 
 import contextlib
 import json
+import os
 import socket
-import subprocess
 import sys
 import threading
 
@@ -26,7 +26,7 @@ class Listening:
         self._out, self._err = folder / "printed", folder / "said"
         command = [sys.executable, str(ROOT / "relay.py"), "listen", *map(str, arguments)]
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=clean_environ())
+            self.process = starter.of_this_process().start(command[1:], out, clean_environ(), os.getcwd(), err)
         self.until("online")
 
     def until(self, word, times=1):

@@ -29,7 +29,7 @@ class Work:
 def test_no_thread_runs_until_there_is_something_to_do():
     before = threading.active_count()
     work = Work()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of an earlier test may end in the meantime
     work.worker.close()
 
 

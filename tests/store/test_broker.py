@@ -596,7 +596,7 @@ class BrokerContract:
     def test_nothing_happens_before_the_start(self):
         before = threading.active_count()
         broker = open_broker(self.url.format(path=self.path), self.sockets.deliver)
-        assert threading.active_count() == before
+        assert threading.active_count() <= before  # one of an earlier test may end in the meantime
         assert not list(self.path.parent.iterdir())
         with pytest.raises(StoreError):
             self.push(broker, "42", "x")
