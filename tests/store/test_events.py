@@ -47,7 +47,7 @@ class EventsContract:
 
     def test_events_are_read_as_they_were_put_in_their_order(self):
         events = self.open()
-        put = self.put(events, "a", "b ä\n", "") + self.put(events, "d")
+        put = self.put(events, "a", "b ä\n", "") + self.put(events, "d", id="chosen by ä page")
         read = events.read(HOOKS, 0, 10)
         assert [each._replace(number=0) for each in read] == put
         assert [each.number for each in read] == [1, 2, 3, 4]

@@ -145,9 +145,10 @@ class RedisEvents:
 
 def _event_of(entry: bytes) -> Event:
     """Return the event of an entry: see _events.lua."""
-    number, at, id_, kind, _, length, rest = entry.split(b" ", 6)
-    name = rest[: int(length)].decode()
-    return Event(kind.decode(), name, rest[int(length) :].decode(), id_.decode(), float(at), int(number))
+    number, at, kind, _, of_id, of_name, rest = entry.split(b" ", 6)
+    end_of_id, end_of_name = int(of_id), int(of_id) + int(of_name)
+    id_, name, body = rest[:end_of_id], rest[end_of_id:end_of_name], rest[end_of_name:]
+    return Event(kind.decode(), name.decode(), body.decode(), id_.decode(), float(at), int(number))
 
 
 def _cursors_of(reply: list[bytes]) -> dict[str, Cursor]:

@@ -1,6 +1,6 @@
 -- The event queue, for the scripts that use it.
---   e:<topic>        list of events, the oldest first: "number at id kind size length-of-name name" and the body at once;
---                    the numbers are consecutive
+--   e:<topic>        list of events, the oldest first: "number at kind size length-of-id length-of-name ", then id, name and
+--                    body at once; the numbers are consecutive
 --   events           l:<topic>: number of the last event, b:<topic>: bytes of those in the list
 --   readers:<topic>  by reader: "number of the last event that it has, when it unsubscribed or 0"
 --   notes:<kind>     texts by key
@@ -13,7 +13,7 @@
 -- Drop the oldest event of a topic.
 local function pop_event(topic)
   local event = call('LPOP', prefix .. 'e:' .. topic)
-  call('HINCRBY', prefix .. 'events', 'b:' .. topic, '-' .. string.match(event, '^%d+ %S+ %S+ %S+ (%d+)'))
+  call('HINCRBY', prefix .. 'events', 'b:' .. topic, '-' .. string.match(event, '^%d+ %S+ %S+ (%d+)'))
 end
 
 -- Queue an event. Return the number of events that were dropped to make room.
@@ -22,7 +22,8 @@ local function queue_event(topic, at, id, kind, name, body, most, most_bytes)
   local number = call('HINCRBY', events, 'l:' .. topic, 1)
   local size = 100 + #name + #body
   if id == '' then id = call('HGET', meta, 'e') .. '-' .. whole(number) end
-  local entry = whole(number) .. ' ' .. at .. ' ' .. id .. ' ' .. kind .. ' ' .. size .. ' ' .. #name .. ' ' .. name .. body
+  local head = table.concat({whole(number), at, kind, size, #id, #name}, ' ')
+  local entry = head .. ' ' .. id .. name .. body
   local count = call('RPUSH', list, entry)
   local bytes, dropped = call('HINCRBY', events, 'b:' .. topic, size), 0
   while count > most or (bytes > most_bytes and count > 1) do

@@ -5,7 +5,7 @@ if not first then return {} end
 local start = math.max(0, after + 1 - tonumber(string.match(first, '^%d+')))
 local found, answer = call('LRANGE', list, start, start + most - 1), {}
 for i, each in ipairs(found) do
-  bytes = bytes - tonumber(string.match(each, '^%d+ %S+ %S+ %S+ (%d+)'))
+  bytes = bytes - tonumber(string.match(each, '^%d+ %S+ %S+ (%d+)'))
   if bytes < 0 and i > 1 then break end
   answer[i] = each
 end
