@@ -33,9 +33,18 @@ REFUSALS = 3  # of one event alone, after which it is dropped: it must not block
 
 
 class Delivery:
-    """The thread for one target. `secrets()` returns the setting webhook_secret."""
+    """The thread for one target. `secrets()` returns the setting webhook_secret.
 
-    def __init__(self, target: Target, queue: Events, secrets: Callable[[], tuple[str, ...]]):
+    `may_send()` returns whether this relay is certain to be the one that sends for as long as a request takes.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        queue: Events,
+        secrets: Callable[[], tuple[str, ...]],
+        may_send: Callable[[], bool] = lambda: True,
+    ):
         self.target = target  # may be replaced by one with other filters
         self.sent = 0  # events that were accepted
         self.failed = 0  # requests
@@ -46,8 +55,11 @@ class Delivery:
         self.gone = 0.0  # when the URL unsubscribed (seconds since 1970); 0 if it did not
         self._queue = queue
         self._secrets = secrets
-        self._lock = threading.Lock()  # guards the cursor
+        self._may_send = may_send
+        self._lock = threading.Lock()  # guards the next three
         self._upto: int | None = None  # the number of the last event that is done; None while another relay sends
+        self._saved = 0  # the same in the store, as far as this relay knows
+        self._ends = 0  # calls of end(): numbers from before the last one mean nothing
         self._most = MOST_EVENTS
         self._tries = 0  # that failed in a row
         self._refusals = 0  # of one event alone
@@ -63,15 +75,16 @@ class Delivery:
         self._thread.start()
 
     def begin(self, cursor: Cursor) -> None:
-        """Send what is after a cursor."""
+        """Send what is after a cursor. It may be older than what is done by now."""
         with self._lock:
-            self._upto, self.gone = cursor.upto, cursor.gone
+            self._upto, self._saved, self.gone = max(cursor.upto, self._upto or 0), cursor.upto, cursor.gone
         self.wake()
 
     def end(self) -> None:
-        """Send nothing more: another relay does."""
+        """Send nothing more, because another relay does, or the numbers of the events are others now."""
         with self._lock:
             self._upto = None
+            self._ends += 1
 
     def wake(self) -> None:
         """Look at the queue. It never blocks."""
@@ -130,29 +143,41 @@ class Delivery:
 
     def _step(self) -> float:
         """Send one batch if there is one. Return the seconds to wait; 0 if there may be more."""
-        after = self._upto
+        after, ends = self._upto, self._ends
         if after is None or self.gone:
             return IDLE_SECONDS
+        target = self.target
+        if self._saved < after:
+            self._save(target, after)
         if left := self.next_in:
             return left
-        target = self.target
         events = self._queue.read(target.topic, after, self._most, MOST_BYTES)
         if not events:
             return IDLE_SECONDS
-        self.dropped += events[0].number - 1 - after
+        if not self._may_send():
+            return AGAIN_SECONDS
+        if (missing := events[0].number - 1 - after) > 0 and self._advance(events[0].number - 1, ends):
+            self.dropped += missing
         wanted = [event for event in events if target.wants(event)]
         oldest = time.time() - DAY
         young = [event for event in wanted if event.at > oldest]
-        self.dropped += len(wanted) - len(young)
-        if not young or self._deliver(target, young):
-            self._advance(target, events[-1].number)
+        if (not young or self._deliver(target, young)) and self._advance(events[-1].number, ends):
+            self.dropped += len(wanted) - len(young)
+            self._save(target, events[-1].number)
         return 0.0
 
-    def _advance(self, target: Target, number: int) -> None:
-        self._queue.done(target.topic, target.reader, number)
+    def _advance(self, number: int, ends: int) -> bool:
+        """Have events done up to this one, and return True, unless end() was called in the meantime."""
         with self._lock:
-            if self._upto is not None:
-                self._upto = max(self._upto, number)
+            if self._upto is None or self._ends != ends:
+                return False
+            self._upto = max(self._upto, number)
+        return True
+
+    def _save(self, target: Target, upto: int) -> None:
+        """Move the cursor in the store. If that raises StoreError, the next step does it, and sends nothing twice."""
+        self._queue.done(target.topic, target.reader, upto)
+        self._saved = max(self._saved, upto)
 
     def _deliver(self, target: Target, events: list[Event]) -> bool:
         """Send events, and return whether they are done with."""

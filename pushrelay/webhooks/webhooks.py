@@ -20,6 +20,9 @@ from .target import targets_of
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 2.0  # for the thread that queues events; the same for all those that send
+# After this relay has learnt that it is the one that sends, for which a request may begin. The request takes up to
+# delivery.TIMEOUT, and another relay may send 10 seconds after the answer was given, which took some time too.
+CERTAIN_SECONDS = 3.0
 FAILING_SECONDS = 10.0  # for which a URL may fail before it counts as trouble
 LINE_SECONDS = 60.0  # between two lines about dropped events
 NO_QUEUE = "this relay's own broker has no event queue: give it one (Broker.events, docs/extending.md)"
@@ -56,7 +59,9 @@ class Webhooks:
         self._deliveries: dict[tuple[str, str], Delivery] = {}  # by topic and reader, in the order of the settings
         self._reporter: Reporter | None = None  # while it runs
         self._was_sender = False
-        self._must_set_readers = True
+        self._learnt = float("-inf")  # when it was the one that sends (monotonic)
+        self._begun_for: dict[tuple[str, str], Delivery] | None = None  # the deliveries that begin() was called for
+        self._begun_in = ""  # the store's epoch then
         self._snapshot = _Snapshot(dict.fromkeys(TOPICS, Depth()), dict.fromkeys(TOPICS, {}), False)
         self.admin = Admin(self, lambda: self._queue)
         self._is_started = False
@@ -142,13 +147,13 @@ class Webhooks:
             key = target.topic, target.reader
             delivery = self._deliveries.get(key)
             if delivery is None:
-                delivery = Delivery(target, self._queue, lambda: self._settings.webhook_secret)
+                delivery = Delivery(target, self._queue, lambda: self._settings.webhook_secret, self._may_send)
                 delivery.start()
             delivery.target = target
             deliveries[key] = delivery
         for key in self._deliveries.keys() - deliveries.keys():
             self._deliveries[key].stop()
-        self._deliveries, self._must_set_readers = deliveries, True
+        self._deliveries = deliveries
         self._report(self._queue)
 
     def _report(self, queue: Events) -> None:
@@ -199,6 +204,10 @@ class Webhooks:
         for each in self._deliveries.values():
             each.wake()
 
+    def _may_send(self) -> bool:
+        """Return whether no other relay sends now, or soon. After a pause of this process, one may."""
+        return time.monotonic() - self._learnt < CERTAIN_SECONDS
+
     def _wants(self, event: Event) -> bool:
         """Return whether some URL gets an event."""
         return any(
@@ -211,21 +220,36 @@ class Webhooks:
         queue = self._queue
         if queue is None:
             return
-        must_set_readers, self._must_set_readers = self._must_set_readers or not self._was_sender, False
-        deliveries = self._deliveries  # after that: a reload replaces them before it sets the flag
-        if is_sender and must_set_readers:
-            for topic in TOPICS:
-                cursors = queue.set_readers(topic, [reader for its_topic, reader in deliveries if its_topic == topic])
-                for reader, cursor in cursors.items():
-                    deliveries[topic, reader].begin(cursor)
-        elif not is_sender:
+        self._learnt = time.monotonic()
+        deliveries, epoch = self._deliveries, self._store.epoch
+        if not is_sender:
             for each in deliveries.values():
                 each.end()
+        elif (
+            self._begun_for is not deliveries
+            or self._begun_in != epoch
+            or any(each.upto is None for each in deliveries.values())
+        ):
+            self._begin(queue, deliveries, epoch)
         self._was_sender = is_sender
         self.look()
         if is_sender:
             for each in filter(self.waiting, deliveries.values()):
                 each.wake()  # a message about new events may have been lost with a connection to the store
+
+    def _begin(self, queue: Events, deliveries: dict[tuple[str, str], Delivery], epoch: str) -> None:
+        """Have all deliveries send from where the store says they are. Raises StoreError; then it is tried again.
+
+        In another epoch the store has lost something, and the numbers that deliveries know may be used again.
+        """
+        if self._begun_in != epoch:
+            for each in deliveries.values():
+                each.end()
+        for topic in TOPICS:
+            cursors = queue.set_readers(topic, [reader for its_topic, reader in deliveries if its_topic == topic])
+            for reader, cursor in cursors.items():
+                deliveries[topic, reader].begin(cursor)
+        self._begun_for, self._begun_in = deliveries, epoch
 
     # The state, for people and programs.
 

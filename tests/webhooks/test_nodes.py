@@ -1,5 +1,6 @@
 """Relays on one Redis: each event comes once, from one of them, and another one goes on if it is killed."""
 
+import contextlib
 import json
 import time
 
@@ -11,8 +12,15 @@ from receivers import SECRET, Receivers
 from redis_server import RedisServer
 
 from pushrelay.access.tokens import sign
+from pushrelay.errors import StoreError
+from pushrelay.settings import Settings
+from pushrelay.settings.values import hooks
+from pushrelay.store import open_broker
+from pushrelay.store.events import HOOKS, new_event
+from pushrelay.webhooks.webhooks import Webhooks
+from tests.webhooks.test_delivery import receiver
 
-pytestmark = own_only
+__all__ = ["receiver"]  # a fixture
 TOKEN_SECRET = "77aa66bb55cc44dd33ee22ff11009988"
 
 
@@ -42,6 +50,7 @@ def sender_of(nodes):
     return sender, next(node for node in nodes if node is not sender)
 
 
+@own_only
 def test_each_event_comes_once_from_all_relays_also_if_the_sender_is_killed(server, tmp_path, connect):
     with RedisServer(tmp_path / "redis") as redis, Receivers(tmp_path) as site:
         settings = {
@@ -75,3 +84,85 @@ def test_each_event_comes_once_from_all_relays_also_if_the_sender_is_killed(serv
             assert len(site.seen("a")) == len(set(site.seen("a"))), "an event came twice"
             assert not {("offline", "both"), ("offline", sender.name)} & set(site.seen("a"))
             assert not nodes.tracebacks()
+
+
+class NoClients:
+    """The clients of a relay that has none."""
+
+    def is_draining(self):
+        return False
+
+    def report_use(self, on_inbox, on_lost):
+        pass
+
+
+@pytest.fixture
+def sender(receiver):
+    """A relay on a Redis, in this process, that sends to the receiver: (redis, broker, part)."""
+    with contextlib.ExitStack() as opened:
+
+        def start(folder):
+            redis = opened.enter_context(RedisServer(folder, mode=(), save="", appendonly="no"))
+            broker = open_broker(redis.url, lambda *_: 0)
+            broker.start()
+            opened.callback(broker.close)
+            part = Webhooks(Settings(webhook_url=hooks(receiver.url), webhook_secret=(SECRET,)), broker, NoClients())
+            opened.callback(part.close)
+            part.start()
+            return redis, broker, part
+
+        yield start
+
+
+def put(broker, *names):
+    events = [new_event("online", each, f'{{"n":"{each}"}}') for each in names]
+
+    def is_put():
+        try:
+            broker.events.put(events)
+        except StoreError:
+            return False
+        return True
+
+    wait_for(is_put, f"events {names}")
+
+
+def test_events_arrive_after_redis_has_lost_its_data(sender, receiver, tmp_path):
+    redis, broker, _ = sender(tmp_path)
+    put(broker, *map(str, range(20)))
+    wait_for(lambda: len(receiver.accepted()) == 20, "twenty events")
+    redis.ask("FLUSHALL")
+    put(broker, "a", "b")
+    wait_for(lambda: receiver.accepted()[20:] == ["a", "b"], "two events after FLUSHALL")
+    redis.restart()
+    put(broker, "c")
+    wait_for(lambda: receiver.accepted()[22:] == ["c"], "an event after the restart")
+
+
+def test_a_relay_whose_lease_was_over_for_a_while_sends_again(sender, receiver, tmp_path):
+    redis, broker, part = sender(tmp_path)
+    put(broker, "a")
+    wait_for(lambda: receiver.accepted() == ["a"], "the first event")
+
+    def answer(names):
+        receiver.answer = lambda names: 200
+        assert redis.ask("DEL", *redis.ask("KEYS", "*sender"))  # as if this process had been paused
+        return 200
+
+    receiver.answer = answer
+    put(broker, "b")
+    wait_for(lambda: "b" in receiver.accepted(), "the second event")
+    put(broker, "c")
+    wait_for(lambda: receiver.accepted()[-1] == "c", "the third event")
+    wait_for(lambda: broker.events.depth(HOOKS).events == 0, "an empty queue")
+
+
+def test_nothing_is_sent_after_a_pause_until_it_is_certain_that_no_other_relay_sends(sender, receiver, tmp_path):
+    _, broker, part = sender(tmp_path)
+    put(broker, "a")
+    wait_for(lambda: receiver.accepted() == ["a"], "the first event")
+    [delivery] = part._deliveries.values()
+    part._reporter._round = lambda: None  # it does not get to renew its lease
+    part._learnt -= 10  # seconds ago
+    put(broker, "b")
+    assert delivery._step() > 0 and receiver.accepted() == ["a"]

@@ -41,17 +41,18 @@ class RedisEvents:
         self._announce_all = announce_all
         self._wakes: list[Callable[[], None]] = []
         self._scanned: Any = "0"  # where the scan for destinations that were left goes on
+        self._epochs: dict[str, str] = {}  # by topic: the epoch in which this node read the cursors
         self._word = b""  # with which the present wish to report began: see want.lua
 
     def _run(self, script: Script, *args: Any) -> Any:
         return self._history.run(script, *args)
 
-    def _run_as_sender(self, script: Script, *args: Any) -> Any:
+    def _run_as_sender(self, script: Script, topic: str, *args: Any) -> Any:
         try:
-            return self._history.run(script, self._link.node, *args)
+            return self._history.run(script, self._link.node, self._epochs.get(topic, ""), topic, *args)
         except StoreError as error:
             if "LEASE " in str(error):
-                raise LeaseLost("another relay sends the events now") from None
+                raise LeaseLost("another relay sends the events now, or the store has lost some") from None
             raise
 
     def put(self, events: list[Event], notes: Iterable[Note] = ()) -> None:
@@ -76,6 +77,7 @@ class RedisEvents:
 
     def set_readers(self, topic: str, readers: list[str]) -> dict[str, Cursor]:
         """Have exactly these readers, and return their cursors."""
+        self._epochs[topic] = self._history.epoch
         return _cursors_of(self._run_as_sender(EVENTS_READERS, topic, *readers))
 
     def set_gone(self, topic: str, reader: str, gone: float) -> None:

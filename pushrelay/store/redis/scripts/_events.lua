@@ -48,9 +48,10 @@ local function drop_done(topic)
   end
 end
 
--- Return an error unless this word is the one of the node that sends.
-local function lease_error(word)
+-- Return an error unless this word is the one of the node that sends, and the numbers of events are those of this epoch.
+local function lease_error(word, epoch)
   if call('GET', prefix .. 'sender') ~= word then return redis.error_reply('LEASE another node sends the events now') end
+  if call('HGET', meta, 'e') ~= epoch then return redis.error_reply('LEASE the store has another epoch') end
 end
 
 -- Have nodes that send learn that there are events.
