@@ -25,6 +25,7 @@ WANT_SECONDS = 10.0  # between two reminders for a shared store that webhooks ar
 LOAD_SECONDS = 15.0  # between two looks at the inboxes that other relays know
 RESTART_SECONDS = 30.0  # for which clients may be away after a restart, besides drain_spread
 MOST_PENDING = 10_000  # events that wait while the store cannot be written; beyond it the oldest are dropped
+MOST_STEPS = 20  # transactions between two rounds; more wait for the next time
 LOOKS = 4  # at inboxes in one round, each at some of them; one look if the store is not in this process
 
 
@@ -139,8 +140,11 @@ class Reporter:
         try:
             if not self._is_loaded:
                 self._load()
-            self._gather()
-            self._store()
+            for _ in range(MOST_STEPS):
+                self._gather()
+                self._store()
+                if self.tracker is None or self.tracker.seconds_left():
+                    break
             if time.monotonic() >= self._next_round and not self._is_closed:
                 self._next_round = time.monotonic() + ROUND_SECONDS
                 self._round()
@@ -149,6 +153,7 @@ class Reporter:
             self._is_sender, self._next_round = False, 0.0
         except StoreError as error:
             self.error = str(error)
+            self._drop_surplus()
         except Exception:  # without this thread nothing is reported any more
             log.exception("webhooks: an event could not be queued; it continues")
             self._next_round = time.monotonic() + ROUND_SECONDS
@@ -171,6 +176,9 @@ class Reporter:
     def _add(self, events: list[Event], notes: list[Note]) -> None:
         self._events += filter(self._wants, events)
         self._notes |= {(note.kind, note.key): note for note in notes}
+
+    def _drop_surplus(self) -> None:
+        """Drop the oldest events, if many wait because the store cannot be written."""
         surplus = len(self._events) - MOST_PENDING
         if surplus > 0:
             self.dropped += surplus

@@ -14,6 +14,8 @@ from pushrelay.store.events import Event, Note, new_event
 
 ONLINE, MEMBER = "online", "member"  # kinds of notes
 
+MOST_AT_ONCE = 1000  # changes in one call of step(), and so in one transaction of the store
+
 Changes = tuple[list[Event], list[Note]]
 
 
@@ -64,22 +66,22 @@ class Tracker:
             self.changed(each, False)
 
     def step(self) -> Changes:
-        """Return the events that are due, and the notes that change with them."""
+        """Return the events that are due, and the notes that change with them. There may be more: see seconds_left()."""
         events: list[Event] = []
         notes: list[Note] = []
         now = time.monotonic()
-        while self._changes:
+        while self._changes and len(notes) < MOST_AT_ONCE:
             self._take(*self._changes.popleft(), now, events, notes)
-        while self._members:
+        while self._members and len(notes) < MOST_AT_ONCE:
             self._take_member(*self._members.popleft(), events, notes)
         for waiting in (self._leaving, self._missing):
-            for destination in _due(waiting, now):
+            for destination in _due(waiting, now, MOST_AT_ONCE - len(notes)):
                 if destination in self._online and not self._is_held(destination):
                     self._online.discard(destination)
                     self._leaving.pop(destination, None)
                     events.append(new_event("offline", destination, f'{{"destination":{quote(destination)}}}'))
                     notes.append(Note(ONLINE, destination, None))
-        for key in _due(self._missing_members, now):
+        for key in _due(self._missing_members, now, MOST_AT_ONCE - len(notes)):
             if key in self._present:
                 destination, id_ = decode(key)
                 self._take_member("leave", destination, id_, self._present[key], events, notes)
@@ -87,6 +89,8 @@ class Tracker:
 
     def seconds_left(self) -> float:
         """Return the seconds until something may be due, at most 1."""
+        if self._changes or self._members:
+            return 0.0
         firsts = (next(iter(each.values()), None) for each in (self._leaving, self._missing, self._missing_members))
         dues = [each for each in firsts if each is not None]
         return min(1.0, max(0.0, min(dues) - time.monotonic())) if dues else 1.0
@@ -123,11 +127,11 @@ def member_body(destination: str, id_: str, info_json: str) -> str:
     return f'{{"destination":{quote(destination)},"member":{{"id":{quote(id_)},"info":{info_json or "{}"}}}}}'
 
 
-def _due(waiting: dict[str, float], now: float) -> list[str]:
-    """Remove and return what is due."""
-    found = []
+def _due(waiting: dict[str, float], now: float, most: int) -> list[str]:
+    """Remove and return what is due, but no more than this many."""
+    found: list[str] = []
     for each, due in waiting.items():
-        if due > now:
+        if due > now or len(found) >= most:
             break
         found.append(each)
     for each in found:

@@ -140,3 +140,16 @@ def test_what_is_held_before_webhooks_are_switched_on_is_reported(here):
     here.held.add("42")
     here.tracker.found(["42"])
     assert here.after(0) == [("online", "42")]
+
+
+def test_many_changes_are_taken_a_thousand_at_a_time(here):
+    names = [str(each) for each in range(2500)]
+    here.come(*names)
+    counts = [len(here.after(0)) for _ in range(3)]
+    assert counts == [1000, 1000, 500] and here.tracker.seconds_left() > 0
+    here.held.clear()
+    here.start()
+    here.now += 30
+    assert here.tracker.seconds_left() == 0
+    assert [len(here.after(0)) for _ in range(4)] == [1000, 1000, 500, 0]
+    assert here.notes["online"] == {}
