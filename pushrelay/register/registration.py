@@ -21,7 +21,7 @@ from pushrelay.errors import NotYet, bad
 from pushrelay.rooms.rooms import Rooms
 from pushrelay.store import Broker
 from pushrelay.store.base_broker import AGAIN_SECONDS
-from pushrelay.store.publication import Delivered, Publication, Recovery, offset_in, position_of
+from pushrelay.store.publication import Delivered, Publication, Recovery, may_be_position, offset_in, position_of
 from pushrelay.store.replay import Replay
 
 from .expiry import Expiries
@@ -146,7 +146,8 @@ class Registration:
         A text that is no position was never given out, so nothing is missing. The registration is complete.
         """
         asked = [(each, self._since[each.name]) for each in self.subscriptions if not self._done[each.name].recovered]
-        return [(each.destination, since) for each, since in asked if since and (":" in since or since == "acked")]
+        given = [(each.destination, since) for each, since in asked if since]
+        return [(destination, since) for destination, since in given if since == "acked" or may_be_position(since)]
 
     def take_cost(self) -> float:
         """Return the cost of the work since this was last called, in events."""

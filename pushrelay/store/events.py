@@ -204,8 +204,10 @@ class LocalEvents:
         self._wakes: list[Callable[[], None]] = []
 
     def put(self, events: list[Event], notes: Iterable[Note] = ()) -> None:
-        """Queue events, and change notes."""
+        """Queue events, and change notes. Raises ValueError for half a surrogate pair, before the transaction."""
         changes = list(notes)
+        for each in events:
+            (each.kind + each.name + each.body + each.id).encode()
         dropped = self._run(lambda: self._table.add(events, changes, self.bounds))
         if dropped < 0:
             raise queue_full(self.bounds)

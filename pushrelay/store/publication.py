@@ -1,9 +1,12 @@
 """Publications, and the small records that go with them: drafts, receipts, positions, recoveries."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from pushrelay.json_text import decode, quote
+
+_POSITION = re.compile("[!-9;-~]{1,64}:[0-9]{1,18}")
 
 
 class Draft(NamedTuple):
@@ -141,6 +144,11 @@ def position_of(epoch: str, offset: int) -> str:
 def offset_of(position: str) -> int:
     """Return the offset in a position that this store made."""
     return int(position.rpartition(":")[2])
+
+
+def may_be_position(text: str) -> bool:
+    """Return whether a text may be a position of some store and epoch."""
+    return _POSITION.fullmatch(text) is not None
 
 
 def offset_in(position: str, epoch: str) -> int | None:

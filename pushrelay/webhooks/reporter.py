@@ -187,7 +187,13 @@ class Reporter:
     def _store(self) -> None:
         """Queue what was gathered. Raises StoreError; then it is tried again later."""
         if self._events or self._notes:
-            self._queue.put(self._events, self._notes.values())
+            try:
+                self._queue.put(self._events, self._notes.values())
+            except StoreError:
+                raise
+            except Exception:  # it would fail again, and nothing else would ever be reported
+                self.dropped += len(self._events)
+                log.exception("webhooks: %d events cannot be stored, and are dropped", len(self._events))
             self._events, self._notes = [], {}
 
     def _round(self) -> None:

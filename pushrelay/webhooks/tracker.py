@@ -66,7 +66,7 @@ class Tracker:
             self.changed(each, False)
 
     def step(self) -> Changes:
-        """Return the events that are due, and the notes that change with them. There may be more: see seconds_left()."""
+        """Return the events that are due, and the notes that change with them. There is more if seconds_left() is 0."""
         events: list[Event] = []
         notes: list[Note] = []
         now = time.monotonic()

@@ -54,6 +54,13 @@ class EventsContract:
         assert names(events.read(HOOKS, 1, 2)) == ["b ä\n", ""]
         assert events.read(HOOKS, 4, 10) == events.read(SENDS, 0, 10) == []
 
+    def test_an_event_that_is_not_unicode_is_refused_alone(self):
+        events = self.open()
+        with pytest.raises(ValueError, match="surrogate"):
+            self.put(events, "a", "\ud800")
+        self.put(events, "b")
+        assert names(events.read(HOOKS, 0, 10)) == ["b"]
+
     def test_a_read_has_at_least_one_event_and_no_more_bytes_than_asked_for(self):
         events = self.open()
         self.put(events, *"abc")

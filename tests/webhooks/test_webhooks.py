@@ -133,10 +133,12 @@ def test_php_learns_who_lost_something(site, shared, register):
     since = shared.push("full", "a")["id"]
     for each in range(100):
         shared.push("full", each)
-    client = register("full", since=since)
+    client = register("other")
+    for other in ("no position", "\ud800:1", f"{'x' * 1000}:1"):
+        register("other", client=client, since=other)
+    register("full", client=client, since=since)
     assert client.answer["ids"]["full"]["recovered"] is False
     register("full", client=client, since=since)  # the same again
-    register("other", client=client, since="no position")
     site.wait("lost", [("lost", "full")])
     assert site.events("lost")[0]["since"] == since
 
