@@ -175,4 +175,6 @@ def _beginning(body: bytes) -> str:
 
 
 def _shortened(message: str) -> str:
+    """Return a message of PHP for the page. JSON can hold halves of surrogate pairs, which no packet can."""
+    message = message.encode("utf-8", "replace").decode()
     return message if len(message) <= MOST_MESSAGE else message[: MOST_MESSAGE - 1] + "…"

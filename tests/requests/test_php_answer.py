@@ -5,6 +5,7 @@ from email.message import Message
 
 import pytest
 
+from pushrelay import json_text
 from pushrelay.client.deadline import Reply
 from pushrelay.errors import Refused
 from pushrelay.requests.php_answer import MOST_MESSAGE, outcome_of
@@ -44,6 +45,11 @@ def test_the_operator_sees_the_beginning_of_such_an_answer_on_one_line():
 def test_a_message_of_php_has_a_bound():
     text = json.dumps({"message": "x" * 900}).encode()
     assert len(outcome(422, text).answer.message) == MOST_MESSAGE
+
+
+def test_half_of_a_surrogate_pair_in_a_message_does_not_cost_the_page_its_answer():
+    body = outcome(422, rb'{"error": "sold_out", "message": "none \ud83d left"}').answer.body()
+    assert body["message"] == "none ? left" and json_text.encode(body).encode()
 
 
 @pytest.mark.parametrize("error", ["Not a code", "", 7, None, "a" * 65, "1st"])
