@@ -24,6 +24,7 @@ class Content(NamedTuple):
     size: int  # bytes of data, approximately
     refused: str = ""  # the reasons, a line for each refused push
     rest: bytes = b""  # those pushes, as a batch
+    stamp: int = 0  # of the file: see SpooledFile
 
 
 def content_of(file: SpooledFile, settings: Settings) -> Content:
@@ -47,7 +48,7 @@ def content_of(file: SpooledFile, settings: Settings) -> Content:
         if item.use is not None:
             item.use.asked_at = file.written
     refused, rest = _refused(pushes, body)
-    return Content(file.name, items, sum(len(item.text) for item in items), refused, rest)
+    return Content(file.name, items, sum(len(item.text) for item in items), refused, rest, file.stamp)
 
 
 def _refused(pushes: Push | list[Push | Refused], body: Body) -> tuple[str, bytes]:

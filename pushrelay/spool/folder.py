@@ -20,12 +20,10 @@ from typing import NamedTuple
 
 from pushrelay.errors import StoreInUse
 
+from .refused_files import TEMPORARY, count_refused, refuse
+
 LOCK = ".lock"  # PHP looks whether it is locked
-REFUSED = "refused"
-REASON = ".reason"
-TEMPORARY = ".tmp"
 TEMPORARY_SECONDS = 3600.0  # after which a file that is not complete belongs to a program that died
-MOST_REFUSED = 1000  # files that are kept of those that were refused
 MOST_NAMES = 10_000  # files whose names are in memory at a time
 SCANS = 5  # of a folder in which files appear that belong before others
 LOCK_AGAIN = 0.01  # seconds between two attempts to lock: PHP holds it for microseconds when it looks
@@ -56,6 +54,7 @@ class SpooledFile(NamedTuple):
     name: str
     body: bytes
     written: float  # seconds since 1970
+    stamp: int = 0  # the same in nanoseconds: a later file of the same name has another one
 
 
 class Folder:
@@ -106,7 +105,7 @@ class Folder:
         try:
             self._open()
             waiting = sum(1 for _ in self._all())
-            return Examined(waiting, self._count_refused(), self._is_held_by_another())
+            return Examined(waiting, count_refused(self.path), self._is_held_by_another())
         finally:
             self.release()
 
@@ -151,7 +150,7 @@ class Folder:
         try:
             found = os.fstat(fd)
             self._check(found, most)
-            return SpooledFile(name, _read(fd, most), found.st_mtime)
+            return SpooledFile(name, _read(fd, most), found.st_mtime, found.st_mtime_ns)
         finally:
             os.close(fd)
 
@@ -162,27 +161,20 @@ class Folder:
         except FileNotFoundError:
             return time.time()
 
+    def is_written(self, name: str, stamp: int) -> bool:
+        """Return whether a file is there that was written at this time, in nanoseconds since 1970."""
+        try:
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mtime_ns == stamp
+        except FileNotFoundError:
+            return False
+
     def remove(self, names: Sequence[str]) -> list[str]:
         """Remove files, and return the names of those that are still there because removing them failed."""
         return [name for name in names if not self._is_removed(name)]
 
-    # Files that were refused.
-
-    def refuse(self, name: str, reason: str, rest: bytes | None = None) -> None:
-        """Move a file to the folder REFUSED, beside a text with the reason.
-
-        `rest` is what is put there in place of the file, which then stays where it is: the part of it that was refused.
-        """
-        fd = self._open_refused()
-        try:
-            _make_room(fd)
-            _write(fd, f"{name}{REASON}", f"{reason}\n".encode("utf-8", "replace"))
-            if rest is None:
-                os.rename(name, name, src_dir_fd=self._fd, dst_dir_fd=fd)
-            else:
-                _write(fd, name, rest)
-        finally:
-            os.close(fd)
+    def refuse(self, name: str, reason: str, rest: bytes | None = None) -> str:
+        """Move a file to the refused ones, and return its name there: see refused_files.refuse()."""
+        return refuse(self._fd, name, reason, rest)
 
     def clean(self) -> int:
         """Remove what programs left that died while they wrote, and return the number of files."""
@@ -296,17 +288,6 @@ class Folder:
             ) from None
         return new
 
-    def _open_refused(self) -> int:
-        """Open the folder REFUSED, which those may use who may use the spool."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            os.mkdir(REFUSED, 0o700, dir_fd=self._fd)
-        except FileExistsError:
-            return os.open(REFUSED, flags, dir_fd=self._fd)
-        fd = os.open(REFUSED, flags, dir_fd=self._fd)
-        os.fchmod(fd, os.fstat(self._fd).st_mode & 0o2770)  # the umask made it another one
-        return fd
-
     def _scan(self) -> list[str]:
         """Return the first MOST_NAMES names of files that wait, and count all of them."""
         return heapq.nsmallest(MOST_NAMES, self._all())
@@ -319,13 +300,6 @@ class Folder:
                     count += 1
                     yield entry.name
         self.waiting = count
-
-    def _count_refused(self) -> int:
-        try:
-            names = os.listdir(f"{self.path}/{REFUSED}")
-        except OSError:  # nothing was refused, or this user may not know it
-            return 0
-        return sum(name.endswith(REASON) for name in names)
 
     def _is_held_by_another(self) -> bool:
         try:
@@ -383,24 +357,6 @@ def _read(fd: int, most: int) -> bytes:
     if left <= 0:
         raise Unusable(f"it has more than {most} bytes (setting max_body)")
     return b"".join(pieces)
-
-
-def _write(folder: int, name: str, text: bytes) -> None:
-    temporary = f".{name}{TEMPORARY}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:
-        os.fchmod(file.fileno(), os.fstat(folder).st_mode & 0o660)
-        file.write(text)
-    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _make_room(folder: int) -> None:
-    """Remove the oldest files that were refused, so that one more fits."""
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)
-    for name in names[: max(0, len(names) - 2 * MOST_REFUSED + 2)]:  # each has a text with the reason
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=folder)
 
 
 def _identity(file: int | str) -> tuple[int, int] | None:

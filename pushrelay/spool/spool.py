@@ -133,7 +133,7 @@ class Spool:
             log.exception("taking files from the spool failed")
             self.trouble = f"{self._folder.path}: the relay failed ({error!r}), and its log has more"
             return AGAIN
-        self.trouble = None
+        self.trouble = self._taking.trouble
         if taken:
             # While files wait, Relay.php adds to them. It returns to HTTP when it finds none, so that should be soon.
             self._pause = SOON

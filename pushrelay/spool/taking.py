@@ -1,14 +1,16 @@
 """Taking files from the spool: each is published once, in the order of the names, whenever the relay is killed.
 
-The files of a batch are published in one transaction, together with a mark that has their names, and then removed. So
-files that the mark names are stored: after a kill between the two steps, the next relay removes them first. The mark
-needs no time limit, unlike idempotency keys. These only recognize a push that Relay.php had sent over HTTP before,
-without getting an answer.
+The files of a batch are published in one transaction, together with a mark that has their names and the times at which
+they were written, and then removed. So files that the mark names are stored: after a kill between the two steps, the
+next relay removes them first. A file that has such a name but was written at another time is a later one, such as a
+refused one that was corrected. The mark needs no time limit, unlike idempotency keys. These only recognize a push that
+Relay.php had sent over HTTP before, without getting an answer.
 """
 
 import logging
+import re
 from collections.abc import Callable
-from time import time
+from time import monotonic, time
 
 from pushrelay.counters import Counters
 from pushrelay.errors import Refused
@@ -20,6 +22,7 @@ from pushrelay.store.publication import Mark
 
 from .content import Content, content_of
 from .folder import MOST_NAMES, Folder, FolderTrouble, Unusable
+from .refused_files import Stuck
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,8 @@ MOST_AT_ONCE = 256  # publications in one transaction, so that other pushes do n
 MOST_BYTES_AT_ONCE = 1 << 20  # of data
 MOST_LEFT = 256  # published files that cannot be removed: the mark has their names
 MOST_ATTEMPTS = 10  # to store a file that fails alone while the store works
+STUCK_SECONDS = 60.0  # after which it is tried again to move files that could not be moved
+_STORED = re.compile(r"^(\S+) ([0-9]+)$", re.MULTILINE)  # a line of the mark
 TAKEN, REFUSED = "taken", "refused"
 
 
@@ -53,12 +58,22 @@ class Taking:
         self._warn = warn
         self._is_over = is_over
         self._mark: str | None = None  # as the store has it; None if that is not known
-        self._left: list[str] = []  # files that are published but could not be removed
+        self._left: dict[str, int] = {}  # files that are published but could not be removed, with their stamps
+        self._stuck: dict[str, str] = {}  # files that were refused but cannot be moved, with the reason
+        self._stuck_until = 0.0  # when they are tried again (monotonic)
         self._failed: tuple[str, int] = "", 0  # the file that fails alone, and how often it did
 
     def begin(self) -> None:
         """Forget what is known of the store and the folder: somebody else may have worked with both."""
-        self._mark, self._left = None, []
+        self._mark, self._left, self._stuck = None, {}, {}
+
+    @property
+    def trouble(self) -> str | None:
+        """Why a refused file is still in the way, and what to do; None if none is."""
+        for name, reason in self._stuck.items():
+            path = f"{self._folder.path}/{name}"
+            return f"{path!r:.200} was refused and cannot be moved away: remove it ({reason})"
+        return None
 
     def take(self, settings: Settings) -> int:
         """Publish what waits; return the number of files that do not wait any more.
@@ -67,8 +82,10 @@ class Taking:
         """
         if self._mark is None:
             self._remove_stored()
-        left = set(self._left)
-        names = [name for name in self._folder.names() if name not in left]
+        found = self._folder.names()
+        if self._stuck:
+            self._forget_stuck(set(found))
+        names = [name for name in found if name not in self._left and name not in self._stuck]
         self.oldest = self._folder.written(names[0]) if names else None
         self.waited = 0.0 if self.oldest is None else time() - self.oldest
         done, batch = 0, _Batch()
@@ -88,10 +105,17 @@ class Taking:
             self.oldest = None
         return done
 
+    def _forget_stuck(self, found: set[str]) -> None:
+        """Forget files that somebody has removed, and all of them now and then, so that they are tried again."""
+        is_time = monotonic() > self._stuck_until
+        self._stuck = {name: why for name, why in self._stuck.items() if name in found and not is_time}
+
     def _remove_stored(self) -> None:
         """Remove the files that the previous relay, or an earlier attempt, published and did not remove any more."""
         mark = self._broker.mark(self._mark_name())
-        self._left = self._folder.remove(mark.split("\n")) if mark else []
+        stored = {name: int(stamp) for name, stamp in _STORED.findall(mark)}
+        stamps = {name: stamp for name, stamp in stored.items() if self._folder.is_written(name, stamp)}
+        self._left = {name: stamps[name] for name in self._folder.remove(list(stamps))}
         self._mark = mark
 
     def _mark_name(self) -> str:
@@ -120,10 +144,11 @@ class Taking:
         for content in batch.contents:
             if content.refused:  # first, so that these pushes are not lost if the relay is killed before the end
                 self._refuse(content.name, content.refused, content.rest)
-        names = [content.name for content in batch.contents]
+        stamps = {content.name: content.stamp for content in batch.contents}
+        names = list(stamps)
         if len(self._left) > MOST_LEFT:
-            raise FolderTrouble(f"files in {self._folder.path} cannot be removed, such as {self._left[0]}")
-        after = "\n".join([*self._left, *names])
+            raise FolderTrouble(f"files in {self._folder.path} cannot be removed, such as {next(iter(self._left))}")
+        after = "\n".join(f"{name} {stamp}" for name, stamp in {**self._left, **stamps}.items())
         items = [item for content in batch.contents for item in content.items]
         had_trouble = self._broker.trouble is not None
         try:
@@ -139,7 +164,7 @@ class Taking:
                 names.remove(content.name)
         self.files.add(TAKEN, len(names))
         self._counts.taken(SPOOL, len(names), items)
-        self._left += self._folder.remove(names)
+        self._left |= {name: stamps[name] for name in self._folder.remove(names)}
 
     def _note_failure(self, names: list[str], had_trouble: bool, reason: str) -> None:
         """Refuse a file that the store rejects again and again although it stores others."""
@@ -156,11 +181,15 @@ class Taking:
 
     def _refuse(self, name: str, reason: str, rest: bytes | None = None) -> None:
         try:
-            self._folder.refuse(name, reason, rest)
+            kept = self._folder.refuse(name, reason, rest)
         except FileNotFoundError:
             return  # somebody removed the file
+        except Stuck:
+            self._stuck[name] = reason
+            self._stuck_until = monotonic() + STUCK_SECONDS
+            return
         self.files.add(REFUSED)
-        self._warn(f"{self._folder.path}/refused/{name}: {reason}")
+        self._warn(f"{self._folder.path}/refused/{kept}: {reason}")
 
 
 class _Batch:

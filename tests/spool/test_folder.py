@@ -140,14 +140,6 @@ def test_files_of_the_folders_group_are_read_if_the_group_may_write_to_it(path, 
     assert folder.read(NAME, 100).body == b"{}"
 
 
-def test_the_oldest_refused_files_are_removed(path, folder, monkeypatch):
-    monkeypatch.setattr(spool_folder, "MOST_REFUSED", 3)
-    for number in range(6):
-        (path / f"{number}.json").touch()
-        folder.refuse(f"{number}.json", "no push")
-    assert sorted(os.listdir(path / "refused")) == [f"{n}.json{end}" for n in (3, 4, 5) for end in ("", ".reason")]
-
-
 def test_what_dead_programs_left_is_removed_after_an_hour(path, folder):
     for name in (".old.json.tmp", ".new.json.tmp", "waits.json", ".lock"):
         (path / name).touch()

@@ -1,6 +1,7 @@
 """Files of the spool are published once and in order, whatever fails between the store and the folder."""
 
 import json
+import math
 import os
 import time
 
@@ -11,6 +12,7 @@ from pushrelay.push.counts import PushCounts
 from pushrelay.settings import Settings
 from pushrelay.spool import taking as spool_taking
 from pushrelay.spool.folder import Folder, FolderTrouble
+from pushrelay.spool.refused_files import Stuck
 from pushrelay.spool.taking import Taking
 from pushrelay.store import open_broker
 from pushrelay.store.publication import Mark
@@ -225,6 +227,35 @@ def test_of_a_batch_only_the_bad_pushes_go_to_the_refused_files(site):
     assert site.numbers == [1] and not site.waiting
     assert json.loads((site.path / "refused/000001.json").read_text()) == [bad]
     assert "push 1: invalid_ttl" in (site.path / "refused/000001.json.reason").read_text()
+
+
+def test_a_refused_part_of_a_batch_that_was_corrected_and_moved_back_is_published_also_after_a_kill(site):
+    """The store still knows that a file of this name was published."""
+    site.put("000001", [{"destination": "a", "data": 1}, {"destination": "a", "data": 2, "ttl": -1}])
+    site.take()
+    site.folder.release()
+    (site.path / "refused/000001.json").write_text('[{"destination": "a", "data": 2}]')
+    (site.path / "refused/000001.json").rename(site.path / "000001.json")
+    site.start()
+    site.take()
+    assert site.numbers == [1, 2] and not site.waiting
+
+
+def test_a_refused_file_that_cannot_be_moved_away_is_trouble_and_does_not_hold_up_others(site, monkeypatch):
+    def refuse(name, reason, rest=None):
+        raise Stuck
+
+    site.put("000001", "no push")
+    with monkeypatch.context() as patched:
+        patched.setattr(site.folder, "refuse", refuse)
+        for number in (2, 3):
+            site.push(number)
+            site.take()
+    assert site.numbers == [2, 3] and site.waiting == ["000001.json"]
+    assert "000001.json' was refused and cannot be moved away: remove it (invalid_json: " in site.taking.trouble
+    monkeypatch.setattr(spool_taking, "monotonic", lambda: math.inf)
+    site.take()
+    assert not site.waiting and site.taking.trouble is None
 
 
 def test_a_push_that_http_had_stored_already_is_not_published_again(site):

@@ -9,7 +9,8 @@ def spool_folder(report: Report, settings: Settings) -> None:
     """Check that the relay can take files from the folder, and report those that were refused."""
     if not settings.spool:
         return
-    from pushrelay.spool.folder import REFUSED, Folder, FolderTrouble  # they need a POSIX system
+    from pushrelay.spool.folder import Folder, FolderTrouble  # they need a POSIX system
+    from pushrelay.spool.refused_files import REFUSED
 
     try:
         found = Folder(settings.spool).examine()
