@@ -1138,7 +1138,11 @@ if (!\class_exists(Relay::class, false)) {
                 return $this->ask($body, $isAnswer, $wait);
             }
             $why = $queued ?: $this->quietly(function (): string {
-                return $this->whyQueued();
+                try {
+                    return $this->whyQueued();
+                } catch (\Error $e) { // a function is disabled
+                    return $this->spoolUnusable(self::known($e)->getMessage());
+                }
             });
             if ($why === '') {
                 try {
@@ -1153,7 +1157,11 @@ if (!\class_exists(Relay::class, false)) {
             }
             $kept = $fields === null ? $body : self::json($fields);
             $this->quietly(function () use ($kept, $why): void {
-                $this->spool($kept, $why);
+                try {
+                    $this->spool($kept, $why);
+                } catch (\Error $e) { // a function is disabled
+                    $this->notSpooled('spool_failed', $why, self::known($e)->getMessage());
+                }
             });
             return ['spooled' => true, 'reason' => $why];
         }
@@ -1164,9 +1172,7 @@ if (!\class_exists(Relay::class, false)) {
             $folder = $this->options['spool'];
             $handle = opendir($folder);
             if (!$handle || !is_writable($folder)) {
-                $this->notice = 'spool_failed: pushes are accepted, but if the relay were away, they would be lost: '
-                    . $this->spoolTrouble();
-                return ''; // nothing that waits there can be found
+                return $this->spoolUnusable($this->spoolTrouble());
             }
             do {
                 $name = readdir($handle);
@@ -1180,6 +1186,13 @@ if (!\class_exists(Relay::class, false)) {
             }
             $this->notice = "spool_not_taken: pushes wait in $folder, and the relay at {$this->url} does not take them. "
                 . "Set spool = $folder in its settings and start it again; if it is set, its log has the reason";
+            return '';
+        }
+
+        /** Note that the spool cannot be used. Nothing that waits there can be found, so the push need not wait. */
+        private function spoolUnusable(string $why): string
+        {
+            $this->notice = "spool_failed: pushes are accepted, but if the relay were away, they would be lost: $why";
             return '';
         }
 

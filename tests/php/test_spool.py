@@ -231,6 +231,25 @@ def test_a_folder_that_phps_user_may_not_use_is_an_error(down, php, spool):
     assert f"PHP's user 4711 may not read and write the folder {spool}" in ran
 
 
+@pytest.mark.parametrize("function", ["opendir", "fopen", "chmod"])
+def test_a_disabled_function_of_the_spool_costs_no_push_while_the_relay_accepts_them(
+    stranger, down, php, spool, function
+):
+    up = stranger(lambda stranger, connection, request: connection.sendall(reply("200 OK", TOLD)))
+    script = php.folder / f"{function}.php"
+    script.write_text(f"""<?php error_reporting(E_ALL); require '{CLIENT}';
+        foreach (['{up.url}', '{down}'] as $url) {{
+            $relay = new Relay($url, {on(spool)});
+            $all[] = [$relay->push('42', 1), $relay->lastError()];
+        }}
+        echo json_encode($all);""")
+    command = ["php", "-d", f"disable_functions={function}", script]
+    ran = subprocess.run(command, capture_output=True, text=True, env=php.environ, timeout=60)
+    (accepted, _), (lost, error) = json.loads(ran.stdout)
+    assert accepted == json.loads(TOLD) and lost is None
+    assert error.startswith("spool_failed: ") and f"{function}()" in error and "disable_functions" in error
+
+
 def test_open_basedir_that_excludes_the_folder_is_named(down, php, spool):
     got = php.run(
         f"$relay = new Relay('{down}', {on('/var')}); $relay->push('42', 1); echo json_encode($relay->lastError());",
