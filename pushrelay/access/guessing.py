@@ -16,7 +16,12 @@ shared signing some staging staple string super supersecret test tester testing 
 """
 _LONGEST_FIRST = re.compile("|".join(sorted(re.findall(r"\w+", _WORDS), key=len, reverse=True)))
 _COMMON_WORDS = {"changeme", "password", "passwort", "secret", "geheim", "12345678", "relay", "test", "example"}
-_OF_OUR_DOCS = {"2bd806c97f0e00af1a1fc332", "9b74c9897bac770ffc029102"}
+_OF_OUR_DOCS = {
+    "2bd806c97f0e00af1a1fc332",
+    "9b74c9897bac770ffc029102",
+    "5a0c8e1f7b3d4926a1e0c4b7d8f92e35",
+    "0f5d2c58a1e04e3c9f6b7ad1c2e8b9d4",
+}
 FEWEST = 8  # different characters; of 5,000 strings of 20 random hex digits, about one has fewer
 FEWEST_AT_ALL = 6  # different characters in anything but a trivial text
 
