@@ -1,11 +1,14 @@
 """Nodes write whom they have, and Redis decides who has come and who has left, once for all nodes."""
 
+import threading
+
 import pytest
 from redis_nodes import eventually, kill_links
 
 from pushrelay.errors import StoreError
 from pushrelay.store.members import Found
 from pushrelay.store.redis.nodes import COMPARE_EVERY
+from pushrelay.store.redis.work import Work
 
 
 class ListUsers:
@@ -188,3 +191,23 @@ def test_an_answer_has_as_many_lists_as_fit(open_users):
     eventually(lambda: in_redis(a, "f") == {"ann"}, "the last one")
     assert list(a.members.read(["d", "e", "f"], 2500)) == ["d", "e"]
     assert list(a.members.read(["d", "e", "f"], 10)) == ["d"]
+
+
+def test_changes_that_a_node_has_missed_are_read_and_whoever_is_missing_for_long_has_left(open_users, monkeypatch):
+    a, b = open_users("a"), open_users("b")
+    for each in ("ann", "bob"):
+        a.come(each)
+    b.watch()
+    eventually(lambda: b.ids() == {"ann", "bob"}, "both")
+    may_return, connect_again = threading.Event(), b.node.link._connect_again
+    monkeypatch.setattr(b.node.link, "_connect_again", lambda: may_return.wait(40) and connect_again())
+    work = Work()
+    with b.node.link.lock:
+        b.node.link.cut("eof", "the connection was lost", work)
+    work.run()
+    a.leave("ann")
+    a.come("cat")
+    eventually(lambda: in_redis(a) == {"bob", "cat"}, "the changes")
+    may_return.set()
+    eventually(lambda: b.ids() == {"ann", "bob", "cat"}, "the news")
+    eventually(lambda: b.ids() == {"bob", "cat"}, "the end of ann")
