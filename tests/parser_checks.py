@@ -114,7 +114,7 @@ def check_packet(data):
     if packet.packet_type in (2, 5):
         name, *rest = packet.data
         assert isinstance(name, str)
-        assert not packet.is_ours or (len(rest) == 2 and isinstance(rest[1], bool))
+        assert not packet.is_ours or (len(rest) == 2 and rest[1] == packet.id)
         return
     assert packet.packet_type in (0, 1, 3, 6)
 
