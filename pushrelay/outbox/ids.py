@@ -44,6 +44,13 @@ class Ids:
         """Put ids back that were taken last."""
         self._ranges.extendleft(reversed(Ids.of(ids)._ranges))
 
+    def add(self, ids: Iterable[int]) -> None:
+        """Add ids that ascend, and are higher than all that are there."""
+        for first, last in Ids.of(ids)._ranges:
+            if self._ranges and self._ranges[-1][1] == first - 1:
+                first, _ = self._ranges.pop()
+            self._ranges.append((first, last))
+
     def first_ranges(self, most: int) -> list[Range]:
         """Return the first ranges, at most `most`."""
         return [each for each, _ in zip(self._ranges, range(most), strict=False)]

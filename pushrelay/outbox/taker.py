@@ -21,7 +21,7 @@ from pushrelay.store.publication import Mark
 
 from . import mark, table
 from .database import Database, Row
-from .ids import Ids
+from .ids import Ids, Range
 from .rows import Sorted, sort_rows
 
 BATCH_ROWS = 256  # the pushes of others wait while the store writes them
@@ -54,6 +54,8 @@ class Taker:
         self._pushes = pushes
         self._mark = ""  # the text of the mark, as this taker knows it
         self._ids = Ids()  # to be taken before the next look
+        self._skipped = Ids()  # lower ids that the last look found, and that wait for a row that somebody has locked
+        self._most = BATCH_ROWS  # rows of the next batch; fewer if they are large, because the server sends them all
         self._blocked: set[str] = set()  # destinations with a row that somebody has locked, until the next look
         self.locked: int | None = None  # the first such row
 
@@ -76,9 +78,10 @@ class Taker:
         self.locked = None
         if self._ids:
             return len(self._ids)
+        self._skipped = Ids()
         first = self._database.rows(table.FIRST % BATCH_ROWS)
         self._counts.looked = time.monotonic()
-        self._counts.behind = max(float(first[0][1]) / 1e6, 0.0) if first else 0.0
+        self._counts.behind = max(float(first[0][1] or 0) / 1e6, 0.0) if first else 0.0
         if len(first) < BATCH_ROWS:
             self._ids = Ids.of(int(id_) for id_, _ in first)
         else:
@@ -88,12 +91,13 @@ class Taker:
 
     def take(self) -> bool:
         """Publish and delete a batch of what the last look found; return whether there is more."""
-        ids = self._ids.take(BATCH_ROWS)
+        ids = self._ids.take(self._most)
         self._database.run("BEGIN")
-        rows = self._lock(ids)
+        rows, locked = self._lock(ids)
+        self._skipped.add(sorted([*locked, *(int(row[0]) for row in rows if row[1] in self._blocked)]))
         found = sort_rows([row for row in rows if row[1] not in self._blocked], self._settings())
         if found.items:
-            after = mark.write(mark.Noted(found.stored, self._ids.first_ranges(mark.MOST_RANGES)))
+            after = mark.write(mark.Noted(found.stored, self._left()))
             self._broker.publish_pending_marked(found.items, Mark(mark.NAME, self._mark, after))
             self._mark = after
             self._pushes.taken(OUTBOX, len(found.items), found.items)
@@ -106,8 +110,13 @@ class Taker:
         self._counts.batches += 1
         return bool(self._ids)
 
-    def _lock(self, ids: list[int]) -> list[Row]:
-        """Lock and return rows, at most about BATCH_BYTES. Note the destinations of those that somebody has locked."""
+    def _left(self) -> list[Range]:
+        """Return what is next for another taker, which must not overtake the rows that were skipped either."""
+        skipped = self._skipped.first_ranges(mark.MOST_RANGES)
+        return skipped + self._ids.first_ranges(mark.MOST_RANGES - len(skipped))
+
+    def _lock(self, ids: list[int]) -> tuple[list[Row], list[int]]:
+        """Lock and return rows, at most about BATCH_BYTES, and the ids before the last one that somebody has locked."""
         rows: list[Row] = []
         size = 0
         with contextlib.closing(self._database.stream(table.lock(ids, self._settings().max_body))) as stream:
@@ -121,16 +130,18 @@ class Taker:
             last = int(rows[-1][0])
             self._ids.put_back([each for each in ids if each > last])
             ids = [each for each in ids if each <= last]
-        if len(rows) < len(ids):
-            self._find_locked(sorted(set(ids) - {int(row[0]) for row in rows}))
-        return rows
+        self._most = min(BATCH_ROWS, 2 * (len(ids) if size >= BATCH_BYTES else self._most))
+        return rows, self._find_locked(sorted(set(ids) - {int(row[0]) for row in rows})) if len(rows) < len(ids) else []
 
-    def _find_locked(self, ids: list[int]) -> None:
-        """Find out which of these rows are still there, though they could not be locked."""
+    def _find_locked(self, ids: list[int]) -> list[int]:
+        """Return which of these rows are still there, though they could not be locked. Note their destinations."""
+        found: list[int] = []
         for id_, destination in self._database.rows(table.waiting(ids)):
             self._blocked.add(destination)
+            found.append(int(id_))
             if self.locked is None:
                 self.locked = int(id_)
+        return found
 
     def _delete(self, found: Sorted) -> None:
         if found.stored:

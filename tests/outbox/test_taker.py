@@ -96,6 +96,40 @@ def test_a_locked_row_holds_up_its_own_destination_only(site, run_outbox):
     assert running.wait_for(6)[2:] == [("a", str(n)) for n in (1, 2, 3, 4)]
 
 
+def test_the_order_is_kept_if_another_relay_continues_while_a_row_is_locked(site, run_outbox):
+    site.insert(("a", "1"), *(("b", str(n)) for n in range(BATCH_ROWS)), ("a", "2"), ("b", "last"))
+    locker = site.transaction()
+    locker.run("SELECT * FROM relay_outbox WHERE id = 1 FOR UPDATE")
+    running = run_outbox(site.url)
+    publish = running.broker.publish_pending_marked
+
+    def publish_and_end(items, mark):
+        publish(items, mark)
+        running.part._closing.set()
+
+    running.broker.publish_pending_marked = publish_and_end
+    running.wait_for(BATCH_ROWS - 1)
+    running.part.close()
+    locker.roll_back()
+    running.broker.publish_pending_marked = publish
+    run_outbox(site.url, broker=running.broker)
+    assert [data for destination, data in running.wait_for(BATCH_ROWS + 3) if destination == "a"] == ["1", "2"]
+
+
+def test_a_row_without_a_time_or_with_a_reason_that_is_too_long_stops_no_other(site, run_outbox):
+    with site.transaction() as transaction:
+        transaction.run("SET sql_mode = ''")
+        transaction.run("ALTER TABLE relay_outbox MODIFY error VARCHAR(20) CHARACTER SET latin1")
+        transaction.run("INSERT INTO relay_outbox (destination, data, created) VALUES ('a', '1', 0)")
+        transaction.insert("a", "{€", is_json=1)
+    running = run_outbox(site.url)
+    assert running.data(1) == ["1"]
+    site.insert(("a", "2"))
+    assert running.data(2) == ["1", "2"]
+    wait_for(lambda: site.waiting() == 0, "that nothing waits")
+    assert site.ask("SELECT error FROM relay_outbox")[0][0].startswith("invalid_json: data")
+
+
 def test_a_row_that_is_deleted_before_it_is_taken_is_not_pushed(site, run_outbox):
     site.insert(("42", "1"), ("42", "2"), ("7", "3"))
     deleting = site.transaction()
