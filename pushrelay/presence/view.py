@@ -17,6 +17,7 @@ from .person import member_text
 
 # Bytes of events in one packet, before the last one. A burst of joins must not look like a client that reads slowly.
 PACKET_BYTES = 65_536
+MOST_OF_MEMBER = 2048  # bytes in an answer; a member's info has 1,024 at most, and its id 128 characters
 
 
 class Ask(NamedTuple):
@@ -37,6 +38,7 @@ class View:
         "asks",
         "destination",
         "is_loaded",
+        "is_timed",
         "members",
         "pending",
         "sending",
@@ -50,12 +52,18 @@ class View:
         self.sending = threading.Lock()  # taken before the lock of Views, and before that of the rooms
         self.is_loaded = False
         self.asks: list[Ask] = []  # that wait until it is
+        self.is_timed = False  # whether they are tried again soon
         self.answering = 0  # questions that are being answered: until then it is kept
         self.members: dict[str, tuple[str, str]] = {}  # by id: info, and the whole object that clients get, as JSON
         self.version = 0  # number of the last event
         self.pending: list[str] = []  # the last events, as JSON, which have not been sent yet
         self.starting: dict[str, int] = {}  # by sid of a newcomer: the number of pending events that its list includes
         self.watchers: set[str] = set()  # sids
+
+    @property
+    def size(self) -> int:
+        """The bytes of the answer to a question, at most."""
+        return len(self.members) * MOST_OF_MEMBER
 
     def apply(self, id_: str, info: str | None, since: float) -> bool:
         """Note that a member has come or changed, or has left (None). Return whether there is an event to send.

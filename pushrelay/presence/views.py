@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 from pushrelay.errors import Refused
 from pushrelay.rooms.rooms import Rooms
@@ -12,6 +13,7 @@ from pushrelay.store.members import Found
 from .person import member_text
 from .view import Ask, View
 
+AGAIN_SECONDS = 0.1  # until the next attempt to answer a client that has not read enough
 CANCELLED = "the page has ended this watch before the members were known"
 
 log = logging.getLogger(__name__)
@@ -65,22 +67,19 @@ class Views:
     def ask(self, destination: str, ask: Ask) -> None:
         """Answer with the members, at once or when they are known here, and send the socket what changes from then on.
 
-        Raises Refused if the socket may not watch any more, or has disconnected; or refuses with the reply.
+        It is refused with the reply if the socket may not watch any more.
         """
         with self._lock:
             view = self._views.get(destination)
             is_new = view is None
             if view is None:
                 view = self._views[destination] = View(destination)
-            if view.is_loaded:
-                view.answering += 1
-            else:
-                view.asks.append(ask)
+            view.asks.append(ask)
             is_loaded = view.is_loaded
         if is_new:
             self._load(destination)
         elif is_loaded:
-            self._answer(view, ask)
+            self.answer(destination)
 
     def loaded(self, destination: str, members: Iterable[Found]) -> None:
         """Note all members of a destination, unless they are known. Call answer() soon."""
@@ -91,20 +90,42 @@ class Views:
                 view.is_loaded = True
 
     def answer(self, destination: str) -> None:
-        """Answer the questions that have waited for loaded()."""
-        view = self._views.get(destination)
+        """Answer the questions that have waited for loaded(), except those of sockets that must read other lists first.
+
+        Several lists at once would look like a client that reads too slowly.
+        """
+        view, late = self._views.get(destination), []
+        if view is None:
+            return
         for ask in self._asks(view):
+            if not self._rooms.has_room(ask.sid, view.size):
+                late.append(ask)
+                continue
             try:
-                self._answer(view, ask)  # type: ignore[arg-type]  # without a view there are no questions
+                self._answer(view, ask)
             except Refused as error:
                 ask.reply.refuse(error)
             except Exception:
                 log.exception("a question for the members of a destination could not be answered")
+        if late:
+            self._answer_later(view, late)
+
+    def _answer_later(self, view: View, asks: list[Ask]) -> None:
+        with self._lock:
+            view.asks += asks
+            view.answering -= len(asks)
+            is_timed, view.is_timed = view.is_timed, True
+        if not is_timed:
+            self._rooms.call_later(AGAIN_SECONDS, partial(self._answer_again, view))
+
+    def _answer_again(self, view: View) -> None:
+        view.is_timed = False
+        self.answer(view.destination)
 
     def cancel(self, destination: str, sid: str) -> None:
         """Refuse the questions of a socket that wait, because it does not want to watch any more."""
         view = self._views.get(destination)
-        if view is None or view.is_loaded:
+        if view is None or not view.asks:
             return
         with self._lock:
             cancelled = [each for each in view.asks if each.sid == sid]
@@ -116,14 +137,13 @@ class Views:
     def failed(self, destination: str, error: Refused) -> None:
         """Refuse the questions that wait, because the members cannot be read."""
         view = self._views.get(destination)
+        if view is None:
+            return
         for ask in self._asks(view):
             ask.reply.refuse(error)
-            if view is not None:
-                self._done(view)
+            self._done(view)
 
-    def _asks(self, view: View | None) -> list[Ask]:
-        if view is None:
-            return []
+    def _asks(self, view: View) -> list[Ask]:
         with self._lock:
             asks, view.asks = view.asks, []
             view.answering += len(asks)

@@ -3,7 +3,6 @@
 import json
 import threading
 
-import pytest
 from audience import Replica
 
 from pushrelay.errors import Refused
@@ -21,6 +20,8 @@ class Stage:
         self.replicas, self.inside, self.packets, self.refused, self.wakes = {}, {}, 0, [], 0
         self.found = [Found(*each) for each in members]
         self.is_slow = is_slow
+        self.full = set()  # sids of clients that have not read what they were sent
+        self.timers = []
         self.unloaded = []
         self.views = Views(self, threading.RLock(), self.load, self.unloaded.append, self.wake)
 
@@ -47,6 +48,12 @@ class Stage:
 
         self.views.ask(destination, Ask(sid, enter or inside, Reply(), lambda size: None))
         return self.replicas.get(sid)
+
+    def has_room(self, sid, size):
+        return sid not in self.full
+
+    def call_later(self, seconds, callback):
+        self.timers.append(callback)
 
     def deliver_text(self, write, room, skip_sid):
         for sid in self.inside.get(room, ()):
@@ -164,6 +171,31 @@ def test_a_watcher_that_may_not_enter_is_not_counted():
     stage.watch("w", enter=refuse)
     assert stage.refused == [("w", "token_expired")] and not stage.views.destinations() and stage.watches == 0
     stage.watch("v")
-    with pytest.raises(Refused):
-        stage.watch("w", enter=refuse)
+    stage.watch("w", enter=refuse)
     assert stage.watches == 1
+
+
+def test_a_client_that_has_not_read_another_list_yet_gets_this_one_later_and_without_a_gap():
+    stage = Stage([("ann", "{}", 1.0)])
+    stage.watch("quick")
+    stage.full.add("slow")
+    assert stage.watch("slow") is None and stage.watch("slow") is None
+    stage.views.apply("room", "bob", "{}", 2.0)
+    stage.timers.pop()()
+    assert "slow" not in stage.replicas and len(stage.timers) == 1, "one timer for all who wait"
+    stage.full.clear()
+    stage.timers.pop()()
+    assert stage.replicas["slow"].ids == {"ann", "bob"} and not stage.timers
+    stage.views.apply("room", "cid", "{}", 3.0)
+    stage.views.flush()
+    assert stage.replicas["slow"].ids == stage.replicas["quick"].ids == {"ann", "bob", "cid"}
+
+
+def test_a_client_that_ends_its_watch_before_it_has_room_for_the_list_does_not_get_it():
+    stage = Stage()
+    stage.full.add("slow")
+    stage.watch("slow")
+    stage.views.cancel("room", "slow")
+    stage.full.clear()
+    stage.timers.pop()()
+    assert stage.refused == [("slow", "bad_request")] and not stage.inside and stage.unloaded == ["room"]
