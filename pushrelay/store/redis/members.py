@@ -47,6 +47,7 @@ class RedisMembers:
         self._flush_is_due = False
         # Guarded by the lock of the link.
         self._known: dict[Key, int] = {}  # until Redis has confirmed that this node does not have the user any more
+        self._news: set[Key] = set()  # users of whom news was written, until Redis has confirmed it
         self._totals: dict[str, int] = {}  # members of the destinations at which this node has users or watchers
         self._loads: deque[tuple[str, bool]] = deque()  # destinations whose members must be read, and whether for good
         self._is_loading = False
@@ -181,9 +182,12 @@ class RedisMembers:
             user, known = self._users.present(*key) if self._users is not None else None, self._known.get(key)
             if user is not None and (is_news or known != IN):
                 writes.append((key, IN))
-                args += (*key, f"{user.since:.3f}", user.info_json, "+" if is_news or known is None else "=")
+                if is_news or known is None:
+                    self._news.add(key)
+                args += (*key, f"{user.since:.3f}", user.info_json, "+" if key in self._news else "=")
             elif user is None and known in (IN, UNSURE):
                 writes.append((key, OUT))
+                self._news.discard(key)
                 args += (*key, "", "", "-")
         self._known.update(writes)
         for start in range(0, len(writes), MOST_AT_ONCE):
@@ -201,6 +205,8 @@ class RedisMembers:
             if failed:
                 self._known[key] = UNSURE
                 self._changes.append((key, False))
+            elif state == IN:
+                self._news.discard(key)
             elif state == OUT:
                 del self._known[key]
                 if self._users is not None and key[0] not in self._users.watched():

@@ -7,6 +7,7 @@ from redis_nodes import eventually, kill_links
 
 from pushrelay.errors import StoreError
 from pushrelay.store.members import Found
+from pushrelay.store.redis.members import UNSURE
 from pushrelay.store.redis.nodes import COMPARE_EVERY
 from pushrelay.store.redis.work import Work
 
@@ -182,6 +183,31 @@ def test_a_write_that_redis_refuses_is_repeated(redis, open_users):
     finally:
         redis.ask("CONFIG", "SET", "maxmemory", "0")
     eventually(lambda: b.heard == [("d", "ann", "{}")], "ann")
+
+
+def test_newer_info_that_redis_refused_or_whose_arrival_is_not_known_is_written_again_as_news(open_users, redis):
+    a, b = open_users("a"), open_users("b")
+    a.come("ann", '{"n":1}')
+    eventually(lambda: b.heard, "ann")
+    b.come("ann", '{"n":1}')  # so that her node is not the only one that has her
+    eventually(lambda: b.members._known.get(("d", "ann")) and not b.members._changes, "her second node")
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        a.come("ann", '{"n":2}')
+        eventually(lambda: a.members._known["d", "ann"] == UNSURE, "the refusal")
+    finally:
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+    eventually(lambda: ("d", "ann", '{"n":2}') in b.heard, "the news")
+    assert a.members.read(["d"], 1 << 30)["d"][0].info_json == '{"n":2}'
+    run_script, work = a.node.link.run_script, Work()
+    with a.node.link.lock:
+        a.node.link.run_script = lambda *args: None  # the write is lost with the connection
+        a.come("ann", '{"n":3}')
+        a.members._write(a.members._take_changes())
+        a.node.link.run_script = run_script
+        a.node.link.cut("eof", "the connection was lost", work)
+    work.run()
+    eventually(lambda: ("d", "ann", '{"n":3}') in b.heard, "the news after the cut")
 
 
 def test_an_answer_has_as_many_lists_as_fit(open_users):
