@@ -278,7 +278,7 @@ def has_room(depth: Callable[[], Depth], events: list[Event], bounds: Bounds) ->
 
 def queue_full(bounds: Bounds) -> QueueFull:
     """Return the error for events that find no room."""
-    limit = f"{bounds.events} events (setting max_webhooks) or {bounds.size >> 20} MB"
+    limit = f"{bounds.events} events (setting max_webhooks) or {bounds.size / (1 << 20):g} MB"
     return QueueFull(
         f"the queue of what pages send to PHP is full: {limit}. Find out why request_url does not take them",
         "too much waits for the site: send it again later",

@@ -67,8 +67,8 @@ MIGRATIONS = (
         name TEXT NOT NULL,
         body TEXT NOT NULL,        -- JSON
         total INTEGER NOT NULL,    -- the bytes of all events of the topic up to this one
-        PRIMARY KEY (topic, number)
-    ) WITHOUT ROWID;
+        PRIMARY KEY (topic, number)  -- not WITHOUT ROWID: a row of 1,000 bytes would take a page of its own
+    );
     CREATE TABLE readers (
         topic TEXT NOT NULL,
         name TEXT NOT NULL,

@@ -50,7 +50,8 @@ class Inboxes:
     def __init__(self, histories: Histories, clock: Callable[[], float] = time.time):
         self._histories = histories
         self._clock = clock
-        self._days: dict[str, int] = {}  # by inbox: the day on which it was last used, as the store has it
+        # By inbox: the day on which it was last used, as the store has it. The one that was used longest ago is first.
+        self._days: dict[str, int] = {}
         self._states: dict[str, _State] = {}
         self._used: dict[str, None] = {}  # since the last call of take_used()
         self._round: list[str] = []  # the inboxes that are still to be looked at
@@ -65,9 +66,8 @@ class Inboxes:
         today, notes = self._today(), []
         for destination in list(self._used):
             del self._used[destination]
-            if destination not in self._days and len(self._days) >= MOST_INBOXES:
-                oldest = min(self._days, key=self._days.__getitem__)
-                notes += self._forget(oldest)
+            if self._days.pop(destination, None) is None and len(self._days) >= MOST_INBOXES:
+                notes += self._forget(next(iter(self._days)))
             self._days[destination] = today
             notes.append(Note(INBOX, destination, str(today)))
         return notes
@@ -76,6 +76,7 @@ class Inboxes:
         """Know these inboxes, and what was reported of them."""
         for destination, day in inboxes.items():
             self._days[destination] = max(int(day), self._days.get(destination, 0))
+        self._days = dict(sorted(self._days.items(), key=lambda item: item[1]))
         if states is not None:
             self._states = {name: _state_of(text) for name, text in states.items()}
 

@@ -138,7 +138,9 @@ class Webhooks:
         """Have the threads that the settings ask for. Threads of settings that no longer apply end by themselves."""
         if self._queue is None:
             return
-        self._queue.bounds = Bounds(self._settings.max_webhooks)
+        # In an SQLite file, both queues together take at most half of the space for publications.
+        most = self._settings.history_bytes // 4
+        self._queue.bounds = Bounds(self._settings.max_webhooks, min(most, Bounds().size))
         if not self.is_on:
             self._stop()
             return

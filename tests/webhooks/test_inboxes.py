@@ -183,3 +183,17 @@ def test_inboxes_take_turns(shop):
     shop.clock.now += 11
     found = []
     wait_for(lambda: found.extend(shop.inboxes.look(3)[0]) or len(found) == 10, "all inboxes", 5)
+
+
+def test_the_inbox_that_was_used_longest_ago_is_forgotten_first(monkeypatch):
+    monkeypatch.setattr("pushrelay.webhooks.inboxes.MOST_INBOXES", 3)
+    shop = Shop("memory:")
+    for each in "abc":
+        shop.use(each)
+        shop.clock.now += 86400
+    shop.use("a")
+    shop.use("d")
+    assert set(shop.notes["inbox"]) == {"a", "c", "d"}
+    shop.restart()
+    shop.use("e")
+    assert set(shop.notes["inbox"]) == {"a", "d", "e"}

@@ -15,8 +15,8 @@ from pushrelay.access.tokens import sign
 from pushrelay.errors import StoreError
 from pushrelay.settings import Settings
 from pushrelay.settings.values import hooks
-from pushrelay.store import open_broker
-from pushrelay.store.events import HOOKS, new_event
+from pushrelay.store import Draft, open_broker
+from pushrelay.store.events import HOOKS, QueueFull, new_event
 from pushrelay.webhooks.webhooks import Webhooks
 from tests.webhooks.test_delivery import receiver
 
@@ -166,3 +166,23 @@ def test_nothing_is_sent_after_a_pause_until_it_is_certain_that_no_other_relay_s
     part._learnt -= 10  # seconds ago
     put(broker, "b")
     assert delivery._step() > 0 and receiver.accepted() == ["a"]
+
+
+def test_events_that_wait_leave_half_of_the_space_to_publications(tmp_path):
+    broker = open_broker(f"sqlite:{tmp_path}/relay.db", lambda *_: 0, history_bytes=2 << 20)
+    broker.start()
+    settings = Settings(
+        request_url="http://127.0.0.1:1/", webhook_secret=(SECRET,), history_bytes=2 << 20, max_body=1000
+    )
+    part = Webhooks(settings, broker, NoClients())
+    part.start()
+    broker.publish([Draft("42", "kept")])
+    for kind in ("online", "send"):
+        with contextlib.suppress(QueueFull):
+            for _ in range(30):
+                broker.events.put([new_event(kind, "42", f'{{"n":"{"x" * 1000}"}}') for _ in range(50)])
+    while broker.sweep():
+        pass
+    assert len(broker.kept("42", 0)) == 1
+    part.close()
+    broker.close()
