@@ -113,7 +113,8 @@ class Backend:
 
     def close(self) -> None:
         """Stop all parts. The store is closed afterwards."""
-        for part in self._started:
+        # Those that somebody's use has switched on were not started, and may have threads.
+        for part in (*self._started, *(each for each in self.parts if each not in self._started)):
             try:
                 part.close()
             except Exception:

@@ -53,6 +53,15 @@ def test_all_parts_are_started_and_stopped_even_if_one_fails(lines):
     assert lines() == ["outbox failed; it continues", "outbox could not be stopped in order"]
 
 
+def test_a_part_that_its_use_has_switched_on_is_stopped_too():
+    part, off = Part("presence", is_on=False), Part(is_on=False)
+    parts = Backend([part, off])
+    parts.start()
+    part.is_on = True
+    parts.close()
+    assert part.calls == ["close"] and not off.calls
+
+
 def test_trouble_is_logged_when_it_begins_changes_and_ends_and_once_a_minute(lines, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(backend.time, "monotonic", lambda: now[0])

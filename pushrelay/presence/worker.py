@@ -59,8 +59,13 @@ class Worker:
 
     def _wake(self) -> None:
         if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._work, name="presence", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="presence", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads: the next change tries again
+                self._has_events, self._due = False, math.inf
+                return
+            self._thread = thread
         else:
             self._condition.notify()
 

@@ -65,3 +65,19 @@ def test_an_error_does_not_end_the_thread(caplog):
     wait_for(lambda: len(work.batches) == 2)
     work.worker.close()
     assert "presence failed" in caplog.text
+
+
+def test_a_thread_that_the_system_refuses_is_started_for_the_next_change(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    work = Work()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        work.worker.changed()
+        work.worker.wake(0.01)
+    work.worker.changed()
+    wait_for(lambda: work.batches)
+    work.worker.wake(0.01)
+    wait_for(lambda: work.looks)
+    work.worker.close()
