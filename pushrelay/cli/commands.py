@@ -128,6 +128,9 @@ def _token_arguments(parser: argparse.ArgumentParser) -> None:
         help="ids that its holder may register, such as 42 and 'room-*'",
     )
     add("--push", nargs="+", metavar="ID", help="destinations to which its holder may push from a page")
+    add("--presence", nargs="+", metavar="ID", help="destinations whose members its holder may see")
+    add("--as", dest="user", metavar="USER", help="the user that its holder is, a member of what it registers")
+    add("--info", metavar="JSON", help='what the members of a destination see of that user: \'{"name": "Ann"}\'')
     add("--expires", type=_number, default=3600, metavar="SECONDS", help="seconds until it expires (default: 3600)")
 
 

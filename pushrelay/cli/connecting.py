@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from pushrelay.access.tokens import sign
 from pushrelay.client.address import address_of
@@ -37,7 +38,10 @@ def key_header(settings: Settings, key: str | None = None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def signed(settings: Settings, ids: Sequence[str], push: Sequence[str] = (), seconds: float = TOKEN_SECONDS) -> str:
-    """Return a token for these ids that expires in `seconds`, signed with the first secret. There must be one."""
-    claims = {"ids": list(ids), **({"push": list(push)} if push else {}), "exp": int(time.time() + seconds)}
-    return sign(claims, settings.secret[0])
+def signed(settings: Settings, ids: Sequence[str], seconds: float = TOKEN_SECONDS, **claims: Any) -> str:
+    """Return a token for these ids that expires in `seconds`, signed with the first secret. There must be one.
+
+    `claims` are further ones; those that are empty are left out.
+    """
+    given = {name: value for name, value in claims.items() if value}
+    return sign({"ids": list(ids), **given, "exp": int(time.time() + seconds)}, settings.secret[0])

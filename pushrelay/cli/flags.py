@@ -14,7 +14,7 @@ from pushrelay.settings.values import without_password
 
 from .output import print_error
 
-COMMAND_NAMES = ("doctor", "push", "listen", "token", "health", "outbox", "backup", "restore")
+COMMAND_NAMES = ("doctor", "push", "listen", "token", "health", "outbox", "webhooks", "backup", "restore")
 USAGE = "python relay.py [--SETTING VALUE ...]\n       python relay.py COMMAND ..."
 ABOUT = """The relay takes a POST from PHP and delivers it to the right browsers at once.
 Without a command it serves, until Ctrl+C.
@@ -26,6 +26,7 @@ commands (each has its own --help):
   python relay.py token    print a token for register
   python relay.py health   ask whether the relay accepts pushes, for health checks
   python relay.py outbox   print the SQL of the table for the outbox, or look at it
+  python relay.py webhooks show what waits for PHP, repeat it or drop it
   python relay.py backup   write everything that is stored to a file
   python relay.py restore  put such a file in the place of the store
 

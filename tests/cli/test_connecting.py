@@ -27,5 +27,5 @@ def test_the_address_is_that_of_the_settings_or_the_given_one():
 
 def test_a_token_is_signed_with_the_first_secret_and_ends():
     settings = load({}, {"secret": f"{SECRET}, {SECRET[::-1]}"})
-    claims = jwt.decode(signed(settings, ["42"], ["news"], 60), SECRET, algorithms=["HS256"])
+    claims = jwt.decode(signed(settings, ["42"], 60, push=["news"]), SECRET, algorithms=["HS256"])
     assert (claims["ids"], claims["push"]) == (["42"], ["news"]) and 0 < claims["exp"] - time.time() <= 61

@@ -10,7 +10,8 @@ from conftest import DEADLINE, ROOT, clean_environ
 from starting import run
 
 import pushrelay
-from pushrelay.cli.flags import parse_flags
+from pushrelay.cli.commands import COMMANDS
+from pushrelay.cli.flags import ABOUT, COMMAND_NAMES, parse_flags
 from pushrelay.settings import TABLE, SettingsError, load
 
 
@@ -44,3 +45,10 @@ def test_version_prints_the_version_of_the_package():
     php = json.loads((ROOT / "php/composer.json").read_text())
     assert php["version"] == pushrelay.__version__
     assert f"\n## {pushrelay.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_help_names_every_command():
+    assert set(COMMAND_NAMES) == set(COMMANDS)
+    assert [line.split()[2] for line in ABOUT.splitlines() if line.startswith("  python relay.py ")] == list(
+        COMMAND_NAMES
+    )
