@@ -76,7 +76,9 @@ class Admin:
             target = delivery.target
             if action == "resume":
                 queue.set_gone(target.topic, target.reader, 0.0)
-                delivery.begin(queue.cursors(target.topic)[target.reader])
+                cursor = queue.cursors(target.topic).get(target.reader)
+                if cursor is not None:  # otherwise it has just come with a reload, and begins soon
+                    delivery.begin(cursor)
             delivery.retry()
         return {"ok": True, "urls": list(chosen)}
 

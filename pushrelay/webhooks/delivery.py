@@ -51,7 +51,7 @@ class Delivery:
         self.dropped = 0  # events that were given up, or dropped from a full queue before they were read
         self.error = ""  # why the last attempt failed; empty after one that did not
         self.advice = ""  # what to do about it
-        self.failing_since = 0.0  # seconds since 1970
+        self.failing_since = 0.0  # monotonic; 0 unless the last attempt failed
         self.gone = 0.0  # when the URL unsubscribed (seconds since 1970); 0 if it did not
         self._queue = queue
         self._secrets = secrets
@@ -204,7 +204,7 @@ class Delivery:
 
     def _failed(self, reason: str, advice: str) -> bool:
         self.failed += 1
-        self.error, self.advice, self.failing_since = reason, advice, self.failing_since or time.time()
+        self.error, self.advice, self.failing_since = reason, advice, self.failing_since or time.monotonic()
         pause = min(LONGEST_PAUSE, 2.0**self._tries)
         self._tries = min(self._tries + 1, 10)
         self._next = time.monotonic() + pause * random.uniform(0.75, 1.0)  # noqa: S311 - spreads relays and URLs

@@ -336,6 +336,6 @@ def _trouble_of(delivery: Delivery) -> str | None:
             f"{shown} has unsubscribed (status 410): remove it from {delivery.target.setting}, or run:  "
             f"python relay.py webhooks resume {shown}"
         )
-    if delivery.error and time.time() - delivery.failing_since > FAILING_SECONDS:
+    if delivery.error and time.monotonic() - delivery.failing_since > FAILING_SECONDS:
         return f"{shown} takes no events ({delivery.error}): {delivery.advice}"
     return None
