@@ -55,6 +55,7 @@ if (!\class_exists(Relay::class, false)) {
         private const MAX_BATCH = 1000;         // publications per request; the relay's own limit
         private const MAX_BATCH_BYTES = 900000; // the relay's max_body is a million by default
         private const MAX_ANSWER = 4000000;     // bytes; another server's answer must not fill the page's memory
+        private const MAX_LARGE = 32000000;     // bytes of what may be large: all members of a room, and events from the relay
         private const MAX_REASON = 300;         // bytes kept of the first failure while the breaker is open
         private const MAX_DEPTH = 120;          // levels of data that are converted; the relay accepts 100
         private const MAX_SOCKET_PATH = 107;    // bytes; the kernel's own limit
@@ -327,7 +328,7 @@ if (!\class_exists(Relay::class, false)) {
         ): array {
             $isOurs = $body === null;
             try {
-                $body = $body ?? (string) file_get_contents('php://input', false, null, 0, self::MAX_ANSWER);
+                $body = $body ?? (string) file_get_contents('php://input', false, null, 0, self::MAX_LARGE);
                 $secrets = array_map('strval', is_array($secret) ? array_values($secret) : [$secret]);
                 self::verify($secrets, $body, $signature ?? ($isOurs ? self::signature() : ''));
                 return self::events($body);
@@ -923,6 +924,7 @@ if (!\class_exists(Relay::class, false)) {
             $head = $text = '';
             $now = self::now();
             [$method, $path] = explode(' ', $this->asks, 2);
+            $most = $this->mostBytes();
             $url = $this->scheme === 'unix' ? 'http://localhost' : "{$this->scheme}://{$this->host}{$this->path}";
             curl_setopt_array($curl, ($method === 'GET' ? [CURLOPT_HTTPGET => true] : [CURLOPT_POSTFIELDS => $body]) + [
                 CURLOPT_URL => $url . $path,
@@ -933,9 +935,9 @@ if (!\class_exists(Relay::class, false)) {
                     $head .= $line;
                     return strlen($line);
                 },
-                CURLOPT_WRITEFUNCTION => static function ($curl, string $piece) use (&$text): int {
+                CURLOPT_WRITEFUNCTION => static function ($curl, string $piece) use (&$text, $most): int {
                     $text .= $piece;
-                    return strlen($text) > self::MAX_ANSWER ? 0 : strlen($piece);
+                    return strlen($text) > $most ? 0 : strlen($piece);
                 },
             ]);
             if (curl_exec($curl) === false) {
@@ -945,6 +947,12 @@ if (!\class_exists(Relay::class, false)) {
                 $this->fail(curl_errno($curl) === CURLE_OPERATION_TIMEDOUT ? null : curl_error($curl));
             }
             return [curl_getinfo($curl, CURLINFO_RESPONSE_CODE), $head, $text];
+        }
+
+        /** Return the bytes that an answer may have. */
+        private function mostBytes(): int
+        {
+            return $this->asks[0] === 'G' ? self::MAX_LARGE : self::MAX_ANSWER;
         }
 
         /** @return CurlHandle|resource with the options that all pushes share. It is kept, and so is its connection */
@@ -999,7 +1007,7 @@ if (!\class_exists(Relay::class, false)) {
                 }
             }
             $in = $head = '';
-            $size = $most = self::MAX_ANSWER;
+            $size = $most = $this->mostBytes();
             while (strlen($in) < $size && !feof($stream)) {
                 $piece = (string) fread($stream, 65536);
                 $in .= $piece;

@@ -73,6 +73,11 @@ def test_events_with_a_right_signature_are_returned(receiver):
     assert post(receiver, body, signature(body, SECRET)) == (200, ["e1", "e2"])
 
 
+def test_a_message_of_a_page_may_be_large(receiver):
+    body = body_of([{"event": "send", "id": "e1", "data": "x" * 5_000_000}])
+    assert post(receiver, body, signature(body, SECRET)) == (200, ["e1"])
+
+
 def test_while_a_secret_is_replaced_both_are_accepted_on_either_side(receiver):
     body = body_of(EVENTS)
     assert post(receiver, body, signature(body, NEW, SECRET)) == (200, ["e1", "e2"])
@@ -157,6 +162,21 @@ def test_the_presence_of_destinations_is_asked_in_as_many_requests_as_needed(rel
         "räum & co": 1,
     }
     assert len(got) == 123 and got["42"]["since"] > 1.7e9 and none == [] and push["id"]
+
+
+@pytest.mark.parametrize("transport", ["curl", "streams"])
+def test_the_members_of_a_large_room_arrive_whole_and_do_not_look_like_a_failure_of_the_relay(php, stranger, transport):
+    members = [{"id": f"{number}", "info": {"name": "x" * 1000}, "since": 1.5} for number in range(5000)]
+    body = json.dumps({"room": {"connections": 5000, "since": 1.5, "members": members}}).encode()
+    page = stranger(lambda stranger, connection, request: connection.sendall(reply("200 OK", body)))
+    got = php.run(f"""
+        $relay = new Relay('{page.url}', ['transport' => '{transport}', 'budget' => 20]);
+        for ($i = 0; $i < 4; $i++) {{
+            $found = $relay->presence('room');
+            $got[] = [count($found['room']['members'] ?? []), $relay->lastError()];
+        }}
+        echo json_encode($got);""")
+    assert len(body) > 5_000_000 and got == [[5000, None]] * 4
 
 
 def test_presence_names_what_is_wrong(php, stranger):
