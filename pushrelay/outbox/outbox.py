@@ -18,7 +18,7 @@ from pushrelay.store.nodes import Rings
 from . import table
 from .database import Database
 from .explanations import DatabaseError
-from .taker import BATCH_ROWS, Counts, Taker
+from .taker import BATCH_ROWS, LOOK_ROWS, Counts, Taker
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ LONGEST_PAUSE = 2.0
 BRIEF_SECONDS = 1.0  # for which a failure may last before it is reported
 LOCKED_SECONDS = 5.0  # the same for rows that somebody has locked
 COUNT_EVERY = 10.0  # seconds between two counts of the rows that cannot be pushed
+LEAST_LOOK_ROWS = 1000
 SLOW_LOOK = 0.05  # seconds; after a look that takes longer, the next one waits for four times as long
 LONGEST_WAIT = 4.0  # seconds: with the longest outbox_interval, less than the wait_timeout of the session
 CLOSE_SECONDS = 4.0
@@ -46,6 +47,7 @@ class Outbox:
         self._bell = threading.Event()  # somebody rang, or the relay stops
         self._closing = threading.Event()
         self._retry_seconds = FIRST_PAUSE  # until the next connection, after a failure
+        self._look_rows = LOOK_ROWS  # that a look may find
         self._counts = Counts()
         self._state = "starting"  # or sending, standby, away
         self._failure: tuple[str, float] | None = None  # what does not work, and since when (monotonic)
@@ -187,7 +189,7 @@ class Outbox:
         while not self._closing.is_set():
             self._bell.clear()  # before the look, so that no ring is missed
             began = time.monotonic()
-            found = taker.look()
+            found = self._look(taker)
             seconds = time.monotonic() - began
             more = found
             while more and not self._closing.is_set():
@@ -198,6 +200,17 @@ class Outbox:
             self._count_refused(database)
             if found < BATCH_ROWS or taker.locked is not None:
                 self._pause(seconds)
+
+    def _look(self, taker: Taker) -> int:
+        """Find rows. If a slow server does not find so many in time, the next attempt asks for fewer."""
+        try:
+            found = taker.look(self._look_rows)
+        except DatabaseError:
+            self._look_rows = max(self._look_rows // 10, LEAST_LOOK_ROWS)
+            raise
+        if found < LEAST_LOOK_ROWS:
+            self._look_rows = LOOK_ROWS
+        return found
 
     def _works(self, state: str) -> None:
         self._state, self._failure, self._retry_seconds = state, None, FIRST_PAUSE

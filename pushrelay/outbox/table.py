@@ -44,10 +44,11 @@ FIRST = (
     f"SELECT id, TIMESTAMPDIFF(MICROSECOND, created, NOW(6)) FROM {NAME} "  # noqa: S608
     "WHERE error IS NULL ORDER BY id LIMIT %d"
 )
-# The ids of all rows, as ranges: an id minus its place among the ids is the same for neighbors.
+# The ids of all rows, as ranges: an id minus its place among the ids is the same for neighbors. If that was an
+# unsigned integer, a row with the id 0 would be out of its range.
 RANGES = (
-    "SELECT MIN(id), MAX(id) FROM (SELECT id, id - ROW_NUMBER() OVER (ORDER BY id) AS island FROM "  # noqa: S608
-    f"(SELECT id FROM {NAME} WHERE error IS NULL ORDER BY id LIMIT %d) AS visible) AS numbered "
+    "SELECT MIN(id), MAX(id) FROM (SELECT id, CAST(id AS DECIMAL(21)) - ROW_NUMBER() OVER (ORDER BY id) "  # noqa: S608
+    f"AS island FROM (SELECT id FROM {NAME} WHERE error IS NULL ORDER BY id LIMIT %d) AS visible) AS numbered "
     "GROUP BY island ORDER BY 1"
 )
 DELETE_ONE = f"DELETE FROM {NAME} WHERE id = %d"  # noqa: S608

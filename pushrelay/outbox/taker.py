@@ -72,8 +72,8 @@ class Taker:
             if row[3] is not None and mark.fingerprint(row[1], row[2], row[3]) == noted.stored[int(row[0])]:
                 self._counts.recovered += self._database.run(table.DELETE_ONE % int(row[0]))
 
-    def look(self) -> int:
-        """Find the rows that are visible, unless some are left from the last look; return how many there are."""
+    def look(self, most: int = LOOK_ROWS) -> int:
+        """Find the first `most` rows that are visible, unless some are left from the last look; return how many."""
         self._blocked.clear()
         self.locked = None
         if self._ids:
@@ -85,7 +85,7 @@ class Taker:
         if len(first) < BATCH_ROWS:
             self._ids = Ids.of(int(id_) for id_, _ in first)
         else:
-            ranges = self._database.rows(table.RANGES % LOOK_ROWS)
+            ranges = self._database.rows(table.RANGES % most)
             self._ids = Ids((int(low), int(high)) for low, high in ranges)
         return len(self._ids)
 

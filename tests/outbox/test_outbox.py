@@ -17,6 +17,7 @@ from redis_server import RedisServer
 
 from pushrelay.errors import StoreError
 from pushrelay.outbox import outbox, table
+from pushrelay.outbox.taker import BATCH_ROWS
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +155,21 @@ def test_rows_stay_while_the_store_is_not_available(site, run_outbox):
 
 
 # A database that fails.
+
+
+def test_a_server_that_is_too_slow_to_find_all_rows_is_asked_for_fewer(site, run_outbox, monkeypatch):
+    monkeypatch.setattr("pushrelay.outbox.database.ANSWER_SECONDS", 1.5)
+    slow = table.RANGES.replace("SELECT MIN(id)", "SELECT MIN(id) + IF(%d > 100000, SLEEP(2), 0)")
+    monkeypatch.setattr(table, "RANGES", SlowRanges(slow))
+    site.insert(*(("42", str(n)) for n in range(BATCH_ROWS)))
+    assert run_outbox(site.url).data(BATCH_ROWS) == [str(n) for n in range(BATCH_ROWS)]
+
+
+class SlowRanges(str):
+    """A statement that has its one argument twice."""
+
+    def __mod__(self, most):
+        return super().__mod__((most, most))
 
 
 def test_a_connection_that_is_killed_is_made_again(site, run_outbox):

@@ -130,6 +130,15 @@ def test_a_row_without_a_time_or_with_a_reason_that_is_too_long_stops_no_other(s
     assert site.ask("SELECT error FROM relay_outbox")[0][0].startswith("invalid_json: data")
 
 
+def test_a_row_with_the_id_0_or_the_highest_one_stops_no_other(site, run_outbox):
+    with site.transaction() as transaction:
+        transaction.run("SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO'")
+        for n in range(BATCH_ROWS):
+            transaction.insert("42", str(n), id=n)
+        transaction.insert("42", "last", id=(1 << 64) - 1)
+    assert run_outbox(site.url).data(BATCH_ROWS + 1) == [*map(str, range(BATCH_ROWS)), "last"]
+
+
 def test_a_row_that_is_deleted_before_it_is_taken_is_not_pushed(site, run_outbox):
     site.insert(("42", "1"), ("42", "2"), ("7", "3"))
     deleting = site.transaction()
