@@ -202,7 +202,7 @@ class Outbox:
                 self._pause(seconds)
 
     def _look(self, taker: Taker) -> int:
-        """Find rows. If a slow server does not find so many in time, the next attempt asks for fewer."""
+        """Find rows. If a slow server does not find them in time, the next attempt asks for fewer."""
         try:
             found = taker.look(self._look_rows)
         except DatabaseError:

@@ -10,6 +10,7 @@ from phplab import Stranger
 from receivers import SECRET
 
 from pushrelay.client.signature import signature
+from pushrelay.errors import StoreError
 from pushrelay.settings.values import hooks
 from pushrelay.store import open_broker
 from pushrelay.store.events import HOOKS, new_event
@@ -200,3 +201,32 @@ def test_what_waits_can_be_skipped(queue, receiver, deliver):
     delivery.skip_to(1)
     put(queue, 2)
     wait_for(lambda: receiver.accepted() == [2], "the next one is delivered")
+
+
+def test_what_was_accepted_is_not_sent_again_if_the_store_cannot_note_it_at_once(queue, receiver, deliver, monkeypatch):
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
+    done, failures = queue.done, [StoreError("the disk is full")] * 3
+
+    def fail_first(*args):
+        if failures:
+            raise failures.pop()
+        done(*args)
+
+    monkeypatch.setattr(queue, "done", fail_first)
+    delivery = deliver()
+    put(queue, 1, 2)
+    wait_for(lambda: is_empty(queue), "the cursor is stored")
+    put(queue, 3)
+    wait_for(lambda: delivery.sent == 3, "the next event")
+    assert receiver.accepted() == [1, 2, 3]
+
+
+def test_events_that_a_full_queue_dropped_are_counted_once(queue, receiver, deliver):
+    queue.bounds = queue.bounds._replace(events=2)
+    receiver.answer = lambda names: 500
+    delivery = deliver()
+    put(queue, *range(10))
+    for attempts in (1, 2, 3):
+        wait_for(lambda most=attempts: len(receiver.got) >= most, "an attempt")
+        delivery.retry()
+    assert delivery.dropped == 8
