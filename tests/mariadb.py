@@ -72,8 +72,8 @@ class MariaDB:
         self.process.wait(DEADLINE)
 
     def connect(self, database=None, **options):
-        """Return a connection of the administrator."""
-        place = {"unix_socket": str(self.socket), "user": "root", "database": database}
+        """Return a connection of the administrator, without TLS: PyMySQL would read all certificates of the system."""
+        place = {"unix_socket": str(self.socket), "user": "root", "database": database, "ssl_disabled": True}
         return pymysql.connect(**{**place, "autocommit": True, "charset": "utf8mb4", **options})
 
     def ask(self, sql, database=None):

@@ -14,7 +14,8 @@ from pushrelay.store import open_broker
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory):
-    with MariaDB(tmp_path_factory.mktemp("mariadb")) as server:
+    quick = {"innodb_flush_log_at_trx_commit": 2, "innodb_doublewrite": 0, "sync_frm": 0}  # tests do not cut the power
+    with MariaDB(tmp_path_factory.mktemp("mariadb"), **quick) as server:
         yield server
 
 
