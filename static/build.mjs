@@ -5,7 +5,8 @@
 
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { here, minified, options, require, script } from "./minify.mjs";
+import { here, require } from "./tools/arrange.mjs";
+import { minified, options, script } from "./tools/minify.mjs";
 
 const folder = process.argv[2] || here;
 const { buildSync } = require("esbuild");

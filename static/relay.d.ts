@@ -29,9 +29,11 @@ export type StatusArguments =
 
 /** The code of a refusal or an error. The relay may have others in later versions. */
 export type ErrorCode =
+  | "answer_too_large"
   | "auth_not_available"
   | "blocked"
   | "closed"
+  | "conflict"
   | "connect_error"
   | "disconnected"
   | "handler_failed"
@@ -39,17 +41,24 @@ export type ErrorCode =
   | "invalid_data"
   | "invalid_id"
   | "invalid_message"
+  | "invalid_name"
   | "invalid_position"
+  | "invalid_request"
   | "invalid_since"
   | "invalid_token"
   | "missing_cookie"
   | "missing_id"
   | "missing_token"
   | "no_relay"
+  | "no_request_url"
   | "not_allowed"
   | "not_registered"
   | "offline"
   | "origin_not_allowed"
+  | "queue_full"
+  | "request_failed"
+  | "request_not_available"
+  | "request_timeout"
   | "store_not_available"
   | "timeout"
   | "token_expired"
@@ -57,6 +66,9 @@ export type ErrorCode =
   | "too_many_connections"
   | "too_many_events"
   | "too_many_ids"
+  | "too_many_members"
+  | "too_many_requests"
+  | "unknown_request"
   | (string & {});
 
 /** The argument of an "error" handler. */
@@ -72,15 +84,19 @@ export interface ErrorDetails {
   tries?: number;
   /** If there is no connection: the address that was tried. */
   url?: string;
-  /** If there is no connection: the HTTP status, if there was one. */
+  /** If there is no connection, or if a request was refused: the HTTP status, if there was one. */
   status?: number;
+  /** If a request was refused: the seconds after which PHP would answer, if it named them. */
+  retry_after?: number;
   /** If there is no connection: the seconds that the server asks to wait. */
   retryAfter?: number;
 }
 
-/** The error with which the promises of register(), unregister() and push() are rejected. */
+/** The error with which the promises of register(), unregister(), push(), request(), send() and presence() are rejected. */
 export interface RelayError extends Error {
   code: ErrorCode;
+  /** The HTTP status of the site's PHP, if PHP answered a request. */
+  status: number | undefined;
   details: ErrorDetails;
 }
 
@@ -176,6 +192,59 @@ export interface PushAnswers {
   answers: Pushed[];
 }
 
+/** The answer to send(). */
+export interface SendAnswer {
+  ok: true;
+  /** The message's id, which PHP gets too. */
+  id: string;
+}
+
+export interface RequestOptions {
+  /** Milliseconds until the promise is rejected. Default: 15000. */
+  timeout?: number;
+}
+
+export interface PresenceOptions {
+  /** A token, or a function that is called whenever the relay is asked. Default: the last token given to register(). */
+  token?: Token | (() => Token | PromiseLike<Token>);
+}
+
+/** A user at a destination. */
+export interface Member<Info = any> {
+  id: string;
+  /** What the user's token says about them; `{}` if nothing. */
+  info: Info;
+  /** When they came, in seconds since 1970. */
+  since: number;
+}
+
+interface RoomEvents<Info> {
+  join: [member: Member<Info>];
+  leave: [member: Member<Info>];
+  change: [members: Member<Info>[]];
+}
+
+/** The members of a destination, from one call of presence(). */
+export interface Room<Info = any> {
+  /** The members now, in a new array. */
+  readonly members: Member<Info>[];
+
+  /** "join" and "leave" have the member, and "change" all members: after a join or a leave, and if somebody's info changed. */
+  on<E extends keyof RoomEvents<Info>>(event: E, handler: (...args: RoomEvents<Info>[E]) => unknown): this;
+  once<E extends keyof RoomEvents<Info>>(event: E, handler: (...args: RoomEvents<Info>[E]) => unknown): this;
+  off(event?: keyof RoomEvents<Info>, handler?: (...args: any[]) => unknown): this;
+  removeListener(event?: keyof RoomEvents<Info>, handler?: (...args: any[]) => unknown): this;
+  removeAllListeners(event?: keyof RoomEvents<Info>): this;
+
+  /** End this call of presence(). Its handlers are not called any more. */
+  leave(): void;
+}
+
+export interface RoomPromise<Info = any> extends Promise<Room<Info>> {
+  /** End this call of presence(), also before it was answered. */
+  leave(): void;
+}
+
 /** Anything that JSON can carry. Send bytes as base64. */
 export type Data<T> = T extends ArrayBuffer | ArrayBufferView | bigint | symbol | ((...args: never[]) => unknown) ? never : T;
 
@@ -221,6 +290,13 @@ export class Relay<Events extends object = Record<string, any>> {
   /** Push to others. It is not sent again after a reconnect, because it might arrive twice. */
   push<T>(destination: Id, data: Data<T>, event?: string): Promise<PushAnswer>;
   push<T>(destinations: readonly Id[], data: Data<T>, event?: string): Promise<PushAnswers>;
+
+  /** Ask the site's PHP, and get its answer. It is not sent again after a reconnect, because PHP might do the same twice. */
+  request<Answer = any, T = unknown>(name: string, data?: Data<T>, options?: RequestOptions): Promise<Answer>;
+  /** Send the site's PHP a message. The promise resolves when the relay has stored it; until then, it is sent again after a reconnect. */
+  send<T>(name: string, data?: Data<T>): Promise<SendAnswer>;
+  /** Watch who is at a destination. */
+  presence<Info = any>(id: Id, options?: PresenceOptions): RoomPromise<Info>;
 
   /** Try now instead of waiting; also after close(). */
   connect(): this;

@@ -8,10 +8,10 @@ var { document: page = {}, location: here = {}, addEventListener: listen = noop 
 
 // src/address.js
 var [, HOME] = /^(http[^?#@]*\/)(static\/relay|socket.io\/socket.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
-var BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
+var BASE = page.baseURI || here.origin;
 function locate(url = HOME) {
-  const isUrl = (BASE ? /^((http|ws)s?:\/)?\// : /^(http|ws)s?:/).test(url);
-  if (!isUrl) throw new Error(`not a URL: ${url}. Use Relay.connect("https://example.com/")`);
+  const isUrl = /^((http|ws)s?:\/)?\//.test(url);
+  if (!isUrl) throw new Error(`Use Relay.connect(URL), not ${url}`);
   return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
 }
 
@@ -20,14 +20,15 @@ var refusal = (error, message = error) => ({ ok: false, error, message });
 var CUT = refusal("disconnected");
 var CLOSED = refusal("closed");
 var isRefused = (body) => body?.ok === false;
-var LATE = refusal("timeout", "no answer");
+var isTemporary = (body) => /_available|many_events/.test(body.error);
+var LATE = refusal("timeout");
 var noRelay = (url, how = "") => ({
   error: "no_relay",
-  message: `no relay answers${how}: run python relay.py doctor ${new URL("..", url)}`,
+  message: `no relay answers${how}: run python relay.py doctor ${url.slice(0, -10)}`,
   url
 });
 function asError({ ok, data, error, message = error, ...others }) {
-  return Object.assign(new Error(message), { code: error, details: { error, message, ...others } });
+  return Object.assign(new Error(message), { code: error, status: others.status, details: { error, message, ...others } });
 }
 
 // src/timing.js
@@ -47,7 +48,6 @@ function soon(run, ms) {
     }, ms);
   };
 }
-var within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(LATE)))]);
 
 // src/positions.js
 var parse = (position) => String(position).split(":");
@@ -81,7 +81,6 @@ function readItem(item) {
 function reach(state, position) {
   state._handed = position;
   if (!state._item) return;
-  unsaved.delete(state);
   unsaved.add(state);
   saveSoon();
 }
@@ -104,7 +103,7 @@ var isFunction = (value) => typeof value === "function";
 var listOf = (ids) => [].concat(ids).map(asText);
 function asText(id) {
   if (/^(st|bi)/.test(typeof id) || Number.isSafeInteger(id)) return String(id);
-  throw asError(refusal("invalid_id", "ids are text"));
+  throw asError(refusal("invalid_id"));
 }
 function jsonOnly(_, value) {
   const tag = value?.[Symbol.toStringTag];
@@ -125,7 +124,7 @@ var Emitter = class {
   _handlers = [];
   // [name, function, whether it is called once]
   on(name, fn, once) {
-    if (!isFunction(fn)) throw TypeError("no handler");
+    if (!isFunction(fn)) throw TypeError(name);
     this._handlers.push([name, fn, once]);
     return this;
   }
@@ -133,7 +132,7 @@ var Emitter = class {
     return this.on(name, fn, true);
   }
   off(name, fn) {
-    this._handlers = this._handlers.filter(([its, other]) => name !== void 0 && (its !== name || fn && other !== fn));
+    this._handlers = this._handlers.filter(([its, other]) => name != null && (its !== name || fn && other !== fn));
     return this;
   }
   removeListener(name, fn) {
@@ -206,7 +205,7 @@ var Messages = class extends Emitter {
     const message = [JSON.stringify(args, jsonOnly), answer, patience];
     if (this.transport) this._transmit(...message);
     else if (this._buffer.length < 100) this._buffer.push(message);
-    else answer(refusal("offline", "100 messages wait"));
+    else answer(refusal("offline"));
     this._wakeUp();
   }
   /** Send now. If there is no answer within `patience` ms, answer() gets `timeout`. */
@@ -232,8 +231,8 @@ var Messages = class extends Emitter {
   }
   /** Fire an error, or log it if no handler listens, unless the page itself called close() or unregister(). */
   _error(body) {
-    const args = this.io ? ["relay_error", body] : ["error", asError(body).details];
-    if (body.error !== "closed" && !this._fire(...args)) console.warn("relay:", body.message, body);
+    const name = this.io ? "relay_error" : "error";
+    if (body.error !== "closed" && !this._fire(name, asError(body).details)) console.warn("relay:", body.message, body);
   }
 };
 
@@ -288,7 +287,7 @@ var Ids = class extends Messages {
     if (since === void 0 || state._live && since === null) return;
     if (state._live) this._leaveIds([state.id], noop);
     state._live = 0;
-    reach(state, since);
+    reach(state, since || void 0);
   }
   _leaveIds(ids, done) {
     ids.forEach((id) => this._left.set(id, this._sent));
@@ -304,19 +303,20 @@ var Ids = class extends Messages {
 // src/registrations.js
 var Registrations = class extends Ids {
   _registrations = /* @__PURE__ */ new Set();
-  // {_ids, _payload, _key, _answers (functions that wait), _tries, _isAway}; the newest last
+  // {_room, _ids, _payload, _key, _answers (functions that wait), _tries, _isAway}; the newest last
   /** Register now and after every reconnect, unless the first answer is a refusal. */
   _remember({ id, since, inbox, ...payload }, answer) {
     const ids = listOf(id);
     const key = JSON.stringify([ids, since, inbox, payload, typeof payload.token]);
-    const isSame = (it) => it._answers.length && it._key === key && it._ids.length === ids.length;
+    const isSame = (it) => it._answers.length && it._key === key;
     const same = [...this._registrations].find(isSame);
-    const registration = same || { _ids: ids, _key: key, _answers: [], _tries: 0, _again: timer(() => this._register(registration)) };
-    registration._payload = payload;
-    registration._answers.push(answer);
-    this._wakeUp();
-    if (same) return;
-    this._registrations.add(registration);
+    this._token = payload.token ?? this._token;
+    if (same) {
+      same._payload = payload;
+      same._answers.push(answer);
+      return this._wakeUp();
+    }
+    const registration = this._add({ _ids: ids, _key: key, _payload: payload }, "register", answer);
     for (const state of this._all(ids)) {
       this._startAt(state, isObject(since) ? new Map(Object.entries(since)).get(state.id) : since);
       if (!inbox) continue;
@@ -327,10 +327,24 @@ var Registrations = class extends Ids {
     if (this.transport) this._register(registration);
     else this._replaceOlder(registration);
   }
+  _add(registration, event, answer) {
+    registration._event = event;
+    registration._ids ||= [];
+    registration._answers = [answer];
+    registration._tries = 0;
+    registration._again = timer(() => this._register(registration));
+    this._registrations.add(registration);
+    this._wakeUp();
+    return registration;
+  }
+  /** Return the messages of send(). Each waits until those before it are stored. */
+  _sends() {
+    return [...this._registrations].filter((it) => it._event === "send");
+  }
   async _register(registration) {
     const wire = this._wire;
     const isOver = () => !this.transport || this._wire !== wire || !this._registrations.has(registration);
-    if (isOver()) return;
+    if (isOver() || registration._event === "send" && registration !== this._sends()[0]) return;
     registration._again();
     const again = (body) => {
       if (!registration._tries) this._error({ ...body, ids: registration._ids });
@@ -341,7 +355,7 @@ var Registrations = class extends Ids {
     if (this._all(registration._ids).some((state) => !state._live && sinceOf(state))) registration._isAway = true;
     if (isFunction(token)) {
       try {
-        token = await within(this._options.timeout, token());
+        token = await Promise.race([token(), new Promise((_, reject) => setTimeout(reject, this._options.timeout, asError(LATE)))]);
       } catch (error) {
         return isOver() || again(refusal("token_failed", "token: " + error));
       }
@@ -349,12 +363,11 @@ var Registrations = class extends Ids {
     }
     const { _ids: ids } = registration;
     const asked = this._all(ids).map((state) => ({ ...state, _now: state }));
-    const from = asked.filter(sinceOf).map((state) => [state.id, sinceOf(state)]);
-    const since = from[0] && Object.fromEntries(from);
+    const since = ids[0] && Object.fromEntries(asked.map((state) => [state.id, sinceOf(state)]));
     this._all(ids).forEach((state) => state._live ||= 1);
-    this._send(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
+    this._send([registration._event, { id: ids, ...payload, token, since }], (body) => {
       if (isOver()) return;
-      if (/_not_available$|^too_many_events$/.test(body.error)) again(body);
+      if (isTemporary(body)) again(body);
       else this._registered(registration, body, asked);
     });
   }
@@ -392,7 +405,12 @@ var Registrations = class extends Ids {
       state._acked = null;
       state._queue = state._queue && [];
     }
+    if (registration._event === "send") {
+      this._registrations.delete(registration);
+      this._register(this._sends()[0]);
+    }
     if (!isNo) {
+      this._present(registration._payload.id, body);
       if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(900 * body.expires_in);
       this._replaceOlder(registration);
       this._acknowledge();
@@ -418,11 +436,18 @@ var Registrations = class extends Ids {
     }
   }
   _dropIds(registration, ids) {
-    registration._ids = registration._ids.filter((id) => !ids.includes(id));
-    if (registration._ids.length) return;
+    const before = registration._ids;
+    registration._ids = before.filter((id) => !ids.includes(id));
+    registration._key = 0;
+    if (before[0] && !registration._ids[0]) this._forget(registration);
+  }
+  _forget(registration) {
     this._registrations.delete(registration);
     registration._answers.splice(0).forEach((answer) => answer(CLOSED));
     this._settle(registration);
+  }
+  _present(id, body) {
+    this._registrations.forEach((it) => it._payload.id === id && it._take?.(body));
   }
   _unregister(id, answer) {
     const ids = listOf(id);
@@ -433,7 +458,7 @@ var Registrations = class extends Ids {
     });
     const done = (body) => answer(body === CUT ? { ok: true } : body);
     if (this.transport && ids.length) this._leaveIds(ids, done);
-    else done({ ok: true });
+    else done(CUT);
   }
 };
 
@@ -449,7 +474,8 @@ var Publications = class extends Registrations {
       if (error === "token_expired" && ids?.[0] && !(message.ids = this._renew(ids)).length) return;
       return this._error(message);
     }
-    if (this._isLeft(destination)) return;
+    if (name === "relay_presence" && !this.io) return this._present(destination, message);
+    if (isPosition(position) && this._isLeft(destination)) return;
     const state = isPosition(position) ? this._of(destination) : {};
     if (!isAfter(position, state._handed)) return;
     reach(state, position);
@@ -465,7 +491,7 @@ var Publications = class extends Registrations {
     const results = await Promise.all(entry._calls.map((run) => run()));
     if (state._queue !== queue) return;
     entry._calls = entry._calls.filter((_, i) => !results[i]);
-    if (entry._calls.length) {
+    if (entry._calls[0]) {
       const tries = ++entry._tries;
       this._error({ error: "handler_failed", ids: [state.id], id: entry.position, tries });
       if (!(tries >= state._tries)) {
@@ -474,7 +500,7 @@ var Publications = class extends Registrations {
       }
       entry._calls = [];
     }
-    while (queue.length && !queue[0]._calls.length) state._acked = queue.shift().position;
+    while (queue[0] && !queue[0]._calls[0]) state._acked = queue.shift().position;
     this._acknowledge();
   }
   /** Acknowledge registered ids up to their first failure, because a position stands for all before it. */
@@ -493,11 +519,7 @@ var PLACES = 3;
 async function takePlace(url, lost, n = 0) {
   const locks = scope.navigator?.locks;
   const isFull = n === PLACES;
-  if (!locks) return noop;
-  if (isFull && page.hidden) {
-    lost();
-    return noop;
-  }
+  if (!locks || isFull && page.hidden && !lost()) return noop;
   return new Promise((resolve) => {
     const name = `relay:poll:${isFull ? Date.now() % PLACES : n}:${url}`;
     const granted = (lock) => lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1));
@@ -524,10 +546,9 @@ function polling(wire, url) {
     for (; ; ) (await request({ signal: polls.signal })).split("").forEach(wire._receive);
   }
   function post() {
-    let size = 0;
-    const end = outbox.findIndex((packet, i) => i > 900 || (size += packet.length * 3 + 1) > wire.maxPayload);
-    const batch = outbox.splice(0, end < 0 ? outbox.length : end || 1);
-    return batch.length && request({ method: "POST", body: batch.join("") });
+    let body = outbox.shift();
+    for (let i = 0; outbox[0] && i++ < 900 && (body + outbox[0]).length * 3 < wire.maxPayload; ) body += "" + outbox.shift();
+    return body && request({ method: "POST", body });
   }
   const fail = (error) => wire.end("transport error", error);
   wire.send = (packet) => {
@@ -596,10 +617,10 @@ var Link = class extends Publications {
   }
   /** Handle an Engine.IO packet; type "4" contains a Socket.IO packet. */
   _packet(packet) {
-    const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
     const wire = this._wire;
     this._log("<", packet);
     try {
+      const [, type, id, json] = /^(4?[0-6b]|\[)(\d*)([[{].*)?/s.exec(packet);
       const body = json && JSON.parse(json);
       if (type === "0") {
         this._patience = body.pingInterval + body.pingTimeout;
@@ -611,8 +632,7 @@ var Link = class extends Publications {
       else if (type === "41") this._drop("io server disconnect");
       else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
       else if (type === "43") this._answer(+id, ...body);
-      else if (type) this._take(body);
-      else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("transport error");
+      else if (type === "42" && body) this._take(body);
     } catch (error) {
       wire.end("transport error", error);
     }
@@ -697,6 +717,7 @@ var Connection = class extends Link {
     this._sendAcks();
     const registrations = [...this._registrations];
     this._registrations.clear();
+    this._token = null;
     this._ids.forEach((state) => this._release(state));
     registrations.forEach((it) => it._answers.forEach((answer) => answer(CLOSED)));
     this._buffer.splice(0).forEach(([, answer]) => answer(CLOSED));
@@ -732,9 +753,10 @@ var Connection = class extends Link {
     const first = (resolve, reject) => {
       wire._receive = resolve;
       wire.end = reject;
+      setTimeout(reject, this._options.timeout);
       websocket(wire, this._url);
     };
-    const works = await within(this._options.timeout, new Promise(first)).catch(noop);
+    const works = await new Promise(first).catch(noop);
     wire.close();
     if (this.transport !== "polling") return;
     if (works && !this._answers.size) {
@@ -744,15 +766,16 @@ var Connection = class extends Link {
     this._probe(works ? 1e3 : this._probeDelay = Math.min(2 * this._probeDelay, 3e5));
   }
   /** Handle an event of the page: the network or the page comes or goes. */
-  _on(type, persisted) {
+  _on(type, { persisted, blockedURI: url }) {
+    if (url) return url.replace("ws", "http").startsWith(this._url) && this._report({ error: "blocked", message: `add ${url} to connect-src`, url });
     if (type === "offline") return this.transport && this._drop(type);
     if (type === "freeze") return this.transport === "polling" && this._rest(type);
     if (type === "pagehide") {
       this._sendAcks();
       return persisted && this._rest(type);
     }
-    if (type === "visibilitychange") this._hide(this._restTime() * 1e3);
-    if (page.hidden && (type === "visibilitychange" || type === "online" && this.status === "resting")) return;
+    this._hide(this._restTime() * 1e3);
+    if (page.hidden && (type !== "online" || this.status === "resting")) return;
     if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
     const isResting = this.status === "resting";
     const wait = !isResting && this._opened > Date.now() - 1e3 ? 1e3 : 0;
@@ -760,19 +783,46 @@ var Connection = class extends Link {
     if (isResting || !this._drained) this._retry(wait);
   }
 };
-for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume"]) {
-  const on = ({ persisted }) => {
+for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume", "securitypolicyviolation"]) {
+  const on = (event) => {
     saveAll();
-    live.forEach((connection) => connection._on(name, persisted));
+    live.forEach((connection) => connection._on(name, event));
   };
   listen(name, on, true);
 }
-listen("securitypolicyviolation", ({ blockedURI }) => {
-  live.forEach((it) => {
-    const url = it._url;
-    if (blockedURI.replace("ws", "http").startsWith(url)) it._report({ error: "blocked", message: `add ${blockedURI} to connect-src`, url });
-  });
-});
+
+// src/room.js
+var Room = class extends Emitter {
+  _members = /* @__PURE__ */ new Map();
+  // id -> {id, info, since}
+  _answers = [];
+  // of a registration
+  // Set later: _version of the last list.
+  constructor(payload) {
+    super();
+    this._payload = payload;
+  }
+  get members() {
+    return [...this._members.values()];
+  }
+  /** Take a list of all members, or events of the relay, except those that the list contains. */
+  _take({ version, members, events = [] }) {
+    events = events.filter((_, i) => version + i > this._version);
+    if (members) {
+      const gone = new Set(this._members.keys());
+      members.forEach((join) => events.push({ join }) && gone.delete(join.id));
+      gone.forEach((leave) => events.push({ leave }));
+      this._version = version;
+    }
+    for (const { join, leave = join.id } of events) {
+      const before = this._members.get(leave);
+      if (join) this._members.set(leave, join);
+      else this._members.delete(leave);
+      if (!join !== !before) this._fire(join ? "join" : "leave", join || before);
+    }
+    if (events[0]) this._fire("change", this.members);
+  }
+};
 
 // src/relay.js
 var Relay = class _Relay extends Connection {
@@ -783,14 +833,14 @@ var Relay = class _Relay extends Connection {
   register(id, options) {
     let states = [];
     const undo = () => states.splice(0).filter((state) => !--state._calls);
-    const leave = { value: () => this.unregister(undo().map((state) => state.id)) };
+    const leave = () => this.unregister(undo().map((state) => state.id));
     const promise = this._promise((answer) => {
-      this._remember({ ...options, id }, (body) => answer(Object.defineProperty({ ...body }, "leave", leave)));
+      this._remember({ ...options, id }, answer);
       states = this._all(listOf(id));
       states.forEach((state) => state._calls++);
-    });
+    }, (body) => ({ __proto__: { leave }, ...body }));
     promise.catch(undo);
-    return Object.defineProperty(promise, "leave", leave);
+    return Object.assign(promise, { leave });
   }
   unregister(ids) {
     return this._promise((answer) => this._unregister(ids, answer));
@@ -802,10 +852,44 @@ var Relay = class _Relay extends Connection {
       this._send(["push", { destination: to, data, event }], answer, this._options.timeout);
     });
   }
+  /** Ask the site's PHP. It is never asked again after a reconnect, because it might do the same twice. */
+  request(name, data, { timeout = 15e3 } = {}) {
+    const ask = (answer) => {
+      const late = () => {
+        this._buffer = this._buffer.filter(([, its]) => its !== answer);
+        answer(this.transport ? LATE : refusal("offline"));
+      };
+      timer(late)(timeout);
+      this._send(["request", { name, data }], answer);
+    };
+    return this._promise(ask, (body) => body.answer);
+  }
+  /** Send to the site's PHP. The promise resolves when the relay has stored it. */
+  send(name, data) {
+    return this._promise((answer) => {
+      const id = Math.random() + "-" + Math.random();
+      const payload = JSON.parse(JSON.stringify({ name, data, id }, jsonOnly));
+      if (this._sends()[99]) answer(refusal("offline"));
+      else this._register(this._add({ _payload: payload }, "send", answer));
+    });
+  }
+  /** Return a promise of a Room. Without a token, the last one of register() counts. */
+  presence(id, { token = this._token } = {}) {
+    id = asText(id);
+    const room = new Room({ id, token });
+    const leave = () => {
+      this._forget(room);
+      const isWatched = [...this._registrations].some((it) => it._payload.id === id);
+      if (this.transport && !isWatched) this._send(["presence", { id, watch: false }], noop);
+    };
+    room.leave = leave;
+    const promise = this._promise((answer) => this._register(this._add(room, "presence", answer)), () => room);
+    return Object.assign(promise, { leave });
+  }
   /** Return a promise. A rejection, handled or not, is an "error" event too. */
-  _promise(ask) {
+  _promise(ask, valueOf = (body) => body) {
     const promise = new Promise((resolve, reject) => {
-      const answer = (body) => isRefused(body) ? reject(asError(body)) : resolve(body);
+      const answer = (body) => isRefused(body) ? reject(asError(body)) : resolve(valueOf(body));
       if (live.has(this)) ask(answer);
       else answer(CLOSED);
     });
@@ -813,7 +897,7 @@ var Relay = class _Relay extends Connection {
     return promise;
   }
   _changed(status, detail) {
-    this._fire("status", ...detail ? [status, detail] : [status]);
+    this._fire("status", status, detail);
   }
   _event(name, { data, id, destination } = {}) {
     const ours = ["status", "error", "*"].includes(name);
@@ -857,8 +941,8 @@ var Socket = class extends Connection {
   /** Emit an event. Pages of the old Node server register once, outside "connect", so registrations are remembered. */
   emit(name, ...args) {
     const fn = isFunction(args[args.length - 1]) && args.pop();
-    const answer = (...body) => fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]);
     const [payload] = args;
+    const answer = (...body) => fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]);
     if (name === "register" && payload) this._remember(payload, answer);
     else if (name === "unregister" && payload) this._unregister(payload.id, answer);
     else this._send([name, ...args], answer);
@@ -879,9 +963,8 @@ var Socket = class extends Connection {
     return [...this._calls(ANY, name, ...args), ...this._calls(ours ? "push" : name, ...args)];
   }
 };
-function io(url, options) {
+function io(url, { path = "socket.io/", autoConnect = true, ...others } = {}) {
   if (isObject(url)) return io(void 0, url);
-  const { path = "socket.io/", autoConnect = true, ...others } = options || {};
   const address = url ? url.replace(/^:/, here.hostname + ":").replace(/^(?!(\w+:)?\/)/, "//") : HOME;
   const socket = new Socket(locate(new URL(path, locate(address)).href), others);
   return autoConnect ? socket.connect() : socket;

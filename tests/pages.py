@@ -12,7 +12,7 @@ HANDSHAKE = '0{"sid":"e","upgrades":[],"pingInterval":25000,"pingTimeout":20000,
 
 # The tests read these afterwards: `relay`, and its events in order.
 LISTEN = """
-var seen = [], keep = (what) => (...args) => seen.push([what, ...args]);
+var seen = [], keep = (what) => (...args) => seen.push([what, ...args.filter((it) => it !== undefined)]);
 function listen(relay) {
   for (const what of ["status", "error", "push"]) relay.on(what, keep(what));
   return relay;
@@ -107,6 +107,13 @@ class Files(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def as_written(register):
+    """Return the payload of a register as a person would write it."""
+    (first, *others) = register["id"]
+    payload = register | {"id": [first, *others] if others else first}
+    return {name: value for name, value in payload.items() if value != {}}
+
+
 class Fake:
     """A server inside the test, which sends messages that a relay seldom sends. `send` uses the last socket."""
 
@@ -151,9 +158,10 @@ class Fake:
         self.event("push", {"data": position, "id": position, "destination": destination})
 
     def sent(self, event):
-        """Return the messages that the page emitted under this name, in order."""
+        """Return the messages that the page emitted under this name, in order. A list of one id counts as the id."""
         packets = (re.fullmatch(r"42\d*(\[.*)", message) for message in self.got if isinstance(message, str))
-        return [args[1] for args in (json.loads(packet[1]) for packet in packets if packet) if args[0] == event]
+        messages = [args[1] for args in (json.loads(packet[1]) for packet in packets if packet) if args[0] == event]
+        return [as_written(each) for each in messages] if event == "register" else messages
 
     def waits_for(self, event, count):
         wait_for(lambda: self.page.run("1") and len(self.sent(event)) >= count, f"{event} {count}")

@@ -6,11 +6,11 @@ import { here, page } from "./scope.js";
 export const [, HOME] = /^(http[^?#@]*\/)(static\/relay|socket.io\/socket.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
 
 // A frame with srcdoc and a worker from a blob have no address of their own.
-const BASE = [here.href, page.baseURI, here.origin].find((url) => /^http/.test(url));
+const BASE = page.baseURI || here.origin;
 
 /** Return the absolute address of a relay, which ends with "/". Throw an Error if `url` is neither a URL nor, in a page, a path. */
 export function locate(url = HOME) {
-  const isUrl = (BASE ? /^((http|ws)s?:\/)?\// : /^(http|ws)s?:/).test(url);
-  if (!isUrl) throw new Error(`not a URL: ${url}. Use Relay.connect("https://example.com/")`);
+  const isUrl = /^((http|ws)s?:\/)?\//.test(url);
+  if (!isUrl) throw new Error(`Use Relay.connect(URL), not ${url}`);
   return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
 }

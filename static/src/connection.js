@@ -2,7 +2,7 @@ import { CLOSED } from "./errors.js";
 import { Link, live } from "./link.js";
 import { saveAll } from "./positions.js";
 import { listen, noop, page } from "./scope.js";
-import { timer, within } from "./timing.js";
+import { timer } from "./timing.js";
 import { websocket } from "./wires/websocket.js";
 
 /** A connection that reconnects until close(). It follows the life of its page, and may rest while that is hidden. */
@@ -30,6 +30,7 @@ export class Connection extends Link {
     this._sendAcks();
     const registrations = [...this._registrations];
     this._registrations.clear(); // the page may connect again for another user
+    this._token = null;
     this._ids.forEach((state) => this._release(state));
     registrations.forEach((it) => it._answers.forEach((answer) => answer(CLOSED)));
     this._buffer.splice(0).forEach(([, answer]) => answer(CLOSED));
@@ -71,9 +72,10 @@ export class Connection extends Link {
     const first = (resolve, reject) => {
       wire._receive = resolve;
       wire.end = reject;
+      setTimeout(reject, this._options.timeout);
       websocket(wire, this._url);
     };
-    const works = await within(this._options.timeout, new Promise(first)).catch(noop);
+    const works = await new Promise(first).catch(noop);
     wire.close();
     if (this.transport !== "polling") return;
     if (works && !this._answers.size) {
@@ -85,15 +87,16 @@ export class Connection extends Link {
   }
 
   /** Handle an event of the page: the network or the page comes or goes. */
-  _on(type, persisted) {
+  _on(type, { persisted, blockedURI: url }) {
+    if (url) return url.replace("ws", "http").startsWith(this._url) && this._report({ error: "blocked", message: `add ${url} to connect-src`, url });
     if (type === "offline") return this.transport && this._drop(type);
     if (type === "freeze") return this.transport === "polling" && this._rest(type);
     if (type === "pagehide") {
       this._sendAcks();
       return persisted && this._rest(type); // into the back/forward cache
     }
-    if (type === "visibilitychange") this._hide(this._restTime() * 1000);
-    if (page.hidden && (type === "visibilitychange" || (type === "online" && this.status === "resting"))) return;
+    this._hide(this._restTime() * 1000);
+    if (page.hidden && (type !== "online" || this.status === "resting")) return;
     // The network or the page is back: try now, but at most once per second.
     if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
     const isResting = this.status === "resting";
@@ -103,17 +106,11 @@ export class Connection extends Link {
   }
 }
 
-for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume"]) {
-  const on = ({ persisted }) => {
+for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychange", "freeze", "resume", "securitypolicyviolation"]) {
+  const on = (event) => {
     saveAll();
-    live.forEach((connection) => connection._on(name, persisted));
+    live.forEach((connection) => connection._on(name, event));
   };
   listen(name, on, true);
 }
 
-listen("securitypolicyviolation", ({ blockedURI }) => {
-  live.forEach((it) => {
-    const url = it._url;
-    if (blockedURI.replace("ws", "http").startsWith(url)) it._report({ error: "blocked", message: `add ${blockedURI} to connect-src`, url });
-  });
-});

@@ -16,7 +16,7 @@ export class Emitter {
   _handlers = []; // [name, function, whether it is called once]
 
   on(name, fn, once) {
-    if (!isFunction(fn)) throw TypeError("no handler");
+    if (!isFunction(fn)) throw TypeError(name);
     this._handlers.push([name, fn, once]);
     return this;
   }
@@ -26,7 +26,7 @@ export class Emitter {
   }
 
   off(name, fn) {
-    this._handlers = this._handlers.filter(([its, other]) => name !== undefined && (its !== name || (fn && other !== fn)));
+    this._handlers = this._handlers.filter(([its, other]) => name != null && (its !== name || (fn && other !== fn)));
     return this;
   }
 

@@ -5,16 +5,17 @@ export const CUT = refusal("disconnected");
 export const CLOSED = refusal("closed");
 
 export const isRefused = (body) => body?.ok === false;
-export const LATE = refusal("timeout", "no answer");
+export const isTemporary = (body) => /_available|many_events/.test(body.error);
+export const LATE = refusal("timeout");
 
 /** Return the details of an error if no relay answers. `how` is what answered instead, such as " (HTTP 502)". */
 export const noRelay = (url, how = "") => ({
   error: "no_relay",
-  message: `no relay answers${how}: run python relay.py doctor ${new URL("..", url)}`,
+  message: `no relay answers${how}: run python relay.py doctor ${url.slice(0, -10)}`,
   url,
 });
 
 /** Return an Error with the refusal's `code` and `details`. */
 export function asError({ ok, data, error, message = error, ...others }) {
-  return Object.assign(new Error(message), { code: error, details: { error, message, ...others } });
+  return Object.assign(new Error(message), { code: error, status: others.status, details: { error, message, ...others } });
 }

@@ -54,7 +54,7 @@ export class Ids extends Messages {
     if (since === undefined || (state._live && since === null)) return;
     if (state._live) this._leaveIds([state.id], noop);
     state._live = 0;
-    reach(state, since);
+    reach(state, since || undefined);
   }
 
   _leaveIds(ids, done) {

@@ -54,10 +54,10 @@ export class Link extends Publications {
 
   /** Handle an Engine.IO packet; type "4" contains a Socket.IO packet. */
   _packet(packet) {
-    const [, type, id, json] = /^([0-2]|4[0-4])(\d*)([[{].*)?$/s.exec(packet) || [];
     const wire = this._wire;
     this._log("<", packet);
     try {
+      const [, type, id, json] = /^(4?[0-6b]|\[)(\d*)([[{].*)?/s.exec(packet);
       const body = json && JSON.parse(json);
       if (type === "0") {
         this._patience = body.pingInterval + body.pingTimeout;
@@ -69,8 +69,8 @@ export class Link extends Publications {
       else if (type === "41") this._drop("io server disconnect");
       else if (type === "44") this._drop("connect_error", asError({ error: "connect_error", url: this._url, ...body, ...body.data }));
       else if (type === "43") this._answer(+id, ...body);
-      else if (type) this._take(body);
-      else if (!/^([3-6b]|\[object)/.test(packet)) wire.end("transport error"); // other known packets are ignored
+      else if (type === "42" && body) this._take(body);
+      // Other known packets are ignored.
     } catch (error) {
       wire.end("transport error", error);
     }

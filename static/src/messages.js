@@ -31,7 +31,7 @@ export class Messages extends Emitter {
     const message = [JSON.stringify(args, jsonOnly), answer, patience];
     if (this.transport) this._transmit(...message);
     else if (this._buffer.length < 100) this._buffer.push(message); // bounded
-    else answer(refusal("offline", "100 messages wait"));
+    else answer(refusal("offline"));
     this._wakeUp();
   }
 
@@ -62,7 +62,7 @@ export class Messages extends Emitter {
 
   /** Fire an error, or log it if no handler listens, unless the page itself called close() or unregister(). */
   _error(body) {
-    const args = this.io ? ["relay_error", body] : ["error", asError(body).details];
-    if (body.error !== "closed" && !this._fire(...args)) console.warn("relay:", body.message, body);
+    const name = this.io ? "relay_error" : "error";
+    if (body.error !== "closed" && !this._fire(name, asError(body).details)) console.warn("relay:", body.message, body);
   }
 }

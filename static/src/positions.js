@@ -21,7 +21,7 @@ export function isAfter(position, last) {
 // The items of all connections in this page, also those of other copies of the client, whose private names may differ.
 const taken = () => (scope.relayIds ||= new Set());
 const keyOf = (state) => state._item + " " + state.id;
-const unsaved = new Set(); // states, the newest last
+const unsaved = new Set(); // states
 const saveSoon = soon(saveAll, 50); // so that a burst causes few writes
 
 /** Start an id from the first item that no other connection of this page uses for it. */
@@ -50,7 +50,6 @@ function readItem(item) {
 export function reach(state, position) {
   state._handed = position;
   if (!state._item) return;
-  unsaved.delete(state);
   unsaved.add(state);
   saveSoon();
 }

@@ -14,7 +14,8 @@ export class Publications extends Registrations {
       if (error === "token_expired" && ids?.[0] && !(message.ids = this._renew(ids)).length) return;
       return this._error(message);
     }
-    if (this._isLeft(destination)) return;
+    if (name === "relay_presence" && !this.io) return this._present(destination, message);
+    if (isPosition(position) && this._isLeft(destination)) return;
     const state = isPosition(position) ? this._of(destination) : {};
     if (!isAfter(position, state._handed)) return;
     reach(state, position);
@@ -31,7 +32,7 @@ export class Publications extends Registrations {
     const results = await Promise.all(entry._calls.map((run) => run()));
     if (state._queue !== queue) return; // unregistered, or lost
     entry._calls = entry._calls.filter((_, i) => !results[i]);
-    if (entry._calls.length) {
+    if (entry._calls[0]) {
       const tries = ++entry._tries;
       this._error({ error: "handler_failed", ids: [state.id], id: entry.position, tries });
       if (!(tries >= state._tries)) {
@@ -40,7 +41,7 @@ export class Publications extends Registrations {
       }
       entry._calls = [];
     }
-    while (queue.length && !queue[0]._calls.length) state._acked = queue.shift().position;
+    while (queue[0] && !queue[0]._calls[0]) state._acked = queue.shift().position;
     this._acknowledge();
   }
 

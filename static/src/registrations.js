@@ -1,25 +1,26 @@
-import { CLOSED, CUT, isRefused, refusal } from "./errors.js";
+import { CLOSED, CUT, LATE, asError, isRefused, isTemporary, refusal } from "./errors.js";
 import { Ids, sinceOf } from "./ids.js";
 import { isPosition, reach } from "./positions.js";
-import { timer, within } from "./timing.js";
+import { timer } from "./timing.js";
 import { isFunction, isObject, listOf } from "./values.js";
 
 /** The registrations of the page. Each is sent again on every wire, until it is refused or unregistered. */
 export class Registrations extends Ids {
-  _registrations = new Set(); // {_ids, _payload, _key, _answers (functions that wait), _tries, _isAway}; the newest last
+  _registrations = new Set(); // {_room, _ids, _payload, _key, _answers (functions that wait), _tries, _isAway}; the newest last
 
   /** Register now and after every reconnect, unless the first answer is a refusal. */
   _remember({ id, since, inbox, ...payload }, answer) {
     const ids = listOf(id);
     const key = JSON.stringify([ids, since, inbox, payload, typeof payload.token]);
-    const isSame = (it) => it._answers.length && it._key === key && it._ids.length === ids.length;
+    const isSame = (it) => it._answers.length && it._key === key;
     const same = [...this._registrations].find(isSame);
-    const registration = same || { _ids: ids, _key: key, _answers: [], _tries: 0, _again: timer(() => this._register(registration)) };
-    registration._payload = payload;
-    registration._answers.push(answer);
-    this._wakeUp();
-    if (same) return;
-    this._registrations.add(registration);
+    this._token = payload.token ?? this._token;
+    if (same) {
+      same._payload = payload;
+      same._answers.push(answer);
+      return this._wakeUp();
+    }
+    const registration = this._add({ _ids: ids, _key: key, _payload: payload }, "register", answer);
     for (const state of this._all(ids)) {
       this._startAt(state, isObject(since) ? new Map(Object.entries(since)).get(state.id) : since);
       if (!inbox) continue;
@@ -31,10 +32,26 @@ export class Registrations extends Ids {
     else this._replaceOlder(registration);
   }
 
+  _add(registration, event, answer) {
+    registration._event = event;
+    registration._ids ||= [];
+    registration._answers = [answer];
+    registration._tries = 0;
+    registration._again = timer(() => this._register(registration));
+    this._registrations.add(registration);
+    this._wakeUp();
+    return registration;
+  }
+
+  /** Return the messages of send(). Each waits until those before it are stored. */
+  _sends() {
+    return [...this._registrations].filter((it) => it._event === "send");
+  }
+
   async _register(registration) {
     const wire = this._wire;
     const isOver = () => !this.transport || this._wire !== wire || !this._registrations.has(registration);
-    if (isOver()) return;
+    if (isOver() || (registration._event === "send" && registration !== this._sends()[0])) return;
     registration._again(); // stop
     const again = (body) => {
       if (!registration._tries) this._error({ ...body, ids: registration._ids });
@@ -45,7 +62,7 @@ export class Registrations extends Ids {
     if (this._all(registration._ids).some((state) => !state._live && sinceOf(state))) registration._isAway = true;
     if (isFunction(token)) {
       try {
-        token = await within(this._options.timeout, token());
+        token = await Promise.race([token(), new Promise((_, reject) => setTimeout(reject, this._options.timeout, asError(LATE)))]);
       } catch (error) {
         return isOver() || again(refusal("token_failed", "token: " + error));
       }
@@ -53,12 +70,11 @@ export class Registrations extends Ids {
     }
     const { _ids: ids } = registration;
     const asked = this._all(ids).map((state) => ({ ...state, _now: state })); // their states when this is sent
-    const from = asked.filter(sinceOf).map((state) => [state.id, sinceOf(state)]);
-    const since = from[0] && Object.fromEntries(from);
+    const since = ids[0] && Object.fromEntries(asked.map((state) => [state.id, sinceOf(state)]));
     this._all(ids).forEach((state) => (state._live ||= 1));
-    this._send(["register", { ...payload, token, id: ids.length > 1 ? ids : ids[0], since }], (body) => {
+    this._send([registration._event, { id: ids, ...payload, token, since }], (body) => {
       if (isOver()) return; // the next connection registers again
-      if (/_not_available$|^too_many_events$/.test(body.error)) again(body); // temporary
+      if (isTemporary(body)) again(body);
       else this._registered(registration, body, asked);
     });
   }
@@ -98,7 +114,12 @@ export class Registrations extends Ids {
       state._acked = null; // a later acknowledgement includes these
       state._queue = state._queue && [];
     }
+    if (registration._event === "send") {
+      this._registrations.delete(registration);
+      this._register(this._sends()[0]);
+    }
     if (!isNo) {
+      this._present(registration._payload.id, body);
       if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(900 * body.expires_in);
       this._replaceOlder(registration);
       this._acknowledge();
@@ -128,11 +149,20 @@ export class Registrations extends Ids {
   }
 
   _dropIds(registration, ids) {
-    registration._ids = registration._ids.filter((id) => !ids.includes(id));
-    if (registration._ids.length) return;
+    const before = registration._ids;
+    registration._ids = before.filter((id) => !ids.includes(id));
+    registration._key = 0; // another call with the old ids is another registration
+    if (before[0] && !registration._ids[0]) this._forget(registration);
+  }
+
+  _forget(registration) {
     this._registrations.delete(registration);
     registration._answers.splice(0).forEach((answer) => answer(CLOSED));
     this._settle(registration);
+  }
+
+  _present(id, body) {
+    this._registrations.forEach((it) => it._payload.id === id && it._take?.(body));
   }
 
   _unregister(id, answer) {
@@ -144,6 +174,7 @@ export class Registrations extends Ids {
     });
     const done = (body) => answer(body === CUT ? { ok: true } : body); // the next connection does not register it
     if (this.transport && ids.length) this._leaveIds(ids, done);
-    else done({ ok: true });
+    else done(CUT);
   }
+
 }

@@ -56,8 +56,8 @@ class Socket extends Connection {
   /** Emit an event. Pages of the old Node server register once, outside "connect", so registrations are remembered. */
   emit(name, ...args) {
     const fn = isFunction(args[args.length - 1]) && args.pop();
-    const answer = (...body) => (fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]));
     const [payload] = args;
+    const answer = (...body) => (fn ? call(fn, this, body) : isRefused(body[0]) && this._error(body[0]));
     if (name === "register" && payload) this._remember(payload, answer);
     else if (name === "unregister" && payload) this._unregister(payload.id, answer);
     else this._send([name, ...args], answer);
@@ -82,9 +82,8 @@ class Socket extends Connection {
 }
 
 /** Return a socket, as socket.io-client's io() does. */
-export function io(url, options) {
+export function io(url, { path = "socket.io/", autoConnect = true, ...others } = {}) {
   if (isObject(url)) return io(undefined, url);
-  const { path = "socket.io/", autoConnect = true, ...others } = options || {};
   // As in socket.io-client, an address without a scheme or a host uses that of the page.
   const address = url ? url.replace(/^:/, here.hostname + ":").replace(/^(?!(\w+:)?\/)/, "//") : HOME;
   const socket = new Socket(locate(new URL(path, locate(address)).href), others);

@@ -1,6 +1,5 @@
 // Timers. All waiting uses setTimeout(), Date.now() and Math.random(), which tests replace.
 
-import { LATE, asError } from "./errors.js";
 
 /**
  * Return a timer: call it with milliseconds to restart it, and without to stop it.
@@ -25,6 +24,3 @@ export function soon(run, ms) {
     }, ms);
   };
 }
-
-/** Return a promise of `work` that is rejected with `timeout` after `ms`. */
-export const within = (ms, work) => Promise.race([work, new Promise((_, reject) => setTimeout(reject, ms, asError(LATE)))]);

@@ -9,7 +9,7 @@ export const listOf = (ids) => [].concat(ids).map(asText);
 /** Return an id as text. Reject numbers beyond 2^53, which JavaScript may have rounded. */
 export function asText(id) {
   if (/^(st|bi)/.test(typeof id) || Number.isSafeInteger(id)) return String(id);
-  throw asError(refusal("invalid_id", "ids are text"));
+  throw asError(refusal("invalid_id"));
 }
 
 /** Refuse bytes, Map, Blob and other objects with a tag, which JSON would turn into an object without their content. */

@@ -325,7 +325,7 @@ def test_a_token_function_that_fails_harms_no_other_id(start_relay, page):
     assert relay.push("works", 1)["connections"] == 1 and page.pushed(1) == ["1"]
     errors = {error["ids"][0]: error for [error] in page.seen("error")}
     assert {error["error"] for error in errors.values()} == {"token_failed"}
-    assert "no login" in errors["fails"]["message"] and "no answer" in errors["hangs"]["message"]
+    assert "no login" in errors["fails"]["message"] and "timeout" in errors["hangs"]["message"]
     page.run("() => { bad = false; }")
     page.until("['hangs', 'fails'].every((id) => seen.some(([what]) => what === id))")
     assert page.seen("status") == [["connecting"], ["online"]]

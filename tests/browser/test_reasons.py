@@ -65,7 +65,7 @@ def test_a_policy_that_blocks_the_relay_is_one_error_with_the_address_to_add(rel
     page.page.wait_for_function("tries > 8 && seen.length")
     [error] = page.page.evaluate("seen")
     assert error["error"] == "blocked" and "connect-src" in error["message"]
-    assert error["url"] == relay.url + "/socket.io/" and len(lines) == 1
+    assert error["url"] == relay.url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket" and len(lines) == 1
 
 
 def test_a_policy_without_websocket_is_one_error_however_often_websocket_is_tried(relay, page, lines):

@@ -130,7 +130,7 @@ def test_a_url_may_be_given_and_a_bad_one_is_a_clear_error(relay, page):
         assert page.run(f"() => Relay.connect('{url}').register('42')")["ok"], url
     attempt = "() => {{ try {{ Relay.connect({}) }} catch (error) {{ return error.message }} }}"
     for url in ("example.com:8080", "", "ftp://example.com"):
-        assert f"not a URL: {url}. Use" in page.run(attempt.format(f"'{url}'"))
+        assert f"Use Relay.connect(URL), not {url}" in page.run(attempt.format(f"'{url}'"))
     assert "URL" in page.run(attempt.format("'http://'"))
 
 
@@ -323,7 +323,9 @@ def test_an_answer_that_was_cut_off_comes_after_the_reconnect_or_is_an_error(fak
     wait_for(lambda: page.run("1") and len(fake.got) == 3, "both to be sent")
     fake.send("41")
     fake.connected(2)
-    wait_for(lambda: page.run("1") and fake.got[-1].endswith('["register",{"id":"42"}]'), "the registration")
+    wait_for(
+        lambda: page.run("1") and fake.got[-1].endswith('["register",{"id":["42"],"since":{}}]'), "the registration"
+    )
     number = re.match(r"42(\d+)", fake.got[-1])[1]
     fake.send(f'43{number}[{{"ok":true}}]')
     page.until("seen.some(([what]) => what === 'answer')")
@@ -475,8 +477,8 @@ def test_a_later_register_of_the_same_id_replaces_the_earlier(fake, page, relay)
     fake.send("41")
     wait_for(lambda: page.run("1") and len(fake.got) == 6, "both again")
     assert [json.loads(re.sub(r"^42\d+", "", packet)) for packet in fake.got[4:]] == [
-        ["register", {"token": "old", "id": "a"}],
-        ["register", {"token": "new", "id": "1"}],
+        ["register", {"token": "old", "id": ["a"], "since": {}}],
+        ["register", {"token": "new", "id": ["1"], "since": {}}],
     ]
 
 

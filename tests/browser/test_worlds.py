@@ -185,7 +185,7 @@ def test_without_a_url_a_module_and_a_worker_get_an_error_that_names_the_call(re
     page = context.new_page()
     page.goto(site.url)
     page.wait_for_function("window.seen?.length")
-    assert 'Relay.connect("https://example.com/")' in page.evaluate("seen[0]")
+    assert "Relay.connect(URL)" in page.evaluate("seen[0]")
 
 
 @own_only
@@ -218,7 +218,7 @@ def test_importing_the_client_on_a_server_does_nothing():
     """
     ran = node(program)
     first, second = ran.stdout.splitlines()
-    assert first == "true function function" and "https://" in second and ran.stderr == "", ran
+    assert first == "true function function" and "URL" in second and ran.stderr == "", ran
 
 
 @own_only

@@ -53,7 +53,7 @@ test("a push without an answer is rejected after the timeout; a late answer chan
   await page.pass(3999);
   assert.equal(await outcome(promise), "pending");
   await page.pass(1);
-  await assert.rejects(promise, { code: "timeout", message: "no answer" });
+  await assert.rejects(promise, { code: "timeout", message: "timeout" });
   page.session.reply("push", { ok: true });
   await page.pass(0);
   assert.equal(relay.status, "online");
@@ -187,8 +187,8 @@ test("once() calls a handler once, off() removes a handler, all of an event, or 
 test("on() without a function is an error at once", async () => {
   const page = new Page();
   const relay = await page.connect();
-  assert.throws(() => relay.on("push"), /no handler/);
-  assert.throws(() => relay.once("push", "text"), /no handler/);
+  assert.throws(() => relay.on("push"), { name: "TypeError" });
+  assert.throws(() => relay.once("push", "text"), { name: "TypeError" });
 });
 
 test("an error from the relay without a request is an error event", async () => {

@@ -17,6 +17,13 @@ const script = new vm.Script(fs.readFileSync(file, "utf8"), { filename: file });
 /** Let everything run that waits for nothing but promises. */
 const settle = () => new Promise((done) => setImmediate(done));
 
+/** Return the payload of a register as a person would write it. */
+const short = ({ id, since, ...others }) => ({
+  id: id.length === 1 ? id[0] : id,
+  ...others,
+  ...(Object.keys(since).length && { since }),
+});
+
 class Page {
   /**
    * Load a page. Options: `browser`, which it shares with other pages; `src`, the script's address (null in a module);
@@ -50,7 +57,7 @@ class Page {
       ArrayBuffer,
       console: { error: (...args) => this.reported.push(args[0]), warn: (...args) => this.warnings.push(args) },
       reportError: (error) => this.reported.push(error),
-      document: { hidden: isHidden, currentScript: src && { src } },
+      document: { hidden: isHidden, currentScript: src && { src }, baseURI: "http://shop.test/page" },
       location: { href: "http://shop.test/page", origin: "http://shop.test", hostname: "shop.test" },
       navigator: { locks: browser.locks },
       addEventListener: (name, fn) => this._listeners.set(name, [...(this._listeners.get(name) || []), fn]),
@@ -80,7 +87,7 @@ class Page {
   }
 
   _start(run, ms) {
-    const wait = ms > 2 ** 31 - 1 ? 1 : Math.max(0, ms); // browsers do not wait for more than 25 days
+    const wait = ms > 2 ** 31 - 1 ? 1 : Math.max(0, ms || 0); // browsers do not wait for more than 25 days, or for NaN
     this._timers.set(++this._number, { at: this.now + wait, run });
     return this._number;
   }
@@ -134,7 +141,8 @@ class Page {
 
   /** All payloads of an event that the page sent, over all sessions. */
   sent(name) {
-    return this.sessions.flatMap((session) => session.events.filter((event) => event[0] === name).map((event) => event[1]));
+    const payloads = this.sessions.flatMap((session) => session.events.filter((event) => event[0] === name).map((event) => event[1]));
+    return name === "register" ? payloads.map(short) : payloads;
   }
 
   /** Count the attempts to connect so far. */
@@ -148,7 +156,7 @@ class Page {
     relay.statuses = [];
     relay.errors = [];
     relay.handed = [];
-    relay.on("status", (...args) => relay.statuses.push(args.length > 1 ? args : args[0]));
+    relay.on("status", (...args) => relay.statuses.push(args[1] ? args : args[0]));
     relay.on("error", (error) => relay.errors.push(error));
     relay.on("*", (data) => relay.handed.push(data));
     await settle();

@@ -38,7 +38,7 @@ def test_the_file_is_what_the_build_makes_of_the_source(built, name):
 def test_the_script_fits_in_6_kb():
     """As the relay sends it: minified and gzipped, with the line that names its source map."""
     size = len(gzip.compress((STATIC / "relay.min.js").read_bytes(), 9, mtime=0))
-    assert size <= 6 * 1024, "To search private names with which it is smaller, run  node static/shrink.mjs"
+    assert size <= 6 * 1024, "To search private names with which it is smaller, run  node static/tools/shrink.mjs"
 
 
 def test_the_source_map_has_the_source():
@@ -51,7 +51,7 @@ def test_the_source_map_has_the_source():
 
 
 def test_each_module_has_at_most_250_lines():
-    sources = [STATIC / "build.mjs", STATIC / "minify.mjs", STATIC / "shrink.mjs", *(STATIC / "src").rglob("*.js")]
+    sources = [STATIC / "build.mjs", *(STATIC / "tools").glob("*.mjs"), *(STATIC / "src").rglob("*.js")]
     assert not [file.name for file in sources if len(file.read_text().splitlines()) > 250]
 
 

@@ -117,10 +117,11 @@ def test_the_types_have_each_public_member_and_no_other(project):
             "Relay": names(relay), "Socket": names(socket), "Socket['io']": names(socket.io),
             "typeof io": functions(io), "Omit<typeof Relay, 'prototype'>": functions(Relay),
             "Registration": [...functions(relay.register("42")), "then", "catch", "finally"],
+            "RoomPromise": [...functions(relay.presence("42")), "then", "catch", "finally"],
         }));
     """,
     )
-    lines = ['import type { Relay, Registration, Socket, io } from "pushrelay";']
+    lines = ['import type { Relay, Registration, RoomPromise, Socket, io } from "pushrelay";']
     for type_, names in members.items():
         fields = ", ".join(f"{json.dumps(name)}: true" for name in names)
         lines.append(f"({{ {fields} }}) satisfies Record<Exclude<keyof ({type_}), symbol>, true>;")
@@ -150,7 +151,8 @@ def test_the_types_and_the_docs_have_the_same_methods():
     classes = re.search(r"^export class Relay.*?^}", TYPES, re.M | re.S)[0]
     typed = set(re.findall(r"^  (\w+)[<(]", classes, re.M)) - {"off", "once", "removeListener", "removeAllListeners"}
     assert listed == typed
-    words = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", DOCS))))
+    pages = DOCS + (ROOT / "docs" / "presence.md").read_text() + (ROOT / "docs" / "requests.md").read_text()
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", pages))))
     all_typed = re.findall(r"^  (?:readonly |static )?(\w+)\??[<(:]", TYPES, re.M)
     assert not {name for name in all_typed if name not in words}
 
@@ -169,7 +171,7 @@ def test_the_types_and_the_docs_have_the_same_statuses():
 
 
 def test_each_error_code_of_the_types_is_documented():
-    http = (ROOT / "docs" / "http-api.md").read_text()
+    pages = [DOCS, *((ROOT / "docs" / f"{name}.md").read_text() for name in ("http-api", "requests", "presence"))]
     codes = literals("ErrorCode")
-    assert len(codes) > 20
-    assert not [code for code in codes if f"`{code}`" not in DOCS + http]
+    assert len(codes) > 30
+    assert not [code for code in codes if not any(f"`{code}`" in page for page in pages)]

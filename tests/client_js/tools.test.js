@@ -32,7 +32,7 @@ test("debug logs packets and statuses; without it nothing is logged", async () =
     await page.pass(0);
     page.session.publish("42", 1, "hello");
     const text = lines.join("\n");
-    const parts = ["connecting", '40{"sid":', '["register",{"id":"42"}]', "online", '"data":"hello"'];
+    const parts = ["connecting", '40{"sid":', '["register",{"id":["42"]', "online", '"data":"hello"'];
     assert.deepEqual(parts.filter((part) => text.includes(part)), debug ? parts : []);
   }
 });

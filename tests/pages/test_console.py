@@ -9,6 +9,7 @@ import socketserver
 import subprocess
 import threading
 
+import audience
 import pytest
 from conftest import ROOT, need, own_only, wait_for
 from consoles import SECRET, SHIFTS, arrived, come_back, go_away, run, show
@@ -266,6 +267,25 @@ def test_windows_that_have_the_id_are_counted(console):
     other.locator("#presence").filter(has_text="2 windows have this id.").wait_for()
     other.click("#push-button")
     other.locator("#push-answer").filter(has_text="Delivered to 2 windows, here in").wait_for()
+
+
+def test_users_of_the_windows_are_shown_by_name(relay_with, console):
+    relay = relay_with(secret=audience.SECRET)
+    named = [
+        ("1", {"name": "Ann"}),
+        ("2", {}),
+        ("3", {"name": "<b>Bob</b>" + "x" * 40}),
+        *((str(n), {}) for n in range(4, 8)),
+    ]
+    with contextlib.ExitStack() as pages:
+        for user, info in named[:2]:
+            pages.callback(audience.Page(relay.port, "room", user=user, info=info).close)
+        page = console("room", relay)
+        presence = page.locator("#presence")
+        presence.filter(has_text="3 windows have this id. Users: Ann and 2.").wait_for()
+        for user, info in named[2:]:
+            pages.callback(audience.Page(relay.port, "room", user=user, info=info).close)
+        presence.filter(has_text=f"Users: Ann, 2, <b>Bob</b>{'x' * 19}…, 4, 5 and 2 others.").wait_for()
 
 
 # Away and back.

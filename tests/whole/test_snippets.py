@@ -240,6 +240,7 @@ SNIPPETS = {
     },
     "docs/presence.md": {
         "$token = $relay->token": php("^$", NAMED_USER),
+        "const room = await relay.presence": Reason("relay.js runs it in test_people.py of tests/browser"),
         'socket.emit("presence"': Reason("socket.io-client runs it in test_watching.py"),
     },
     "docs/outbox.md": {
@@ -251,8 +252,8 @@ SNIPPETS = {
         "SELECT id, destination": Reason("tests/outbox/test_table.py runs it"),
     },
     "docs/requests.md": {
-        "const answer = await relay.request": Reason("relay.js runs it in test_requests.py of tests/browser"),
-        "await relay.send": Reason("relay.js runs it in test_requests.py of tests/browser"),
+        "const answer = await relay.request": Reason("relay.js runs it in test_people.py of tests/browser"),
+        "await relay.send": Reason("relay.js runs it in test_people.py of tests/browser"),
         "request_url =": settings,
         "<?php // relay-requests.php": request_script,
         "{ok: false": Reason("an answer, and not code: test_requests.py"),

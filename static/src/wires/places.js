@@ -12,11 +12,7 @@ const PLACES = 3;
 export async function takePlace(url, lost, n = 0) {
   const locks = scope.navigator?.locks;
   const isFull = n === PLACES;
-  if (!locks) return noop;
-  if (isFull && page.hidden) {
-    lost();
-    return noop;
-  }
+  if (!locks || (isFull && page.hidden && !lost())) return noop; // lost() returns nothing
   return new Promise((resolve) => {
     const name = `relay:poll:${isFull ? Date.now() % PLACES : n}:${url}`;
     const granted = (lock) => (lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1)));

@@ -24,10 +24,9 @@ export function polling(wire, url) {
 
   /** Send as many packets as fit into one request. UTF-8 needs at most three bytes for a UTF-16 unit. */
   function post() {
-    let size = 0;
-    const end = outbox.findIndex((packet, i) => i > 900 || (size += packet.length * 3 + 1) > wire.maxPayload);
-    const batch = outbox.splice(0, end < 0 ? outbox.length : end || 1);
-    return batch.length && request({ method: "POST", body: batch.join("\x1e") });
+    let body = outbox.shift();
+    for (let i = 0; outbox[0] && i++ < 900 && (body + outbox[0]).length * 3 < wire.maxPayload; ) body += "\x1e" + outbox.shift();
+    return body && request({ method: "POST", body });
   }
 
   const fail = (error) => wire.end("transport error", error);

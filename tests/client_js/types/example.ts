@@ -1,7 +1,7 @@
 // It uses every part of the client's types. tsc --strict checks it, and each line after @ts-expect-error must be an error.
 
 import { Relay, io } from "pushrelay";
-import type { ErrorDetails, Options, Publication, PushAnswers, Reason, Registration, RelayError, Socket, State } from "pushrelay";
+import type { ErrorDetails, Member, Options, Publication, PushAnswers, Reason, Registration, RelayError, Socket, State } from "pushrelay";
 
 interface Order {
   number: number;
@@ -51,6 +51,20 @@ show(String((await relay.push("42", { any: ["JSON", null, 1.5] }, "order")).conn
 const order: Order = { number: 1, paid: false };
 const several: PushAnswers = await relay.push(["1", 2], order);
 for (const { destination, id, connections } of several.answers) show(destination, id, connections.toFixed());
+
+const added = await relay.request<{ added: number }>("cart/add", { sku: 7 }, { timeout: 5000 });
+show(added.added.toFixed());
+await relay.request("ping").catch((error: RelayError) => show(String(error.status ?? 0), error.code));
+show((await relay.send("seen", { message: 7 })).id);
+
+const promise = relay.presence<{ name: string }>("room-7", { token: async () => "signed" });
+const room = await promise;
+const left = (member: Member<{ name: string }>) => show(member.info.name, member.id, member.since.toFixed());
+room.on("join", left).on("leave", left).once("change", (members) => show(...members.map(({ info }) => info.name)));
+room.off("leave", left).off();
+show(room.members.length.toFixed());
+room.leave();
+promise.leave();
 
 relay.register("x").catch((error: RelayError) => show(error.code, error.message, error.details.error));
 relay.connect().close();
@@ -105,6 +119,10 @@ relay.push("42", new Uint8Array(1));
 relay.push("42", "data", { event: "order" });
 // @ts-expect-error: one destination has one answer
 (await relay.push("42", "data")).answers;
+// @ts-expect-error: bytes are not JSON
+relay.send("x", new Uint8Array(1));
+// @ts-expect-error: a room has no such event
+room.on("joined", left);
 // @ts-expect-error: the relay sets it
 relay.status = "online";
 // @ts-expect-error: it is private to the client
