@@ -72,7 +72,8 @@ test("events that the list contains change nothing, and those before the answer 
   page.session.reply("presence", { ok: true, id: "room", members: [member("a")], version: 10 });
   const room = await promise;
   const events = listen(room);
-  await page.pass(1000);
+  emit(page, 9, { join: member("y") });
+  assert.deepEqual(events, []);
   emit(page, 9, { join: member("y") }, { leave: "a" }, { join: member("z") });
   assert.deepEqual([names(room), events], ["az", ["+z", "az"]]);
 });
@@ -240,6 +241,14 @@ test("close() rejects what waits, and nobody leaves any more", async () => {
   room.leave();
 });
 
+test("after close(), presence() does not use the token of the user before", async () => {
+  const { page, relay } = await start();
+  await relay.register("42", { token: "t" });
+  relay.close().connect();
+  await relay.presence("room");
+  assert.deepEqual(page.sent("presence"), [{ id: "room", token: null }]);
+});
+
 test("a list of members is no publication, and io() hands its events over as they are", async () => {
   const { page } = await start();
   const socket = page.io();
@@ -248,4 +257,8 @@ test("a list of members is no publication, and io() hands its events over as the
   await page.pass(0);
   emit(page, 11, { leave: "a" });
   assert.deepEqual(plain(packets), [{ destination: "room", version: 11, events: [{ leave: "a" }] }]);
+  socket.emit("register", { id: "room" }).emit("unregister", { id: "room" });
+  await page.pass(0);
+  emit(page, 12, { leave: "b" });
+  assert.equal(packets.length, 2);
 });

@@ -247,6 +247,18 @@ test("after unregister(), an old handle's leave() does not end a new registratio
   assert.equal(ids(page, "unregister").length, 1);
 });
 
+test("a call like one that waits, but of which an id was unregistered, is another registration", async () => {
+  const page = new Page();
+  page.answer.register = () => undefined;
+  const relay = await page.connect();
+  relay.register(["a", "b"]);
+  await page.pass(0);
+  relay.unregister("a");
+  relay.register(["a", "b"]);
+  await page.pass(0);
+  assert.deepEqual(ids(page), [["a", "b"], ["a", "b"]]);
+});
+
 test("a refusal rejects the promise, is an error event, and the id is not registered again", async () => {
   const page = new Page();
   page.answer.register = () => ({ ok: false, error: "not_allowed", message: "no" });
