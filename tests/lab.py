@@ -487,7 +487,7 @@ def units(lab, text):
     """Check that units are copied to the right folder, and that systemd reads them; test_systemd.py runs them."""
     lines = [line for line in text.splitlines() if line.startswith("cp ")]
     lab.sh("mkdir -p /etc/systemd/system; " + "; ".join(lines))
-    assert lab.sh("ls /etc/systemd/system | grep -c '^relay'").strip() in "12"
+    assert lab.sh("ls /etc/systemd/system | grep -cE '^relay[.](service|socket)$'").strip() in "12"
 
 
 def chat_behind_apache(lab, text):

@@ -1,10 +1,10 @@
 """`python relay.py token`: print a token that lets a page register."""
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from pushrelay import json_text
 from pushrelay.access.member import member_of
 from pushrelay.settings import load
 
@@ -38,6 +38,6 @@ def _user(id_: str | None, info: str | None) -> dict[str, Any] | None:
             raise ValueError("info belongs to a user: name the user too")
         return None
     try:
-        return {"id": id_, **({} if info is None else {"info": json.loads(info)})}
-    except json.JSONDecodeError:
+        return {"id": id_, **({} if info is None else {"info": json_text.read(info)})}
+    except ValueError:
         raise ValueError('info is a JSON object, such as {"name": "Ann"}') from None

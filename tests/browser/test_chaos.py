@@ -10,6 +10,6 @@ SEED = int(os.environ.get("CHAOS_SEED", "1"))
 
 @own_only
 def test_in_random_trouble_pages_receive_each_push_once_in_order_or_learn_of_the_loss(server):
-    it = run(SEED, incidents=len(INCIDENTS) // 2, seconds=12)
+    it = run(SEED, incidents=len(INCIDENTS) // 3, seconds=8)
     print(it.report())
     assert not it.violations, it.report()
