@@ -28,7 +28,7 @@ var noRelay = (url, how = "") => ({
   url
 });
 function asError({ ok, data, error, message = error, ...others }) {
-  return Object.assign(new Error(message), { code: error, status: others.status, details: { error, message, ...others } });
+  return Object.assign(Error(message), { code: error, status: others.status, details: { error, message, ...others } });
 }
 
 // src/timing.js
@@ -176,7 +176,7 @@ function complete(options, isStrict) {
   for (const name in options) {
     const value = name === "transports" ? [].concat(options[name]) : options[name];
     if (typeof value === typeof DEFAULTS[name]) all[name] = value > 2e9 ? 2e9 : value;
-    else if (isStrict) console.warn("relay:", "invalid option", name);
+    else if (isStrict) console.warn("relay:", "invalid", name);
   }
   return all;
 }
@@ -521,7 +521,7 @@ async function takePlace(url, lost, n = 0) {
   const isFull = n === PLACES;
   if (!locks || isFull && page.hidden && !lost()) return noop;
   return new Promise((resolve) => {
-    const name = `relay:poll:${isFull ? Date.now() % PLACES : n}:${url}`;
+    const name = `relay:${isFull ? Date.now() % PLACES : n}:${url}`;
     const granted = (lock) => lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1));
     const failed = (error) => error.name === "AbortError" ? lost() : resolve(noop);
     locks.request(name, { steal: isFull, ifAvailable: !isFull }, granted).catch(failed);
@@ -867,7 +867,7 @@ var Relay = class _Relay extends Connection {
   /** Send to the site's PHP. The promise resolves when the relay has stored it. */
   send(name, data) {
     return this._promise((answer) => {
-      const id = Math.random() + "-" + Math.random();
+      const id = Math.random() + "" + Math.random();
       const payload = JSON.parse(JSON.stringify({ name, data, id }, jsonOnly));
       if (this._sends()[99]) answer(refusal("offline"));
       else this._register(this._add({ _payload: payload }, "send", answer));

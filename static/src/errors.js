@@ -17,5 +17,5 @@ export const noRelay = (url, how = "") => ({
 
 /** Return an Error with the refusal's `code` and `details`. */
 export function asError({ ok, data, error, message = error, ...others }) {
-  return Object.assign(new Error(message), { code: error, status: others.status, details: { error, message, ...others } });
+  return Object.assign(Error(message), { code: error, status: others.status, details: { error, message, ...others } });
 }

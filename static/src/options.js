@@ -17,7 +17,7 @@ export function complete(options, isStrict) {
   for (const name in options) {
     const value = name === "transports" ? [].concat(options[name]) : options[name];
     if (typeof value === typeof DEFAULTS[name]) all[name] = value > 2e9 ? 2e9 : value; // see timer()
-    else if (isStrict) console.warn("relay:", "invalid option", name);
+    else if (isStrict) console.warn("relay:", "invalid", name);
   }
   return all;
 }

@@ -55,7 +55,7 @@ export class Relay extends Connection {
   /** Send to the site's PHP. The promise resolves when the relay has stored it. */
   send(name, data) {
     return this._promise((answer) => {
-      const id = Math.random() + "-" + Math.random();
+      const id = Math.random() + "" + Math.random();
       const payload = JSON.parse(JSON.stringify({ name, data, id }, jsonOnly)); // as it is now
       if (this._sends()[99]) answer(refusal("offline")); // bounded
       else this._register(this._add({ _payload: payload }, "send", answer));

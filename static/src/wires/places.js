@@ -14,7 +14,7 @@ export async function takePlace(url, lost, n = 0) {
   const isFull = n === PLACES;
   if (!locks || (isFull && page.hidden && !lost())) return noop; // lost() returns nothing
   return new Promise((resolve) => {
-    const name = `relay:poll:${isFull ? Date.now() % PLACES : n}:${url}`;
+    const name = `relay:${isFull ? Date.now() % PLACES : n}:${url}`;
     const granted = (lock) => (lock ? new Promise(resolve) : resolve(takePlace(url, lost, n + 1)));
     const failed = (error) => (error.name === "AbortError" ? lost() : resolve(noop)); // or locks are not available here
     locks.request(name, { steal: isFull, ifAvailable: !isFull }, granted).catch(failed);
