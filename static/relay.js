@@ -24,7 +24,7 @@
   var LATE = refusal("timeout");
   var noRelay = (url, how = "") => ({
     error: "no_relay",
-    message: `no relay answers${how}: run python relay.py doctor ${url.slice(0, -10)}`,
+    message: `no relay answers${how}: python relay.py doctor ${url.slice(0, -10)}`,
     url
   });
   function asError({ ok, data, error, message = error, ...others }) {
@@ -767,7 +767,7 @@
     }
     /** Handle an event of the page: the network or the page comes or goes. */
     _on(type, { persisted, blockedURI: url }) {
-      if (url) return url.replace("ws", "http").startsWith(this._url) && this._report({ error: "blocked", message: `add ${url} to connect-src`, url });
+      if (url) return url.replace("ws", "http").startsWith(this._url) && this._report({ error: "blocked", message: `use connect-src ${url}`, url });
       if (type === "offline") return this.transport && this._drop(type);
       if (type === "freeze") return this.transport === "polling" && this._rest(type);
       if (type === "pagehide") {
@@ -775,7 +775,7 @@
         return persisted && this._rest(type);
       }
       this._hide(this._restTime() * 1e3);
-      if (page.hidden && (type !== "online" || this.status === "resting")) return;
+      if (page.hidden && (type === "visibilitychange" || type === "online" && this.status === "resting")) return;
       if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
       const isResting = this.status === "resting";
       const wait = !isResting && this._opened > Date.now() - 1e3 ? 1e3 : 0;

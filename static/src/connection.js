@@ -88,7 +88,7 @@ export class Connection extends Link {
 
   /** Handle an event of the page: the network or the page comes or goes. */
   _on(type, { persisted, blockedURI: url }) {
-    if (url) return url.replace("ws", "http").startsWith(this._url) && this._report({ error: "blocked", message: `add ${url} to connect-src`, url });
+    if (url) return url.replace("ws", "http").startsWith(this._url) && this._report({ error: "blocked", message: `use connect-src ${url}`, url });
     if (type === "offline") return this.transport && this._drop(type);
     if (type === "freeze") return this.transport === "polling" && this._rest(type);
     if (type === "pagehide") {
@@ -96,7 +96,7 @@ export class Connection extends Link {
       return persisted && this._rest(type); // into the back/forward cache
     }
     this._hide(this._restTime() * 1000);
-    if (page.hidden && (type !== "online" || this.status === "resting")) return;
+    if (page.hidden && (type === "visibilitychange" || (type === "online" && this.status === "resting"))) return;
     // The network or the page is back: try now, but at most once per second.
     if (this.transport && Date.now() - this._heard > this._patience) this._drop("ping timeout");
     const isResting = this.status === "resting";

@@ -11,7 +11,7 @@ export const LATE = refusal("timeout");
 /** Return the details of an error if no relay answers. `how` is what answered instead, such as " (HTTP 502)". */
 export const noRelay = (url, how = "") => ({
   error: "no_relay",
-  message: `no relay answers${how}: run python relay.py doctor ${url.slice(0, -10)}`,
+  message: `no relay answers${how}: python relay.py doctor ${url.slice(0, -10)}`,
   url,
 });
 

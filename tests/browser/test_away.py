@@ -279,11 +279,13 @@ def test_a_page_in_the_back_forward_cache_has_no_connection_and_reconnects_at_on
     relay = start_relay()
     watched_page.open(relay.url, "{reconnectDelay: 1e8, reconnectDelayMax: 1e8}")
     wait_for(lambda: relay.push("42", "1")["connections"] == 1, "the registration")
-    before = watched_page.stored("status").count(["online"])
+    before = [status for status, *_ in watched_page.stored("status")].count("online")
     watched_page.leave()
     wait_for(lambda: relay.push("42", "2")["connections"] == 0, "the server to know")
     watched_page.back()
-    wait_for(lambda: watched_page.stored("status").count(["online"]) > before, "the connection")
+    wait_for(
+        lambda: [status for status, *_ in watched_page.stored("status")].count("online") > before, "the connection"
+    )
     assert "2" in watched_page.pushes("2")
 
 

@@ -599,7 +599,7 @@ def test_a_page_gets_the_reason_once_why_it_cannot_connect(relay, page):
             [[event]] = page.seen("error")
             assert event["error"] == error and event.get("status") == status, kind
             assert event["url"].startswith(url) and message in event["message"]
-            assert message or event["message"].endswith(f"run python relay.py doctor {url.rstrip('/')}/")
+            assert message or event["message"].endswith(f": python relay.py doctor {url.rstrip('/')}/")
             why = page.seen("status")[1][1]
             assert why["reason"] and (why["retryIn"] >= 100_000) == bool(message)
     assert sum(line.startswith("relay:") for line in lines) == 3

@@ -163,7 +163,7 @@ test("if no server answers a page's first attempts, there are one error event an
   await page.pass(60_000);
   assert.equal(relay.errors.length, 1);
   assert.equal(relay.errors[0].error, "no_relay");
-  assert.equal(relay.errors[0].message, "no relay answers: run python relay.py doctor http://relay.test/");
+  assert.equal(relay.errors[0].message, "no relay answers: python relay.py doctor http://relay.test/");
   assert.equal(page.warnings.length, 1);
 });
 
@@ -202,7 +202,7 @@ test("what the page's policy forbids is one line and one error event with the ad
   const blockedURI = "ws://relay.test/socket.io/?EIO=4&transport=websocket";
   await page.fire("securitypolicyviolation", { blockedURI: "http://other.test/image.png" });
   for (let n = 0; n < 2; n++) await page.fire("securitypolicyviolation", { blockedURI });
-  const message = `add ${blockedURI} to connect-src`;
+  const message = `use connect-src ${blockedURI}`;
   assert.deepEqual(page.warnings, [["relay:", message]]);
   assert.deepEqual(plain(relay.errors), [{ error: "blocked", message, url: blockedURI }]);
 });
