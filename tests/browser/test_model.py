@@ -19,7 +19,7 @@ from pushrelay.access import tokens
 from pushrelay.register import registrations
 from pushrelay.settings import Settings
 
-HISTORIES = int(os.environ.get("MODEL_HISTORIES", "100"))
+HISTORIES = int(os.environ.get("MODEL_HISTORIES", "200"))
 SHRINK = "MODEL_SHRINK" in os.environ  # find the shortest history that fails, which may take minutes
 COOKIE = "0123456789abcdef0123456789"
 KEPT = 6  # publications that the history of a destination keeps
