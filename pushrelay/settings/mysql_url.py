@@ -9,17 +9,12 @@ As in redis_url.py, the grammar is strict, so that no part of a password is sile
 import dataclasses
 import os
 import re
-from urllib.parse import unquote
 
-from .host_names import UNIX_PATH_BYTES, is_host_or_ip
+from .host_names import ENCODE, UNIX_PATH_BYTES, percent_decoded, split_address
 
 PORT = 3306
 _OPTIONS = ("ssl_ca", "unix_socket")
 _EXAMPLE = "mysql://relay:PASSWORD@127.0.0.1/shop"
-_ENCODE = (
-    "in a user name or a password, write %40 for @, %2F for /, %3A for :, %3F for ?, %23 for #, %26 for & and %25 for %"
-)
-_SHAPE = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -69,30 +64,25 @@ def _parsed(text: str) -> MySQLURL:
     main, _, query = rest.partition("?")
     userinfo, at, place = main.rpartition("@")
     if re.search("[/@]", userinfo) or "@" in query or "#" in rest:
-        raise ValueError(_ENCODE)
+        raise ValueError(ENCODE)
     user, _, password = userinfo.partition(":")
     if not at or not user:
         raise ValueError("write USER:PASSWORD@ before the host")
     if ":" in password:
-        raise ValueError(_ENCODE)
+        raise ValueError(ENCODE)
     hosts, _, database = place.partition("/")
     if not database or "/" in database:
         raise ValueError("the name of the database follows the host, after one slash")
     options = _options(query)
     socket, ca = (options.get(name, "") for name in ("unix_socket", "ssl_ca"))
-    return MySQLURL(*_address(hosts), _decoded(user), _decoded(password), _decoded(database), socket, ca)
-
-
-def _address(text: str) -> tuple[str, int]:
-    shape = _SHAPE.fullmatch(text)
-    if not shape:
-        raise ValueError("write HOST or HOST:PORT, and an IPv6 address in brackets: [::1]:3306")
-    host, port = shape[1] or shape[2], int(shape[3] or PORT)
-    if not is_host_or_ip(host):
-        raise ValueError("the host is a host name or an IP address")
-    if not 1 <= port <= 65535:
-        raise ValueError("the port is a number from 1 to 65535")
-    return host, port
+    return MySQLURL(
+        *split_address(hosts, PORT),
+        percent_decoded(user),
+        percent_decoded(password),
+        percent_decoded(database),
+        socket,
+        ca,
+    )
 
 
 def _options(query: str) -> dict[str, str]:
@@ -103,18 +93,9 @@ def _options(query: str) -> dict[str, str]:
             raise ValueError(f"this option does not exist after the ?; known options are {', '.join(_OPTIONS)}")
         if name in found or not value:
             raise ValueError(f"{name}= appears once after the ?, with a value")
-        found[name] = _decoded(value)
+        found[name] = percent_decoded(value)
         if not found[name].startswith("/"):
             raise ValueError(f"{name}= is a path that begins with a slash")
     if len(os.fsencode(found.get("unix_socket", ""))) > UNIX_PATH_BYTES:
         raise ValueError(f"the path of the socket has at most {UNIX_PATH_BYTES} bytes")
     return found
-
-
-def _decoded(text: str) -> str:
-    if re.search("%(?![0-9A-Fa-f]{2})", text):
-        raise ValueError(_ENCODE)
-    try:
-        return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise ValueError("percent-encode the UTF-8 bytes of characters that are not ASCII") from None

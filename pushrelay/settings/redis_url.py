@@ -13,9 +13,8 @@ character would be cut short without a word.
 import dataclasses
 import os
 import re
-from urllib.parse import unquote
 
-from .host_names import UNIX_PATH_BYTES, is_host_or_ip
+from .host_names import ENCODE, UNIX_PATH_BYTES, percent_decoded, split_address
 
 PORT = 6379
 SENTINEL_PORT = 26379
@@ -39,9 +38,6 @@ _OPTIONS: dict[str, set[str]] = {
     "rediss+sentinel": _FILES | _OF_SENTINEL,
 }
 SCHEMES = tuple(_EXAMPLES)
-_ENCODE = (
-    "in a user name or a password, write %40 for @, %2F for /, %3A for :, %3F for ?, %23 for #, %26 for & and %25 for %"
-)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -104,7 +100,7 @@ def _parsed(scheme: str, rest: str) -> RedisURL:
     main, _, query = rest[2:].partition("?")
     userinfo, at, place = main.rpartition("@")
     if re.search("[/@]", userinfo) or "@" in query or "#" in rest:
-        raise ValueError(_ENCODE)
+        raise ValueError(ENCODE)
     user, password = _credentials(userinfo) if at else ("", "")
     options = _options(scheme, query)
     if scheme == "unix":
@@ -130,17 +126,8 @@ def _credentials(userinfo: str) -> tuple[str, str]:
     if not colon or not password:
         raise ValueError("write USER:PASSWORD@, or :PASSWORD@ for a password without a user name (requirepass)")
     if ":" in password:
-        raise ValueError(_ENCODE)
-    return _decoded(user), _decoded(password)
-
-
-def _decoded(text: str) -> str:
-    if re.search("%(?![0-9A-Fa-f]{2})", text):
-        raise ValueError(_ENCODE)
-    try:
-        return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise ValueError("percent-encode the UTF-8 bytes of characters that are not ASCII") from None
+        raise ValueError(ENCODE)
+    return percent_decoded(user), percent_decoded(password)
 
 
 def _options(scheme: str, query: str) -> dict[str, str]:
@@ -153,7 +140,7 @@ def _options(scheme: str, query: str) -> dict[str, str]:
             raise ValueError(f"this option does not exist after the ?; {others}")
         if name in found or not value:
             raise ValueError(f"{name}= appears once after the ?, with a value")
-        found[name] = _decoded(value)
+        found[name] = percent_decoded(value)
     if "key" in found and "cert" not in found:
         raise ValueError("key= is the key of a certificate: add cert=FILE")
     if "sentinel_user" in found and "sentinel_password" not in found:
@@ -165,22 +152,10 @@ def _addresses(hosts: str, default: int, most: int) -> tuple[tuple[str, int], ..
     listed = hosts.split(",")
     if len(listed) > most:
         raise ValueError("one host and port" if most == 1 else f"at most {most} Sentinels")
-    found = tuple(_address(each, default) for each in listed)
+    found = tuple(split_address(each, default) for each in listed)
     if len(set(found)) < len(found):
         raise ValueError("each Sentinel appears once")
     return found
-
-
-def _address(text: str, default: int) -> tuple[str, int]:
-    shape = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?", text)
-    if not shape:
-        raise ValueError("write HOST or HOST:PORT, and an IPv6 address in brackets: [::1]:6379")
-    host, port = shape[1] or shape[2], int(shape[3] or default)
-    if not is_host_or_ip(host):
-        raise ValueError("the host is a host name or an IP address")
-    if not 1 <= port <= 65535:
-        raise ValueError("the port is a number from 1 to 65535")
-    return host, port
 
 
 def _db(text: str) -> int:
@@ -197,7 +172,7 @@ def _name(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    path = _decoded(text)
+    path = percent_decoded(text)
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError("the path of the socket begins with a slash, so there are three slashes")
     if len(os.fsencode(path)) > UNIX_PATH_BYTES:
