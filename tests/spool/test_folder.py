@@ -32,21 +32,6 @@ except Exception as error:
 """
 
 
-@pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "spool"
-    path.mkdir(mode=0o700)
-    return path
-
-
-@pytest.fixture
-def folder(path):
-    folder = Folder(str(path))
-    folder.hold(0)
-    yield folder
-    folder.release()
-
-
 def test_names_sort_in_the_order_in_which_the_files_were_made(path, folder):
     for name in ("3.json", "1.json", "2.json", ".4.json", ".5.json.tmp", "6.txt", "refused"):
         (path / name).write_text("x")

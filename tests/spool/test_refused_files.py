@@ -6,23 +6,7 @@ import pytest
 from conftest import need
 
 from pushrelay.spool import refused_files
-from pushrelay.spool.folder import Folder
 from pushrelay.spool.refused_files import Stuck, count_refused
-
-
-@pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "spool"
-    path.mkdir(mode=0o700)
-    return path
-
-
-@pytest.fixture
-def folder(path):
-    folder = Folder(str(path))
-    folder.hold(0)
-    yield folder
-    folder.release()
 
 
 def test_the_oldest_refused_files_are_removed(path, folder, monkeypatch):
