@@ -38,8 +38,8 @@ class Rooms(Protocol):
     on_change: Callable[[str, bool], None] | None
     # `on_leave(room, sid)` is called when a client has left a room of namespace "/", under the same lock.
     on_leave: Callable[[str, str], None] | None
-    # Rooms whose names begin with WATCH, and the clients in them: they are no registrations. Whoever uses such rooms
-    # keeps these numbers up to date.
+    # Rooms whose names begin with WATCH, and the clients in them: they do not count as registrations. The code that
+    # uses such rooms keeps these numbers up to date.
     watch_rooms: int
     watches: int
 

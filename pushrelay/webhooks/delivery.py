@@ -211,7 +211,7 @@ class Delivery:
         return False
 
     def _refused(self, status: int, count: int) -> bool:
-        """Handle a response that says that the URL cannot take this batch. Try a smaller one at once."""
+        """Handle a response with which the URL refuses this batch. Try a smaller one at once."""
         if count > 1:
             self.failed += 1
             self._most = max(1, count // 2)

@@ -240,7 +240,7 @@ class Webhooks:
                 each.wake()  # a message about new events may have been lost with a connection to the store
 
     def _begin(self, queue: Events, deliveries: dict[tuple[str, str], Delivery], epoch: str) -> None:
-        """Have all deliveries send from where the store says they are. Raises StoreError; then it is tried again.
+        """Have all deliveries continue at their cursors in the store. Raises StoreError; then it is tried again.
 
         In another epoch the store has lost something, and the numbers that deliveries know may be used again.
         """

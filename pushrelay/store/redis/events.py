@@ -40,7 +40,7 @@ class RedisEvents:
         self._link = link
         self._announce_all = announce_all
         self._wakes: list[Callable[[], None]] = []
-        self._scanned: Any = "0"  # where the scan for destinations that were left goes on
+        self._scanned: Any = "0"  # cursor of the scan for destinations that were left
         self._epochs: dict[str, str] = {}  # by topic: the epoch in which this node read the cursors
         self._word = b""  # with which the present wish to report began: see want.lua
 

@@ -175,7 +175,7 @@ class RedisMembers:
         return due
 
     def _write(self, due: dict[Key, bool]) -> None:
-        """Write who is there, where that differs from what Redis knows."""
+        """Write the users whose presence differs from what Redis knows."""
         writes: list[tuple[Key, int]] = []
         args: list[str] = []
         for key, is_news in due.items():
