@@ -214,6 +214,10 @@ class Builder:
         return Container(self, stage, arguments, environ)
 
 
+def _children(pid):
+    return [int(each) for each in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class Container:
     """A container. `process` ends with the exit code of its process 1."""
 
@@ -248,13 +252,16 @@ class Container:
         self._find(command[0])
 
     def _find(self, program):
-        """Find the process that is process 1 in there, by its number out here, once it is the image's program."""
-        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        """Find the process that is process 1 in there, by its number out here, once the image's program has a child.
+
+        By then it handles signals. Until it does, Linux drops those that are sent to a process 1.
+        """
 
         def process_1():
             with contextlib.suppress(OSError, IndexError):
-                pid = int(children.read_text().split()[0])
-                return pathlib.Path(f"/proc/{pid}/comm").read_text() == f"{program}\n" and pid
+                pid = _children(self.process.pid)[0]
+                is_program = pathlib.Path(f"/proc/{pid}/comm").read_text() == f"{program}\n"
+                return is_program and _children(pid) and pid
             return self.process.poll() is not None
 
         self.pid = wait_for(process_1, "process 1")
@@ -273,7 +280,7 @@ class Container:
     def children(self):
         """Return the states of the children of process 1, such as S for sleeping and Z for zombie."""
         states = []
-        for each in pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+        for each in _children(self.pid):
             with contextlib.suppress(OSError):
                 states.append(pathlib.Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[0])
         return states
