@@ -15,6 +15,8 @@
  *       KIND=text     data is a sentence, so the form has + and %; KIND=json: the push is JSON, and so is its data
  *       PAD=text      more data in each push
  *       HDR=lines     more request headers, each ending in \r\n
+ *       API=path      the destination replaces %s in PATH, and the body is the data alone, as nchan takes it
+ *       API=grip      the body is JSON for the control port of pushpin
  *
  * PORT may be several ports, separated by commas: the nodes of one service. Clients, and connections that push, take
  * turns among them.
@@ -560,7 +562,29 @@ struct pusher {
 };
 
 static const char *path, *pad, *headers;
-static const char *body_format = "destination=%s%s&data=T%lluE%s", *type = "application/x-www-form-urlencoded";
+
+/* What a push looks like. The formats get the prefix, the number, the time and PAD, in this order. */
+static const struct body {
+    const char *api, *kind, *type, *format;
+} bodies[] = {
+    {"push", "plain", "application/x-www-form-urlencoded", "destination=%s%s&data=T%lluE%s"},
+    {"push", "text", "application/x-www-form-urlencoded",
+     "destination=%s%s&data=T%lluE+Your+order%%2C+Zo%%C3%%AB%%2C+is+on+its+way.%s"},
+    {"push", "json", "application/json",
+     "{\"destination\":\"%s%s\",\"data\":{\"at\":\"T%lluE\",\"text\":\"Your order is on its way.%s\"}}"},
+    {"path", "plain", "text/plain", "%.0s%.0sT%lluE%s"},
+    {"path", "text", "text/plain", "%.0s%.0sT%lluE Your order, Zo\xc3\xab, is on its way.%s"},
+    {"path", "json", "application/json", "%.0s%.0s{\"at\":\"T%lluE\",\"text\":\"Your order is on its way.%s\"}"},
+    {"grip", "plain", "application/json",
+     "{\"items\":[{\"channel\":\"%s%s\",\"formats\":{\"ws-message\":{\"content\":\"T%lluE%s\"}}}]}"},
+    {"grip", "text", "application/json",
+     "{\"items\":[{\"channel\":\"%s%s\",\"formats\":{\"ws-message\":{\"content\":"
+     "\"T%lluE Your order, Zo\xc3\xab, is on its way.%s\"}}}]}"},
+    {"grip", "json", "application/json",
+     "{\"items\":[{\"channel\":\"%s%s\",\"formats\":{\"ws-message\":{\"content\":"
+     "\"{\\\"at\\\":\\\"T%lluE\\\",\\\"text\\\":\\\"Your order is on its way.%s\\\"}\"}}}]}"},
+};
+static const struct body *form;
 static atomic_long next_push;
 static long count, destinations;
 static int keep;
@@ -673,24 +697,24 @@ static void wait_until_due(long k)
 
 static size_t build_request(char *out, size_t size, const struct sockaddr_in *node, long k, uint64_t sent)
 {
-    char body[4096], number[32] = "";
+    char body[4096], number[32] = "", destination[256], to[512];
     if (destinations)
         format(number, sizeof number, "%ld", k % destinations);
-    size_t length = format(body, sizeof body, body_format, prefix, number, (unsigned long long)sent, pad);
+    size_t length = format(body, sizeof body, form->format, prefix, number, (unsigned long long)sent, pad);
+    format(destination, sizeof destination, "%s%s", prefix, number);
+    fill(to, sizeof to, path, "%s", destination);
     return format(out, size,
                   "POST %s HTTP/1.1\r\nHost: %s:%d\r\n%sContent-Type: %s\r\nContent-Length: %zu\r\n%s\r\n%s",
-                  path, host, ntohs(node->sin_port), headers, type, length, keep ? "" : "Connection: close\r\n", body);
+                  to, host, ntohs(node->sin_port), headers, form->type, length, keep ? "" : "Connection: close\r\n", body);
 }
 
-static void choose_body(const char *kind)
+static void choose_body(const char *api, const char *kind)
 {
-    if (!strcmp(kind, "text"))
-        body_format = "destination=%s%s&data=T%lluE+Your+order%%2C+Zo%%C3%%AB%%2C+is+on+its+way.%s";
-    else if (!strcmp(kind, "json")) {
-        body_format = "{\"destination\":\"%s%s\",\"data\":{\"at\":\"T%lluE\",\"text\":\"Your order is on its way.%s\"}}";
-        type = "application/json";
-    } else if (strcmp(kind, "plain"))
-        die("KIND is plain, text or json");
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies && !form; i++)
+        if (!strcmp(bodies[i].api, api) && !strcmp(bodies[i].kind, kind))
+            form = &bodies[i];
+    if (!form)
+        die("KIND is plain, text or json; API is push, path or grip");
 }
 
 static void *run_pusher(void *argument)
@@ -738,7 +762,7 @@ static int push_main(int argc, char **argv)
     prefix = argv[8];
     destinations = atol(argv[9]);
     rate = argc > 10 ? atof(argv[10]) : 0;
-    choose_body(environment("KIND", "plain"));
+    choose_body(environment("API", "push"), environment("KIND", "plain"));
     pad = environment("PAD", "");
     headers = environment("HDR", "");
     if (threads < 1 || threads > MAX_THREADS || destinations < 0)
