@@ -89,12 +89,16 @@ def push(
     keep=True,
     rate=0,
     kind="plain",
+    pad="",
 ) -> str:
-    """Push with relayload and return its output. Raise if pushes failed, because no figure would be valid."""
+    """Push with relayload and return its output. Raise if pushes failed, because no figure would be valid.
+
+    `pad`: what each push has in addition, encoded as its kind requires, at most 127 KiB.
+    """
     what = [count, threads, int(keep), prefix, destinations, rate]
     command = [CACHE / "relayload", "push", "127.0.0.1", server.port, server.kind.push_path, *what]
     try:
-        environ = {**os.environ, "KIND": kind}
+        environ = {**os.environ, "KIND": kind, "PAD": pad}
         ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, env=environ)
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{count:,} pushes took more than 5 minutes") from error
@@ -122,11 +126,11 @@ class Listener:
 
 @contextlib.contextmanager
 def listening(
-    server: Server | Target, clients: int, prefix: str, expect: int, same_id=False, seconds=90
+    server: Server | Target, clients: int, prefix: str, expect: int, same_id=False, seconds=90, polling=False
 ) -> Iterator[Listener]:
     what = [clients, prefix, int(same_id), seconds]
     command = [CACHE / "relayload", "listen", "127.0.0.1", server.port, *what]
-    environ = {**os.environ, "EXPECT": str(expect)}
+    environ = {**os.environ, "EXPECT": str(expect), "POLL": str(int(polling))}
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=environ)
     try:
         ready = process.stdout.readline()

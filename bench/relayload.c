@@ -6,6 +6,7 @@
  *       REGJSON replaces {"id":"%s"} as the argument of `register`; its %s is the id.
  *       EXPECT=n      stop after n pushes, before SECONDS are over
  *       INFLIGHT=n    maximum connections being opened at a time (64)
+ *       POLL=1        the clients use long polling instead of a WebSocket, each over one connection: polling.h
  *       RAW=/path%d   plain WebSocket subscribers of another server: without Socket.IO, every message is a push
  *       SIGUSR1       print the figures so far, and count from zero again
  *
@@ -13,7 +14,7 @@
  *       Sends COUNT POSTs, form-encoded unless KIND is set, to the destinations PREFIX<k mod NDEST> (PREFIX when NDEST is 0), as fast as
  *       THREADS connections carry them, or RATE a second in all. KEEPALIVE 0 opens a connection for each, as PHP does.
  *       KIND=text     data is a sentence, so the form has + and %; KIND=json: the push is JSON, and so is its data
- *       PAD=text      more data in each push
+ *       PAD=text      more data in each push, up to 127 KiB
  *       HDR=lines     more request headers, each ending in \r\n
  *       API=path      the destination replaces %s in PATH, and the body is the data alone, as nchan takes it
  *       API=grip      the body is JSON for the control port of pushpin
@@ -62,6 +63,7 @@
 #define ANSWER_SECONDS 20                 /* a longer reply is an error, or a hung server would hang the run */
 #define CONNECTIONS_PER_ADDRESS 2000      /* see open_socket() */
 #define MAX_MESSAGE ((size_t)16 << 20)    /* bytes; a longer message cannot be right */
+#define MAX_BODY ((size_t)128 << 10)      /* bytes of a push: PAD may have as many as an environment variable */
 #define MAX_THREADS 256
 #define MAX_NODES 16
 
@@ -222,10 +224,12 @@ struct client {
     long number;
     unsigned char *in; /* received bytes that are not a whole frame yet */
     size_t len, cap;
+    char *sid; /* of a client that polls, which sends one request after another: */
+    bool posting; /* the present one is a POST */
 };
 
 static const char *raw_path, *registration;
-static bool same_id;
+static bool same_id, polling;
 static long clients, opened, pending; /* pending: opened, and neither ready nor dead yet */
 static long ready, dead, pushes, others, pings;
 static uint64_t first_push, last_push; /* when, in ns */
@@ -286,15 +290,22 @@ static void send_text(struct client *c, const char *text)
     send_frame(c, 1, text, strlen(text));
 }
 
-static void register_client(struct client *c)
+/* Writes the packet that registers a client. */
+static void format_registration(const struct client *c, char *message, size_t size)
 {
-    char id[128], fields[512], message[600];
+    char id[128], fields[512];
     if (same_id)
         format(id, sizeof id, "%s", prefix);
     else
         format(id, sizeof id, "%s%ld", prefix, c->number);
     fill(fields, sizeof fields, registration, "%s", id);
-    format(message, sizeof message, "42[\"register\",%s]", fields);
+    format(message, size, "42[\"register\",%s]", fields);
+}
+
+static void register_client(struct client *c)
+{
+    char message[600];
+    format_registration(c, message, sizeof message);
     send_text(c, message);
     if (c->state != DEAD)
         settle(c, READY);
@@ -397,10 +408,16 @@ static size_t take_upgrade(struct client *c)
     return (size_t)(end + 4 - c->in);
 }
 
-/* Handles the whole frames that have arrived. */
+#include "polling.h"
+
+/* Handles the whole frames, or answers, that have arrived. */
 static void take_in(struct client *c)
 {
     size_t at = 0, head, size;
+    if (polling) {
+        take_answer(c);
+        return;
+    }
     if (c->state == AWAITS_UPGRADE && !(at = take_upgrade(c)))
         return;
     while (c->state != DEAD && whole_frame(c->in + at, c->len - at, &head, &size)) {
@@ -441,7 +458,7 @@ static void open_client(struct client *c, int poll)
 {
     char request[512], path[256] = "/socket.io/?EIO=4&transport=websocket", number[32];
     c->number = opened++;
-    c->state = AWAITS_UPGRADE;
+    c->state = polling ? AWAITS_OPEN : AWAITS_UPGRADE;
     pending++;
     c->fd = open_socket(node_of(c->number));
     if (c->fd < 0) {
@@ -458,6 +475,8 @@ static void open_client(struct client *c, int poll)
                            "GET %s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
                            path, host, ntohs(node_of(c->number)->sin_port));
+    if (polling)
+        length = format_poll(c, request, sizeof request);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     if (write(c->fd, request, length) != (ssize_t)length || epoll_ctl(poll, EPOLL_CTL_ADD, c->fd, &event))
         drop(c);
@@ -520,6 +539,7 @@ static int listen_main(int argc, char **argv)
     same_id = atoi(argv[6]);
     registration = argc > 8 ? argv[8] : "{\"id\":\"%s\"}";
     raw_path = getenv("RAW");
+    polling = atoi(environment("POLL", "0"));
     long expect = atol(environment("EXPECT", "0"));
     struct client *all = calloc((size_t)(clients > 0 ? clients : 1), sizeof *all);
     int poll = epoll_create1(0);
@@ -697,7 +717,8 @@ static void wait_until_due(long k)
 
 static size_t build_request(char *out, size_t size, const struct sockaddr_in *node, long k, uint64_t sent)
 {
-    char body[4096], number[32] = "", destination[256], to[512];
+    static _Thread_local char body[MAX_BODY];
+    char number[32] = "", destination[256], to[512];
     if (destinations)
         format(number, sizeof number, "%ld", k % destinations);
     size_t length = format(body, sizeof body, form->format, prefix, number, (unsigned long long)sent, pad);
@@ -720,7 +741,7 @@ static void choose_body(const char *api, const char *kind)
 static void *run_pusher(void *argument)
 {
     struct pusher *p = argument;
-    char request[8192];
+    static _Thread_local char request[MAX_BODY + 4096];
     for (long k; (k = atomic_fetch_add(&next_push, 1)) < count;) {
         wait_until_due(k);
         uint64_t sent = now_ns();

@@ -62,9 +62,9 @@ KINDS = {
 def prepare(kinds: list[str]) -> None:
     """Put everything that these servers and the load need into the cache, unless it is there and up to date."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    load, source = CACHE / "relayload", HERE / "relayload.c"
-    if not load.exists() or load.stat().st_mtime < source.stat().st_mtime:
-        run_tool("cc", *CFLAGS, "-o", load, source)
+    load, sources = CACHE / "relayload", [HERE / "relayload.c", HERE / "polling.h"]
+    if not load.exists() or load.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+        run_tool("cc", *CFLAGS, "-o", load, sources[0])
     if "seed" in kinds:
         prepare_seed()
     if {"werkzeug", "gunicorn"} & set(kinds):
