@@ -31,11 +31,14 @@ class Listing:
         after = 0 if since is None else archive.offset_of(destination, since)
         listed, tip, _ = archive.read(destination, after or 0, with_data=False)
         now = archive.clock()
-        live = [each.offset for each in listed if each.expires > now][-archive.limits.history_size or len(listed) :]
-        self._read_to = live[0] - 1 if live else tip.offset  # the offset after which the next page begins
-        self._last = live[-1] if live else 0
+        live = [each.offset for each in listed if each.expires > now]
+        surplus = live[: -archive.limits.history_size or len(listed)]
+        # The offset after which the next page begins. Publications that seem expired are read too: that may be damage.
+        self._read_to = surplus[-1] if surplus else after or 0
+        self._last = listed[-1].offset if listed else 0
+        self._last_live = live[-1] if live else 0
         self._trimmed = tip.trimmed
-        self._left = len(live) if limit is None else limit
+        self._left = len(listed) if limit is None else limit
         self._left_bytes = max_bytes
         self.more = False
         self.position = position_of(self._epoch, tip.offset)
@@ -55,7 +58,7 @@ class Listing:
                 page = self._next_page()
             except StoreError:
                 break
-        self.more = self._read_to < self._last
+        self.more = self._read_to < (self._last if self._is_broken else self._last_live)
 
     @property
     def is_short(self) -> bool:

@@ -88,6 +88,8 @@ MIGRATIONS = (
     """,
 )
 
+_STRAY = "SELECT 1 FROM publications WHERE destination NOT IN (SELECT id FROM destinations) LIMIT 1"
+
 _DAMAGED = "the store is damaged: move it away with its -wal, -shm and -recent files, and the relay creates a new one"
 _HELP = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space, and the relay continues by itself",
@@ -231,12 +233,14 @@ def check(connection: sqlite3.Connection, seconds: float) -> None:
     """Look for damage, for about `seconds` at most. Raises Damaged.
 
     integrity_check also notices keys that are out of order, which would hide publications. It takes 0.2 s of CPU for
-    140 MiB.
+    140 MiB. If the newest publication of a destination is no longer found, its offset would be used again.
     """
     end = time.monotonic() + seconds
     connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
     try:
         (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found == "ok" and connection.execute(_STRAY).fetchone() is not None:
+            raise Damaged("a publication belongs to no destination")
     except sqlite3.OperationalError as error:
         if code_of(error) != sqlite3.SQLITE_INTERRUPT:
             raise

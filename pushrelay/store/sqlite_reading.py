@@ -28,6 +28,7 @@ _READ = (
     "WHERE destination = ? AND offset > ? ORDER BY offset"
 )
 _SURVEY = "SELECT count(*), min(created) FROM publications WHERE expires > ?"
+_READ_BEFORE = _READ.replace("offset > ? ORDER BY offset", "offset <= ? ORDER BY offset DESC LIMIT 1")
 _READ_ENDS = _READ.replace("event, data", "'' AS event, '' AS data")
 
 
@@ -95,6 +96,8 @@ class Reader:
             tip = self._tip_at(connection, cursor)
             rows = _Rows(connection, destination, (cursor.id, after), with_data) if cursor else None
             kept, more = rows.cut(max_bytes) if rows else ([], False)
+            if rows and (kept[0].offset if kept else tip.offset + 1) != after + 1:
+                rows.check_before()
         if rows and rows.are_damaged:
             tip = tip._replace(trimmed=tip.offset, is_damaged=True)
             self._files.report_damage(destination)
@@ -156,6 +159,21 @@ class _Rows:
         self._connection.text_factory = _decode_damaged  # one row is damaged, and the others can still be read
         try:
             return cut(self._checked(), max_bytes)
+        finally:
+            self._connection.text_factory = str
+
+    def check_before(self) -> None:
+        """Check the last row up to the offset: it may be a later one whose own offset has changed.
+
+        Raises sqlite3.Error.
+        """
+        self._connection.text_factory = _decode_damaged
+        try:
+            row = self._connection.execute(_READ_BEFORE, self._which).fetchone()
+            if row is not None:
+                kept_of(self._destination, row)
+        except sqlite_file.Damaged:
+            self.are_damaged = True
         finally:
             self._connection.text_factory = str
 

@@ -63,6 +63,33 @@ def test_a_publication_that_is_not_what_was_stored_is_left_out_and_reported_as_l
     assert caplog.text.count("is damaged") == 1 and not [record for record in caplog.records if record.exc_info]
 
 
+ENDS = {
+    "an expiry in the past": ("expires = 1.5", 1),
+    "the offset 0": ("offset = 0", 1),
+    "an expiry in the past of the last one": ("expires = 1.5", 5),
+    "a destination that does not exist": ("destination = 77", 5),
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_the_first_and_the_last_publication_cannot_vanish_by_a_changed_row(path, open_at, what):
+    epoch, stored = sound(path, open_at)
+    change, offset = ENDS[what]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        newest = "(SELECT max(destination) FROM publications)"
+        connection.execute(f"UPDATE publications SET {change} WHERE offset = {offset} AND destination = {newest}")  # noqa: S608
+    if "destination" in what:
+        with pytest.raises(StoreError, match="belongs to no destination"):
+            open_at(path)
+        return
+    broker = open_at(path)
+    history = broker.history("user3")
+    assert len(history.publications) == 4 and not history.recovered
+    assert '"recovered":false' in "".join(broker.listing("user3").answer())
+    assert not recover(broker, f"{epoch}:0", "user3")[0] and not broker.history("user3", f"{epoch}:0").recovered
+    assert recover(broker, f"{epoch}:{offset % 5}", "user3")[0] == (offset == 1), "clients that need nothing of it"
+
+
 def test_a_publication_that_was_moved_to_another_destination_is_not_read_there(path, open_at):
     broker = open_at(path)
     push(broker, "for Ann", destination="ann")
