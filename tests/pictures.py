@@ -16,8 +16,9 @@ import random
 import tempfile
 
 from conftest import CHROMIUM, CHROMIUM_FLAGS, ROOT, wait_for
+from consoles import ONLINE
 from playwright.sync_api import sync_playwright
-from scenes import ONLINE, ORDERS, Scenes
+from scenes import ORDERS, Scenes
 
 WIDTHS = {390: 844, 768: 1024, 1440: 900}
 DOCS = ROOT / "docs/pictures"

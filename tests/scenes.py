@@ -4,11 +4,10 @@ A scene is a page that is open and shows its state. It is made in a context of C
 """
 
 from conftest import Relay, wait_for
-from consoles import come_back, go_away
+from consoles import ONLINE, come_back, go_away
 
 STRANGER = {"X_Forwarded_For": "192.0.2.7"}  # a visitor through a web server
 SECRET = "k7fG2-pQ9_rT4wXz8LmN6vBc3hJd5sYa"
-ONLINE = "#state[data-status=online]"
 ORDERS = [
     ("", "Hello from PHP"),
     ("order", {"order": 1834, "state": "paid", "total": "49.90", "items": ["tea", "two cups"]}),

@@ -90,7 +90,8 @@ def open_tab(new_tab, site, request):
 
 def test_after_kill_9_a_page_recovers_everything_on_websocket(start_relay, open_tab, publish):
     relay = start_relay(**LONG)
-    tab = open_tab(relay.url, "{reconnectDelay: 100, reconnectDelayMax: 500}")
+    # The page polls until the probe if the relay comes back between the attempts with WebSocket and with polling.
+    tab = open_tab(relay.url, "{reconnectDelay: 100, reconnectDelayMax: 500, probeDelay: 200}")
     publisher = publish(relay)
     publisher.during()
     relay.kill()

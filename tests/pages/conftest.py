@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import DEADLINE
-from consoles import FAR
+from consoles import FAR, ONLINE
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def demo(context):
         if viewport:
             page.set_viewport_size(viewport)
         page.goto(f"{relay.url}/?id={id_}")
-        page.locator("#state[data-status=online]").wait_for()
+        page.locator(ONLINE).wait_for()
         return page
 
     return open_page

@@ -8,6 +8,7 @@ import json
 
 import pytest
 from conftest import CHROMIUM, CHROMIUM_FLAGS, DEADLINE, ROOT, need
+from consoles import ONLINE
 from scenes import Scenes
 
 AXE = ROOT / "tests/node_modules/axe-core/axe.min.js"
@@ -277,7 +278,7 @@ def test_nothing_jumps_when_a_page_loads_or_the_first_push_arrives(scenes, visib
     relay, page = scenes.relay(), visible.new_page()
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(f"{relay.url}/?id=coral-otter-512")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     relay.push("coral-otter-512", json.dumps({"first": width}))
     page.locator("#arrived > li").first.wait_for()
     assert shifted(page) < 0.01, page.evaluate("watched.shifts")

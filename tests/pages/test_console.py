@@ -12,7 +12,7 @@ import threading
 import audience
 import pytest
 from conftest import ROOT, need, own_only, wait_for
-from consoles import SECRET, SHIFTS, arrived, come_back, go_away, run, show
+from consoles import ONLINE, SECRET, SHIFTS, arrived, come_back, go_away, run, show
 
 pytestmark = own_only  # the page is the same on every server
 
@@ -345,7 +345,7 @@ def test_offline_is_told_clearly_and_try_now_connects_at_once(start_relay, conso
     assert page.inner_text("#waiting") == "Offline: nothing can arrive now" and page.inner_text("#presence") == ""
     page.evaluate("() => { [window.WebSocket, window.fetch] = kept; }")
     page.click("#try-now")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     page.locator("#note").filter(has_text="Reconnected after").wait_for()
     assert page.locator("#try-now").is_hidden() and page.title() == "offline · the relay"
     assert "Next try" not in page.inner_text("#note") and "does not answer" not in page.inner_text("main")
@@ -381,7 +381,7 @@ def test_the_snippets_for_a_relay_with_a_secret_sign_and_use_a_token(start_relay
         mine.get_by_text("for both").first.wait_for()
     page.fill("#token", ran.stdout)
     page.click("#token-form button")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     assert "{token: " in page.text_content("#snippet-page") and "missing" not in page.inner_text("#note")
 
 
@@ -408,7 +408,7 @@ def test_the_snippets_of_a_visitor_run_on_the_server_with_a_key_or_at_a_socket(r
     page = context.new_page()
     page.route("**/?id=server", changed)
     page.goto(f"{relay.url}/?id=server")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     with forwarder(tmp_path / "relay.sock", relay.port):
         for name, data in (("php", "PHP"), ("curl", "cURL"), ("shell", "the shell")):
             text = (
@@ -558,6 +558,6 @@ def test_the_code_for_a_phone_and_the_way_to_get_one_are_shown(start_relay, cons
     far = browser.new_context(extra_http_headers={"X-Forwarded-For": "203.0.113.9"})
     page = far.new_page()
     page.goto(f"{relay.url}/?id=phone")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     assert page.locator("#push-form").count() == 0 and "--host" not in page.inner_text("main")
     far.close()

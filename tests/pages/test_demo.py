@@ -12,7 +12,7 @@ import urllib.parse
 
 import pytest
 from conftest import ROOT, need, own_only, wait_for
-from consoles import FAR, SECRET, arrived, run, show, try_now
+from consoles import FAR, ONLINE, SECRET, arrived, run, show, try_now
 
 from pushrelay.access.tokens import sign
 from pushrelay.pages.demo import address, demo_facts
@@ -42,7 +42,7 @@ def test_two_windows_of_the_bare_address_share_an_id(relay, context):
     first, second = context.new_page(), context.new_page()
     for page in (first, second):
         page.goto(relay.url)
-        page.locator("#state[data-status=online]").wait_for()
+        page.locator(ONLINE).wait_for()
         assert page.url == f"{relay.url}/?id=demo"
     wait_for(lambda: relay.push("demo", "ready?")["connections"] == 2, "both registrations")
     first.click("#push-button")
@@ -56,7 +56,7 @@ def test_the_page_reconnects_automatically_after_the_relay_was_away(start_relay,
     relay.kill()
     page.locator("#state[data-status=offline]").wait_for()
     relay.start()
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     wait_for(lambda: relay.push("patient", "welcome back")["connections"] == 1, "the registration")
     arrived(page).get_by_text("welcome back", exact=True).first.wait_for()
 
@@ -151,7 +151,7 @@ def test_whatever_arrives_is_text_and_the_page_breaks_no_rule_of_its_own(relay, 
     page = context.new_page()
     page.on("console", lambda message: said.append(message.text))
     page.goto(relay.url + "/?" + urllib.parse.urlencode({"id": id_}))
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     assert page.text_content("#id") == id_ and "WebSocket" in page.text_content("#transport")
     wait_for(lambda: relay.push(id_, BAD, event=BAD[:100])["connections"] == 1, "the registration")
     relay.push_json(destination=id_, data={"__proto__": {BAD: BAD}, "constructor": None})
@@ -208,7 +208,7 @@ def test_a_page_that_was_refused_registers_automatically_once_the_relay_allows_i
     del relay.settings["secret"]
     relay.start()
     try_now(page)
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     wait_for(lambda: relay.push("42", "welcome")["connections"] == 1, "the registration")
     page.locator("#note:not([data-kind=error])").wait_for()
 
@@ -229,7 +229,7 @@ def test_the_line_that_the_page_shows_prints_a_token_that_it_then_accepts(start_
     )
     page.fill("#token", ran.stdout.strip() or ran.stderr)
     page.click("#token-form button")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
 
 
 @own_only
@@ -241,7 +241,7 @@ def test_a_page_registers_with_the_token_that_is_given_to_it(start_relay, refuse
     page.get_by_text("Not registered: ").wait_for()
     page.fill("#token", sign({"ids": ["42"]}, SECRET))
     page.click("#token-form button")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     relay.push("42", "with a token")
     arrived(page).get_by_text("with a token", exact=True).wait_for()
     assert page.locator("#token-form").is_hidden()
@@ -256,7 +256,7 @@ def test_a_page_that_is_identified_by_its_cookie_offers_to_be_me(start_relay, re
     assert "session_id()" in page.text_content("#snippet-php")
     context.add_cookies([{"name": "PHPSESSID", "value": "a-session-of-20-characters", "url": relay.url}])
     page.click("#use-me")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     wait_for(lambda: relay.push("a-session-of-20-characters", "for me")["connections"] == 1, "the registration")
     arrived(page).get_by_text("for me", exact=True).first.wait_for()
 
@@ -290,7 +290,7 @@ def test_without_its_session_cookie_the_page_explains_where_it_comes_from_and_se
     page = refused(relay, "", headers={})
     assert page.url.endswith("/?id=me") and "session_start()" in page.inner_text("#cookie-hint")
     page.click("#set-cookie")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     page.click("#push-button")
     arrived(page).get_by_text("Hello from the form", exact=True).wait_for()
     page.locator("#push-answer").filter(has_text="Delivered to 1 window, here in").wait_for()
@@ -324,7 +324,7 @@ def test_if_the_site_denies_an_id_the_page_leads_on_after_the_login(start_relay,
         page.context.add_cookies([{"name": "user", "value": "7", "url": relay.url}])
         page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 1100))")  # a refusal counts for a second
         page.reload()
-        page.locator("#state[data-status=online]").wait_for()
+        page.locator(ONLINE).wait_for()
         assert page.locator("#site-hint").is_hidden()
         site.shutdown()
 
@@ -338,7 +338,7 @@ def test_an_error_that_is_no_longer_true_disappears(start_relay, demo):
     page.get_by_text("Is the relay running?").wait_for()
     relay.start()
     try_now(page)
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     assert page.text_content("#push-answer") == ""
 
 
@@ -349,7 +349,7 @@ def visitor(start_relay, browser):
     context = browser.new_context(extra_http_headers={"X-Forwarded-For": "203.0.113.9"})
     page = context.new_page()
     page.goto(f"{relay.url}/?id=far")
-    page.locator("#state[data-status=online]").wait_for()
+    page.locator(ONLINE).wait_for()
     yield relay, page
     context.close()
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from conftest import DEADLINE
+from consoles import ONLINE
 
 from pushrelay.settings import SettingsError, load
 from pushrelay.wsgi.base_path import at_base_path
@@ -54,7 +55,7 @@ def test_the_demo_page_works_below_the_base_path(below, context):
     page = context.new_page()
     for slash in ("", "/"):
         page.goto(f"{below.url}{slash}?id=42")
-        page.locator("#state[data-status=online]").wait_for()
+        page.locator(ONLINE).wait_for()
         assert f"{below.url}/static/relay.js" in page.text_content("#snippet-page")
         page.click("#push-button")
         page.locator("#arrived .data").first.wait_for()
