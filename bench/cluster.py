@@ -20,9 +20,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-from compare import Figure, listening, machine, medians, must_have_arrived, names_from, number, push, shown
+from compare import listening, machine, must_have_arrived, names_from, number, push
 from nodes import FSYNC, KINDS, Cluster, prepare_nodes, redis_version
 from servers import Failed
+from tables import Figure, medians, shown
 
 FIGURES = {
     "pushes": Figure("pushes to all nodes, without clients", "/s"),

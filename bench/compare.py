@@ -1,10 +1,11 @@
-"""Measure the relay, the old Node server and stock Flask-SocketIO: the same work, in turn, on this machine.
+"""Measure the relay and what people use instead of it: the same work, in turn, on this machine.
 
-    python bench/compare.py                                   everything, three rounds (about 8 minutes)
-    python bench/compare.py --plot bench/result.png --json bench/result.json
-    python bench/compare.py --from bench/result.json --plot bench/result.png      draw stored figures
+    python bench/compare.py                                   everything, three rounds (about 15 minutes)
+    python bench/compare.py --servers relay,nchan --json bench/result.json         some, beside those in the file
+    python bench/compare.py --from bench/result.json --plot bench/result.png       draw stored figures
 
-Needs Linux, cc, node and npm. Everything else is downloaded once, into ~/.cache/relay-bench.
+Needs Linux, cc, node and npm, and for some servers packages of Debian. Everything else is downloaded once, into
+~/.cache/relay-bench.
 """
 
 import argparse
@@ -18,58 +19,48 @@ import re
 import resource
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
-from servers import CACHE, HERE, KINDS, Failed, Server, Target, prepare, prepare_venv, relay_command
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    label: str
-    unit: str
-    less_is_better: bool = False
-
-
-FIGURES = {
-    "kept": Figure("pushes, connections kept", "/s"),
-    "kept_text": Figure("the same, forms with spaces and %", "/s"),
-    "kept_json": Figure("the same, JSON", "/s"),
-    "new": Figure("pushes, a new connection each (PHP's cURL)", "/s"),
-    "fanout": Figure("fan-out to many clients, deliveries", "/s"),
-    "connects": Figure("clients connected and registered", "/s"),
-    "memory": Figure("memory per idle client", "KiB", True),
-    "threads": Figure("threads with these clients", "", True),
-    "idle_cpu": Figure("CPU with these clients idle", "%", True),
-    "reply_p50": Figure("reply to a push at {rate}/s, p50", "µs", True),
-    "reply_p99": Figure("reply to a push at {rate}/s, p99", "µs", True),
-    "delivery_p50": Figure("push to client at {rate}/s, p50", "µs", True),
-    "delivery_p99": Figure("push to client at {rate}/s, p99", "µs", True),
-    "unicast": Figure("pushes, each to one of the clients", "/s"),
-    "leave_cpu": Figure("CPU per client that leaves", "ms", True),
-}
+from kinds import KINDS, Kind
+from servers import (
+    CACHE,
+    HERE,
+    Failed,
+    Server,
+    Target,
+    prepare,
+    prepare_venv,
+    relay_command,
+    version_of,
+)
+from tables import medians, merged, report, stored_result, write_tables
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
     """The amount of work for every server."""
 
-    # Pushes before the measurement: Node's compiler needs about 40,000, and a server runs for days.
-    warm_up: int = 60_000
-    slow_warm_up: int = 500  # for the stock servers, which compile nothing and need a minute for 60,000
-    pushes: int = 6000
+    # Pushes of each kind before the measurement, and as many to clients: 80,000 in all. Node's compiler needs about
+    # 40,000, and a server runs for days.
+    warm_up: int = 20_000
+    pushes: int = 10_000
+    unicast: int = 10_000
+    longest: int = 3  # seconds after which each of these ends, for slow servers
     fan_clients: int = 1000
     fan_pushes: int = 60
     rate: int = 400  # pushes per second at which replies and deliveries are timed
     paced: int = 2000  # pushes at that rate
-    unicast: int = 10_000
-    idle_seconds: float = 5.0
+    idle_seconds: float = 4.0
+    pause: float = 1.0  # seconds for what the load generator cannot see, such as the end of registrations
 
     def reduced(self) -> "Work":
-        return Work(500, 500, self.pushes // 10, 100, 20, self.rate, self.paced // 5, self.unicast // 10, 1.0)
+        return Work(200, self.pushes // 10, self.unicast // 10, 1, 100, 20, self.rate, self.paced // 10, 0.2, 0.1)
+
+
+KIND_FIGURES = {"plain": "kept", "text": "kept_text", "json": "kept_json"}  # kinds of body, as relayload calls them
 
 
 def number(pattern: str, text: str) -> float:
@@ -90,15 +81,19 @@ def push(
     rate=0,
     kind="plain",
     pad="",
+    seconds=0,
 ) -> str:
     """Push with relayload and return its output. Raise if pushes failed, because no figure would be valid.
 
-    `pad`: what each push has in addition, encoded as its kind requires, at most 127 KiB.
+    `pad`: what each push has in addition, encoded as its kind requires, at most 127 KiB. `seconds`: stop after these,
+    even if there were fewer pushes.
     """
     what = [count, threads, int(keep), prefix, destinations, rate]
-    command = [CACHE / "relayload", "push", "127.0.0.1", server.port, server.kind.push_path, *what]
+    command = [CACHE / "relayload", "push", "127.0.0.1", server.push_port, server.kind.push_path, *what]
+    environ = {**os.environ, "API": server.kind.api, "KIND": kind, "PAD": pad}
+    if seconds:
+        environ["LIMIT"] = str(seconds)
     try:
-        environ = {**os.environ, "KIND": kind, "PAD": pad}
         ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, env=environ)
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{count:,} pushes took more than 5 minutes") from error
@@ -119,6 +114,17 @@ class Listener:
         self.process.send_signal(signal.SIGUSR1)
         return self.process.stdout.readline()
 
+    def await_arrival(self, expected: float) -> None:
+        """Wait until as many pushes have arrived since the last figures(). Raise if they have not after 10 seconds."""
+        arrived = 0.0
+        for _ in range(100):
+            figures = self.figures()
+            arrived += number(r"pushes (\d+)", figures)
+            if arrived >= expected:
+                break
+            time.sleep(0.1)
+        must_have_arrived(expected, figures, arrived)
+
     def last_figures(self) -> str:
         """Return the figures when the expected pushes have arrived, or the time has passed. The clients leave."""
         return self.process.communicate()[0]
@@ -131,6 +137,8 @@ def listening(
     what = [clients, prefix, int(same_id), seconds]
     command = [CACHE / "relayload", "listen", "127.0.0.1", server.port, *what]
     environ = {**os.environ, "EXPECT": str(expect), "POLL": str(int(polling))}
+    if server.kind.listen_path:
+        environ["RAW"] = f"{server.kind.listen_path}{prefix}{'' if same_id else '%d'}"
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=environ)
     try:
         ready = process.stdout.readline()
@@ -143,24 +151,33 @@ def listening(
         process.stdout.close()
 
 
-def must_have_arrived(expected: int, figures: str) -> str:
-    arrived, dead = number(r"pushes (\d+)", figures), number(r"dead (\d+) others", figures)
+def must_have_arrived(expected: float, figures: str, arrived: float | None = None) -> str:
+    """Return the figures. Raise if there are fewer deliveries than expected, or a client was cut off.
+
+    `arrived`: the deliveries, if these figures are not of all of them.
+    """
+    arrived = number(r"pushes (\d+)", figures) if arrived is None else arrived
+    dead = number(r"dead (\d+) others", figures)
     if arrived != expected or dead:
         raise Failed(f"{arrived:,.0f} of {expected:,} deliveries arrived, {dead:,.0f} clients were cut off")
     return figures
 
 
 def measure_pushes(server: Server, work: Work, clients: int) -> Iterator[tuple[str, float]]:
-    yield "kept", number(r"\((\d+)/s\)", push(server, work.pushes, 4, "nobody", 100))
-    for kind in ("text", "json"):
-        yield f"kept_{kind}", number(r"\((\d+)/s\)", push(server, work.pushes, 4, "nobody", 100, kind=kind))
-    yield "new", number(r"\((\d+)/s\)", push(server, work.pushes, 4, "nobody", 100, keep=False))
+    cpu, count = server.cpu(), 0.0
+    for kind, figure in KIND_FIGURES.items():
+        out = push(server, work.pushes, 4, "nobody", 100, kind=kind, seconds=work.longest)
+        count += number(r"posted (\d+)", out)
+        yield figure, number(r"\((\d+)/s\)", out)
+    yield "push_cpu", (server.cpu() - cpu) / count * 1e6
+    out = push(server, work.pushes, 4, "nobody", 100, keep=False, seconds=work.longest)
+    yield "new", number(r"\((\d+)/s\)", out)
 
 
 def measure_fanout(server: Server, work: Work, clients: int) -> Iterator[tuple[str, float]]:
     deliveries = work.fan_pushes * work.fan_clients
     with listening(server, work.fan_clients, "room", deliveries, same_id=True) as room:
-        time.sleep(0.5)  # `ready` is printed when the last `register` is sent
+        time.sleep(work.pause / 2)  # `ready` is printed when the last `register` is sent
         push(server, work.fan_pushes, 1, "room", 0)
         figures = must_have_arrived(deliveries, room.last_figures())
     yield "fanout", number(r"pushes \d+ in [\d.]+s \((\d+)/s\)", figures)
@@ -169,9 +186,9 @@ def measure_fanout(server: Server, work: Work, clients: int) -> Iterator[tuple[s
 def measure_clients(server: Server, work: Work, clients: int) -> Iterator[tuple[str, float]]:
     """Measure many clients: connecting, idle, receiving at a moderate and at the maximum rate, leaving."""
     memory = server.memory()
-    with listening(server, clients, "u", work.unicast) as everybody:
+    with listening(server, clients, "u", 0) as everybody:
         yield "connects", number(r"\((\d+)/s\)", everybody.ready)
-        time.sleep(1)
+        time.sleep(work.pause)
         yield "memory", (server.memory() - memory) / clients
         yield "threads", server.threads()
         cpu = server.cpu()
@@ -179,28 +196,28 @@ def measure_clients(server: Server, work: Work, clients: int) -> Iterator[tuple[
         yield "idle_cpu", (server.cpu() - cpu) / work.idle_seconds * 100
 
         replies = push(server, work.paced, 2, "u", clients, rate=work.rate)
-        time.sleep(0.5)  # for deliveries in transit
+        time.sleep(work.pause / 2)  # for deliveries in transit
         deliveries = must_have_arrived(work.paced, everybody.figures())
         for percentile in ("p50", "p99"):
             yield f"reply_{percentile}", number(rf"{percentile} (\d+)", replies)
             yield f"delivery_{percentile}", number(rf"{percentile} (\d+)", deliveries)
 
-        flood = push(server, work.unicast, 4, "u", clients)
-        cpu = server.cpu()
-        must_have_arrived(work.unicast, everybody.last_figures())
+        flood = push(server, work.unicast, 4, "u", clients, seconds=work.longest)
+        everybody.await_arrival(number(r"posted (\d+)", flood))
         yield "unicast", number(r"\((\d+)/s\)", flood)
-    yield "leave_cpu", (settled_cpu(server) - cpu) / clients * 1000
+        cpu = server.cpu()
+    yield "leave_cpu", (settled_cpu(server, work.pause) - cpu) / clients * 1000
 
 
-def settled_cpu(server: Server) -> float:
-    """Return the seconds of CPU when the server is idle (below 5 % for a second), after at most 30 s."""
+def settled_cpu(server: Server, pause: float) -> float:
+    """Return the seconds of CPU when the server is idle (below 5 % for `pause` seconds), after at most 30 pauses."""
     cpu = server.cpu()
     for _ in range(30):
-        time.sleep(1)
+        time.sleep(pause)
         if not server.alive():
             raise Failed("it ended when its clients left")
         before, cpu = cpu, server.cpu()
-        if cpu - before < 0.05:
+        if cpu - before < 0.05 * pause:
             break
     return cpu
 
@@ -209,11 +226,19 @@ def settled_cpu(server: Server) -> float:
 PARTS = {"push": measure_pushes, "many": measure_clients, "fanout": measure_fanout}
 
 
+def warm_up(server: Server, work: Work) -> None:
+    """Push all kinds of body, to nobody and then to ten clients, so that all code has been used."""
+    for kind in KIND_FIGURES:
+        push(server, work.warm_up, 4, "nobody", 100, kind=kind, seconds=work.longest)
+    with listening(server, 10, "warm", 0):
+        push(server, work.warm_up, 4, "warm", 10, seconds=work.longest)
+
+
 def measure(server: Server, work: Work, parts: list[str], clients: int) -> tuple[dict[str, float], list[str]]:
     """Return all figures of one server in one round, and the failures. A part that fails does not affect the others."""
     figures, failures = {}, []
     try:
-        push(server, work.slow_warm_up if server.kind.thread_per_client else work.warm_up, 4, "warm", 10)
+        warm_up(server, work)
     except Failed as error:
         return {}, [f"warming up: {error}"]
     for part in (part for part in PARTS if part in parts):
@@ -227,40 +252,44 @@ def measure(server: Server, work: Work, parts: list[str], clients: int) -> tuple
     return figures, failures
 
 
-def run_rounds(options: argparse.Namespace, work: Work) -> dict:
-    """Measure every server in turn, in several rounds, and return the content of --json."""
-    clients = {
-        name: min(options.clients, options.stock_clients) if KINDS[name].thread_per_client else options.clients
-        for name in options.servers
-    }
-    rounds = {name: [] for name in options.servers}
-    failures = {name: [] for name in options.servers}
+def run_rounds(options: argparse.Namespace, work: Work, missing: dict[str, str]) -> dict:
+    """Measure every server in turn, in several rounds, and return what tables.py calls a run."""
+    servers = {name: entry_of(KINDS[name], options, missing.get(name)) for name in options.servers}
     for turn in range(options.rounds):
-        for name in options.servers:
+        for name in (name for name in options.servers if name not in missing):
             print(f"round {turn + 1} of {options.rounds}: {KINDS[name].label}", file=sys.stderr)
-            # A thread for each client, and some for pushes.
-            threads = max(clients[name], work.fan_clients) * 2
-            try:
-                with Server(KINDS[name], options.relay if name == "relay" else "", threads) as server:
-                    figures, failed = measure(server, work, options.only, clients[name])
-            except Failed as error:
-                figures, failed = {}, [str(error)]
-            rounds[name].append(figures)
-            failures[name] += [f"round {turn + 1}: {line}" for line in failed]
+            figures, failed = measure_once(KINDS[name], options, work, servers[name]["clients"])
+            servers[name]["rounds"].append(figures)
+            servers[name]["failures"] += [f"round {turn + 1}: {line}" for line in failed]
+    for entry in servers.values():
+        entry["medians"] = medians(entry["rounds"])
+    settings = {"rounds": options.rounds, "reduced": options.quick, "parts": options.only}
+    return {"machine": machine(), "work": {**dataclasses.asdict(work), **settings}, "servers": servers}
+
+
+def entry_of(kind: Kind, options: argparse.Namespace, missing: str | None) -> dict:
     return {
-        "machine": machine(),
-        "work": {**dataclasses.asdict(work), "rounds": options.rounds, "reduced": options.quick},
-        "clients": clients,
-        "medians": {name: medians(rounds[name]) for name in options.servers},
-        "failures": {name: lines for name, lines in failures.items() if lines},
-        "rounds": rounds,
+        "clients": min(options.clients, options.stock_clients) if kind.thread_per_client else options.clients,
+        "version": "" if missing else version_of(kind),
+        "rounds": [],
+        "failures": [missing] if missing else [],
     }
 
 
-def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    names = dict.fromkeys(name for figures in rounds for name in figures)  # a set would lose the order
-    values = {name: [figures[name] for figures in rounds if name in figures] for name in names}
-    return {name: round(statistics.median(found), 3) for name, found in values.items() if found}
+def measure_once(kind: Kind, options: argparse.Namespace, work: Work, clients: int) -> tuple[dict, list[str]]:
+    threads = max(clients, work.fan_clients) * 2  # one for each client, and some for pushes
+    try:
+        with Server(kind, command_of(kind, options), threads) as server:
+            return measure(server, work, options.only, clients)
+    except Failed as error:
+        return {}, [str(error)]
+
+
+def command_of(kind: Kind, options: argparse.Namespace) -> str:
+    """Return the command of a relay; empty for other servers."""
+    if kind.name == "redis":
+        return relay_command("redis://127.0.0.1:{beside}")
+    return options.relay if kind.name == "relay" else ""
 
 
 def machine() -> dict:
@@ -271,45 +300,6 @@ def machine() -> dict:
         "python": platform.python_version(),
         "node": subprocess.run([node, "--version"], capture_output=True, text=True).stdout.strip("v\n") if node else "",
     }
-
-
-def shown(value: float) -> str:
-    """Return a number at its precision."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.{1 if value >= 1 else 2}f}".removesuffix(".0")
-
-
-def table(result: dict) -> str:
-    """Return Markdown: a row for each figure, a column for each server, with the ratio to Node in brackets."""
-    names, medians = list(result["clients"]), result["medians"]
-    heads = [f"{KINDS[name].label} ({result['clients'][name]:,} clients)" for name in names]
-    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(names)}"]
-    for figure, about in FIGURES.items():
-        if not any(figure in medians[name] for name in names):
-            continue
-        label = about.label.format(**result["work"]) + (f", {about.unit}" if about.unit else "")
-        cells = [cell(figure, name, medians) for name in names]
-        lines.append(f"| {label}{' (less is better)' if about.less_is_better else ''} | {' | '.join(cells)} |")
-    work = result["work"]
-    lines.append(f"\nMedians of {work['rounds']}; in brackets the ratio to the old Node server. {setting(result)}")
-    lines += [f"- {KINDS[name].label}: {line}" for name, told in result["failures"].items() for line in told]
-    return "\n".join(lines)
-
-
-def cell(figure: str, name: str, medians: dict) -> str:
-    value, seed = medians[name].get(figure), medians.get("seed", {}).get(figure)
-    if value is None:
-        return "failed"
-    return shown(value) if name == "seed" or not seed else f"{shown(value)} ({value / seed:.2f})"
-
-
-def setting(result: dict) -> str:
-    """Return a sentence about the machine and the work."""
-    m, work = result["machine"], result["work"]
-    reduced = " Reduced work: for trying the benchmark, not for comparing." if work["reduced"] else ""
-    return (
-        f"{m['cpus']} cores, shared with the load generator; {m['system']}, Python {m['python']}"
-        f"{', Node ' + m['node'] if m['node'] else ''}; fan-out to {work['fan_clients']:,} clients.{reduced}"
-    )
 
 
 def names_from(known: dict):
@@ -332,8 +322,9 @@ def arguments() -> argparse.Namespace:
     add("--only", type=names_from(PARTS), default=list(PARTS), help=f"some of {','.join(PARTS)}")
     add("--relay", metavar="COMMAND", help="start the relay by this command, with {port} and {dir} in it")
     add("--quick", action="store_true", help="a tenth of the work: to see that it runs; the figures mean little")
-    add("--json", metavar="FILE", type=pathlib.Path, help="write all figures to this file")
-    add("--plot", metavar="PNG", type=pathlib.Path, help="draw the medians, and again for dark pages (PNG-dark)")
+    add("--json", metavar="FILE", type=pathlib.Path, help="write all figures to this file, beside other servers' there")
+    add("--write", action="store_true", help="write the tables into README.md and bench/README.md")
+    add("--plot", metavar="PNG", type=pathlib.Path, help="draw the medians: also PNG-dark, PNG-phone, PNG-phone-dark")
     add("--from", metavar="FILE", type=pathlib.Path, dest="stored", help="show stored figures; measure nothing")
     return parser.parse_args()
 
@@ -346,9 +337,9 @@ def result_of(options: argparse.Namespace) -> dict:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # servers and clients inherit it
     if hard != resource.RLIM_INFINITY and hard < options.clients + 200:
         raise Failed(f"a process may open {hard:,} files here, too few for {options.clients:,} clients (--clients)")
-    prepare(options.servers)
+    missing = prepare(options.servers)
     options.relay = options.relay or relay_command()
-    return run_rounds(options, work)
+    return merged(stored_result(options.json), run_rounds(options, work, missing))
 
 
 def draw(result: dict, target: pathlib.Path) -> None:
@@ -363,7 +354,9 @@ def main() -> None:
         result = result_of(options)
         if options.json:
             options.json.write_text(json.dumps(result, indent=1) + "\n")
-        print(table(result))
+        print(report(result))
+        if options.write:
+            write_tables(result)
         if options.plot:
             draw(result, options.plot)
     except Failed as error:

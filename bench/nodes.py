@@ -2,19 +2,21 @@
 
 import contextlib
 
-from servers import REDIS_PACKAGES, Kind, Server, Target, prepare, prepare_seed, relay_command, run_tool
+import kinds
+from kinds import Kind
+from servers import REDIS_PACKAGES, Server, Target, prepare, prepare_seed, relay_command, run_tool
 
 SEED = "node {cache}/seed.js {port} BROKER"
 KINDS = {
     kind.name: kind
     for kind in [
-        Kind("relay", "the relay", "", "/push", False),  # its command is relay_command()
-        Kind("adapter", "socket.io, Redis adapter", SEED, "/", False),
-        Kind("emitter", "socket.io, Redis emitter", SEED, "/", False),
+        Kind("relay", "the relay", "", "/push"),  # its command is relay_command()
+        Kind("adapter", "socket.io, Redis adapter", SEED, "/"),
+        Kind("emitter", "socket.io, Redis emitter", SEED, "/"),
     ]
 }
-EMITTER = Kind("front", "socket.io's emitter", f"{SEED} emitter", "/", False)
-REDIS = Kind("redis", "Redis", "redis-server --port {port} --bind 127.0.0.1 --dir {dir} --save ''", "", False)
+EMITTER = Kind("front", "socket.io's emitter", f"{SEED} emitter", "/")
+REDIS = Kind("redis", "Redis", kinds.REDIS, "")
 FSYNC = {  # when Redis writes its append-only file to the disk
     "everysec": "--appendonly yes --appendfsync everysec",
     "always": "--appendonly yes --appendfsync always",

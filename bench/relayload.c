@@ -18,6 +18,7 @@
  *       HDR=lines     more request headers, each ending in \r\n
  *       API=path      the destination replaces %s in PATH, and the body is the data alone, as nchan takes it
  *       API=grip      the body is JSON for the control port of pushpin
+ *       LIMIT=n       stop after n seconds, even if COUNT is not reached
  *
  * PORT may be several ports, separated by commas: the nodes of one service. Clients, and connections that push, take
  * turns among them.
@@ -583,7 +584,7 @@ struct pusher {
 
 static const char *path, *pad, *headers;
 
-/* What a push looks like. The formats get the prefix, the number, the time and PAD, in this order. */
+/* The bodies of pushes. The formats get the prefix, the number, the time and PAD, in this order. */
 static const struct body {
     const char *api, *kind, *type, *format;
 } bodies[] = {
@@ -609,7 +610,7 @@ static atomic_long next_push;
 static long count, destinations;
 static int keep;
 static double rate;
-static uint64_t began;
+static uint64_t began, latest; /* when pushing began, and must end */
 
 static void disconnect(struct pusher *p)
 {
@@ -742,7 +743,7 @@ static void *run_pusher(void *argument)
 {
     struct pusher *p = argument;
     static _Thread_local char request[MAX_BODY + 4096];
-    for (long k; (k = atomic_fetch_add(&next_push, 1)) < count;) {
+    for (long k; (k = atomic_fetch_add(&next_push, 1)) < count && now_ns() < latest;) {
         wait_until_due(k);
         uint64_t sent = now_ns();
         size_t length = build_request(request, sizeof request, p->node, k, sent);
@@ -767,7 +768,7 @@ static void print_replies(struct pusher *pushers, int threads, double seconds)
         for (size_t k = 0; k < pushers[i].replies.count; k++)
             add_sample(&all, (uint64_t)pushers[i].replies.us[k] * 1000);
     }
-    printf("posted %ld ok %ld err %ld in %.3fs (%.0f/s)", count, ok, errors, seconds, (double)count / seconds);
+    printf("posted %ld ok %ld err %ld in %.3fs (%.0f/s)", ok + errors, ok, errors, seconds, (double)(ok + errors) / seconds);
     print_samples("http_us", &all);
     printf("\n");
 }
@@ -790,6 +791,7 @@ static int push_main(int argc, char **argv)
         die("THREADS is a number from 1 to 256, NDEST is 0 or more");
 
     began = now_ns();
+    latest = began + (uint64_t)atol(environment("LIMIT", "1000000")) * SECOND;
     for (int i = 0; i < threads; i++) {
         pushers[i].fd = -1;
         pushers[i].node = node_of(i);

@@ -1,8 +1,8 @@
 """The servers under test: their requirements, start, observation through /proc, and stop. Linux only."""
 
 import contextlib
-import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 from typing import NamedTuple
+
+from kinds import KINDS, Kind
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -30,45 +32,50 @@ class Failed(Exception):
     """A failure of a server, or of a requirement. The message is for the reader of the table."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """One of the servers that are compared."""
+def prepare(kinds: list[str]) -> dict[str, str]:
+    """Put everything that these servers and the load need into the cache, unless it is there and up to date.
 
-    name: str
-    label: str
-    command: str  # with {port}, {dir} (a temporary folder), {cache}, {bench} and {threads}
-    push_path: str
-    thread_per_client: bool  # such a server gets fewer clients
-
-
-KINDS = {
-    kind.name: kind
-    for kind in [
-        Kind("relay", "the relay", "", "/push", False),  # its command is relay_command()
-        Kind("seed", "Node.js, socket.io", "node {cache}/seed.js {port}", "/", False),
-        Kind("werkzeug", "stock, Werkzeug", "{cache}/venv/bin/python {bench}/stock.py {port}", "/", True),
-        Kind(
-            "gunicorn",
-            "stock, gunicorn",
-            "{cache}/venv/bin/python -m gunicorn --worker-class gthread --threads {threads} "
-            "--worker-connections {threads} --graceful-timeout 1 --chdir {bench} --bind 127.0.0.1:{port} stock:app",
-            "/",
-            True,
-        ),
-    ]
-}
-
-
-def prepare(kinds: list[str]) -> None:
-    """Put everything that these servers and the load need into the cache, unless it is there and up to date."""
+    Return why a server cannot be measured here, by its name. Raise Failed if there is no load generator.
+    """
     CACHE.mkdir(parents=True, exist_ok=True)
     load, sources = CACHE / "relayload", [HERE / "relayload.c", HERE / "polling.h"]
     if not load.exists() or load.stat().st_mtime < max(source.stat().st_mtime for source in sources):
         run_tool("cc", *CFLAGS, "-o", load, sources[0])
-    if "seed" in kinds:
-        prepare_seed()
-    if {"werkzeug", "gunicorn"} & set(kinds):
+    missing = {}
+    for name in kinds:
+        try:
+            prepare_server(KINDS[name])
+        except Failed as error:
+            missing[name] = str(error)
+    return missing
+
+
+def prepare_server(kind: Kind) -> None:
+    for program in kind.needs:
+        if not (shutil.which(program) or pathlib.Path(program).exists()):
+            raise Failed(f"{program} is not on this machine (apt-get install {kind.package})")
+    if "{cache}/seed.js" in kind.command:
+        prepare_seed(*(REDIS_PACKAGES if kind.beside else ()))
+    if "{cache}/venv" in kind.command:
         prepare_venv()
+
+
+def version_of(kind: Kind) -> str:
+    """Return the version of its package; empty if it has none."""
+    where, _, name = kind.version.partition(":")
+    if where == "deb":
+        return (
+            run_tool("dpkg-query", "-W", "-f", "${Version}", name)
+            .rpartition(":")[2]
+            .partition("+")[0]
+            .partition("-")[0]
+        )
+    if where == "npm":
+        return json.loads((CACHE / "node_modules" / name / "package.json").read_text())["version"]
+    if where == "pip":
+        code = f"import importlib.metadata as m; print(m.version({name!r}))"
+        return run_tool(CACHE / "venv/bin/python", "-c", code).strip()
+    return ""
 
 
 def prepare_seed(*more: str) -> None:
@@ -123,6 +130,10 @@ class Target(NamedTuple):
     kind: Kind
     port: str  # their ports, separated by commas
 
+    @property
+    def push_port(self) -> str:
+        return self.port
+
 
 class Server:
     """A server on a free port, in a session of its own, so that its child processes are counted and stopped too."""
@@ -132,13 +143,18 @@ class Server:
         self.command = command or kind.command
         self.threads_allowed = threads
         self.port = free_port()
+        self.push_port = free_port() if kind.api == "grip" else self.port
+        self.beside = Server(Kind(kind.beside.split()[0], "", kind.beside, ""), "", 0) if kind.beside else None
         self.dir = tempfile.mkdtemp(prefix="relay-bench-")
         self.process = None
 
     def __enter__(self) -> "Server":
         try:
+            if self.beside:
+                self.beside.__enter__()
             self._start()
-            self._wait_until_it_listens()
+            for port in {self.port, self.push_port}:
+                self._wait_until_it_listens(port)
         except BaseException:
             self.stop()
             raise
@@ -146,7 +162,9 @@ class Server:
 
     def _start(self) -> None:
         names = {"port": self.port, "dir": self.dir, "cache": CACHE, "bench": HERE, "threads": self.threads_allowed}
+        names |= {"push_port": self.push_port, "beside": self.beside.port if self.beside else ""}
         argv = [part.format(**names) for part in shlex.split(self.command)]
+        self._write_config(names)
         environ = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
         with open(os.path.join(self.dir, "log"), "wb") as log:
             options = {"cwd": self.dir, "stdout": log, "stderr": log, "env": environ, "start_new_session": True}
@@ -155,14 +173,22 @@ class Server:
             except OSError as error:
                 raise Failed(f"cannot be started: {error}") from error
 
+    def _write_config(self, names: dict[str, object]) -> None:
+        if not self.kind.config:
+            return
+        text = (HERE / self.kind.config).read_text()
+        for name, value in names.items():
+            text = text.replace(f"@{name}@", str(value))
+        pathlib.Path(self.dir, self.kind.config).write_text(text)
+
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _wait_until_it_listens(self) -> None:
+    def _wait_until_it_listens(self, port: int) -> None:
         deadline = time.monotonic() + START
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection(("127.0.0.1", port), 1).close()
                 return
             except OSError as error:
                 if self.process.poll() is not None or time.monotonic() > deadline:
@@ -170,16 +196,18 @@ class Server:
             time.sleep(0.05)
 
     def last_words(self) -> str:
-        """Return the last line of its log."""
+        """Return the last line of its log, or of that of the program beside it if that has ended."""
+        if self.beside and self.process is not None and not self.beside.alive():
+            return f"{self.beside.kind.name}: {self.beside.last_words()}"
         lines = pathlib.Path(self.dir, "log").read_text(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else "it said nothing"
 
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return self.process.poll() is None and (not self.beside or self.beside.alive())
 
     def _sum(self, of_pid) -> float:
-        """Return the sum of a figure over the processes of its session (gunicorn has a worker too)."""
-        total = 0
+        """Return the sum of a figure over its processes: those of its session, and of the program beside it."""
+        total = self.beside._sum(of_pid) if self.beside else 0
         for folder in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 if os.getsid(int(folder.name)) == self.process.pid:
@@ -207,6 +235,8 @@ class Server:
                     os.killpg(self.process.pid, sent)
                     self.process.wait(STOP)
         shutil.rmtree(self.dir, ignore_errors=True)
+        if self.beside:
+            self.beside.stop()
 
 
 def status_number(folder: pathlib.Path, name: str) -> int:
