@@ -5,6 +5,7 @@ a value that could be read once might not be readable when it is needed again.
 """
 
 import json
+import json.decoder
 import json.encoder
 import math
 import re
@@ -64,11 +65,15 @@ def may_be_deep(text: str, most: int = MAX_DEPTH) -> bool:
 
 
 def read_at(text: str, start: int) -> tuple[Any, int]:
-    """Return the value at index `start` of a JSON text, and the index after it. Raises ValueError without a value.
+    """Return the value at index `start` of a JSON text, and the index after it.
 
-    It checks no bounds: the caller has checked the text's depth and the length of its numbers.
+    Raises ValueError without a value there, and for a number with an exponent that exceeds a double. It checks no other
+    bounds: the caller has checked the text's depth and the length of its numbers.
     """
-    return _decoder.raw_decode(text, start)
+    try:
+        return _scan(text, start)
+    except StopIteration:
+        raise NotJSON("a value is missing") from None
 
 
 def has_long_number(text: str) -> bool:
@@ -180,7 +185,16 @@ def _finite(digits: str) -> int:
     return int(value)
 
 
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError("a number that no double can hold")
+    return value
+
+
 _decoder = json.JSONDecoder(parse_constant=_no_constant)
+_finite_decoder: Any = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite_float)
+_scan: Callable[[str, int], tuple[Any, int]] = _finite_decoder.scan_once  # in C, unlike raw_decode()
 _decode_long = json.JSONDecoder(parse_constant=_no_constant, parse_int=_whole).decode
 _decode_pairs = json.JSONDecoder(object_pairs_hook=_keep_doubled, parse_int=str).decode
 _decode_finite = json.JSONDecoder(parse_int=_finite).decode
@@ -192,6 +206,8 @@ _decode_finite = json.JSONDecoder(parse_int=_finite).decode
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 decode = json.JSONDecoder().decode
 quote = json.encoder.encode_basestring  # a text as a JSON string, not limited to ASCII
+_scan_string: Callable[[str, int], tuple[str, int]] = vars(json.decoder)["scanstring"]
+LONG_TEXT = 500  # characters, from which quote_long() is faster than quote()
 _make_encoder: Callable[..., Any] | None = getattr(json.encoder, "c_make_encoder", None)  # None in PyPy
 _chunks = _make_encoder and _make_encoder(None, None, quote, None, ":", ",", False, False, False)
 
@@ -204,3 +220,16 @@ def encode_decoded(value: Any) -> str:
     if type(value) is str:
         return quote(value)
     return "".join(_chunks(value, 0)) if _chunks else encode(value)
+
+
+def quote_long(text: str) -> str:
+    """Return the same as quote(), in a third of the time, for a long text without quotes, backslashes and controls.
+
+    A JSON reader looks at each character for half a nanosecond, and a writer for four.
+    """
+    quoted = f'"{text}"'
+    try:
+        is_plain = "\\" not in text and _scan_string(quoted, 1)[1] == len(quoted)
+    except ValueError:  # a control character
+        is_plain = False
+    return quoted if is_plain else quote(text)

@@ -4,6 +4,7 @@ Text is decoded strictly. A push that is not UTF-8 is refused, and never deliver
 """
 
 import re
+from codecs import escape_decode
 from collections.abc import Callable, Collection
 from functools import lru_cache, partial
 from typing import Any, NoReturn
@@ -15,8 +16,17 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from pushrelay import json_text
 from pushrelay.errors import Refused, bad
-from pushrelay.json_text import encode_decoded, quote
-from pushrelay.names import MAX_PUSHES, kind_of
+from pushrelay.json_text import (
+    LONG_TEXT,
+    MAX_DEPTH,
+    encode_decoded,
+    has_long_number,
+    may_be_deep,
+    quote,
+    quote_long,
+    read_at,
+)
+from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, kind_of
 
 FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
 ROOT_FIELDS = ("destination", "data")
@@ -26,7 +36,7 @@ _LINES = "application/x-ndjson"
 _GZIP = b"\x1f\x8b"
 
 # The shortest ways to write a push: a single match finds its fields.
-_USUAL_FORM = re.compile(r"destination=([^&]+)&data=([^&]*)")
+_USUAL_FORM = re.compile(r"destination=([^&]+)&data=")
 # The destination has no escapes and no control characters; a number is a whole one that JavaScript does not round.
 _USUAL_JSON = re.compile(r'\{"destination": ?(?:"([^"\\\x00-\x1f]+)"|(0|[1-9][0-9]{0,14})), ?"data": ?')
 
@@ -73,11 +83,11 @@ def read_query(environ: dict[str, Any]) -> Fields:
 
 
 def usual_reader_of(content_type: str) -> Callable[[bytes], tuple[str, str] | None] | None:
-    """Return the reader for the shortest pushes of this type, with only `destination` and `data`; None if there is "
-    "none.
+    """Return the reader for the shortest pushes of this type, with only `destination` and `data`; None without one.
 
-    It takes a body and returns the destination and the data as JSON, exactly as the complete reader would; or None for
-    a body that needs the complete reader. It raises ValueError for bodies that are not UTF-8 or not JSON.
+    It takes a body and returns the destination and the data as JSON: a value that browsers read like the one that the
+    complete reader returns. It returns None for a body that needs the complete reader, and raises ValueError for bodies
+    that are not UTF-8 or not JSON.
     """
     if content_type in (_FORM, ""):
         return _read_usual_form
@@ -86,28 +96,47 @@ def usual_reader_of(content_type: str) -> Callable[[bytes], tuple[str, str] | No
 
 def _read_usual_form(body: bytes) -> tuple[str, str] | None:
     text = body.decode()
-    usual = _USUAL_FORM.fullmatch(text)
+    usual = _USUAL_FORM.match(text)
     if usual is None:
         return None
-    destination, data = usual.groups()
+    destination, data = usual[1], text[usual.end() :]
+    if "&" in data:
+        return None
     if "%" in text or "+" in text:
-        return _unescaped(destination), quote(_unescaped(data))
-    return destination, quote(data)
+        destination, data = _unescaped(destination), _unescaped(data)
+    return destination, quote(data) if len(data) < LONG_TEXT else quote_long(data)
 
 
 def _unescaped(text: str) -> str:
     """Return a name or value of a form without its encoding. Raises UnicodeDecodeError if it is not UTF-8."""
-    return unquote_to_bytes(text.replace("+", " ")).decode()
+    text = text.replace("+", " ")
+    if "%" not in text:
+        return text
+    try:
+        # As escapes of Python they are decoded in C, in a third of the time.
+        plain = escape_decode(text.replace("\\", "\\\\").replace("%", "\\x"))[0]
+    except ValueError:  # a percent sign that is not part of an escape
+        plain = unquote_to_bytes(text)
+    return plain.decode()
 
 
 def _read_usual_json(body: bytes) -> tuple[str, str] | None:
     text = body.decode()
     usual = _USUAL_JSON.match(text)
-    # Surrogates, numbers of hundreds of digits and deep nesting need the complete reader.
-    if usual is None or "\\u" in text or json_text.may_be_deep(text) or json_text.has_long_number(text):
+    # Deep nesting and numbers of hundreds of digits need the complete reader. A short text has neither.
+    if usual is None or (len(text) > 2 * MAX_DEPTH and (may_be_deep(text) or has_long_number(text))):
         return None
-    value, end = json_text.read_at(text, usual.end())
-    return (usual[1] or usual[2], encode_decoded(value)) if text[end:] == "}" else None
+    begin = usual.end()
+    value, end = read_at(text, begin)
+    if text[end:] != "}":
+        return None
+    data = text[begin:end]
+    # Data stays the text that it came as, unless it can be written shorter.
+    if "\\" in data or '": ' in data or "\n" in data:
+        data = encode_decoded(value)
+        if not data.isascii() and LONE_SURROGATE.search(data):
+            return None
+    return usual[1] or usual[2], data
 
 
 def _find_reader(content_type: str, at_root: bool) -> Callable[[bytes], Body]:

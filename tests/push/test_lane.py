@@ -463,6 +463,7 @@ def test_the_quick_reader_of_json_reads_the_same_as_the_complete_one(shape):
             short = None
         if short is not None:
             push = pushes_of(reader_of("application/json")(body), settings)
-            assert ([short[0]], short[1], "push", None) == (push.destinations, push.text, push.event, push.key), body
+            assert ([short[0]], "push", None) == (push.destinations, push.event, push.key), body
+            assert repr(json.loads(short[1])) == repr(json.loads(push.text)), body  # numbers keep their spelling
             taken += 1
     assert bool(taken) == (shape in SHAPES[:2])
