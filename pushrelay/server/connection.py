@@ -1,7 +1,11 @@
 """One TCP connection: its owner reads and closes it, and any thread may write to it.
 
 The owner is the thread to which the poller gave the connection's event. No other thread runs the connection until the
-owner has armed it again. Other threads may only add to the outbox, or set the reason for which the owner closes it.
+owner has done its turn. Other threads may only add to the outbox, or set the reason for which the owner closes it.
+
+The poller reports edges. A read that is shorter than was asked for has taken everything, and a new edge follows when
+more arrives. In all other cases the connection is armed again, which brings the edge again: after a full read, after a
+read behind which the other side has hung up already, and when it may read or write again.
 """
 
 import collections
@@ -15,7 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .poller import HANGUP, IN, OUT, Poller
+from .poller import EDGE, HANGUP, IN, OUT, Poller
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +96,10 @@ class Connection:
     blocks = False  # a write never waits
     __slots__ = (
         "_again",
+        "_armed",
         "_finishing",
         "_lock",
+        "_muted",
         "_nudged",
         "_on_close",
         "_outbox",
@@ -107,6 +113,7 @@ class Connection:
         "counted_as",
         "deadline",
         "fd",
+        "hung_up",
         "peer",
         "poller",
         "receiver",
@@ -135,6 +142,9 @@ class Connection:
         self._nudged = False  # `run_soon` was called: the receiver must proceed
         self._unfinished = False  # the receiver has more to do than one turn allows; nothing is read until it is done
         self._watched = False
+        self._armed = False  # the poller watches for what is wanted, and an edge is still to come
+        self._muted = False  # the poller watches for nothing but errors
+        self.hung_up = False  # the other side sends no more, which may be seen before its last data is read
         self._reading = True
         self._needs_spare = False  # the rest of the unfinished work may block
         # The share in which it waits for its turn; None if it goes before others: see Poller and FairQueue.
@@ -178,8 +188,7 @@ class Connection:
                 self._outbox = collections.deque((memoryview(data)[sent:],))
                 self.backlog = len(data) - sent
                 self.poller.outboxes.add(self, data, len(data))
-                if not self._owned and not self._unfinished:
-                    self._arm()
+                self._change_events()
             elif data:  # an empty piece would never leave the outbox: the kernel takes 0 bytes of it
                 self._outbox.append(data)
                 self.backlog += len(data)
@@ -210,8 +219,8 @@ class Connection:
         """Stop or resume reading. While stopped, only a reset of the connection is noticed, not its regular end."""
         with self._lock:
             self._reading = reading
-            if not self._owned and not self._unfinished and self._watched and self._reason is None:
-                self._arm()
+            if self._reason is None:
+                self._change_events()
 
     def shut_down(self) -> None:
         """Close our side of the connection, and keep reading."""
@@ -255,31 +264,32 @@ class Connection:
     # The owner's part.
 
     def run(self) -> None:
-        """Handle the event, and those that follow while it does; then arm the connection again, or close it."""
+        """Handle the event; then close the connection, or let it wait for the next event or the next turn."""
         with self._lock:
             if self._owned:
                 self._again = True
                 return
             self._owned = True
-        while True:
+        if self._reason is None:
+            self._take_turn()
+        with self._lock:
             if self._reason is None:
-                self._take_turn()
-            with self._lock:
-                if self._reason is not None:
-                    break
+                self._owned = False
                 if self._unfinished:
-                    self._again = self._owned = False
-                    self._queue_again()
-                    return
-                if not self._again:
+                    self._mute()
+                elif not self._armed:
                     self._arm()
-                    self._owned = False
-                    return
-                self._again = False
+                if self._again or self._unfinished:
+                    self._queue_again()
+                return
         self._close()
 
     def _queue_again(self) -> None:
-        if self._needs_spare:
+        """Take another turn after others: some work is left, or an event came during this turn."""
+        self._again = False
+        if not self._unfinished:
+            self.poller.run_soon(self)
+        elif self._needs_spare:
             self.poller.run_when_spare(self)
         else:
             self.poller.run_again(self)
@@ -302,9 +312,11 @@ class Connection:
             except BlockingIOError:
                 return
             if data:
+                if self.hung_up or len(data) == READ_BYTES:
+                    self._armed = False  # more may be there, of which no edge is to come
                 self.receiver.received(data)
             else:
-                self._reading = False  # epoll would keep reporting the end
+                self._reading = False
                 self.receiver.ended()
         except OSError:
             self.abort(TRANSPORT_ERROR)
@@ -313,7 +325,7 @@ class Connection:
             self.abort(TRANSPORT_ERROR)
 
     def _check_for_reset(self) -> None:
-        """Raise OSError if the connection was reset: epoll keeps reporting that even while we are not reading."""
+        """Raise OSError if the connection was reset: epoll reports that even while we are not reading."""
         error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, os.strerror(error))
@@ -357,7 +369,7 @@ class Connection:
                     break
                 gone.append(_whole(first))
                 sent -= len(first)
-        self._outbox = None
+        self._outbox, self._armed = None, False
         if self._finishing and self._reason is None:
             self._abort(FINISHED)
 
@@ -394,8 +406,22 @@ class Connection:
         if not self._owned:
             self.poller.run_soon(self)
 
+    def _change_events(self) -> None:
+        """Arm the connection for other events than before: at once, or at the end of the owner's turn."""
+        self._armed = False
+        if not self._owned and not self._unfinished and self._watched:
+            self._arm()
+
+    def _mute(self) -> None:
+        """Have no event until the connection is armed again, because work is left from its last turn."""
+        self._armed = False
+        if self._watched and not self._muted:
+            self._muted = True
+            self.poller.rearm(self.fd, EDGE)
+
     def _arm(self) -> None:
-        events = (IN | HANGUP if self._reading else 0) | (OUT if self._outbox is not None else 0)
+        events = EDGE | (IN | HANGUP if self._reading else 0) | (OUT if self._outbox is not None else 0)
+        self._armed, self._muted = True, False
         if self._watched:
             self.poller.rearm(self.fd, events)
         else:

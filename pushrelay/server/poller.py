@@ -5,8 +5,10 @@ loop does. With several threads polling, each push would cost a hand-over of the
 a watchdog hands the lead to another thread within two ticks; when the blocked thread is done, it waits for the lead. So
 a blocking handler delays others once, by some milliseconds, and holds one thread.
 
-A *source* is anything with `fileno()`, `run()` and a `share`. It is armed for one event at a time (`EPOLLONESHOT`), so
-one thread at a time owns it. An event is only a hint to look at the socket, never a fact about it.
+A *source* is anything with `fileno()`, `run()`, a `share` and `hung_up`. An event is only a hint to look at the socket,
+never a fact about it. A connection is watched for edges (EDGE): it has an event whenever something arrives, and none
+for what it has left unread. So one that reads everything is never armed again. An event may also come while another
+thread runs the source; see Connection.run().
 
 Sources whose `share` is None come first: connections that push, or may. The others wait in a `FairQueue`, and the
 leader gives them one turn each, looking for new events at least every POLL_SECONDS. So a push waits for one turn of a
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 IN = getattr(select, "EPOLLIN", 1)
 OUT = getattr(select, "EPOLLOUT", 4)
 HANGUP = getattr(select, "EPOLLRDHUP", 0x2000)
+EDGE = getattr(select, "EPOLLET", 1 << 31)
 ONE_SHOT = getattr(select, "EPOLLONESHOT", 1 << 30)
 
 # Seconds. A handler counts as stuck after one tick at least and two at most.
@@ -166,14 +169,17 @@ class Poller:
         self.wake()
 
     def watch(self, source: Source, events: int) -> None:
-        """Watch a new source, and arm it for one event."""
+        """Watch a new source for `events`, with EDGE or ONE_SHOT."""
         fd = source.fileno()
         self._sources[fd] = source
-        self._epoll.register(fd, events | ONE_SHOT)
+        self._epoll.register(fd, events)
 
     def rearm(self, fd: int, events: int) -> None:
-        """Arm a watched source again. The source's own lock must ensure that it was not retired in between."""
-        self._epoll.modify(fd, events | ONE_SHOT)
+        """Arm a watched source again; what is there already is reported again, as an edge too.
+
+        The source's own lock must ensure that it was not retired in between.
+        """
+        self._epoll.modify(fd, events)
 
     def retire(self, sock: socket.socket) -> None:
         """Forget the source of this socket, and close the socket soon.
@@ -325,9 +331,11 @@ class Poller:
             self._waiting = False
             self.polled = time.monotonic()
             sources, ready = self._sources, self._ready
-            for fd, _ in events:
+            for fd, event in events:
                 source = sources.get(fd)
                 if source is not None:
+                    if event & HANGUP:
+                        source.hung_up = True
                     if source.share is None:
                         ready.append(source)
                     else:

@@ -25,7 +25,7 @@ from .known_headers import KnownHeaders, Shortcut, Take
 from .limiter import ConnectionLimiter
 from .lingering import linger
 from .path_times import PathTimes
-from .poller import IN, Poller
+from .poller import IN, ONE_SHOT, Poller
 from .request import Limits, Parser, Request
 from .request_error import CODES, RequestError
 from .response import FileWrapper, WSGIApp
@@ -108,7 +108,7 @@ class Server:
         """Start to serve on threads of the poller, and return at once."""
         self.poller.start()
         self._listener = _Listener(self, self._socket)
-        self.poller.watch(self._listener, IN)
+        self.poller.watch(self._listener, IN | ONE_SHOT)
         self._sweep()
 
     def serve_forever(self) -> None:
@@ -303,6 +303,7 @@ class _Listener:
     """The poller's source that accepts connections."""
 
     share: str | None = None
+    hung_up = False
 
     def __init__(self, server: Server, sock: socket.socket):
         self._server = server
@@ -350,7 +351,7 @@ class _Listener:
 
     def _rearm(self) -> None:
         if not self._closed and not self._server.closing:
-            self._server.poller.rearm(self._fd, IN)
+            self._server.poller.rearm(self._fd, IN | ONE_SHOT)
 
     def _complain(self, error: OSError) -> None:
         """Log the error once, until a connection is accepted again."""

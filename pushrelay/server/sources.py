@@ -16,6 +16,8 @@ class Runnable(Protocol):
 class Source(Runnable, Protocol):
     """A socket that the poller can watch."""
 
+    hung_up: bool  # set by the poller, before it runs the source: the other side sends no more
+
     def fileno(self) -> int:
         """Return the file descriptor."""
 

@@ -108,6 +108,94 @@ def test_closing_the_poller_closes_every_file_descriptor():
     assert open_fds() <= descriptors
 
 
+class Recorder(Echo):
+    """A receiver that keeps what it gets, waits for a gate in each turn, and may leave its work for another turn."""
+
+    def __init__(self, connection):
+        super().__init__(connection)
+        self.got, self.resumed, self.leave_it = b"", 0, None
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def received(self, data):
+        self.got += data
+        self.gate.wait(DEADLINE)
+        if self.leave_it:
+            self.leave_it()
+
+    def resume(self):
+        self.resumed += 1
+
+
+def recorder(poller):
+    """Return a recorder whose connection is watched already, and the other end."""
+    made, far = connection(poller)
+    far.send(b"hello")
+    assert far.recv(100) == b"hello"
+    made.receiver = Recorder(made)
+    return made.receiver, far
+
+
+def test_the_end_that_comes_with_the_last_data_is_noticed(poller, monkeypatch):
+    monkeypatch.setattr("pushrelay.server.poller.TICK", DEADLINE)
+    monkeypatch.setattr("pushrelay.server.poller.BUSY_TICK", DEADLINE)
+    last, far = recorder(poller)
+    sent, waits = threading.Event(), threading.Event()
+    poller.call_later(0, lambda: (waits.set(), sent.wait(DEADLINE)))
+    assert waits.wait(DEADLINE)  # the poller does not look before both are there
+    far.send(b"last")
+    far.shutdown(socket.SHUT_WR)
+    sent.set()
+    wait_for(lambda: last.ends == ["finished"])
+    assert last.got == b"last"
+
+
+def test_data_that_comes_while_a_thread_handles_the_connection_is_read_afterwards(poller):
+    busy, far = recorder(poller)
+    busy.gate.clear()
+    far.send(b"1")
+    wait_for(lambda: busy.got == b"1")
+    far.send(b"2")
+    _other, other_far = recorder(poller)  # by now another thread has seen the event
+    busy.gate.set()
+    wait_for(lambda: busy.got == b"12")
+    far.close()
+    wait_for(lambda: busy.ends)
+    other_far.close()
+
+
+def test_data_that_came_while_reading_was_stopped_is_read_when_it_resumes(poller):
+    stopped, far = recorder(poller)
+    stopped.connection.set_reading(False)
+    far.send(b"x" * 100_000)
+    recorder(poller)  # whatever there was to see, the poller has seen
+    assert not stopped.got
+    stopped.connection.set_reading(True)
+    wait_for(lambda: len(stopped.got) == 100_000)  # more than one read takes
+
+
+def test_work_that_may_block_waits_for_a_free_thread_whatever_else_arrives():
+    poller, free, held = Poller(threads=2), threading.Event(), threading.Event()
+    poller.start()
+    try:
+        late, far = recorder(poller)
+        late.leave_it = lambda: late.connection.yield_turn(may_block=True)
+        poller.call_later(0, lambda: (held.set(), free.wait(DEADLINE)))
+        assert held.wait(DEADLINE)
+        wait_for(poller.is_short)
+        for _ in range(3):
+            far.send(b"x")
+            recorder(poller)
+        assert late.got == b"x" and not late.resumed
+        late.leave_it = None
+        free.set()
+        wait_for(lambda: late.got == b"xxx")
+        assert late.resumed == 1
+    finally:
+        free.set()
+        poller.close()
+
+
 class Silent:
     """A receiver that does nothing."""
 

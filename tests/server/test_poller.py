@@ -7,7 +7,7 @@ import time
 from conftest import DEADLINE, wait_for
 from measures import open_fds
 
-from pushrelay.server.poller import IN, Poller
+from pushrelay.server.poller import IN, ONE_SHOT, Poller
 
 
 class Source:
@@ -22,7 +22,7 @@ class Source:
         self.near, self.far = socket.socketpair()
         self.near.setblocking(False)
         self.got, self.running, self.most = [], 0, 0
-        poller.watch(self, IN)
+        poller.watch(self, IN | ONE_SHOT)
 
     def fileno(self):
         return self.near.fileno()
@@ -34,7 +34,7 @@ class Source:
         time.sleep(self.delay)
         self.got.append(self.near.recv(100))
         self.running -= 1
-        self.poller.rearm(self.near.fileno(), IN)
+        self.poller.rearm(self.near.fileno(), IN | ONE_SHOT)
 
 
 def test_a_poller_that_was_not_started_has_no_thread_and_no_descriptor():
