@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator
 
 import report
-from compare import listening, must_have_arrived, names_from, number, push, shown
+from compare import listening, must_have_arrived, names_from, number, push
 from servers import KINDS, Failed, Server, prepare, relay_command
+from tables import shown
 
 BODIES = {"plain": "form", "text": "sentence", "json": "JSON"}
 SIZES = {"small": 0, "1k": 1024, "64k": 65536}  # bytes of a body, at least

@@ -19,8 +19,9 @@ import time
 from collections.abc import Iterator
 
 import report
-from compare import Work, listening, measure_clients, must_have_arrived, number, push, shown
+from compare import Work, listening, measure_clients, must_have_arrived, number, push
 from servers import HERE, KINDS, Failed, Server, prepare, prepare_venv, relay_command
+from tables import shown
 
 CLIENTS = [1000, 5000, 10_000, 19_000]
 RECIPIENTS = [10, 100, 1000, 10_000, 19_000]

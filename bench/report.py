@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from compare import machine, names_from
 from servers import HERE, Failed
+from tables import replace_between
 
-README = HERE / "README.md"
 SPARE_FILES = 200  # descriptors that a server needs besides those of its clients
 
 
@@ -67,16 +67,6 @@ def setting(result: dict) -> str:
     return f"{m['cpus']} cores, shared with the load generator; {m['system']}, Python {m['python']}{node}.{reduced}"
 
 
-def write_section(name: str, text: str) -> None:
-    """Put the text between the marks of this name in README.md."""
-    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    before, found, rest = README.read_text().partition(start)
-    _, ended, after = rest.partition(end)
-    if not found or not ended:
-        raise Failed(f"README.md has no lines {start.strip()} and {end}")
-    README.write_text(f"{before}{start}\n{text.strip()}\n\n{end}{after}")
-
-
 def run(
     name: str,
     options: argparse.Namespace,
@@ -92,7 +82,7 @@ def run(
         text = table(result)
         print(text)
         if options.readme:
-            write_section(name, text)
+            replace_between(HERE / "README.md", text, f"bench/{name}.py")
     except Failed as error:
         sys.exit(f"{name}: {error}")
     return result

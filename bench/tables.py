@@ -219,8 +219,8 @@ def write_tables(result: dict) -> None:
     replace_between(HERE / "README.md", report(result))
 
 
-def replace_between(file: pathlib.Path, text: str) -> None:
-    begin, end = "<!-- written by bench/compare.py -->", "<!-- end of what bench/compare.py wrote -->"
+def replace_between(file: pathlib.Path, text: str, script: str = "bench/compare.py") -> None:
+    begin, end = f"<!-- written by {script} -->", f"<!-- end of what {script} wrote -->"
     whole = file.read_text()
     pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
     file.write_text(re.sub(pattern, lambda _: f"{begin}\n\n{text}\n\n{end}", whole, flags=re.S))
