@@ -16,12 +16,10 @@ import matplotlib
 from growth import CLIENTS, MODELED, RECIPIENTS, STORED, median, model
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
-from plot import DARK, LIGHT, Theme
+from plot import DARK, DPI, LIGHT, Theme, add_card, save
 
 PANEL = 900, 540  # pixels, twice what a README shows, for sharp screens
 FOOT = {2: 120, 1: 220}  # pixels for the last lines and the margins, by the number of columns
-DPI = 200
 TITLE, LABEL, NOTE = 10.5, 9.0, 8.6  # font sizes in points
 Point = tuple[str, float]  # a label and a value
 UNITS = {"": 1, "k": 1000, "M": 1_000_000}
@@ -147,16 +145,12 @@ def draw(result: dict, theme: Theme, columns: int, target: pathlib.Path) -> None
     edge, below = 63 / width, (FOOT[columns] + 50) / height
     figure.subplots_adjust(edge, below, 1 - edge, 1 - 150 / height, wspace=0.1, hspace=0.62)
     figure.patch.set_alpha(0)
-    # A card with round corners, which looks right on a page of the other color too.
-    box = {"boxstyle": "round,pad=0,rounding_size=0.012", "mutation_aspect": width / height}
-    card = FancyBboxPatch((0.001, 0.0015), 0.998, 0.997, **box, fc=theme.page, ec=theme.frame, lw=0.8, zorder=-10)
-    card.set_transform(figure.transFigure)
-    figure.add_artist(card)
+    add_card(figure, width, height, theme)
     for axes, panel in zip(grid.flat, PANELS, strict=True):
         draw_panel(axes, panel, result, theme)
     lines = footnote(result).replace("  ·  ", "  ·  " if columns > 1 else "\n")
     figure.text(0.5, 25 / height, lines, fontsize=NOTE, color=theme.faint, ha="center", linespacing=1.4)
-    figure.savefig(target, dpi=DPI)
+    save(figure, target)
 
 
 def main() -> None:
