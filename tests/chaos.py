@@ -117,10 +117,12 @@ class Run:
         return [f"only {self.answered:,} pushes were answered during {len(self.incidents)} incidents, {wanted}"]
 
     def _wait_for_witnesses(self):
-        """Wait until each client has the last number of each destination."""
-        ends = {
-            to: (len(ids), ids[-1]) for publisher in self.publishers for to, ids in publisher.answered.items() if ids
-        }
+        """Wait until each client has the last number of each destination that was answered."""
+        ends = {}
+        for publisher in self.publishers:
+            for to, positions in publisher.answered.items():
+                answered = [(number, position) for number, position in enumerate(positions, 1) if position]
+                ends |= {to: answered[-1]} if answered else {}
         with contextlib.suppress(TimeoutError):  # what is missing is a violation
             self._wait(
                 lambda: all(witness.has(to, *end) for witness in self.witnesses for to, end in ends.items()),
