@@ -145,7 +145,8 @@ def killed(path, copy):
 
 
 def history(broker, destination="42"):
-    return [(each.position, each.event, each.data, each.created) for each in broker.history(destination).publications]
+    publications = broker.history(destination).publications
+    return [(each.position, each.event, each.data, each.created, each.expires) for each in publications]
 
 
 def committed(path):

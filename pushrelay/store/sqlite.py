@@ -32,7 +32,7 @@ class SQLiteStore(Store):
     failure too.
 
     A transaction of the store is an SQLite transaction only if it must be. Otherwise it is a record in the journal, and
-    its changes stay in SQLite's open transaction, which is committed once a second, or after 256 of the store's (see
+    its changes stay in SQLite's open transaction, which is committed once a second, or after 1,024 of the store's (see
     journal.py). If SQLite's transaction fails, it is repeated from memory; after a kill, from the journal. Readers take
     what is in it from memory, so they never wait. Other programs can lock the file for writing only between two SQLite
     commits.
@@ -49,6 +49,7 @@ class SQLiteStore(Store):
                 f"that exists, or write the whole path in the setting broker"
             ) from None
         self._limits = limits
+        self._usual = self._lifetime(None)
         self._always_commits = durability == "power"
         self._writer = Writer(limits, clock)
         self._files = Files(path, durability, self._writer, limits, clock, self._set_epoch)
@@ -152,7 +153,7 @@ class SQLiteStore(Store):
         """Store items in this order."""
         writer, entries = self._writer, self._entries
         staged, cursors = writer.staged, writer.cursors
-        usual, usual_times = self._limits.lifetime(None), ""
+        moment = float(now).hex()  # exact, and written faster than its decimals
         # The data and ttl that `total` belongs to: many items may share them.
         last: tuple[str, float | None] | None = None
         total = 0
@@ -161,29 +162,30 @@ class SQLiteStore(Store):
             if item.use is not None and is_repeat(item, item.use, now):
                 has_repeats = True
                 continue
-            seconds, own = usual if item.ttl is None else self._limits.lifetime(item.ttl)
-            expires, name = now + seconds, item.destination
+            seconds, own, lifetime = self._usual if item.ttl is None else self._lifetime(item.ttl)
+            expires, name, text = now + seconds, item.destination, item.text
             cursor = staged.get(name) or cursors.get(name) or writer.cursor(name, writer.first_due(now, expires))
             offset = cursor.offset + 1
             place(item, offset, now, expires)
-            if last is None or item.text is not last[0] or item.ttl != last[1]:
-                last, total = (item.text, item.ttl), data_sum(item.text, now, expires, own)
-            writer.put(name, cursor, offset, now, expires, own, item.event, item.text, total)
+            if last is None or text is not last[0] or item.ttl != last[1]:
+                last, total = (text, item.ttl), data_sum(text, now, expires, own)
+            writer.put(name, cursor, offset, now, expires, own, item.event, text, total)
+            key = ""
             if item.use is not None:
                 writer.store_key(item.key, offset, now, item.use.fingerprint)
-            if len(item.text) > SIZE:  # the journal has no room for it, so nothing is prepared for it
+                key = f',{quote(item.key)},"{item.use.fingerprint}"'
+            if len(text) > SIZE:  # the journal has no room for it, so nothing is prepared for it
                 writer.must_commit = True
             elif not writer.must_commit:
-                if item.ttl is None:
-                    times = usual_times = usual_times or f"{now},{expires}"  # writing numbers is slow
-                else:
-                    times = f"{now},{expires}"
-                key = "" if item.use is None else f',{quote(item.key)},"{item.use.fingerprint}"'
                 entries.append(
-                    f'["publication",{quote(name)},{offset},{times},{1 if own else 0},'
-                    f"{quote(item.event)},{quote(item.text)}{key}]"
+                    f'["stored",{quote(name)},{offset},"{moment}",{lifetime},{quote(item.event)},{quote(text)}{key}]'
                 )
         self._appended += [item for item in items if item.offset] if has_repeats else items
+
+    def _lifetime(self, ttl: float | None) -> tuple[float, int, str]:
+        """Return what HistoryLimits.lifetime() returns, with 1 or 0 for `own`, and both as the journal has them."""
+        seconds, own = self._limits.lifetime(ttl)
+        return seconds, int(own), f"{seconds},{own:d}"
 
     def find_key(self, key: str, now: float) -> KeyRecord | None:
         """Return what is stored for an idempotency key."""

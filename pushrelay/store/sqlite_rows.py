@@ -78,7 +78,7 @@ def find_cursor(connection: sqlite3.Connection, name: str) -> Cursor | None:
     return None if found is None else cursor_of(found, connection.execute(_NEWEST, (found[0],)).fetchone())
 
 
-def data_sum(data: str, created: float, expires: float, own: bool) -> int:
+def data_sum(data: str, created: float, expires: float, own: int) -> int:
     """Return the part of a checksum that all destinations of a push share."""
     return zlib.crc32(data.encode(), zlib.crc32(_TIMES.pack(created, expires, own)))
 

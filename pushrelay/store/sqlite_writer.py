@@ -124,7 +124,11 @@ class Writer:
         """Repeat what a journal holds; what is already committed stays as it is."""
         for payload in payloads:
             for kind, *fields in decode(payload.decode()):
-                if kind == "publication":
+                if kind == "stored":
+                    name, offset, moment, lifetime, *others = fields
+                    created = float.fromhex(moment)
+                    self._put_again(name, offset, created, created + lifetime, *others)
+                elif kind == "publication":  # as older relays wrote it
                     self._put_again(*fields)
                 elif kind == "ack":
                     self.ack(*fields)
@@ -147,7 +151,7 @@ class Writer:
     ) -> None:
         cursor = self.cursor(name, self.first_due(created, expires))
         if offset > cursor.offset:
-            total = data_sum(text, created, expires, bool(own))
+            total = data_sum(text, created, expires, own)
             self.put(name, cursor, offset, created, expires, own, event, text, total)
         if key is not None and self.find_key(key, created) is None:
             self.store_key(key, offset, created, fingerprint)

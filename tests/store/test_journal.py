@@ -1,5 +1,6 @@
 """The journal: accepted pushes that are not committed yet, in a file next to the database."""
 
+import json
 import os
 import resource
 import signal
@@ -229,6 +230,14 @@ def test_a_kill_between_two_commits_loses_nothing(tmp_path, open_at):
     [receipt] = again.publish([Draft("new", "x", key="once")])
     assert (receipt.position, receipt.connections, receipt.repeated) == (f"{broker.epoch}:1", 1, True)
     assert again.publish([Draft("42", "next")])[0].position == f"{broker.epoch}:43"
+
+
+def test_publications_as_an_older_relay_wrote_them_are_replayed(tmp_path, open_at):
+    broker = open_at(tmp_path / "relay.db")
+    entry = ["publication", "42", 1, 1774000000.123457, 4e9, 1, "order", '"old"']
+    broker._store._files.journal.put(json.dumps([entry]).encode())
+    again = open_at(killed(tmp_path / "relay.db", tmp_path / "copy.db"))
+    assert history(again) == [(f"{again.epoch}:1", "order", "old", 1774000000.123457, 4e9)]
 
 
 def test_a_kill_after_the_commit_and_before_the_journal_is_empty_brings_nothing_twice(tmp_path, open_at):
