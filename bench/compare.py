@@ -48,16 +48,16 @@ class Work:
     warm_up: int = 20_000
     pushes: int = 10_000
     unicast: int = 10_000
-    longest: int = 3  # seconds after which each of these ends, for slow servers
+    longest: int = 2  # seconds after which each of these ends, for slow servers
     fan_clients: int = 1000
-    fan_pushes: int = 60
+    fan_pushes: int = 60  # a quarter for a server with a thread for each client, which needs a second for five
     rate: int = 400  # pushes per second at which replies and deliveries are timed
-    paced: int = 2000  # pushes at that rate
-    idle_seconds: float = 4.0
+    paced: int = 1600  # pushes at that rate
+    idle_seconds: float = 3.0
     pause: float = 1.0  # seconds for what the load generator cannot see, such as the end of registrations
 
     def reduced(self) -> "Work":
-        return Work(200, self.pushes // 10, self.unicast // 10, 1, 100, 20, self.rate, self.paced // 10, 0.2, 0.1)
+        return Work(200, self.pushes // 10, self.unicast // 10, 1, 100, 20, self.rate, self.paced // 8, 0.2, 0.1)
 
 
 KIND_FIGURES = {"plain": "kept", "text": "kept_text", "json": "kept_json"}  # kinds of body, as relayload calls them
@@ -175,10 +175,11 @@ def measure_pushes(server: Server, work: Work, clients: int) -> Iterator[tuple[s
 
 
 def measure_fanout(server: Server, work: Work, clients: int) -> Iterator[tuple[str, float]]:
-    deliveries = work.fan_pushes * work.fan_clients
+    pushes = work.fan_pushes // 4 if server.kind.thread_per_client else work.fan_pushes
+    deliveries = pushes * work.fan_clients
     with listening(server, work.fan_clients, "room", deliveries, same_id=True) as room:
         time.sleep(work.pause / 2)  # `ready` is printed when the last `register` is sent
-        push(server, work.fan_pushes, 1, "room", 0)
+        push(server, pushes, 1, "room", 0)
         figures = must_have_arrived(deliveries, room.last_figures())
     yield "fanout", number(r"pushes \d+ in [\d.]+s \((\d+)/s\)", figures)
 

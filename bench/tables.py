@@ -38,7 +38,7 @@ FIGURES = {
     "connects": Figure("clients connected and registered", "/s", about="connect"),
     "memory": Figure("memory per idle client", "KiB", True, "memory"),
     "threads": Figure("threads with these clients", "", True, "threads"),
-    "idle_cpu": Figure("CPU with these clients idle", "%", True, "idle"),
+    "idle_cpu": Figure("CPU with these clients idle, between pings", "%", True, "idle"),
     "reply_p50": Figure("reply to a push at {rate}/s, p50", "µs", True, "latency"),
     "reply_p99": Figure("the same, p99", "µs", True, "latency"),
     "delivery_p50": Figure("push to client at {rate}/s, p50", "µs", True, "latency"),
@@ -137,7 +137,7 @@ def shown(value: float) -> str:
 def cell(figure: str, column: Column) -> str:
     value, ratio = column.medians.get(figure), column.ratio(figure)
     if value is None:
-        return "–"
+        return "failed" if column.failures else "–"
     return f"{shown(value)} ({ratio:.2f})" if ratio and column.name != RELAY else shown(value)
 
 
@@ -229,26 +229,26 @@ def replace_between(file: pathlib.Path, text: str, script: str = "bench/compare.
 # Why a server is ahead, by what a figure is about; "" for all other figures.
 AHEAD = {
     "nchan": {
-        "": "in C; keeps messages in memory only",
+        "": "in C, keeps messages in memory only",
         "fanout": "in C",
-        "connect": "in C; a WebSocket without Socket.IO's handshake and `register`",
+        "connect": "in C, a WebSocket without Socket.IO's handshake and `register`",
         "memory": "in C",
         "threads": "one event loop in each process",
         "leave": "in C",
     },
     "seed": {
-        "": "compiled by V8; keeps nothing",
+        "": "compiled by V8, keeps nothing",
         "latency": "keeps nothing, so it answers at once",
         "fanout": "compiled by V8",
         "connect": "compiled by V8",
     },
     "pushpin": {
-        "": "in C++ and Rust; keeps nothing",
+        "": "in C++ and Rust, keeps nothing",
         "latency": "keeps nothing, so it answers at once",
         "connect": "a WebSocket without Socket.IO's handshake and `register`",
     },
     "uvicorn": {
-        "": "HTTP parser and event loop in C; keeps nothing",
+        "": "HTTP parser and event loop in C, keeps nothing",
         "threads": "one event loop",
         "latency": "keeps nothing, so it answers at once",
     },
