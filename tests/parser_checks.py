@@ -134,4 +134,4 @@ def check_push(data, content_type):
             continue
         assert isinstance(push, Push) and push.destinations
         assert all(each and each.encode("utf-8") for each in push.destinations)
-        EncodedPacket("42" + json.dumps([push.event, push.data], ensure_ascii=False, allow_nan=False))
+        EncodedPacket(f"42[{json.dumps(push.event, ensure_ascii=False)},{push.text}]")

@@ -41,12 +41,15 @@ _USUAL_FORM = re.compile(r"destination=([^&]+)&data=")
 _USUAL_JSON = re.compile(r'\{"destination": ?(?:"([^"\\\x00-\x1f]+)"|(0|[1-9][0-9]{0,14})), ?"data": ?')
 
 Fields = dict[str, Any]
-Body = Fields | list[Fields | Refused]  # a push or a batch; in a batch, an unreadable push is its Refused
+Usual = tuple[str, str]  # the destination and the data of the shortest pushes; the data is JSON already
+# A push or a batch. In a batch, an unreadable push is its Refused.
+Body = Fields | Usual | list[Fields | Usual | Refused]
 
 _UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
 # Charsets that libraries declare for parts of a multipart form. ASCII text is the same in all of them.
 _BASED_ON_ASCII = re.compile(r"iso-8859-\d+|latin-?\d+|windows-125\d")
 _CHARSET = re.compile(r";\s*charset(?:\*\d*\*?)?\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
+_SPACE = " \t\r\n"  # JSON's
 _ESCAPED_LETTER = re.compile(r"\\u00[67]")
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")  # of a part: RFC 2046, 6.2
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w.-]{0,30}", re.ASCII)
@@ -82,7 +85,7 @@ def read_query(environ: dict[str, Any]) -> Fields:
     return _form_fields(_form_pairs(_text(environ.get("QUERY_STRING", "").encode("latin-1"), "invalid_form")))
 
 
-def usual_reader_of(content_type: str) -> Callable[[bytes], tuple[str, str] | None] | None:
+def usual_reader_of(content_type: str) -> Callable[[bytes], Usual | None] | None:
     """Return the reader for the shortest pushes of this type, with only `destination` and `data`; None without one.
 
     It takes a body and returns the destination and the data as JSON: a value that browsers read like the one that the
@@ -94,7 +97,7 @@ def usual_reader_of(content_type: str) -> Callable[[bytes], tuple[str, str] | No
     return _read_usual_json if content_type == _JSON else None
 
 
-def _read_usual_form(body: bytes) -> tuple[str, str] | None:
+def _read_usual_form(body: bytes) -> Usual | None:
     text = body.decode()
     usual = _USUAL_FORM.match(text)
     if usual is None:
@@ -120,23 +123,56 @@ def _unescaped(text: str) -> str:
     return plain.decode()
 
 
-def _read_usual_json(body: bytes) -> tuple[str, str] | None:
-    text = body.decode()
+def _read_usual_json(body: bytes) -> Usual | None:
+    return _usual_of(body.decode())
+
+
+def _usual_of(text: str) -> Usual | None:
+    """Return the push in a JSON text, which may be a line of a batch; None if it needs the complete reader.
+
+    Raises ValueError if the text is not JSON.
+    """
     usual = _USUAL_JSON.match(text)
     # Deep nesting and numbers of hundreds of digits need the complete reader. A short text has neither.
     if usual is None or (len(text) > 2 * MAX_DEPTH and (may_be_deep(text) or has_long_number(text))):
         return None
-    begin = usual.end()
-    value, end = read_at(text, begin)
-    if text[end:] != "}":
+    value, end = read_at(text, usual.end())
+    if text[end:] not in ("}", "}\r"):
         return None
-    data = text[begin:end]
-    # Data stays the text that it came as, unless it can be written shorter.
-    if "\\" in data or '": ' in data or "\n" in data:
-        data = encode_decoded(value)
-        if not data.isascii() and LONE_SURROGATE.search(data):
+    data = _text_of(value, text[usual.end() : end])
+    return None if data is None else (usual[1] or usual[2], data)
+
+
+def _text_of(value: Any, text: str) -> str | None:
+    """Return data as JSON. That is the `text` that it was read from, unless it is shorter without spaces and escapes.
+
+    Returns None for data that must be refused.
+    """
+    if "\\" not in text and '": ' not in text and "\n" not in text:
+        return text
+    text = encode_decoded(value)
+    return text if text.isascii() or not LONE_SURROGATE.search(text) else None
+
+
+def _usual_list(text: str) -> list[Fields | Usual | Refused] | None:
+    """Return the pushes in a JSON array, or None unless all of them are usual ones. Raises ValueError likewise."""
+    json_text.check_depth(text, MAX_DEPTH + _AROUND_DATA)
+    if has_long_number(text):
+        return None
+    found: list[Fields | Usual | Refused] = []
+    end = 0
+    while len(found) < MAX_PUSHES and (usual := _USUAL_JSON.match(text, end + 1)):
+        value, end = read_at(text, usual.end())
+        data = _text_of(value, text[usual.end() : end])
+        if data is None:
             return None
-    return usual[1] or usual[2], data
+        found.append((usual[1] or usual[2], data))
+        after = text[end : end + 3]
+        if after[:2] == "},":
+            end += 2 if after[2:] == " " else 1
+        else:
+            return found if text[end:].rstrip(_SPACE) == "}]" else None
+    return None
 
 
 def _find_reader(content_type: str, at_root: bool) -> Callable[[bytes], Body]:
@@ -213,6 +249,11 @@ def _text(body: bytes, error: str) -> str:
 def _json_body(body: bytes, at_root: bool) -> Body:
     text = _text(body, "invalid_json")
     try:
+        if usual := _usual_list(text) if text.startswith("[") else _usual_of(text):
+            return usual
+    except ValueError:
+        pass  # the complete reader refuses it
+    try:
         value = json_text.read(text, _AROUND_DATA)
     except json_text.TooDeep as error:
         if not text.lstrip().startswith("["):
@@ -280,12 +321,21 @@ def _read_alone(text: str) -> Any:
         return _not_json(error)
 
 
-def _lines(body: bytes) -> list[Fields | Refused]:
-    """Return the fields of each line's push (newline-delimited JSON). Skips empty lines; a bad line fails alone."""
+def _lines(body: bytes) -> list[Fields | Usual | Refused]:
+    """Return the push of each line (newline-delimited JSON). Skips empty lines; a bad line fails alone."""
     lines = [line for line in _text(body, "invalid_json").split("\n") if line.strip()]
     _check_size(len(lines))
-    values = map(_read_alone, lines)
-    return [each if isinstance(each, dict | Refused) else _no_object(each) for each in values]
+    return [_line(line) for line in lines]
+
+
+def _line(text: str) -> Fields | Usual | Refused:
+    try:
+        if usual := _usual_of(text):
+            return usual
+    except ValueError:
+        pass  # as below
+    value = _read_alone(text)
+    return value if isinstance(value, dict | Refused) else _no_object(value)
 
 
 def _check_size(count: int) -> None:

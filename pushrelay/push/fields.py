@@ -11,11 +11,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from pushrelay.errors import Refused, bad
-from pushrelay.json_text import MAX_DEPTH, TooDeep, check_depth, check_numbers, encode, quote
+from pushrelay.json_text import (
+    LONG_TEXT,
+    MAX_DEPTH,
+    TooDeep,
+    check_depth,
+    check_numbers,
+    decode,
+    encode,
+    quote,
+    quote_long,
+)
 from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, destinations_of, event_of, is_clean
 from pushrelay.settings import Settings
 
-from .body import FIELDS, ROOT_FIELDS, Body, Fields, read_body, read_query, shown_name
+from .body import FIELDS, ROOT_FIELDS, Body, Fields, Usual, read_body, read_query, shown_name
 
 MAX_KEY_LENGTH = 255  # characters
 MAX_TTL = 1e20  # seconds: more than any 64-bit integer, because programs send the largest for "no limit"
@@ -44,12 +54,11 @@ class Push:
     destinations: list[str]
     several: bool  # the destinations came as a list, possibly of one, so the answer is a list too
     event: str
-    data: Any
-    skip_sid: str | None
+    text: str  # the data as JSON; all publications of this push share it
+    skip_sid: str | None = None
     ttl: float | None = None  # seconds in the history; None: as long as other publications; 0: not kept
     key: str | None = None  # idempotency key: a repeated push gets the first answer and is not delivered again
     wait: float = 0.0  # seconds to wait for an acknowledgement
-    text: str = ""  # data as JSON; all publications of this push share it
 
 
 def read_pushes(environ: dict[str, Any], settings: Settings, at_root: bool = False) -> Push | list[Push | Refused]:
@@ -69,21 +78,45 @@ def pushes_of(
 ) -> Push | list[Push | Refused]:
     """Return the push, or the batch, that a body asks for. `header` is the `Idempotency-Key`. Raises Refused."""
     if at_root and not isinstance(body, list):
-        return push_of({name: body[name] for name in ROOT_FIELDS if name in body}, settings)
+        if isinstance(body, dict):
+            body = {name: body[name] for name in ROOT_FIELDS if name in body}
+        return _push_of(body, settings, None)
     if header is not None:
         header = _header_key(header)
     if not isinstance(body, list):
-        return push_of(_with_key(body, header), settings)
+        return _push_of(body, settings, header)
     pushes: list[Push | Refused] = []
     for number, fields in enumerate(body):
         try:
             if isinstance(fields, Refused):
                 raise fields
-            pushes.append(_batched_push_of(_with_key(fields, header, f"#{number}"), settings))
+            pushes.append(_push_of(fields, settings, header, number))
         except Refused as refused:
             pushes.append(refused)
     _check_total(pushes, settings)
     return pushes
+
+
+def fields_of(usual: Usual) -> Fields:
+    """Return the fields of a push that only has the usual ones."""
+    return {"destination": usual[0], "data": decode(usual[1])}
+
+
+def _push_of(body: Fields | Usual, settings: Settings, header: str | None, number: int | None = None) -> Push:
+    """Return the push with these fields, which may be the one with this number in a batch. Raises Refused."""
+    if isinstance(body, tuple):
+        destination, text = body
+        # Characters have at most four bytes.
+        is_short = len(destination) <= settings.max_id_length and 4 * len(text) <= settings.max_body
+        if header is None and is_short and destination.isprintable():
+            return Push([destination], False, "push", text)
+        body = fields_of(body)
+    if number is None:
+        return push_of(_with_key(body, header), settings)
+    push = push_of(_with_key(body, header, f"#{number}"), settings)
+    if push.wait:
+        bad("invalid_wait", "a push in a batch cannot wait: send it on its own")
+    return push
 
 
 def push_of(fields: Fields, settings: Settings) -> Push:
@@ -97,7 +130,7 @@ def push_of(fields: Fields, settings: Settings) -> Push:
     destination, data = fields["destination"], fields["data"]
     text = text_of(data)
     size = check_size(text, settings)
-    push = Push(destinations_of(destination, settings), isinstance(destination, list), "push", data, None, text=text)
+    push = Push(destinations_of(destination, settings), isinstance(destination, list), "push", text)
     if len(push.destinations) > 1:
         _check_stored(size * len(push.destinations), settings)
     if len(fields) > 2:
@@ -110,7 +143,7 @@ def text_of(data: Any) -> str:
     if isinstance(data, str):
         if not data.isascii() and LONE_SURROGATE.search(data):
             _refuse_surrogate()
-        return quote(data)
+        return quote(data) if len(data) < LONG_TEXT else quote_long(data)
     try:
         text = encode(data)
         check_depth(text)
@@ -250,13 +283,6 @@ def _header_key(header: str) -> str:
         return key.encode("latin-1").decode()  # WSGI has its bytes as Latin-1 (PEP 3333)
     except UnicodeDecodeError:
         bad("invalid_id", "the header Idempotency-Key is not UTF-8")
-
-
-def _batched_push_of(fields: Fields, settings: Settings) -> Push:
-    push = push_of(fields, settings)
-    if push.wait:
-        bad("invalid_wait", "a push in a batch cannot wait: send it on its own")
-    return push
 
 
 def _check_total(pushes: list[Push | Refused], settings: Settings) -> None:

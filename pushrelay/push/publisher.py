@@ -246,13 +246,21 @@ def items_of(pushes: Pushes, at_root: bool = False) -> list[Pending]:
     Raises Refused (400) for a batch that was sent to the server's root (`at_root`).
     """
     if isinstance(pushes, Push):
-        push = pushes
-        use = None if push.key is None else KeyUse(push.text, push.event, push.ttl, push.skip_sid)
-        more = push.event, push.ttl, push.key, push.skip_sid, push.text or None, use
-        return [Pending(each, push.data, *more) for each in push.destinations]
+        return _items_of(pushes)
     if at_root:
         bad("invalid_json", "send batches to /push: the answer of this address is too small for one")
-    return [item for push in pushes if isinstance(push, Push) for item in items_of(push)]
+    items: list[Pending] = []
+    for push in pushes:
+        if isinstance(push, Push):
+            items += _items_of(push)
+    return items
+
+
+def _items_of(push: Push) -> list[Pending]:
+    text = push.text
+    use = None if push.key is None else KeyUse(text, push.event, push.ttl, push.skip_sid)
+    more = push.event, push.ttl, push.key, push.skip_sid, text, use
+    return [Pending(each, None, *more) for each in push.destinations]
 
 
 def _destinations_of(pushes: Pushes) -> list[str]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pushrelay.errors import Refused
 from pushrelay.json_text import encode
 from pushrelay.push.body import Body, reader_of
-from pushrelay.push.fields import Push, pushes_of
+from pushrelay.push.fields import Push, fields_of, pushes_of
 from pushrelay.push.publisher import items_of
 from pushrelay.settings import Settings
 from pushrelay.store.stripe import Pending
@@ -57,5 +57,8 @@ def _refused(pushes: Push | list[Push | Refused], body: Body) -> tuple[str, byte
     found = [(number, push) for number, push in enumerate(pushes) if isinstance(push, Refused)]
     if not found:
         return "", b""
-    fields = [None if isinstance(body[number], Refused) else body[number] for number, _ in found]
+    sent = [body[number] for number, _ in found]
+    fields = [
+        None if isinstance(each, Refused) else fields_of(each) if isinstance(each, tuple) else each for each in sent
+    ]
     return "\n".join(f"push {number}: {each.error}: {each.message}" for number, each in found), encode(fields).encode()

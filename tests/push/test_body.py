@@ -296,7 +296,7 @@ def test_one_request_never_stores_more_than_the_history_may_hold():
 def test_publications_of_one_push_share_its_text():
     for push in (
         push_of({"destination": names(100), "data": {"a": "b" * 1000}}, Settings()),
-        Push(["a"], False, "push", 1, None),
+        Push(["a"], False, "push", "1"),
     ):
         assert len({id(item.text) for item in items_of(push)}) == 1
 

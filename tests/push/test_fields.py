@@ -32,7 +32,7 @@ def read(body, kind=JSON, at_root=False, **more):
 
 def shown(push):
     if isinstance(push, Push):
-        return push.destinations, push.data
+        return push.destinations, json.loads(push.text)
     assert len(push.message) > 15
     return push.status, push.error
 

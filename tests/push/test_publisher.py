@@ -43,7 +43,7 @@ def push(destination="a", data="x", **options):
 
 
 def a_push(**options):
-    return Push(["a"], False, "push", "x", None, text='"x"', **options)
+    return Push(["a"], False, "push", '"x"', **options)
 
 
 def test_the_answer_has_destination_position_and_connections(publisher, delivered):
