@@ -296,11 +296,13 @@ class Connection:
 
     def _take_turn(self) -> None:
         try:
-            unfinished, self._unfinished = self._unfinished, False
+            unfinished = self._unfinished
+            if unfinished:
+                self._unfinished = False
             if self._outbox is not None or self._nudged:
                 self._send_and_proceed()
-            if self._reason is not None or self._unfinished:
-                return
+                if self._reason is not None or self._unfinished:
+                    return
             if unfinished:
                 self.receiver.resume()
                 return

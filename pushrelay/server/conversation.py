@@ -5,7 +5,6 @@ connection over for another protocol. It finds the conversation in the environ, 
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from pushrelay.log.access_log import CLIENT_LEFT
 from .connection import SLOW, TRANSPORT_CLOSE, Connection, Receiver
 from .fair_queue import TURN_SECONDS
 from .host import KEY, Host
-from .known_headers import KnownHeader
+from .known_headers import KnownHeader, Take
 from .lingering import linger
 from .quota import retry_after
 from .request import Parser, Request
@@ -53,7 +52,6 @@ class Conversation:
         "_is_poll",
         "_known",
         "_limits",
-        "_lock",
         "_on_lost",
         "_parked",
         "_parser",
@@ -85,38 +83,35 @@ class Conversation:
         self._parked = False  # `answer` will respond, not the app's return
         self._is_poll = False  # it was parked until there is news, which may never come
         self._on_lost: Callable[[], None] | None = None  # called if the client disconnects while it is parked
-        self._early = b""  # bytes that came in the meantime
-        self._lock = threading.Lock()  # guards `_busy` and `_early`, which `answer` changes on another thread
+        self._early = b""  # bytes that came in the meantime; only the owner changes them
         connection.deadline = time.monotonic() + server.limits.header_timeout
 
     # The receiver.
 
     def received(self, data: bytes) -> None:
         """Handle bytes from the client."""
+        parser = self._parser
         # If there are early bytes and no request is in progress, proceed() is about to be called.
-        if self._waits() or self._early:
-            with self._lock:
-                if self._waits() or self._early:
-                    self._keep_for_later(data)
-                    return
-        known = self._parser.recognize(data)
+        if self._busy or self._early or parser.requests:
+            self._keep_for_later(data)
+            return
+        known = parser.recognize(data)
+        # The shortcut may have the last free thread. The header of the last response is an unusual one.
+        if known is not None and known.take is not None and not self.is_last and self._take(known, known.take, data):
+            return
         if known is None or self.connection.poller.is_short():
             self._early = data
             self._count_read()
             self._read_early()
-        elif not self._take(known, data):
-            self._answer(self._parser.request_of(known, data))
+        else:
+            self._answer(parser.request_of(known, data))
             if self.connection.backlog > AHEAD_BYTES and not self._parked:
                 self._busy = True
 
-    def _take(self, known: KnownHeader, data: bytes) -> bool:
-        """Offer the request to the app's shortcut, if it has one; return whether it took it."""
-        take = known.take
-        if take is None or self.is_last:  # the header of the last response is an unusual one
-            return False
+    def _take(self, known: KnownHeader, take: Take, data: bytes) -> bool:
+        """Offer the request to the app's shortcut; return whether it took it."""
         self._known = known
-        self.connection.deadline = 0.0
-        if take(data[len(data) - known.length :], self):
+        if take(data[-known.length :] if known.length else b"", self):
             self.connection.share = None
             return True
         self._known = None
@@ -214,24 +209,32 @@ class Conversation:
 
     def answer(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Answer the parked request, once. Does nothing if the client is gone."""
-        known, request, response = self._known, self._request, self._response
+        known = self._known
         if known is not None:
             self._known = None
             self.connection.write(whole_head(known, status, headers, len(body)) + body)
-            self._go_on(known.keep_alive)
-        elif request is not None and response is not None:
-            self._on_lost = None
-            request.keep_alive &= not self.is_last
-            response.start(status, headers)
-            response.send_whole(body)
-            self._finish_request(request, response)
-        else:
+            if known.keep_alive and not self._server.ending:
+                self.connection.deadline = time.monotonic() + self._limits.idle_timeout
+            else:
+                self._finish()
+        elif not self._answer_parked(status, headers, body):
             return
-        with self._lock:
-            self._busy = False
-            more = bool(self._early or self._ended or self._parser.requests or self._error)
-        if more:
+        # Without a lock: `received` adds to `_early` before it looks at `_busy`, so one of both sees the other.
+        self._busy = False
+        if self._early or self._ended or self._parser.requests or self._error:
             self.connection.run_soon()
+
+    def _answer_parked(self, status: str, headers: Sequence[tuple[str, str]], body: bytes) -> bool:
+        """Answer a request that the app has parked; return whether there was one."""
+        request, response = self._request, self._response
+        if request is None or response is None:
+            return False
+        self._on_lost = None
+        request.keep_alive &= not self.is_last
+        response.start(status, headers)
+        response.send_whole(body)
+        self._finish_request(request, response)
+        return True
 
     def is_owed(self) -> bool:
         """Return whether the client has begun a request that is not answered yet; polls do not count."""
@@ -253,10 +256,12 @@ class Conversation:
     # The course of requests.
 
     def _keep_for_later(self, data: bytes) -> None:
-        """Keep bytes that came while a request is in progress. The caller holds the lock."""
+        """Keep bytes that came while a request is in progress."""
         self._early += data
         if len(self._early) >= EARLY_BYTES:
             self.connection.set_reading(False)
+        if not self._waits():  # the request was answered just now, maybe before these bytes were to be seen
+            self.connection.run_soon()
 
     def _count_read(self) -> None:
         """Put a connection into the share of its visitor once it has sent much data and no push."""
@@ -277,8 +282,7 @@ class Conversation:
                 rest, self._early = self._early, b""
                 self._pass_on(rest)
                 break
-            with self._lock:
-                piece, self._early = self._early[:PIECE_BYTES], self._early[PIECE_BYTES:]
+            piece, self._early = self._early[:PIECE_BYTES], self._early[PIECE_BYTES:]
             self._feed(piece)
             self._serve()
             if self._early and time.monotonic() > ends_at and self.connection.receiver is self:

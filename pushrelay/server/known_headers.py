@@ -5,7 +5,8 @@ cookie, an upgrade or an Expect are never kept.
 """
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Take = Callable[[bytes, Any], bool]  # called with a body and the Conversation; answers, or returns False
@@ -16,10 +17,30 @@ REMEMBERED_BYTES = 1024
 REMEMBERED_HEADERS = 256
 
 
+class KnownHeads:
+    """Heads of the responses to requests with one header, by the length of the body.
+
+    They are for one status, one tuple of headers (the object itself), and the second in which they were made, because
+    of their Date. A thread that finds others makes new KnownHeads, so no head can be mistaken for that of another.
+    """
+
+    __slots__ = ("_ends_at", "_headers", "_status", "by_length")
+
+    def __init__(self, status: str, headers: Sequence[tuple[str, str]]):
+        self._status = status
+        self._headers = headers
+        self._ends_at = time.monotonic() + 1 - time.time() % 1  # monotonic, in case the clock is set
+        self.by_length: dict[int, bytes] = {}
+
+    def are_for(self, status: str, headers: Sequence[tuple[str, str]]) -> bool:
+        """Return whether a response with this status and these headers has one of these heads now."""
+        return status is self._status and headers is self._headers and time.monotonic() < self._ends_at
+
+
 class KnownHeader:
     """A header that was parsed before."""
 
-    __slots__ = ("environ", "keep_alive", "length", "take", "version")
+    __slots__ = ("environ", "heads", "keep_alive", "length", "take", "version")
 
     def __init__(self, environ: dict[str, Any], version: str, keep_alive: bool, length: int):
         self.environ = environ  # without the body; the entries of the peer are replaced for each request
@@ -27,6 +48,7 @@ class KnownHeader:
         self.keep_alive = keep_alive
         self.length = length  # of the body
         self.take: Take | None = None  # the app's shortcut for such requests, if it has one
+        self.heads = KnownHeads("", ())
 
 
 class KnownHeaders:

@@ -92,10 +92,9 @@ class Poller:
         self._shares: FairQueue[Runnable] = FairQueue()  # work with a share, and work that needs another turn
         self._due: collections.deque[Timer] = collections.deque()
         self._spare: collections.deque[Runnable] = collections.deque()  # work that may block: see run_when_spare
-        self._others_at = 0  # the turn at which one of `_shares` or `_due` comes before `_ready`
-        self._timer_next = False  # the next of these is a timer, not work with a share
-        self._afterwards: collections.deque[Timer] = collections.deque()  # for when `_ready` is empty,
-        self._patience = 0  # or for this turn, if it comes first
+        self._timer_next = False  # the next of `_shares` and `_due` is a timer, not work with a share
+        # For when `_ready` is empty, or after PATIENCE turns of it.
+        self._afterwards: collections.deque[Timer] = collections.deque()
         self._retired: list[socket.socket] = []  # to be closed while no thread holds an event
         self._polling = threading.Lock()  # held from closing the retired sockets until all events have become sources
         self._waiting = False  # the leader waits for events, or is about to, and must be woken
@@ -113,6 +112,7 @@ class Poller:
         self._alarm = threading.Event()
         # Timers, the next one first; the number keeps timers of the same deadline in order.
         self._timers: list[tuple[float, int, Timer]] = []
+        self._next_due = math.inf  # the first one's deadline
         self._numbers = itertools.count()
         self._timer_lock = threading.Lock()
         self._stopped = False
@@ -134,6 +134,7 @@ class Poller:
         with self._timer_lock:
             heapq.heappush(self._timers, (timer.deadline, next(self._numbers), timer))
             first = self._timers[0][2] is timer
+            self._next_due = self._timers[0][0]
         if first:
             self.wake()
         return timer
@@ -163,8 +164,6 @@ class Poller:
 
     def call_afterwards(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call back when the events of this batch have been handled, or PATIENCE of them. Any thread may call this."""
-        if not self._afterwards:
-            self._patience = self._turns + PATIENCE
         self._afterwards.append(Timer(0.0, callback, args))
         self.wake()
 
@@ -270,21 +269,24 @@ class Poller:
         return not self._stopped
 
     def _lead(self, me: _Worker) -> None:
-        ready, due, shares = self._ready, self._due, self._shares
-        source: Runnable
+        ready = self._ready
+        source: Runnable | None
+        left = PATIENCE  # turns of `ready` before afterwards and others have one each
         while self._leader is me:
-            if self._spare and not self.is_short():
-                self._queue_spare()
             try:
-                if self._afterwards and (not ready or self._turns >= self._patience):
-                    source = self._afterwards.popleft()
-                elif ready and (not (shares.count or due) or self._turns < self._others_at):
+                if left > 0 and ready:
+                    left -= 1
                     source = ready.popleft()
-                elif (shares.count or due) and (ready or time.monotonic() - self.polled < POLL_SECONDS):
-                    source = self._next_of_others()
+                elif self._afterwards and (left == 0 or not ready):
+                    left = -1
+                    source = self._afterwards.popleft()
                 else:
-                    self._poll()
-                    continue
+                    left = PATIENCE
+                    source = self._next_of_others()
+                    if source is None:
+                        if not ready:
+                            self._poll()
+                        continue
             except IndexError:  # taken by a thread that was stuck and has not noticed that it lost the lead
                 continue
             self._turns += 1
@@ -294,13 +296,20 @@ class Poller:
             except Exception:
                 log.exception("%r failed", source)
 
-    def _next_of_others(self) -> Runnable:
-        """Take a timer that is due or a source with a share, in turn. Raises IndexError if another thread took it."""
-        self._others_at = self._turns + PATIENCE
+    def _next_of_others(self) -> Runnable | None:
+        """Take a timer that is due or a source with a share, in turn; None if there is none, or new events come first.
+
+        Raises IndexError if another thread took it.
+        """
+        if self._spare and not self.is_short():
+            self._queue_spare()
+        due, shares = self._due, self._shares
+        if not (shares.count or due) or not (self._ready or time.monotonic() - self.polled < POLL_SECONDS):
+            return None
         self._timer_next = not self._timer_next
-        if self._due and (self._timer_next or not self._shares.count):
-            return self._due.popleft()
-        return self._shares.pop()
+        if due and (self._timer_next or not shares.count):
+            return due.popleft()
+        return shares.pop()
 
     def _queue_spare(self) -> None:
         with contextlib.suppress(IndexError):
@@ -343,7 +352,7 @@ class Poller:
                 elif fd == self._wake_fd:
                     self._clear_wake_fd()
             # Still under the lock: the lead may have been handed over in the meantime, and the next leader needs these.
-            if self._timers:
+            if self._next_due <= self.polled:
                 self._take_due()
         if self._dozing:
             self._alarm.set()
@@ -358,17 +367,18 @@ class Poller:
             os.eventfd_read(self._wake_fd)
 
     def _until_next_timer(self) -> float:
-        with self._timer_lock:
-            if not self._timers:
-                return -1
-            # epoll rounds down to milliseconds; without rounding up it would return just before the deadline.
-            return max(0.0, math.ceil((self._timers[0][0] - time.monotonic()) * 1000) / 1000)
+        due = self._next_due
+        if due == math.inf:
+            return -1
+        # epoll rounds down to milliseconds; without rounding up it would return just before the deadline.
+        return max(0.0, math.ceil((due - time.monotonic()) * 1000) / 1000)
 
     def _take_due(self) -> None:
         now = time.monotonic()
         with self._timer_lock:
             while self._timers and self._timers[0][0] <= now:
                 self._due.append(heapq.heappop(self._timers)[2])
+            self._next_due = self._timers[0][0] if self._timers else math.inf
 
     # The lead.
 

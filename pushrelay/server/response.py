@@ -9,7 +9,7 @@ from email.utils import formatdate
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .connection import SLOW, Connection
-from .known_headers import KnownHeader
+from .known_headers import KnownHeader, KnownHeads
 from .request import Request
 
 WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # environ, start_response
@@ -18,6 +18,7 @@ WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[byt
 # not read costs this much plus one piece.
 AHEAD_BYTES = 256 * 1024
 FILE_BLOCK = 65536
+MOST_LENGTHS = 256  # of bodies, for which the heads of responses to one known header are kept
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # These headers are the server's own (PEP 3333, "Other HTTP Features"). The app may request a close; others are dropped.
@@ -291,12 +292,19 @@ class Response:
 
 def whole_head(known: KnownHeader, status: str, headers: Sequence[tuple[str, str]], length: int) -> bytes:
     """Return the head for a whole body of `length` bytes, in response to a request other than HEAD."""
-    head = _heads.get((status, tuple(headers), length, known.keep_alive, known.version, False))
+    heads = known.heads
+    if not heads.are_for(status, headers):
+        heads = KnownHeads(status, headers)
+        if type(headers) is tuple:  # others may change
+            known.heads = heads
+    head = heads.by_length.get(length)
     if head is None:
         response = Response(None, Request(known.environ, known.version, known.keep_alive), 0.0)
         response.start(status, headers)
-        head = response.head(length)
-    return head.data
+        head = response.head(length).data
+        if len(heads.by_length) < MOST_LENGTHS:
+            heads.by_length[length] = head
+    return head
 
 
 def error_response(status: str, body: bytes, headers: str = "") -> bytes:
