@@ -61,6 +61,8 @@ class Sockets:
             self.send_text(write(), sid)
         return len(sids)
 
+    deliver_in_turns = deliver_text
+
     def send_text(self, text, sid):
         if sid in self.here:
             self.wire[sid].append(tuple(json.loads(text)))

@@ -4,6 +4,8 @@ A push is added while its request is handled, and the request stays unanswered. 
 the events at hand, it stores, delivers and answers everything that was added. While the store is slow or locked, the
 other threads continue; the pushes that they add become the next transaction.
 
+A publication for many clients is handed out in turns. Its publisher waits for that, and no other one does.
+
 A transaction is bounded in bytes too. Pushes with much data wait in a separate queue. Each transaction takes a few
 of them, so a small push waits for at most two transactions.
 
@@ -31,12 +33,15 @@ log = logging.getLogger(__name__)
 MOST_AT_ONCE = 256  # publications in one transaction, because the first one waits for the last
 LARGE = 64 << 10  # bytes of data that make a push a large one
 MOST_BYTES_AT_ONCE = 2 << 20  # bytes of data in one transaction before its last push: some 20 ms of writing
+MOST_DELIVERIES = 128  # to clients, about, in one turn: 1 to 2 ms
 # Limits on what waits for the store. Beyond this, publishers would time out before their turn.
 MOST_WAITING = 4096  # pushes
 MOST_BYTES = 64 << 20  # bytes of data as JSON, over all destinations
 
 # Called when a push has been published, with None; or with the error if it was not stored.
 Done = Callable[[StoreError | None], None]
+# A push that waits: its items, what is called then, the bytes of its data, and the time of its arrival.
+Waiting = tuple[list[Pending], Done, int, float]
 
 
 class Batcher:
@@ -44,9 +49,8 @@ class Batcher:
 
     def __init__(self, broker: Broker):
         self._broker = broker
-        # Pushes, with the bytes of their data and the time of their arrival.
-        self._waiting: deque[tuple[list[Pending], Done, int, float]] = deque()
-        self._large: deque[tuple[list[Pending], Done, int, float]] = deque()  # those with much data
+        self._waiting: deque[Waiting] = deque()
+        self._large: deque[Waiting] = deque()  # those with much data
         self._bytes = 0  # of data that waits; inexact, because several threads add to it
         self._called = False  # the poller will call `_publish`
         self.counts = PushCounts()
@@ -88,7 +92,7 @@ class Batcher:
             self._stored(taken, items, arrived, poller, error)
 
     def _stored(
-        self, taken: list[Done], items: list[Pending], arrived: float, poller: Poller, error: StoreError | None
+        self, taken: list[Waiting], items: list[Pending], arrived: float, poller: Poller, error: StoreError | None
     ) -> None:
         """Let the next batch begin, hand out the items of this one, and answer its publishers."""
         now, counts = monotonic(), self.counts
@@ -97,49 +101,68 @@ class Batcher:
         self._storing.release()
         if self._waiting or self._large:
             self._call(poller)
-        if error is None:
-            self._hand_out(items)
-            if now > counts.measure_at or now - arrived > SLOW_SECONDS:
-                counts.measure(arrived, now, items)
-        else:
+        if error is not None:
             counts.add(HTTP, FAILED, len(taken))
-        for done in taken:
+            self._answer(taken, error)
+            return
+        left = self._hand_out(items)
+        if now > counts.measure_at or now - arrived > SLOW_SECONDS:
+            counts.measure(arrived, now, items)
+        if left:
+            self._answer_most(taken, left, poller)
+        else:
+            self._answer(taken, None)
+        self._broker.sweep_after(len(items))
+
+    def _answer(self, pushes: list[Waiting], error: StoreError | None) -> None:
+        for _, done, _, _ in pushes:
             try:
                 done(error)
             except Exception:
                 log.exception("a publisher could not be answered")
-        if error is None:
-            self._broker.sweep_after(len(items))
 
-    def _take(self) -> tuple[list[Done], list[Pending], float]:
-        """Return the pushes that are published next: what to call then, their items, and when one of them arrived."""
+    def _answer_most(self, pushes: list[Waiting], left: list[Pending], poller: Poller) -> None:
+        """Answer the pushes that were handed out, and go on with the items that are `left` after other work."""
+        unfinished = set(left)
+        self._answer([push for push in pushes if unfinished.isdisjoint(push[0])], None)
+        pushes = [push for push in pushes if not unfinished.isdisjoint(push[0])]
+        if pushes:
+            poller.call_later(0, self._go_on, pushes, left, poller)
+
+    def _go_on(self, pushes: list[Waiting], left: list[Pending], poller: Poller) -> None:
+        self._answer_most(pushes, self._hand_out(left), poller)
+
+    def _take(self) -> tuple[list[Waiting], list[Pending], float]:
+        """Return the pushes that are published next, their items, and when one of them arrived."""
         waiting, large = self._waiting, self._large
         arrived = waiting[0][3] if waiting else large[0][3] if large else 0.0
-        taken: list[Done] = []
+        taken: list[Waiting] = []
         items: list[Pending] = []
         taken_bytes = 0
         while waiting and len(items) < MOST_AT_ONCE and taken_bytes < MOST_BYTES_AT_ONCE:
-            more, done, size, _ = waiting.popleft()
-            items += more
-            taken.append(done)
-            taken_bytes += size
+            push = waiting.popleft()
+            items += push[0]
+            taken.append(push)
+            taken_bytes += push[2]
         has_large = False
         while large and (not has_large or (taken_bytes < MOST_BYTES_AT_ONCE and len(items) < MOST_AT_ONCE)):
-            more, done, size, _ = large.popleft()
-            items += more
-            taken.append(done)
-            taken_bytes += size
+            push = large.popleft()
+            items += push[0]
+            taken.append(push)
+            taken_bytes += push[2]
             has_large = True
         self._bytes -= taken_bytes
         if not waiting and not large:
             self._bytes = 0
         return taken, items, arrived
 
-    def _hand_out(self, items: list[Pending]) -> None:
+    def _hand_out(self, items: list[Pending]) -> list[Pending]:
+        """Hand out items to some clients; return the items that are left."""
         try:
-            self._broker.hand_out(items)
+            return self._broker.hand_out(items, MOST_DELIVERIES)
         except Exception:
             log.exception("handing out failed")  # the items are stored, so subscribers that missed them recover them
+            return []
 
     def metrics(self) -> Iterator[Family]:
         """Return the metrics of the pushes, and of those that wait for the store."""

@@ -9,7 +9,6 @@ epoch, so it never attributes an earlier position to the new session.
 """
 
 import hashlib
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from pushrelay.names import check_exact, destinations_of
 from pushrelay.rooms.rooms import Rooms
 from pushrelay.settings import Settings
 from pushrelay.store.publication import Publication
+from pushrelay.store.stripe import Deliver, Unfinished
 
 ME = "me"
 # If tokens or auth_url guard other ids, a cookie that is `me` has at least this length: any program can send the cookie
@@ -130,19 +130,22 @@ def _others(environ: dict[str, Any], missing: str) -> str:
     return f", but {sent} (the setting id_cookie has the exact name, in upper and lower case)" if sent else ""
 
 
-def delivery(manager: Rooms, settings: Settings) -> Callable[[Publication, str | None], int]:
+def delivery(manager: Rooms, settings: Settings) -> Deliver:
     """Return the function that delivers publications for a broker: `deliver(publication, skip_sid)`.
 
-    It sends a publication to the sockets that registered its destination, except to `skip_sid`, and returns their
-    number.
+    It sends a publication to the sockets that registered its destination, except to `skip_sid`, as Deliver describes.
     """
 
-    def deliver(publication: Publication, skip_sid: str | None) -> int:
-        return manager.deliver_text(publication.as_event, room_of(publication.destination), skip_sid)
+    def deliver(publication: Publication, skip_sid: str | None) -> int | Unfinished:
+        return manager.deliver_in_turns(publication.as_event, room_of(publication.destination), skip_sid)
 
-    def deliver_twice(publication: Publication, skip_sid: str | None) -> int:
+    def deliver_twice(publication: Publication, skip_sid: str | None) -> int | Unfinished:
         subscription = own_subscription(publication.destination)
         mine = manager.deliver_text(lambda: subscription.text(publication), subscription.room, skip_sid)
-        return mine + deliver(publication, skip_sid)
+        others = deliver(publication, skip_sid)
+        if isinstance(others, int):
+            return mine + others
+        others.connections += mine
+        return others
 
     return deliver_twice if settings.id_cookie else deliver

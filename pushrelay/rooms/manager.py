@@ -22,6 +22,7 @@ from pushrelay.server.connection import TRANSPORT_ERROR
 
 from .app_events import AppEvents
 from .client_log import ClientLog
+from .fan_out import FEW, FanOut, Sessions
 from .packet import StrictPacket
 from .presence import Presence
 from .receiving import EVENT, Receiving, encode
@@ -53,6 +54,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
         self._sids: dict[str, dict[str, str]] = {}  # [namespace][eio_sid]: the reverse mapping
         self._rooms_of: dict[str, dict[str, set[Any]]] = {}  # [namespace][sid]: the rooms it is in, without its own
         self._presence = Presence()  # of namespace "/"
+        self._sessions = Sessions(self.rooms, self._lock)
         self.app_events = AppEvents()
         self._receiving = Receiving(self)
         self._deferred = self._receiving.deferred
@@ -79,19 +81,32 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
                 self._hand_out(message, eio_sids)
         return len(eio_sids)
 
-    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | list[str] | None = None) -> int:
-        """Emit an event to a room of namespace "/"; return the number of clients.
+    def deliver_in_turns(
+        self, write: Callable[[], str], room: str, skip_sid: str | list[str] | None = None
+    ) -> int | FanOut:
+        """Emit an event to a room of namespace "/": at once if the clients are few, and return their number.
 
-        `write()` returns the JSON array of the event's name and its argument. It is called at most once, and only if
-        there is a client in the room.
+        Otherwise return what emits it in turns. `write()` returns the JSON array of the event's name and its argument.
+        It is called at most once, and only if there is a client in the room.
         """
         members = self.rooms.get("/", _NOTHING).get(room)
         if not members:
             return 0
         eio_sids = self._recipients(members, skip_sid)
+        engine = self.server.eio
+        if len(eio_sids) > FEW and (sessions := self._sessions.of(room, engine.sockets, skip_sid and eio_sids)):
+            return FanOut(EncodedPacket(EVENT + write()), sessions, engine.outbox_bytes, self._failed)
         if eio_sids:
             self._hand_out(EncodedPacket(EVENT + write()), eio_sids)
         return len(eio_sids)
+
+    def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | list[str] | None = None) -> int:
+        """Do the same for all clients at once."""
+        delivery = self.deliver_in_turns(write, room, skip_sid)
+        if isinstance(delivery, int):
+            return delivery
+        delivery.go_on(delivery.left)
+        return delivery.connections
 
     def send_text(self, text: str, sid: str) -> None:
         """Emit an event to one client. `text` is the JSON array of its name and its argument."""
@@ -182,9 +197,13 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
                 else:  # Flask-SocketIO's test client, which has no session and listens here; or a session just closed
                     self.server._send_eio_packet(eio_sid, message.to_packet())
             except Exception:
-                log.exception("sending to the client %s failed; its connection is closed", eio_sid)
-                if session is not None:  # it has missed this message, so it must reconnect with its last position
-                    self.server.eio.close_soon(session, TRANSPORT_ERROR)
+                self._failed(session)
+
+    def _failed(self, session: Session | None) -> None:
+        """Close a client that has missed a message, because of the exception that is being handled."""
+        log.exception("sending to the client %s failed; its connection is closed", session and session.sid)
+        if session is not None:
+            self.server.eio.close_soon(session, TRANSPORT_ERROR)  # it reconnects with its last position
 
     def emit(
         self,
@@ -370,6 +389,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
             if not members and namespace == "/":
                 self._presence.entered(room)
             members[sid] = eio_sid
+            self._sessions.changed(room)
             if self.on_change is not None and namespace == "/":
                 self.on_change(room, False)
             session = self.server.eio.sockets.get(eio_sid)
@@ -384,6 +404,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
             if rooms.get(room, {}).pop(sid, None) is None or room is None:
                 return
             self._rooms_of[namespace][sid].discard(room)
+            self._sessions.changed(room)
             if self.on_leave is not None and namespace == "/":
                 self.on_leave(room, sid)
             if not rooms[room]:

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from pushrelay.counters import Family
+from pushrelay.store.stripe import Unfinished
 
 # The room of the clients that watch who is at a destination begins like this. Such clients need not hold it.
 WATCH = "presence:"
@@ -71,6 +72,11 @@ class Rooms(Protocol):
 
     def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | list[str] | None = None) -> int:
         """Emit an event, whose text is `write()`, to a room except `skip_sid`; return the number of clients."""
+
+    def deliver_in_turns(
+        self, write: Callable[[], str], room: str, skip_sid: str | list[str] | None = None
+    ) -> int | Unfinished:
+        """Do the same if the clients are few. Otherwise send nothing yet, and return what sends it in turns."""
 
     def send_text(self, text: str, sid: str) -> None:
         """Emit an event to one client."""

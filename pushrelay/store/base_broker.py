@@ -113,7 +113,7 @@ class BaseBroker(abc.ABC):
         """Call `join()` for a newcomer that asks for nothing it missed; return what delivered() does at that moment."""
         self._hold(destination)
         stripe = self._stripe_of(destination)
-        with stripe.lock:
+        with stripe:
             delivered = self._dispatcher.delivered(stripe, destination)
             join()
         return delivered
@@ -122,14 +122,17 @@ class BaseBroker(abc.ABC):
         """Return the offset up to which the sockets of a destination have been handed everything."""
         self._hold(destination)
         stripe = self._stripe_of(destination)
-        with stripe.lock:
+        with stripe:
             return self._dispatcher.delivered(stripe, destination)
 
     def let_finish(self, destination: str, seconds: float = -1) -> None:
         """Wait until deliveries in progress for a destination are done, or `seconds` have passed."""
-        lock = self._stripe_of(destination).lock
-        if lock.acquire(timeout=seconds):
-            lock.release()
+        stripe = self._stripe_of(destination)
+        if stripe.lock.acquire(timeout=seconds):
+            try:
+                stripe.finish()
+            finally:
+                stripe.lock.release()
 
     # History and positions.
 

@@ -5,6 +5,7 @@ a broker whose order is determined in this process, over any `Store`. A broker w
 that hands out what several relays publish, implements this protocol itself.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -70,8 +71,12 @@ class Broker(Protocol):
         the caller calls hand_out() with the same items next, and sweep_after() after answering their publishers.
         """
 
-    def hand_out(self, items: list[Pending]) -> None:
-        """Return once stored items have been handed out, by this thread or another. They then have receipts."""
+    def hand_out(self, items: list[Pending], most: float = math.inf) -> list[Pending]:
+        """Return once stored items have been handed out, by this thread or another. They then have receipts.
+
+        With `most`, return after handing something out to about that many sockets, with the items that are left. Call
+        it again with these.
+        """
 
     def sweep_after(self, count: int) -> None:
         """Drop as much as `count` publications may have made superfluous. So no flood of pushes can outrun it."""

@@ -7,6 +7,7 @@ lock over the commit would be simpler, but then a busy destination would wait fo
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -100,19 +101,21 @@ class LocalBroker(BaseBroker):
             error = StoreError(str(refused), refused.public)
         stored(error)
 
-    def hand_out(self, items: list[Pending]) -> None:
-        """Return once stored items have been handed out, by this thread or another. They then have receipts.
-
-        Items that they repeat are handed out too: same destination, same stripe, earlier in its queue.
-        """
+    def hand_out(self, items: list[Pending], most: float = math.inf) -> list[Pending]:
+        """Hand out items, and those that they repeat: see Broker."""
+        left: list[Pending] = []
         try:
-            for stripe in {item.stripe or self._stripe_of(item.destination): None for item in items}:
-                with stripe.lock:
-                    if stripe.queue:
-                        stripe.drain()
+            for item in items:
+                first = item.first or item
+                if (stripe := first.stripe) is not None:
+                    with stripe.lock:
+                        most = stripe.drain(most)
+                    if first.stripe is not None:
+                        left.append(item)
         finally:
             if self._keys.pending:
-                self._finish_keys(items)
+                self._finish_keys([item for item in items if item not in left] if left else items)
+        return left
 
     def sweep_after(self, count: int) -> None:
         """Drop as much as `count` publications may have made superfluous."""

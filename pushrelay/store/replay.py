@@ -114,7 +114,7 @@ class Replay:
 
     def close(self) -> None:
         """End the replay, whether it joined or not, and clean up. May be called any number of times."""
-        with self._stripe.lock:
+        with self._stripe:
             self._stripe.detach(self.destination, self._live_queue)
 
     def recovery(self) -> Recovery:
@@ -128,7 +128,7 @@ class Replay:
 
         Returns False if the newcomer cannot take all of that page.
         """
-        with self._stripe.lock:
+        with self._stripe:
             self._stripe.attach(self.destination, self._live_queue)
             self._horizon = self._dispatcher.reached(self.destination)
             self._stripe.drain()
@@ -142,7 +142,7 @@ class Replay:
             self._ahead_until = time.monotonic() + AHEAD_SECONDS
             self._horizon = after
         if self._leave is not None:
-            with self._stripe.lock:
+            with self._stripe:
                 self._leave()
             self.has_left = True
         return self._offer(*first)
@@ -197,11 +197,11 @@ class Replay:
 
     def _empty_live_queue(self) -> bool:
         """Send what the live queue holds now. Items that are added in between wait, or this might never end."""
-        with self._stripe.lock:
+        with self._stripe:
             items = self._live_queue.take()
         if self._offer_items(items):
             return True
-        with self._stripe.lock:
+        with self._stripe:
             self._live_queue.put_back(items)
         return False
 
@@ -229,7 +229,7 @@ class Replay:
     def _join_after_live_queue(self) -> bool | None:
         """Send the rest while nothing is handed out, and join. None if there is more to be read from the store."""
         stripe, live_queue = self._stripe, self._live_queue
-        with stripe.lock:
+        with stripe:
             if self._archive.epoch != self.epoch:  # offsets in the live queue count from an earlier one
                 self.recovered = False
                 return None
@@ -264,7 +264,7 @@ class Replay:
 
     def _join_now(self) -> bool:
         """Join at the end of what was handed out: nothing was missed, or not all of it is available."""
-        with self._stripe.lock:
+        with self._stripe:
             delivered = self._dispatcher.delivered(self._stripe, self.destination)
             self.epoch, self.first, self._reached = delivered.epoch, delivered.offset, delivered.offset
             if self._leave is None or self.has_left:  # otherwise it never left

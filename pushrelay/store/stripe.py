@@ -5,10 +5,11 @@ A newcomer attaches a live queue to the stripe. It collects what is handed out f
 
 import hashlib
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from pushrelay.json_text import decode, encode, quote
 
@@ -16,9 +17,20 @@ from .publication import KeyRecord, Publication, Receipt
 
 log = logging.getLogger(__name__)
 
+
+class Unfinished(Protocol):
+    """A publication that has been handed to `connections` sockets, except the last `left` of them."""
+
+    connections: int
+    left: int
+
+    def go_on(self, most: float) -> None:
+        """Hand it to the next sockets, to `most` of them."""
+
+
 # `deliver(publication, skip_sid)` hands one publication to the sockets of its destination, except the one named, and
-# returns the number of sockets.
-Deliver = Callable[[Publication, str | None], int]
+# returns the number of sockets. If they are many, it may leave some or all of them to what it returns instead.
+Deliver = Callable[[Publication, str | None], int | Unfinished]
 
 # The bytes that a live queue holds for a newcomer that cannot take more at the moment: about a hundred short
 # publications. Kept publications can be read from the store instead, so this bound costs a read and no publication.
@@ -104,7 +116,7 @@ class Pending:
             _require_encodable(self.key)
             self.use = use or KeyUse(text, event, ttl, skip_sid)
             self.use.keys.append(self.key)
-        self.stripe: Stripe | None = None  # the stripe whose queue it is in
+        self.stripe: Stripe | None = None  # the stripe whose queue it is in, until it is handed out
         self.first: Pending | None = None  # the item that this one repeats, if that is still on its way
         self.offset = 0  # 0 until it is stored
         self.position = ""
@@ -195,43 +207,114 @@ class LiveQueue:
         self.items.clear()
 
 
-class Stripe:
-    """Destinations that share one lock: their publications that are not handed out yet, and their live queues."""
+class _FanOut:
+    """A publication that is handed out in turns."""
 
-    __slots__ = ("_committing", "_deliver", "deliveries", "live_queues", "lock", "queue", "unreached")
+    __slots__ = ("behind", "item", "unfinished")
+
+    def __init__(self, item: Pending, unfinished: Unfinished):
+        self.item = item
+        self.unfinished = unfinished
+        self.behind: deque[Pending] = deque()  # the next ones for its destination, which wait until it is done
+
+
+class Stripe:
+    """Destinations that share one lock: their publications that are not handed out yet, and their live queues.
+
+    A fan-out to many sockets is handed out in turns, with the lock released in between. Other destinations do not wait
+    for it. `with stripe:` holds the lock too, but completes all fan-outs first.
+    """
+
+    __slots__ = ("_committing", "_deliver", "_fan_outs", "deliveries", "live_queues", "lock", "queue", "unreached")
 
     def __init__(self, committing: dict[str, int], deliver: Deliver) -> None:
         self._committing = committing  # the dispatcher's
         self._deliver = deliver
-        self.lock = threading.Lock()  # held by the callers of all methods
+        self.lock = threading.Lock()  # held by the callers of all methods but __enter__
         self.queue: deque[Pending] = deque()  # appended to without the lock, in the order of the offsets
+        self._fan_outs: dict[str, _FanOut] = {}  # by destination
         self.live_queues: dict[str, list[LiveQueue]] = {}  # by destination
         self.deliveries = 0  # publications that were handed to a client, once for each client
         self.unreached = 0  # publications that no client here was connected for
 
-    def drain(self) -> None:
-        """Hand out everything in the queue."""
-        queue, deliver = self.queue, self._deliver
-        while queue:
-            item = queue.popleft()
-            # Another thread may still be inside this item's transaction. From here on a newcomer need not wait for the
-            # item, so the entry advances to the next offset. If the entry outlives the transaction, that is the next
-            # offset of the destination, which it would be anyway.
-            first = self._committing.get(item.destination)
-            if first is not None and first <= item.offset:
-                self._committing[item.destination] = item.offset + 1
-            if self.live_queues:
-                for live_queue in self.live_queues.get(item.destination, ()):
-                    live_queue.add(item)
-            try:
-                item.connections = connections = deliver(item.publication, item.skip_sid)
-                if connections:
-                    self.deliveries += connections
-                else:
-                    self.unreached += 1
-            except Exception:
-                # The push is stored, so it is accepted. Clients that did not get it recover it.
-                log.exception("handing out to %.80r failed", item.destination)
+    def __enter__(self) -> None:
+        """Take the lock while nothing is being handed out."""
+        self.lock.acquire()
+        self.finish()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+    def finish(self) -> None:
+        """Complete all fan-outs."""
+        while self._fan_outs:
+            self._go_on(next(iter(self._fan_outs.values())), math.inf)
+
+    def drain(self, most: float = math.inf) -> float:
+        """Hand out everything in the queue, or to about `most` sockets. Return what is left of `most`.
+
+        A publication for few sockets is handed out completely, and at least one is.
+        """
+        queue = self.queue
+        while True:
+            while queue:
+                item = queue.popleft()
+                fan_out = self._fan_outs.get(item.destination) if self._fan_outs else None
+                if fan_out is not None:
+                    fan_out.behind.append(item)
+                    continue
+                most -= self._hand_out(item, most)
+                if most <= 0:
+                    break
+            if most <= 0 or not self._fan_outs:
+                return most
+            for fan_out in list(self._fan_outs.values()):
+                most -= self._go_on(fan_out, most)
+
+    def _hand_out(self, item: Pending, most: float) -> int:
+        """Hand out an item, or begin to. Return the number of sockets that got it."""
+        # Another thread may still be inside this item's transaction. From here on a newcomer need not wait for the
+        # item, so the entry advances to the next offset. If the entry outlives the transaction, that is the next
+        # offset of the destination, which it would be anyway.
+        first = self._committing.get(item.destination)
+        if first is not None and first <= item.offset:
+            self._committing[item.destination] = item.offset + 1
+        if self.live_queues:
+            for live_queue in self.live_queues.get(item.destination, ()):
+                live_queue.add(item)
+        try:
+            sockets = self._deliver(item.publication, item.skip_sid)
+        except Exception:
+            # The push is stored, so it is accepted. Clients that did not get it recover it.
+            log.exception("handing out to %.80r failed", item.destination)
+            sockets = 0
+        else:
+            item.connections = connections = sockets if isinstance(sockets, int) else sockets.connections
+            if connections:
+                self.deliveries += connections
+            else:
+                self.unreached += 1
+        if isinstance(sockets, int):
+            item.stripe = None
+            return sockets
+        fan_out = self._fan_outs[item.destination] = _FanOut(item, sockets)
+        return self._go_on(fan_out, most)
+
+    def _go_on(self, fan_out: "_FanOut", most: float) -> int:
+        """Hand out to `most` sockets more, and return the number of those that got something."""
+        item, unfinished = fan_out.item, fan_out.unfinished
+        before = unfinished.left
+        try:
+            unfinished.go_on(most)
+        except Exception:
+            log.exception("handing out to %.80r failed", item.destination)
+            unfinished.left = 0
+        done = before - unfinished.left
+        if not unfinished.left:
+            item.stripe = None
+            del self._fan_outs[item.destination]
+            self.queue.extendleft(reversed(fan_out.behind))
+        return done
 
     def attach(self, destination: str, live_queue: LiveQueue) -> None:
         """Let a live queue collect what is handed out for a destination."""

@@ -153,6 +153,8 @@ class WerkzeugManager(socketio.Manager):  # type: ignore[misc]  # socketio has n
             self.emit(event, argument, "/", room=room, skip_sid=skip_sid)
         return len(sids)
 
+    deliver_in_turns = deliver_text  # each client has a thread of its own
+
     def send_text(self, text: str, sid: str) -> None:
         """Emit an event, as a JSON array of its name and its argument, to one client."""
         event, argument = json.loads(text)

@@ -32,6 +32,9 @@ class Poller:
     def call_afterwards(self, callback, *args):
         self.calls.append((callback, args))
 
+    def call_later(self, seconds, callback, *args):
+        self.calls.append((callback, args))
+
     def finish_batch(self):
         while self.calls:
             callback, args = self.calls.pop(0)
@@ -124,6 +127,29 @@ def test_an_answer_that_fails_leaves_the_others_alone(parts, caplog):
     poller.finish_batch()
     assert [values for values, _, _ in told] == [("b",)]
     assert "could not be answered" in caplog.text
+
+
+class FanOut:
+    """A delivery to many clients."""
+
+    def __init__(self, clients):
+        self.connections = self.left = clients
+
+    def go_on(self, most):
+        self.left -= min(self.left, most)
+
+
+def test_no_other_publisher_waits_for_a_publication_that_many_clients_get():
+    store = Store(lambda publication, skip_sid: FanOut(700) if publication.data == "large" else 1)
+    poller, batcher, told = Poller(), Batcher(store.broker), []
+    for value in ("large", "a"):
+        items = [Pending(value, value)]
+        batcher.add(items, lambda error, items=items: told.append((items[0].data, items[0].connections)), poller)
+    callback, args = poller.calls.pop()
+    callback(*args)
+    assert told == [("a", 1)] and len(poller.calls) == 1
+    poller.finish_batch()
+    assert told == [("a", 1), ("large", 700)]
 
 
 def test_a_transaction_has_at_most_256_publications(parts):

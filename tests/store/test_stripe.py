@@ -106,6 +106,50 @@ def test_a_live_queue_collects_what_is_handed_out_while_it_is_attached():
     assert len(other) == 2 and stripe.live_queues == {}
 
 
+class Unfinished:
+    """A delivery to many sockets."""
+
+    def __init__(self, sockets):
+        self.connections = self.left = sockets
+        self.fails = False
+
+    def go_on(self, most):
+        if self.fails:
+            raise OSError("gone")
+        self.left -= min(self.left, most)
+
+
+def test_a_large_fan_out_goes_on_in_turns_and_only_its_own_destination_waits():
+    large = [Unfinished(10), Unfinished(3)]
+    stripe = Stripe({}, lambda publication, skip_sid: large[publication.data] if publication.destination == "x" else 2)
+    items = [placed("x", 1, 0), placed("x", 2, 1), placed("y", 1)]
+    for item in items:
+        item.stripe = stripe
+    stripe.queue.extend(items[:2])
+    assert stripe.drain(6) == 0 and (large[0].left, large[1].left) == (4, 3) and items[0].connections == 10
+    stripe.queue.append(items[2])
+    assert stripe.drain(0) == -2 and large[0].left == 4 and [item.stripe for item in items] == [stripe, stripe, None]
+    assert stripe.drain(5) == 0 and (large[0].left, large[1].left) == (0, 2) and items[0].stripe is None
+    with stripe:  # nothing is being handed out
+        assert large[1].left == 0 and items[1].stripe is None and stripe.deliveries == 15
+    assert not stripe.lock.locked()
+    large[0].left = large[1].left = 9
+    stripe.queue.extend([placed("x", 3, 0), placed("x", 4, 1)])
+    stripe.drain(1)
+    assert stripe.drain() > 9 and large[0].left == large[1].left == 0 and not stripe.queue
+
+
+def test_a_large_fan_out_that_fails_is_over(caplog):
+    failing = Unfinished(10)
+    stripe, item = Stripe({}, lambda publication, skip_sid: failing), placed("bad", 1)
+    item.stripe = stripe
+    stripe.queue.append(item)
+    stripe.drain(1)
+    failing.fails = True
+    stripe.finish()
+    assert item.stripe is None and "handing out to 'bad' failed" in caplog.text
+
+
 # Live queues.
 
 

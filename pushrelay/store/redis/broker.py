@@ -5,6 +5,7 @@ Redis's order, and there is one path. See link.py for how nothing gets lost on i
 """
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -161,17 +162,17 @@ class RedisBroker(BaseBroker):
         """Store items in one transaction, and call `stored(error)` when Redis has answered."""
         self._publishing.add(items, stored)
 
-    def hand_out(self, items: list[Pending]) -> None:
-        """Return once stored items have been handed out, by this thread or another. They then have receipts."""
+    def hand_out(self, items: list[Pending], most: float = math.inf) -> list[Pending]:
+        """Hand out all of the items, whatever `most` is: see Broker."""
         try:
             for item in items:
                 stripe = item.stripe if item.first is None else item.first.stripe
                 if stripe is not None:
-                    with stripe.lock:
-                        if stripe.queue:
-                            stripe.drain()
+                    with stripe:
+                        stripe.drain()
         finally:
             self._publishing.finish(items)
+        return []
 
     def sweep_after(self, count: int) -> None:
         """Do nothing: the scripts drop what a publication makes superfluous."""
@@ -314,7 +315,7 @@ class RedisBroker(BaseBroker):
                 continue
             destination = key.decode()
             stripe = self._stripe_of(destination)
-            with stripe.lock, self._link.lock:
+            with stripe, self._link.lock:
                 if self._fresh.get(key) != since:
                     continue
                 del self._fresh[key]
@@ -347,7 +348,7 @@ class RedisBroker(BaseBroker):
         destinations = [key.decode() for key in keys]
         for key, destination in zip(keys, destinations, strict=True):
             stripe = self._stripe_of(destination)
-            with stripe.lock, self._link.lock:
+            with stripe, self._link.lock:
                 self._held.drop(key)
                 for live_queue in stripe.live_queues.get(destination, ()):
                     live_queue.break_off()

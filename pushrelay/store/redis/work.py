@@ -30,7 +30,7 @@ class Work:
     def run(self) -> None:
         """Do it."""
         for stripe in self._stripes:
-            with stripe.lock:
+            with stripe:
                 stripe.drain()
         for function in self._calls:
             try:

@@ -1,0 +1,85 @@
+"""A message for many clients, which is sent in turns, so that nobody else waits until the last one has it."""
+
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
+from typing import Any
+
+from pushrelay.engine.packet import EncodedPacket
+from pushrelay.engine.session import Session
+
+# A message for more clients than this is sent in turns.
+FEW = 32
+
+
+class Sessions:
+    """The sessions of the clients in a room of namespace "/", from a fan-out until a client enters or leaves.
+
+    So fan-outs that follow each other look nothing up.
+    """
+
+    def __init__(self, rooms: dict[str, dict[Any, dict[str, str]]], lock: Any) -> None:
+        """`rooms` are the manager's, and `lock` is the one over them."""
+        self._rooms = rooms
+        self._lock = lock
+        self._known: dict[str, list[Session]] = {}
+
+    def of(self, room: str, sessions: dict[str, Session], only: Collection[str] | None = None) -> list[Session] | None:
+        """Return the clients of a room, or those with these Engine.IO sids; None if one has no session.
+
+        `sessions` are all by Engine.IO sid. The list that is returned does not change any more.
+        """
+        with self._lock:
+            found = self._known.get(room)
+            if found is None:
+                eio_sids = self._rooms.get("/", {}).get(room, {}).values()
+                found = [session for each in eio_sids if (session := sessions.get(each)) is not None]
+                if len(found) < len(eio_sids):
+                    return None
+                self._known[room] = found
+        if not only:
+            return found
+        kept = set(only)
+        return [session for session in found if session.sid in kept]
+
+    def changed(self, room: str) -> None:
+        """Forget a room, because a client has entered or left. The lock is held."""
+        self._known.pop(room, None)
+
+
+class FanOut:
+    """A message for these clients. One thread at a time may call it.
+
+    `failed(session)` is called in the handler of an exception, if sending to a client raised one.
+    """
+
+    __slots__ = ("_failed", "_limit", "_message", "_sessions", "connections", "left")
+
+    def __init__(
+        self, message: EncodedPacket, sessions: list[Session], limit: int, failed: Callable[[Session], None]
+    ) -> None:
+        """`limit` is how many bytes may wait for one client. The list must not change any more."""
+        self._message = message
+        self._sessions = iter(sessions)
+        self._limit = limit
+        self._failed = failed
+        self.connections = self.left = len(sessions)
+
+    def go_on(self, most: float) -> None:
+        """Send the message to the next `most` clients. Those that have disconnected in the meantime count too."""
+        count = min(self.left, max(0, most))
+        self.left -= int(count)
+        self._send(islice(self._sessions, int(count)))
+
+    def _send(self, sessions: Iterable[Session]) -> None:
+        message, frame, limit = self._message, self._message.frame, self._limit
+        for session in sessions:
+            try:
+                if session.closed:
+                    continue
+                connection = session.connection
+                if connection is None:
+                    session.send(message)
+                else:
+                    connection.write(frame, limit)
+            except Exception:
+                self._failed(session)
