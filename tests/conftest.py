@@ -164,12 +164,14 @@ def server(request):
 
 # The files that take longest, longest first. If one of them began last, the other workers would wait for it.
 LONG_FILES = [
-    *("alerts", "image", "chaos", "doctor", "delivery", "bench", "accessibility", "hosts", "model", "demo", "console"),
-    *("systemd", "fuzz", "redis_losses", "lamp", "clients", "apache", "load_balancing", "garbage", "walls", "snippets"),
-    *("startup", "firefox", "outbox", "rolling", "page", "relay_js", "away", "example", "nodes", "slow_clients"),
-    *("redis_errors", "cuts", "streams", "dependencies", "install", "verdicts", "backup", "status_page", "limits"),
-    *("words", "commands", "auth_url", "listen", "push", "lifecycle", "publishing", "edges", "recovery"),
-    *("registrations", "leaves", "damage", "callers", "body", "spool", "requests"),
+    *("snippets", "hosts", "alerts", "chaos", "image", "delivery", "doctor", "accessibility", "load_balancing"),
+    *("firefox", "install", "bench", "page", "relay_js", "demo", "console", "edges", "redis_losses", "away"),
+    *("recovery", "model", "apache", "metrics", "base_path", "attacks", "registration", "nodes", "fairness", "cuts"),
+    *("auth_url", "walls", "startup", "registrations", "leaves", "lane", "publishing", "redis_errors", "options"),
+    *("push", "callers", "words", "node_servers", "lamp", "clients", "nginx", "verdicts", "packet_dispatch"),
+    *("lifecycle", "frameworks", "systemd", "requests", "answers", "backend_nodes", "werkzeug", "fuzz", "fields"),
+    *("body", "outbox", "auth_site", "dependencies", "listen", "damage", "streams", "backup", "worlds", "example"),
+    *("status_page", "limits", "people", "slow_clients", "compose", "rolling", "garbage", "commands", "spool"),
 ]
 
 

@@ -361,7 +361,8 @@ def mpm(lab, text):
     """Check lines of mpm_event.conf before and after the change of the page."""
     text = re.sub(r"8\.\d", php_version(lab), text)
     site = "<?php echo php_sapi_name(), ' ', ini_get('memory_limit');"
-    lab.sh(f"cat > /var/www/html/sapi.php <<'END'\n{site}\nEND\n{text}; php-fpm{php_version(lab)} -D")
+    lab.sh(f"cat > /var/www/html/sapi.php <<'END'\n{site}\nEND\n{text}")
+    start_php_fpm(lab)
     try:
         wait_for(lambda: lab.machine.get("http://example.com/sapi.php")[1].startswith("fpm-fcgi"), "PHP by php-fpm")
         assert reaches_relay(lab, "http://example.com")
@@ -378,6 +379,14 @@ def mpm(lab, text):
 
 def php_version(lab):
     return lab.sh("php -r 'echo PHP_MAJOR_VERSION, \".\", PHP_MINOR_VERSION;'")
+
+
+def start_php_fpm(lab):
+    """Start PHP-FPM if another snippet has not done so, and return its socket."""
+    version = php_version(lab)
+    socket = f"/run/php/php{version}-fpm.sock"
+    lab.sh(f"[ -S {socket} ] || php-fpm{version} -D")
+    return socket
 
 
 def keyed_push(lab, text):
@@ -453,9 +462,7 @@ def nginx_site(lab, text):
     """Check that another server of nginx runs PHP."""
     lab.need_nginx()
     other_site(lab)
-    version = php_version(lab)
-    socket = f"/run/php/php{version}-fpm.sock"
-    lab.sh(f"ln -sf {socket} /run/php/php-fpm.sock; [ -S {socket} ] || php-fpm{version} -D")
+    lab.sh(f"ln -sf {start_php_fpm(lab)} /run/php/php-fpm.sock")
     lab.sh(f"cat > /etc/nginx/conf.d/site.conf <<'END'\n{text}\nEND\nnginx -t && systemctl restart nginx")
     assert lab.machine.get("http://127.0.0.1:8081/who.php")[1] == "the other site"
     lab.sh("rm /etc/nginx/conf.d/site.conf; systemctl restart nginx")
