@@ -71,7 +71,7 @@ class Work:
     pause: float = 1.0  # seconds for what the load generator cannot see, such as the end of registrations
 
     def reduced(self) -> "Work":
-        return Work(500, 1000, 100, 1000, 100, 20, self.rate, self.paced // 10, 1000, 500, 0.2)
+        return Work(200, 500, 50, 500, 50, 10, self.rate, self.paced // 20, 500, 200, 0.1)
 
 
 # ---- clusters of each kind and size ----

@@ -46,18 +46,19 @@ class Work:
     # Pushes of each kind before the measurement, and as many to clients: 80,000 in all. Node's compiler needs about
     # 40,000, and a server runs for days.
     warm_up: int = 20_000
+    longest_warm_up: int = 2  # seconds after which each of these ends, for slow servers
     pushes: int = 10_000
     unicast: int = 10_000
-    longest: int = 2  # seconds after which each of these ends, for slow servers
+    longest: int = 1  # seconds after which pushes of a kind end, for slow servers
     fan_clients: int = 1000
-    fan_pushes: int = 60  # a quarter for a server with a thread for each client, which needs a second for five
+    fan_pushes: int = 60  # a quarter for slow servers
     rate: int = 400  # pushes per second at which replies and deliveries are timed
     paced: int = 1600  # pushes at that rate
     idle_seconds: float = 3.0
     pause: float = 1.0  # seconds for what the load generator cannot see, such as the end of registrations
 
     def reduced(self) -> "Work":
-        return Work(200, self.pushes // 10, self.unicast // 10, 1, 100, 20, self.rate, self.paced // 8, 0.2, 0.1)
+        return Work(200, 1, self.pushes // 10, self.unicast // 10, 1, 100, 20, self.rate, self.paced // 8, 0.2, 0.1)
 
 
 KIND_FIGURES = {"plain": "kept", "text": "kept_text", "json": "kept_json"}  # kinds of body, as relayload calls them
@@ -175,7 +176,7 @@ def measure_pushes(server: Server, work: Work, clients: int) -> Iterator[tuple[s
 
 
 def measure_fanout(server: Server, work: Work, clients: int) -> Iterator[tuple[str, float]]:
-    pushes = work.fan_pushes // 4 if server.kind.thread_per_client else work.fan_pushes
+    pushes = work.fan_pushes // 4 if server.kind.slow else work.fan_pushes
     deliveries = pushes * work.fan_clients
     with listening(server, work.fan_clients, "room", deliveries, same_id=True) as room:
         time.sleep(work.pause / 2)  # `ready` is printed when the last `register` is sent
@@ -230,9 +231,9 @@ PARTS = {"push": measure_pushes, "many": measure_clients, "fanout": measure_fano
 def warm_up(server: Server, work: Work) -> None:
     """Push all kinds of body, to nobody and then to ten clients, so that all code has been used."""
     for kind in KIND_FIGURES:
-        push(server, work.warm_up, 4, "nobody", 100, kind=kind, seconds=work.longest)
+        push(server, work.warm_up, 4, "nobody", 100, kind=kind, seconds=work.longest_warm_up)
     with listening(server, 10, "warm", 0):
-        push(server, work.warm_up, 4, "warm", 10, seconds=work.longest)
+        push(server, work.warm_up, 4, "warm", 10, seconds=work.longest_warm_up)
 
 
 def measure(server: Server, work: Work, parts: list[str], clients: int) -> tuple[dict[str, float], list[str]]:
@@ -264,13 +265,13 @@ def run_rounds(options: argparse.Namespace, work: Work, missing: dict[str, str])
             servers[name]["failures"] += [f"round {turn + 1}: {line}" for line in failed]
     for entry in servers.values():
         entry["medians"] = medians(entry["rounds"])
-    settings = {"rounds": options.rounds, "reduced": options.quick, "parts": options.only}
+    settings = {"reduced": options.quick, "parts": options.only}
     return {"machine": machine(), "work": {**dataclasses.asdict(work), **settings}, "servers": servers}
 
 
 def entry_of(kind: Kind, options: argparse.Namespace, missing: str | None) -> dict:
     return {
-        "clients": min(options.clients, options.stock_clients) if kind.thread_per_client else options.clients,
+        "clients": min(options.clients, options.slow_clients) if kind.slow else options.clients,
         "version": "" if missing else version_of(kind),
         "rounds": [],
         "failures": [missing] if missing else [],
@@ -317,7 +318,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--clients", type=int, default=10_000, help="clients connected at a time (10,000)")
-    add("--stock-clients", type=int, default=1000, help="at most, for servers that need a thread for each (1,000)")
+    add(
+        "--slow-clients",
+        type=int,
+        default=1000,
+        help="at most, for the other servers in Python, which are slow (1,000)",
+    )
     add("--rounds", type=int, default=3, help="how often all is measured; the medians are shown (3)")
     add("--servers", type=names_from(KINDS), default=list(KINDS), help=f"some of {','.join(KINDS)}")
     add("--only", type=names_from(PARTS), default=list(PARTS), help=f"some of {','.join(PARTS)}")

@@ -15,7 +15,7 @@ class Kind:
     label: str
     command: str  # empty for the relay: see relay_command()
     push_path: str
-    thread_per_client: bool = False  # such a server gets fewer clients
+    slow: bool = False  # such a server gets fewer clients
     api: str = "push"  # what a push looks like: API of relayload.c
     listen_path: str = ""  # of its WebSocket, before the destination; empty for Socket.IO
     beside: str = ""  # the command of a program that it needs, which is started first
@@ -92,17 +92,15 @@ KINDS = {
             "/",
             "npm:@socket.io/redis-adapter",
         ),
-        Kind("uvicorn", "python-socketio, uvicorn", UVICORN, "/", version="pip:python-socketio"),
+        Kind("uvicorn", "python-socketio, uvicorn", UVICORN, "/", slow=True, version="pip:python-socketio"),
         Kind(
             "werkzeug",
             "Flask-SocketIO, Werkzeug",
             "{cache}/venv/bin/python {bench}/stock.py {port}",
             "/",
-            thread_per_client=True,
+            slow=True,
             version="pip:flask-socketio",
         ),
-        Kind(
-            "gunicorn", "Flask-SocketIO, gunicorn", GUNICORN, "/", thread_per_client=True, version="pip:flask-socketio"
-        ),
+        Kind("gunicorn", "Flask-SocketIO, gunicorn", GUNICORN, "/", slow=True, version="pip:flask-socketio"),
     ]
 }

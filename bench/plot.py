@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
-from tables import RELAY, Column, columns, shown
+from tables import RELAY, Column, columns, rounds_of, shown
 
 DPI = 200
 TITLE, LABEL, NOTE = (
@@ -58,7 +58,7 @@ NAMES = {
     "nchan": "nchan (C), 1 worker",
     "seed": "Node.js, socket.io",
     "pushpin": "pushpin (C++, Rust)",
-    "uvicorn": "python-socketio, uvicorn",
+    "uvicorn": "python-socketio¹, uvicorn",
     "gunicorn": "Flask-SocketIO¹, gunicorn",
     "werkzeug": "Flask-SocketIO¹, Werkzeug",
 }
@@ -191,13 +191,16 @@ def footnotes(result: dict, found: dict[str, Column], layout: Layout) -> list[st
     work, machine = run["work"], run["machine"]
     clients = max(column.clients for column in found.values())
     fewer = min(column.clients for column in found.values())
-    rounds = f"medians of {work['rounds']} rounds" if work["rounds"] > 1 else "one round"
-    parts = [f"{clients:,} clients", rounds, f"{machine['cpus']} cores, shared with the load generator"]
+    parts = [
+        f"{clients:,} clients",
+        f"medians of {rounds_of(result)}",
+        f"{machine['cpus']} cores, shared with the load generator",
+    ]
     if work["reduced"]:
         parts.append("reduced work, not for comparing")
     notes = ["  ·  ".join(parts)] if layout.across > 1 else parts
     if fewer < clients:
-        notes.append(f"¹ {fewer:,} clients, because each needs threads of its own")
+        notes.append(f"¹ {fewer:,} clients")
     notes.append(f"A bar with a gap is longer: more than {CUT} times the relay's")
     return notes
 

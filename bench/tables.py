@@ -189,17 +189,24 @@ def setting(result: dict) -> str:
     """Return a sentence about the machine and the work."""
     run, found = result["runs"][-1], columns(result)
     m, work = run["machine"], run["work"]
-    rounds = max(len(entry["rounds"]) for each in result["runs"] for entry in each["servers"].values())
     reduced = " Reduced work: for trying the benchmark, not for comparing." if work["reduced"] else ""
     packages = {KINDS[name].version.rpartition(":")[2]: column.version for name, column in found.items()}
     versions = [
         f"{package.removeprefix('libnginx-mod-')} {version}" for package, version in packages.items() if version
     ]
+    programs = f"{m['system']}, Python {m['python']}{', Node ' + m['node'] if m['node'] else ''}"
     return (
-        f"Medians of {rounds}; in brackets, times the relay's figure in the same run. {m['cpus']} cores, shared with "
-        f"the load generator; {m['system']}, Python {m['python']}{', Node ' + m['node'] if m['node'] else ''}; "
-        f"{max(column.clients for column in found.values()):,} clients; {', '.join(versions)}.{reduced}"
+        f"Medians of {rounds_of(result)}; in brackets, times the relay's figure in the same run. {m['cpus']} cores, "
+        f"shared with the load generator; {programs}; {max(column.clients for column in found.values()):,} clients; "
+        f"{', '.join(versions)}.{reduced}"
     )
+
+
+def rounds_of(result: dict) -> str:
+    """Return the number of rounds, such as "3 rounds" or "2 to 3 rounds"."""
+    counts = {len(entry["rounds"]) for run in result["runs"] for entry in run["servers"].values() if entry["rounds"]}
+    least, most = min(counts, default=0), max(counts, default=0)
+    return f"{least} round{'s' if least != 1 else ''}" if least == most else f"{least} to {most} rounds"
 
 
 def failures(result: dict) -> list[str]:

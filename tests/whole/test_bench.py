@@ -127,7 +127,7 @@ def test_a_ratio_is_that_to_the_relay_in_the_same_run(compare, tmp_path):
         failures = [] if pushes else ["round 1: not today"]
         return {"clients": 10, "version": "", "rounds": [figures], "medians": figures, "failures": failures}
 
-    work = {"fan_clients": 10, "rate": 1, "rounds": 1, "reduced": False}
+    work = {"fan_clients": 10, "rate": 1, "reduced": False}
     machine = {"cpus": 2, "system": "Linux", "python": "3.11", "node": ""}
     servers = [
         {"relay": server(100), "seed": server(50)},
