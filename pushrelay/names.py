@@ -8,6 +8,7 @@ from pushrelay.settings import Settings
 
 # Pushes in a batch, and destinations of a push. Send more as one push to a topic, or as several batches.
 MAX_PUSHES = 1000
+USUAL_EVENT = "push"  # the event of a push that names none
 MAX_EVENT_LENGTH = 100  # characters
 MOST_EXACT = (1 << 53) - 1  # up to this number JavaScript does not round whole numbers (RFC 7493, 2.2)
 # Socket.IO's own events. Its clients could not distinguish an event with one of these names from their own.

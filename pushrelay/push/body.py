@@ -26,7 +26,7 @@ from pushrelay.json_text import (
     quote_long,
     read_at,
 )
-from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, kind_of
+from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, USUAL_EVENT, kind_of
 
 FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
 ROOT_FIELDS = ("destination", "data")
@@ -37,11 +37,12 @@ _GZIP = b"\x1f\x8b"
 
 # The shortest ways to write a push: a single match finds its fields.
 _USUAL_FORM = re.compile(r"destination=([^&]+)&data=")
+_USUAL_EVENT = re.compile(r', ?"event": ?"([^"\\\x00-\x1f]+)"\}')
 # The destination has no escapes and no control characters; a number is a whole one that JavaScript does not round.
 _USUAL_JSON = re.compile(r'\{"destination": ?(?:"([^"\\\x00-\x1f]+)"|(0|[1-9][0-9]{0,14})), ?"data": ?')
 
 Fields = dict[str, Any]
-Usual = tuple[str, str]  # the destination and the data of the shortest pushes; the data is JSON already
+Usual = tuple[str, str, str]  # the destination, the data as JSON, and the event of the shortest pushes
 # A push or a batch. In a batch, an unreadable push is its Refused.
 Body = Fields | Usual | list[Fields | Usual | Refused]
 
@@ -86,11 +87,11 @@ def read_query(environ: dict[str, Any]) -> Fields:
 
 
 def usual_reader_of(content_type: str) -> Callable[[bytes], Usual | None] | None:
-    """Return the reader for the shortest pushes of this type, with only `destination` and `data`; None without one.
+    """Return the reader for the shortest pushes of this type, with `destination`, `data` and perhaps `event`, in order.
 
-    It takes a body and returns the destination and the data as JSON: a value that browsers read like the one that the
-    complete reader returns. It returns None for a body that needs the complete reader, and raises ValueError for bodies
-    that are not UTF-8 or not JSON.
+    The reader takes a body. It returns the data as a value that browsers read like the one that the complete reader
+    returns; or None for a body that needs the complete reader. It does not check destination and event, and raises
+    ValueError for bodies that are not UTF-8 or not JSON. The result is None if there is no such reader.
     """
     if content_type in (_FORM, ""):
         return _read_usual_form
@@ -102,12 +103,14 @@ def _read_usual_form(body: bytes) -> Usual | None:
     usual = _USUAL_FORM.match(text)
     if usual is None:
         return None
-    destination, data = usual[1], text[usual.end() :]
+    destination, data, event = usual[1], text[usual.end() :], USUAL_EVENT
     if "&" in data:
-        return None
+        data, _, event = data.partition("&event=")
+        if not event or "&" in event or "&" in data:
+            return None
     if "%" in text or "+" in text:
-        destination, data = _unescaped(destination), _unescaped(data)
-    return destination, quote(data) if len(data) < LONG_TEXT else quote_long(data)
+        destination, data, event = _unescaped(destination), _unescaped(data), _unescaped(event)
+    return destination, quote(data) if len(data) < LONG_TEXT else quote_long(data), event
 
 
 def _unescaped(text: str) -> str:
@@ -132,15 +135,27 @@ def _usual_of(text: str) -> Usual | None:
 
     Raises ValueError if the text is not JSON.
     """
-    usual = _USUAL_JSON.match(text)
     # Deep nesting and numbers of hundreds of digits need the complete reader. A short text has neither.
-    if usual is None or (len(text) > 2 * MAX_DEPTH and (may_be_deep(text) or has_long_number(text))):
+    if len(text) > 2 * MAX_DEPTH and (may_be_deep(text) or has_long_number(text)):
         return None
-    value, end = read_at(text, usual.end())
-    if text[end:] not in ("}", "}\r"):
-        return None
-    data = _text_of(value, text[usual.end() : end])
-    return None if data is None else (usual[1] or usual[2], data)
+    usual, end = _usual_at(text, 0)
+    return usual if text[end:] in ("", "\r") else None
+
+
+def _usual_at(text: str, start: int) -> tuple[Usual | None, int]:
+    """Return the push at an index of a JSON text and the index after it, in the same way."""
+    usual = _USUAL_JSON.match(text, start)
+    if usual is None:
+        return None, start
+    begin = usual.end()
+    value, end = read_at(text, begin)
+    data = _text_of(value, text[begin:end])
+    if data is None:
+        return None, end
+    if text[end : end + 1] == "}":
+        return (usual[1] or usual[2], data, USUAL_EVENT), end + 1
+    more = _USUAL_EVENT.match(text, end)
+    return (None, end) if more is None else ((usual[1] or usual[2], data, more[1]), more.end())
 
 
 def _text_of(value: Any, text: str) -> str | None:
@@ -160,18 +175,15 @@ def _usual_list(text: str) -> list[Fields | Usual | Refused] | None:
     if has_long_number(text):
         return None
     found: list[Fields | Usual | Refused] = []
-    end = 0
-    while len(found) < MAX_PUSHES and (usual := _USUAL_JSON.match(text, end + 1)):
-        value, end = read_at(text, usual.end())
-        data = _text_of(value, text[usual.end() : end])
-        if data is None:
+    end = 1
+    while len(found) < MAX_PUSHES:
+        usual, end = _usual_at(text, end)
+        if usual is None:
             return None
-        found.append((usual[1] or usual[2], data))
-        after = text[end : end + 3]
-        if after[:2] == "},":
-            end += 2 if after[2:] == " " else 1
-        else:
-            return found if text[end:].rstrip(_SPACE) == "}]" else None
+        found.append(usual)
+        if text[end : end + 1] != ",":
+            return found if text[end:].rstrip(_SPACE) == "]" else None
+        end += 2 if text[end + 1 : end + 2] == " " else 1
     return None
 
 

@@ -22,7 +22,7 @@ from pushrelay.json_text import (
     quote,
     quote_long,
 )
-from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, destinations_of, event_of, is_clean
+from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, USUAL_EVENT, destinations_of, event_of, is_clean
 from pushrelay.settings import Settings
 
 from .body import FIELDS, ROOT_FIELDS, Body, Fields, Usual, read_body, read_query, shown_name
@@ -78,9 +78,9 @@ def pushes_of(
 ) -> Push | list[Push | Refused]:
     """Return the push, or the batch, that a body asks for. `header` is the `Idempotency-Key`. Raises Refused."""
     if at_root and not isinstance(body, list):
-        if isinstance(body, dict):
-            body = {name: body[name] for name in ROOT_FIELDS if name in body}
-        return _push_of(body, settings, None)
+        if isinstance(body, tuple):
+            body = fields_of(body)
+        return push_of({name: body[name] for name in ROOT_FIELDS if name in body}, settings)
     if header is not None:
         header = _header_key(header)
     if not isinstance(body, list):
@@ -99,17 +99,17 @@ def pushes_of(
 
 def fields_of(usual: Usual) -> Fields:
     """Return the fields of a push that only has the usual ones."""
-    return {"destination": usual[0], "data": decode(usual[1])}
+    return {"destination": usual[0], "data": decode(usual[1]), "event": usual[2]}
 
 
 def _push_of(body: Fields | Usual, settings: Settings, header: str | None, number: int | None = None) -> Push:
     """Return the push with these fields, which may be the one with this number in a batch. Raises Refused."""
     if isinstance(body, tuple):
-        destination, text = body
+        destination, text, event = body
         # Characters have at most four bytes.
         is_short = len(destination) <= settings.max_id_length and 4 * len(text) <= settings.max_body
         if header is None and is_short and destination.isprintable():
-            return Push([destination], False, "push", text)
+            return Push([destination], False, event if event == USUAL_EVENT else event_of(event), text)
         body = fields_of(body)
     if number is None:
         return push_of(_with_key(body, header), settings)
@@ -130,7 +130,7 @@ def push_of(fields: Fields, settings: Settings) -> Push:
     destination, data = fields["destination"], fields["data"]
     text = text_of(data)
     size = check_size(text, settings)
-    push = Push(destinations_of(destination, settings), isinstance(destination, list), "push", text)
+    push = Push(destinations_of(destination, settings), isinstance(destination, list), USUAL_EVENT, text)
     if len(push.destinations) > 1:
         _check_stored(size * len(push.destinations), settings)
     if len(fields) > 2:

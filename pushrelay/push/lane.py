@@ -12,6 +12,7 @@ from typing import Any
 from pushrelay.access.callers import Caller
 from pushrelay.answers import JSON_HEADERS
 from pushrelay.errors import Refused, StoreError
+from pushrelay.names import USUAL_EVENT, event_of
 from pushrelay.server.conversation import Conversation
 from pushrelay.store.stripe import Pending
 
@@ -94,15 +95,17 @@ class Lane:
             usual = self._read_usual(body) if self._read_usual is not None else None
             if usual is None:
                 return self._take_any(body, address, conversation)
+            destination, text, event = usual
+            if event != USUAL_EVENT:
+                event_of(event)
             caller = self._let_in.get(address) or self._let_in_from(address)
         except (Refused, ValueError):
             return False
-        destination, text = usual
         if len(destination) > self._longest or not destination.isprintable():
             return False
         if caller.bucket is not None and caller.bucket.take():
             return False
-        item = Pending(destination, None, text=text)
+        item = Pending(destination, None, event, text=text)
         conversation.park()
         batcher.add([item], partial(self._answer, item, address, conversation), conversation.connection.poller)
         return True
