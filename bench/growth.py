@@ -61,7 +61,11 @@ class Growing:
     def counts(self, numbers: list[int]) -> list[int]:
         """Return these numbers of clients, without those for which a process may not open enough files."""
         files = report.raise_file_limit()
-        return [each for each in numbers if each // self.scale >= 1 and each + report.SPARE_FILES <= files]
+        possible = [each for each in numbers if each // self.scale >= 1 and each + report.SPARE_FILES <= files]
+        return [each for each in possible if self.wants(each)]
+
+    def wants(self, size: int) -> bool:
+        return self.options.smallest <= size <= self.options.largest
 
 
 def measure_numbers(growing: Growing) -> Iterator[tuple[str, dict[str, float]]]:
@@ -191,6 +195,8 @@ def measure_store(growing: Growing, folder: str, publications: int, destinations
 def measure_stored(growing: Growing) -> Iterator[tuple[str, dict[str, float]]]:
     """Measure the relay with more and more in its store."""
     for name, (publications, destinations) in STORED.items():
+        if not growing.wants(publications + destinations):
+            continue
         with tempfile.TemporaryDirectory(prefix="relay-bench-") as folder:
             counts = [max(1, each // growing.scale) for each in (publications, destinations)]
             yield f"stored {name}", measure_store(growing, folder, *counts)
@@ -304,7 +310,9 @@ def table(result: dict) -> str:
 
 def main() -> None:
     plot = (pathlib.Path, None, "draw the picture into this file, and again for dark pages")
-    options = report.arguments(__doc__, PARTS, plot=plot)
+    smallest = (int, 0, "leave out smaller numbers of clients, recipients, or publications and destinations")
+    largest = (int, 10_000_000, "leave out larger ones")
+    options = report.arguments(__doc__, PARTS, plot=plot, smallest=smallest, largest=largest)
     result = report.run("growth", options, measure, table)
     if options.plot:
         command = [prepare_venv(), HERE / "growth_plot.py", options.plot]
