@@ -27,7 +27,7 @@ CLIENTS = 100
 DESTINATIONS = 100
 WARM_UP = 60_000  # pushes, as in compare.py
 COUNTS = {"small": 20_000, "1k": 16_000, "64k": 1000}
-# What fills a body, as its kind encodes it.
+# Fillers of larger bodies, encoded as each kind requires.
 FILLERS = {
     "plain": "x",
     "text": "+Your+order%2C+Zo%C3%AB%2C+is+on+its+way.",
@@ -37,7 +37,7 @@ LEAST = {"plain": 40, "text": 85, "json": 95}  # bytes of a small body
 
 
 def padding(kind: str, size: str) -> str:
-    """Return what makes a body of this kind that large."""
+    """Return the filler that makes a body of this kind that large."""
     missing = max(0, SIZES[size] - LEAST[kind])
     filler = FILLERS[kind]
     return filler * (missing // len(filler.encode()))

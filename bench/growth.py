@@ -87,7 +87,7 @@ def measure_fanouts(growing: Growing) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def measure_fanout(server: Server, recipients: int, deliveries: int, polling: bool = False) -> dict[str, float]:
-    """Return deliveries a second, CPU in µs for each, and the other publishers' p50 and p99 in µs meanwhile."""
+    """Return deliveries a second, the CPU in µs for each, and the p50 and p99 in µs of replies to other publishers."""
     pushes = min(max(deliveries // recipients, 30), PUSHES)
     total = pushes * recipients
     with (

@@ -82,7 +82,7 @@ PANELS = [
     Panel("Pushes, each to one client", "a second, by clients connected", series("clients", CLIENTS, "unicast")),
     Panel("Deliveries of a push to all", "a second, by recipients", series("fanout", RECIPIENTS, "deliveries")),
     Panel(
-        "Others' replies meanwhile, p99",
+        "Others' replies during it, p99",
         "ms, by recipients",
         series("fanout", RECIPIENTS, "reply_p99", 1 / 1000),
         unit=" ms",

@@ -1,4 +1,4 @@
-"""What bodies.py, php.py and growth.py share: flags, the file with the figures, their section of README.md."""
+"""Flags, stored figures and sections of README.md for bodies.py, php.py and growth.py."""
 
 import argparse
 import json
