@@ -179,7 +179,7 @@ class Connection:
                 return False
             if self._outbox is None:
                 try:
-                    sent = os.write(self.fd, data)
+                    sent = self.sock.send(data)
                 except BlockingIOError:
                     sent = 0
                 except OSError:
