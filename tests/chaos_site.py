@@ -6,8 +6,8 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from cluster import Cluster, low_port
-from conftest import DEADLINE, wait_for
+from cluster import Cluster
+from conftest import DEADLINE, free_port, wait_for
 from redis_server import Failover, RedisServer
 from tcp_proxy import DOWN, UP, TcpProxy
 from verdict import Allowed
@@ -87,7 +87,7 @@ class OneRedis:
     """A Redis without replicas."""
 
     def __init__(self, folder, config):
-        self.master = RedisServer(folder / "redis", port=low_port(), **config)
+        self.master = RedisServer(folder / "redis", port=free_port(), **config)
 
     def is_torn(self):
         return is_torn(self.master)

@@ -3,27 +3,12 @@
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import time
 
-from conftest import DEADLINE, Relay, wait_for
+from conftest import DEADLINE, Relay, free_port, wait_for
 
 MUTANT = os.environ.get("MUTANT")  # a relay of mutants.py, which checks that tests notice it
-
-
-def low_port():
-    """Return a free port that the system gives to nobody else.
-
-    A client that tries to connect again and again to a port of the system's own range may at last get this port as its
-    own: then it is connected to itself, and the server cannot return.
-    """
-    while True:
-        port = random.randint(15000, 32000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
 
 
 class Node(Relay):
@@ -33,7 +18,7 @@ class Node(Relay):
         self.name = name
         if MUTANT:
             program, settings["mutant"] = "tests/mutants.py", MUTANT
-        super().__init__(log, program, **{"port": low_port(), **settings})
+        super().__init__(log, program, **{"port": free_port(), **settings})
 
     def freeze(self):
         """Stop the process with SIGSTOP; it keeps its connections."""

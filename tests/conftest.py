@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import resource
+import secrets
 import shutil
 import signal
 import socket
@@ -65,9 +66,16 @@ def wait_for(condition, what="the condition", deadline=DEADLINE):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Return a free port that the system gives to nobody else.
+
+    A port of the system's own range may be given to a client or to another server before the test uses it. A client
+    that tries to connect to such a port again and again may even get it as its own, and is then connected to itself.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(17_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class Relay:

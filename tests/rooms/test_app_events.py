@@ -60,7 +60,7 @@ def stock(tmp_path_factory):
     port, log = free_port(), tmp_path_factory.mktemp("stock") / "log"
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, str(APP), "stock", str(port)], stdout=output, stderr=output)
-    wait_for(lambda: b"Running on" in log.read_bytes() or process.poll() is not None, "the start")
+    wait_for(lambda: b"Running on" in log.read_bytes() or process.poll() is not None, "the start", 3 * DEADLINE)
     yield f"http://127.0.0.1:{port}"
     process.send_signal(signal.SIGINT)
     process.wait(DEADLINE)
