@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import random
 import re
 import socket
 from types import SimpleNamespace
@@ -13,8 +14,9 @@ from conftest import wait_for
 from loading import load_relay
 from werkzeug.test import Client, EnvironBuilder
 
+from pushrelay.errors import Refused
 from pushrelay.push.body import reader_of, usual_reader_of
-from pushrelay.push.fields import pushes_of
+from pushrelay.push.fields import Push, pushes_of
 from pushrelay.push.lane import lane_for
 from pushrelay.server.server import Server
 from pushrelay.settings import Settings
@@ -467,3 +469,30 @@ def test_the_quick_reader_of_json_reads_the_same_as_the_complete_one(shape):
             assert repr(json.loads(short[1])) == repr(json.loads(push.text)), body  # numbers keep their spelling
             taken += 1
     assert bool(taken) == (shape in (*SHAPES[:2], SHAPES[4]))
+
+
+def test_the_quick_readers_accept_and_refuse_the_same_as_the_complete_one(monkeypatch):
+    """Single pushes, lines and arrays are put together by chance, with hostile pieces. Numbers keep their spelling."""
+    chance, settings = random.Random(17), Settings()
+    shapes = [*SHAPES, b'{"destination":%s,"data":%s,"event":"connect"}', b'{"destination":%s, "data":%s,"ttl":1}']
+    bodies = []
+    for number in range(1500):
+        pushes = [chance.choice(shapes) % (chance.choice(NAMES), chance.choice(VALUES)) for _ in range(number % 4)]
+        body = chance.choice([b"%s", b"[%s]", b"[%s] ", b"[%s"]) % chance.choice([b",", b", ", b"\n"]).join(pushes)
+        bodies.append((chance.choice(["application/json", "application/x-ndjson"]), body))
+
+    def read(kind, body):
+        try:
+            found = pushes_of(reader_of(kind)(body), settings)
+        except Refused as refused:
+            return refused.body()
+        return [shown(push) for push in (found if isinstance(found, list) else [found])]
+
+    def shown(push):
+        if isinstance(push, Refused):
+            return push.body()
+        return [getattr(push, name) for name in vars(Push)["__slots__"] if name != "text"], repr(json.loads(push.text))
+
+    quick = [read(*each) for each in bodies]
+    monkeypatch.setattr("pushrelay.push.body._usual_at", lambda text, start: (None, start))
+    assert [read(*each) for each in bodies] == quick
