@@ -50,10 +50,8 @@ class GroupCommit:
         job = Job(work)
         with self._lock:
             self._waiting.append(job)
-            while self._busy and not job.is_done:
-                self._sleepers += 1
-                self._turn.wait()
-                self._sleepers -= 1
+            if self._busy:
+                self._wait_for(job)
             if not job.is_done:
                 self._busy = True
                 jobs, self._waiting = self._waiting, []
@@ -62,6 +60,13 @@ class GroupCommit:
         if job.error is not None:
             raise StoreError(*job.error)
         return job.result
+
+    def _wait_for(self, job: Job[Any]) -> None:
+        """Wait until a job is done, or this thread can do it."""
+        self._sleepers += 1  # before the check: see _lead()
+        while self._busy and not job.is_done:
+            self._turn.wait()
+        self._sleepers -= 1
 
     def exclusive(self, work: Callable[[], Any]) -> None:
         """Do work between two transactions."""
@@ -81,9 +86,11 @@ class GroupCommit:
         finally:
             if not is_handled:
                 error = ("the relay was interrupted",) * 2
-            with self._lock:
-                for job in jobs:
-                    job.error, job.is_done = error, True
-                self._busy = False
-                if self._sleepers:
+            for job in jobs:
+                job.error, job.is_done = error, True
+            # No lock if nobody sleeps. Threads count themselves as sleepers first and then check `_busy`, so either
+            # they see that it is free now, or they are seen here.
+            self._busy = False
+            if self._sleepers:
+                with self._lock:
                     self._turn.notify_all()

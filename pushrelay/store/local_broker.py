@@ -170,7 +170,8 @@ class LocalBroker(BaseBroker):
         """Give an item its offset, and keep it for handing out. The store calls this for each item that it stores."""
         item.offset = offset
         item.position = position = f"{self._store.epoch}:{offset}"
-        item.publication = Publication._make((item.destination, position, item.event, item.text, now, expires))
+        # Here and for cursors: like _make(), without a call of Python in between.
+        item.publication = tuple.__new__(Publication, (item.destination, position, item.event, item.text, now, expires))
         self._committing.setdefault(item.destination, offset)
         self._placed.append(item)
         if item.use is not None:

@@ -132,13 +132,16 @@ class SQLiteStore(Store):
 
     def _commit(self) -> None:
         writer, files = self._writer, self._files
-        payload = b"" if writer.must_commit else f"[{','.join(self._entries)}]".encode()
-        if writer.must_commit or not files.journal.has_room(len(payload)):
+        if writer.must_commit:
             files.commit()
         elif self._entries:
-            files.journal.put(payload)  # first, because it may fail; nobody waits for what is not in a queue yet
-            writer.recent += self._appended
-            writer.uncommitted += 1
+            payload = f"[{','.join(self._entries)}]".encode()
+            if files.journal.has_room(len(payload)):
+                files.journal.put(payload)  # first, because it may fail; nobody waits for what is not in a queue yet
+                writer.recent += self._appended
+                writer.uncommitted += 1
+            else:
+                files.commit()
         writer.cursors.update(writer.staged)
 
     def _rollback(self) -> None:

@@ -186,7 +186,7 @@ class Writer:
             self.connection.execute(
                 "UPDATE destinations SET offset = ?, trimmed = ? WHERE id = ?", (offset, trimmed, id_)
             )
-        self.staged[name] = Cursor._make((id_, offset, trimmed, acked, due))
+        self.staged[name] = tuple.__new__(Cursor, (id_, offset, trimmed, acked, due))
 
     def _trim(self, id_: int, trimmed: int, now: float) -> int:
         """Make room for one more publication of a destination; return the highest offset lost to a limit."""
