@@ -251,6 +251,8 @@ def measure(server: Server, work: Work, parts: list[str], clients: int) -> tuple
             failures.append(f"{part}: {error}" if server.alive() else f"{part}: it ended: {server.last_words()}")
             if not server.alive():
                 break
+            with contextlib.suppress(Failed):
+                settled_cpu(server, work.pause)  # its clients leave, which must not be measured with the next part
     return figures, failures
 
 

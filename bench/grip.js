@@ -20,4 +20,4 @@ const server = http.createServer((request, response) => {
   });
 });
 server.keepAliveTimeout = 600_000; // ms; pushpin must never use a connection that closes at this moment
-server.listen(Number(process.argv[2]), "127.0.0.1");
+server.listen(Number(process.argv[2]), "127.0.0.1", 4096);

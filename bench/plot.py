@@ -148,7 +148,7 @@ def draw_bar(axes: Axes, row: int, name: str, value: float | None, unit: str, sc
     if value and value > scale:
         gap = [scale * 0.90, scale * 0.915]
         axes.plot(gap, [row + 0.45, row - 0.45], color=theme.page, linewidth=2.2, solid_capstyle="butt")
-    text = "–" if value is None else with_unit(value, unit)
+    text = "failed" if value is None else with_unit(value, unit)
     axes.text(length + scale * 0.025, row, text, va="center", fontsize=LABEL, **emphasis(name, theme))
 
 
