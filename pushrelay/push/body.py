@@ -4,11 +4,10 @@ Text is decoded strictly. A push that is not UTF-8 is refused, and never deliver
 """
 
 import re
-from codecs import escape_decode
 from collections.abc import Callable, Collection
 from functools import lru_cache, partial
 from typing import Any, NoReturn
-from urllib.parse import unquote_plus, unquote_to_bytes
+from urllib.parse import unquote_plus
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_options_header
@@ -16,17 +15,9 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from pushrelay import json_text
 from pushrelay.errors import Refused, bad
-from pushrelay.json_text import (
-    LONG_TEXT,
-    MAX_DEPTH,
-    encode_decoded,
-    has_long_number,
-    may_be_deep,
-    quote,
-    quote_long,
-    read_at,
-)
-from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, USUAL_EVENT, kind_of
+from pushrelay.names import MAX_PUSHES, kind_of
+
+from .usual import AROUND_DATA, Usual, unescaped, usual_form, usual_json, usual_list, usual_push
 
 FIELDS = frozenset(("destination", "data", "event", "except", "ttl", "id", "wait"))
 ROOT_FIELDS = ("destination", "data")
@@ -35,14 +26,7 @@ _FORM, _MULTIPART, _JSON = "application/x-www-form-urlencoded", "multipart/form-
 _LINES = "application/x-ndjson"
 _GZIP = b"\x1f\x8b"
 
-# The shortest ways to write a push: a single match finds its fields.
-_USUAL_FORM = re.compile(r"destination=([^&]+)&data=")
-_USUAL_EVENT = re.compile(r', ?"event": ?"([^"\\\x00-\x1f]+)"\}')
-# The destination has no escapes and no control characters; a number is a whole one that JavaScript does not round.
-_USUAL_JSON = re.compile(r'\{"destination": ?(?:"([^"\\\x00-\x1f]+)"|(0|[1-9][0-9]{0,14})), ?"data": ?')
-
 Fields = dict[str, Any]
-Usual = tuple[str, str, str]  # the destination, the data as JSON, and the event of the shortest pushes
 # A push or a batch. In a batch, an unreadable push is its Refused.
 Body = Fields | Usual | list[Fields | Usual | Refused]
 
@@ -50,14 +34,12 @@ _UTF_8 = ("utf-8", "utf8", "us-ascii", "ascii")
 # Charsets that libraries declare for parts of a multipart form. ASCII text is the same in all of them.
 _BASED_ON_ASCII = re.compile(r"iso-8859-\d+|latin-?\d+|windows-125\d")
 _CHARSET = re.compile(r";\s*charset(?:\*\d*\*?)?\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
-_SPACE = " \t\r\n"  # JSON's
 _ESCAPED_LETTER = re.compile(r"\\u00[67]")
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")  # of a part: RFC 2046, 6.2
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w.-]{0,30}", re.ASCII)
 _LISTED = re.compile(r"destination\[[^\[\]]*\]")  # how PHP writes the elements of a list
 
 _USUAL_TYPE = 200  # longest Content-Type, in characters, whose reader is cached
-_AROUND_DATA = 2  # levels of nesting around the data of a push: its object, and the batch
 
 
 def read_body(environ: dict[str, Any], max_body: int, at_root: bool = False) -> Body:
@@ -94,97 +76,8 @@ def usual_reader_of(content_type: str) -> Callable[[bytes], Usual | None] | None
     ValueError for bodies that are not UTF-8 or not JSON. The result is None if there is no such reader.
     """
     if content_type in (_FORM, ""):
-        return _read_usual_form
-    return _read_usual_json if content_type == _JSON else None
-
-
-def _read_usual_form(body: bytes) -> Usual | None:
-    text = body.decode()
-    usual = _USUAL_FORM.match(text)
-    if usual is None:
-        return None
-    destination, data, event = usual[1], text[usual.end() :], USUAL_EVENT
-    if "&" in data:
-        data, _, event = data.partition("&event=")
-        if not event or "&" in event or "&" in data:
-            return None
-    if "%" in text or "+" in text:
-        destination, data, event = _unescaped(destination), _unescaped(data), _unescaped(event)
-    return destination, quote(data) if len(data) < LONG_TEXT else quote_long(data), event
-
-
-def _unescaped(text: str) -> str:
-    """Return a name or value of a form without its encoding. Raises UnicodeDecodeError if it is not UTF-8."""
-    text = text.replace("+", " ")
-    if "%" not in text:
-        return text
-    try:
-        # As escapes of Python they are decoded in C, in a third of the time.
-        plain = escape_decode(text.replace("\\", "\\\\").replace("%", "\\x"))[0]
-    except ValueError:  # a percent sign that is not part of an escape
-        plain = unquote_to_bytes(text)
-    return plain.decode()
-
-
-def _read_usual_json(body: bytes) -> Usual | None:
-    return _usual_of(body.decode())
-
-
-def _usual_of(text: str) -> Usual | None:
-    """Return the push in a JSON text, which may be a line of a batch; None if it needs the complete reader.
-
-    Raises ValueError if the text is not JSON.
-    """
-    # Deep nesting and numbers of hundreds of digits need the complete reader. A short text has neither.
-    if len(text) > 2 * MAX_DEPTH and (may_be_deep(text) or has_long_number(text)):
-        return None
-    usual, end = _usual_at(text, 0)
-    return usual if text[end:] in ("", "\r") else None
-
-
-def _usual_at(text: str, start: int) -> tuple[Usual | None, int]:
-    """Return the push at an index of a JSON text and the index after it, in the same way."""
-    usual = _USUAL_JSON.match(text, start)
-    if usual is None:
-        return None, start
-    begin = usual.end()
-    value, end = read_at(text, begin)
-    data = _text_of(value, text[begin:end])
-    if data is None:
-        return None, end
-    if text[end : end + 1] == "}":
-        return (usual[1] or usual[2], data, USUAL_EVENT), end + 1
-    more = _USUAL_EVENT.match(text, end)
-    return (None, end) if more is None else ((usual[1] or usual[2], data, more[1]), more.end())
-
-
-def _text_of(value: Any, text: str) -> str | None:
-    """Return data as JSON. That is the `text` that it was read from, unless it is shorter without spaces and escapes.
-
-    Returns None for data that must be refused.
-    """
-    if "\\" not in text and '": ' not in text and "\n" not in text:
-        return text
-    text = encode_decoded(value)
-    return text if text.isascii() or not LONE_SURROGATE.search(text) else None
-
-
-def _usual_list(text: str) -> list[Fields | Usual | Refused] | None:
-    """Return the pushes in a JSON array, or None unless all of them are usual ones. Raises ValueError likewise."""
-    json_text.check_depth(text, MAX_DEPTH + _AROUND_DATA)
-    if has_long_number(text):
-        return None
-    found: list[Fields | Usual | Refused] = []
-    end = 1
-    while len(found) < MAX_PUSHES:
-        usual, end = _usual_at(text, end)
-        if usual is None:
-            return None
-        found.append(usual)
-        if text[end : end + 1] != ",":
-            return found if text[end:].rstrip(_SPACE) == "]" else None
-        end += 2 if text[end + 1 : end + 2] == " " else 1
-    return None
+        return usual_form
+    return usual_json if content_type == _JSON else None
 
 
 def _find_reader(content_type: str, at_root: bool) -> Callable[[bytes], Body]:
@@ -261,12 +154,15 @@ def _text(body: bytes, error: str) -> str:
 def _json_body(body: bytes, at_root: bool) -> Body:
     text = _text(body, "invalid_json")
     try:
-        if usual := _usual_list(text) if text.startswith("[") else _usual_of(text):
+        if text.startswith("["):
+            if pushes := usual_list(text):
+                return [*pushes]
+        elif usual := usual_push(text):
             return usual
     except ValueError:
         pass  # the complete reader refuses it
     try:
-        value = json_text.read(text, _AROUND_DATA)
+        value = json_text.read(text, AROUND_DATA)
     except json_text.TooDeep as error:
         if not text.lstrip().startswith("["):
             raise _not_json(error) from None
@@ -328,7 +224,7 @@ def _read_apart(text: str) -> list[Any]:
 
 def _read_alone(text: str) -> Any:
     try:
-        return _once_each(text, json_text.read(text, _AROUND_DATA), FIELDS)
+        return _once_each(text, json_text.read(text, AROUND_DATA), FIELDS)
     except json_text.NotJSON as error:
         return _not_json(error)
 
@@ -342,7 +238,7 @@ def _lines(body: bytes) -> list[Fields | Usual | Refused]:
 
 def _line(text: str) -> Fields | Usual | Refused:
     try:
-        if usual := _usual_of(text):
+        if usual := usual_push(text):
             return usual
     except ValueError:
         pass  # as below
@@ -382,7 +278,7 @@ def _form_pairs(text: str, at_root: bool = False) -> list[tuple[str, str]]:
     if text.count("&") > _MOST_FIELDS:
         bad("invalid_form", f"the form has too many fields: send at most {_MOST_FIELDS}")
     pairs = []
-    plain = partial(unquote_plus, errors="surrogateescape") if at_root else _unescaped
+    plain = partial(unquote_plus, errors="surrogateescape") if at_root else unescaped
     try:
         for pair in text.split("&"):
             name, _, value = pair.partition("=")

@@ -25,7 +25,8 @@ from pushrelay.json_text import (
 from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, USUAL_EVENT, destinations_of, event_of, is_clean
 from pushrelay.settings import Settings
 
-from .body import FIELDS, ROOT_FIELDS, Body, Fields, Usual, read_body, read_query, shown_name
+from .body import FIELDS, ROOT_FIELDS, Body, Fields, read_body, read_query, shown_name
+from .usual import Usual
 
 MAX_KEY_LENGTH = 255  # characters
 MAX_TTL = 1e20  # seconds: more than any 64-bit integer, because programs send the largest for "no limit"

@@ -26,12 +26,10 @@ log = logging.getLogger(__name__)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 WAIT_SECONDS = 0.02  # until the next attempt to serve a request that must not have the last free thread
-# Bytes that a client may send ahead while its request is being answered; beyond them nothing is read.
-EARLY_BYTES = 65536
+EARLY_BYTES = 65536  # that a client may send ahead while its request is answered; beyond them nothing is read
 ONE_REQUEST_SECONDS = 3.0  # for the request on a connection that may have only one
 PIECE_BYTES = 4096  # parsed at a time: 150 of the shortest requests, or 1 ms of work
-# Reads for which a new connection goes before visitors: a push and its body arrive in two or three reads.
-FIRST_READS = 4
+FIRST_READS = 4  # for which a new connection goes before visitors: a push and its body arrive in two or three
 
 
 class Conversation:
@@ -169,8 +167,7 @@ class Conversation:
 
     def stuck(self) -> None:
         """Record that the app blocks a thread with this request. The watchdog calls this."""
-        request = self._request
-        if request is not None:
+        if (request := self._request) is not None:
             self._server.paths.mark_slow(request.environ["PATH_INFO"])
 
     # For the app, while it handles the request.
@@ -435,11 +432,10 @@ class Conversation:
 
     def _give_up(self) -> None:
         """End the connection because its deadline has passed; a client in the middle of a request gets an error."""
-        phase = self._parser.phase
-        if phase == "idle":
+        if self._parser.phase == "idle":
             self.connection.finish()
         else:
-            self._reject(late_error(phase, self._limits, self._server.ending, self.is_last))
+            self._reject(late_error(self._parser.phase, self._limits, self._server.ending, self.is_last))
 
     def _reject(self, error: RequestError) -> None:
         """Send an error, read nothing more, and end the connection."""

@@ -44,25 +44,19 @@ HANGUP = getattr(select, "EPOLLRDHUP", 0x2000)
 EDGE = getattr(select, "EPOLLET", 1 << 31)
 ONE_SHOT = getattr(select, "EPOLLONESHOT", 1 << 30)
 
-# Seconds. A handler counts as stuck after one tick at least and two at most.
-TICK = 0.002
+TICK = 0.002  # seconds; a handler counts as stuck after one tick at least and two at most
 # A leader that finishes more than BUSY_TURNS turns in a tick is checked less often. Each wake-up of the watchdog takes
 # the interpreter lock from the leader, and then its core: a wake-up every 4 ms cost a busy leader 10 % of its pushes.
 BUSY_TURNS = 20
 BUSY_TICK = 0.016
-# Ticks without work after which the watchdog sleeps, so that an idle relay uses no CPU.
-DOZE_AFTER = 25
-# Seconds without work after which a thread beyond the first one ends.
-IDLE_SECONDS = 10.0
+DOZE_AFTER = 25  # ticks without work after which the watchdog sleeps, so that an idle relay uses no CPU
+IDLE_SECONDS = 10.0  # without work, after which a thread beyond the first one ends
 # Turns in a row for sources that come first. Then something else has one turn: deferred work, a timer, or a source with
 # a share. Some turns take as long as ten pushes.
 PATIENCE = 16
-# Seconds between two looks for new events while sources with a share wait for their turn.
-POLL_SECONDS = 0.002
-# Seconds for which the watchdog pauses after it has failed.
-WATCHDOG_PAUSE = 0.1
-# Events taken at a time: enough to make the call cheap, few enough that timers are not late.
-BATCH = 256
+POLL_SECONDS = 0.002  # between two looks for new events while sources with a share wait for their turn
+WATCHDOG_PAUSE = 0.1  # seconds for which the watchdog pauses after it has failed
+BATCH = 256  # events taken at a time: enough to make the call cheap, few enough that timers are not late
 
 
 class _Worker:
@@ -358,9 +352,8 @@ class Poller:
             self._alarm.set()
 
     def _close_retired(self) -> None:
-        retired = self._retired
-        while retired:
-            retired.pop().close()
+        while self._retired:
+            self._retired.pop().close()
 
     def _clear_wake_fd(self) -> None:
         with contextlib.suppress(BlockingIOError):  # another leader has read it
