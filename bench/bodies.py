@@ -1,6 +1,6 @@
 """Measure pushes with bodies of three kinds and three sizes, over 1 to 64 connections, with and without recipients.
 
-    python bench/bodies.py                           the relay and the old Node server in turn, one round (3 minutes)
+    python bench/bodies.py                           the relay and the old Node server in turn, one round (6 minutes)
     python bench/bodies.py --json bench/bodies.json --add      another round, for the medians
     python bench/bodies.py --from bench/bodies.json --readme   write the table of stored figures into README.md
 
@@ -18,7 +18,7 @@ from servers import KINDS, Failed, Server, prepare, relay_command
 from tables import shown
 
 BODIES = {"plain": "form", "text": "sentence", "json": "JSON"}
-SIZES = {"small": 0, "1k": 1024, "64k": 65536}  # bytes of a body, at least
+SIZES = {"small": 0, "1k": 1024, "64k": 65536}  # bytes of a body, about
 SIZE_LABELS = {"small": "small", "1k": "1 KiB", "64k": "64 KiB"}
 PUBLISHERS = [1, 4, 16, 64]
 AUDIENCE = {"nobody": "nobody", "one": "one of 100 clients"}
@@ -37,7 +37,7 @@ LEAST = {"plain": 40, "text": 85, "json": 95}  # bytes of a small body
 
 
 def padding(kind: str, size: str) -> str:
-    """Return the filler that makes a body of this kind that large."""
+    """Return the filler that makes a body of this kind about as large as `size`."""
     missing = max(0, SIZES[size] - LEAST[kind])
     filler = FILLERS[kind]
     return filler * (missing // len(filler.encode()))
@@ -141,7 +141,7 @@ def table(result: dict) -> str:
     ratios = ", each with the ratio to the old Node server in brackets" if "seed" in result["rounds"][0] else ""
     lines += [
         "",
-        f"Pushes per second and the server's CPU for each push{ratios}. " + said(rounds) + report.setting(result),
+        f"Pushes per second, and the server's CPU for each push{ratios}. " + said(rounds) + report.setting(result),
     ]
     failures = [(name, line) for each in result["rounds"] for name in each for line in each[name]["failures"]]
     lines += [f"- {KINDS[name].label}: {line}" for name, line in failures]

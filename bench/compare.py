@@ -1,10 +1,10 @@
-"""Measure the relay and what people use instead of it: the same work, in turn, on this machine.
+"""Measure the relay and the servers that people use instead of it: the same work, in turn, on this machine.
 
     python bench/compare.py                                   everything, three rounds (about 15 minutes)
-    python bench/compare.py --servers relay,nchan --json bench/result.json         some, beside those in the file
+    python bench/compare.py --servers relay,nchan --json bench/result.json         some; the file keeps the others
     python bench/compare.py --from bench/result.json --plot bench/result.png       draw stored figures
 
-Needs Linux, cc, node and npm, and for some servers packages of Debian. Everything else is downloaded once, into
+Needs Linux, cc, node and npm, and Debian packages for some of the servers. Everything else is downloaded once, into
 ~/.cache/relay-bench.
 """
 
@@ -46,10 +46,10 @@ class Work:
     # Pushes of each kind before the measurement, and as many to clients: 80,000 in all. Node's compiler needs about
     # 40,000, and a server runs for days.
     warm_up: int = 20_000
-    longest_warm_up: int = 2  # seconds after which each of these ends, for slow servers
+    longest_warm_up: int = 2  # seconds after which each of these ends, even if there were fewer pushes
     pushes: int = 10_000
     unicast: int = 10_000
-    longest: int = 1  # seconds after which pushes of a kind end, for slow servers
+    longest: int = 1  # seconds after which a measurement of pushes ends, even if there were fewer
     fan_clients: int = 1000
     fan_pushes: int = 60  # a quarter for slow servers
     rate: int = 400  # pushes per second at which replies and deliveries are timed
@@ -68,7 +68,7 @@ def number(pattern: str, text: str) -> float:
     """Return the number that the pattern's group finds in the output of relayload."""
     found = re.search(pattern, text)
     if not found:
-        raise Failed(f"the load generator said {text.strip()[-200:]!r}")
+        raise Failed(f"the load generator printed {text.strip()[-200:]!r}")
     return float(found[1])
 
 
@@ -86,8 +86,8 @@ def push(
 ) -> str:
     """Push with relayload and return its output. Raise if pushes failed, because no figure would be valid.
 
-    `pad`: what each push has in addition, encoded as its kind requires, at most 127 KiB. `seconds`: stop after these,
-    even if there were fewer pushes.
+    `pad` is added to the data of each push: at most 127 KiB, encoded as the kind requires. `seconds`: stop after this
+    time, even if there were fewer than `count` pushes.
     """
     what = [count, threads, int(keep), prefix, destinations, rate]
     command = [CACHE / "relayload", "push", "127.0.0.1", server.push_port, server.kind.push_path, *what]
@@ -252,7 +252,7 @@ def measure(server: Server, work: Work, parts: list[str], clients: int) -> tuple
             if not server.alive():
                 break
             with contextlib.suppress(Failed):
-                settled_cpu(server, work.pause)  # its clients leave, which must not be measured with the next part
+                settled_cpu(server, work.pause)  # its clients leave: the next part must not include that
     return figures, failures
 
 
@@ -324,16 +324,16 @@ def arguments() -> argparse.Namespace:
         "--slow-clients",
         type=int,
         default=1000,
-        help="at most, for the other servers in Python, which are slow (1,000)",
+        help="maximum for the slow servers, which are the others in Python (1,000)",
     )
-    add("--rounds", type=int, default=3, help="how often all is measured; the medians are shown (3)")
+    add("--rounds", type=int, default=3, help="number of rounds; the medians are shown (3)")
     add("--servers", type=names_from(KINDS), default=list(KINDS), help=f"some of {','.join(KINDS)}")
     add("--only", type=names_from(PARTS), default=list(PARTS), help=f"some of {','.join(PARTS)}")
     add("--relay", metavar="COMMAND", help="start the relay by this command, with {port} and {dir} in it")
-    add("--quick", action="store_true", help="a tenth of the work: to see that it runs; the figures mean little")
-    add("--json", metavar="FILE", type=pathlib.Path, help="write all figures to this file, beside other servers' there")
+    add("--quick", action="store_true", help="a tenth of the work or less, to see that it runs")
+    add("--json", metavar="FILE", type=pathlib.Path, help="write all figures to this file, beside other servers'")
     add("--write", action="store_true", help="write the tables into README.md and bench/README.md")
-    add("--plot", metavar="PNG", type=pathlib.Path, help="draw the medians: also PNG-dark, PNG-phone, PNG-phone-dark")
+    add("--plot", metavar="PNG", type=pathlib.Path, help="draw the medians; also as -dark, -phone and -phone-dark")
     add("--from", metavar="FILE", type=pathlib.Path, dest="stored", help="show stored figures; measure nothing")
     return parser.parse_args()
 

@@ -19,5 +19,5 @@ const server = http.createServer((request, response) => {
     response.end(answer(request.url, events));
   });
 });
-server.keepAliveTimeout = 600_000; // ms; pushpin must never use a connection that closes at this moment
+server.keepAliveTimeout = 600_000; // ms; or pushpin might use a connection that is just being closed
 server.listen(Number(process.argv[2]), "127.0.0.1", 4096);

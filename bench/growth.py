@@ -1,10 +1,10 @@
-"""Measure how the relay grows: with its clients, its recipients, what it has stored, and clients that poll.
+"""Measure the relay with more and more clients, recipients and stored publications, and with clients that poll.
 
     python bench/growth.py                                     everything, one round (8 minutes)
     python bench/growth.py --only clients --json bench/growth.json --add     one part, in addition to what the file has
     python bench/growth.py --from bench/growth.json --readme --plot bench/growth.png
 
-Needs a C compiler, and `ulimit -n` above 19,200.
+Needs a C compiler. With `ulimit -n` below 19,200, the largest sizes are left out.
 """
 
 import argparse
@@ -32,7 +32,7 @@ MODELED = [50_000, 100_000]
 PING_INTERVAL = 25  # seconds, the relay's default: an idle relay is measured for as long
 WARM_UP = 60_000  # pushes, as in compare.py
 DELIVERIES = 600_000  # of a fan-out
-EXPECTED_RATE = 150_000  # deliveries a second, roughly: other publishers push while the fan-out lasts
+EXPECTED_RATE = 150_000  # deliveries a second, roughly: other publishers push for as long as the fan-out should take
 PUSHES = 20_000
 RECOVERIES = 1000
 RECOVERED = 20  # publications of each
@@ -171,7 +171,7 @@ def time_recoveries(server: Server, count: int) -> float:
 
 def measure_store(growing: Growing, folder: str, publications: int, destinations: int) -> dict[str, float]:
     figures = {}
-    # A bound that a million destinations do not reach.
+    # A limit that a million destinations do not reach.
     relay = (f"sqlite:{folder}/relay.db", "--history-bytes 4G")
     with growing.relay(*relay) as server:
         started = time.monotonic()
@@ -193,7 +193,7 @@ def measure_store(growing: Growing, folder: str, publications: int, destinations
 
 
 def measure_stored(growing: Growing) -> Iterator[tuple[str, dict[str, float]]]:
-    """Measure the relay with more and more in its store."""
+    """Measure the relay with more and more publications in its store."""
     for name, (publications, destinations) in STORED.items():
         if not growing.wants(publications + destinations):
             continue
@@ -274,7 +274,7 @@ def part_table(result: dict, part: str) -> list[str]:
 
 
 def model(result: dict, clients: int) -> dict[str, float] | None:
-    """Return what this number of clients would need: memory and idle CPU grow with the clients, and rates stay."""
+    """Return what this number of clients would need, if memory and idle CPU grow in proportion and the rates stay."""
     largest = max((number for number in CLIENTS if median(result, f"clients {number}", "memory")), default=0)
     fans = max((number for number in RECIPIENTS if median(result, f"fanout {number}", "deliveries")), default=0)
     if not largest or not fans:
@@ -309,7 +309,7 @@ def table(result: dict) -> str:
 
 
 def main() -> None:
-    plot = (pathlib.Path, None, "draw the picture into this file, and again for dark pages")
+    plot = (pathlib.Path, None, "draw the picture into this file, and into -dark, -phone and -phone-dark")
     smallest = (int, 0, "leave out smaller numbers of clients, recipients, or publications and destinations")
     largest = (int, 10_000_000, "leave out larger ones")
     options = report.arguments(__doc__, PARTS, plot=plot, smallest=smallest, largest=largest)

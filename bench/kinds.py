@@ -19,10 +19,10 @@ class Kind:
     api: str = "push"  # what a push looks like: API of relayload.c
     listen_path: str = ""  # of its WebSocket, before the destination; empty for Socket.IO
     beside: str = ""  # the command of a program that it needs, which is started first
-    config: str = ""  # a file of this folder that it gets in {dir}, with @port@, @dir@ and so on filled in
-    needs: tuple[str, ...] = ()  # programs and files that a package of Debian brings
-    package: str = ""  # Debian's package that brings them
-    version: str = ""  # which package names its version: deb:NAME, npm:NAME or pip:NAME
+    config: str = ""  # a file of this folder, which is copied to {dir} with @port@, @dir@ and so on filled in
+    needs: tuple[str, ...] = ()  # programs and files of Debian packages
+    package: str = ""  # the packages that have them, for apt-get install
+    version: str = ""  # the package whose version is shown: deb:NAME, npm:NAME or pip:NAME
 
 
 REDIS = "redis-server --port {port} --bind 127.0.0.1 --dir {dir} --save ''"

@@ -1,8 +1,8 @@
 <?php
 /**
- * A page with a table of 100 rows, and before it what the parameter `push` names: for php.py. From the command line:
+ * For php.py: a page with a table of 100 rows, which first pushes in the way that the parameter `push` names. Or:
  *
- *     php page.php NAME COUNT     does that COUNT times, and prints the microseconds of time and of CPU for each
+ *     php page.php NAME COUNT     pushes COUNT times in this way; prints the time and the CPU of each, in microseconds
  */
 
 $address = getenv('PUSH_URL');

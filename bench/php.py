@@ -1,4 +1,4 @@
-"""Measure what a push costs PHP: a page under PHP-FPM and nginx, and scripts of the command line.
+"""Measure what a push costs PHP: in a page under PHP-FPM and nginx, and in command-line scripts.
 
     python bench/php.py                              one round (2 minutes)
     python bench/php.py --json bench/php.json --add            another round, for the medians
@@ -89,7 +89,7 @@ def program(pattern: str, package: str) -> str:
 def another(name: str, command: str) -> Server:
     """Return a server that is neither the relay nor one of those that it is compared with."""
     server = Server(dataclasses.replace(KINDS["relay"], name=name, label=name), command, 0)
-    os.chmod(server.dir, 0o777)  # noqa: S103 - these servers give up root's rights
+    os.chmod(server.dir, 0o777)  # noqa: S103 - these servers drop root's rights
     return server
 
 
@@ -101,7 +101,7 @@ class Site:
     port: int
 
     def get(self, how: str, count: int, concurrent: int) -> str:
-        """Return what relayload prints of `count` requests for the page. Raise if one fails."""
+        """Request the page `count` times, and return the output of relayload. Raise if a request fails."""
         kind = dataclasses.replace(KINDS["relay"], push_path=f"/page.php?push={how}")
         try:
             return push(Target(kind, str(self.port)), count, concurrent, "page", 0)
@@ -146,7 +146,7 @@ def measure_pages(relay: Server, scale: int) -> Iterator[tuple[str, dict[str, fl
 
 
 def script(relay: Server, how: str, count: int) -> list[str]:
-    """Run page.php from the command line, and return what it prints."""
+    """Run page.php from the command line, and return its output."""
     environ = {
         "PUSH_URL": f"http://127.0.0.1:{relay.port}",
         "RELAY_CLIENT": ROOT / "php/Relay.php",
@@ -214,7 +214,7 @@ def row(result: dict, head: str, case: str, base: str) -> str:
 
 
 def table(result: dict) -> str:
-    """Return Markdown: what a page takes, and what a script takes, with each kind of push."""
+    """Return Markdown: the times and the CPU of a page, and of a script, with each kind of push."""
     lines = []
     if median(result, "page none 1", "p50") is not None:
         lines += ["| a page under PHP-FPM | time, p50 | time, p99 | CPU of PHP |", "|---|---:|---:|---:|"]
@@ -226,7 +226,7 @@ def table(result: dict) -> str:
                 )
         lines.append("")
     if median(result, "start none 1", "p50") is not None:
-        lines += ["| a script of the command line | time, p50 | time, p99 | CPU of PHP |", "|---|---:|---:|---:|"]
+        lines += ["| a command-line script | time, p50 | time, p99 | CPU of PHP |", "|---|---:|---:|---:|"]
         for how in ("relay", "streams", "curl"):
             lines.append(
                 row(result, f"{LOOP:,} pushes in one process, each: {PUSHES[how]}", f"loop {how} 1", f"loop {how} 1")
@@ -236,7 +236,7 @@ def table(result: dict) -> str:
         lines.append("")
     rounds = len(result["rounds"])
     how_often = f"Medians of {rounds} rounds" if rounds > 1 else "One round"
-    lines.append(f"{how_often}; in brackets the difference to the same without a push. " + report.setting(result))
+    lines.append(f"{how_often}; in brackets, the difference from the same without a push. " + report.setting(result))
     return "\n".join(lines)
 
 

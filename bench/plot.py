@@ -27,7 +27,7 @@ TITLE, LABEL, NOTE = (
 )  # font sizes in points; 12, 10 and 9.6 pixels, because pictures are shown at half size
 ROW = 32  # pixels of a bar with the gap below it
 HEAD = 128  # pixels of a panel beside its bars: its title, its note and the gap to the next
-CUT = 5  # times the relay's value, after which a bar is cut
+CUT = 5  # a longer bar than this many times the relay's is cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ PANELS = [
     Panel("kept", "Pushes per second", "plain forms, kept connections"),
     Panel("kept_text", "Pushes per second", "forms with spaces and %"),
     Panel("kept_json", "Pushes per second", "JSON, as Relay.php sends it"),
-    Panel("new", "Pushes per second", "a new connection each, as PHP"),
+    Panel("new", "Pushes per second", "a new connection each (PHP)"),
     Panel("unicast", "Pushes delivered per second", "each to one of all clients"),
     Panel("fanout", "Deliveries per second", "each push to {fan_clients:,} clients"),
     Panel("connects", "Clients connected per second", "WebSocket, up to registered"),
@@ -159,7 +159,7 @@ def draw_names(axes: Axes, servers: list[Column], scale: float, theme: Theme) ->
 
 
 def scale_of(values: dict[str, float]) -> float:
-    """Return the value of the longest bar: at most CUT times the relay's if less is better for all of them."""
+    """Return the value of the longest bar: at most CUT times the relay's, so that the relay's bar can be seen."""
     longest = max(values.values(), default=1)
     relay = values.get(RELAY, 0)
     longest = min(longest, CUT * relay) if relay > 0 else longest

@@ -20,10 +20,10 @@ def arguments(about: str, parts: dict, **more: tuple) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--only", type=names_from(parts), default=list(parts), help=f"some of {','.join(parts)}")
-    add("--rounds", type=int, default=1, help="how often all is measured; the medians are shown (1)")
-    add("--quick", action="store_true", help="a tenth of the work or less: to see that it runs")
+    add("--rounds", type=int, default=1, help="number of rounds; the medians are shown (1)")
+    add("--quick", action="store_true", help="a tenth of the work or less, to see that it runs")
     add("--json", metavar="FILE", type=pathlib.Path, help="write all figures to this file")
-    add("--add", action="store_true", help="keep the rounds that the file of --json already has")
+    add("--add", action="store_true", help="keep the rounds that are already in the file of --json")
     add("--from", metavar="FILE", type=pathlib.Path, dest="stored", help="show stored figures; measure nothing")
     add("--relay", metavar="COMMAND", help="start the relay by this command, with {port} and {dir} in it")
     add("--readme", action="store_true", help="write the table into bench/README.md as well")

@@ -35,7 +35,8 @@ class Failed(Exception):
 def prepare(kinds: list[str]) -> dict[str, str]:
     """Put everything that these servers and the load need into the cache, unless it is there and up to date.
 
-    Return why a server cannot be measured here, by its name. Raise Failed if there is no load generator.
+    Return the servers that cannot be measured here, each with the reason. Raise Failed if the load generator cannot be
+    compiled.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     load, sources = CACHE / "relayload", [HERE / "relayload.c", HERE / "polling.h"]
@@ -200,7 +201,7 @@ class Server:
         if self.beside and self.process is not None and not self.beside.alive():
             return f"{self.beside.kind.name}: {self.beside.last_words()}"
         lines = pathlib.Path(self.dir, "log").read_text(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
+        return lines[-1][:300] if lines else "it printed nothing"
 
     def alive(self) -> bool:
         return self.process.poll() is None and (not self.beside or self.beside.alive())

@@ -1,8 +1,8 @@
 """The figures of compare.py as tables: stored runs, medians, ratios, and Markdown for the documents.
 
-A run is what one command measured: the machine, the work, and for each server its rounds, their medians and its
-failures. A file has several runs, each with the relay in it: a ratio is that of two figures of one run. The relay's own
-figures are the medians of all rounds of all runs.
+A run has the figures of one command: the machine, the work, and for each server its rounds, their medians and its
+failures. A file has several runs, and the relay is in each of them, because both figures of a ratio must be from the
+same run. The relay's own figures are the medians of all rounds of all runs.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from kinds import KINDS
 from servers import HERE, ROOT
 
 RELAY = "relay"
-LEVEL = 0.07  # a server that is ahead by less is not: rates vary by as much from run to run
+LEVEL = 0.07  # a server that is ahead by less is not named: rates vary by about as much from run to run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ TABLES = [
 
 
 def stored_result(file: pathlib.Path | None) -> dict:
-    """Return what the file has; nothing if it does not exist or has another format."""
+    """Return the result in the file; an empty one if the file does not exist or has another format."""
     if file and file.exists():
         result = json.loads(file.read_text())
         if "runs" in result:
@@ -65,7 +65,7 @@ def stored_result(file: pathlib.Path | None) -> dict:
 
 
 def merged(result: dict, run: dict) -> dict:
-    """Return the result with a new run, which replaces what its servers had in other runs.
+    """Return the result with a new run. Other runs lose the figures of its servers, except the relay.
 
     Runs of other work are dropped, because their figures are not comparable.
     """
@@ -173,7 +173,7 @@ def clients_note(column: Column, found: dict[str, Column]) -> str:
 
 
 def who_is_ahead(figure: str, shown_columns: list[Column]) -> str:
-    """Return the servers that are ahead of the relay in a figure, the first one first, each with the reason."""
+    """Return the servers that are ahead of the relay in a figure, each with the reason, the best one first."""
     ahead = {column.name: column.advantage(figure) for column in shown_columns if column.name != RELAY}
     names = sorted((name for name, times in ahead.items() if times > 1 + LEVEL), key=lambda name: -ahead[name])
     about = FIGURES[figure].about
@@ -233,7 +233,7 @@ def replace_between(file: pathlib.Path, text: str, script: str = "bench/compare.
     file.write_text(re.sub(pattern, lambda _: f"{begin}\n\n{text}\n\n{end}", whole, flags=re.S))
 
 
-# Why a server is ahead, by what a figure is about; "" for all other figures.
+# Why a server is ahead in figures about this; "" for all other figures.
 AHEAD = {
     "nchan": {
         "": "in C, keeps messages in memory only",
@@ -245,19 +245,19 @@ AHEAD = {
     },
     "seed": {
         "": "compiled by V8, keeps nothing",
-        "latency": "keeps nothing, so it answers at once",
+        "latency": "keeps nothing, so no push waits for a store",
         "fanout": "compiled by V8",
         "connect": "compiled by V8",
     },
     "pushpin": {
         "": "in C++ and Rust, keeps nothing",
-        "latency": "keeps nothing, so it answers at once",
+        "latency": "keeps nothing, so no push waits for a store",
         "connect": "a WebSocket without Socket.IO's handshake and `register`",
     },
     "uvicorn": {
-        "": "HTTP parser and event loop in C, keeps nothing",
+        "": "an event loop in C, keeps nothing",
         "threads": "one event loop",
-        "latency": "keeps nothing, so it answers at once",
+        "latency": "keeps nothing, so no push waits for a store",
     },
 }
 AHEAD["nchan-auto"] = AHEAD["nchan"]

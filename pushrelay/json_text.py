@@ -67,8 +67,8 @@ def may_be_deep(text: str, most: int = MAX_DEPTH) -> bool:
 def read_at(text: str, start: int) -> tuple[Any, int]:
     """Return the value at index `start` of a JSON text, and the index after it.
 
-    Raises ValueError without a value there, and for a number with an exponent that exceeds a double. It checks no other
-    bounds: the caller has checked the text's depth and the length of its numbers.
+    Raises ValueError if there is no value, and for a number with an exponent that is too large for a double. It checks
+    no other bounds: the caller has checked the text's depth and the length of its numbers.
     """
     try:
         return _scan(text, start)
@@ -207,7 +207,7 @@ encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", 
 decode = json.JSONDecoder().decode
 quote = json.encoder.encode_basestring  # a text as a JSON string, not limited to ASCII
 _scan_string: Callable[[str, int], tuple[str, int]] = vars(json.decoder)["scanstring"]
-LONG_TEXT = 500  # characters, from which quote_long() is faster than quote()
+LONG_TEXT = 500  # characters; for longer texts quote_long() is faster than quote()
 _make_encoder: Callable[..., Any] | None = getattr(json.encoder, "c_make_encoder", None)  # None in PyPy
 _chunks = _make_encoder and _make_encoder(None, None, quote, None, ":", ",", False, False, False)
 
@@ -223,9 +223,9 @@ def encode_decoded(value: Any) -> str:
 
 
 def quote_long(text: str) -> str:
-    """Return the same as quote(), in a third of the time, for a long text without quotes, backslashes and controls.
+    """Return the same as quote(). For a long text in which nothing needs an escape, this takes a third of the time.
 
-    A JSON reader looks at each character for half a nanosecond, and a writer for four.
+    json's scanner takes half a nanosecond for each character, and its encoder four. So the text is scanned first.
     """
     quoted = f'"{text}"'
     try:

@@ -107,10 +107,10 @@ def _check_parts(found: Settings) -> None:
 
 
 def store_problem(found: Settings) -> str:
-    """Return the error if the folder of the store does not exist, else "". `--check` does not open the store to find "
-    "out.
+    """Return the error if the folder of the store does not exist, else "".
 
-    A folder that this user may not see counts as existing, because the relay's own user may see it.
+    `--check` does not open the store to find out. A folder that this user may not see counts as existing, because the
+    relay's own user may see it.
     """
     kind, _, name = found.broker.partition(":")
     if kind != "sqlite":

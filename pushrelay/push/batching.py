@@ -4,7 +4,8 @@ A push is added while its request is handled, and the request stays unanswered. 
 the events at hand, it stores, delivers and answers everything that was added. While the store is slow or locked, the
 other threads continue; the pushes that they add become the next transaction.
 
-A publication for many clients is handed out in turns. Its publisher waits for that, and no other one does.
+A publication for many clients is handed out in turns, if the broker can do that. Then only those who publish to its
+destination wait for it.
 
 A transaction is bounded in bytes too. Pushes with much data wait in a separate queue. Each transaction takes a few
 of them, so a small push waits for at most two transactions.
@@ -33,14 +34,14 @@ log = logging.getLogger(__name__)
 MOST_AT_ONCE = 256  # publications in one transaction, because the first one waits for the last
 LARGE = 64 << 10  # bytes of data that make a push a large one
 MOST_BYTES_AT_ONCE = 2 << 20  # bytes of data in one transaction before its last push: some 20 ms of writing
-MOST_DELIVERIES = 128  # to clients, about, in one turn: 1 to 2 ms
+MOST_DELIVERIES = 128  # to clients in one turn, about: this takes 1 to 2 ms
 # Limits on what waits for the store. Beyond this, publishers would time out before their turn.
 MOST_WAITING = 4096  # pushes
 MOST_BYTES = 64 << 20  # bytes of data as JSON, over all destinations
 
 # Called when a push has been published, with None; or with the error if it was not stored.
 Done = Callable[[StoreError | None], None]
-# A push that waits: its items, what is called then, the bytes of its data, and the time of its arrival.
+# A push that waits: its items, the callback for its result, the bytes of its data, and the time of its arrival.
 Waiting = tuple[list[Pending], Done, int, float]
 
 
@@ -122,7 +123,7 @@ class Batcher:
                 log.exception("a publisher could not be answered")
 
     def _answer_most(self, pushes: list[Waiting], left: list[Pending], poller: Poller) -> None:
-        """Answer the pushes that were handed out, and go on with the items that are `left` after other work."""
+        """Answer the pushes that were handed out completely. Continue with the `left` items after other work."""
         unfinished = set(left)
         self._answer([push for push in pushes if unfinished.isdisjoint(push[0])], None)
         pushes = [push for push in pushes if not unfinished.isdisjoint(push[0])]
@@ -133,7 +134,7 @@ class Batcher:
         self._answer_most(pushes, self._hand_out(left), poller)
 
     def _take(self) -> tuple[list[Waiting], list[Pending], float]:
-        """Return the pushes that are published next, their items, and when one of them arrived."""
+        """Return the pushes that are published next, their items, and the time at which one of them arrived."""
         waiting, large = self._waiting, self._large
         arrived = waiting[0][3] if waiting else large[0][3] if large else 0.0
         taken: list[Waiting] = []
@@ -157,7 +158,7 @@ class Batcher:
         return taken, items, arrived
 
     def _hand_out(self, items: list[Pending]) -> list[Pending]:
-        """Hand out items to some clients; return the items that are left."""
+        """Hand out items to about MOST_DELIVERIES clients; return the items that are left."""
         try:
             return self._broker.hand_out(items, MOST_DELIVERIES)
         except Exception:

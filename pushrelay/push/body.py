@@ -69,11 +69,10 @@ def read_query(environ: dict[str, Any]) -> Fields:
 
 
 def usual_reader_of(content_type: str) -> Callable[[bytes], Usual | None] | None:
-    """Return the reader for the shortest pushes of this type, with `destination`, `data` and perhaps `event`, in order.
+    """Return the reader for the usual pushes of this type (see usual.py), or None if there is none.
 
-    The reader takes a body. It returns the data as a value that browsers read like the one that the complete reader
-    returns; or None for a body that needs the complete reader. It does not check destination and event, and raises
-    ValueError for bodies that are not UTF-8 or not JSON. The result is None if there is no such reader.
+    The reader takes a body and returns its Usual, or None for a body that needs the complete reader. It does not check
+    destination and event. It raises ValueError for bodies that are not UTF-8 or not JSON.
     """
     if content_type in (_FORM, ""):
         return usual_form

@@ -99,12 +99,12 @@ def pushes_of(
 
 
 def fields_of(usual: Usual) -> Fields:
-    """Return the fields of a push that only has the usual ones."""
+    """Return the fields of a push that has only the usual ones."""
     return {"destination": usual[0], "data": decode(usual[1]), "event": usual[2]}
 
 
 def _push_of(body: Fields | Usual, settings: Settings, header: str | None, number: int | None = None) -> Push:
-    """Return the push with these fields, which may be the one with this number in a batch. Raises Refused."""
+    """Return the push with these fields. `number` is its place in a batch, if it is in one. Raises Refused."""
     if isinstance(body, tuple):
         destination, text, event = body
         # Characters have at most four bytes.

@@ -1,7 +1,8 @@
-"""The quickest way to read pushes: those that are written in the shortest and most frequent ways.
+"""Quick readers for usual pushes: those in the most frequent and shortest forms.
 
-A push has `destination`, `data` and perhaps `event`, in this order. Anything else needs the complete reader (body.py).
-The readers return the data as JSON, a value that browsers read like the one that the complete reader returns.
+Such a push has `destination`, `data` and perhaps `event`, in this order. Anything else needs the complete reader
+(body.py). The readers return the data as JSON. It may be written in another way than by the complete reader, but
+browsers read the same value.
 """
 
 import re
@@ -22,7 +23,7 @@ from pushrelay.json_text import (
 )
 from pushrelay.names import LONE_SURROGATE, MAX_PUSHES, USUAL_EVENT
 
-Usual = tuple[str, str, str]  # the destination, the data as JSON, and the event; destination and event are not checked
+Usual = tuple[str, str, str]  # destination, data as JSON, event; destination and event are not checked yet
 
 AROUND_DATA = 2  # levels of nesting around the data of a push: its object, and the batch
 
@@ -56,7 +57,7 @@ def unescaped(text: str) -> str:
     if "%" not in text:
         return text
     try:
-        # As escapes of Python they are decoded in C, in a third of the time.
+        # Python's decoder of string escapes is in C, and takes a third of the time.
         plain = escape_decode(text.replace("\\", "\\\\").replace("%", "\\x"))[0]
     except ValueError:  # a percent sign that is not part of an escape
         plain = unquote_to_bytes(text)
@@ -81,7 +82,7 @@ def usual_push(text: str) -> Usual | None:
 
 
 def _usual_at(text: str, start: int) -> tuple[Usual | None, int]:
-    """Return the push at an index of a JSON text and the index after it, in the same way."""
+    """Return the push at an index of a JSON text, or None as usual_push() does, and the index after it."""
     usual = _USUAL_JSON.match(text, start)
     if usual is None:
         return None, start
@@ -97,7 +98,7 @@ def _usual_at(text: str, start: int) -> tuple[Usual | None, int]:
 
 
 def _text_of(value: Any, text: str) -> str | None:
-    """Return data as JSON. That is the `text` that it was read from, unless it is shorter without spaces and escapes.
+    """Return data as JSON: the `text` that it was read from, unless that has spaces or escapes that it does not need.
 
     Returns None for data that must be refused.
     """
@@ -108,7 +109,7 @@ def _text_of(value: Any, text: str) -> str | None:
 
 
 def usual_list(text: str) -> list[Usual] | None:
-    """Return the pushes in a JSON array, or None unless all of them are usual ones. Raises ValueError likewise."""
+    """Return the pushes in a JSON array, or None unless all are usual ones. Raises ValueError if it is not JSON."""
     check_depth(text, MAX_DEPTH + AROUND_DATA)
     if has_long_number(text):
         return None

@@ -62,10 +62,10 @@ class Subscription(NamedTuple):
         return f"{_shown_epoch(epoch, self.destination)}:{offset}"
 
     def position_in_store(self, position: str, epoch: str) -> str:
-        """Return the position that a page means, for a store of this epoch. The store does not know another "
-        "session's position.
+        """Return the position that a page means, for a store of this epoch.
 
-        Positions as publishers see them are accepted as well, because PHP may have written one into the page.
+        The store does not know another session's position. Positions as publishers see them are accepted as well,
+        because PHP may have written one into the page.
         """
         shown, _, offset = position.rpartition(":")
         return f"{epoch}:{offset}" if self.is_me and shown == _shown_epoch(epoch, self.destination) else position

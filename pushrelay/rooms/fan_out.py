@@ -1,4 +1,4 @@
-"""A message for many clients, which is sent in turns, so that nobody else waits until the last one has it."""
+"""A message for many clients, which is sent in turns, so that others need not wait until the last client has it."""
 
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
@@ -12,13 +12,14 @@ FEW = 32
 
 
 class Sessions:
-    """The sessions of the clients in a room of namespace "/", from a fan-out until a client enters or leaves.
+    """The sessions of the clients in rooms of namespace "/".
 
-    So fan-outs that follow each other look nothing up.
+    The list of a room is made for a fan-out, and kept until a client enters or leaves. So consecutive fan-outs look no
+    client up.
     """
 
     def __init__(self, rooms: dict[str, dict[Any, dict[str, str]]], lock: Any) -> None:
-        """`rooms` are the manager's, and `lock` is the one over them."""
+        """`rooms` are the manager's, and `lock` guards them."""
         self._rooms = rooms
         self._lock = lock
         self._known: dict[str, list[Session]] = {}
@@ -26,7 +27,7 @@ class Sessions:
     def of(self, room: str, sessions: dict[str, Session], only: Collection[str] | None = None) -> list[Session] | None:
         """Return the clients of a room, or those with these Engine.IO sids; None if one has no session.
 
-        `sessions` are all by Engine.IO sid. The list that is returned does not change any more.
+        `sessions` has all sessions by their Engine.IO sid. The returned list is never changed.
         """
         with self._lock:
             found = self._known.get(room)
@@ -49,7 +50,7 @@ class Sessions:
 class FanOut:
     """A message for these clients. One thread at a time may call it.
 
-    `failed(session)` is called in the handler of an exception, if sending to a client raised one.
+    If sending to a client raises, `failed(session)` is called while that exception is handled.
     """
 
     __slots__ = ("_failed", "_limit", "_message", "_sessions", "connections", "left")
@@ -57,7 +58,7 @@ class FanOut:
     def __init__(
         self, message: EncodedPacket, sessions: list[Session], limit: int, failed: Callable[[Session], None]
     ) -> None:
-        """`limit` is how many bytes may wait for one client. The list must not change any more."""
+        """`limit` is how many bytes may wait for one client. The list must never be changed."""
         self._message = message
         self._sessions = iter(sessions)
         self._limit = limit

@@ -1,11 +1,11 @@
 """One TCP connection: its owner reads and closes it, and any thread may write to it.
 
 The owner is the thread to which the poller gave the connection's event. No other thread runs the connection until the
-owner has done its turn. Other threads may only add to the outbox, or set the reason for which the owner closes it.
+owner's turn is over. Other threads may only add to the outbox, or set the reason for which the owner closes it.
 
-The poller reports edges. A read that is shorter than was asked for has taken everything, and a new edge follows when
+The poller reports edges. A read that returns less than was asked for has taken everything, and there is a new edge when
 more arrives. In all other cases the connection is armed again, which brings the edge again: after a full read, after a
-read behind which the other side has hung up already, and when it may read or write again.
+read if the other side has already hung up, and when reading or writing becomes possible or necessary again.
 """
 
 import collections
@@ -35,7 +35,8 @@ SLOW = "slow"
 PING_TIMEOUT = "ping timeout"
 # After these reasons nobody reads: the kernel discards its buffer immediately instead of keeping it for minutes.
 _ABRUPT = {SLOW, PING_TIMEOUT, TRANSPORT_ERROR}
-# One for many connections: a message to 10,000 clients would fetch 10,000 locks from memory. No thread takes two.
+# Connections share these locks: with one each, a message to 10,000 clients would fetch 10,000 locks from memory. No
+# thread holds two of them.
 _LOCKS = [threading.Lock() for _ in range(64)]
 _RESET = struct.pack("ii", 1, 0)
 
@@ -144,9 +145,9 @@ class Connection:
         self._nudged = False  # `run_soon` was called: the receiver must proceed
         self._unfinished = False  # the receiver has more to do than one turn allows; nothing is read until it is done
         self._watched = False
-        self._armed = False  # the poller watches for what is wanted, and an edge is still to come
-        self._muted = False  # the poller watches for nothing but errors
-        self.hung_up = False  # the other side sends no more, which may be seen before its last data is read
+        self._armed = False  # the poller watches for the wanted events, and will report the next edge
+        self._muted = False  # the poller watches only for errors
+        self.hung_up = False  # the other side sends no more; its last data may still be unread
         self._reading = True
         self._needs_spare = False  # the rest of the unfinished work may block
         # The share in which it waits for its turn; None if it goes before others: see Poller and FairQueue.
@@ -287,7 +288,7 @@ class Connection:
         self._close()
 
     def _queue_again(self) -> None:
-        """Take another turn after others: some work is left, or an event came during this turn."""
+        """Queue another turn behind others: some work is left, or an event came during this turn."""
         self._again = False
         if not self._unfinished:
             self.poller.run_soon(self)
@@ -317,7 +318,7 @@ class Connection:
                 return
             if data:
                 if self.hung_up or len(data) == READ_BYTES:
-                    self._armed = False  # more may be there, of which no edge is to come
+                    self._armed = False  # there may be more, for which no edge would come
                 self.receiver.received(data)
             else:
                 self._reading = False
@@ -417,7 +418,7 @@ class Connection:
             self._arm()
 
     def _mute(self) -> None:
-        """Have no event until the connection is armed again, because work is left from its last turn."""
+        """Get no events until the connection is armed again, because work is left from its last turn."""
         self._armed = False
         if self._watched and not self._muted:
             self._muted = True

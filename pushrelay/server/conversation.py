@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 WAIT_SECONDS = 0.02  # until the next attempt to serve a request that must not have the last free thread
-EARLY_BYTES = 65536  # that a client may send ahead while its request is answered; beyond them nothing is read
+EARLY_BYTES = 65536  # that a client may send ahead while its request is answered; then nothing more is read
 ONE_REQUEST_SECONDS = 3.0  # for the request on a connection that may have only one
 PIECE_BYTES = 4096  # parsed at a time: 150 of the shortest requests, or 1 ms of work
 FIRST_READS = 4  # for which a new connection goes before visitors: a push and its body arrive in two or three
@@ -216,7 +216,7 @@ class Conversation:
                 self._finish()
         elif not self._answer_parked(status, headers, body):
             return
-        # Without a lock: `received` adds to `_early` before it looks at `_busy`, so one of both sees the other.
+        # Without a lock: `received` adds to `_early` before it checks `_busy`, so one of the two sees the other.
         self._busy = False
         if self._early or self._ended or self._parser.requests or self._error:
             self.connection.run_soon()
@@ -257,7 +257,7 @@ class Conversation:
         self._early += data
         if len(self._early) >= EARLY_BYTES:
             self.connection.set_reading(False)
-        if not self._waits():  # the request was answered just now, maybe before these bytes were to be seen
+        if not self._waits():  # the request was answered just now, maybe before these bytes could be seen
             self.connection.run_soon()
 
     def _count_read(self) -> None:

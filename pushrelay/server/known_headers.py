@@ -20,8 +20,8 @@ REMEMBERED_HEADERS = 256
 class KnownHeads:
     """Heads of the responses to requests with one header, by the length of the body.
 
-    They are for one status, one tuple of headers (the object itself), and the second in which they were made, because
-    of their Date. A thread that finds others makes new KnownHeads, so no head can be mistaken for that of another.
+    They are valid for one status, one tuple of headers (the same object), and the second in which they were made,
+    because they have a Date. For any other response a thread makes new KnownHeads, so no head can be used wrongly.
     """
 
     __slots__ = ("_ends_at", "_headers", "_status", "by_length")

@@ -7,8 +7,8 @@ a blocking handler delays others once, by some milliseconds, and holds one threa
 
 A *source* is anything with `fileno()`, `run()`, a `share` and `hung_up`. An event is only a hint to look at the socket,
 never a fact about it. A connection is watched for edges (EDGE): it has an event whenever something arrives, and none
-for what it has left unread. So one that reads everything is never armed again. An event may also come while another
-thread runs the source; see Connection.run().
+for what it has left unread. So a connection that reads everything need not be armed again. An event may also come while
+another thread runs the source; see Connection.run().
 
 Sources whose `share` is None come first: connections that push, or may. The others wait in a `FairQueue`, and the
 leader gives them one turn each, looking for new events at least every POLL_SECONDS. So a push waits for one turn of a
@@ -87,7 +87,7 @@ class Poller:
         self._due: collections.deque[Timer] = collections.deque()
         self._spare: collections.deque[Runnable] = collections.deque()  # work that may block: see run_when_spare
         self._timer_next = False  # the next of `_shares` and `_due` is a timer, not work with a share
-        # For when `_ready` is empty, or after PATIENCE turns of it.
+        # Called when `_ready` is empty, or has had PATIENCE turns.
         self._afterwards: collections.deque[Timer] = collections.deque()
         self._retired: list[socket.socket] = []  # to be closed while no thread holds an event
         self._polling = threading.Lock()  # held from closing the retired sockets until all events have become sources
@@ -106,7 +106,7 @@ class Poller:
         self._alarm = threading.Event()
         # Timers, the next one first; the number keeps timers of the same deadline in order.
         self._timers: list[tuple[float, int, Timer]] = []
-        self._next_due = math.inf  # the first one's deadline
+        self._next_due = math.inf  # the first one's deadline; infinity if there is none
         self._numbers = itertools.count()
         self._timer_lock = threading.Lock()
         self._stopped = False
@@ -168,7 +168,7 @@ class Poller:
         self._epoll.register(fd, events)
 
     def rearm(self, fd: int, events: int) -> None:
-        """Arm a watched source again; what is there already is reported again, as an edge too.
+        """Arm a watched source again. Events that are already there are reported again, as edges too.
 
         The source's own lock must ensure that it was not retired in between.
         """
@@ -265,7 +265,7 @@ class Poller:
     def _lead(self, me: _Worker) -> None:
         ready = self._ready
         source: Runnable | None
-        left = PATIENCE  # turns of `ready` before afterwards and others have one each
+        left = PATIENCE  # turns of `ready` before `_afterwards` and the others have one each
         while self._leader is me:
             try:
                 if left > 0 and ready:

@@ -18,7 +18,7 @@ WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[byt
 # not read costs this much plus one piece.
 AHEAD_BYTES = 256 * 1024
 FILE_BLOCK = 65536
-MOST_LENGTHS = 256  # of bodies, for which the heads of responses to one known header are kept
+MOST_LENGTHS = 256  # lengths of bodies for which heads of responses to one known header are kept
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # These headers are the server's own (PEP 3333, "Other HTTP Features"). The app may request a close; others are dropped.
@@ -295,7 +295,7 @@ def whole_head(known: KnownHeader, status: str, headers: Sequence[tuple[str, str
     heads = known.heads
     if not heads.are_for(status, headers):
         heads = KnownHeads(status, headers)
-        if type(headers) is tuple:  # others may change
+        if type(headers) is tuple:  # a list may change
             known.heads = heads
     head = heads.by_length.get(length)
     if head is None:

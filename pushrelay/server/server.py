@@ -121,8 +121,7 @@ class Server:
             pass
 
     def drain(self, seconds: float) -> None:
-        """Stop listening, and wait at most `seconds` until requests in progress are answered; parked polls do not "
-        "count.
+        """Stop listening, and wait at most `seconds` until requests in progress are answered, except parked polls.
 
         Connections stay open, and the next request on each of them is answered as its last one.
         """

@@ -74,8 +74,8 @@ class Broker(Protocol):
     def hand_out(self, items: list[Pending], most: float = math.inf) -> list[Pending]:
         """Return once stored items have been handed out, by this thread or another. They then have receipts.
 
-        With `most`, return after handing something out to about that many sockets, with the items that are left. Call
-        it again with these.
+        With `most`, stop after about this number of sockets, and return the items that are left. Call it again with
+        them.
         """
 
     def sweep_after(self, count: int) -> None:

@@ -88,8 +88,8 @@ class GroupCommit:
                 error = ("the relay was interrupted",) * 2
             for job in jobs:
                 job.error, job.is_done = error, True
-            # No lock if nobody sleeps. Threads count themselves as sleepers first and then check `_busy`, so either
-            # they see that it is free now, or they are seen here.
+            # No lock if nobody sleeps. A thread counts itself as a sleeper before it checks `_busy`. So either it sees
+            # that `_busy` is False, or this thread sees a sleeper.
             self._busy = False
             if self._sleepers:
                 with self._lock:

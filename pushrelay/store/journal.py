@@ -77,8 +77,10 @@ class Journal:
             raise _explain(path, error) from None
 
     def put_in_place(self, keep_old: bool = False) -> None:
-        """Replace the previous journal with this one; with `keep_old`, keep the old one as PATH.bad. Raises "
-        "StoreError."""
+        """Replace the previous journal with this one. With `keep_old`, keep the old one as PATH.bad.
+
+        Raises StoreError.
+        """
         _put_in_place(self._path, keep_old)
 
     def begin(self, generation: int) -> None:

@@ -33,7 +33,8 @@ class Listing:
         now = archive.clock()
         live = [each.offset for each in listed if each.expires > now]
         surplus = live[: -archive.limits.history_size or len(listed)]
-        # The offset after which the next page begins. Publications that seem expired are read too: that may be damage.
+        # The offset after which the next page begins. Publications that seem to have expired are read too, because
+        # damage can make them seem so.
         self._read_to = surplus[-1] if surplus else after or 0
         self._last = listed[-1].offset if listed else 0
         self._last_live = live[-1] if live else 0

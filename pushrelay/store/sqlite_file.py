@@ -233,7 +233,7 @@ def check(connection: sqlite3.Connection, seconds: float) -> None:
     """Look for damage, for about `seconds` at most. Raises Damaged.
 
     integrity_check also notices keys that are out of order, which would hide publications. It takes 0.2 s of CPU for
-    140 MiB. If the newest publication of a destination is no longer found, its offset would be used again.
+    140 MiB. A publication that belongs to no destination is damage too: its offset would be used again.
     """
     end = time.monotonic() + seconds
     connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)

@@ -19,17 +19,17 @@ log = logging.getLogger(__name__)
 
 
 class Unfinished(Protocol):
-    """A publication that has been handed to `connections` sockets, except the last `left` of them."""
+    """A publication for `connections` sockets, which the last `left` of them have not been handed yet."""
 
     connections: int
     left: int
 
     def go_on(self, most: float) -> None:
-        """Hand it to the next sockets, to `most` of them."""
+        """Hand it to at most `most` more sockets."""
 
 
 # `deliver(publication, skip_sid)` hands one publication to the sockets of its destination, except the one named, and
-# returns the number of sockets. If they are many, it may leave some or all of them to what it returns instead.
+# returns their number. If they are many, it may return an Unfinished instead, which hands it to those that are left.
 Deliver = Callable[[Publication, str | None], int | Unfinished]
 
 # The bytes that a live queue holds for a newcomer that cannot take more at the moment: about a hundred short
@@ -251,9 +251,9 @@ class Stripe:
             self._go_on(next(iter(self._fan_outs.values())), math.inf)
 
     def drain(self, most: float = math.inf) -> float:
-        """Hand out everything in the queue, or to about `most` sockets. Return what is left of `most`.
+        """Hand out everything in the queue, but stop after about `most` sockets. Return what is left of `most`.
 
-        A publication for few sockets is handed out completely, and at least one is.
+        A publication for few sockets is always handed out completely.
         """
         queue = self.queue
         while True:
@@ -301,7 +301,7 @@ class Stripe:
         return self._go_on(fan_out, most)
 
     def _go_on(self, fan_out: "_FanOut", most: float) -> int:
-        """Hand out to `most` sockets more, and return the number of those that got something."""
+        """Hand out to at most `most` more sockets, and return the number of those that got something."""
         item, unfinished = fan_out.item, fan_out.unfinished
         before = unfinished.left
         try:

@@ -25,7 +25,7 @@ class Session:
         self.got.append((frame, limit))
 
 
-def test_each_client_gets_a_message_once_in_order_and_nobody_gets_it_who_has_left():
+def test_each_client_gets_each_message_once_and_in_order_and_none_after_it_has_left():
     message, failed = EncodedPacket("4x"), []
     sessions = [Session(), Session(polls=True), Session(fails=True), Session(), Session()]
     fan_out = FanOut(message, sessions, 9, failed.append)

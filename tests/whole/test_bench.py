@@ -121,7 +121,7 @@ def test_small_runs_fill_one_file_and_a_server_that_fails_has_a_line(compare, tm
     assert "| | the relay | Node.js, socket.io | nchan, 1 worker |" in printed
 
 
-def test_a_ratio_is_that_to_the_relay_in_the_same_run(compare, tmp_path):
+def test_a_ratio_compares_a_server_with_the_relay_in_the_same_run(compare, tmp_path):
     def server(pushes):
         figures = {"kept": pushes} if pushes else {}
         failures = [] if pushes else ["round 1: not today"]
