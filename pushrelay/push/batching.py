@@ -5,7 +5,7 @@ the events at hand, it stores, delivers and answers everything that was added. W
 other threads continue; the pushes that they add become the next transaction.
 
 A publication for many clients is handed out in turns, if the broker can do that. Then only those who publish to its
-destination wait for it.
+destination wait for it. But what waits for its turns counts towards the limits too.
 
 A transaction is bounded in bytes too. Pushes with much data wait in a separate queue. Each transaction takes a few
 of them, so a small push waits for at most two transactions.
@@ -35,7 +35,7 @@ MOST_AT_ONCE = 256  # publications in one transaction, because the first one wai
 LARGE = 64 << 10  # bytes of data that make a push a large one
 MOST_BYTES_AT_ONCE = 2 << 20  # bytes of data in one transaction before its last push: some 20 ms of writing
 MOST_DELIVERIES = 128  # to clients in one turn, about: this takes 1 to 2 ms
-# Limits on what waits for the store. Beyond this, publishers would time out before their turn.
+# Limits on what waits for the store or is being handed out. Beyond this, publishers would time out before their turn.
 MOST_WAITING = 4096  # pushes
 MOST_BYTES = 64 << 20  # bytes of data as JSON, over all destinations
 
@@ -53,18 +53,22 @@ class Batcher:
         self._waiting: deque[Waiting] = deque()
         self._large: deque[Waiting] = deque()  # those with much data
         self._bytes = 0  # of data that waits; inexact, because several threads add to it
+        self._unfinished = self._unfinished_bytes = 0  # pushes that are being handed out, and their data
+        self._counting = threading.Lock()  # over both
         self._called = False  # the poller will call `_publish`
         self.counts = PushCounts()
         self._storing = threading.Lock()  # held while the store has a batch; any thread may release it
 
     def is_full(self) -> bool:
-        """Return whether too many pushes wait for the store."""
-        return len(self._waiting) + len(self._large) >= MOST_WAITING or self._bytes >= MOST_BYTES
+        """Return whether too many pushes wait for the store, or are being handed out."""
+        waiting = len(self._waiting) + len(self._large) + self._unfinished
+        return waiting >= MOST_WAITING or self._bytes + self._unfinished_bytes >= MOST_BYTES
 
     def check_room(self, items: Sequence[Pending] = ()) -> None:
         """Raise Refused (503) if these items do not fit. While nothing waits, any push fits."""
-        if self.is_full() or (self._bytes and self._bytes + _size_of(items) > MOST_BYTES):
-            message = "the push was not taken; send it again later: too many pushes wait for the store"
+        waiting = self._bytes + self._unfinished_bytes
+        if self.is_full() or (waiting and waiting + _size_of(items) > MOST_BYTES):
+            message = "the push was not taken; send it again later: too many pushes wait for the store or for delivery"
             raise Refused(503, "store_not_available", message)
 
     def add(self, items: list[Pending], done: Done, poller: Poller) -> None:
@@ -128,10 +132,18 @@ class Batcher:
         self._answer([push for push in pushes if unfinished.isdisjoint(push[0])], None)
         pushes = [push for push in pushes if not unfinished.isdisjoint(push[0])]
         if pushes:
+            self._count_unfinished(pushes, 1)
             poller.call_later(0, self._go_on, pushes, left, poller)
 
     def _go_on(self, pushes: list[Waiting], left: list[Pending], poller: Poller) -> None:
-        self._answer_most(pushes, self._hand_out(left), poller)
+        left = self._hand_out(left)
+        self._count_unfinished(pushes, -1)
+        self._answer_most(pushes, left, poller)
+
+    def _count_unfinished(self, pushes: list[Waiting], sign: int) -> None:
+        with self._counting:
+            self._unfinished += sign * len(pushes)
+            self._unfinished_bytes += sign * sum(push[2] for push in pushes)
 
     def _take(self) -> tuple[list[Waiting], list[Pending], float]:
         """Return the pushes that are published next, their items, and the time at which one of them arrived."""
@@ -166,9 +178,10 @@ class Batcher:
             return []
 
     def metrics(self) -> Iterator[Family]:
-        """Return the metrics of the pushes, and of those that wait for the store."""
+        """Return the metrics of the pushes, and of those that wait for the store or are being handed out."""
         yield from self.counts.metrics()
         yield queue_length("store", len(self._waiting) + len(self._large))
+        yield queue_length("delivery", self._unfinished)
 
 
 def _size_of(items: Sequence[Pending]) -> int:

@@ -24,8 +24,8 @@ class Sessions:
         self._lock = lock
         self._known: dict[str, list[Session]] = {}
 
-    def of(self, room: str, sessions: dict[str, Session], only: Collection[str] | None = None) -> list[Session] | None:
-        """Return the clients of a room, or those with these Engine.IO sids; None if one has no session.
+    def of(self, room: str, sessions: dict[str, Session], only: Collection[str] | None = None) -> list[Session]:
+        """Return the clients of a room, or those with these Engine.IO sids, except those that have no session.
 
         `sessions` has all sessions by their Engine.IO sid. The returned list is never changed.
         """
@@ -34,9 +34,8 @@ class Sessions:
             if found is None:
                 eio_sids = self._rooms.get("/", {}).get(room, {}).values()
                 found = [session for each in eio_sids if (session := sessions.get(each)) is not None]
-                if len(found) < len(eio_sids):
-                    return None
-                self._known[room] = found
+                if len(found) == len(eio_sids):
+                    self._known[room] = found
         if not only:
             return found
         kept = set(only)

@@ -93,12 +93,14 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
         if not members:
             return 0
         eio_sids = self._recipients(members, skip_sid)
-        engine = self.server.eio
-        if len(eio_sids) > FEW and (sessions := self._sessions.of(room, engine.sockets, skip_sid and eio_sids)):
-            return FanOut(EncodedPacket(EVENT + write()), sessions, engine.outbox_bytes, self._failed)
-        if eio_sids:
-            self._hand_out(EncodedPacket(EVENT + write()), eio_sids)
-        return len(eio_sids)
+        if len(eio_sids) <= FEW:
+            return self._hand_out(EncodedPacket(EVENT + write()), eio_sids) if eio_sids else 0
+        message, engine = EncodedPacket(EVENT + write()), self.server.eio
+        sessions = self._sessions.of(room, engine.sockets, skip_sid and eio_sids)
+        fan_out = FanOut(message, sessions, engine.outbox_bytes, self._failed)
+        if len(sessions) < len(eio_sids):
+            fan_out.connections += self._hand_out(message, [sid for sid in eio_sids if sid not in engine.sockets])
+        return fan_out
 
     def deliver_text(self, write: Callable[[], str], room: str, skip_sid: str | list[str] | None = None) -> int:
         """Do the same for all clients at once."""
@@ -156,8 +158,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
 
     def charge(self, sid: str, events: float) -> None:
         """Count work that an event of this client caused as the work of this number of events."""
-        session = self._session(sid)
-        if session is not None:
+        if (session := self._session(sid)) is not None:
             session.charge(events)
 
     def overdraft(self, sid: str) -> float:
@@ -186,8 +187,8 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
         skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
         return [eio_sid for sid, eio_sid in list(members.items()) if sid not in skipped]
 
-    def _hand_out(self, message: EncodedPacket, eio_sids: list[str]) -> None:
-        """Send a message to each of these clients. An error with one client does not affect the others."""
+    def _hand_out(self, message: EncodedPacket, eio_sids: list[str]) -> int:
+        """Send a message to each of these clients; return their number. An error with one does not affect others."""
         sockets = self.server.eio.sockets
         for eio_sid in eio_sids:
             session = sockets.get(eio_sid)
@@ -198,6 +199,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
                     self.server._send_eio_packet(eio_sid, message.to_packet())
             except Exception:
                 self._failed(session)
+        return len(eio_sids)
 
     def _failed(self, session: Session | None) -> None:
         """Close a client that has missed a message, because of the exception that is being handled."""
@@ -265,8 +267,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
 
     def let_stay(self, sid: str) -> None:
         """Do not close this client for registering nothing."""
-        session = self._session(sid)
-        if session is not None:
+        if (session := self._session(sid)) is not None:
             session.may_stay = True
 
     def let_client_stay(self, eio_sid: str, namespace: str) -> None:
@@ -331,8 +332,7 @@ class RoomManager(socketio.Manager):  # type: ignore[misc]  # python-socketio ha
 
     def close_transport(self, sid: str) -> None:
         """Close a client's connection, so that the client reconnects automatically."""
-        session = self._session(sid)
-        if session is not None:
+        if (session := self._session(sid)) is not None:
             session.close()
 
     def enter_namespace(self, eio_sid: str, namespace: str) -> str | None:

@@ -74,8 +74,8 @@ class Broker(Protocol):
     def hand_out(self, items: list[Pending], most: float = math.inf) -> list[Pending]:
         """Return once stored items have been handed out, by this thread or another. They then have receipts.
 
-        With `most`, stop after about this number of sockets, and return the items that are left. Call it again with
-        them.
+        With `most`, stop after about this number of sockets, twice as many at most, and return the items that are left.
+        Call it again with them.
         """
 
     def sweep_after(self, count: int) -> None:

@@ -104,17 +104,20 @@ class LocalBroker(BaseBroker):
     def hand_out(self, items: list[Pending], most: float = math.inf) -> list[Pending]:
         """Hand out items, and those that they repeat: see Broker."""
         left: list[Pending] = []
+        least = -most  # a publication for many clients may take `most`, and those for few that come with it as much
         try:
             for item in items:
                 first = item.first or item
                 if (stripe := first.stripe) is not None:
-                    with stripe.lock:
-                        most = stripe.drain(most)
+                    if most > least:
+                        with stripe.lock:
+                            most = stripe.drain(most)
                     if first.stripe is not None:
                         left.append(item)
         finally:
             if self._keys.pending:
-                self._finish_keys([item for item in items if item not in left] if left else items)
+                unfinished = set(left)
+                self._finish_keys([item for item in items if item not in unfinished])
         return left
 
     def sweep_after(self, count: int) -> None:

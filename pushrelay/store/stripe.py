@@ -240,7 +240,11 @@ class Stripe:
     def __enter__(self) -> None:
         """Take the lock while nothing is being handed out."""
         self.lock.acquire()
-        self.finish()
+        try:
+            self.finish()
+        except BaseException:
+            self.lock.release()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()

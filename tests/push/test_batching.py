@@ -152,6 +152,28 @@ def test_no_other_publisher_waits_for_a_publication_that_many_clients_get():
     assert told == [("a", 1), ("large", 700)]
 
 
+def test_pushes_are_refused_when_too_many_are_still_being_handed_out(monkeypatch):
+    monkeypatch.setattr(batching, "MOST_WAITING", 3)
+    store = Store(lambda publication, skip_sid: FanOut(200))
+    poller, batcher = Poller(), Batcher(store.broker)
+    for _ in range(3):
+        batcher.check_room()
+        add(batcher, poller, [], "a")
+        callback, args = poller.calls.pop()
+        callback(*args)
+    with pytest.raises(Refused, match="later"):
+        batcher.check_room()
+    poller.finish_batch()
+    monkeypatch.setattr(batching, "MOST_BYTES", 10_000)
+    add(batcher, poller, [], "x" * 10_000)
+    callback, args = poller.calls.pop()
+    callback(*args)
+    with pytest.raises(Refused, match="later"):
+        batcher.check_room()
+    poller.finish_batch()
+    batcher.check_room()
+
+
 def test_a_transaction_has_at_most_256_publications(parts):
     store, poller, batcher = parts
     told = []

@@ -51,4 +51,6 @@ def test_the_sessions_of_a_room_are_looked_up_once_until_a_client_enters_or_leav
     del rooms["/"]["to:1"]["2"]
     known.changed("to:1")
     assert known.of("to:1", sessions) == [sessions["a"]]
-    assert known.of("to:2", sessions) is None
+    assert known.of("to:2", sessions) == []
+    sessions["c"] = Session()
+    assert known.of("to:2", sessions) == [sessions["c"]]

@@ -1,10 +1,13 @@
 """The manager of rooms, without a network: clients, their rooms, and the events that it sends them."""
 
+from types import SimpleNamespace
+
 import pytest
 import socketio
 from conftest import wait_for
 
 from pushrelay.engine.engine import Engine
+from pushrelay.rooms.fan_out import FEW
 from pushrelay.rooms.manager import RoomManager
 
 
@@ -67,6 +70,16 @@ def test_an_event_is_written_once_for_all_clients_of_a_room_and_not_for_none(man
     assert manager.deliver_text(write, "to:2") == 0 and not written
     assert manager.deliver_text(write, "to:1", skip_sid=first) == 1
     assert manager.deliver_text(write, "to:1") == 2 and len(written) == 2
+
+
+def test_clients_that_are_just_leaving_do_not_make_others_wait_for_a_large_room(manager):
+    """Their sessions are gone, and the app's handler of the disconnect is still at work."""
+    for number in range(FEW + 2):
+        connect(manager, str(number), "to:1")
+        if number:
+            manager.server.eio.sockets[str(number)] = SimpleNamespace(closed=True)
+    fan_out = manager.deliver_in_turns(lambda: '["e"]', "to:1")
+    assert (fan_out.connections, fan_out.left) == (FEW + 2, FEW + 1)
 
 
 def test_a_client_without_a_session_has_room_for_everything(manager):

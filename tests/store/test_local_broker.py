@@ -35,6 +35,17 @@ def test_stored_items_are_handed_out_by_the_next_step():
     assert delivered == ["a", "b"]
 
 
+def test_items_that_exceed_what_may_be_handed_out_in_one_turn_are_left():
+    broker = opened(lambda publication, skip_sid: 30)
+    items = [Pending(str(number), "x") for number in range(100)]
+    broker.store(items)
+    left = broker.hand_out(items, 100)
+    assert len(left) == 93 and sum(item.connections for item in items) == 210
+    while left:
+        left = broker.hand_out(left, 1000)
+    assert {item.connections for item in items} == {30}
+
+
 def test_publishing_nothing_needs_no_transaction():
     assert open_broker("memory:", lambda publication, skip_sid: 1).publish([]) == []  # it would be refused
 

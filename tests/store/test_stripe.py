@@ -111,11 +111,11 @@ class Unfinished:
 
     def __init__(self, sockets):
         self.connections = self.left = sockets
-        self.fails = False
+        self.error = None
 
     def go_on(self, most):
-        if self.fails:
-            raise OSError("gone")
+        if self.error:
+            raise self.error("gone")
         self.left -= min(self.left, most)
 
 
@@ -145,9 +145,20 @@ def test_a_large_fan_out_that_fails_is_over(caplog):
     item.stripe = stripe
     stripe.queue.append(item)
     stripe.drain(1)
-    failing.fails = True
+    failing.error = OSError
     stripe.finish()
     assert item.stripe is None and "handing out to 'bad' failed" in caplog.text
+
+
+def test_an_interrupt_while_fan_outs_are_completed_leaves_the_lock_free():
+    unfinished = Unfinished(10)
+    stripe, item = Stripe({}, lambda publication, skip_sid: unfinished), placed("x", 1)
+    stripe.queue.append(item)
+    stripe.drain(1)
+    unfinished.error = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), stripe:
+        pass
+    assert not stripe.lock.locked()
 
 
 # Live queues.
