@@ -7,7 +7,7 @@ from pushrelay.store.stripe import Stripe
 
 def test_stripes_are_drained_once_and_then_calls_are_made_in_order():
     done = []
-    stripe = Stripe({}, lambda publication, skip_sid: done.append(publication.position))
+    stripe = Stripe({}, lambda publication, skip_sid: done.append(publication.position) or 1)
     for offset in (1, 2):
         stripe.queue.append(Arrived("42", offset, "epoch", b'1.0 2.0 0 4 0 push"x"'))
     work = Work()
