@@ -65,17 +65,24 @@ def wait_for(condition, what="the condition", deadline=DEADLINE):
     raise AssertionError(f"{what} did not come true within {deadline:g} s")
 
 
+PORT_RANGES = 10  # each worker has its own
+given_ports = set()
+
+
 def free_port():
-    """Return a free port that the system gives to nobody else.
+    """Return a free port that neither the system nor another worker of pytest gives to anybody else.
 
     A port of the system's own range may be given to a client or to another server before the test uses it. A client
     that tries to connect to such a port again and again may even get it as its own, and is then connected to itself.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % PORT_RANGES
     while True:
-        port = 15_000 + secrets.randbelow(17_000)
+        port = 15_000 + worker * 1_700 + secrets.randbelow(1_700)
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
-            return port
+            if port not in given_ports:
+                given_ports.add(port)
+                return port
 
 
 class Relay:
@@ -249,12 +256,25 @@ own_only = pytest.mark.parametrize("server", ["own"], indirect=True, scope="sess
 
 
 @pytest.fixture(scope="session")
-def relay(tmp_path_factory, server):
+def relays(tmp_path_factory):
+    """Return the relay on a server, which is the same in all files."""
+    started = {}
+
+    def on(server):
+        if server not in started:
+            started[server] = Relay(tmp_path_factory.mktemp("relay") / "log", server=server)
+        return started[server]
+
+    yield on
+    for relay in started.values():
+        assert relay.stop() == 0, relay.log.read_text()
+        assert "Traceback" not in relay.log.read_text(), relay.log.read_text()
+
+
+@pytest.fixture(scope="module")  # some files have a `server` of their own, which would keep it beyond their end
+def relay(relays, server):
     """One relay for all tests that only push and listen. A test that stops its relay uses `start_relay`."""
-    relay = Relay(tmp_path_factory.mktemp("relay") / "log", server=server)
-    yield relay
-    assert relay.stop() == 0, relay.log.read_text()
-    assert "Traceback" not in relay.log.read_text(), relay.log.read_text()
+    return relays(server)
 
 
 @pytest.fixture

@@ -37,7 +37,8 @@ class MariaDB:
         self._names = (f"site{number}" for number in itertools.count())
         data = f"--datadir={self.folder}/data"
         install = [INSTALL, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db"]
-        subprocess.run([*install, "--user=root", "--innodb-log-file-size=4M"], check=True, capture_output=True)
+        ran = subprocess.run([*install, "--user=root", "--innodb-log-file-size=4M"], capture_output=True, text=True)
+        assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
         self.start()
         self.ask(f"CREATE USER relay@'%' IDENTIFIED BY '{PASSWORD}'")
 

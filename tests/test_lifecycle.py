@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 
+import pytest
 from clients import WebSocketClient, open_websocket, read_all
 from conftest import DEADLINE, own_only, wait_for
 from crowd import crowd, run, until
@@ -253,6 +254,7 @@ def test_a_client_that_does_not_read_does_not_delay_the_shutdown(start_relay):
 
 
 @own_only
+@pytest.mark.timed  # a client that polls has a second to ask again
 def test_a_crowd_of_clients_is_notified_completely_within_seconds(start_relay, many_files):
     relay = start_relay()
 

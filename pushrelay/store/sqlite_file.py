@@ -86,6 +86,9 @@ MIGRATIONS = (
     """
     CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;  -- see Broker.publish_marked()
     """,
+    """
+    -- Nothing in the file changes, but the journal has records ("stored") that older relays do not know.
+    """,
 )
 
 _STRAY = "SELECT 1 FROM publications WHERE destination NOT IN (SELECT id FROM destinations) LIMIT 1"

@@ -186,7 +186,8 @@ def test_work_that_may_block_waits_for_a_free_thread_whatever_else_arrives():
         for _ in range(3):
             far.send(b"x")
             recorder(poller)
-        assert late.got == b"x" and not late.resumed
+        first = bytes(late.got)  # one read may take several
+        assert b"xxx".startswith(first) and first and not late.resumed
         late.leave_it = None
         free.set()
         wait_for(lambda: late.got == b"xxx")
