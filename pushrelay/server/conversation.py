@@ -138,7 +138,7 @@ class Conversation:
         self._ended = True
         if self._on_lost is not None:
             self.connection.abort(TRANSPORT_CLOSE)
-        elif self._waits():
+        elif self._waits() or self._early:
             self.connection.set_reading(False)  # it may have closed only its half, and still read the response
         else:
             self.connection.finish()

@@ -25,31 +25,51 @@ def test_requests_in_one_packet_are_answered_in_order_on_one_connection(serve):
     assert answer.count(b"Connection: close") == 1
 
 
-def test_requests_that_come_while_another_is_answered_keep_their_order():
+class Wire:
+    """A connection whose owner reads on, and proceeds on request."""
+
+    peer, backlog, closed, deadline, receiver = None, 0, False, 0.0, None
+    soon = finished = False
+
+    def __init__(self, poller):
+        self.poller = poller
+        self.written = []
+
+    def write(self, data):
+        self.written.append(body_of(data))
+
+    def run_soon(self):
+        self.soon = True
+
+    def set_reading(self, reading):
+        pass
+
+    def finish(self):
+        self.finished = True
+
+
+@contextlib.contextmanager
+def parking():
+    """Yield a conversation on a Wire, and the paths and conversations of the requests that its app has parked."""
+
     def app(environ, start_response):
-        conversation = environ[KEY]
-        conversation.park()
-        parked.append((environ["PATH_INFO"], conversation))
+        environ[KEY].park()
+        parked.append((environ["PATH_INFO"], environ[KEY]))
         return ()
 
-    class Wire:
-        """A connection whose owner reads on, and proceeds on request."""
-
-        peer, backlog, closed, deadline, receiver = None, 0, False, 0.0, None
-        soon = False
-
-        def write(self, data):
-            written.append(body_of(data))
-
-        def run_soon(self):
-            self.soon = True
-
-    parked, written, wire = [], [], Wire()
-    server = Server(app, port=0)
-    wire.poller = server.poller
+    parked, server = [], Server(app, port=0)
     server.poller.is_short = lambda: False
-    wire.receiver = conversation = Conversation(wire, server)
+    wire = Wire(server.poller)
+    wire.receiver = Conversation(wire, server)
     try:
+        yield wire.receiver, parked
+    finally:
+        server.close()
+
+
+def test_requests_that_come_while_another_is_answered_keep_their_order():
+    with parking() as (conversation, parked):
+        wire = conversation.connection
         for n in range(3):
             if n == 2:
                 parked[0][1].answer("200 OK", TEXT, b"/0")  # on another thread, just before the owner reads
@@ -59,9 +79,22 @@ def test_requests_that_come_while_another_is_answered_keep_their_order():
             conversation.proceed()
             assert parked[-1][0] == f"/{n}"
             conversation.answer("200 OK", TEXT, b"/%d" % n)
-        assert written == [b"/0", b"/1", b"/2"]
-    finally:
-        server.close()
+        assert wire.written == [b"/0", b"/1", b"/2"]
+
+
+def test_a_request_behind_another_is_answered_if_the_client_ends_its_side_just_before_its_turn():
+    with parking() as (conversation, parked):
+        wire = conversation.connection
+        for n in range(2):
+            conversation.received(request(f"GET /{n} HTTP/1.1", "Host: x"))
+        wire.run_soon = conversation.ended  # the owner reads the end before the other thread has woken it
+        conversation.answer("200 OK", TEXT, b"/0")
+        del wire.run_soon
+        assert not wire.finished
+        conversation.proceed()
+        conversation.answer("200 OK", TEXT, b"/1")
+        conversation.proceed()
+        assert wire.written == [b"/0", b"/1"] and wire.finished
 
 
 def test_100_continue_is_sent_to_clients_that_wait_for_it(serve):
