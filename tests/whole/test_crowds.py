@@ -31,6 +31,10 @@ pytestmark = [
 ]
 
 
+# Beside those of the setting `threads`: main, watchdog, maintenance, log and reload.
+OTHER_THREADS = 5
+
+
 def threads(relay):
     return len(list(proc(relay, "task").iterdir()))
 
@@ -49,7 +53,7 @@ def is_sound(relay):
 
 def test_thousands_of_clients_get_exactly_their_pushes_from_16_threads(start_relay):
     websockets, polling = (8000, 2000) if FULL_SIZE else (1600, 400)
-    relay = start_relay(threads=14)
+    relay = start_relay(threads=16 - OTHER_THREADS)
     run(push_to_a_crowd(relay, websockets, polling))
     is_sound(relay)
 
@@ -84,9 +88,7 @@ async def push_to_a_crowd(relay, websockets, polling, rounds=3):
 
 @pytest.mark.parametrize("paths", [1, 30])
 def test_pushes_arrive_while_30_handlers_hold_their_threads(start_relay, paths):
-    relay = start_relay(
-        program="tests/busy_relay.py", threads=13
-    )  # the four others: main, watchdog, maintenance, reload
+    relay = start_relay(program="tests/busy_relay.py", threads=13)  # the four others: main, watchdog, maintenance, log
     calm, times, most = run(push_beside_the_held(relay, [f"/hold/{n % paths}" for n in range(30)]))
     report(f"beside 30 handlers that wait, on {paths} paths: {in_ms(times)}, alone {in_ms(calm)}; {most} threads")
     assert statistics.median(times) < max(0.010, 5 * statistics.median(calm))
@@ -211,7 +213,7 @@ def cut_off(sock):
 
 def test_clients_that_lose_their_network_time_out_and_leave_nothing(start_relay):
     interval, timeout, count = 1.0, 1.0, 50
-    relay = start_relay(ping_interval=interval, ping_timeout=timeout, idle_timeout=1)
+    relay = start_relay(ping_interval=interval, ping_timeout=timeout, idle_timeout=1, threads=10 - OTHER_THREADS)
     relay.push("cut", "x")
     before = wait_for(lambda: settled(lambda: fds(relay)), "a quiet relay")
     with contextlib.ExitStack() as stack:
@@ -263,7 +265,7 @@ def settled(measure):
 
 def test_rounds_of_clients_that_connect_and_leave_free_everything(start_relay):
     rounds, count = (50, 1000) if FULL_SIZE else (10, 300)
-    relay = start_relay(threads=14)
+    relay = start_relay(threads=16 - OTHER_THREADS)
     memory = run(come_and_go(relay, rounds, count))
     middle, late = memory[rounds // 2], memory[-1]
     report(f"{rounds} rounds of {count}: {', '.join(f'{each / MEGABYTE:.1f}' for each in memory[:: rounds // 10])} MiB")
