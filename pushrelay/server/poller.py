@@ -87,8 +87,7 @@ class Poller:
         self._due: collections.deque[Timer] = collections.deque()
         self._spare: collections.deque[Runnable] = collections.deque()  # work that may block: see run_when_spare
         self._timer_next = False  # the next of `_shares` and `_due` is a timer, not work with a share
-        # Called when `_ready` is empty, or has had PATIENCE turns.
-        self._afterwards: collections.deque[Timer] = collections.deque()
+        self._afterwards: collections.deque[Timer] = collections.deque()  # for when `_ready` is empty, or had PATIENCE
         self._retired: list[socket.socket] = []  # to be closed while no thread holds an event
         self._polling = threading.Lock()  # held from closing the retired sockets until all events have become sources
         self._waiting = False  # the leader waits for events, or is about to, and must be woken
@@ -278,7 +277,8 @@ class Poller:
                     left = PATIENCE
                     source = self._next_of_others()
                     if source is None:
-                        if not ready:
+                        if not ready:  # what waits by now has a turn before the next events, which might never end
+                            left = 0 if self._shares.count or self._due else PATIENCE
                             self._poll()
                         continue
             except IndexError:  # taken by a thread that was stuck and has not noticed that it lost the lead

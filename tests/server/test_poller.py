@@ -7,7 +7,7 @@ import time
 from conftest import DEADLINE, wait_for
 from measures import open_fds
 
-from pushrelay.server.poller import IN, ONE_SHOT, Poller
+from pushrelay.server.poller import IN, ONE_SHOT, Poller, Turn
 
 
 class Source:
@@ -81,6 +81,38 @@ def test_a_timer_runs_while_sources_are_never_done(poller):
         poller.run_again(Busy(poller, str(number), came))
     poller.call_later(0.05, came.set)
     assert came.wait(DEADLINE)
+
+
+class Endless:
+    """A source that works for a moment at each of its events, which never end."""
+
+    share = None
+
+    def __init__(self, poller):
+        self.poller, self.is_over = poller, False
+        self.near, self.far = socket.socketpair()
+        self.far.send(b"x")
+        poller.watch(self, IN | ONE_SHOT)
+
+    def fileno(self):
+        return self.near.fileno()
+
+    def run(self):
+        ends_at = time.perf_counter() + 0.0008
+        while time.perf_counter() < ends_at:
+            pass
+        if not self.is_over:
+            self.poller.rearm(self.fileno(), IN | ONE_SHOT)
+
+
+def test_timers_and_shares_have_turns_while_events_come_faster_than_they_are_handled(poller):
+    came, sources = threading.Semaphore(0), [Endless(poller) for _ in range(4)]
+    for number in range(3):
+        poller.call_later(0.01, came.release)
+        poller.run_again(Turn(poller, str(number), came.release))
+    assert all(came.acquire(timeout=DEADLINE / 4) for _ in range(6))
+    for each in sources:
+        each.is_over = True
 
 
 def test_threads_are_added_up_to_the_limit_and_no_further(poller):
