@@ -7,6 +7,7 @@ same run. The relay's own figures are the medians of all rounds of all runs.
 
 import dataclasses
 import json
+import math
 import pathlib
 import re
 import statistics
@@ -104,6 +105,8 @@ class Column:
 
     def advantage(self, figure: str) -> float:
         """Return how many times better than the relay it is; 0 if this is unknown."""
+        if FIGURES[figure].less_is_better and self.medians.get(figure) == 0 and self.relay.get(figure, 0) > 0:
+            return math.inf
         ratio = self.ratio(figure) or 0
         return 1 / ratio if ratio and FIGURES[figure].less_is_better else ratio
 
@@ -181,6 +184,8 @@ def who_is_ahead(figure: str, shown_columns: list[Column]) -> str:
 
 
 def reason(name: str, about: str) -> str:
+    if about == "idle":
+        return "does nothing between pings; the relay checks its deadlines once a second"
     reasons = AHEAD.get(name, {})
     return reasons.get(about) or reasons.get("") or "keeps nothing"
 
