@@ -138,7 +138,7 @@ class SQLiteStore(Store):
             payload = f"[{','.join(self._entries)}]".encode()
             if files.journal.has_room(len(payload)):
                 files.journal.put(payload)  # first, because it may fail; nobody waits for what is not in a queue yet
-                writer.recent += self._appended
+                writer.recent.items += self._appended
                 writer.uncommitted += 1
             else:
                 files.commit()

@@ -12,8 +12,8 @@ from pushrelay.errors import StoreError
 
 READERS = 4  # connections for reading, each with its own page cache; further threads wait for microseconds
 
-# Page size, cache and mmap are SQLite's defaults: 1 and 8 KiB pages, 64 MiB of cache, and mmap were not faster when
-# measured. Without auto_vacuum, free pages are used again.
+# Page size and mmap are SQLite's defaults: 1 and 8 KiB pages, and mmap were not faster when measured. Without
+# auto_vacuum, free pages are used again.
 # secure_delete is turned off: Debian's build overwrites deleted rows with zeros, which doubles what a trim must write.
 PRAGMAS = ("journal_mode=WAL", "secure_delete=OFF", "temp_store=MEMORY")
 

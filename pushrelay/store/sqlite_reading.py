@@ -101,7 +101,7 @@ class Reader:
         if rows and rows.are_damaged:
             tip = tip._replace(trimmed=tip.offset, is_damaged=True)
             self._files.report_damage(destination)
-        mine = [item for item in recent if item.destination == destination]
+        mine = recent.of(destination)
         if mine and cursor is None:  # it is new: it began before its first one, wherever others would begin now
             before = mine[0].offset - 1
             tip = Tip(offset=before, trimmed=before, acked=before)
@@ -122,7 +122,7 @@ class Reader:
 
         No index has the answer: SQLite reads the whole table, some 10 MB in 10 ms.
         """
-        recent = [item for item in self._writer.recent if not item.is_ephemeral]
+        recent = [item for item in self._writer.recent.items if not item.is_ephemeral]
         end = time.monotonic() + seconds
         with self.snapshot() as connection:
             connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)

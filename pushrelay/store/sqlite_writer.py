@@ -1,6 +1,7 @@
 """SQLite's open transaction: the connection that writes, and the rows that SQLite has not been given yet."""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,6 +28,27 @@ _INSERT = (
 )
 
 
+class Uncommitted:
+    """The items of SQLite's open transaction, which no reader finds in the file. One thread adds, any may read."""
+
+    __slots__ = ("_by_destination", "_indexed", "_lock", "items")
+
+    def __init__(self) -> None:
+        self.items: list[Pending] = []
+        self._lock = threading.Lock()  # guards what follows: readers bring it up to date, so that a push need not
+        self._by_destination: dict[str, list[Pending]] = {}
+        self._indexed = 0  # items in it
+
+    def of(self, destination: str) -> list[Pending]:
+        """Return the items of a destination, in order."""
+        with self._lock:
+            added = self.items[self._indexed :]
+            self._indexed += len(added)
+            for item in added:
+                self._by_destination.setdefault(item.destination, []).append(item)
+            return list(self._by_destination.get(destination, ()))
+
+
 class Writer:
     """The connection that writes, and the cursors: the state of each destination, committed or not.
 
@@ -50,7 +72,7 @@ class Writer:
         self.staged: dict[str, Cursor] = {}  # what the store's present transaction makes of them
         self.all_cursors: dict[str, Cursor] | None = None  # `cursors`, if every destination has one: others are new
         self.reloads = False  # a rollback dropped all_cursors: load all cursors again once everything is committed
-        self.recent: list[Pending] = []  # items of the open transaction, which no reader finds in the file
+        self.recent = Uncommitted()
         self.uncommitted = 0  # transactions of the store that are in the journal, and not committed to the file
         self.must_commit = True  # the store's present transaction must be SQLite's as well
 
@@ -87,7 +109,7 @@ class Writer:
         while len(self.cursors) > MAX_CURSORS:  # not before: what SQLite does not know is found by its cursor only
             self.all_cursors = None
             del self.cursors[next(iter(self.cursors))]
-        self.uncommitted, self.recent = 0, []
+        self.uncommitted, self.recent = 0, Uncommitted()
         if is_change:
             self.generation += 1
         return is_change
