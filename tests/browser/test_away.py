@@ -160,11 +160,17 @@ def watched_page(site, tmp_path):
         yield WatchedPage(chromium, site)
 
 
+def registered(relay):
+    """Return the number of connections that have registered the id to which publishers push."""
+    return json.loads(relay.request("GET", "/presence?destination=42")[2])["42"]["connections"]
+
+
 @pytest.fixture
 def publish():
     publishers = []
 
     def publish(relay):
+        wait_for(lambda: registered(relay), "the registration")
         publishers.append(Publisher(relay))
         return publishers[-1]
 
