@@ -134,7 +134,7 @@ def table(result: dict) -> str:
         heads = " | ".join("1 connection" if each == 1 else f"{each} connections" for each in PUBLISHERS)
         lines += ["", f"| pushes to {label} | {heads} |", f"|---|{'---:|' * len(PUBLISHERS)}"]
         for size in SIZES:
-            if not any(f" {size} " in f" {key} " for each in result["rounds"] for key in each["relay"]["figures"]):
+            if not any(key.split()[2] == size for each in result["rounds"] for key in each["relay"]["figures"]):
                 continue  # not measured
             for kind, kind_label in BODIES.items():
                 cells = [cell(result, case_name(audience, kind, size, publishers)) for publishers in PUBLISHERS]
