@@ -2,8 +2,8 @@
 
 - `conftest.Client`, by the fixture `connect`: python-socketio's own client, for messages as any program sees them.
 - `WebSocketClient`: raw. It does nothing on its own, and shows every frame.
-- `Wire`: ordered. A Socket.IO client that answers pings and returns messages in their order. `Follower` is one that
-  reconnects and registers again automatically.
+- `Wire`: a Socket.IO client that answers pings and returns messages in their order. `Follower` is one that reconnects
+  and registers again automatically.
 - `crowd.crowd`: thousands of clients in asyncio.
 - `OfficialClient`, by the fixture `official`: socket.io-client in Node.
 
@@ -155,10 +155,7 @@ def enter(relay, *ids):
 
 
 class Wire:
-    """A Socket.IO client on a plain socket, which reads only when the test calls it.
-
-    python-socketio's client handles each event in its own thread, so it cannot show an order.
-    """
+    """A Socket.IO client on a plain socket, which reads only when the test calls it."""
 
     def __init__(self, port, deadline=DEADLINE, buffer=0, path="/socket.io/"):
         self.socket = socket.socket()

@@ -20,6 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import engineio
 import pytest
 import socketio
 import starter
@@ -336,12 +337,32 @@ def clocked_relay(tmp_path_factory, server):
         assert relay.stop() == 0 and "Traceback" not in relay.log.read_text(), relay.log.read_text()
 
 
+class _EngineInOrder(engineio.Client):
+    """Without this, each message is handled by a thread of its own, and two threads may change places."""
+
+    def _trigger_event(self, event, *args, run_async=False, **options):
+        return super()._trigger_event(event, *args, run_async=False, **options)
+
+
+class SocketClient(socketio.Client):
+    """python-socketio's client, whose handlers are called one after another, in the order of the messages.
+
+    So a handler must not wait for the relay.
+    """
+
+    def __init__(self, **options):
+        super().__init__(reconnection=False, **options)
+
+    def _engineio_client_class(self):
+        return _EngineInOrder
+
+
 class Client:
-    """python-socketio's client, registered for its ids. `got` is a list of (event, message), as they arrive."""
+    """A SocketClient that is registered for its ids. `got` is a list of (event, message), in their order."""
 
     def __init__(self, url, *ids, transport="websocket", headers=None):
         self.got = []
-        self.socket = socketio.Client(reconnection=False)
+        self.socket = SocketClient()
         self.socket.on("*", lambda event, message=None: self.got.append((event, message)))
         self.socket.connect(url, transports=[transport], headers=headers or {}, wait_timeout=DEADLINE)
         if ids:

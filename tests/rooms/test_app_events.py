@@ -18,7 +18,7 @@ import urllib.request
 import pytest
 import socketio
 from clients import Wire, frame
-from conftest import DEADLINE, ROOT, Relay, clean_environ, free_port, wait_for
+from conftest import DEADLINE, ROOT, Relay, SocketClient, clean_environ, free_port, wait_for
 
 from pushrelay.rooms.app_events import MOST_WAITING, AppEvents
 
@@ -71,7 +71,7 @@ class Visitor:
 
     def __init__(self, url, namespaces=("/",), query="", auth=None, headers=None, transport="websocket"):
         self.got = []
-        self.socket = socketio.Client(reconnection=False)
+        self.socket = SocketClient()
         for name in namespaces:
             for event in ("question",):
                 self.socket.on(event, lambda *args: ("answer to", *args), namespace=name)

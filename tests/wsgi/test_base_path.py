@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from conftest import DEADLINE
+from conftest import DEADLINE, SocketClient
 from consoles import ONLINE
 
 from pushrelay.settings import SettingsError, load
@@ -40,9 +40,7 @@ def test_repeated_pushes_take_the_short_way_below_the_base_path(below):
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_socketio_clients_connect_below_the_base_path(below, transport):
-    import socketio
-
-    client, got = socketio.Client(reconnection=False), []
+    client, got = SocketClient(), []
     client.on("push", got.append)
     url = below.url.removesuffix("/relay")
     client.connect(url, transports=[transport], socketio_path="/relay/socket.io", wait_timeout=DEADLINE)

@@ -18,7 +18,7 @@ import time
 import crowd
 import pytest
 from clients import Follower, Wire, handshake, open_websocket
-from conftest import DEADLINE, ROOT, Relay, clean_environ, fds, free_port, need, wait_for
+from conftest import DEADLINE, ROOT, Relay, SocketClient, clean_environ, fds, free_port, need, wait_for
 
 BIN = pathlib.Path(sys.executable).parent
 THREADS = 8
@@ -383,7 +383,7 @@ def test_a_websocket_over_the_servers_own_tls_works_and_holds_a_thread(contain, 
     relay = contain("gunicorn", f" --keyfile {key} --certfile {cert}", wait=False)
     import socketio
 
-    got, client = [], socketio.Client(reconnection=False, ssl_verify=False)
+    got, client = [], SocketClient(ssl_verify=False)
     client.on("push", got.append)
 
     def connects():
