@@ -166,12 +166,13 @@ def test_an_order_that_fails_is_answered_and_logged(open_node, caplog):
 # Acknowledgements.
 
 
-def test_acknowledgements_reach_the_nodes_while_a_push_waits(open_node):
+def test_acknowledgements_reach_the_nodes_while_a_push_waits(redis, open_node):
     a, b = open_node("a"), open_node("b")
     epoch = a.broker.epoch
     a.push("d", "x", "y")
     b.broker.ack("d", f"{epoch}:1", "sid1")
     a.broker.expect("d", 2, 30)
+    wait_for(lambda: redis.ask("HGET", f"{a.keys}d:d", "w"), "Redis to know that a push waits")
     b.broker.ack("d", f"{epoch}:2", "sid2")
     eventually(lambda: ("d", 2, "sid2") in a.here.acks, "the acknowledgement")
     assert ("d", 1, "sid1") not in a.here.acks
