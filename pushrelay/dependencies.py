@@ -5,6 +5,7 @@ failing when the first client connects.
 """
 
 import importlib.metadata
+import sys
 from typing import Any
 
 import socketio
@@ -49,5 +50,5 @@ def check() -> None:
             raise Incompatible(
                 f"{package} {importlib.metadata.version(package)} lacks names that the relay uses "
                 f"({', '.join(missing)}): install a version that was tested with the relay, by  "
-                "pip install -r requirements.txt"
+                f"{sys.executable} -m pip install -r requirements.txt"
             )

@@ -138,17 +138,19 @@ def seen_in_ps(flags: Sequence[str]) -> str:
     """Return the warning about flags whose values are secret."""
     return (
         f"every user of this machine can see {' and '.join(flags)} in the list of processes (ps): "
-        "use wsgi.ini, or RELAY_SECRET and RELAY_PUSH_KEYS in the environment"
+        "use wsgi.ini, or variables of the environment such as RELAY_SECRET"
     )
 
 
 def on_command_line(settings: Settings) -> list[str]:
     """Return the warning about secrets among the flags of this process, if there are any."""
-    secret = [
-        name
-        for name in settings.given
-        if NAMES[name].secret or (name in ("auth_url", "request_url", "broker") and "@" in getattr(settings, name))
-    ]
+    urls = {
+        "auth_url": (settings.auth_url,),
+        "request_url": (settings.request_url,),
+        "webhook_url": [hook.url for hook in settings.webhook_url],
+        "broker": (settings.broker,),
+    }
+    secret = [name for name in settings.given if NAMES[name].secret or any("@" in url for url in urls.get(name, ()))]
     flags = [settings.given[name] for name in secret if settings.given[name].startswith("--")]
     return [f"warning: {seen_in_ps(flags)}"] if flags else []
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pushrelay.packages import install_command, other_python
 from pushrelay.settings import SettingsError
 from pushrelay.settings.values import seconds
 
@@ -16,7 +17,7 @@ from .flags import FlagParser, warn_of_secrets
 from .output import discard, fail
 
 WEBHOOK_ACTIONS = ("show", "retry", "drop", "resume")
-ALSO = "Every setting is a flag here too, and so is --config FILE; python relay.py --help lists them."
+ALSO = "Every setting is a flag here too; python relay.py --help lists them."
 
 
 class Command(NamedTuple):
@@ -63,7 +64,9 @@ def missing_module(name: str) -> str:
     """Return what to do about a module that cannot be imported; pip cannot install those of Python itself."""
     if name.partition(".")[0] in sys.stdlib_module_names:
         return f"this Python lacks its own module {name}, or this system has none: use the Python of a Linux system"
-    return f"the Python package {name} is missing: run  pip install -r requirements.txt"
+    if python := other_python():
+        return f"{sys.executable} lacks the package {name}: use the Python of the virtual environment, {python}"
+    return f"the Python package {name} is missing. Run:  {install_command('requirements.txt')}"
 
 
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,9 +189,9 @@ def _health(given: argparse.Namespace, flags: dict[str, str]) -> int:
 def _webhooks_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("action", nargs="?", choices=WEBHOOK_ACTIONS, default="show", help="what to do (default: show)")
-    add("which", nargs="?", metavar="URL", help="one URL, or its number in webhook_url, or request_url")
+    add("which", nargs="?", metavar="URL", help="one URL, or its number in webhook_url, or request_url (default: all)")
     add("--before", metavar="AGE", type=_number, help="drop only what has waited for longer, such as 1h")
-    add("--url", help="the relay's address (default: the one in the settings)")
+    add("--url", metavar="ADDRESS", help="the relay's address (default: the one in the settings)")
     add("--key", help="the key to use on other machines (default: the first of push_keys)")
 
 

@@ -31,11 +31,11 @@ commands (each has its own --help):
   python relay.py restore  put such a file in the place of the store
 
 Each flag is a setting. You can also write it into [relay] of the INI file (port = 9000), or set it as RELAY_NAME in
-the environment (RELAY_PORT=9000). Write secret and push_keys there and not as flags, because every user of this
-machine can see a program's flags."""
-SECRET_FLAGS = ("secret", "push_keys", "key")
+the environment (RELAY_PORT=9000). Write secrets, keys and passwords there and not as flags, because every user of
+this machine can see a program's flags."""
+SECRET_FLAGS = (*(setting.name for setting in TABLE if setting.secret), "key")
 # An error shows neither the value of such a flag nor the words after it, which may be a second secret.
-_NEVER_SHOWN = (*(setting.name for setting in TABLE if setting.secret), "key", "token")
+_NEVER_SHOWN = (*SECRET_FLAGS, "token")
 
 
 class FlagParser(argparse.ArgumentParser):

@@ -168,7 +168,7 @@ def check_folder(path: str) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StoreError(
             f"{path}: the folder {folder} cannot be written, and SQLite needs files beside the database: "
-            "make it writable for the relay's user"
+            "make it writable for the relay's user, or start the relay in a folder of that user"
         )
 
 

@@ -87,12 +87,13 @@ def test_nobody_is_warned_for_nothing(settings):
     assert warnings(settings_of(**settings)) == []
 
 
-def test_a_password_in_auth_url_on_the_command_line_is_warned_of():
-    flags = {"auth_url": f"http://staging:{LONG}@127.0.0.1/ids.php", "port": "80"}
-    (line,) = on_command_line(load({"RELAY_CONFIG": os.devnull}, flags))
-    assert "--auth-url" in line and "--port" not in line and LONG not in line
-    for harmless in ({"auth_url": "http://127.0.0.1/ids.php"}, {}):
-        environ = {"RELAY_CONFIG": os.devnull, "RELAY_SECRET": LONG}
+def test_a_password_in_a_url_on_the_command_line_is_warned_of():
+    url = f"http://staging:{LONG}@127.0.0.1/ids.php"
+    flags = {"auth_url": url, "webhook_url": f"http://127.0.0.1/a ids=a@b, {url}", "port": "80"}
+    (line,) = on_command_line(load({"RELAY_CONFIG": os.devnull, "RELAY_WEBHOOK_SECRET": LONG}, flags))
+    assert "--auth-url and --webhook-url in" in line and LONG not in line
+    for harmless in ({"auth_url": "http://127.0.0.1/ids.php"}, {"webhook_url": "http://127.0.0.1/a ids=a@b"}, {}):
+        environ = {"RELAY_CONFIG": os.devnull, "RELAY_SECRET": LONG, "RELAY_WEBHOOK_SECRET": LONG}
         assert on_command_line(load(environ, harmless)) == []
 
 

@@ -184,7 +184,7 @@ def test_check_names_other_machines_if_the_relay_is_open_to_them():
 def test_a_missing_dependency_is_named_with_what_to_do():
     # -S leaves out the site-packages, so nothing seems to be installed.
     ran = run(python=(sys.executable, "-S"), env={"PYTHONPATH": ""})
-    assert_stops_with_a_sentence(ran, "flask", "pip install -r requirements.txt")
+    assert_stops_with_a_sentence(ran, "flask", f"-m pip install -r {ROOT}/requirements.txt")
 
 
 def test_importing_the_app_starts_nothing():

@@ -10,6 +10,7 @@ import stat
 import sys
 import time
 
+from pushrelay.packages import install_command, other_python
 from pushrelay.places import HOME, PROGRAM
 from pushrelay.settings import NAMES, Settings
 from pushrelay.settings.values import is_redis
@@ -37,8 +38,11 @@ def versions(report: Report) -> None:
         report.ok("packages", "all packages in requirements.txt are installed, in the versions that it asks for")
         return
     listed = ", ".join(f"{name} is {_version(name) or 'missing'}, and {asked} is needed" for name, asked in wrong)
-    command = f"{sys.executable} -m pip install -r {HOME / 'requirements.txt'}"
-    report.fail("packages", listed, Advice("Run:", (command,)))
+    if python := other_python():
+        advice = Advice("Use the Python of the virtual environment:", (f"{python} {PROGRAM} doctor",))
+    else:
+        advice = Advice("Run:", (install_command("requirements.txt"),))
+    report.fail("packages", listed, advice)
 
 
 def _requirements() -> list[tuple[str, str]]:
@@ -140,10 +144,18 @@ def store(report: Report, settings: Settings, process: Process | None) -> None:
         return
     closed = next((each for each in (folder, file) if each.exists() and not os.access(each, os.W_OK)), None)
     if closed and process is None:  # a running relay may be another user's, and reports below whether its store works
-        advice = Advice("Give it to the user that the relay runs as:", (f"chown USER {shlex.quote(str(closed))}",))
-        report.fail("store", f"{closed} cannot be written by this user", advice)
+        report.fail("store", f"{closed} cannot be written by this user", *_about_closed(closed))
         return
     _check_space(report, settings, file)
+
+
+def _about_closed(closed: pathlib.Path) -> list[Advice]:
+    """Return what to do about a file or a folder of the store that this user cannot write."""
+    command = f"chown USER {shlex.quote(str(closed))}"
+    return [
+        Advice("Run the doctor as the relay's user, and in the folder in which the relay is started."),
+        Advice("If you did, give this to the relay's user:", (command,)),
+    ]
 
 
 def _check_space(report: Report, settings: Settings, file: pathlib.Path) -> None:
