@@ -182,7 +182,7 @@ def test_the_members_of_a_large_room_arrive_whole_and_do_not_look_like_a_failure
 def test_presence_names_what_is_wrong(php, stranger):
     page = stranger(lambda stranger, connection, request: connection.sendall(reply("200 OK", b"[]")))
     got = php.run(f"""
-        $relay = new Relay('{page.url}');
+        $relay = new Relay('{page.url}', ['budget' => 5]);
         foreach ([[null], '', 'a'] as $names) $got[] = [$relay->presence($names), $relay->lastError()];
         echo json_encode($got);""")
     assert [answer for answer, _ in got] == [None] * 3
@@ -236,13 +236,14 @@ def test_rings_in_a_row_are_combined_and_the_last_one_is_never_left_out(php, str
         for ($i = 0; $i < 20; $i++) $got[] = $relay->ring();
         echo json_encode($got);""")
     assert got == [True] * 20
-    assert len(relay.requests) == 2 and all(each.startswith(b"POST /ring ") for each in relay.requests), relay.requests
+    # Two, unless the machine is so busy that the rings take more than 0.05 seconds.
+    assert 2 <= len(relay.requests) <= 4 and all(each.startswith(b"POST /ring ") for each in relay.requests)
     assert all(b"\r\nContent-Length: 0\r\n" in each for each in relay.requests)
 
 
 def test_a_ring_that_nobody_hears_is_false_with_a_reason_and_soon_costs_nothing(php, refused):
     got = php.run(f"""
-        $relay = new Relay('{refused}', ['key' => 'k']);
+        $relay = new Relay('{refused}', ['key' => 'k', 'cooldown' => 60]);
         for ($i = 0; $i < 4; $i++) $got[] = [$relay->ring(), $relay->lastError()];
         echo json_encode($got);""")
     assert [is_rung for is_rung, _ in got] == [False] * 4

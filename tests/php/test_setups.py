@@ -45,7 +45,8 @@ SPARED = re.findall(
 def pushed_without(php, url, *functions, code="echo json_encode([$relay->push('42', 1), $relay->lastError()]);"):
     flags = ["-d", f"disable_functions={','.join(functions)}", "-d", "apc.enable_cli=1"]
     start = (
-        f"set_exception_handler(function ($e) {{ echo 'thrown: ', $e->getMessage(); }});\n$relay = new Relay('{url}');"
+        f"set_exception_handler(function ($e) {{ echo 'thrown: ', $e->getMessage(); }});\n"
+        f"$relay = new Relay('{url}', ['budget' => 5]);"
     )
     script = php.folder / f"{'-'.join(functions)[:100]}.php"
     script.write_text(f"<?php error_reporting(E_ALL); require '{CLIENT}'; {start} {code}")
@@ -313,7 +314,7 @@ def test_a_relay_is_tried_again_after_half_a_second_and_the_reason_is_kept(stran
         *("-d", f"apc.enable_cli={int(store == 'apcu')}"),
     )
     (first, opened, why), (second, _, still) = got
-    assert opened and 0.4 < first < 3 and second > 0.9 and second > first, got
+    assert opened and 0.2 < first < 3 and second > 0.9 and second > first, got
     assert "It began with: unreachable: http://127.0.0.1:1 did not answer" in why and "unreachable" in still
 
 

@@ -40,7 +40,7 @@ def bodies(folder):
 
 
 def on(spool, more=""):
-    return f"['spool' => '{spool}', {more}]"
+    return f"['spool' => '{spool}', 'budget' => 5, {more}]"
 
 
 @pytest.mark.parametrize("transport", ON)

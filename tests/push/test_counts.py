@@ -2,8 +2,18 @@
 
 import time
 
+import pytest
+
 from pushrelay.push.counts import BURST_SECONDS, FAILED, HTTP, MEASURE_EVERY, SOCKET, SPOOL, PushCounts
 from pushrelay.store.stripe import Pending
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """Return the monotonic time, which stands still for the counts."""
+    now = time.monotonic()
+    monkeypatch.setattr("pushrelay.push.counts.monotonic", lambda: now)
+    return now
 
 
 def metrics(counts):
@@ -47,8 +57,8 @@ def test_the_destinations_of_some_publications_are_counted_for_those_of_all():
     assert counts.busiest.largest(9) == []
 
 
-def test_a_measurement_stands_for_all_pushes_since_the_one_before():
-    counts, now = PushCounts(), time.monotonic()
+def test_a_measurement_stands_for_all_pushes_since_the_one_before(now):
+    counts = PushCounts()
     counts.accepted += 1
     counts.measure(now - 0.2, now - 0.03, [])
     counts.accepted += 10
@@ -62,8 +72,8 @@ def test_a_measurement_stands_for_all_pushes_since_the_one_before():
     assert 300 < found["relay_publish_seconds"].sum < 310
 
 
-def test_the_histograms_have_each_push_at_the_moment_of_the_scrape():
-    counts, now = PushCounts(), time.monotonic()
+def test_the_histograms_have_each_push_at_the_moment_of_the_scrape(now):
+    counts = PushCounts()
     for _ in range(round(BURST_SECONDS / MEASURE_EVERY)):
         assert counts.measure_at < now, "after a pause, all are measured"
         counts.measure(now, now, [])

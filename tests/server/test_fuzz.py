@@ -60,7 +60,7 @@ SEED = int(os.environ.get("FUZZ_SEED") or random.randrange(2**32))
 
 def fuzz(examples):
     """Decorate a test with the number of its inputs, and whether they are new ones."""
-    checks = [HealthCheck.function_scoped_fixture]
+    checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     options = settings(max_examples=LONG or examples, deadline=None, database=None, suppress_health_check=checks)
     return (lambda test: seed(SEED)(options(test))) if LONG else settings(options, derandomize=True)
 

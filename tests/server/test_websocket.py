@@ -2,13 +2,14 @@
 
 import pytest
 from clients import masked
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pushrelay.server import websocket as ws
 from pushrelay.server.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, WebSocket
 
 LIMIT = 100_000
+steady = settings(deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def received(data, limit=LIMIT):
@@ -63,12 +64,14 @@ def test_messages_of_all_lengths_arrive(size):
     assert ws.frame(BINARY, b"x" * size)[-size or 99 :] == b"x" * size
 
 
+@steady
 @given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
 def test_unmasking_twice_restores_the_bytes(payload, mask):
     assert ws.unmask(ws.unmask(payload, mask), mask) == payload
     assert ws.unmask(payload, mask) == bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
 
 
+@steady
 @given(st.lists(st.one_of(st.text(max_size=200), st.binary(max_size=200)), max_size=5), st.data())
 def test_messages_arrive_however_the_bytes_are_split(messages, data):
     stream = b"".join(masked(TEXT, m.encode()) if isinstance(m, str) else masked(BINARY, m) for m in messages)
@@ -80,6 +83,7 @@ def test_messages_arrive_however_the_bytes_are_split(messages, data):
     assert got == messages
 
 
+@steady
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_an_unexpected_exception(data):
     messages, socket = received(data)
