@@ -20,9 +20,10 @@ class Found(NamedTuple):
 
     def lines(self) -> list[str]:
         """Return it as lines for people."""
-        lines = [f"{self.waiting} rows wait" + (f", the oldest for {self.oldest:.1f} s" if self.waiting else "")]
+        count = "1 row waits" if self.waiting == 1 else f"{self.waiting} rows wait"
+        lines = [count + (f", the oldest for {self.oldest:.1f} s" if self.waiting else "")]
         if self.refused:
-            lines.append(f"{self.refused} rows cannot be pushed: {self.refusal}")
+            lines.append(f"{self.refused} row{'s' if self.refused > 1 else ''} cannot be pushed: {self.refusal}")
         return lines
 
 

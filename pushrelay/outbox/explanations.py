@@ -35,6 +35,8 @@ _ERRORS: Mapping[int, str] = {
     1290: f"takes no writes (read_only): {_PRIMARY}",
     1317: "ended the relay's statement; the relay tries again",
     1665: "logs changes as statements, which this needs as rows: set binlog_format = ROW in its configuration",
+    1698: "lets this user log in only over the Unix socket, as the user of the system: name another user, or run "
+    "this as that user, with ?unix_socket=/run/mysqld/mysqld.sock at the end of the address",
     1792: f"takes no writes (read-only transactions): {_PRIMARY}",
     1820: "wants this user to change the password first: set one with ALTER USER",
     1836: f"takes no writes (read-only mode): {_PRIMARY}",

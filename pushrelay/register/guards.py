@@ -88,7 +88,7 @@ class Guards:
         if tokens is not None and (token is not None or (names and auth is None)):
             rights, source = tokens.read(token), "its token does not allow it (claim ids)"
         elif names and auth is not None:
-            rights, source = self._rights_from(auth, state, environ), "the site does not (setting auth_url)"
+            rights, source = self._rights_from(auth, state, environ), "the site does not allow it (setting auth_url)"
             rights.check_time()
         elif names and settings.id_cookie:
             rights, source = None, 'here a page may register only "me", its own id (setting id_cookie)'

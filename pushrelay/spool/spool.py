@@ -100,7 +100,7 @@ class Spool:
         files = self._taking.files.counts()
         waiting, oldest = self._folder.waiting, self._oldest_seconds()
         more = f", {files[REFUSED]} refused" if files[REFUSED] else ""
-        summary = f"{waiting} files wait, {files[TAKEN]} taken{more}"
+        summary = f"{waiting} {'file waits' if waiting == 1 else 'files wait'}, {files[TAKEN]} taken{more}"
         return {"summary": summary, "waiting": waiting, "oldest_seconds": round(oldest, 1), **files}
 
     def _oldest_seconds(self) -> float:
@@ -168,7 +168,8 @@ class Spool:
         taken = self._taking.take(self._settings)
         self._folder.waiting = max(0, self._folder.waiting - taken)
         if taken and self._taking.waited > LONG:
-            log.info("spool: took %d files, the first of which had waited for %.0f s", taken, self._taking.waited)
+            files = f"{taken} files, the first of which" if taken > 1 else "a file, which"
+            log.info("spool: took %s had waited for %.0f s", files, self._taking.waited)
         return taken
 
     def _warn(self, sentence: str) -> None:

@@ -251,4 +251,7 @@ def _about(status: int, headers: Any, setting: str) -> tuple[str, str]:
     reason = f"it answered with status {status}"
     if status == 403:
         return reason, "check that PHP verifies with a secret that is in webhook_secret"
-    return reason, f"check the path in {setting}" if status == 404 else SEE_LOGS
+    if status == 404:
+        messages = ", and that the script answers messages of pages with 200" if setting == "request_url" else ""
+        return reason, f"check the path in {setting}{messages}"
+    return reason, SEE_LOGS

@@ -18,7 +18,7 @@ def test_an_examination_finds_what_waits_and_what_cannot_be_pushed(site, run_out
     run_outbox(site.url).wait_for(1)
     found = examine(url)
     assert (found.refused, found.is_served) == (1, True)
-    assert "1 rows cannot be pushed: the first is 2: missing_destination" in found.lines()[1]
+    assert "1 row cannot be pushed: the first is 2: missing_destination" in found.lines()[1]
     text, failures, warnings = outbox_examined(site.url)
     assert (failures, warnings) == (0, 1) and "0 rows wait" in text and "the first is 2: missing_destination" in text
     assert PASSWORD not in text
@@ -49,5 +49,5 @@ def test_the_commands_create_the_table_and_print_what_waits(mariadb, site):
     assert f"The table relay_outbox is ready in mysql://127.0.0.1:{mariadb.port}/{site.name}." in ran.stdout
     site.insert(("42", "x"))
     ran = run("outbox", "check", env={"RELAY_OUTBOX": site.url})
-    assert ran.returncode == 0 and "MariaDB 1" in ran.stdout and "1 rows wait, the oldest for " in ran.stdout
+    assert ran.returncode == 0 and "MariaDB 1" in ran.stdout and "1 row waits, the oldest for " in ran.stdout
     assert "No relay takes the rows now." in ran.stdout and PASSWORD not in ran.stdout + ran.stderr

@@ -18,6 +18,10 @@ WHERE = "mysql://db.example.com:3306/shop"
         ),
         (OperationalError(1213, "Deadlock found"), "because of a deadlock; the relay tries again"),
         (OperationalError(1665, "Cannot execute statement"), "set binlog_format = ROW"),
+        (
+            OperationalError(1698, "Access denied for user 'root'@'localhost'"),
+            "with ?unix_socket=/run/mysqld/mysqld.sock",
+        ),
         (OperationalError(4242, "Something new"), "reports error 4242: Something new"),
         (FileNotFoundError(2, "No such file"), "the file ssl_ca cannot be read (No such file)"),
         (RuntimeError("'cryptography' package is required for …"), ":  pip install cryptography"),

@@ -107,7 +107,7 @@ def test_a_request_is_signed_and_has_json(queue, receiver, deliver):
     [
         (500, "status 500 check the error logs"),
         (403, "status 403 check that PHP verifies"),
-        (404, "check the path in webhook_url"),
+        (404, "check the path in webhook_url$"),
         (302, r"redirects to /login.php \(302\)"),
     ],
 )

@@ -247,6 +247,7 @@ SNIPPETS = {
         ".venv/bin/pip install": Reason(INSTALLS),
         "[relay]": settings,
         "CREATE TABLE": Reason("tests/outbox/test_table.py compares it with what the command prints"),
+        "CREATE USER": Reason("tests/cli/test_outbox.py has the rights"),
         "$pdo->beginTransaction": Reason("tests/outbox/test_php.py runs it with a real database"),
         "DB::table": Reason("it needs Laravel"),
         "SELECT id, destination": Reason("tests/outbox/test_table.py runs it"),
@@ -257,7 +258,7 @@ SNIPPETS = {
         "request_url =": settings,
         "<?php // relay-requests.php": request_script,
         "{ok: false": Reason("an answer, and not code: test_requests.py"),
-        "foreach (Relay::webhook": php_syntax,
+        "if (!$request)": php_syntax,
         'socket.emit("request"': Reason("python-socketio sends the same events in tests/requests/test_requests.py"),
     },
     "docs/redis.md": {

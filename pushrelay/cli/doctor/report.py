@@ -68,10 +68,13 @@ class Report:
         return 1 if self.failures else 0
 
     def _line(self, word: str, what: str, found: str, *advice: Advice) -> None:
-        text = self._wrapped(f"{what}: {found}", f"{word:<{len(INDENT)}}", INDENT)
+        found, colon, command = found.partition(":  ")  # with a line to copy, as all messages write it
+        text = self._wrapped(f"{what}: {found}{colon}", f"{word:<{len(INDENT)}}", INDENT)
         if self._colors:
             text = f"{COLORS[word]}{word}\x1b[0m{text[len(word) :]}"
         self._write(text)
+        if command:
+            self._write(COPIED + printable(command))
         for sentence, lines in advice:
             self._write(self._wrapped(sentence, f"{INDENT}-> ", INDENT + " " * 3))
             for line in lines:
