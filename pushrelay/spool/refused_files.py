@@ -17,28 +17,28 @@ KEPT_CHARACTERS = 50  # of a name that is replaced
 
 
 class Stuck(Exception):
-    """A file that cannot be moved. Others are not held up."""
+    """A file that cannot be moved, with the reason. Others are not held up."""
 
 
 def refuse(folder: int, name: str, reason: str, rest: bytes | None = None) -> str:
     """Move a file of the open folder `folder` to its subfolder REFUSED. Return the file's name there.
 
     `rest` is what is put there in place of the file, which then stays where it is: the part of it that was refused.
-    Raises Stuck, FileNotFoundError if the file is gone, and OSError.
+    Raises Stuck, and FileNotFoundError if the file is gone.
     """
-    fd = _open_refused(folder)
     try:
-        _make_room(fd)
-        is_file = rest is not None or stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-        kept = _name_for(fd, name, is_file)
-        _write(fd, f"{kept}{REASON}", f"{reason}\n".encode("utf-8", "replace"))
-        if rest is not None:
-            _write(fd, kept, rest)
-        else:
-            _move(folder, name, fd, kept)
-        return kept
-    finally:
-        os.close(fd)
+        fd = _open_refused(folder)
+        try:
+            _make_room(fd)
+            is_file = rest is not None or stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+            kept = _name_for(fd, name, is_file)
+            _put(folder, name, fd, kept, reason, rest)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        raise Stuck(error.strerror or str(error)) from None
+    return kept
 
 
 def count_refused(path: str) -> int:
@@ -92,10 +92,15 @@ def _write(folder: int, name: str, text: bytes) -> None:
     os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def _move(folder: int, name: str, target: int, kept: str) -> None:
+def _put(folder: int, name: str, target: int, kept: str, reason: str, rest: bytes | None) -> None:
+    """Put a file, or `rest`, and the reason into the folder of the refused ones: both, or nothing."""
+    _write(target, f"{kept}{REASON}", f"{reason}\n".encode("utf-8", "replace"))
     try:
-        os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=target)
-    except PermissionError:  # a folder of another user, or a file that chattr made immutable
+        if rest is None:
+            os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=target)
+        else:
+            _write(target, kept, rest)
+    except OSError:  # for example a folder of another user, a file that chattr made immutable, or a full disk
         with contextlib.suppress(OSError):
             os.unlink(f"{kept}{REASON}", dir_fd=target)
-        raise Stuck from None
+        raise

@@ -70,10 +70,11 @@ class Taking:
     @property
     def trouble(self) -> str | None:
         """Why a refused file is still in the way, and what to do; None if none is."""
-        for name, reason in self._stuck.items():
-            path = f"{self._folder.path}/{name}"
-            return f"{path!r:.200} was refused and cannot be moved away: remove it ({reason})"
-        return None
+        if not (stuck := dict(self._stuck)):  # another thread may call this
+            return None
+        name = min(stuck)
+        path = f"{self._folder.path}/{name}"
+        return f"{path!r:.200} was refused and cannot be moved away: remove it, or what is in the way ({stuck[name]})"
 
     def take(self, settings: Settings) -> int:
         """Publish what waits; return the number of files that do not wait any more.
@@ -141,9 +142,9 @@ class Taking:
 
     def _publish(self, batch: "_Batch") -> None:
         """Publish the files of a batch, and remove them."""
-        for content in batch.contents:
-            if content.refused:  # first, so that these pushes are not lost if the relay is killed before the end
-                self._refuse(content.name, content.refused, content.rest)
+        self._put_rests_away(batch)
+        if not batch.contents:
+            return
         stamps = {content.name: content.stamp for content in batch.contents}
         names = list(stamps)
         if len(self._left) > MOST_LEFT:
@@ -166,6 +167,15 @@ class Taking:
         self._counts.taken(SPOOL, len(names), items)
         self._left |= {name: stamps[name] for name in self._folder.remove(names)}
 
+    def _put_rests_away(self, batch: "_Batch") -> None:
+        """Put the pushes of a file that are refused to the refused files. If that is not possible, the file waits.
+
+        This comes before the others are published, so that these are not lost if the relay is killed before the end.
+        """
+        for content in list(batch.contents):
+            if content.refused and not self._refuse(content.name, content.refused, content.rest):
+                batch.contents.remove(content)
+
     def _note_failure(self, names: list[str], had_trouble: bool, reason: str) -> None:
         """Refuse a file that the store rejects again and again although it stores others."""
         name, times = self._failed
@@ -179,17 +189,21 @@ class Taking:
                 if name not in self._left:
                     self._refuse(name, f"the store rejects it: {reason}")
 
-    def _refuse(self, name: str, reason: str, rest: bytes | None = None) -> None:
+    def _refuse(self, name: str, reason: str, rest: bytes | None = None) -> bool:
+        """Move a file, or `rest` of it, to the refused ones. Return False if it is still in the way."""
+        shown, *more = reason.splitlines()
+        shown += f" (and {len(more)} more)" if more else ""
         try:
             kept = self._folder.refuse(name, reason, rest)
         except FileNotFoundError:
-            return  # somebody removed the file
-        except Stuck:
-            self._stuck[name] = reason
+            return rest is None  # somebody removed the file
+        except Stuck as error:
+            self._stuck[name] = f"{shown}; {self._folder.path}/refused: {error}"
             self._stuck_until = monotonic() + STUCK_SECONDS
-            return
+            return False
         self.files.add(REFUSED)
-        self._warn(f"{self._folder.path}/refused/{kept}: {reason}")
+        self._warn(f"{self._folder.path}/refused/{kept}: {shown}")
+        return True
 
 
 class _Batch:

@@ -50,3 +50,18 @@ def test_what_may_not_be_moved_is_an_error_of_its_own(path, folder):
     finally:
         os.seteuid(0)
     assert folder.names() == ["a.json"] and not os.listdir(path / "refused")
+
+
+def test_something_else_in_the_place_of_the_subfolder_is_an_error_of_its_own(path, folder):
+    (path / "a.json").write_text("x")
+    for rest in (None, b"[]"):
+        (path / "refused").write_text("a note of the operator")
+        with pytest.raises(Stuck, match="Not a directory"):
+            folder.refuse("a.json", "no push", rest)
+        (path / "refused").unlink()
+    (path / "refused").symlink_to(path)
+    with pytest.raises(Stuck):
+        folder.refuse("a.json", "no push")
+    with pytest.raises(FileNotFoundError):
+        folder.refuse("b.json", "no push")
+    assert folder.names() == ["a.json"]

@@ -12,7 +12,6 @@ from pushrelay.push.counts import PushCounts
 from pushrelay.settings import Settings
 from pushrelay.spool import taking as spool_taking
 from pushrelay.spool.folder import Folder, FolderTrouble
-from pushrelay.spool.refused_files import Stuck
 from pushrelay.spool.taking import Taking
 from pushrelay.store import open_broker
 from pushrelay.store.publication import Mark
@@ -242,20 +241,22 @@ def test_a_refused_part_of_a_batch_that_was_corrected_and_moved_back_is_publishe
 
 
 def test_a_refused_file_that_cannot_be_moved_away_is_trouble_and_does_not_hold_up_others(site, monkeypatch):
-    def refuse(name, reason, rest=None):
-        raise Stuck
-
+    """Nothing of a batch is published without putting away what is refused of it, which would be lost."""
+    site.put("000000", [{"destination": "a", "data": 1}, *[{}] * 3])
     site.put("000001", "no push")
-    with monkeypatch.context() as patched:
-        patched.setattr(site.folder, "refuse", refuse)
-        for number in (2, 3):
-            site.push(number)
-            site.take()
-    assert site.numbers == [2, 3] and site.waiting == ["000001.json"]
-    assert "000001.json' was refused and cannot be moved away: remove it (invalid_json: " in site.taking.trouble
+    in_the_way = site.path / "refused"
+    in_the_way.touch()
+    for number in (2, 3):
+        site.push(number)
+        site.take()
+    assert site.numbers == [2, 3] and site.waiting == ["000000.json", "000001.json"]
+    trouble = "000000.json' was refused and cannot be moved away: remove it, or what is in the way (push 1: missing_"
+    assert trouble in site.taking.trouble
+    assert f"(and 2 more); {in_the_way}: Not a directory)" in site.taking.trouble
+    in_the_way.unlink()
     monkeypatch.setattr(spool_taking, "monotonic", lambda: math.inf)
     site.take()
-    assert not site.waiting and site.taking.trouble is None
+    assert site.numbers == [2, 3, 1] and not site.waiting and site.taking.trouble is None
 
 
 def test_a_push_that_http_had_stored_already_is_not_published_again(site):
