@@ -26,7 +26,11 @@ class InvalidResponse(Exception):
 
 
 class IncompleteResponse(InvalidResponse):
-    """A response ended before the length that its header announced."""
+    """A response ended before the length that its header announced, or the connection ended before any response."""
+
+    def __init__(self, has_begun: bool = True):
+        super().__init__()
+        self.has_begun = has_begun  # whether anything was received
 
 
 class Reply(NamedTuple):
@@ -98,6 +102,20 @@ class TimedSocket(io.RawIOBase):
             return None
 
 
+class _Response(http.client.HTTPResponse):
+    """A final response. Those that may precede it are skipped (RFC 9110, 15.2), such as 103 Early Hints.
+
+    http.client itself only skips 100. A 101 is final, because the bytes after it are not HTTP.
+    """
+
+    def begin(self) -> None:
+        """Read the header."""
+        super().begin()
+        while 100 <= self.status < 200 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            self.headers = self.msg = None  # type: ignore[assignment]  # as before the first call
+            super().begin()
+
+
 class Exchange:
     """One request and its response on a connected socket, which it closes.
 
@@ -111,6 +129,7 @@ class Exchange:
         self.sock = sock
         self._early = b""
         self._connection = http.client.HTTPConnection("")  # the name would only be used for Host
+        self._connection.response_class = _Response
         self._connection.sock = TimedSocket(sock, deadline)
         self._connection.request(method, target, body or None, dict(headers))
 
@@ -205,6 +224,8 @@ def _request(
             reply = Exchange(sock, method, target, sent, body, deadline).reply(deadline, limit)
         except http.client.IncompleteRead as error:
             raise IncompleteResponse from error
+        except http.client.RemoteDisconnected as error:
+            raise IncompleteResponse(has_begun=False) from error
         except http.client.HTTPException as error:
             raise InvalidResponse from error
     if reply.missing:

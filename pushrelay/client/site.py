@@ -75,7 +75,8 @@ class Site:
             reason, advice = self._about_tls(error)
             return SiteError("tls", f"no secure connection to it: {reason}", advice, was_sent)
         if isinstance(error, IncompleteResponse):
-            return SiteError("cut", "its answer was cut short", SEE_LOGS, was_sent)
+            reason = "its answer was cut short" if error.has_begun else "it closed the connection without an answer"
+            return SiteError("cut", reason, SEE_LOGS, was_sent)
         if isinstance(error, InvalidResponse | ValueError):
             advice = f"check whether {self._setting} needs https://, and its port"
             return SiteError("http", "its answer is not HTTP", advice, was_sent)

@@ -64,9 +64,21 @@ def test_a_response_that_ends_before_its_length_is_incomplete():
         fetched(OK + b"hel")
     with pytest.raises(IncompleteResponse):
         fetched(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel")
+    with pytest.raises(IncompleteResponse) as found:
+        fetched(b"")
+    assert not found.value.has_begun
 
 
-@pytest.mark.parametrize("sent", [b"SSH-2.0-OpenSSH_9.2\r\n", b"", b"HTTP/1.1 abc\r\n\r\n"])
+def test_responses_before_the_final_one_are_skipped():
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    reply = fetched(hints + b"HTTP/1.1 102 Processing\r\n\r\n", OK + b"hello")
+    assert (reply.status, reply.headers["Link"], reply.headers["X-Word"], reply.body) == (200, None, "yes", b"hello")
+    assert fetched(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK).status == 101
+    with pytest.raises(InvalidResponse):
+        fetched(hints)
+
+
+@pytest.mark.parametrize("sent", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 abc\r\n\r\n"])
 def test_a_server_of_another_protocol_is_recognized(sent):
     with pytest.raises(InvalidResponse):
         fetched(sent)
