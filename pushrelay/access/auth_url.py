@@ -131,7 +131,7 @@ class AuthBackend:
         """
         old = self._settings
         self._settings, self._site, self._url = settings, site, without_secrets(settings.auth_url)
-        self._workers.most = settings.auth_concurrency
+        self._workers.resize(settings.auth_concurrency)
         if (old.auth_url, old.auth_ca) != (settings.auth_url, settings.auth_ca):
             self.forget_results()
 

@@ -29,7 +29,7 @@ class Workers(Generic[T]):
 
     def __init__(self, name: str, most: int, lock: threading.Lock, queue: Queue[T], work: Callable[[T], None]):
         self._name = name
-        self.most = most  # may be changed; fewer threads apply as idle ones end
+        self.most = most  # changed by resize()
         self._queue = queue
         self._work = work
         self._added = threading.Condition(lock)
@@ -42,6 +42,14 @@ class Workers(Generic[T]):
         if len(self._queue) > self._idle and self._threads < self.most:
             self._start()
 
+    def resize(self, most: int) -> None:
+        """Use at most this number of threads from now on. Those beyond it end with the item that they process."""
+        with self._added:
+            self.most = most
+            for _ in range(min(len(self._queue) - self._idle, most - self._threads)):
+                self._start()
+            self._added.notify_all()
+
     def _start(self) -> None:
         self._threads += 1
         try:
@@ -50,14 +58,15 @@ class Workers(Generic[T]):
             self._threads -= 1
 
     def _run(self) -> None:
-        """Do the work of one thread: take items until none has come for IDLE_SECONDS."""
+        """Do the work of one thread: take items until none has come for IDLE_SECONDS, or it is one too many."""
         while True:
             with self._added:
                 self._idle += 1
-                self._added.wait_for(lambda: len(self._queue) > 0, IDLE_SECONDS)
+                self._added.wait_for(lambda: len(self._queue) > 0 or self._threads > self.most, IDLE_SECONDS)
                 self._idle -= 1
-                if not len(self._queue):
+                if not len(self._queue) or self._threads > self.most:
                     self._threads -= 1
+                    self._added.notify()  # in case this thread was woken for an item
                     return
                 item = self._queue.pop()
             self._work(item)

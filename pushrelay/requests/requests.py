@@ -118,7 +118,9 @@ class Requests:
         """
         old = self._target
         self._target = Target.of(settings)
-        self._workers.most = self._turns.threads = settings.request_concurrency
+        with self._lock:
+            self._turns.resize(settings.request_concurrency)
+        self._workers.resize(settings.request_concurrency)
         if old.settings.request_url != settings.request_url:
             with self._lock:
                 self._failures, self._trouble, self._trouble_until = 0, None, 0.0

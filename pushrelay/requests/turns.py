@@ -19,7 +19,7 @@ class Turns(Generic[T]):
     """
 
     def __init__(self, threads: int):
-        self.threads = threads  # that send requests; may be changed
+        self._threads = threads  # that send requests
         self.waiting: set[T] = set()  # all that have not been taken
         self._ready: FairQueue[T] = FairQueue()  # those of them that can be sent
         self._held: dict[str | None, deque[T]] = {}  # the others, by share; without empty ones
@@ -37,11 +37,17 @@ class Turns(Generic[T]):
         """Add an entry, and return whether it can be sent at once."""
         self.waiting.add(entry)
         self._waiting_of[entry.share] += 1
-        if self._slots[entry.share] < max(1, self.threads // 2):
+        if self._has_slot(entry.share):
             self._make_ready(entry)
             return True
         self._held.setdefault(entry.share, deque()).append(entry)
         return False
+
+    def resize(self, threads: int) -> None:
+        """Have another number of threads that send requests."""
+        self._threads = threads
+        for share in list(self._held):
+            self._release(share)
 
     def pop(self) -> T:
         """Remove and return the entry whose turn it is. Call done() when it has been sent and answered."""
@@ -52,12 +58,7 @@ class Turns(Generic[T]):
     def done(self, share: str | None) -> bool:
         """Note that an entry of this share needs no thread any more. Return whether a held one can be sent instead."""
         decrement(self._slots, share)
-        held = self._held.get(share)
-        if held is None:
-            return False
-        self._make_ready(held.popleft())
-        self._drop_if_empty(share, held)
-        return True
+        return self._release(share)
 
     def remove(self, entry: T) -> bool:
         """Remove an entry, and return whether it was still waiting."""
@@ -70,6 +71,19 @@ class Turns(Generic[T]):
             held = self._held[entry.share]
             held.remove(entry)
             self._drop_if_empty(entry.share, held)
+        return True
+
+    def _has_slot(self, share: str | None) -> bool:
+        return self._slots[share] < max(1, self._threads // 2)
+
+    def _release(self, share: str | None) -> bool:
+        """Make the held entries of a share ready that can be sent now. Return whether there are any."""
+        held = self._held.get(share)
+        if held is None or not self._has_slot(share):
+            return False
+        while held and self._has_slot(share):
+            self._make_ready(held.popleft())
+        self._drop_if_empty(share, held)
         return True
 
     def _make_ready(self, entry: T) -> None:

@@ -76,6 +76,23 @@ def test_an_idle_thread_takes_the_next_item(start, monkeypatch):
     assert threads() == first
 
 
+def test_another_number_of_threads_applies_while_all_are_busy(start, monkeypatch):
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 1000)
+    pool, add, go_on, begun, done = start(1)
+    for n in range(6):
+        add(n)
+    pool.resize(3)
+    wait_for(lambda: len(begun) == 3, "two more threads")
+    pool.resize(1)
+    go_on.set()
+    wait_for(lambda: len(done) == 6, "all items")
+    wait_for(lambda: len(threads()) == pool._threads == 1, "two threads to end")
+    add(6)
+    wait_for(lambda: len(done) == 7, "the next item")
+    pool.resize(0)
+    wait_for(lambda: not threads(), "the last thread to end")
+
+
 def test_an_item_for_which_the_system_has_no_thread_is_taken_with_the_next(start, monkeypatch):
     pool, add, go_on, _, done = start(2)
     go_on.set()

@@ -49,12 +49,23 @@ def test_a_removed_entry_makes_room_for_the_next_of_its_share():
     assert turns.add(Entry("a"))
 
 
+def test_another_number_of_threads_applies_to_what_waits():
+    turns = Turns(2)
+    added(turns, "a", 8)
+    assert len(turns) == 1
+    turns.resize(8)
+    assert [turns.pop().name for _ in range(len(turns))] == ["a0", "a1", "a2", "a3"]
+    turns.resize(4)
+    assert not turns.done("a") and not turns.done("a"), "two are still under way"
+    assert turns.done("a") and turns.pop().name == "a4" and not len(turns)
+
+
 def test_nothing_is_lost_or_counted_wrongly_whatever_happens():
     chance, turns, sent = random.Random(7), Turns(6), []
     for _ in range(5000):
         does = chance.randrange(4)
         if does == 0:
-            turns.threads = chance.choice((2, 6, 8))
+            turns.resize(chance.choice((2, 6, 8)))
             turns.add(Entry(chance.choice("abc")))
         elif does == 1 and len(turns):
             sent.append(turns.pop())
