@@ -111,7 +111,8 @@ def _answer(reply: Reply, most: int) -> Outcome:
         text = _text(reply.body)
         if not text:
             return Outcome("null", ANSWERED)
-        json_text.read(text)
+        # As for pushes: in a browser, a number that exceeds a double would be Infinity.
+        json_text.check_numbers(json_text.encode(json_text.read(text)))
     except ValueError:
         shown = _beginning(reply.body)
         message = f"the site's answer is not JSON: {_MAYBE_DONE}; {_REASON}"
