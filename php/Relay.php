@@ -329,8 +329,7 @@ if (!\class_exists(Relay::class, false)) {
             $isOurs = $body === null;
             try {
                 $body = $body ?? (string) file_get_contents('php://input', false, null, 0, self::MAX_LARGE);
-                $secrets = array_map('strval', is_array($secret) ? array_values($secret) : [$secret]);
-                self::verify($secrets, $body, $signature ?? ($isOurs ? self::signature() : ''));
+                self::verify(is_array($secret) ? array_values($secret) : [$secret], $body, $signature ?? ($isOurs ? self::signature() : ''));
                 return self::events($body);
             } catch (RelayException $e) {
                 if ($isOurs && function_exists('http_response_code') && !headers_sent()) {
@@ -442,11 +441,12 @@ if (!\class_exists(Relay::class, false)) {
             if ($options['spool'] === '') {
                 return '';
             }
-            if (!preg_match('~^/[^\0]*$~D', $options['spool'])) {
+            if (!preg_match('~^/[^\0]*[^\0/]/*$~D', $options['spool'])) {
                 return 'spool must be the whole path of a folder, such as /var/spool/relay';
             }
-            $options['spool'] = rtrim($options['spool'], '/') ?: '/';
-            if (!is_numeric($options['spool_max']) || $options['spool_max'] < self::SPOOL_BLOCK) {
+            $options['spool'] = rtrim($options['spool'], '/');
+            $most = is_numeric($options['spool_max']) ? (float) $options['spool_max'] : 0.0;
+            if (!($most >= self::SPOOL_BLOCK && $most < 1e15)) { // so not NAN either
                 return 'spool_max must be a number of bytes, ' . self::SPOOL_BLOCK . ' or more';
             }
             $mode = $options['spool_mode'];
@@ -729,7 +729,7 @@ if (!\class_exists(Relay::class, false)) {
         {
             $member = (array) $member;
             $id = $member['id'] ?? null;
-            $isId = is_int($id) || (is_string($id) && preg_match('/^[^\p{C}]{1,' . self::MAX_MEMBER . '}$/Du', $id));
+            $isId = is_int($id) || (is_string($id) && preg_match('/^[^\p{Cc}]{1,' . self::MAX_MEMBER . '}$/Du', $id));
             if (!$isId || array_diff_key($member, ['id' => 1, 'info' => 1])) {
                 $most = self::MAX_MEMBER;
                 $help = "'as' must be ['id' => '42', 'info' => […]]: an id of 1 to $most characters, and an info if there is one";
@@ -1270,7 +1270,10 @@ if (!\class_exists(Relay::class, false)) {
                 while (($name = readdir($handle)) !== false) {
                     if (self::isSpooled($name)) {
                         $known['bytes'] += self::sizeOf($name);
-                        $known['newest'] = max($known['newest'], (float) substr($name, 0, 16));
+                        // Other programs may use any names, also 1e300 and 9999999999999999, which nothing could follow.
+                        if (preg_match('/^[0-8]\d{15}-/', $name)) {
+                            $known['newest'] = max($known['newest'], (float) substr($name, 0, 16));
+                        }
                     }
                 }
                 closedir($handle);
@@ -1322,9 +1325,13 @@ if (!\class_exists(Relay::class, false)) {
             string $body,
             string $signature
         ): void {
-            $secrets = array_filter($secrets, static fn($secret) => $secret !== '');
+            $secrets = array_filter($secrets, static fn($secret) => !in_array($secret, ['', null, false], true));
             if (!$secrets) {
                 throw new RelayException('no_secret', "the secret is empty: use the relay's setting webhook_secret", 500);
+            }
+            if (array_filter($secrets, static fn($secret) => !is_string($secret) && !is_int($secret))) {
+                // Not converted: true would be "1", and an array "Array", and everybody could sign with that.
+                throw new RelayException('no_secret', 'the secret must be a string, or a list of strings', 500);
             }
             $time = '';
             $hashes = [];
@@ -1342,7 +1349,7 @@ if (!\class_exists(Relay::class, false)) {
             }
             $isRight = false;
             foreach ($secrets as $secret) {
-                $expected = hash_hmac('sha256', "$time.$body", $secret);
+                $expected = hash_hmac('sha256', "$time.$body", (string) $secret);
                 foreach (array_slice($hashes, 0, 10) as $hash) {
                     $isRight = hash_equals($expected, $hash) || $isRight;
                 }

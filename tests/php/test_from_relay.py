@@ -137,12 +137,15 @@ def test_a_framework_can_pass_the_body_and_the_header_and_sends_its_own_answer(p
     got = php.run(f"""
         $body = {json.dumps(body)};
         $right = '{signature(body.encode(), SECRET)}';
-        foreach ([['{SECRET}', $right], ['{SECRET}', 'wrong'], ['', $right]] as [$secret, $header]) {{
+        $true = '{signature(body.encode(), "1")}';
+        $array = '{signature(body.encode(), "Array")}';
+        $wrong = [['', $right], [[false], $right], [true, $true], [[['{SECRET}']], $array], [new stdClass, $right]];
+        foreach ([['{SECRET}', $right], ['{SECRET}', 'wrong'], ...$wrong] as [$secret, $header]) {{
             try {{ $got[] = count(Relay::webhook($secret, $body, $header)); }}
             catch (RelayException $e) {{ $got[] = [$e->error, $e->getCode()]; }}
         }}
         echo json_encode($got);""")
-    assert got == [2, ["missing_signature", 403], ["no_secret", 500]]
+    assert got == [2, ["missing_signature", 403], *[["no_secret", 500]] * 5]
 
 
 # --- What Relay.php asks ---

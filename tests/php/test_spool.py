@@ -61,13 +61,15 @@ def test_a_push_that_cannot_be_made_becomes_a_file_with_the_key_that_was_tried(s
 def test_the_names_of_files_sort_in_the_order_of_the_pushes_even_if_the_clock_is_set_back(down, php, spool):
     ahead = f"{(time.time() + 3600) * 1e6:.0f}-1-a-4.json"
     (spool / ahead).write_text('{"data": -1}')
+    for other in ("1e300.json", "9999999999999999-1.json"):  # of other programs: nothing could sort behind them
+        (spool / other).write_text('{"data": 99}')
     php.run(f"""
         $relay = new Relay('{down}', {on(spool)});
         for ($n = 0; $n < 50; $n++) $relay->push('42', $n);
         (new Relay('{down}', {on(spool)}))->push('42', 50);
         echo 1;""")
     php.push(down, on(spool), "'42', 51")
-    assert [body["data"] for body in bodies(spool)] == list(range(-1, 52))
+    assert [body["data"] for body in bodies(spool)] == [*range(-1, 52), 99, 99]
 
 
 def test_the_group_may_read_the_files_in_a_folder_with_the_setgid_bit_or_if_an_option_says_so(down, php, spool):
@@ -263,6 +265,8 @@ def test_open_basedir_that_excludes_the_folder_is_named(down, php, spool):
     ("options", "words"),
     [
         ("'spool' => 'relative/path'", "spool must be the whole path of a folder"),
+        ("'spool' => '/'", "spool must be the whole path of a folder"),
+        ("'spool' => '/tmp', 'spool_max' => INF", "spool_max must be a number of bytes"),
         ("'spool' => '/tmp', 'spool_max' => 1", "spool_max must be a number of bytes, 4096 or more"),
         ("'spool' => '/tmp', 'spool_mode' => '0640'", "spool_mode must be the permissions of a file, such as 0640"),
         ("'spool' => '/tmp', 'spool_mode' => 640", "spool_mode must be the permissions of a file, such as 0640"),
