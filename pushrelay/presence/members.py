@@ -72,7 +72,8 @@ class Members:
     def _is_known(self, sid: str, destinations: list[str]) -> bool:
         """Return whether a socket holds one of these in the name of a user."""
         places = self._places
-        return bool(places) and any(sid in places[each].sockets for each in destinations if each in places)
+        found = map(places.get, destinations) if places else ()  # another thread may remove one at any time
+        return any(sid in place.sockets for place in found if place is not None)
 
     def _reserve(self, destinations: list[str], id_: str, known: set[str]) -> list[str]:
         """Reserve a place at each destination; if some are full, reserve nothing and return these."""

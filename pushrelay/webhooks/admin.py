@@ -1,6 +1,8 @@
 """Requests of operators: the state of each URL, another attempt at once, and dropping what waits."""
 
+import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -115,7 +117,9 @@ def _failure(delivery: Delivery) -> dict[str, Any]:
 
 def _skip(queue: Events, delivery: Delivery, before: float) -> int:
     """Move a URL's cursor past what was queued before a time; return how many events it does not get."""
-    target, upto, count = delivery.target, delivery.upto or 0, 0
+    target, upto, count = delivery.target, delivery.upto, 0
+    if upto is None:  # it has just come with a reload
+        return 0
     while events := _older(queue.read(target.topic, upto, READ_AT_ONCE), before):
         upto = events[-1].number
         count += sum(target.wants(event) for event in events)
@@ -137,7 +141,7 @@ def _check_fields(fields: dict[str, str], *known: str) -> None:
 def _time_of(text: str | None) -> float:
     if text is None:
         return time.time() + 60
-    try:
-        return float(text)
-    except ValueError:
-        bad("invalid_action", "before must be a time in seconds since 1970")
+    with contextlib.suppress(ValueError):
+        if not math.isnan(before := float(text)):
+            return before
+    bad("invalid_action", "before must be a time in seconds since 1970")

@@ -301,6 +301,7 @@ def test_a_wrong_request_is_refused_and_changes_nothing(shared):
         ("POST", "action=retry&color=red", 400, "unknown_field"),
         ("DELETE", "", 400, "invalid_action"),
         ("DELETE", "before=yesterday", 400, "invalid_action"),
+        ("DELETE", "before=nan", 400, "invalid_action"),
     ):
         got, _, body = shared.request(method, f"/webhooks?{query}")
         assert (got, json.loads(body)["error"]) == (status, error), (method, query)
