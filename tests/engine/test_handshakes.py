@@ -175,7 +175,7 @@ def test_after_a_probe_that_broke_off_polls_wait_again(echo):
 
 @pytest.mark.parametrize("probes", [False, True])
 def test_a_websocket_that_never_takes_over_is_closed(echo, monkeypatch, probes):
-    monkeypatch.setattr(handshakes, "UPGRADE_SECONDS", 0.2)
+    monkeypatch.setattr(handshakes, "UPGRADE_SECONDS", 1 if probes else 0.2)
     monkeypatch.setattr(link, "CLOSE_SECONDS", 0.2)
     sid = echo.open()
     for _ in range(2):

@@ -147,7 +147,7 @@ def test_without_a_secret_a_token_names_nobody(relay_with):
 
 @own_only
 def test_users_whose_connections_are_half_open_leave(relay_with):
-    relay = relay_with(secret=SECRET, presence_grace=0, ping_interval=0.5, ping_timeout=0.5)
+    relay = relay_with(secret=SECRET, presence_grace=0, ping_interval=0.5, ping_timeout=1.5)
     wire = Wire(relay.port)
     wire.call("register", {"id": "room", "token": token(user="ann")})
     assert ids_at(relay, "room") == {"ann"}

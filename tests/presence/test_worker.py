@@ -39,11 +39,13 @@ def test_the_first_event_is_sent_at_once_and_the_next_ones_together():
     wait_for(lambda: work.batches)
     for _ in range(100):
         work.worker.changed()
-    wait_for(lambda: len(work.batches) == 2)
+    wait_for(lambda: len(work.batches) >= 2)
     assert work.batches[1] - work.batches[0] >= BATCH_SECONDS
     work.worker.close()
+    sent = len(work.batches)
+    assert sent < 6, "2, unless the machine is so busy that the changes came slowly"
     work.worker.changed()
-    assert len(work.batches) == 2
+    assert len(work.batches) == sent
 
 
 def test_users_are_let_go_in_time_and_again_when_the_next_is_due():
@@ -59,12 +61,11 @@ def test_users_are_let_go_in_time_and_again_when_the_next_is_due():
 def test_an_error_does_not_end_the_thread(caplog):
     work = Work(fails=True)
     work.worker.changed()
-    wait_for(lambda: work.batches)
+    wait_for(lambda: "presence failed" in caplog.text)
     work.fails = False
     work.worker.changed()
     wait_for(lambda: len(work.batches) == 2)
     work.worker.close()
-    assert "presence failed" in caplog.text
 
 
 def test_a_thread_that_the_system_refuses_is_started_for_the_next_change(monkeypatch):

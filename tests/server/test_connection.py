@@ -190,7 +190,7 @@ def test_work_that_may_block_waits_for_a_free_thread_whatever_else_arrives():
         assert b"xxx".startswith(first) and first and not late.resumed
         late.leave_it = None
         free.set()
-        wait_for(lambda: late.got == b"xxx")
+        wait_for(lambda: late.got == b"xxx" and late.resumed)
         assert late.resumed == 1
     finally:
         free.set()

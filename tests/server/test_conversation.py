@@ -203,13 +203,13 @@ def test_a_client_that_closed_its_side_before_the_upgrade_has_closed_the_websock
     [(b"GET / HT", "header_timeout"), (request(*POST, "Content-Length: 9", body=b"x"), "body_timeout")],
 )
 def test_a_request_that_is_not_complete_in_time_gets_a_408_that_names_the_setting(serve, data, limit):
-    answer = serve(echo, limits=Limits(**{limit: 0.1})).raw(data)
+    answer = serve(echo, limits=Limits(**{limit: 0.5})).raw(data)
     assert status_of(answer) == 408
     assert limit in answer.decode()
 
 
 def test_an_idle_connection_is_closed_without_a_response(serve):
-    client = serve(echo, limits=Limits(header_timeout=0.1, idle_timeout=0.1))
+    client = serve(echo, limits=Limits(header_timeout=0.5, idle_timeout=0.5))
     assert client.raw(b"") == b""
     sock = client.connect()
     sock.send(request(*GET))

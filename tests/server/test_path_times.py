@@ -28,7 +28,7 @@ def test_a_path_is_quick_after_a_quick_answer_only():
 
 def test_a_path_that_blocked_a_thread_counts_as_slow_for_a_while(monkeypatch):
     paths = PathTimes()
-    monkeypatch.setattr(path_times, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(path_times, "SLOW_SECONDS", 0.3)
     paths.mark_slow("/slow")
     assert paths.is_slow("/slow") and not paths.is_slow("/other")
     wait_for(lambda: not paths.is_slow("/slow"), "the end of SLOW_SECONDS")

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 
+import pytest
 from conftest import DEADLINE, wait_for
 from measures import open_fds
 
@@ -35,6 +36,16 @@ class Source:
         self.got.append(self.near.recv(100))
         self.running -= 1
         self.poller.rearm(self.near.fileno(), IN | ONE_SHOT)
+
+
+@pytest.fixture
+def undivided(monkeypatch):
+    """A poller that is not started yet. Its watchdog sleeps, so one thread does everything, however slow it is."""
+    monkeypatch.setattr("pushrelay.server.poller.TICK", 20)
+    monkeypatch.setattr("pushrelay.server.poller.BUSY_TICK", 20)
+    poller = Poller(threads=2)
+    yield poller
+    poller.close()
 
 
 def test_a_poller_that_was_not_started_has_no_thread_and_no_descriptor():
@@ -116,10 +127,14 @@ def test_timers_and_shares_have_turns_while_events_come_faster_than_they_are_han
 
 
 def test_threads_are_added_up_to_the_limit_and_no_further(poller):
-    sources = [Source(poller, delay=0.2) for _ in range(6)]
+    sources = [Source(poller) for _ in range(6)]
     for source in sources:
+        source.gate.clear()
         source.far.send(b"x")
     wait_for(lambda: poller.thread_count() == 4)
+    wait_for(lambda: sum(source.running for source in sources) == 4)
+    for source in sources:
+        source.gate.set()
     wait_for(lambda: all(source.got for source in sources))
     assert poller.thread_count() == 4
 
@@ -128,21 +143,24 @@ def test_threads_without_work_end(monkeypatch):
     monkeypatch.setattr("pushrelay.server.poller.IDLE_SECONDS", 0.05)
     poller = Poller(threads=4)
     poller.start()
-    source = Source(poller, delay=0.05)
+    source = Source(poller)
+    source.gate.clear()
     source.far.send(b"x")
     wait_for(lambda: poller.thread_count() > 1)
+    source.gate.set()
     wait_for(lambda: poller.thread_count() == 1)
     source.far.send(b"y")
     wait_for(lambda: b"y" in source.got)
     poller.close()
 
 
-def test_timers_run_in_order_and_not_early(poller):
+def test_timers_run_in_order_and_not_early(undivided):
     seen, start = [], time.monotonic()
     for delay in (0.06, 0.02, 0.04):
-        poller.call_later(delay, lambda delay=delay: seen.append((delay, time.monotonic() - start)))
-    cancelled = poller.call_later(0.03, seen.append, None)
+        undivided.call_later(delay, lambda delay=delay: seen.append((delay, time.monotonic() - start)))
+    cancelled = undivided.call_later(0.03, seen.append, None)
     cancelled.cancel()
+    undivided.start()
     wait_for(lambda: len(seen) == 3)
     assert [delay for delay, _ in seen] == [0.02, 0.04, 0.06]
     assert all(after >= delay for delay, after in seen)
@@ -162,28 +180,30 @@ class Step:
             self.then()
 
 
-def test_calls_for_afterwards_run_behind_the_events_at_hand(poller):
+def test_calls_for_afterwards_run_behind_the_events_at_hand(undivided):
+    undivided.start()
     order = []
 
     def begin():
-        poller.call_afterwards(order.append, "afterwards")
+        undivided.call_afterwards(order.append, "afterwards")
         for name in "bcd":
-            poller.run_soon(Step(order, name))
+            undivided.run_soon(Step(order, name))
 
-    poller.run_soon(Step(order, "a", begin))
+    undivided.run_soon(Step(order, "a", begin))
     wait_for(lambda: len(order) == 5, "all of them")
     assert order == ["a", "b", "c", "d", "afterwards"]
 
 
-def test_calls_for_afterwards_do_not_wait_for_a_flood(poller):
+def test_calls_for_afterwards_do_not_wait_for_a_flood(undivided):
+    undivided.start()
     order = []
 
     def begin():
-        poller.call_afterwards(order.append, "afterwards")
+        undivided.call_afterwards(order.append, "afterwards")
         for number in range(1000):
-            poller.run_soon(Step(order, number))
+            undivided.run_soon(Step(order, number))
 
-    poller.run_soon(Step(order, "a", begin))
+    undivided.run_soon(Step(order, "a", begin))
     wait_for(lambda: len(order) == 1002, "all of them")
     assert 2 < order.index("afterwards") < 50
 

@@ -65,10 +65,13 @@ def test_the_access_log_has_a_line_for_each_request(serve, caplog):
     with caplog.at_level(logging.INFO, "pushrelay.access_log"):
         serve(echo, access_log=True).request("GET", "/p?q=secret")
         serve(echo).request("GET", "/silent")
-    # Only this logger's lines: clients of other tests may still be closing.
-    lines = [record.getMessage() for record in caplog.records if record.name == "pushrelay.access_log"]
-    assert len(lines) == 1
-    assert re.fullmatch(r'127\.0\.0\.1 - "GET /p\?q=\\u2026 HTTP/1.1" 200 \d+ \d+\.\dms', lines[0]), lines
+
+    def lines():  # only this logger's: clients of other tests may still be closing
+        return [record.getMessage() for record in caplog.records if record.name == "pushrelay.access_log"]
+
+    wait_for(lines, "the line, which follows the answer")
+    assert len(lines()) == 1
+    assert re.fullmatch(r'127\.0\.0\.1 - "GET /p\?q=\\u2026 HTTP/1.1" 200 \d+ \d+\.\dms', lines()[0]), lines()
 
 
 def test_closing_ends_serve_forever_and_frees_everything():
@@ -107,12 +110,14 @@ def test_finalizers_that_run_at_the_start_cannot_swallow_a_signal():
             threads.append(threading.current_thread())
 
     server = Server(echo, "127.0.0.1", 0)
+    gc.disable()  # or this thread might collect it before the server starts
     Cycle()
     threshold = gc.get_threshold()
     threading.Timer(0.2, server.close).start()
     try:
         server.serve_forever()
     finally:
+        gc.enable()
         gc.unfreeze()
         gc.set_threshold(*threshold)
     assert threads and threading.main_thread() not in threads
