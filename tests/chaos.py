@@ -26,6 +26,7 @@ DESTINATIONS = 48
 PUBLISHERS = 6
 KEYLESS = 3  # publishers of these that use no idempotency keys
 PAUSES = (0.15, 0.7)  # seconds between two failures
+MOST_TIMES = 5  # as long as --seconds, if pushes or incidents are still to come
 
 
 class Incident(NamedTuple):
@@ -99,7 +100,7 @@ class Run:
         """Let one failure follow another, all kinds in turn in a random order, until the run is long enough."""
         chance = random.Random(self.options.seed)
         options, deck = self.options, []
-        while (now := time.monotonic()) < began + 2 * options.seconds:
+        while (now := time.monotonic()) < began + MOST_TIMES * options.seconds:
             enough = sum(each.count for each in self.publishers) >= options.pushes
             if now > began + options.seconds and enough and len(self.incidents) >= options.incidents:
                 return
@@ -195,7 +196,9 @@ def _listed(counts):
 def options_of(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenario", choices=SCENARIOS, default="always")
-    parser.add_argument("--seconds", type=float, default=60, help="the least duration; at most twice as long")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help=f"the least duration; at most {MOST_TIMES} times as long"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=6000, help="maximum publications per second")
     parser.add_argument("--pushes", type=int, default=0, help="go on until this number is answered")

@@ -111,7 +111,7 @@ class Replicated:
     """A Redis with a replica, and Sentinels that promote it."""
 
     def __init__(self, folder, config):
-        self._failover = Failover(folder, **config)
+        self._failover = Failover(folder, silence=0.5, **config)
         self._servers = {each.port: each for each in (self._failover.master, self._failover.replica)}
         self.url = self._failover.url
 

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from conftest import DEADLINE, Relay, free_port, wait_for
+from conftest import DEADLINE, Relay, wait_for
 
 MUTANT = os.environ.get("MUTANT")  # a relay of mutants.py, which checks that tests notice it
 
@@ -18,7 +18,7 @@ class Node(Relay):
         self.name = name
         if MUTANT:
             program, settings["mutant"] = "tests/mutants.py", MUTANT
-        super().__init__(log, program, **{"port": free_port(), **settings})
+        super().__init__(log, program, **settings)
 
     def freeze(self):
         """Stop the process with SIGSTOP; it keeps its connections."""

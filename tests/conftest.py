@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import itertools
 import json
 import os
 import pathlib
@@ -66,37 +67,38 @@ def wait_for(condition, what="the condition", deadline=DEADLINE):
     raise AssertionError(f"{what} did not come true within {deadline:g} s")
 
 
-PORT_RANGES = 10  # each worker has its own
-given_ports = set()
+PORTS, PORT_RANGES = 1_700, 10  # the ports of a range; each worker has its own
+port_numbers = itertools.count(secrets.randbelow(PORTS))
 
 
 def free_port():
-    """Return a free port that neither the system nor another worker of pytest gives to anybody else.
+    """Return a free port that neither the system nor another worker of pytest gives to anybody else, also later.
 
     A port of the system's own range may be given to a client or to another server before the test uses it. A client
     that tries to connect to such a port again and again may even get it as its own, and is then connected to itself.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % PORT_RANGES
     while True:
-        port = 15_000 + worker * 1_700 + secrets.randbelow(1_700)
+        port = 15_000 + worker * PORTS + next(port_numbers) % PORTS
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
-            if port not in given_ports:
-                given_ports.add(port)
-                return port
+            return port
 
 
 class Relay:
-    """A relay in its own process. Settings are passed as flags; the port is 0 unless one is given."""
+    """A relay in its own process. Settings are passed as flags.
+
+    Its port is not one of the system's own range: while the relay is down, another program could get such a port.
+    """
 
     def __init__(self, log, program="relay.py", **settings):
         self.program = program
-        self.settings = {"port": 0, "broker": f"sqlite:{log}.db", **settings}
+        self.settings = {"port": free_port(), "broker": f"sqlite:{log}.db", **settings}
         self.log = log
         self.start()
 
     def start(self):
-        """Start it, on the same port as before if it had one, and wait until it serves."""
+        """Start it, on the same port as before, and wait until it serves."""
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
         output = self.log.open("ab")
         seen = output.tell()

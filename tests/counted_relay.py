@@ -13,7 +13,7 @@ from leaves import census, open_files  # noqa: E402
 from pushrelay.core import Core  # noqa: E402
 from pushrelay.engine import handshakes  # noqa: E402
 
-handshakes.UPGRADE_SECONDS = 0.5  # so that its timers end within the test
+handshakes.UPGRADE_SECONDS = 1.0  # so that its timers end within the test
 make_server = Core.make_server
 
 

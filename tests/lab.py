@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from conftest import CHROMIUM_FLAGS, DEADLINE, ROOT, need, wait_for
 from machine import HOSTS, Machine
+from phplab import patient
 
 from pushrelay.access.tokens import Tokens
 from pushrelay.client.signature import signature
@@ -142,7 +143,7 @@ def php(expect="", before=""):
 
     def run(lab, text):
         script = lab.folder / "snippet.php"
-        script.write_text(f"<?php {before}\n" + text.removeprefix("<?php"))
+        script.write_text(patient(f"<?php {before}\n" + text.removeprefix("<?php")))
         said = lab.sh(f"cd /opt/relay; php -d error_reporting=-1 {script}")
         assert re.search(expect, said), said
 

@@ -122,7 +122,7 @@ def open_files():
 
 
 @contextlib.contextmanager
-def leaves_nothing(*parts, without=(), count=None, deadline=10.0):
+def leaves_nothing(*parts, without=(), count=None, deadline=20.0):
     """Fail unless the tables of these objects are, in the end, no fuller than before.
 
     `count()` replaces the count of these tables and of this process's open files.

@@ -177,11 +177,15 @@ def asked(url, *command, seconds=DEADLINE):
 
 
 class Failover:
-    """A master, a replica and three Sentinels that make the replica the master soon after the master is gone."""
+    """A master, a replica and three Sentinels that make the replica the master soon after the master is gone.
+
+    `silence`: seconds without an answer after which the master counts as gone. A busy machine may keep it waiting, too.
+    """
 
     NAME = "relay-test"
 
-    def __init__(self, folder, engine="redis", **config):
+    def __init__(self, folder, engine="redis", silence=2.0, **config):
+        self.silence = silence
         sentinel = shutil.which("redis-sentinel") if engine == "redis" else ENGINES[engine]
         need(sentinel, "redis-sentinel")
         self.stack = contextlib.ExitStack()
@@ -213,7 +217,7 @@ class Failover:
         lines = [
             f"myid {ids[own]}",
             f"monitor {master} {self.master.port} 2",
-            f"down-after-milliseconds {self.NAME} 500",
+            f"down-after-milliseconds {self.NAME} {int(1000 * self.silence)}",
             f"failover-timeout {self.NAME} 3000",
             f"known-replica {master} {self.replica.port}",
             *(f"known-sentinel {master} {ports[n]} {ids[n]}" for n in range(len(ids)) if n != own),

@@ -247,7 +247,8 @@ class TcpProxy:
                 return
             data = b""
         if answer := sock is pair.client and self._own_answer(data):
-            sock.send(answer)
+            with contextlib.suppress(OSError):  # the client has gone
+                sock.send(answer)
             self._close(pair, reset=False)
             return
         flow.has_ended = not data

@@ -160,6 +160,12 @@ def watched_page(site, tmp_path):
         yield WatchedPage(chromium, site)
 
 
+def unacknowledged(relay):
+    """Return what nobody has acknowledged of the inbox "mail"."""
+    found = json.loads(relay.request("GET", "/history?destination=mail&since=acked")[2])
+    return [each["data"] for each in found["publications"]]
+
+
 def registered(relay):
     """Return the number of connections that have registered the id to which publishers push."""
     return json.loads(relay.request("GET", "/presence?destination=42")[2])["42"]["connections"]
@@ -352,6 +358,9 @@ def test_an_inbox_continues_after_the_acknowledged_position_in_any_tab(start_rel
     relay.push("mail", "2")
     relay.push("mail", "3")
     wait_for(lambda: first.stored("mail") == ["0", "1", "3"], "the third")
+    wait_for(
+        lambda: first.page.evaluate("1") and unacknowledged(relay) == ["2", "3"], "the acknowledgement of the second"
+    )
     first.page.close()
     second = open_tab(relay.url)
     answer = second.page.evaluate(inbox)

@@ -459,6 +459,7 @@ def test_a_hidden_page_that_polls_rests_and_misses_nothing(start_relay, page):
     page.run("() => hide(false)")
     page.hears("status", "recovered")
     relay.push("42", 2)
+    page.until("seen.some(([what, data]) => what === 'push' && data === '2')")
     assert page.pushed(2)[-2:] == ["1", "2"]
     page.run("() => { relay.register('mail', {inbox: true}); hide(true); }")
     page.page.wait_for_timeout(500)  # not waiting for a condition: a page with an inbox goes on

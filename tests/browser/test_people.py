@@ -49,7 +49,7 @@ def site():
 
 @own_only
 def test_pages_see_each_others_users_and_ask_php(start_relay, open_tab, site):
-    settings = {"secret": SECRET, "request_url": site.url, "webhook_secret": SITE_SECRET, "presence_grace": 2}
+    settings = {"secret": SECRET, "request_url": site.url, "webhook_secret": SITE_SECRET, "presence_grace": 6}
     relay = start_relay(**settings)
     with TcpProxy(relay.port) as proxy:
         proxy.serve("/page", PAGE)

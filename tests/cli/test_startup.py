@@ -18,9 +18,9 @@ from pushrelay.settings import TABLE, SettingsError, load
 
 
 def test_the_start_tells_the_address_and_a_line_to_try(start_relay):
-    relay = start_relay()
+    relay = start_relay(port=0)
     said = relay.log.read_text()
-    assert f"http://127.0.0.1:{relay.port}" in said
+    assert relay.port and f"http://127.0.0.1:{relay.port}" in said
     assert "programs on this machine" in said
     line = next(line.strip() for line in said.splitlines() if line.strip().startswith("curl "))
     ran = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
@@ -187,16 +187,15 @@ def test_a_missing_dependency_is_named_with_what_to_do():
     assert_stops_with_a_sentence(ran, "flask", f"-m pip install -r {ROOT}/requirements.txt")
 
 
-def test_importing_the_app_starts_nothing():
+def test_importing_the_app_starts_nothing(tmp_path):
     code = (
         "import os, sys, threading; before = len(os.listdir('/proc/self/fd')); import relay;"
         "assert threading.active_count() == 1, threading.enumerate();"
         "assert len(os.listdir('/proc/self/fd')) == before; assert relay.app.url_map"
     )
     environ = {**clean_environ(), "PYTHONPATH": str(ROOT)}
-    files = sorted(os.listdir(ROOT))
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=DEADLINE, env=environ, cwd=ROOT)
-    assert sorted(set(os.listdir(ROOT)) - {"__pycache__"}) == sorted(set(files) - {"__pycache__"})
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=DEADLINE, env=environ, cwd=tmp_path)
+    assert not os.listdir(tmp_path)
 
 
 NOT_OPEN = """
@@ -213,7 +212,7 @@ push = {"destination": "a", "data": "x"}
 show(client.get("/"), client.get("/socket.io/socket.io.js"), client.get("/health/live"))
 show(client.get("/health/ready"), client.post("/push", data=push), client.get("/history?destination=a"))
 os.mkdir(sys.argv[1])
-end = time.monotonic() + 10
+end = time.monotonic() + 40
 while client.post("/push", data=push).status_code != 200 and time.monotonic() < end:
     time.sleep(0.1)
 show(client.get("/health/ready"), client.post("/push", data=push))

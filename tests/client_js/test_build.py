@@ -14,7 +14,7 @@ BUILT = ["relay.js", "relay.mjs", "relay.min.js", "relay.min.js.map"]
 
 def node(*arguments):
     need(shutil.which("node"), "Node")
-    result = subprocess.run(["node", *arguments], capture_output=True, text=True, timeout=DEADLINE)
+    result = subprocess.run(["node", *arguments], capture_output=True, text=True, timeout=6 * DEADLINE)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -26,7 +26,7 @@ def results(file: str, script: str = "relay.js") -> dict[str, tuple[bool, str]]:
     need(shutil.which("node"), "Node")
     command = ["node", "--test", "--test-reporter=tap", FOLDER / file]
     environment = os.environ | {"RELAY_SCRIPT": script}
-    output = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environment).stdout
+    output = subprocess.run(command, capture_output=True, text=True, timeout=6 * DEADLINE, env=environment).stdout
     return {name: (verdict == "ok", details) for verdict, name, details in RESULT.findall(output)}
 
 

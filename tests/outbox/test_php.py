@@ -11,7 +11,7 @@ from conftest import DEADLINE, ROOT, need, wait_for
 
 PHP = """<?php
 require '{root}/php/Relay.php';
-$relay = new Relay('{url}');
+$relay = new Relay('{url}', ['budget' => 20]);
 $pdo = new PDO('mysql:unix_socket={socket};dbname={name};charset=utf8mb4', 'root', '',
     [PDO::ATTR_ERRMODE => PDO::ERRMODE_EXCEPTION]);
 """

@@ -13,6 +13,7 @@ import socketio
 from pushrelay.core import Core
 from pushrelay.settings import Settings
 from pushrelay.settings.values import networks
+from pushrelay.status import status
 from pushrelay.status.report import Report
 from pushrelay.status.rings import LENGTH, SERIES
 from pushrelay.store.stripe import Pending
@@ -48,7 +49,8 @@ def test_both_kinds_of_callers_get_the_same_fields(core):
     assert set(answer(core)) == set(answer(core, is_local=False))
 
 
-def test_an_answer_is_used_again_for_a_second(core):
+def test_an_answer_is_used_again_for_a_second(core, monkeypatch):
+    monkeypatch.setattr(status, "FRESH", 3600.0)  # this machine may be busy
     assert core.status.answer(True, False).body is core.status.answer(True, False).body
     assert core.status.answer(True, True).body is core.status.answer(True, True).body
 

@@ -12,6 +12,9 @@ import time
 import pytest
 from conftest import DEADLINE, own_only, wait_for
 
+from pushrelay.status.kept import Kept
+from pushrelay.status.rings import Rings
+
 
 def status(relay, headers=None):
     """Return the status, and check what holds for each answer."""
@@ -177,9 +180,9 @@ def test_a_restart_is_told_with_who_came_back(start_relay, connect, how):
     relay = start_relay()
     clients = [connect(relay.url, "42") for _ in range(2)]
     position = relay.push("42", "before")["id"]
-    wait_for(lambda: relay.log.with_name(relay.log.name + ".db-hour").exists(), "the file of the hour")
     when(relay, lambda found: found["clients"]["now"] == 2, "the clients")
-    time.sleep(1.2)  # it notes once a second how many clients there are
+    hour = relay.log.with_name(relay.log.name + ".db-hour")
+    wait_for(lambda: hour.exists() and noted(hour) == 2, "the clients in the file of the hour")
     relay.stop() if how == "stop" else relay.kill()
     [each.drop() for each in clients]
     relay.start()
@@ -192,6 +195,14 @@ def test_a_restart_is_told_with_who_came_back(start_relay, connect, how):
     assert 0 <= restart["away"] < DEADLINE
     assert found["verdict"]["more"].endswith("1 of 2 browsers came back, 1 recovered, 0 lost.")
     assert found["history"]["marks"][0]["kind"] == "restart"
+
+
+def noted(hour):
+    """Return how many clients the file of the hour has. The relay goes on using it."""
+    kept = Kept(str(hour))
+    before = kept.open(Rings())
+    kept.close()
+    return before and before.clients
 
 
 @own_only

@@ -120,7 +120,7 @@ def test_php_learns_which_users_are_there(site, register):
 
 def test_php_learns_what_was_never_acknowledged(site, shared, register):
     client = register("inbox", since="acked")
-    acked = shared.push("inbox", "a", ttl=1)["id"]
+    acked = shared.push("inbox", "a", ttl=20)["id"]
     assert client.call("ack", {"id": "inbox", "position": acked})["ok"]
     client.drop()
     last = shared.push("inbox", "b", ttl=1)["id"]
@@ -195,9 +195,10 @@ def test_a_url_that_is_slow_delays_no_other_and_no_push(site, hook, hooked, conn
     site.wait(fast, [("online", "room-1"), ("online", "7")])
     began = time.monotonic()
     hooks.relay.push("42", "x")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 6, "the slow one takes 8 s"
     wait_for(lambda: hooks.state("2")["state"] == "failing", "the dead one fails")
-    assert "no connection to it" in hooks.state("2")["error"] and hooks.state("3")["sent"] == 2
+    assert "no connection to it" in hooks.state("2")["error"]
+    wait_for(lambda: hooks.state("3")["sent"] == 2, "PHP's answer")
     ready = json.loads(hooks.relay.request("GET", "/health/ready")[2])
     assert ready["ready"] is True
 
@@ -287,6 +288,7 @@ def test_the_command_shows_what_waits_retries_and_drops(site, hook, hooked, conn
     site.behave(hook, "200")
     connect(hooks.relay.url, "2")
     site.wait(hook, [("online", "2")])
+    wait_for(lambda: (hooks.state()["sent"], hooks.state()["waiting"]) == (1, 0), "PHP's answer")
     metrics = hooks.relay.request("GET", "/metrics")[2].decode()
     assert 'relay_webhook_sent_total{url="1"} 1.0' in metrics and 'relay_webhook_queued{url="1"} 0.0' in metrics
     status = json.loads(hooks.relay.request("GET", "/status.json")[2])["backend"]["webhooks"]

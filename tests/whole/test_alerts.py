@@ -62,7 +62,7 @@ class Scene:
                 webhook_secret="x" * 32,
                 outbox="mysql://relay:secret@127.0.0.1:9/site",
                 ping_interval=0.3,
-                ping_timeout=0.3,
+                ping_timeout=2,  # those that shall be answered are, also on a busy machine
             ),
             "first": shared,
             "second": {**shared, "max_connections": 2},
@@ -125,7 +125,7 @@ class Scene:
 
     def lock_briefly(self):
         with self.locked(1.0):
-            self.stored.push("42", "late")
+            self.stored.push_json(destination="42", data="late")  # refused if the lock ends too late
 
     def lock_for_long(self):
         waiting = []

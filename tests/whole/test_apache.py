@@ -154,7 +154,10 @@ class Promises:
             )
 
     def test_the_detour_through_the_proxy_takes_little_time(self, front):
-        """Print the times, with -s. docs/apache.md and docs/nginx.md have the numbers."""
+        """Print the times, with -s. docs/apache.md and docs/nginx.md have the numbers.
+
+        The fastest push of each way counts: on a busy machine the others have waited for a processor.
+        """
         base = urllib.parse.urlsplit(front.relay.url).path
         times = {"direct": [], "through": []}
         wires = {"direct": Wire(front.relay.port, path=f"{base}/socket.io/"), "through": Wire(front.port, path=SOCKETS)}
@@ -173,7 +176,7 @@ class Promises:
         direct, through = (statistics.median(each) * 1000 for each in times.values())
         name = f"{type(front).__name__} {getattr(front, 'mpm', '')}"
         print(f"\n{name}: push to arrival, median of 200: direct {direct:.2f} ms, through it {through:.2f} ms")
-        assert through < direct + 50
+        assert min(times["through"]) < min(times["direct"]) + 0.03
 
 
 class TestApache(Promises):

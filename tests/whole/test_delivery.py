@@ -186,9 +186,11 @@ def test_every_push_that_was_answered_survives_ten_kills_and_comes_in_order_and_
     followers = [follow(relay.port, DESTINATIONS[n % 5]) for n in range(14)]
     browsers = [pages(relay.url, "websocket", DESTINATIONS), pages(relay.url, "polling", DESTINATIONS[:1])]
     publishers = Publishers(relay, 8, pause=0.002)
-    for _ in range(10):
+    for number in range(10):
         before = publishers.count()
         wait_for(lambda before=before: publishers.count() > before + 100, "some pushes")
+        if number % 3 == 0:  # before the other kills they may still be on their way
+            wait_for(lambda times=number // 3: came_back(followers, times), "the return of most")
         relay.kill()
         relay.start()
     before = publishers.count()
@@ -197,8 +199,12 @@ def test_every_push_that_was_answered_survives_ten_kills_and_comes_in_order_and_
     clients = listening(followers, browsers)
     all_there(clients, publishers)
     assert publishers.failed > 0
-    assert sum(len(answers) > 3 for *_, answers in clients) > 10, "the clients did not come back between the kills"
     report(f"{publishers.count()} pushes answered, {publishers.failed} not; {len(clients)} clients have all of them")
+
+
+def came_back(followers, times):
+    """Return whether most have been registered again that often."""
+    return sum(len(each.answers) > times for each in followers) > 10
 
 
 def test_retries_with_a_key_are_one_push_each_though_the_relay_is_killed(start_relay, follow):
@@ -249,7 +255,7 @@ def test_with_durability_power_no_answered_push_is_lost_with_unsynced_data(start
     file, wal = tmp_path / "power.db", tmp_path / "power.db-wal"
     relay = start_relay(broker=f"sqlite:{file}", durability=durability, **LONG)
     publishers = Publishers(relay, 8)
-    wait_for(lambda: publishers.count() > 1000, "some pushes")
+    wait_for(lambda: publishers.count() > 1000, "some pushes", 3 * DEADLINE)
     relay.kill()
     publishers.end()
     # The WAL is appended to until it is 16 MiB long, and the database itself not written before: so the last sync's
@@ -292,13 +298,13 @@ def test_the_boot_of_the_machine_is_on_the_disk_before_a_push_is_answered(start_
 
 @pytest.mark.parametrize("resume", [True, False], ids=["the old connections go on", "the old connections stay dead"])
 def test_clients_whose_network_was_gone_miss_nothing(start_relay, follow, pages, resume):
-    relay = start_relay(ping_interval=0.5, ping_timeout=0.5, **LONG)
+    relay = start_relay(ping_interval=1, ping_timeout=2, **LONG)
     with Network(relay.port) as network:
         followers = [follow(network.port, DESTINATIONS[n % 5]) for n in range(10)]
         untouched = [follow(relay.port, each) for each in DESTINATIONS]
         browsers = [pages(f"http://127.0.0.1:{network.port}", "websocket", DESTINATIONS)]
         publishers = Publishers(relay, 8, pause=0.01)
-        for seconds in (0.3, 10 if FULL_SIZE else 3):  # too short to be noticed, and long enough for both ends
+        for seconds in (0.3, 12 if FULL_SIZE else 5):  # too short to be noticed, and long enough for both ends
             before = publishers.count()
             wait_for(lambda before=before: publishers.count() > before + 100, "some pushes")
             network.drop()

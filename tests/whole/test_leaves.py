@@ -31,14 +31,17 @@ def scenario(function):
 
 @pytest.fixture(scope="module")
 def counted(relay_with):
-    """Return a relay with short pings and time limits, so that their timers end within the test."""
+    """Return a relay with short pings and time limits, so that their timers end within the test.
+
+    They are long enough for clients on a busy machine, which answer no ping.
+    """
     limits = {"max_ids": 5, "max_waiting": 5, "max_message": 5000, "max_body": 100_000, "max_outbox": 65536}
     times = {
         "ping_interval": 0.5,
-        "ping_timeout": 0.5,
-        "register_timeout": 1,
-        "body_timeout": 0.5,
-        "header_timeout": 0.5,
+        "ping_timeout": 2,
+        "register_timeout": 2,
+        "body_timeout": 1,
+        "header_timeout": 1,
     }
     return relay_with(program="tests/counted_relay.py", secret=SECRET, **limits, **times)
 
@@ -203,7 +206,7 @@ def messages_that_are_too_large(relay, name):
 
 @scenario
 def tokens_that_expire(relay, name):
-    client = enter(relay, name, f"{name}-a", exp=time.time() + 1)
+    client = enter(relay, name, f"{name}-a", exp=time.time() + 2)
     lasting = enter(relay, name, f"{name}-b", exp=FOREVER)
     while (said := client.receive()) is not None and "token_expired" not in said:
         client.send("3")

@@ -86,7 +86,11 @@ def test_each_metric_has_a_meaning_in_the_docs_and_names_are_as_prometheus_wants
     assert not [name for name in listed if re.search("_(ms|millis|minutes|kb|mb|count|sum|bucket)$", name)]
 
 
-def test_pushes_clients_and_recoveries_are_counted(relay, connect):
+# Relays of their own, because clients of earlier tests may still be leaving the shared one.
+
+
+def test_pushes_clients_and_recoveries_are_counted(relay_with, connect):
+    relay = relay_with()
     before = values(relay)
     client = connect(relay.url, "metrics-1", "metrics-2")
     first = relay.push("metrics-1", "a")["id"]
@@ -124,7 +128,8 @@ def test_pushes_of_pages_are_counted(relay_with, connect):
 
 
 @own_only
-def test_the_end_of_a_client_is_counted_by_its_reason(relay, connect):
+def test_the_end_of_a_client_is_counted_by_its_reason(relay_with, connect):
+    relay = relay_with()
     before = values(relay)
     connect(relay.url, "metrics-gone").drop()
     connect(relay.url, "metrics-closed", transport="polling")
@@ -173,7 +178,8 @@ def test_a_key_of_metrics_keys_reads_the_metrics_and_does_nothing_else(relay_wit
     assert status("DELETE", "/connections?destination=42", KEY) == status("GET", "/presence?destination=42", KEY) == 403
 
 
-def test_strangers_cannot_create_series(relay):
+def test_strangers_cannot_create_series(relay_with):
+    relay = relay_with()
     before = len(values(relay))
     for path in ("/metrics/x", "/nowhere", "/socket.io/?EIO=9&transport=smoke"):
         for method in ("GET", "BREW"):

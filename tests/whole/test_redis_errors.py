@@ -92,9 +92,10 @@ def test_a_redis_that_is_loading(redis, node):
     redis.ask("BGREWRITEAOF")  # Redis answers while it loads a snapshot, hardly while it loads commands
     wait_for(lambda: b"aof_rewrite_in_progress:0" in redis.ask("INFO", "persistence"), "the snapshot")
     redis.kill()
-    redis.config |= {"key-load-delay": 3000, "loading-process-events-interval-bytes": 1024}
+    redis.config |= {"key-load-delay": 20_000, "loading-process-events-interval-bytes": 1024}
     started = in_thread(redis.start)
     assert_said(node, "still reads its data")
+    redis.ask("CONFIG", "SET", "key-load-delay", "0")
     started()
     assert_recovers(node)
 
