@@ -138,4 +138,5 @@ class Draining:
         notify("STOPPING=1")
         clients = self.send_away(lambda: server.drain(FINISH_SECONDS))
         server.finish(GOODBYE_SECONDS)
-        log.info("down: %d clients were sent away, in %.1f s", clients, time.monotonic() - began)
+        were = "client was" if clients == 1 else "clients were"
+        log.info("down: %d %s sent away, in %.1f s", clients, were, time.monotonic() - began)

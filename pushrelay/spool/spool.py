@@ -157,7 +157,7 @@ class Spool:
         if now >= self._clean_at:
             self._clean_at = now + CLEAN_EVERY
             if removed := self._folder.clean():
-                log.info("spool: removed %d files that were never completed", removed)
+                log.info("spool: files that were never completed and are removed now: %d", removed)
 
     def _hold(self, seconds: float) -> None:
         self._folder.hold(seconds)
