@@ -82,19 +82,19 @@ def test_json_utf8_without_escapes_arrives(relay, connect):
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("a", "b", "body"),
     [
-        "destination[]=list-a&destination[]=list-b&data=x",
-        "destination%5B0%5D=list-a&destination%5B1%5D=list-b&data=x",
-        "destination=list-a&destination=list-b&data=x",
-        "destination[]=list-a&destination[]=list-b&destination[]=list-a&data=x",
+        ("brackets-a", "brackets-b", "destination[]=brackets-a&destination[]=brackets-b&data=x"),
+        ("numbers-a", "numbers-b", "destination%5B0%5D=numbers-a&destination%5B1%5D=numbers-b&data=x"),
+        ("bare-a", "bare-b", "destination=bare-a&destination=bare-b&data=x"),
+        ("again-a", "again-b", "destination[]=again-a&destination[]=again-b&destination[]=again-a&data=x"),
     ],
 )
-def test_several_destinations_in_a_form_are_each_answered(relay, connect, body):
-    clients = connect(relay.url, "list-a"), connect(relay.url, "list-b")
+def test_several_destinations_in_a_form_are_each_answered(relay, connect, a, b, body):
+    clients = connect(relay.url, a), connect(relay.url, b)
     status, _, answer = relay.request("POST", "/push", body.encode(), FORM)
     assert status == 200
-    assert [(a["destination"], a["connections"]) for a in json.loads(answer)] == [("list-a", 1), ("list-b", 1)]
+    assert [(each["destination"], each["connections"]) for each in json.loads(answer)] == [(a, 1), (b, 1)]
     assert [client.data(1) for client in clients] == [["x"], ["x"]]
 
 

@@ -92,6 +92,6 @@ def test_a_failure_neither_ends_the_maintenance_nor_loses_an_expiry(caplog):
     expiries.set_expiry(SocketState("s"), ["to:a"], 1.0)
     maintenance = Maintenance(open_broker("memory:", lambda *_: 0), lambda: expiries.end_due(2.0))
     maintenance.start()
-    wait_for(lambda: left == ["to:a"], "the end of it", 5)
+    wait_for(lambda: left == ["to:a"], "the end of it")
     maintenance.close()
     assert "maintenance failed" in caplog.text

@@ -18,6 +18,18 @@ from pushrelay.store.stripe import LIVE_QUEUE_BYTES, LiveQueue, Pending
 own_server_only = pytest.mark.parametrize("server", ["own"], indirect=True)
 
 
+@pytest.fixture
+def expire(monkeypatch):
+    """Return a function that sets the clock ahead by more than a minute, when tokens of `token_for_a_minute` end."""
+    real, ahead = time.time, []
+    monkeypatch.setattr(time, "time", lambda: real() + sum(ahead))
+    return lambda: ahead.append(61)
+
+
+def token_for_a_minute(*ids):
+    return sign({"ids": ids or ["*"], "exp": time.time() + 60}, SECRET)
+
+
 # Positions in answers.
 
 
@@ -122,11 +134,10 @@ def test_pushes_during_a_second_register_are_counted_by_its_answer_or_follow_it(
 
 
 @pytest.mark.parametrize("how", ["unregister", "expire", "close"])
-def test_nothing_comes_for_an_id_after_its_last_message(open_desk, how):
+def test_nothing_comes_for_an_id_after_its_last_message(open_desk, expire, how):
     desk = open_desk(settings=Settings(secret=(SECRET,)))
     desk.connect("page")
-    token = sign({"ids": ["42"], "exp": time.time() + 0.5}, SECRET)
-    desk.register("page", "42", token=token)
+    desk.register("page", "42", token=token_for_a_minute("42"))
     under_way, go_on = threading.Event(), threading.Event()
 
     def hold_up():
@@ -141,7 +152,8 @@ def test_nothing_comes_for_an_id_after_its_last_message(open_desk, how):
         "expire": desk.registrations.each_second,
         "close": lambda: desk.registrations.close(["42"]),
     }[how]
-    time.sleep(0.6 if how == "expire" else 0)
+    if how == "expire":
+        expire()
     leaving = start_thread(goodbye)
     leaving.join(0.2)
     go_on.set()
@@ -162,18 +174,13 @@ def end_in_thread(desk, how):
     return leaving
 
 
-def token_for_a_moment():
-    ends = time.time() + 1
-    return sign({"ids": ["*"], "exp": ends}, SECRET), lambda: time.sleep(max(0, ends + 0.01 - time.time()))
-
-
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("how", ["expire", "close"])
-def test_no_answer_has_a_position_that_came_after_the_socket_was_taken_out_of_the_room(open_desk, how, waits):
+def test_no_answer_has_a_position_that_came_after_the_socket_was_taken_out_of_the_room(open_desk, expire, how, waits):
     desk = open_desk(settings=Settings(secret=(SECRET,)))
     desk.push("41", *range(5))
     desk.connect("page")
-    token, until_it_ends = token_for_a_moment()
+    token = token_for_a_minute()
     desk.register("page", "42", token=token)
     if waits:
         desk.sockets.read("page", 2)
@@ -182,7 +189,7 @@ def test_no_answer_has_a_position_that_came_after_the_socket_was_taken_out_of_th
     def end_first(destination):
         if destination == "42" and not ends:
             if how == "expire":
-                until_it_ends()
+                expire()
             ends.append(end_in_thread(desk, how))
             desk.push("42", "missed")
         return handed(destination)
@@ -202,19 +209,19 @@ def test_no_answer_has_a_position_that_came_after_the_socket_was_taken_out_of_th
 
 
 @pytest.mark.parametrize("how", ["expire", "close"])
-def test_a_register_enters_no_room_after_its_socket_was_taken_out_of_the_others(open_desk, how):
+def test_a_register_enters_no_room_after_its_socket_was_taken_out_of_the_others(open_desk, expire, how):
     desk = open_desk(settings=Settings(secret=(SECRET,)))
     desk.push("41", "last")
     desk.push("43", "of another turn")
     desk.connect("page")
-    token, until_it_ends = token_for_a_moment()
+    token = token_for_a_minute()
     desk.register("page", "42", token=token)
     send, enter, entered, ends = desk.sockets.send_if_clear, desk.sockets.enter_room, [], []
 
     def end_and_send(text, sid):
         if not ends:
             if how == "expire":
-                until_it_ends()
+                expire()
             ends.append(end_in_thread(desk, how))
         return send(text, sid)
 
@@ -228,16 +235,16 @@ def test_a_register_enters_no_room_after_its_socket_was_taken_out_of_the_others(
 
 
 @pytest.mark.parametrize("how", ["expire", "close"])
-def test_an_id_without_replay_is_not_joined_after_its_socket_was_taken_out_of_its_rooms(open_desk, how):
+def test_an_id_without_replay_is_not_joined_after_its_socket_was_taken_out_of_its_rooms(open_desk, expire, how):
     desk = open_desk(settings=Settings(secret=(SECRET,)))
     desk.connect("page")
-    token, until_it_ends = token_for_a_moment()
+    token = token_for_a_minute()
     desk.register("page", "42", token=token)
     join, enter, entered = desk.broker.join, desk.sockets.enter_room, []
 
     def end_and_join(*args):
         if how == "expire":
-            until_it_ends()
+            expire()
         end_in_thread(desk, how)
         return join(*args)
 
@@ -299,14 +306,13 @@ def test_a_failed_register_leaves_earlier_expiry_times_as_they_were(open_desk):
     assert list(holder.expiry.values()) == [pytest.approx(soon, abs=1)]
 
 
-def test_rights_that_end_during_the_replay_leave_the_socket_in_no_room(open_desk):
+def test_rights_that_end_during_the_replay_leave_the_socket_in_no_room(open_desk, expire):
     desk = open_desk(settings=Settings(secret=(SECRET,)))
     desk.push("42", *range(5))
     desk.connect("page")
     desk.sockets.read("page", 2)
-    token = sign({"ids": ["*"], "exp": time.time() + 0.5}, SECRET)
-    desk.emit("page", "register", id=["41", "42"], since={"42": desk.since(0)}, token=token)
-    time.sleep(0.6)
+    desk.emit("page", "register", id=["41", "42"], since={"42": desk.since(0)}, token=token_for_a_minute())
+    expire()
     desk.registrations.each_second()
     assert desk.push("41", "x") and desk.got("page") == [0, 1], "the first id is left at once"
     desk.sockets.read("page")

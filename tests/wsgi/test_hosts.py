@@ -388,7 +388,7 @@ def test_a_websocket_over_the_servers_own_tls_works_and_holds_a_thread(contain, 
 
     def connects():
         with contextlib.suppress(socketio.exceptions.ConnectionError):
-            client.connect(f"https://127.0.0.1:{relay.port}", transports=["websocket"])
+            client.connect(f"https://127.0.0.1:{relay.port}", transports=["websocket"], wait_timeout=DEADLINE)
             return True
 
     wait_for(connects, "the connection")

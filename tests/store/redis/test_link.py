@@ -189,7 +189,7 @@ def test_nothing_is_left_after_the_end(redis):
         kill_links(redis)
         node.wait_until_up(1)
     assert {each.name for each in threading.enumerate()} <= before
-    assert links(redis) == []
+    wait_for(lambda: links(redis) == [], "Redis to notice it")
     assert redis.ask("EXISTS", f"{node.keys}p:d", f"{node.keys}nodes", f"{node.keys}n:{node.link.node}") == 0
 
 

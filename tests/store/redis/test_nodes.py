@@ -50,8 +50,9 @@ def test_a_newcomer_is_announced_soon_though_somebody_has_just_left(redis, open_
     node.leave("gone")
     announcer = node.broker._announcer
     wait_for(lambda: announcer._due - time.monotonic() > 3 * FLUSH_SECONDS, "the timer for those who left")
-    node.come("new")
-    assert announcer._due - time.monotonic() <= FLUSH_SECONDS
+    with node.link.lock:  # it is not announced before this has looked
+        node.come("new")
+        assert announcer._due - time.monotonic() <= FLUSH_SECONDS
     eventually(lambda: announced(redis, node, "new") == 1, "the announcement")
     eventually(lambda: announced(redis, node, "gone") is None, "the end of presence")
     eventually(lambda: announcer._due == math.inf and not announcer._changes, "the end of all work")

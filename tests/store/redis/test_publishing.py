@@ -179,7 +179,7 @@ def test_batches_with_marks_go_alone_and_keep_their_place_among_pushes(two):
 
 def test_the_mark_tells_whether_an_abandoned_batch_was_stored(redis, open_node):
     with TcpProxy(redis.port) as proxy:
-        node = open_node("a", patience=0.3, address=f"redis://127.0.0.1:{proxy.port}/0")
+        node = open_node("a", patience=1.0, address=f"redis://127.0.0.1:{proxy.port}/0")
         other = open_node("b")
         for direction, mark in ((UP, ""), (DOWN, "2")):
             node.wait_until_up()
@@ -202,7 +202,7 @@ def test_the_mark_tells_whether_an_abandoned_batch_was_stored(redis, open_node):
 
 def test_an_abandoned_push_that_redis_stores_later_comes_to_all_clients_once(every_redis):
     with broker_nodes(every_redis.url) as open_node:
-        node, other = open_node("a", patience=0.3), open_node("b")
+        node, other = open_node("a", patience=1.0), open_node("b")
         for each in (node, other):
             each.come("d")
         every_redis.pause()
@@ -214,7 +214,7 @@ def test_an_abandoned_push_that_redis_stores_later_comes_to_all_clients_once(eve
         finally:
             every_redis.resume()
         assert isinstance(first[0], NotKnown) and "it is not known whether" in str(first[0])
-        assert type(second[0]) is StoreError and "waited 0.3 s (setting redis_patience)" in str(second[0])
+        assert type(second[0]) is StoreError and "waited 1 s (setting redis_patience)" in str(second[0])
         eventually(lambda: node.here.got["d"] and other.here.got["d"], "what was stored later")
         receipt = Receipt(f"{node.broker.epoch}:1", node.push("d", "x", key="k")[0].connections, True)
         assert node.push("d", "x", key="k") == [receipt]
@@ -225,7 +225,7 @@ def test_an_abandoned_push_that_redis_stores_later_comes_to_all_clients_once(eve
 
 
 def test_the_publisher_of_an_abandoned_push_gets_one_answer_even_if_redis_refuses_it_later(redis, open_node):
-    node = open_node("a", patience=0.3)
+    node = open_node("a", patience=1.0)
     answers = []
     redis.ask("CONFIG", "SET", "maxmemory", "1")
     try:
@@ -244,7 +244,7 @@ def test_the_publisher_of_an_abandoned_push_gets_one_answer_even_if_redis_refuse
 
 def test_an_abandoned_push_whose_connection_has_ended_is_not_sent_again(redis, open_node):
     with TcpProxy(redis.port) as proxy:
-        node = open_node("a", patience=0.3, address=f"redis://127.0.0.1:{proxy.port}/0")
+        node = open_node("a", patience=1.0, address=f"redis://127.0.0.1:{proxy.port}/0")
         node.come("d")
         proxy.half_open(UP)  # it never reaches Redis
         answer = node.push_soon(Draft("d", "x"))
@@ -258,7 +258,7 @@ def test_an_abandoned_push_whose_connection_has_ended_is_not_sent_again(redis, o
 
 def test_an_abandoned_push_that_was_stored_is_handed_out_when_the_connection_is_back(redis, open_node):
     with TcpProxy(redis.port) as proxy:
-        node = open_node("a", patience=0.3, address=f"redis://127.0.0.1:{proxy.port}/0")
+        node = open_node("a", patience=1.0, address=f"redis://127.0.0.1:{proxy.port}/0")
         node.come("d")
         proxy.half_open(DOWN)  # Redis stores it, and its answer is lost
         answer = node.push_soon(Draft("d", "x"))

@@ -76,7 +76,7 @@ def test_over_tls_a_connection_that_redis_closed_is_replaced_too(tmp_path):
 
 def test_a_redis_that_is_away_or_silent_is_an_error_with_what_to_do(tmp_path):
     with RedisServer(tmp_path) as server:
-        questions = Questions(Place(server.url), patience=0.5)
+        questions = Questions(Place(server.url), patience=1.0)
         questions.ask("PING")
         server.pause()
         with pytest.raises(StoreError, match="does not answer"):
