@@ -61,6 +61,8 @@ class FlagParser(argparse.ArgumentParser):
     def parse(self, argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         """Return all arguments, and those that are settings as {name: text}. Raises SettingsError."""
         given, rest = self.parse_known_args(argv)
+        if rest and "--" not in argv:  # argparse wants optional words before the flags: drop --before 1h URL
+            given, rest = self.parse_known_intermixed_args(argv)
         if rest:
             raise SettingsError(_stray(rest[0], argv))
         flags = {n: text for n, text in vars(given).items() if n in (*NAMES, "config") and text is not None}
@@ -115,7 +117,7 @@ def _stray(word: str, argv: list[str]) -> str:
     before = [each for each in argv[: argv.index(word)] if each.startswith("--")]
     flag = before[-1].partition("=")[0] if before else ""
     if flag.lstrip("-").replace("-", "_") in _NEVER_SHOWN or "@" in word:  # the rest of an address with a password
-        word = f"a word after {flag}"
+        word = f"a word after {flag}" if flag else "the last word"
     return f"the command line: {word} is not a flag; put quotes around a value that has spaces (--help lists the flags)"
 
 

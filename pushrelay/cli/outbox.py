@@ -45,7 +45,7 @@ def outbox(given: argparse.Namespace, flags: Mapping[str, str]) -> int:
 
 def _print_sql(url: MySQLURL | None) -> int:
     print_data(f"{table.CREATE};")
-    name = f"`{url.database}`.{table.NAME}" if url else table.NAME
+    name = f"`{url.database.replace('`', '``')}`.{table.NAME}" if url else table.NAME
     print_data(_RIGHTS.format(table=name))
     return 0
 

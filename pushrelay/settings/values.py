@@ -342,6 +342,8 @@ def hooks(text: str) -> tuple[Hook, ...]:
             name, equals, value = word.partition("=")
             if name not in ("events", "ids") or not equals or name in given or not all(value.split("|")):
                 raise ValueError(_HOOK)
+            if "," in value:  # it would be part of a name, which is hardly ever meant
+                raise ValueError(f"{_HOOK}; a vertical bar separates the values of a filter")
             given[name] = tuple(dict.fromkeys(value.split("|")))
         if not set(given.get("events", ())) <= set(HOOK_EVENTS):
             raise ValueError(f"{_HOOK}; the events are {', '.join(HOOK_EVENTS)}")

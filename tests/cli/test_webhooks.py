@@ -13,7 +13,7 @@ from pushrelay.cli.commands import run as run_command
         (["resume"], "relay.py webhooks resume 1"),
         (["drop"], "drop --before 0s for everything"),
         (["show", "1"], "leave out the URL"),
-        (["retry", "--before", "1h"], "--before is for drop"),
+        (["retry", "--before", "1h", "1"], "--before is for drop"),
     ],
 )
 def test_wrong_usage_is_refused_with_what_to_write(words, said, capsys):

@@ -176,6 +176,7 @@ def test_urls_of_webhooks_may_have_filters(text, wanted):
         (f"{HOOK} ids=a ids=b", "events=join|leave ids=room-*"),
         (f"{HOOK} events=push", "the events are online, offline, join, leave, expired, lost"),
         (f"{HOOK}, {HOOK} events=join", "URLs that all differ"),
+        (f"{HOOK} ids=a,b", "a vertical bar separates"),
     ],
 )
 def test_a_wrong_webhook_url_is_refused_with_what_to_write(text, said):
