@@ -116,7 +116,9 @@ class Sends:
                     return False
             if len(self._queue) >= MOST_WAITING or self._queue.size + sent.event.size > MOST_BYTES:
                 self._results.add(FULL)
-                raise Refused(503, "store_not_available", "the store is busy with what pages send: send it again later")
+                raise Refused(
+                    503, "store_not_available", "the store is busy with messages of pages: send it again later"
+                )
             if sent.key is not None:
                 self._waiting[sent.key] = sent
             self._queue.add(sent)
@@ -149,7 +151,7 @@ class Sends:
                 else:
                     reply.refuse(error)
             except Exception:
-                log.exception("what a page sent could not be acknowledged")
+                log.exception("the message of a page could not be acknowledged")
 
     def _put(self, events: list[Event]) -> Refused | None:
         queue = self._events()
@@ -162,7 +164,7 @@ class Sends:
         except StoreError as error:
             return store_refusal(error, NOT_STORED)
         except Exception:
-            log.exception("what pages sent could not be stored")
+            log.exception("messages of pages could not be stored")
             return failure()
 
     def _remember(self, key: Key) -> None:

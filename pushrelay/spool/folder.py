@@ -146,7 +146,7 @@ class Folder:
             found = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
             if stat.S_ISREG(found.st_mode):
                 raise  # too many open files, or a broken disk
-            raise Unusable(f"it is no plain file ({error.strerror})") from None
+            raise Unusable(f"it is not a plain file ({error.strerror})") from None
         try:
             found = os.fstat(fd)
             self._check(found, most)
@@ -199,7 +199,7 @@ class Folder:
                 f"install -d -m 2770 -o PHP_USER -g {_group()} {self.path}"
             ) from None
         except NotADirectoryError:
-            raise FolderTrouble(f"{self.path} is no folder: name one in the setting spool") from None
+            raise FolderTrouble(f"{self.path} is not a folder: name one in the setting spool") from None
         except PermissionError:
             raise FolderTrouble(self._not_allowed()) from None
         self._identity = _identity(self._fd)
@@ -267,7 +267,7 @@ class Folder:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
-            raise FolderTrouble(f"{self.path}/{LOCK} is no plain file: remove it")
+            raise FolderTrouble(f"{self.path}/{LOCK} is not a plain file: remove it")
         if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != 0o644:
             os.fchmod(fd, 0o644)  # the umask made it another one
         return fd
@@ -319,7 +319,7 @@ class Folder:
     def _check(self, found: os.stat_result, most: int) -> None:
         """Raise Unusable if a file is not one that the relay should read."""
         if not stat.S_ISREG(found.st_mode):
-            raise Unusable("it is no plain file")
+            raise Unusable("it is not a plain file")
         if found.st_nlink > 1:
             raise Unusable("it has a second name (a hard link), so it may be somebody else's file")
         folder = os.fstat(self._fd)

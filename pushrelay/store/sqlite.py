@@ -45,7 +45,7 @@ class SQLiteStore(Store):
             path = os.path.realpath(path)  # one file has one lock, whatever links lead to it
         except FileNotFoundError:  # from os.getcwd(), which only a relative path calls
             raise ValueError(
-                f"the folder in which the relay was started is gone, so {path} leads nowhere: start it in a folder "
+                f"the folder in which the relay was started is gone, so {path} cannot be found: start it in a folder "
                 f"that exists, or write the whole path in the setting broker"
             ) from None
         self._limits = limits

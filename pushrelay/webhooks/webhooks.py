@@ -96,7 +96,7 @@ class Webhooks:
         if dropped > self._logged_drops and now >= self._next_line:
             log.warning(
                 "webhooks: %d events were dropped, because they could not be delivered for a day, or more than "
-                "%d were queued (setting max_webhooks). Repeat what the backend must know: GET /presence?all=1",
+                "%d were queued (setting max_webhooks). Read who is online from GET /presence?all=1",
                 dropped - self._logged_drops,
                 self._settings.max_webhooks,
             )

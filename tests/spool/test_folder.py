@@ -89,9 +89,9 @@ def make_stranger(path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (make_symlink, "no plain file"),
-        (os.mkfifo, "no plain file"),
-        (os.mkdir, "no plain file"),
+        (make_symlink, "not a plain file"),
+        (os.mkfifo, "not a plain file"),
+        (os.mkdir, "not a plain file"),
         (make_hard_link, "second name"),
         (lambda path: path.write_bytes(b"x" * 101), "it has 101 bytes, and at most 100 are allowed (setting max_body)"),
         (make_stranger, "belongs to user 4711"),
@@ -184,10 +184,10 @@ def open_to_all(path):
     ("spoil", "words"),
     [
         (lambda path: path.rmdir(), "there is no folder .*: create it .*:  install -d -m 2770 -o PHP_USER -g"),
-        (lambda path: (path.rmdir(), path.write_text("")), "is no folder: name one in the setting spool"),
+        (lambda path: (path.rmdir(), path.write_text("")), "is not a folder: name one in the setting spool"),
         (open_to_all, "every user of this machine may write to .*, and so could push: run:  chmod o-w"),
         (lambda path: (path / LOCK).mkdir(), "cannot be opened by user .*: remove that file"),
-        (lambda path: os.mkfifo(path / LOCK), "is no plain file: remove it"),
+        (lambda path: os.mkfifo(path / LOCK), "is not a plain file: remove it"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_an_error_with_what_to_do(path, spoil, words):

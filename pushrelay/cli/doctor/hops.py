@@ -88,7 +88,7 @@ def health(report: Report, relay: Relay) -> Relay:
     if read_object(live).get("live") is not True:
         _stop_at_other(report, relay, live)
     if read_object(ready).get("ready") is not True:
-        advice = Advice("docs/settings.md tells what to do about the store; the relay then resumes by itself.")
+        advice = Advice("docs/settings.md lists what to do about the store; the relay then resumes by itself.")
         report.stop("the relay", f"it takes no pushes: {read_object(ready).get('reason', ready.reason)}", advice)
     report.ok("the relay", f"runs at {where} and takes pushes")
     return relay._replace(word=str(report_in(ready).get("word", "")))

@@ -209,7 +209,9 @@ class Public(Exposure):
         host, origin = arrived.get("host", "nothing"), arrived.get("origin", "nothing")
         if not arrived:
             advice = [*proxies.naming_host(self._way), self._allowing(own)]
-            self._report.stop("origin", f"{found}: the relay is not told that they asked for this very host", *advice)
+            self._report.stop(
+                "origin", f"{found}: the web server does not pass on the host name that they asked for", *advice
+            )
         if origin != own:
             sentence = (
                 "Remove what sets or removes the header Origin: RequestHeader in Apache, proxy_set_header in nginx, "
@@ -218,7 +220,7 @@ class Public(Exposure):
             found += f": the header Origin arrives changed, as {origin}"
             self._report.stop("origin", found, Advice(sentence))
         if _host_in(host) != _host_in(self._dialer.address.netloc):
-            found += f": the relay is not told that they asked for this very host, but for {host}"
+            found += f": the web server passes on {host} as the host name that they asked for"
             self._report.stop("origin", found, *proxies.naming_host(self._way))
         self._report.stop("origin", f"{found}: the setting origins of the relay leaves them out", self._allowing(own))
 

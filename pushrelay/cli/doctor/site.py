@@ -59,7 +59,7 @@ def _report_rights(report: Report, url: str, rights: Rights) -> None:
         advice = Advice(
             "Answer 401 there to visitors who are not logged in, or list the ids that everybody may register."
         )
-        report.warn("auth_url", f"{url} lets anybody register any id, also without cookies", advice)
+        report.warn("auth_url", f"{url} lets anybody register any id, even without cookies", advice)
     elif rights.ids:
         report.ok("auth_url", f"{url} answers, and has ids for visitors who are not logged in")
     else:

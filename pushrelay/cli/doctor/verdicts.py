@@ -110,7 +110,7 @@ def _by_relay(reply: Reply, asked: Asked, way: Way) -> Verdict | None:
 def several_relays() -> Advice:
     """Return what to do if requests of one client reach different relays."""
     return Advice(
-        "Run one relay, as one process, and let the proxy or load balancer lead only to that one: all requests of a "
+        "Run one relay, as one process, and let the proxy or load balancer forward only to that one: all requests of a "
         "client, and all pushes, must reach the same. Take the other out of the list (upstream, BalancerMember)."
     )
 

@@ -15,7 +15,7 @@ FEW_LEFT, MANY_LEFT = 0.1, 0.5  # fractions of all workers
 # Apache's defaults for ServerLimit and ThreadsPerChild, from the documentation of mpm_common and of each MPM.
 _DEFAULTS = {"prefork": (256, 1), "worker": (16, 25), "event": (16, 25)}
 _OWN_PORT = Advice(
-    "Give the relay a port of its own that does not lead through Apache; nginx next to Apache holds thousands of "
+    "Give the relay a port of its own that bypasses Apache; nginx next to Apache holds thousands of "
     "clients (docs/apache.md)."
 )
 

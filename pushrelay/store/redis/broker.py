@@ -354,7 +354,7 @@ class RedisBroker(BaseBroker):
                     live_queue.break_off()
         log.warning(
             "something is missing for %d destinations, and their histories do not reach back to it (settings "
-            "history_size and history_ttl): their clients reconnect, and learn it",
+            "history_size and history_ttl): their clients reconnect, and get the status lost",
             len(destinations),
         )
         if self._clients is not None:

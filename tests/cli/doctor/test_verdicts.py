@@ -187,7 +187,7 @@ FAULTS = {
     "host-changed": (
         setting("Host", "backend:8080"),
         "origin",
-        ["not told that they asked for this very host", "backend:8080", "ProxyPreserveHost On"],
+        ["passes on backend:8080 as the host name", "ProxyPreserveHost On"],
         False,
     ),
     "no-such-path": (for_all(page("404 Not Found", "A shop")), "relay.js", ["404", "not passed on"], True),
