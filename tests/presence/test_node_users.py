@@ -110,7 +110,7 @@ def test_users_of_a_relay_that_is_killed_leave_unless_they_are_at_another(nodes,
 
 
 def test_users_of_a_relay_that_is_stopped_may_come_back_to_another(nodes, page):
-    a, b = nodes(2, drain_spread=0)
+    a, b = nodes(2, drain_spread=0, presence_grace=60)
     for user in ("ann", "bob"):
         page(a, "room", user=user)
     seen = page(b).watch("room")

@@ -151,7 +151,8 @@ def test_a_node_that_comes_later_carries_out_no_order_of_before(open_node, redis
     a.broker.close_connections(["d"])
     b = open_node("b")
     kill_links(redis)
-    b.wait_until_up(1)
+    for node in (a, b):
+        node.wait_until_up(1)
     assert b.here.closed == []
     a.broker.close_connections(["e"])
     assert b.here.closed == [["e"]]
