@@ -16,8 +16,7 @@ from .connection import SLOW, TRANSPORT_CLOSE, Connection, Receiver
 from .fair_queue import TURN_SECONDS
 from .host import KEY, Host
 from .known_headers import KnownHeader, Take
-from .lingering import linger
-from .quota import retry_after
+from .lingering import send_last
 from .request import Parser, Request
 from .request_error import RequestError, late_error
 from .response import AHEAD_BYTES, INTERNAL_ERROR, Response, error_response, whole_head
@@ -97,14 +96,19 @@ class Conversation:
         # The shortcut may have the last free thread. The header of the last response is an unusual one.
         if known is not None and known.take is not None and not self.is_last and self._take(known, known.take, data):
             return
-        if known is None or self.connection.poller.is_short():
+        if known is None or self.connection.poller.is_short() or self._is_out_of_place(known):
             self._early = data
             self._count_read()
             self._read_early()
         else:
             self._answer(parser.request_of(known, data))
-            if self.connection.backlog > AHEAD_BYTES and not self._parked:
-                self._busy = True
+            if not self._parked:  # as in _serve()
+                self.connection.share = self._server.share_of_peer(self.connection.peer)
+                self._busy = self._busy or self.connection.backlog > AHEAD_BYTES
+
+    def _is_out_of_place(self, known: KnownHeader) -> bool:
+        """Return whether a visitor's request came on a connection that goes before visitors, or a push on another."""
+        return (self._server.share_of(known.environ) is None) != (self.connection.share is None)
 
     def _take(self, known: KnownHeader, take: Take, data: bytes) -> bool:
         """Offer the request to the app's shortcut; return whether it took it."""
@@ -123,8 +127,7 @@ class Conversation:
 
     def proceed(self) -> None:
         """Continue after the outbox has been sent, a request has been answered, or the deadline has passed."""
-        if self._expired and not self._busy:
-            self._give_up()
+        if self._expired and not self._busy and self._gives_up():
             return
         if self._busy and not self._parked:
             if self._response is not None:
@@ -395,10 +398,7 @@ class Conversation:
         self._server.log_access(request, int((response.status or "0")[:3]), response.sent)
         if request.spilled:
             request.environ["wsgi.input"].close()
-        self._go_on(request.keep_alive)
-
-    def _go_on(self, keep_alive: bool) -> None:
-        if keep_alive and not self._server.ending:
+        if request.keep_alive and not self._server.ending:
             self._set_deadline()  # it may have sent the beginning of its next request already
         else:
             self._finish()
@@ -430,21 +430,21 @@ class Conversation:
         if self._ended and not self._early:
             receiver.ended()
 
-    def _give_up(self) -> None:
-        """End the connection because its deadline has passed; a client in the middle of a request gets an error."""
+    def _gives_up(self) -> bool:
+        """End a connection whose deadline has passed. Return False if what the client sent still waits for its turn."""
+        if (self._early or self._parser.requests) and not self._server.ending:
+            self._expired = False
+            self.connection.deadline = time.monotonic() + ONE_REQUEST_SECONDS
+            return False
         if self._parser.phase == "idle":
             self.connection.finish()
         else:
             self._reject(late_error(self._parser.phase, self._limits, self._server.ending, self.is_last))
+        return True
 
     def _reject(self, error: RequestError) -> None:
         """Send an error, read nothing more, and end the connection."""
-        connection = self.connection
-        self._server.log_rejection(connection.peer, error)
+        self._server.log_rejection(self.connection.peer, error)
         self._error = None
         self._parser.close()
-        retry = f"Retry-After: {retry_after()}\r\n" if error.status.startswith("503") else ""
-        connection.write(error_response(error.status, error.body, retry))
-        lingering = linger(connection, partial(self._server.forget, connection))
-        if not connection.backlog:
-            lingering.proceed()
+        send_last(self.connection, error, partial(self._server.forget, self.connection))

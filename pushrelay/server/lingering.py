@@ -9,6 +9,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .connection import TRANSPORT_CLOSE, Connection
+from .quota import retry_after
+from .request_error import RequestError
+from .response import error_response
 
 # Seconds for which we read from the client after an error response, and bytes that it may still send.
 LINGER_SECONDS = 2.0
@@ -83,3 +86,12 @@ def linger(connection: Connection, on_lost: Callable[[], None]) -> LingeringClos
     connection.deadline = time.monotonic() + LINGER_SECONDS
     connection.receiver = lingering = LingeringClose(connection, LINGER_BYTES, on_lost)
     return lingering
+
+
+def send_last(connection: Connection, error: RequestError, on_lost: Callable[[], None]) -> None:
+    """Send the response to a request that is rejected, as the connection's last one, and linger."""
+    retry = f"Retry-After: {retry_after()}\r\n" if error.status.startswith("503") else ""
+    connection.write(error_response(error.status, error.body, retry))
+    lingering = linger(connection, on_lost)
+    if not connection.backlog:
+        lingering.proceed()

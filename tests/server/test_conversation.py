@@ -28,8 +28,8 @@ def test_requests_in_one_packet_are_answered_in_order_on_one_connection(serve):
 class Wire:
     """A connection whose owner reads on, and proceeds on request."""
 
-    peer, backlog, closed, deadline, receiver = None, 0, False, 0.0, None
-    soon = finished = False
+    peer, backlog, closed, deadline, receiver, share = ("192.0.2.1", 50_000), 0, False, 0.0, None, None
+    soon = finished = yielded = False
 
     def __init__(self, poller):
         self.poller = poller
@@ -47,6 +47,27 @@ class Wire:
     def finish(self):
         self.finished = True
 
+    def yield_turn(self):
+        self.yielded = True
+
+
+def conversation_with(server):
+    """Return a conversation on a Wire."""
+    wire = Wire(server.poller)
+    wire.receiver = Conversation(wire, server)
+    return wire.receiver
+
+
+@contextlib.contextmanager
+def unstarted(app, **options):
+    """Yield a server with no threads."""
+    server = Server(app, port=0, **options)
+    server.poller.is_short = lambda: False
+    try:
+        yield server
+    finally:
+        server.close()
+
 
 @contextlib.contextmanager
 def parking():
@@ -57,14 +78,9 @@ def parking():
         parked.append((environ["PATH_INFO"], environ[KEY]))
         return ()
 
-    parked, server = [], Server(app, port=0)
-    server.poller.is_short = lambda: False
-    wire = Wire(server.poller)
-    wire.receiver = Conversation(wire, server)
-    try:
-        yield wire.receiver, parked
-    finally:
-        server.close()
+    parked = []
+    with unstarted(app) as server:
+        yield conversation_with(server), parked
 
 
 def test_requests_that_come_while_another_is_answered_keep_their_order():
@@ -95,6 +111,39 @@ def test_a_request_behind_another_is_answered_if_the_client_ends_its_side_just_b
         conversation.answer("200 OK", TEXT, b"/1")
         conversation.proceed()
         assert wire.written == [b"/0", b"/1"] and wire.finished
+
+
+def test_a_visitors_request_waits_its_turn_however_often_its_header_came_before():
+    def share_of(environ):
+        return None if environ["PATH_INFO"] == "/push" else environ["REMOTE_ADDR"]
+
+    with unstarted(echo, share_of=share_of) as server:
+        for path in ("/", "/push"):  # nobody accepts this push
+            for _ in range(2):
+                conversation = conversation_with(server)
+                conversation.received(request(f"GET {path} HTTP/1.1", "Host: x"))
+                assert conversation.connection.share == "192.0.2.1"
+        server.poller.has_urgent_work = lambda: True
+        conversation = conversation_with(server)
+        conversation.received(request("GET / HTTP/1.1", "Host: x"))
+        assert conversation.connection.yielded and not conversation.connection.written
+
+
+def test_a_whole_request_that_waits_for_a_thread_outlives_the_deadline_for_sending_it(monkeypatch):
+    with unstarted(echo) as server:
+        conversation, must_wait = conversation_with(server), True
+        monkeypatch.setattr(server, "has_to_wait", lambda path, share: must_wait)
+        conversation.received(request(*GET))
+        conversation.expired()
+        conversation.proceed()
+        wire = conversation.connection
+        assert not wire.finished and not wire.written and wire.deadline
+        must_wait = False
+        conversation.proceed()
+        assert wire.written == [b"GET /? "]
+        conversation.expired()
+        conversation.proceed()
+        assert wire.finished
 
 
 def test_100_continue_is_sent_to_clients_that_wait_for_it(serve):
