@@ -89,6 +89,9 @@ class Batcher:
         if not self._storing.acquire(blocking=False):
             return  # the end of the batch that the store has calls for the next one
         taken, items, arrived = self._take()
+        if not taken:  # another thread has published them
+            self._let_next_begin(poller)
+            return
         try:
             self._broker.store_soon(items, partial(self._stored, taken, items, arrived, poller))
         except Exception as failure:
@@ -103,21 +106,27 @@ class Batcher:
         now, counts = monotonic(), self.counts
         if error is None:
             counts.accepted += len(taken)
-        self._storing.release()
-        if self._waiting or self._large:
-            self._call(poller)
+        self._let_next_begin(poller)
         if error is not None:
             counts.add(HTTP, FAILED, len(taken))
             self._answer(taken, error)
             return
-        left = self._hand_out(items)
-        if now > counts.measure_at or now - arrived > SLOW_SECONDS:
-            counts.measure(arrived, now, items)
+        done, left = taken, self._hand_out(items)
+        late: list[Waiting] = []
         if left:
-            self._answer_most(taken, left, poller)
-        else:
-            self._answer(taken, None)
+            done, late = _split(taken, left)
+            counts.leave_out(len(late))
+        if now > counts.measure_at or now - arrived > SLOW_SECONDS:
+            counts.measure(arrived, now, _items_of(done) if late else items)
+        self._answer(done, None)
+        if late:
+            self._continue(late, left, now, poller)
         self._broker.sweep_after(len(items))
+
+    def _let_next_begin(self, poller: Poller) -> None:
+        self._storing.release()
+        if self._waiting or self._large:
+            self._call(poller)
 
     def _answer(self, pushes: list[Waiting], error: StoreError | None) -> None:
         for _, done, _, _ in pushes:
@@ -126,19 +135,19 @@ class Batcher:
             except Exception:
                 log.exception("a publisher could not be answered")
 
-    def _answer_most(self, pushes: list[Waiting], left: list[Pending], poller: Poller) -> None:
-        """Answer the pushes that were handed out completely. Continue with the `left` items after other work."""
-        unfinished = set(left)
-        self._answer([push for push in pushes if unfinished.isdisjoint(push[0])], None)
-        pushes = [push for push in pushes if not unfinished.isdisjoint(push[0])]
-        if pushes:
-            self._count_unfinished(pushes, 1)
-            poller.call_later(0, self._go_on, pushes, left, poller)
+    def _continue(self, pushes: list[Waiting], left: list[Pending], stored: float, poller: Poller) -> None:
+        """Hand out the `left` items of pushes that were `stored` at this time, after other work."""
+        self._count_unfinished(pushes, 1)
+        poller.call_later(0, self._go_on, pushes, left, stored, poller)
 
-    def _go_on(self, pushes: list[Waiting], left: list[Pending], poller: Poller) -> None:
+    def _go_on(self, pushes: list[Waiting], left: list[Pending], stored: float, poller: Poller) -> None:
         left = self._hand_out(left)
         self._count_unfinished(pushes, -1)
-        self._answer_most(pushes, left, poller)
+        done, late = _split(pushes, left)
+        self.counts.measure_late([push[3] for push in done], stored, _items_of(done))
+        self._answer(done, None)
+        if late:
+            self._continue(late, left, stored, poller)
 
     def _count_unfinished(self, pushes: list[Waiting], sign: int) -> None:
         with self._counting:
@@ -182,6 +191,17 @@ class Batcher:
         yield from self.counts.metrics()
         yield queue_length("store", len(self._waiting) + len(self._large))
         yield queue_length("delivery", self._unfinished)
+
+
+def _split(pushes: list[Waiting], left: list[Pending]) -> tuple[list[Waiting], list[Waiting]]:
+    """Return the pushes that were handed out completely, and those that have items among the ones that are left."""
+    unfinished = set(left)
+    done = [push for push in pushes if unfinished.isdisjoint(push[0])]
+    return done, [push for push in pushes if not unfinished.isdisjoint(push[0])]
+
+
+def _items_of(pushes: list[Waiting]) -> list[Pending]:
+    return [item for push in pushes for item in push[0]]
 
 
 def _size_of(items: Sequence[Pending]) -> int:

@@ -58,6 +58,22 @@ class PushCounts:
             self._observe_rest()
             self.measure_at = max(self.measure_at, now - BURST_SECONDS) + MEASURE_EVERY
 
+    def leave_out(self, pushes: int) -> None:
+        """Let no other measurement stand for this number of accepted pushes: measure_late() is called for each."""
+        with self._lock:
+            self._measured += pushes
+
+    def measure_late(self, arrived: Sequence[float], stored: float, items: Sequence[Pending]) -> None:
+        """Measure pushes that were handed out in turns, and arrived at these times. `items` are their publications."""
+        if not arrived:
+            return
+        now = monotonic()
+        with self._lock:
+            self._sample(items, len(arrived))
+            for each in arrived:
+                self._publish_seconds.observe(now - each)
+                self._delivery_seconds.observe(now - stored)
+
     def _observe_rest(self) -> None:
         """Let the last measurement stand for all pushes that have come since the one before."""
         times = self.accepted - self._measured

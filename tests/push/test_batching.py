@@ -151,6 +151,32 @@ def test_no_other_publisher_waits_for_a_publication_that_many_clients_get():
     assert told == [("a", 1), ("large", 700)]
 
 
+def test_a_publication_that_is_handed_out_in_turns_is_measured_when_its_last_client_has_it():
+    store = Store(lambda publication, skip_sid: FanOut(700))
+    poller, batcher = Poller(), Batcher(store.broker)
+    for _ in range(3):
+        add(batcher, poller, [], "a")
+    callback, args = poller.calls.pop()
+    callback(*args)
+    families = {each.name: each for each in batcher.metrics()}
+    assert families["relay_delivery_seconds"].values.sum == 0
+    poller.finish_batch()
+    families = {each.name: each for each in batcher.metrics()}
+    for name in ("relay_publish_seconds", "relay_delivery_seconds"):
+        assert families[name].values.buckets()[-1][1] == 3 and families[name].values.sum > 0
+    assert (batcher.counts.busiest.largest(9), batcher.counts.unreached.largest(9)) == ([("42", 3)], [])
+
+
+def test_pushes_that_another_thread_has_published_are_not_measured_again(parts):
+    store, poller, batcher = parts
+    add(batcher, poller, [], "a")
+    poller.calls *= 2  # two threads have called for the next batch
+    poller.finish_batch()
+    assert store.transactions == [["a"]]
+    [seconds] = [each.values for each in batcher.metrics() if each.name == "relay_publish_seconds"]
+    assert seconds.buckets()[-1][1] == 1
+
+
 def test_pushes_are_refused_when_too_many_are_still_being_handed_out(monkeypatch):
     monkeypatch.setattr(batching, "MOST_WAITING", 3)
     store = Store(lambda publication, skip_sid: FanOut(200))
