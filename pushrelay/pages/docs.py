@@ -39,7 +39,12 @@ CONTENTS = {
     ),
     "Behind a web server": ("docs/nginx.md", "docs/apache.md", "docs/docker.md", "docs/containers.md"),
     "Several relays": ("docs/scaling.md", "docs/redis.md", "docs/load-balancing.md"),
-    "Move to the relay": ("docs/from-pusher.md", "docs/from-long-polling.md", "docs/from-node.md"),
+    "Move to the relay": (
+        "docs/from-pusher.md",
+        "docs/from-centrifugo.md",
+        "docs/from-long-polling.md",
+        "docs/from-node.md",
+    ),
     "Change the relay": ("docs/extending.md", "docs/design.md", "docs/engine.md"),
 }
 NAMES = {

@@ -78,7 +78,7 @@ def test_files_are_delivered_to_pages_within_a_second_and_checked_as_over_http(s
     wait_for(lambda: not waiting(spool), "an empty spool")
     assert client.wait(1)[0][0] == "order" and history(relay, "a") == ["before the start", 2]
     assert history(relay, "42") == [{"text": "hello"}]
-    # What follows is counted after the files are gone.
+    # The counts change after the files are gone.
     wait_for(lambda: "refused/3.json: unknown_field: " in relay.log.read_text(), "the line in the log")
     taken, refused = (f'relay_spool_files_total{{result="{result}"}}' for result in ("taken", "refused"))
     wait_for(lambda: (metric(relay, taken), metric(relay, refused)) == (3, 1), "the counts")

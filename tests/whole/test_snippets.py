@@ -146,6 +146,10 @@ SNIPPETS = {
         "$curl = curl_init": php(ANSWER),
         "// before": before_and_after(FOREIGN, script()),
     },
+    "docs/from-centrifugo.md": {
+        "<!-- before -->": before_and_after(FOREIGN, page("orders", "push", f"<script>{SHOW}</script>")),
+        "// before\n$centrifugo": before_and_after(FOREIGN, php("^$", "require 'php/Relay.php';")),
+    },
     "docs/from-pusher.md": {
         "<!-- before -->": before_and_after(FOREIGN, page("orders", "paid", f"<script>{SHOW}</script>")),
         "// before\n$pusher": before_and_after(FOREIGN, php("^$", "require 'php/Relay.php';")),
