@@ -409,6 +409,8 @@ def test_php_is_not_asked_for_clients_that_left_and_a_visitor_does_not_wait_for_
         each.socket.emit("register", {"id": "42"})
         each.drop()
     wait_for(lambda: fds(relay) <= before, "their end")
+    none = b'relay_queue_length{queue="auth"} 0.0\n'
+    wait_for(lambda: none in relay.request("GET", "/metrics")[2], "the end of their questions")
     visitor = connect(relay.url, headers={"Cookie": "do=list; visitor=1"})
     site.go_on.set()
     assert register(visitor, "42")["ok"]
