@@ -121,7 +121,7 @@ class Front(Process):
 
     def start(self):
         """Start it, also after it was killed."""
-        self.run(self.command(), lambda: connects(("127.0.0.1", self.port)))
+        self.run(self.command(), lambda: all(connects(("127.0.0.1", port)) for port in (self.port, self.tls_port)))
 
 
 APACHE_MODULES = ("authz_core", "mime", "dir", "env", "status", "reqtimeout", "filter", "deflate", "ssl", "rewrite")
