@@ -12,6 +12,7 @@ import zlib
 from conftest import need
 
 VERSION = 1  # of what debian() makes: another number makes it again
+TRIES = 3
 
 
 def debian(suite):
@@ -31,6 +32,12 @@ def debian(suite):
 def _make(suite, root, mirror):
     for left in root.parent.glob(f"{root.name}.*"):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
+    is_made = any(_is_made(suite, root, mirror) for _ in range(TRIES))
+    need(is_made, f"a mirror of Debian with {suite}")
+
+
+def _is_made(suite, root, mirror):
+    """Make it, and return whether that worked: the network may fail."""
     new = pathlib.Path(tempfile.mkdtemp(prefix=f"{root.name}.", dir=root.parent))
     try:
         new.chmod(0o755)
@@ -39,9 +46,10 @@ def _make(suite, root, mirror):
         ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if ran.returncode:
             print(ran.stdout[-2000:] + ran.stderr[-2000:])
-        need(ran.returncode == 0, f"a mirror of Debian with {suite}")
+            return False
         shutil.rmtree(new / "var/cache/apt/archives", ignore_errors=True)
         new.rename(root)  # half of it is never found under this name
+        return True
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -165,7 +165,7 @@ def test_the_handler_of_a_slow_pollers_end_may_publish_to_it(start_relay):
 
 
 def test_pings_do_not_wait_for_the_apps_disconnect_handlers(start_relay):
-    relay = start_relay(program="tests/busy_relay.py", ping_interval=0.5, ping_timeout=1)
+    relay = start_relay(program="tests/busy_relay.py", ping_interval=0.5, ping_timeout=2.5)
     gate, silent = Gate(relay), [open_websocket(relay.port, "held") for _ in range(6)]
     with open_websocket(relay.port, "other") as other, contextlib.ExitStack() as stack:
         for sock in silent:
