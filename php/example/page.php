@@ -27,7 +27,7 @@ if (!defined('IN_CHAT')) { // a browser requested this file directly
       <input type="hidden" name="csrf" value="<?= h($csrf) ?>">
       <label for="name">Your name</label>
       <input id="name" name="name" maxlength="30" autocomplete="nickname" required autofocus>
-      <button>Come in</button>
+      <button>Join</button>
     </form>
   </main>
 </body>
