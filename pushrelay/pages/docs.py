@@ -114,6 +114,8 @@ def rendered(text: str, file: str) -> Page:
                 title = title or words
             elif token.tag == "h2":
                 sections.append(Section(slug, words))
+        elif alignment := str(token.attrs.pop("style", "")):
+            token.attrSet("class", alignment.removeprefix("text-align:"))  # the CSP forbids styles in the text
         elif token.type == "inline":
             token.children = list(_served(token.children or [], posixpath.dirname(file)))
     shown = list(_without_empty_headers(token for token in tokens if token.type != "html_block"))

@@ -114,7 +114,7 @@ A <b onclick="x">word</b>, [code](../php/Relay.php), [bad](javascript:alert(1)),
 | a | b |
 
 | | meaning |
-|---|---|
+|---|---:|
 | a | b |
 """
 
@@ -129,7 +129,8 @@ def test_markdown_becomes_html_without_html_of_its_own():
     assert 'href="javascript' not in html and "Relay.php" not in html and ", code, " in html
     assert '<a href="logging#refusals">the log</a>' in html
     assert re.findall(r'<img src="([^"]*)" alt="([^"]*)"', html) == [("pictures/a.png", "picture")]
-    assert html.count("<thead>") == 1 and "<td></td>\n<th>meaning</th>" in html
+    assert html.count("<thead>") == 1 and '<td></td>\n<th class="right">meaning</th>' in html
+    assert '<td class="right">b</td>' in html and "style=" not in html
 
 
 @pytest.mark.parametrize("text", ["| a |\n|---|\n| b |", "```bash\ncurl <it>\n```", "```\nit\n```", "    it"])

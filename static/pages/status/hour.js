@@ -12,7 +12,8 @@ const CALM = 60; // the steps of a small chart
 const EDGE = 0.06; // of the axis: a label nearer to its ends would be cut off
 
 const cursor = new Cursor(document.getElementById("cursor"), showMoment);
-let history = null; // the part of it that is shown
+let latest = null; // the last answer
+let history = null; // the part of its history that is shown
 let minutes = 60; // its length
 let between = 15; // minutes between two labels of the axis
 let charts = [];
@@ -21,22 +22,28 @@ let isOld = false; // whether the last step is no longer the present
 const ms = (us) => us / 1000;
 const mapped = (values, change) => values.map((value) => (value === null ? null : change(value)));
 
-/** Return the three charts: the values of the line, those of a second one, and how a step and the scale are written. */
+/**
+ * Return the three charts: the values of the line, those of a second one, and how a step and the scale are written; and
+ * how an answer's figure of the present is written, as in its tile: the last step may be ten seconds old.
+ */
 function read({ step, series }) {
   const perSecond = (value) => value / step;
   const notAccepted = series.refused.map((value, index) => (value + series.failed[index]) / step || null);
+  const refusedAt = (at) => (notAccepted[at] ? ` · ▲ ${large(notAccepted[at])} not accepted` : "");
   return [
     {
       name: "clients",
       values: series.clients,
       written: (at) => count(series.clients[at]),
+      present: ({ clients }) => count(clients.now),
       scale: large,
     },
     {
       name: "pushes",
       values: mapped(series.pushes, perSecond),
       second: notAccepted,
-      written: (at) => large(series.pushes[at] === null ? null : perSecond(series.pushes[at])) + (notAccepted[at] ? ` · ▲ ${large(notAccepted[at])} not accepted` : ""),
+      written: (at) => large(series.pushes[at] === null ? null : perSecond(series.pushes[at])) + refusedAt(at),
+      present: ({ pushes }) => large(pushes.rate) + refusedAt(notAccepted.length - 1),
       scale: large,
     },
     {
@@ -53,7 +60,8 @@ function read({ step, series }) {
 export function showHour(status) {
   const found = visible(status.history);
   const isNew = history?.end !== found.end || history.marks.length !== found.marks.length;
-  if (!isNew && !isOld) return; // a step takes longer than the time between two answers
+  latest = status;
+  if (!isNew && !isOld) return showMoment(); // a step takes longer than the time between two answers
   [history, isOld] = [found, false];
   charts = read(history);
   write(document.getElementById("hour-title"), `The last ${period()}`);
@@ -163,9 +171,11 @@ function drawMarks(now) {
 /** Show the chosen step in all three charts, or the last one. */
 function showMoment() {
   const at = cursor.step ?? history.length - 1;
-  for (const { name, written } of charts) write(document.querySelector(`[data-moment="${name}"]`), written(at));
-  const when = cursor.step === null && !isOld ? "Now" : time(timeOf(at));
+  const isNow = cursor.step === null && !isOld;
+  const when = isNow ? "Now" : time(timeOf(at));
   write(document.getElementById("moment"), when);
-  const [browsers, pushes, delay] = charts.map(({ written }) => written(at));
+  const texts = charts.map(({ written, present }) => (isNow && present ? present(latest) : written(at)));
+  charts.forEach(({ name }, index) => write(document.querySelector(`[data-moment="${name}"]`), texts[index]));
+  const [browsers, pushes, delay] = texts;
   cursor.show(at, `${when}: ${browsers} browsers, ${pushes} pushes per second, POST to page in ms: ${delay}`);
 }
