@@ -198,10 +198,7 @@ def presence_query(environ: dict[str, Any], settings: Settings) -> list[str] | P
         _refuse_names(fields.keys() - _PAGE_FIELDS, _PAGE_FIELDS)
     if fields["all"] != "1":
         bad("invalid_data", "all is 1, for all destinations: leave it out if you name some")
-    after, limit = fields.get("after", ""), _limit(fields.get("limit"))
-    if not isinstance(after, str) or (limit or 0) > MOST_ON_PAGE:
-        bad("invalid_limit", f"limit must be at most {MOST_ON_PAGE}, and after is one name")
-    return Page(after, limit or MOST_ON_PAGE)
+    return Page(fields.get("after", ""), _limit(fields.get("limit"), MOST_ON_PAGE) or MOST_ON_PAGE)
 
 
 def history_query(environ: dict[str, Any], settings: Settings) -> tuple[str, str | None, int | None]:
@@ -215,11 +212,11 @@ def history_query(environ: dict[str, Any], settings: Settings) -> tuple[str, str
     return destination, fields.get("since"), _limit(fields.get("limit"))
 
 
-def _limit(text: str | None) -> int | None:
+def _limit(text: str | None, most: int = 999_999) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()) or len(text) > 6 or not int(text):
-        bad("invalid_limit", "limit must be a whole number from 1 to 999999")
+    if not (text.isascii() and text.isdigit()) or len(text) > 6 or not 0 < int(text) <= most:
+        bad("invalid_limit", f"limit must be a whole number from 1 to {most}")
     return int(text)
 
 

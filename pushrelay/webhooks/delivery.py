@@ -153,6 +153,7 @@ class Delivery:
             return left
         events = self._queue.read(target.topic, after, self._most, MOST_BYTES)
         if not events:
+            self._recover()  # what could not be delivered does not wait any more
             return IDLE_SECONDS
         if not self._may_send():
             return AGAIN_SECONDS
@@ -197,8 +198,7 @@ class Delivery:
 
     def _succeeded(self, count: int) -> bool:
         self.sent += count
-        self.error, self.failing_since = "", 0.0
-        self._tries = self._refusals = 0
+        self._recover()
         self._most = min(MOST_EVENTS, 2 * self._most)
         return True
 
@@ -226,9 +226,13 @@ class Delivery:
             REFUSALS,
             status,
         )
-        self._refusals = self._tries = 0
-        self.error, self.failing_since = "", 0.0
+        self._recover()
         return True
+
+    def _recover(self) -> None:
+        """Forget the last failure."""
+        self.error, self.failing_since = "", 0.0
+        self._tries = self._refusals = 0
 
     def _unsubscribed(self, target: Target) -> bool:
         self.gone = time.time()

@@ -144,6 +144,9 @@ class Webhooks:
         if not self.is_on:
             self._stop()
             return
+        reports = any(each.topic == HOOKS for each in self._targets)
+        if self._reporter is not None and self._reporter.reports != reports:
+            self._stop_reporter(self._reporter)
         deliveries: dict[tuple[str, str], Delivery] = {}
         for target in self._targets:
             key = target.topic, target.reader
@@ -156,15 +159,11 @@ class Webhooks:
         for key in self._deliveries.keys() - deliveries.keys():
             self._deliveries[key].stop()
         self._deliveries = deliveries
-        self._report(self._queue)
+        self._report(self._queue, reports)
 
-    def _report(self, queue: Events) -> None:
+    def _report(self, queue: Events, reports: bool) -> None:
         """Have a reporter run, with the present settings."""
-        reports = any(each.topic == HOOKS for each in self._targets)
         reporter = self._reporter
-        if reporter is not None and reporter.reports != reports:
-            self._stop_reporter(reporter)
-            reporter = None
         is_new = reporter is None
         if reporter is None:
             reporter = Reporter(queue, self._inboxes, self._wants, self._send, self._clients, reports)
@@ -183,6 +182,7 @@ class Webhooks:
         reporter.start()
 
     def _stop_reporter(self, reporter: Reporter) -> None:
+        """Stop a reporter. It queues what has happened, for which it needs the deliveries and their filters."""
         self._reporter = None
         self._clients.report_use(None, None)
         if reporter.tracker is not None:
@@ -191,7 +191,7 @@ class Webhooks:
         self._was_sender = False
 
     def _stop(self) -> None:
-        deliveries, self._deliveries = list(self._deliveries.values()), {}
+        deliveries = list(self._deliveries.values())
         for each in deliveries:
             each.stop()
         end = time.monotonic() + CLOSE_SECONDS
@@ -199,6 +199,7 @@ class Webhooks:
             each.join(max(0.0, end - time.monotonic()))
         if self._reporter is not None:
             self._stop_reporter(self._reporter)
+        self._deliveries = {}
 
     # Called by the threads.
 

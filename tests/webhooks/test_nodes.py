@@ -11,12 +11,14 @@ from posting import wires
 from receivers import SECRET, Receivers
 from redis_server import RedisServer
 
+from pushrelay.access.member import Member
 from pushrelay.access.tokens import sign
 from pushrelay.errors import StoreError
 from pushrelay.settings import Settings
 from pushrelay.settings.values import hooks
 from pushrelay.store import Draft, open_broker
 from pushrelay.store.events import HOOKS, QueueFull, new_event
+from pushrelay.webhooks import reporter
 from pushrelay.webhooks.webhooks import Webhooks
 from tests.webhooks.test_delivery import receiver
 
@@ -95,6 +97,14 @@ class NoClients:
     def report_use(self, on_inbox, on_lost):
         pass
 
+    def report_changes(self, changed):
+        pass
+
+    stop_reporting = report_changes
+
+    def destinations(self):
+        return []
+
 
 @pytest.fixture
 def sender(receiver):
@@ -166,6 +176,23 @@ def test_nothing_is_sent_after_a_pause_until_it_is_certain_that_no_other_relay_s
     part._learnt -= 10  # seconds ago
     put(broker, "b")
     assert delivery._step() > 0 and receiver.accepted() == ["a"]
+
+
+def test_what_happened_just_before_webhooks_are_switched_off_is_queued(monkeypatch):
+    """Otherwise it would never be reported: the store has noted that it was."""
+    monkeypatch.setattr(reporter, "GATHER_SECONDS", 0.1)
+    broker = open_broker("memory:", lambda *_: 0)
+    broker.start()
+    urls = {"webhook_url": hooks("http://127.0.0.1:1/"), "webhook_secret": (SECRET,)}
+    for number, off in enumerate(({}, {"request_url": "http://127.0.0.1:1/", "webhook_secret": (SECRET,)}), 1):
+        part = Webhooks(Settings(**urls), broker, NoClients())
+        part.start()
+        wait_for(lambda part=part: part._reporter._is_loaded, "the reporter")
+        part.member("join", f"room-{number}", Member("42"))
+        part.reload(Settings(**off))
+        part.close()
+        assert broker.events.depth(HOOKS).events == number
+    broker.close()
 
 
 def test_events_that_wait_leave_half_of_the_space_to_publications(tmp_path):
