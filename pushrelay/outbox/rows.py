@@ -54,6 +54,11 @@ def sort_rows(rows: list[Row], settings: Settings) -> Sorted:
 def _items_of(row: Row, settings: Settings) -> list[Pending]:
     """Return the publications of a row. Raises Refused."""
     _, destination, _, data, size, is_json, event, ttl = row
+    for column, value in (("destination", destination), ("data", data), ("event", event)):
+        if isinstance(value, bytes):  # in somebody's own table
+            raise Refused(400, "invalid_data", f"the column {column} is binary: make it text, as in docs/outbox.md")
+    if size is None:
+        raise Refused(400, "missing_data", "data is NULL: insert what to deliver (an empty text is fine)")
     if data is None:
         message = (
             f"the data takes {size} bytes, and at most {settings.max_body} are allowed (setting max_body): insert "

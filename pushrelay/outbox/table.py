@@ -72,7 +72,7 @@ TRIES = (
 def lock(ids: Iterable[int], most: int) -> str:
     """Return a statement that locks and finds rows, except those that are locked. Longer data than `most` is NULL."""
     return (
-        f"SELECT {_columns(most)}, o.is_json, o.event, o.ttl FROM {_rows(ids)} "  # noqa: S608
+        f"SELECT {_columns(most)}, IF(o.is_json, 1, 0), o.event, o.ttl FROM {_rows(ids)} "  # noqa: S608
         "WHERE o.error IS NULL FOR UPDATE SKIP LOCKED"
     )
 

@@ -40,7 +40,9 @@ def test_rows_become_publications_in_their_order():
         (row(event=""), "invalid_event: "),
         (row(event="relay_lost"), "invalid_event: "),
         (row(ttl="-1"), "invalid_ttl: "),
-        ((*row()[:3], b"\xff", "1", "0", None, None), "the relay cannot read this row: "),
+        ((*row()[:3], b"\xff", "1", "0", None, None), "invalid_data: the column data is binary"),
+        ((*row()[:3], None, None, "0", None, None), "missing_data: data is NULL"),
+        (row(ttl="soon"), "the relay cannot read this row: "),
     ],
 )
 def test_a_row_that_cannot_be_pushed_has_a_reason_and_stops_no_others(wrong, words):

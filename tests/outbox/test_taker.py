@@ -119,8 +119,10 @@ def test_the_order_is_kept_if_another_relay_continues_while_a_row_is_locked(site
 def test_a_row_without_a_time_or_with_a_reason_that_is_too_long_stops_no_other(site, run_outbox):
     with site.transaction() as transaction:
         transaction.run("SET sql_mode = ''")
-        transaction.run("ALTER TABLE relay_outbox MODIFY error VARCHAR(20) CHARACTER SET latin1")
-        transaction.run("INSERT INTO relay_outbox (destination, data, created) VALUES ('a', '1', 0)")
+        transaction.run(
+            "ALTER TABLE relay_outbox MODIFY error VARCHAR(20) CHARACTER SET latin1, MODIFY is_json INT NULL"
+        )
+        transaction.run("INSERT INTO relay_outbox (destination, data, is_json, created) VALUES ('a', '1', NULL, 0)")
         transaction.insert("a", "{€", is_json=1)
     running = run_outbox(site.url)
     assert running.data(1) == ["1"]
