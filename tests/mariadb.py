@@ -37,6 +37,10 @@ class MariaDB:
         self._names = (f"site{number}" for number in itertools.count())
         data = f"--datadir={self.folder}/data"
         install = [INSTALL, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        # A server that starts removes the temporary tables of all others that use the same folder for them.
+        self.temporary = self.folder / "tmp"
+        self.temporary.mkdir(exist_ok=True)
+        install.append(f"--tmpdir={self.temporary}")
         ran = subprocess.run([*install, "--user=root", "--innodb-log-file-size=4M"], capture_output=True, text=True)
         assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
         self.start()
@@ -46,6 +50,7 @@ class MariaDB:
         """Start it, on the same port and with the same data as before, and wait until it answers."""
         command = [PROGRAM, "--no-defaults", "--user=root", f"--datadir={self.folder}/data", f"--socket={self.socket}"]
         command += [f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve", *self.options]
+        command += [f"--tmpdir={self.temporary}"]
         command += ["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M", "--performance-schema=OFF"]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, cwd=self.folder)
