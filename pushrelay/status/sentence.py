@@ -114,7 +114,7 @@ def _failed(state: State) -> Verdict | None:
         "failed",
         f"Ready again. The store did not accept {counted(state.failed, 'push', 'pushes')} in {_period(state)}.",
         "Their publishers got a 503. Pushes that were not sent again are missing.",
-        "“Recent problems” has the reason. Relay.php sends a push again if you ask it to (docs/php.md).",
+        "The log has the reason. With a spool, such pushes wait until the relay takes them (docs/spool.md).",
     )
 
 
@@ -214,7 +214,9 @@ def _refused(state: State) -> Verdict | None:
     if share is None or state.refused < FEW_CLIENTS or share < MANY_REFUSED:
         return None
     what = f"{counted(state.refused, 'push', 'pushes')} in {_period(state)} {_was(state.refused)} refused."
-    return Verdict(WARN, "refused", what, todo="The answer to each push has the reason, and so has “Recent problems”.")
+    return Verdict(
+        WARN, "refused", what, todo="The answer to each push has the reason, and the log has a line for each cause."
+    )
 
 
 def _fine(state: State) -> Verdict:

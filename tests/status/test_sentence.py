@@ -222,4 +222,4 @@ def test_cards_of_the_page_have_the_names_that_sentences_give_them():
     page = (ROOT / "templates" / "status.html").read_text()
     said = " ".join(verdict(BUSY._replace(**changes)).todo for changes, *_ in TROUBLE)
     names = set(re.findall("“(.+?)”", said))
-    assert len(names) == 2 and all(f">{name}</h2>" in page for name in names)
+    assert names and all(f">{name}</h2>" in page for name in names)
