@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import secrets
 import time
 
 import pytest
@@ -170,8 +171,14 @@ def test_an_error_in_the_middle_of_a_batch_leaves_it_open_whether_it_was_stored(
     assert node.push("42", 2)[0].position.endswith(":2")
 
 
-def test_a_push_that_may_be_stored_is_not_answered_with_not_taken(redis, start_relay):
-    relay = start_relay(broker=redis.url, redis_patience=0.5)
+@pytest.fixture
+def start_node(redis, start_relay):
+    """Start a relay whose prefix no other test uses: Redis knows the clients of a killed one for some seconds."""
+    return lambda **settings: start_relay(broker=redis.url, redis_prefix=secrets.token_hex(4), **settings)
+
+
+def test_a_push_that_may_be_stored_is_not_answered_with_not_taken(redis, start_node):
+    relay = start_node(redis_patience=0.5)
     redis.pause()
     try:
         answers = [json.loads(relay.request("POST", "/push", b"destination=42&data=1")[2]) for _ in range(2)]
@@ -239,8 +246,8 @@ def test_a_push_that_begins_to_wait_during_a_cut_learns_of_an_acknowledgement_at
     wait_for(lambda: ("42", 1, "sid") in a.here.acks, "the acknowledgement")
 
 
-def test_a_register_waits_for_a_redis_that_is_back_soon(redis, start_relay):
-    relay = start_relay(broker=redis.url, redis_patience=20)
+def test_a_register_waits_for_a_redis_that_is_back_soon(redis, start_node):
+    relay = start_node(redis_patience=20)
     redis.kill()
     try:
         wait_for(lambda: "connecting again" in relay.log.read_text(), "the end of the connection")
@@ -256,8 +263,8 @@ def test_a_register_waits_for_a_redis_that_is_back_soon(redis, start_relay):
             redis.start()
 
 
-def test_a_register_waits_no_longer_than_redis_patience(redis, start_relay):
-    relay = start_relay(broker=redis.url, redis_patience=0.5)
+def test_a_register_waits_no_longer_than_redis_patience(redis, start_node):
+    relay = start_node(redis_patience=0.5)
     redis.kill()
     try:
         wait_for(lambda: "connecting again" in relay.log.read_text(), "the end of the connection")
