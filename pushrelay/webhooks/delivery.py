@@ -254,7 +254,7 @@ def _about(status: int, headers: Any, setting: str) -> tuple[str, str]:
         return reason, f"write the final address in {setting}"
     reason = f"it answered with status {status}"
     if status == 403:
-        return reason, "check that PHP verifies with a secret that is in webhook_secret"
+        return reason, "check that PHP has a secret that is in webhook_secret, and the clocks of both machines"
     if status == 404:
         messages = ", and that the script answers messages of pages with 200" if setting == "request_url" else ""
         return reason, f"check the path in {setting}{messages}"
