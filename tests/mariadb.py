@@ -39,7 +39,7 @@ class MariaDB:
         install = [INSTALL, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db"]
         # A server that starts removes the temporary tables of all others that use the same folder for them.
         self.temporary = self.folder / "tmp"
-        self.temporary.mkdir(exist_ok=True)
+        self.temporary.mkdir(parents=True, exist_ok=True)
         install.append(f"--tmpdir={self.temporary}")
         ran = subprocess.run([*install, "--user=root", "--innodb-log-file-size=4M"], capture_output=True, text=True)
         assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
