@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -120,9 +121,12 @@ def relay_command(broker: str = "sqlite:{dir}/relay.db") -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Return a free port outside the system's own range: others could get one of those before the server has it."""
+    while True:
+        port = 10_000 + secrets.randbelow(5_000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 class Target(NamedTuple):

@@ -26,10 +26,10 @@ class Examination:
     def __init__(self, *arguments, **process):
         command = [*DOCTOR, *map(str, arguments)]
         if process:
-            process = {"env": clean_environ(), "timeout": DEADLINE * 2, **process}
+            process = {"env": clean_environ(), "timeout": DEADLINE * 3, **process}
             ran = subprocess.run(command, capture_output=True, text=True, **process)
         else:
-            ran = starter.run(command, clean_environ(), seconds=2 * DEADLINE)
+            ran = starter.run(command, clean_environ(), seconds=3 * DEADLINE)
         self.code, self.complaint = ran.returncode, ran.stderr
         assert "Traceback" not in ran.stderr, ran.stderr
         self.read(ran.stdout)
@@ -103,7 +103,7 @@ def running(port, script, folder, **process):
 
 def doctor(*arguments):
     command = [sys.executable, str(ROOT / "relay.py"), "doctor", *arguments]
-    ran = starter.run(command, clean_environ(), seconds=2 * DEADLINE)
+    ran = starter.run(command, clean_environ(), seconds=3 * DEADLINE)
     return " ".join(ran.stdout.split())
 
 

@@ -54,7 +54,7 @@ class Script:
         """Return its output. It must succeed."""
         process = self.start(*flags)
         try:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=300)
         finally:
             process.terminate()
         assert process.returncode == 0, err

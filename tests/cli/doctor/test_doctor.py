@@ -187,7 +187,7 @@ FAULTS = {
     "short-timeout": (
         [("ProxyPreserveHost On", "ProxyPreserveHost On\nProxyTimeout 1")],
         [("read_timeout 60s", "read_timeout 1s")],
-        ("cut after 1.", "every 1.5 s"),
+        ("cut after ", "every 1.5 s"),
     ),
 }
 
