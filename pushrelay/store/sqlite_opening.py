@@ -176,7 +176,8 @@ class Files:
 
     def reopen(self) -> None:
         """Close the files and open what is at the path now. Raises StoreError."""
-        log.info("opening %s again", self.path)
+        if self.readers is not None:  # otherwise the last attempt failed, and each push makes another
+            log.info("opening %s again", self.path)
         if self._has_journal:
             self._leftover = self.journal.contents()
         self.unavailable = REOPENING

@@ -205,6 +205,24 @@ def test_a_file_that_was_removed_is_noticed(path, open_at):
     assert path.exists()
 
 
+def test_a_file_that_cannot_be_opened_again_is_logged_once_however_many_pushes_try(path, open_at, monkeypatch, caplog):
+    caplog.set_level("INFO", "pushrelay.store")
+
+    def refuse(path):
+        raise StoreError("the disk is full")
+
+    broker = open_at(path)
+    push(broker, "before")
+    broker._store._files.is_broken = True
+    with monkeypatch.context() as full:
+        full.setattr(sqlite_file, "create", refuse)
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                push(broker, "not stored")
+    push(broker, "after")
+    assert caplog.text.count(f"opening {path} again") == 1 and data(broker) == ["before", "after"]
+
+
 def test_the_file_and_its_wal_stay_small_whatever_is_pushed_and_read(path, open_at):
     broker = open_at(path, history_bytes=2 << 20)
     broker._store._files.wal_bytes = 4 << 20
