@@ -18,6 +18,8 @@ READERS = 4  # connections for reading, each with its own page cache; further th
 PRAGMAS = ("journal_mode=WAL", "secure_delete=OFF", "temp_store=MEMORY")
 
 # Each step brings the file from one user_version to the next; released steps are never changed; new ones are added.
+# Files that were created before the first release have `publications` WITHOUT ROWID, and keep it: every statement works
+# with either. With rowids, what is pushed in succession shares pages, whatever its destinations are.
 MIGRATIONS = (
     """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -42,7 +44,7 @@ MIGRATIONS = (
         event TEXT NOT NULL,
         data TEXT NOT NULL,        -- JSON
         PRIMARY KEY (destination, offset)
-    ) WITHOUT ROWID;
+    );
     CREATE TABLE keys (
         id INTEGER PRIMARY KEY,    -- in the order of time
         key TEXT NOT NULL UNIQUE,

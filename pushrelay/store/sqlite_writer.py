@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from pushrelay.json_text import decode
@@ -106,9 +107,11 @@ class Writer:
             self.connection.execute(sqlite_meta.COMMITTED, (self.generation + 1,))
         self.connection.execute("COMMIT")
         self.lost_cursors = {}  # not earlier: a reader may have checked the cursors before they were complete again
-        while len(self.cursors) > MAX_CURSORS:  # not before: what SQLite does not know is found by its cursor only
+        if len(self.cursors) > MAX_CURSORS:  # not before: what SQLite does not know is found by its cursor only
             self.all_cursors = None
-            del self.cursors[next(iter(self.cursors))]
+            # All names first: each search for the first one of a dictionary passes those that were deleted.
+            for name in list(islice(self.cursors, len(self.cursors) - MAX_CURSORS)):
+                del self.cursors[name]
         self.uncommitted, self.recent = 0, Uncommitted()
         if is_change:
             self.generation += 1

@@ -676,6 +676,7 @@ class LocalBrokerContract(BrokerContract):
             for k in range(10):
                 self.push(broker, f"user{i}-{k}", "x" * 10_000)
         self.sweep(broker)
+        broker.flush()
         kept = [bool(broker.history(f"user{i}-0").publications) for i in range(100)]
         assert 5 < sum(kept) < 22
         assert kept == sorted(kept)

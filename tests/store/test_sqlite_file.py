@@ -43,6 +43,24 @@ def test_an_older_relays_file_is_brought_to_the_newest_version_with_all_that_is_
     push(broker, "new")
 
 
+def test_a_file_of_the_first_relays_without_rowids_keeps_its_publications_and_takes_more(path, open_at, monkeypatch):
+    first, *others = sqlite_file.MIGRATIONS
+    key = "PRIMARY KEY (destination, offset)\n    )"
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (first.replace(key, f"{key} WITHOUT ROWID"), *others))
+    broker = open_at(path, history_size=3)
+    table = "SELECT sql FROM sqlite_master WHERE name = 'publications'"
+    assert "WITHOUT ROWID" in broker._store._writer.connection.execute(table).fetchone()[0]
+    push(broker, *range(40))
+    broker.close()
+    monkeypatch.undo()
+    broker = open_at(path, history_size=3)
+    assert data(broker)[-3:] == [37, 38, 39]
+    push(broker, *range(40, 80))
+    broker.flush()
+    assert data(broker)[-3:] == [77, 78, 79]
+    assert len(data(broker)) < 40
+
+
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path, open_at, monkeypatch):
     broker = open_at(path)
     push(broker, "kept")
