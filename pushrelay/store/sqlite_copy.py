@@ -175,6 +175,7 @@ def _complete(copy: sqlite3.Connection, target: str, payloads: list[bytes], cloc
     damaged = _drop_damaged(copy)
     copy.execute("COMMIT")
     sqlite_file.check(copy, FOREVER)
+    writer.load_cursors()  # as the relay does that opens the copy: otherwise it might refuse what is accepted here
     count = "SELECT (SELECT count(*) FROM destinations), (SELECT count(*) FROM publications)"
     destinations, publications = copy.execute(count).fetchone()
     return Copied(os.path.getsize(target), destinations, publications, damaged)
