@@ -1,7 +1,7 @@
 """A journal: accepted pushes that are not committed to the database yet, in a file next to it.
 
-A commit of SQLite writes every page that it changed, and each destination has its own pages, so one commit per push
-would be the largest part of a push's cost (measured: 20,400 pushes a second without a journal, 25,200 with it). Pushes
+A commit of SQLite writes every page that it changed, which are several for each push, so one commit per push would be
+the largest part of a push's cost (measured: 20,400 pushes a second without a journal, 25,200 with it). Pushes
 are therefore written to this journal, and their changes stay in an open transaction that is committed about once a
 second. Once written, data belongs to the kernel: it survives the end of this process, however that happens, but not a
 power failure. Other programs can lock the database for writing only between two such commits. With durability "power"
