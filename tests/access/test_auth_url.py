@@ -283,7 +283,7 @@ REFUSED = {
     "future": ("auth_not_available", "nbf"),
     "nbf-text": ("auth_not_available", "nbf is a time"),
     "cut": ("auth_not_available", "cut short"),
-    "hang-up": ("auth_not_available", "not HTTP"),
+    "hang-up": ("auth_not_available", "without an answer"),
     "hang": ("auth_not_available", "within 1 s"),
     "drip-headers": ("auth_not_available", "within 1 s"),
     "drip-body": ("auth_not_available", "within 1 s"),

@@ -113,7 +113,7 @@ def test_a_request_is_signed_and_has_json(queue, receiver, deliver):
     ("status", "said"),
     [
         (500, "status 500 check the error logs"),
-        (403, "status 403 check that PHP verifies"),
+        (403, "status 403 check that PHP has a secret"),
         (404, "check the path in webhook_url$"),
         (302, r"redirects to /login.php \(302\)"),
     ],
