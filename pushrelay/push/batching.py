@@ -90,7 +90,9 @@ class Batcher:
             return  # the end of the batch that the store has calls for the next one
         taken, items, arrived = self._take()
         if not taken:  # another thread has published them
-            self._let_next_begin(poller)
+            self._storing.release()
+            if self._waiting or self._large:
+                self._call(poller)
             return
         try:
             self._broker.store_soon(items, partial(self._stored, taken, items, arrived, poller))
@@ -106,27 +108,22 @@ class Batcher:
         now, counts = monotonic(), self.counts
         if error is None:
             counts.accepted += len(taken)
-        self._let_next_begin(poller)
+        self._storing.release()
+        if self._waiting or self._large:
+            self._call(poller)
         if error is not None:
             counts.add(HTTP, FAILED, len(taken))
             self._answer(taken, error)
             return
         done, left = taken, self._hand_out(items)
-        late: list[Waiting] = []
         if left:
             done, late = _split(taken, left)
             counts.leave_out(len(late))
-        if now > counts.measure_at or now - arrived > SLOW_SECONDS:
-            counts.measure(arrived, now, _items_of(done) if late else items)
-        self._answer(done, None)
-        if late:
             self._continue(late, left, now, poller)
+        if now > counts.measure_at or now - arrived > SLOW_SECONDS:
+            counts.measure(arrived, now, items if done is taken else _items_of(done))
+        self._answer(done, None)
         self._broker.sweep_after(len(items))
-
-    def _let_next_begin(self, poller: Poller) -> None:
-        self._storing.release()
-        if self._waiting or self._large:
-            self._call(poller)
 
     def _answer(self, pushes: list[Waiting], error: StoreError | None) -> None:
         for _, done, _, _ in pushes:
@@ -137,8 +134,9 @@ class Batcher:
 
     def _continue(self, pushes: list[Waiting], left: list[Pending], stored: float, poller: Poller) -> None:
         """Hand out the `left` items of pushes that were `stored` at this time, after other work."""
-        self._count_unfinished(pushes, 1)
-        poller.call_later(0, self._go_on, pushes, left, stored, poller)
+        if pushes:
+            self._count_unfinished(pushes, 1)
+            poller.call_later(0, self._go_on, pushes, left, stored, poller)
 
     def _go_on(self, pushes: list[Waiting], left: list[Pending], stored: float, poller: Poller) -> None:
         left = self._hand_out(left)
@@ -146,8 +144,7 @@ class Batcher:
         done, late = _split(pushes, left)
         self.counts.measure_late([push[3] for push in done], stored, _items_of(done))
         self._answer(done, None)
-        if late:
-            self._continue(late, left, stored, poller)
+        self._continue(late, left, stored, poller)
 
     def _count_unfinished(self, pushes: list[Waiting], sign: int) -> None:
         with self._counting:
