@@ -63,6 +63,7 @@ export type ErrorCode =
   | "timeout"
   | "token_expired"
   | "token_failed"
+  | "too_large"
   | "too_many_connections"
   | "too_many_events"
   | "too_many_ids"

@@ -10,9 +10,9 @@
   var [, HOME] = /^(http[^?#@]*\/)(static\/relay|socket.io\/socket.io)(\.min)?\.js/.exec(page.currentScript?.src) || [];
   var BASE = page.baseURI || here.origin;
   function locate(url = HOME) {
-    const isUrl = /^((http|ws)s?:\/)?\//.test(url);
+    const isUrl = /^((http|ws)s?:\/)?\//i.test(url);
     if (!isUrl) throw new Error(`Use Relay.connect(URL), not ${url}`);
-    return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
+    return new URL(url, BASE).href.replace(/^ws/, "http").replace(/\/*([?#].*)?$/, "/");
   }
 
   // src/errors.js
@@ -98,7 +98,7 @@
   }
 
   // src/values.js
-  var isObject = (value) => value && typeof value === "object";
+  var isObject = (value) => Object(value) === value;
   var isFunction = (value) => typeof value === "function";
   var listOf = (ids) => [].concat(ids).map(asText);
   function asText(id) {
@@ -174,9 +174,9 @@
   function complete(options, isStrict) {
     const all = { ...DEFAULTS };
     for (const name in options) {
-      const value = name === "transports" ? [].concat(options[name]) : options[name];
-      if (typeof value === typeof DEFAULTS[name]) all[name] = value > 2e9 ? 2e9 : value;
-      else if (isStrict) console.warn("relay:", "invalid", name);
+      const value = name === "transports" ? [].concat(options[name] || DEFAULTS[name]) : options[name];
+      if (typeof value === typeof DEFAULTS[name]) all[name] = value;
+      else if (isStrict) console.warn("relay: invalid", name);
     }
     return all;
   }
@@ -204,17 +204,19 @@
     _send(args, answer, patience) {
       const message = [JSON.stringify(args, jsonOnly), answer, patience];
       if (this.transport) this._transmit(...message);
-      else if (this._buffer.length < 100) this._buffer.push(message);
+      else if (!this._buffer[99]) this._buffer.push(message);
       else answer(refusal("offline"));
       this._wakeUp();
     }
     /** Send now. If there is no answer within `patience` ms, answer() gets `timeout`. */
     _transmit(text, answer, patience) {
       const number = answer ? this._sent++ : "";
+      const packet = "42" + number + text;
+      if (new Blob([packet]).size > this._wire.maxPayload) return answer(refusal("too_large"));
       if (answer) this._answers.set(number, answer);
-      if (patience) setTimeout(() => this._answer(number, LATE), patience);
+      timer(() => this._answer(number, LATE))(patience);
       this._log(">", text);
-      this._wire.send("42" + number + text);
+      this._wire.send(packet);
     }
     _answer(number, ...body) {
       const answer = this._answers.get(number);
@@ -308,7 +310,7 @@
     _remember({ id, since, inbox, ...payload }, answer) {
       const ids = listOf(id);
       const key = JSON.stringify([ids, since, inbox, payload, typeof payload.token]);
-      const isSame = (it) => it._answers.length && it._key === key;
+      const isSame = (it) => it._answers[0] && it._key === key;
       const same = [...this._registrations].find(isSame);
       this._token = payload.token ?? this._token;
       if (same) {
@@ -355,7 +357,7 @@
       if (this._all(registration._ids).some((state) => !state._live && sinceOf(state))) registration._isAway = true;
       if (isFunction(token)) {
         try {
-          token = await Promise.race([token(), new Promise((_, reject) => setTimeout(reject, this._options.timeout, asError(LATE)))]);
+          token = await Promise.race([token(), new Promise((_, reject) => timer(() => reject(asError(LATE)))(this._options.timeout))]);
         } catch (error) {
           return isOver() || again(refusal("token_failed", "token: " + error));
         }
@@ -397,7 +399,7 @@
         const { id, _handed: handed, _now: state } = before;
         if (!registration._ids.includes(id)) continue;
         state._live = isNo && state._live < 2 ? 0 : 2;
-        const { position = handed, recovered = true } = body.ids?.[id] || {};
+        const { position, recovered = true } = body.ids?.[id] || {};
         const isLost = sinceOf(before) && !recovered;
         if (state._handed === handed && (isLost || !isPosition(handed))) reach(state, position);
         if (!isLost) continue;
@@ -414,9 +416,9 @@
         if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(900 * body.expires_in);
         this._replaceOlder(registration);
         this._acknowledge();
-        if (lost.length) this._changed("lost", lost);
+        if (lost[0]) this._changed("lost", lost);
         else this._settle(registration);
-      } else if (answers.length) {
+      } else if (answers[0]) {
         this._registrations.delete(registration);
         this._registrations.forEach((it) => this._all(it._ids).every((state) => state._live) || this._register(it));
       } else this._error(body);
@@ -432,7 +434,7 @@
     _replaceOlder(registration) {
       for (const older of this._registrations) {
         if (older === registration) return;
-        if (!older._answers.length) this._dropIds(older, registration._ids);
+        if (!older._answers[0]) this._dropIds(older, registration._ids);
       }
     }
     _dropIds(registration, ids) {
@@ -753,7 +755,7 @@
       const first = (resolve, reject) => {
         wire._receive = resolve;
         wire.end = reject;
-        setTimeout(reject, this._options.timeout);
+        timer(reject)(this._options.timeout);
         websocket(wire, this._url);
       };
       const works = await new Promise(first).catch(noop);
@@ -797,11 +799,7 @@
     // id -> {id, info, since}
     _answers = [];
     // of a registration
-    // Set later: _version of the last list.
-    constructor(payload) {
-      super();
-      this._payload = payload;
-    }
+    // Set later: _payload, and _version of the last list.
     get members() {
       return [...this._members.values()];
     }
@@ -853,13 +851,13 @@
       });
     }
     /** Ask the site's PHP. It is never asked again after a reconnect, because it might do the same twice. */
-    request(name, data, { timeout = 15e3 } = {}) {
+    request(name, data, options) {
       const ask = (answer) => {
         const late = () => {
           this._buffer = this._buffer.filter(([, its]) => its !== answer);
           answer(this.transport ? LATE : refusal("offline"));
         };
-        timer(late)(timeout);
+        timer(late)(options?.timeout ?? 15e3);
         this._send(["request", { name, data }], answer);
       };
       return this._promise(ask, (body) => body.answer);
@@ -874,16 +872,19 @@
       });
     }
     /** Return a promise of a Room. Without a token, the last one of register() counts. */
-    presence(id, { token = this._token } = {}) {
-      id = asText(id);
-      const room = new Room({ id, token });
+    presence(id, options) {
+      const room = new Room();
       const leave = () => {
         this._forget(room);
         const isWatched = [...this._registrations].some((it) => it._payload.id === id);
         if (this.transport && !isWatched) this._send(["presence", { id, watch: false }], noop);
       };
       room.leave = leave;
-      const promise = this._promise((answer) => this._register(this._add(room, "presence", answer)), () => room);
+      const promise = this._promise((answer) => {
+        id = asText(id);
+        room._payload = { token: this._token, ...options, id };
+        this._register(this._add(room, "presence", answer));
+      }, () => room);
       return Object.assign(promise, { leave });
     }
     /** Return a promise. A rejection, handled or not, is an "error" event too. */
@@ -959,14 +960,13 @@
       else if (reason && live.has(this)) this._fire("connect_error", error);
     }
     _event(name, ...args) {
-      const ours = ["connect", "connect_error", "disconnect"].includes(name);
-      return [...this._calls(ANY, name, ...args), ...this._calls(ours ? "push" : name, ...args)];
+      return [...this._calls(ANY, name, ...args), ...this._calls(name, ...args)];
     }
   };
   function io(url, { path = "socket.io/", autoConnect = true, ...others } = {}) {
     if (isObject(url)) return io(void 0, url);
     const address = url ? url.replace(/^:/, here.hostname + ":").replace(/^(?!(\w+:)?\/)/, "//") : HOME;
-    const socket = new Socket(locate(new URL(path, locate(address)).href), others);
+    const socket = new Socket(locate(new URL(path, locate(address))), others);
     return autoConnect ? socket.connect() : socket;
   }
   io.connect = io;

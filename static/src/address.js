@@ -10,7 +10,7 @@ const BASE = page.baseURI || here.origin;
 
 /** Return the absolute address of a relay, which ends with "/". Throw an Error if `url` is neither a URL nor, in a page, a path. */
 export function locate(url = HOME) {
-  const isUrl = /^((http|ws)s?:\/)?\//.test(url);
+  const isUrl = /^((http|ws)s?:\/)?\//i.test(url);
   if (!isUrl) throw new Error(`Use Relay.connect(URL), not ${url}`);
-  return new URL(url.replace(/^ws/, "http"), BASE).href.replace(/\/*([?#].*)?$/, "/");
+  return new URL(url, BASE).href.replace(/^ws/, "http").replace(/\/*([?#].*)?$/, "/");
 }

@@ -72,7 +72,7 @@ export class Connection extends Link {
     const first = (resolve, reject) => {
       wire._receive = resolve;
       wire.end = reject;
-      setTimeout(reject, this._options.timeout);
+      timer(reject)(this._options.timeout);
       websocket(wire, this._url);
     };
     const works = await new Promise(first).catch(noop);

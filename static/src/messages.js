@@ -1,6 +1,7 @@
 import { Emitter } from "./emitter.js";
 import { LATE, asError, refusal } from "./errors.js";
 import { complete } from "./options.js";
+import { timer } from "./timing.js";
 import { jsonOnly } from "./values.js";
 
 /**
@@ -30,7 +31,7 @@ export class Messages extends Emitter {
   _send(args, answer, patience) {
     const message = [JSON.stringify(args, jsonOnly), answer, patience];
     if (this.transport) this._transmit(...message);
-    else if (this._buffer.length < 100) this._buffer.push(message); // bounded
+    else if (!this._buffer[99]) this._buffer.push(message); // bounded
     else answer(refusal("offline"));
     this._wakeUp();
   }
@@ -38,10 +39,12 @@ export class Messages extends Emitter {
   /** Send now. If there is no answer within `patience` ms, answer() gets `timeout`. */
   _transmit(text, answer, patience) {
     const number = answer ? this._sent++ : "";
+    const packet = "42" + number + text;
+    if (new Blob([packet]).size > this._wire.maxPayload) return answer(refusal("too_large")); // the relay would disconnect
     if (answer) this._answers.set(number, answer);
-    if (patience) setTimeout(() => this._answer(number, LATE), patience);
+    timer(() => this._answer(number, LATE))(patience);
     this._log(">", text);
-    this._wire.send("42" + number + text);
+    this._wire.send(packet);
   }
 
   _answer(number, ...body) {

@@ -15,9 +15,9 @@ const DEFAULTS = {
 export function complete(options, isStrict) {
   const all = { ...DEFAULTS };
   for (const name in options) {
-    const value = name === "transports" ? [].concat(options[name]) : options[name];
-    if (typeof value === typeof DEFAULTS[name]) all[name] = value > 2e9 ? 2e9 : value; // see timer()
-    else if (isStrict) console.warn("relay:", "invalid", name);
+    const value = name === "transports" ? [].concat(options[name] || DEFAULTS[name]) : options[name];
+    if (typeof value === typeof DEFAULTS[name]) all[name] = value;
+    else if (isStrict) console.warn("relay: invalid", name);
   }
   return all;
 }

@@ -12,7 +12,7 @@ export class Registrations extends Ids {
   _remember({ id, since, inbox, ...payload }, answer) {
     const ids = listOf(id);
     const key = JSON.stringify([ids, since, inbox, payload, typeof payload.token]);
-    const isSame = (it) => it._answers.length && it._key === key;
+    const isSame = (it) => it._answers[0] && it._key === key;
     const same = [...this._registrations].find(isSame);
     this._token = payload.token ?? this._token;
     if (same) {
@@ -62,7 +62,7 @@ export class Registrations extends Ids {
     if (this._all(registration._ids).some((state) => !state._live && sinceOf(state))) registration._isAway = true;
     if (isFunction(token)) {
       try {
-        token = await Promise.race([token(), new Promise((_, reject) => setTimeout(reject, this._options.timeout, asError(LATE)))]);
+        token = await Promise.race([token(), new Promise((_, reject) => timer(() => reject(asError(LATE)))(this._options.timeout))]);
       } catch (error) {
         return isOver() || again(refusal("token_failed", "token: " + error));
       }
@@ -106,7 +106,7 @@ export class Registrations extends Ids {
       const { id, _handed: handed, _now: state } = before;
       if (!registration._ids.includes(id)) continue;
       state._live = isNo && state._live < 2 ? 0 : 2;
-      const { position = handed, recovered = true } = body.ids?.[id] || {};
+      const { position, recovered = true } = body.ids?.[id] || {};
       const isLost = sinceOf(before) && !recovered;
       if (state._handed === handed && (isLost || !isPosition(handed))) reach(state, position);
       if (!isLost) continue;
@@ -123,9 +123,9 @@ export class Registrations extends Ids {
       if (body.expires_in > 9 && isFunction(registration._payload.token)) registration._again(900 * body.expires_in);
       this._replaceOlder(registration);
       this._acknowledge();
-      if (lost.length) this._changed("lost", lost);
+      if (lost[0]) this._changed("lost", lost);
       else this._settle(registration);
-    } else if (answers.length) {
+    } else if (answers[0]) {
       this._registrations.delete(registration);
       // The refused registration may have unregistered an id that others need.
       this._registrations.forEach((it) => this._all(it._ids).every((state) => state._live) || this._register(it));
@@ -144,7 +144,7 @@ export class Registrations extends Ids {
   _replaceOlder(registration) {
     for (const older of this._registrations) {
       if (older === registration) return;
-      if (!older._answers.length) this._dropIds(older, registration._ids);
+      if (!older._answers[0]) this._dropIds(older, registration._ids);
     }
   }
 

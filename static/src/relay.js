@@ -40,13 +40,13 @@ export class Relay extends Connection {
   }
 
   /** Ask the site's PHP. It is never asked again after a reconnect, because it might do the same twice. */
-  request(name, data, { timeout = 15000 } = {}) {
+  request(name, data, options) {
     const ask = (answer) => {
       const late = () => {
         this._buffer = this._buffer.filter(([, its]) => its !== answer);
         answer(this.transport ? LATE : refusal("offline"));
       };
-      timer(late)(timeout);
+      timer(late)(options?.timeout ?? 15000);
       this._send(["request", { name, data }], answer);
     };
     return this._promise(ask, (body) => body.answer);
@@ -63,16 +63,19 @@ export class Relay extends Connection {
   }
 
   /** Return a promise of a Room. Without a token, the last one of register() counts. */
-  presence(id, { token = this._token } = {}) {
-    id = asText(id);
-    const room = new Room({ id, token });
+  presence(id, options) {
+    const room = new Room();
     const leave = () => {
       this._forget(room);
       const isWatched = [...this._registrations].some((it) => it._payload.id === id);
       if (this.transport && !isWatched) this._send(["presence", { id, watch: false }], noop);
     };
     room.leave = leave;
-    const promise = this._promise((answer) => this._register(this._add(room, "presence", answer)), () => room);
+    const promise = this._promise((answer) => {
+      id = asText(id);
+      room._payload = { token: this._token, ...options, id };
+      this._register(this._add(room, "presence", answer));
+    }, () => room);
     return Object.assign(promise, { leave });
   }
 

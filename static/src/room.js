@@ -4,12 +4,7 @@ import { Emitter } from "./emitter.js";
 export class Room extends Emitter {
   _members = new Map(); // id -> {id, info, since}
   _answers = []; // of a registration
-  // Set later: _version of the last list.
-
-  constructor(payload) {
-    super();
-    this._payload = payload;
-  }
+  // Set later: _payload, and _version of the last list.
 
   get members() {
     return [...this._members.values()];

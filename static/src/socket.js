@@ -76,8 +76,7 @@ class Socket extends Connection {
   }
 
   _event(name, ...args) {
-    const ours = ["connect", "connect_error", "disconnect"].includes(name);
-    return [...this._calls(ANY, name, ...args), ...this._calls(ours ? "push" : name, ...args)];
+    return [...this._calls(ANY, name, ...args), ...this._calls(name, ...args)];
   }
 }
 
@@ -86,7 +85,7 @@ export function io(url, { path = "socket.io/", autoConnect = true, ...others } =
   if (isObject(url)) return io(undefined, url);
   // As in socket.io-client, an address without a scheme or a host uses that of the page.
   const address = url ? url.replace(/^:/, here.hostname + ":").replace(/^(?!(\w+:)?\/)/, "//") : HOME;
-  const socket = new Socket(locate(new URL(path, locate(address)).href), others);
+  const socket = new Socket(locate(new URL(path, locate(address))), others);
   return autoConnect ? socket.connect() : socket;
 }
 

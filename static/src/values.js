@@ -2,7 +2,7 @@
 
 import { asError, refusal } from "./errors.js";
 
-export const isObject = (value) => value && typeof value === "object";
+export const isObject = (value) => Object(value) === value;
 export const isFunction = (value) => typeof value === "function";
 export const listOf = (ids) => [].concat(ids).map(asText);
 

@@ -36,7 +36,7 @@ function joined(order, others) {
   return [result.code, result.map];
 }
 
-const compress = { passes: 4 };
+const compress = { passes: 4, unsafe_arrows: true };
 
 /** Return the code with each local name as $0$, $1$ and so on, in the order in which terser names them; or with its own names. */
 export async function template(order, hasNames) {

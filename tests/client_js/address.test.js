@@ -25,7 +25,8 @@ test("the relay's address is that of its script, at each of its names", async ()
 });
 
 test("a URL is used as it is, with or without a slash, query or fragment", async () => {
-  for (const url of ["http://a.test/relay", "http://a.test/relay/", "http://a.test/relay//?x#y", "ws://a.test/relay"]) {
+  const sameUrl = new URL("http://a.test/relay");
+  for (const url of ["http://a.test/relay", "http://a.test/relay/", "http://a.test/relay//?x#y", "WS://a.test/relay", sameUrl]) {
     assert.equal(await address({}, url), "ws://a.test/relay/socket.io/");
   }
 });

@@ -111,15 +111,6 @@ test("handlers of a publication get the payload as the relay sends it; onAny() g
   assert.equal(seen.length, 3);
 });
 
-test("a push whose event is connect, disconnect or connect_error goes to the push handlers", async () => {
-  const [page, socket, fired] = await connected();
-  const seen = [];
-  socket.on("push", ({ data }) => seen.push(data));
-  ["connect", "disconnect", "connect_error"].forEach((event, n) => page.session.publish("42", n + 1, event, event));
-  assert.deepEqual(seen, ["connect", "disconnect", "connect_error"]);
-  assert.deepEqual(fired, ["connect"]);
-});
-
 test("removeListener() and removeAllListeners() remove handlers, also of the manager", async () => {
   const [page, socket, fired] = await connected();
   const seen = [];

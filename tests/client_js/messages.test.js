@@ -45,6 +45,20 @@ test("bytes, Map and Set anywhere in the data are a rejection that names the typ
   assert.equal(page.sent("push").length, 1);
 });
 
+test("a message that is larger than the relay takes is rejected and not sent, because the relay would disconnect", async () => {
+  const page = new Page();
+  page.handshake = { maxPayload: 1000 };
+  page.answer.send = ({ id }) => ({ ok: true, id });
+  const relay = await page.connect();
+  const large = "é".repeat(490); // 980 bytes
+  const token = "t".repeat(1000);
+  const larger = [relay.push("42", large), relay.request("x", large), relay.send("x", large), relay.register("42", { token })];
+  const fits = relay.send("x", "e".repeat(900));
+  for (const promise of larger) assert.deepEqual(await outcome(promise), ["rejected", "too_large"]);
+  assert.equal((await fits).ok, true);
+  assert.deepEqual([page.session.events.length, page.sessions.length, relay.status], [1, 1, "online"]);
+});
+
 test("a push without an answer is rejected after the timeout; a late answer changes nothing", async () => {
   const page = new Page();
   page.answer.push = () => undefined;

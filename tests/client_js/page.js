@@ -53,6 +53,7 @@ class Page {
     Object.assign(this.window, {
       URL,
       AbortController,
+      Blob,
       queueMicrotask,
       ArrayBuffer,
       console: { error: (...args) => this.reported.push(args[0]), warn: (...args) => this.warnings.push(args) },

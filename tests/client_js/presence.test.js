@@ -47,7 +47,7 @@ test("presence() resolves with a room that has the members, and tells who joins 
 test("the handlers of leave get the member as it was", async () => {
   const { page, relay } = await start();
   page.members = [member("a", { name: "Ann" })];
-  const room = await relay.presence("room");
+  const room = await relay.presence("room", null);
   const left = [];
   room.on("leave", (each) => left.push(each));
   emit(page, 11, { leave: "a" });

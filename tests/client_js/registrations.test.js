@@ -31,8 +31,18 @@ test("an id that JavaScript may have rounded, or that is none, is refused and no
   const relay = await page.connect();
   for (const id of [2 ** 53, 1.5, NaN, null, undefined, {}, true, [[1]]]) {
     assert.deepEqual(await outcome(relay.register(id)), ["rejected", "invalid_id"], String(id));
+    assert.deepEqual(await outcome(relay.presence(id)), ["rejected", "invalid_id"], String(id));
   }
   assert.deepEqual(ids(page), []);
+});
+
+test("the `since` of a refused registration does not count for the next one", async () => {
+  const page = new Page();
+  const refuse = ({ since }) => (since["42"] === 5 ? { ok: false, error: "invalid_since" } : { ok: true, ids: {} });
+  page.answer.register = refuse;
+  const relay = await page.connect();
+  assert.deepEqual(await outcome(relay.register("42", { since: 5 })), ["rejected", "invalid_since"]);
+  assert.equal((await relay.register("42")).ok, true);
 });
 
 test("a registration made before the connection is sent as soon as it is there", async () => {

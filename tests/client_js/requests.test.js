@@ -41,7 +41,7 @@ test("a refused request is an Error with code, status, message and details, and 
 
 test("a request without an answer is rejected with `timeout` after 15 seconds, or after its own time", async () => {
   const { page, relay } = await start("request", undefined);
-  const [one, two] = [relay.request("x"), relay.request("y", 1, { timeout: 3000 })];
+  const [one, two] = [relay.request("x", 1, null), relay.request("y", 1, { timeout: 3000 })];
   await page.pass(2999);
   assert.equal(await outcome(two), "pending");
   await page.pass(1);

@@ -6,6 +6,11 @@ const test = require("node:test");
 const { Page, outcome, plain } = require("./page.js");
 
 test("an option that does not exist or has another type is ignored, with a warning", async () => {
+  for (const transports of [undefined, null]) {
+    const page = new Page();
+    page.websocket = "refused";
+    assert.equal((await page.connect({ transports })).transport, "polling");
+  }
   const page = new Page();
   const relay = await page.connect({ timeOut: 5, reconnectDelay: "5", transports: "polling", rest: 0 });
   assert.deepEqual(page.warnings.map((line) => line.at(-1)), ["timeOut", "reconnectDelay"]);
