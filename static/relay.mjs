@@ -881,8 +881,9 @@ var Relay = class _Relay extends Connection {
     };
     room.leave = leave;
     const promise = this._promise((answer) => {
+      const { token = this._token } = options || {};
       id = asText(id);
-      room._payload = { token: this._token, ...options, id };
+      room._payload = { id, token };
       this._register(this._add(room, "presence", answer));
     }, () => room);
     return Object.assign(promise, { leave });

@@ -31,7 +31,7 @@ CACHE_KIB = 8000
 WAL_PAGES = 4000
 WAL_BYTES = 48 << 20  # if readers kept SQLite from restarting a WAL of this size, writing waits for them briefly
 CHECK_EVERY = 1024  # transactions between two commits and checks of the files; a quiet store does both once a second
-CHECK_SECONDS = 2.0  # that a start spends looking for damage, at most
+CHECK_SECONDS = 5.0  # that a start spends looking for damage, at most
 CHECK_BYTES = 32 << 20  # a store that was closed is checked if it is smaller: that takes some 50 ms at most
 REOPENING = "the store is being opened again. Try again in a moment"
 

@@ -72,8 +72,9 @@ export class Relay extends Connection {
     };
     room.leave = leave;
     const promise = this._promise((answer) => {
+      const { token = this._token } = options || {};
       id = asText(id);
-      room._payload = { token: this._token, ...options, id };
+      room._payload = { id, token };
       this._register(this._add(room, "presence", answer));
     }, () => room);
     return Object.assign(promise, { leave });
