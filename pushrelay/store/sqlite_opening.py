@@ -32,7 +32,7 @@ WAL_PAGES = 4000
 WAL_BYTES = 48 << 20  # if readers kept SQLite from restarting a WAL of this size, writing waits for them briefly
 CHECK_EVERY = 1024  # transactions between two commits and checks of the files; a quiet store does both once a second
 CHECK_SECONDS = 5.0  # that a start spends looking for damage, at most
-CHECK_BYTES = 32 << 20  # a store that was closed is checked if it is smaller: that takes some 50 ms at most
+CHECK_BYTES = 32 << 20  # a store that was closed is checked if it is smaller: that takes some 0.3 s at most
 REOPENING = "the store is being opened again. Try again in a moment"
 
 
