@@ -258,26 +258,16 @@ def pytest_collection_modifyitems(config, items):
 own_only = pytest.mark.parametrize("server", ["own"], indirect=True, scope="session")
 
 
-@pytest.fixture(scope="session")
-def relays(tmp_path_factory):
-    """Return the relay on a server, which is the same in all files."""
-    started = {}
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory, server):
+    """One relay for the tests of a file that only push and listen. A test that stops its relay uses `start_relay`.
 
-    def on(server):
-        if server not in started:
-            started[server] = Relay(tmp_path_factory.mktemp("relay") / "log", server=server)
-        return started[server]
-
-    yield on
-    for relay in started.values():
-        assert relay.stop() == 0, relay.log.read_text()
-        assert "Traceback" not in relay.log.read_text(), relay.log.read_text()
-
-
-@pytest.fixture(scope="module")  # some files have a `server` of their own, which would keep it beyond their end
-def relay(relays, server):
-    """One relay for all tests that only push and listen. A test that stops its relay uses `start_relay`."""
-    return relays(server)
+    It has no clients and publications of other files, which run in any order.
+    """
+    relay = Relay(tmp_path_factory.mktemp("relay") / "log", server=server)
+    yield relay
+    assert relay.stop() == 0, relay.log.read_text()
+    assert "Traceback" not in relay.log.read_text(), relay.log.read_text()
 
 
 @pytest.fixture

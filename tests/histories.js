@@ -107,6 +107,7 @@ class Window {
       console: { error() {}, warn() {}, log() {} },
       URL,
       AbortController,
+      Blob,
       queueMicrotask,
       WebSocket,
       sessionStorage: storage,
