@@ -122,7 +122,7 @@ def test_the_client_receives_in(relay, own_or_shared, site, world):
     page = own_or_shared(world)
     page.goto(site.url)
     wait_for(lambda: page.evaluate("1") and relay.push(id_, "are you there?")["connections"], f"a client in {world}")
-    page.wait_for_function("window.seen?.length")
+    wait_for(lambda: page.evaluate("window.seen?.length"), "the push")  # wait_for_function() needs eval() in the page
     assert page.evaluate("seen[0]") == "are you there?"
     if world == "isolated page":
         assert page.evaluate("crossOriginIsolated")
