@@ -90,9 +90,7 @@ class Batcher:
             return  # the end of the batch that the store has calls for the next one
         taken, items, arrived = self._take()
         if not taken:  # another thread has published them
-            self._storing.release()
-            if self._waiting or self._large:
-                self._call(poller)
+            self._release(poller)
             return
         try:
             self._broker.store_soon(items, partial(self._stored, taken, items, arrived, poller))
@@ -108,9 +106,7 @@ class Batcher:
         now, counts = monotonic(), self.counts
         if error is None:
             counts.accepted += len(taken)
-        self._storing.release()
-        if self._waiting or self._large:
-            self._call(poller)
+        self._release(poller)
         if error is not None:
             counts.add(HTTP, FAILED, len(taken))
             self._answer(taken, error)
@@ -124,6 +120,12 @@ class Batcher:
             counts.measure(arrived, now, items if done is taken else _items_of(done))
         self._answer(done, None)
         self._broker.sweep_after(len(items))
+
+    def _release(self, poller: Poller) -> None:
+        """Let the next batch begin, and call for it if pushes wait."""
+        self._storing.release()
+        if self._waiting or self._large:
+            self._call(poller)
 
     def _answer(self, pushes: list[Waiting], error: StoreError | None) -> None:
         for _, done, _, _ in pushes:
